@@ -1,0 +1,36 @@
+"""The discriminator's contract: log p(class | text) of a tree's nodes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Discriminator:
+    """A record of pure functions, hashable and static under `jit`.
+
+    State is a pytree in which whatever belongs to a node stands in `Slots`, so that `move` and
+    `commit` keep it in step with the tree.
+
+    init: `(params, prompt, hidden [B, P, J, E], *, capacity) -> (log p [B, C], state)`: reads the
+      prompt; the log-probabilities are those of the bare prompt, uniform where the discriminator
+      reads the continuation alone.
+    evaluate: `(params, state, nodes) -> (log p [B, R, W, C], state)`: judges the text that ends at
+      each node and writes what its children will need into the node's slot.
+    classes: names of the `C` classes; a reward has one.
+    taps: the language model's layers whose states it reads; empty where it reads tokens.
+    evaluate_children: `(params, state, nodes, candidates [B, R, W, K] | None) -> log p
+      [B, R, W, K or V, C]` of a node's children without extending them, or None.
+    reads_prompt: whether it judges the prompt and the continuation, or the continuation alone.
+    differentiable: whether gradients flow from log p to `nodes.hidden`.
+    tokenizer: which tokenizer it has, or None for the language model's own. With another one,
+      texts cross over in one batched host callback per wave.
+    """
+
+    init: Callable
+    evaluate: Callable
+    classes: tuple[str, ...]
+    taps: tuple[int, ...] = ()
+    evaluate_children: Callable | None = None
+    reads_prompt: bool = False
+    differentiable: bool = True
+    tokenizer: str | None = None
