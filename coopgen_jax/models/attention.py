@@ -1,0 +1,132 @@
+"""What a query attends to: its own sequence, or the regions of a slot cache, under one softmax."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from coopgen_jax.models.slots import Slots
+
+NEGATIVE = -1e30  # finite, so that a row with nothing to attend to stays free of NaN
+
+
+@struct.dataclass
+class SlotCache:
+    """Keys and values of everything read so far, each token's written once.
+
+    A query attends to three regions: the prompt, shared by a prompt's `R` samples and never
+    repeated; the trunk, which all `W` nodes of a sample read in place; and the nodes, of which it
+    gathers its own path.
+
+    prompt_keys, prompt_values: `[L, B, P, G, Eh]`.
+    prompt_mask: `[B, P]` bool.
+    keys, values: `Slots` with nodes `[L, B, R, N, G, Eh]` and trunk `[L, B, R, T, G, Eh]`.
+    """
+
+    prompt_keys: jax.Array
+    prompt_values: jax.Array
+    prompt_mask: jax.Array
+    keys: Slots
+    values: Slots
+
+
+def softmax_parts(scores: Sequence[jax.Array], masks: Sequence[jax.Array]) -> list[jax.Array]:
+    """Softmax over the last axis of all parts together, returned part by part, in float32.
+
+    Args:
+      scores: arrays `[..., S_i]` that agree but for the last axis.
+      masks: bool arrays that broadcast against them.
+    """
+    masked = [
+        jnp.where(jnp.broadcast_to(mask, score.shape), score.astype(jnp.float32), NEGATIVE)
+        for score, mask in zip(scores, masks, strict=True)
+    ]
+    top = jnp.maximum(jnp.max(jnp.stack([jnp.max(m, axis=-1) for m in masked]), axis=0), NEGATIVE)
+    weights = [jnp.exp(m - top[..., None]) for m in masked]
+    total = sum(jnp.sum(w, axis=-1) for w in weights)
+    return [w / total[..., None] for w in weights]
+
+
+def attend_causal(
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array
+) -> jax.Array:
+    """Attention within one sequence.
+
+    Args:
+      query: `[B, S, H, Eh]`.
+      key: `[B, S, G, Eh]`; each key head serves `H / G` query heads.
+      value: `[B, S, G, Eh]`.
+      mask: `[B, S, S]` bool, true where the query (second axis) may see the key (third).
+
+    Returns:
+      `[B, S, H, Eh]`.
+    """
+    batch, length, groups, width = key.shape
+    q = query.reshape(batch, length, groups, -1, width) * width**-0.5
+    scores = jnp.einsum("bsghe,btge->bghst", q, key, preferred_element_type=jnp.float32)
+    (weights,) = softmax_parts([scores], [mask[:, None, None]])
+    attended = jnp.einsum("bghst,btge->bsghe", weights.astype(value.dtype), value)
+    return attended.reshape(query.shape)
+
+
+def attend_slots(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    prompt: tuple[jax.Array, jax.Array, jax.Array],
+    trunk: tuple[jax.Array, jax.Array, jax.Array],
+    path: tuple[jax.Array, jax.Array, jax.Array],
+) -> jax.Array:
+    """Attention of tree nodes to the prompt, the trunk, their paths and themselves.
+
+    Args:
+      query: `[B, R * W, H, Eh]`.
+      key: `[B, R * W, G, Eh]`, the nodes' own.
+      value: `[B, R * W, G, Eh]`.
+      prompt: keys and values `[B, P, G, Eh]` and mask `[B, P]`.
+      trunk: keys and values `[B, R, T, G, Eh]` and mask `[B, R, T]`.
+      path: keys and values `[B, R, W, D, G, Eh]` and mask `[B, R, W, D]`.
+
+    Returns:
+      `[B, R * W, H, Eh]`.
+    """
+    batch, samples, wave, _ = path[2].shape
+    groups, width = key.shape[-2:]
+    q = query.reshape(batch, samples, wave, groups, -1, width) * width**-0.5
+    own_key = key.reshape(batch, samples, wave, groups, width)
+    own_value = value.reshape(batch, samples, wave, groups, width)
+    to_scores = {"prompt": "brwghe,bpge->brwghp", "trunk": "brwghe,brtge->brwght"}
+    to_values = {"prompt": "brwghp,bpge->brwghe", "trunk": "brwght,brtge->brwghe"}
+    to_scores |= {"path": "brwghe,brwdge->brwghd", "own": "brwghe,brwge->brwgh"}
+    to_values |= {"path": "brwghd,brwdge->brwghe"}
+
+    def scores(region: str, keys: jax.Array) -> jax.Array:
+        return jnp.einsum(to_scores[region], q, keys, preferred_element_type=jnp.float32)
+
+    prompt_weights, trunk_weights, path_weights, own_weight = softmax_parts(
+        [
+            scores("prompt", prompt[0]),
+            scores("trunk", trunk[0]),
+            scores("path", path[0]),
+            scores("own", own_key)[..., None],
+        ],
+        [
+            prompt[2][:, None, None, None, None, :],
+            trunk[2][:, :, None, None, None, :],
+            path[2][:, :, :, None, None, :],
+            jnp.ones((1,) * 6, bool),
+        ],
+    )
+
+    def values(region: str, weights: jax.Array, entries: jax.Array) -> jax.Array:
+        return jnp.einsum(to_values[region], weights.astype(entries.dtype), entries)
+
+    attended = (
+        values("prompt", prompt_weights, prompt[1])
+        + values("trunk", trunk_weights, trunk[1])
+        + values("path", path_weights, path[1])
+        + own_weight.astype(own_value.dtype) * own_value[:, :, :, :, None, :]
+    )
+    return attended.reshape(query.shape)

@@ -1,0 +1,257 @@
+"""Decoder networks of the GPT-2 and Llama families, as one block scanned over stacked layers.
+
+GPT-2: layer norms, learned positions, biases, GELU. Llama (and Qwen2, Mistral, SmolLM, TinyLlama):
+RMS norms, rotary positions, grouped-query attention, gated SiLU.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+Params = dict[str, Any]
+# (query [B, Q, H, Eh], key [B, Q, G, Eh], value [B, Q, G, Eh]) -> attended [B, Q, H, Eh]
+Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The shape of a decoder network.
+
+    vocab_size: `V`; layers: `L`; width: `E`; heads: `H`; kv_heads: `G`, which divides `H`;
+    head_width: `Eh`; ffn_width: width of the feed-forward layer; context: longest text.
+    norm, activation, gated, positions: the family's choices, as the module's docstring names them.
+    rope_theta: base of the rotary frequencies; rope_scaling: sorted key and value pairs of the
+      "linear" or "llama3" stretching of them, empty for none.
+    qkv_bias, output_bias, ffn_bias: which projections have biases.
+    tied: whether the output layer is the embedding.
+    end_tokens: ids that end a text.
+    dtype: of activations, "float32" or "bfloat16"; norms and softmax are always float32.
+    """
+
+    vocab_size: int
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_width: int
+    ffn_width: int
+    context: int
+    norm: Literal["rms", "layer"]
+    norm_epsilon: float
+    activation: Literal["silu", "gelu", "gelu_tanh"]
+    gated: bool
+    positions: Literal["rotary", "learned"]
+    rope_theta: float = 10000.0
+    rope_scaling: tuple[tuple[str, float | str], ...] = ()
+    qkv_bias: bool = False
+    output_bias: bool = False
+    ffn_bias: bool = False
+    tied: bool = True
+    end_tokens: tuple[int, ...] = ()
+    dtype: str = "float32"
+
+
+ACTIVATIONS = {
+    "silu": nn.silu,
+    "gelu": partial(nn.gelu, approximate=False),
+    "gelu_tanh": partial(nn.gelu, approximate=True),
+}
+
+
+def norm(config: DecoderConfig, name: str | None = None) -> nn.Module:
+    """Returns the family's norm, computed in float32."""
+    kind = nn.RMSNorm if config.norm == "rms" else nn.LayerNorm
+    return kind(epsilon=config.norm_epsilon, dtype=jnp.float32, name=name)
+
+
+def rope_frequencies(config: DecoderConfig) -> jax.Array:
+    """Returns the rotary frequencies `[Eh / 2]` in radians per position.
+
+    "linear" divides them all by a factor; "llama3" divides those whose wavelength is longer than
+    the original context and blends in between (Llama 3.1 model card).
+    """
+    exponent = jnp.arange(0, config.head_width, 2, dtype=jnp.float32) / config.head_width
+    frequencies = config.rope_theta**-exponent
+    scaling = dict(config.rope_scaling)
+    if not scaling:
+        return frequencies
+    factor = float(scaling["factor"])
+    if scaling["rope_type"] == "linear":
+        return frequencies / factor
+    low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
+    turns = float(scaling["original_max_position_embeddings"]) * frequencies / (2 * jnp.pi)
+    keep = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
+    return frequencies * (keep + (1 - keep) / factor)
+
+
+def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
+    """Rotates `x` `[B, Q, heads, Eh]` by `angles` `[B, Q, Eh / 2]`, halves paired (RoFormer)."""
+    cos, sin = jnp.cos(angles)[:, :, None, :], jnp.sin(angles)[:, :, None, :]
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return turned.astype(x.dtype)
+
+
+class Block(nn.Module):
+    """One pre-norm layer: attention, then a feed-forward network, each added to the stream."""
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, angles: jax.Array | None, attend: Attend
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """Maps the stream `x` `[B, Q, E]` on by one layer.
+
+        Args:
+          x: the residual stream.
+          angles: rotary angles `[B, Q, Eh / 2]`, or None without rotary positions.
+          attend: decides what each query attends to.
+
+        Returns:
+          The stream, and the layer's new keys and values, each `[B, Q, G, Eh]`.
+        """
+        c = self.config
+        dtype = jnp.dtype(c.dtype)
+        dense = partial(nn.Dense, dtype=dtype)
+
+        def heads(name: str, count: int, h: jax.Array) -> jax.Array:
+            projected = dense(count * c.head_width, use_bias=c.qkv_bias, name=name)(h)
+            return projected.reshape(*h.shape[:-1], count, c.head_width)
+
+        h = norm(c, "attention_norm")(x).astype(dtype)
+        query = heads("query", c.heads, h)
+        key = heads("key", c.kv_heads, h)
+        value = heads("value", c.kv_heads, h)
+        if angles is not None:
+            query, key = rotate(query, angles), rotate(key, angles)
+        attended = attend(query, key, value).reshape(*x.shape[:-1], c.heads * c.head_width)
+        x = x + dense(c.width, use_bias=c.output_bias, name="output")(attended)
+
+        h = norm(c, "ffn_norm")(x).astype(dtype)
+        up = dense(c.ffn_width, use_bias=c.ffn_bias, name="up")(h)
+        activation = ACTIVATIONS[c.activation]
+        if c.gated:
+            up = activation(dense(c.ffn_width, use_bias=c.ffn_bias, name="gate")(h)) * up
+        else:
+            up = activation(up)
+        x = x + dense(c.width, use_bias=c.ffn_bias, name="down")(up)
+        return x, (key, value)
+
+
+def init_decoder(key: jax.Array, config: DecoderConfig) -> Params:
+    """Returns randomly initialised parameters; every layer's leaves are stacked on an `L` axis."""
+    names = ("embedding", "positions", "head", "layers")
+    keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
+    x = jnp.zeros((1, 1, config.width))
+    angles = jnp.zeros((1, 1, config.head_width // 2)) if config.positions == "rotary" else None
+
+    def layer(layer_key: jax.Array) -> Params:
+        return Block(config).init(layer_key, x, angles, lambda query, key, value: query)["params"]
+
+    normal = nn.initializers.normal(0.02)
+    params: Params = {
+        "embedding": normal(keys["embedding"], (config.vocab_size, config.width)),
+        "layers": jax.vmap(layer)(jax.random.split(keys["layers"], config.layers)),
+        "final_norm": norm(config).init(key, x)["params"],
+    }
+    if config.positions == "learned":
+        params["positions"] = normal(keys["positions"], (config.context, config.width))
+    if not config.tied:
+        params["head"] = normal(keys["head"], (config.width, config.vocab_size))
+    return params
+
+
+def embed(
+    config: DecoderConfig,
+    params: Params,
+    tokens: jax.Array,
+    positions: jax.Array,
+    embeddings: jax.Array | None = None,
+    embedded: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array | None]:
+    """Returns the stream `[B, Q, E]` of tokens `[B, Q]`, and their rotary angles or None.
+
+    Vectors `embeddings` `[B, Q, E]` stand in for tokens where `embedded` `[B, Q]` is true.
+    """
+    x = params["embedding"][tokens]
+    if embeddings is not None:
+        x = embeddings if embedded is None else jnp.where(embedded[..., None], embeddings, x)
+    if config.positions == "learned":
+        x = x + params["positions"][positions]
+        return x.astype(config.dtype), None
+    angles = positions[..., None].astype(jnp.float32) * rope_frequencies(config)[None, None, :]
+    return x.astype(config.dtype), angles
+
+
+def run_layers(
+    config: DecoderConfig,
+    params: Params,
+    x: jax.Array,
+    angles: jax.Array | None,
+    attend: Callable[[jax.Array, Any], Attend],
+    regions: Any = (),
+) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
+    """Runs all layers over the stream `x` `[B, Q, E]`.
+
+    The scan reads whatever is cached and returns only what is new, so that no cache is copied.
+
+    Args:
+      config: the network's shape.
+      params: its parameters.
+      x: the embedded tokens.
+      angles: their rotary angles.
+      attend: `(layer number [], one layer's regions) -> Attend`.
+      regions: pytree of what is cached, every leaf with a leading `L` axis.
+
+    Returns:
+      The stream after the last layer, the stream after every layer `[L, B, Q, E]`, and the new keys
+      and values, each `[L, B, Q, G, Eh]`.
+    """
+
+    def layer(x: jax.Array, inputs: Any) -> Any:
+        layer_params, number, layer_regions = inputs
+        x, entries = Block(config).apply(
+            {"params": layer_params}, x, angles, attend(number, layer_regions)
+        )
+        return x, (x, entries)
+
+    numbers = jnp.arange(config.layers)
+    x, (streams, entries) = jax.lax.scan(layer, x, (params["layers"], numbers, regions))
+    return x, streams, entries
+
+
+def tapped(
+    config: DecoderConfig,
+    params: Params,
+    embedded: jax.Array,
+    streams: jax.Array,
+    taps: tuple[int, ...],
+) -> jax.Array:
+    """Returns the states at `taps`: `[B, Q, J, E]` float32, numbered as `LanguageModel.taps` is."""
+    states = [
+        final_norm(config, params, streams[-1])
+        if tap == config.layers
+        else (streams[tap - 1] if tap else embedded)
+        for tap in taps
+    ]
+    if not states:
+        return jnp.zeros((*embedded.shape[:-1], 0, config.width), jnp.float32)
+    return jnp.stack(states, axis=-2).astype(jnp.float32)
+
+
+def final_norm(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array:
+    """Normalises the stream after the last layer."""
+    return norm(config).apply({"params": params["final_norm"]}, x)
+
+
+def unembed(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array:
+    """Returns the logits `[..., V]` in float32 of the last layer's stream `x` `[..., E]`."""
+    h = final_norm(config, params, x).astype(config.dtype)
+    head = params["embedding"].T if config.tied else params["head"]
+    return jnp.matmul(h, head.astype(h.dtype), preferred_element_type=jnp.float32)

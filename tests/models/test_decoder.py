@@ -1,0 +1,283 @@
+"""The slot cache against whole-sequence reading, one flat cache and the ancestor mask."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coopgen_jax.models.attention import attend_causal
+from coopgen_jax.models.decoder import language_model, read
+from coopgen_jax.models.language_model import Nodes, Prompt
+from coopgen_jax.models.slots import Capacity, commit, move
+from coopgen_jax.models.transformer import embed, init_decoder, run_layers, tapped, unembed
+from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA
+
+CONFIGS = {"llama": TINY_LLAMA, "gpt2": TINY_GPT2}
+D = 4
+
+
+def prompt_of(rows: list[list[int]], length: int) -> Prompt:
+    tokens = np.zeros((len(rows), length), np.int32)
+    mask = np.zeros((len(rows), length), bool)
+    for i, row in enumerate(rows):
+        tokens[i, length - len(row) :] = row
+        mask[i, length - len(row) :] = True
+    return Prompt(tokens=jnp.asarray(tokens), mask=jnp.asarray(mask), index=jnp.arange(len(rows)))
+
+
+def nodes_of(token, parent, path, depth, *, start, committed) -> Nodes:
+    token = jnp.asarray(token, jnp.int32)
+    return Nodes(
+        start=jnp.int32(start),
+        token=token,
+        parent=jnp.asarray(parent, jnp.int32),
+        path=jnp.asarray(path, jnp.int32),
+        depth=jnp.asarray(depth, jnp.int32),
+        committed=jnp.full(token.shape[:2], committed, jnp.int32),
+        terminal=jnp.zeros(token.shape, bool),
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def last_logits(config, params, tokens, mask):
+    _, last, _, _ = read(config, params, tokens, mask)
+    return unembed(config, params, last)[0, -1]
+
+
+def full_logits(config, params, text: list[int]) -> np.ndarray:
+    """Logits after a text that is read whole, without any cache."""
+    prompt = prompt_of([text], 16)
+    return np.asarray(last_logits(config, params, prompt.tokens, prompt.mask))
+
+
+def grown_tree(rng, batch, samples, waves, wave):
+    """A random tree: per wave tokens, parents, paths and depths, all `[B, R, W, ...]`."""
+    texts = {(b, r): {0: ([], [])} for b in range(batch) for r in range(samples)}
+    result, slot = [], 1
+    for _ in range(waves):
+        token = rng.integers(0, 61, (batch, samples, wave))
+        parent = np.zeros((batch, samples, wave), int)
+        path = np.full((batch, samples, wave, D), -1)
+        depth = np.zeros((batch, samples, wave), int)
+        for b in range(batch):
+            for r in range(samples):
+                open_nodes = [n for n, (_, p) in texts[b, r].items() if len(p) < D]
+                made = {}
+                for w in range(wave):
+                    parent[b, r, w] = rng.choice(open_nodes)
+                    tokens, ancestors = texts[b, r][parent[b, r, w]]
+                    path[b, r, w, : len(ancestors)] = ancestors
+                    depth[b, r, w] = len(ancestors) + 1
+                    made[slot + w] = ([*tokens, token[b, r, w]], [*ancestors, slot + w])
+                texts[b, r].update(made)
+        result.append((token, parent, path, depth, slot))
+        slot += wave
+    return result, texts
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_cached_equals_uncached(family):
+    config = CONFIGS[family]
+    params = init_decoder(jax.random.key(1), config)
+    model = language_model(config, taps=(0, 1, config.layers))
+    rows = [[3, 4, 5, 6, 7], [9], [2, 8, 1]]
+    prompt = prompt_of(rows, 8)
+    logits, hidden, cache = model.prefill(params, prompt, capacity=Capacity(2, 4, 12))
+    assert hidden.shape == (3, 8, 3, config.width)
+    for b, row in enumerate(rows):
+        np.testing.assert_allclose(logits[b], full_logits(config, params, row), atol=2e-5)
+    waves, texts = grown_tree(np.random.default_rng(0), 3, 2, 3, 3)
+    extend = jax.jit(model.extend)
+    for token, parent, path, depth, slot in waves:
+        nodes = nodes_of(token, parent, path, depth, start=slot, committed=0)
+        logits, hidden, cache = extend(params, cache, nodes)
+        for b in range(3):
+            for r in range(2):
+                for w in range(3):
+                    text = rows[b] + texts[b, r][slot + w][0]
+                    expected = full_logits(config, params, text)
+                    np.testing.assert_allclose(logits[b, r, w], expected, atol=2e-5)
+    assert hidden.shape == (3, 2, 3, 3, config.width)
+
+
+def test_move_and_commit_keep_the_text():
+    """A subtree moved under a committed root reads on as if its text had been the prompt."""
+    config = TINY_LLAMA
+    params = init_decoder(jax.random.key(2), config)
+    model = language_model(config)
+    prompt = prompt_of([[3, 4, 5], [9, 8, 7]], 3)
+    _, _, cache = model.prefill(params, prompt, capacity=Capacity(1, 2, 8))
+    # slot 1 = token 11 under the root; slot 2 = 12 under 1; slot 3 = 13 under 2
+    for slot, path in ((1, []), (2, [1]), (3, [1, 2])):
+        padded = np.full((2, 1, 1, D), -1)
+        padded[..., : len(path)] = path
+        token = np.full((2, 1, 1), 10 + slot)
+        parent = np.full((2, 1, 1), slot - 1)
+        depth = np.full((2, 1, 1), len(path) + 1)
+        nodes = nodes_of(token, parent, padded, depth, start=slot, committed=0)
+        _, _, cache = jax.jit(model.extend)(params, cache, nodes)
+    source = jnp.broadcast_to(jnp.asarray([1, 2, 3]), (2, 1, 3))
+    cache = commit(move(cache, source), jnp.zeros((2, 1), jnp.int32))
+    # old slot 3 is slot 2 now, at depth 2; its new child is at depth 3
+    path = np.broadcast_to([1, 2, -1, -1], (2, 1, 1, D))
+    ones = np.ones((2, 1, 1))
+    nodes = nodes_of(ones * 14, ones * 2, path, ones * 3, start=5, committed=1)
+    logits, _, _ = model.extend(params, cache, nodes)
+    for b, row in enumerate([[3, 4, 5], [9, 8, 7]]):
+        expected = full_logits(config, params, [*row, 11, 12, 13, 14])
+        np.testing.assert_allclose(logits[b, 0, 0], expected, atol=2e-5)
+
+
+def test_regions_equal_one_flat_cache_under_the_ancestor_mask():
+    """Prompt, trunk and gathered paths equal one sequence in which ancestors alone are visible."""
+    config = TINY_LLAMA
+    params = init_decoder(jax.random.key(3), config)
+    model = language_model(config, taps=(2, 3))
+    prompt = prompt_of([[3, 4, 5, 6]], 4)
+    _, _, cache = model.prefill(params, prompt, capacity=Capacity(1, 2, 10))
+    none = np.full((1, 1, 1, D), -1)
+    one = np.ones((1, 1, 1))
+    for t in range(2):  # two committed tokens, read through slot 0
+        nodes = nodes_of(one * (20 + t), one * 0, none, one, start=0, committed=t)
+        _, _, cache = jax.jit(model.extend)(params, cache, nodes)
+        cache = commit(cache, jnp.full((1, 1), t))
+    waves, texts = grown_tree(np.random.default_rng(1), 1, 1, 3, 3)
+    got_logits, got_hidden = [], []
+    for token, parent, path, depth, slot in waves:
+        nodes = nodes_of(token, parent, path, depth, start=slot, committed=2)
+        logits, hidden, cache = jax.jit(model.extend)(params, cache, nodes)
+        got_logits.append(logits[0, 0])
+        got_hidden.append(hidden[0, 0])
+
+    flat = [3, 4, 5, 6, 20, 21] + [int(t) for wave in waves for t in wave[0][0, 0]]
+    size = len(flat)
+    mask = np.tril(np.ones((size, size), bool))
+    positions = np.arange(size)
+    for slot in range(1, 10):
+        ancestors = texts[0, 0][slot][1]
+        mask[5 + slot, 6:] = False
+        mask[5 + slot, [5 + a for a in ancestors]] = True
+        positions[5 + slot] = 6 + len(ancestors) - 1
+    x, angles = embed(config, params, jnp.asarray([flat]), jnp.asarray([positions]))
+    last, streams, _ = run_layers(
+        config,
+        params,
+        x,
+        angles,
+        lambda number, regions: (
+            lambda query, key, value: attend_causal(query, key, value, jnp.asarray(mask)[None])
+        ),
+    )
+    expected = unembed(config, params, last)[0, 6:]
+    np.testing.assert_allclose(jnp.concatenate(got_logits), expected, atol=2e-5)
+    states = tapped(config, params, x, streams, (2, 3))[0, 6:]
+    np.testing.assert_allclose(jnp.concatenate(got_hidden), states, atol=2e-5)
+
+
+def test_score_is_the_log_probability_of_the_continuation():
+    config = TINY_GPT2
+    params = init_decoder(jax.random.key(4), config)
+    model = language_model(config)
+    rows = [[3, 4, 5], [9]]
+    prompt = prompt_of(rows, 4)
+    tokens = jnp.asarray([[[1, 2, 3], [4, 5, 6]], [[7, 8, 0], [10, 0, 0]]])
+    mask = jnp.asarray([[[1, 1, 1], [1, 1, 1]], [[1, 1, 0], [1, 0, 0]]], bool)
+    got = model.score(params, prompt, tokens, mask)
+    for b in range(2):
+        for r in range(2):
+            text = list(rows[b])
+            for s in range(3):
+                if not mask[b, r, s]:
+                    assert got[b, r, s] == 0
+                    continue
+                log_probs = jax.nn.log_softmax(full_logits(config, params, text))
+                np.testing.assert_allclose(got[b, r, s], log_probs[tokens[b, r, s]], atol=2e-5)
+                text.append(int(tokens[b, r, s]))
+
+
+def test_embeddings_stand_in_for_tokens():
+    config = TINY_LLAMA
+    params = init_decoder(jax.random.key(5), config)
+    model = language_model(config)
+    plain = prompt_of([[3, 4, 5]], 4)
+    vectors = jnp.zeros((1, 4, config.width)).at[0, 2].set(params["embedding"][4])
+    instead = plain.replace(
+        tokens=plain.tokens.at[0, 2].set(0),
+        embeddings=vectors,
+        embedded=jnp.asarray([[False, False, True, False]]),
+    )
+    capacity = Capacity(1, 1, 2)
+    expected, _, cache = model.prefill(params, plain, capacity=capacity)
+    got, _, same = model.prefill(params, instead, capacity=capacity)
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    tokens = jnp.asarray([[[7, 8]]])
+    mask = jnp.ones((1, 1, 2), bool)
+    np.testing.assert_allclose(
+        model.score(params, instead, tokens, mask),
+        model.score(params, plain, tokens, mask),
+        atol=1e-6,
+    )
+    one, path = np.ones((1, 1, 1)), np.full((1, 1, 1, D), -1)
+    node = nodes_of(one * 6, one * 0, path, one, start=1, committed=0)
+    embedding = params["embedding"][6][None, None, None]
+    by_vector = dataclasses.replace(node, token=node.token * 0, embedding=embedding)
+    np.testing.assert_allclose(
+        model.extend(params, same, by_vector)[0], model.extend(params, cache, node)[0], atol=1e-6
+    )
+
+
+def test_extend_is_differentiable_in_cache_and_embedding():
+    config = TINY_LLAMA
+    params = init_decoder(jax.random.key(6), config)
+    model = language_model(config)
+    prompt = prompt_of([[3, 4, 5]], 4)
+    _, _, cache = model.prefill(params, prompt, capacity=Capacity(1, 1, 3))
+    one, path = np.ones((1, 1, 1)), np.full((1, 1, 1, D), -1)
+    node = nodes_of(one * 6, one * 0, path, one, start=1, committed=0)
+
+    @jax.jit
+    def first_logit(prompt_keys, embedding):
+        logits, _, _ = model.extend(
+            params, cache.replace(prompt_keys=prompt_keys), node.replace(embedding=embedding)
+        )
+        return logits[0, 0, 0, 0]
+
+    at = (cache.prompt_keys, params["embedding"][6][None, None, None])
+    gradients = jax.grad(first_logit, argnums=(0, 1))(*at)
+    for argument, gradient in enumerate(gradients):
+        step = 2e-4
+        direction = jax.random.normal(jax.random.key(argument), gradient.shape)
+        moved = [list(at), list(at)]
+        moved[0][argument] = at[argument] + step * direction
+        moved[1][argument] = at[argument] - step * direction
+        slope = (first_logit(*moved[0]) - first_logit(*moved[1])) / (2 * step)
+        np.testing.assert_allclose(jnp.vdot(gradient, direction), slope, rtol=2e-2, atol=1e-4)
+        assert jnp.abs(gradient).max() > 0
+
+
+def test_no_token_sees_a_later_one():
+    config = TINY_GPT2
+    params = init_decoder(jax.random.key(7), config)
+    x, angles = embed(config, params, jnp.asarray([[1, 2, 3, 4]]), jnp.arange(4)[None])
+
+    def third(stream):
+        mask = jnp.tril(jnp.ones((1, 4, 4), bool))
+        last, _, _ = run_layers(
+            config, params, stream, angles, lambda n, c: lambda q, k, v: attend_causal(q, k, v, mask)
+        )
+        return last[0, 2].sum()
+
+    seen = jnp.abs(jax.grad(third)(x))[0].max(axis=-1) > 0
+    assert seen.tolist() == [True, True, True, False]
+
+
+def test_equal_configs_make_equal_models():
+    again = dataclasses.replace(TINY_LLAMA)
+    assert language_model(TINY_LLAMA, (1,)) == language_model(again, (1,))
+    assert hash(language_model(TINY_LLAMA)) == hash(language_model(again))
+    assert language_model(TINY_LLAMA, (1,)) != language_model(TINY_LLAMA, (2,))
+    with pytest.raises(ValueError, match="tap 4 is not a layer"):
+        language_model(TINY_LLAMA, taps=(4,))
