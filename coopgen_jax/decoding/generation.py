@@ -1,0 +1,129 @@
+"""What every decoder returns, and the pieces that all of them share."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from coopgen_jax.models.language_model import Prompt
+
+
+@struct.dataclass
+class Generation:
+    """Texts under way or finished, `R` for each of `B` prompts.
+
+    tokens: `[B, R, T]` int32 the new tokens, the token that ended the text included; 0 behind them.
+    length: `[B, R]` int32 how many there are.
+    finished: `[B, R]` bool, true where the text ended by an end token.
+    log_prob: `[B, R]` float32 log p(new tokens | prompt) under the plain language model.
+    log_proposal: `[B, R]` float32 log-probability with which the decoder itself drew the text, NaN
+      where a choice was not a draw.
+    log_weight: `[B, R]` float32 proper log weight of a weighted sample, zero elsewhere.
+    log_class: `[B, R, C]` float32 the discriminator's log p(class | text); `C` is 0 without one.
+    simulations: `[B, R]` int32 evaluations spent on the search.
+    model_tokens: `[B, R]` int32 tokens that the language model read for this text.
+    deepest: `[B, R]` int32 depth of the deepest tree node.
+    """
+
+    tokens: jax.Array
+    length: jax.Array
+    finished: jax.Array
+    log_prob: jax.Array
+    log_proposal: jax.Array
+    log_weight: jax.Array
+    log_class: jax.Array
+    simulations: jax.Array
+    model_tokens: jax.Array
+    deepest: jax.Array
+
+
+def blank(log_class: jax.Array, new_tokens: int) -> Generation:
+    """Returns empty texts: `log_class` `[B, R, C]` are those of the bare prompts."""
+    rows = log_class.shape[:2]
+    counter = jnp.zeros(rows, jnp.int32)
+    zero = jnp.zeros(rows, jnp.float32)
+    return Generation(
+        tokens=jnp.zeros((*rows, new_tokens), jnp.int32),
+        length=counter,
+        finished=jnp.zeros(rows, bool),
+        log_prob=zero,
+        log_proposal=zero,
+        log_weight=zero,
+        log_class=log_class,
+        simulations=counter,
+        model_tokens=counter,
+        deepest=counter,
+    )
+
+
+def append(
+    generation: Generation,
+    token: jax.Array,
+    *,
+    log_prob: jax.Array,
+    log_proposal: jax.Array,
+    log_class: jax.Array,
+    end: jax.Array,
+) -> Generation:
+    """Appends one token to every text that is not finished; finished texts stay as they are.
+
+    Args:
+      generation: the texts so far.
+      token: `[B, R]` int32.
+      log_prob: `[B, R]` its log-probability under the plain language model.
+      log_proposal: `[B, R]` the log-probability with which it was drawn.
+      log_class: `[B, R, C]` the class log-probabilities of the text with it.
+      end: `[B, R]` bool, true where the token ends the text.
+    """
+    live = ~generation.finished
+    at = jnp.arange(generation.tokens.shape[-1])[None, None, :] == generation.length[..., None]
+    return generation.replace(
+        tokens=jnp.where(at & live[..., None], token[..., None], generation.tokens),
+        length=generation.length + live,
+        finished=generation.finished | end,
+        log_prob=generation.log_prob + jnp.where(live, log_prob, 0.0),
+        log_proposal=generation.log_proposal + jnp.where(live, log_proposal, 0.0),
+        log_class=jnp.where(live[..., None], log_class, generation.log_class),
+    )
+
+
+def row_keys(key: jax.Array, prompt: Prompt, samples: int, step: jax.Array) -> jax.Array:
+    """Returns typed keys `[B, R]`, each a function of its prompt's number, sample and step alone."""
+
+    def row(index: jax.Array, sample: jax.Array) -> jax.Array:
+        fold = jax.random.fold_in
+        return fold(fold(fold(key, index), sample), step)
+
+    across = jax.vmap(row, (None, 0))
+    return jax.vmap(across, (0, None))(prompt.index, jnp.arange(samples))
+
+
+def is_end(token: jax.Array, end_tokens: tuple[int, ...]) -> jax.Array:
+    """Returns where a token is one of those that end a text."""
+    ends = jnp.zeros(token.shape, bool)
+    for end in end_tokens:
+        ends = ends | (token == end)
+    return ends
+
+
+def per_sample(array: jax.Array, samples: int) -> jax.Array:
+    """Gives every sample of a prompt its prompt's entry: `[B, ...]` to `[B, R, ...]`."""
+    return jnp.broadcast_to(array[:, None], (array.shape[0], samples, *array.shape[1:]))
+
+
+def check_capacity(prompt_length: int, ahead: int, context: int) -> None:
+    """Raises ValueError where a padded prompt and what is read behind it exceed the context."""
+    if prompt_length + ahead > context:
+        raise ValueError(
+            f"a prompt of {prompt_length} tokens and {ahead} behind it exceed the language model's "
+            f"context of {context}: shorten the prompt or ask for fewer new tokens"
+        )
+
+
+def zero_classes(batch: int, samples: int) -> jax.Array:
+    """Returns the class log-probabilities `[B, R, 0]` where there is no discriminator."""
+    return jnp.zeros((batch, samples, 0), jnp.float32)
+
+
+State = Any

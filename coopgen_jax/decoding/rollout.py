@@ -1,0 +1,133 @@
+"""Roll-outs: a leaf's text is sampled on for some tokens before it is judged.
+
+PPL-MCTS (Chaffin et al., 2022), section 3.2. Every token is drawn from the distribution that
+follows the one before it. A roll-out changes the leaf's value alone: its tokens live in scratch
+slots behind the tree, which the next wave writes over.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from coopgen_jax.decoding.generation import is_end
+from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.models.language_model import LanguageModel, Nodes
+
+
+def roll_out(
+    keys: jax.Array,
+    leaves: Nodes,
+    logits: jax.Array,
+    log_class: jax.Array,
+    live: jax.Array,
+    state: tuple,
+    *,
+    language_model: LanguageModel,
+    params: Any,
+    discriminator: Discriminator | None,
+    discriminator_params: Any,
+    reshape: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    scratch: int,
+    length: int,
+    confidence: float | None,
+) -> tuple[tuple, jax.Array, jax.Array]:
+    """Samples on behind the leaves of one wave.
+
+    Args:
+      keys: `[B, R]` typed keys of this token's search.
+      leaves: the leaves, as they were extended.
+      logits: `[B, R, W, V]` distribution of the token behind each leaf.
+      log_class: `[B, R, W, C]` what the discriminator says of the leaves themselves.
+      live: `[B, R, W]` bool, true where a leaf is to be rolled out.
+      state: the language model's cache and the discriminator's state.
+      language_model: the network's functions.
+      params: its parameters.
+      discriminator: judges every token, or None.
+      discriminator_params: its parameters.
+      reshape: `(logits, tokens [B, R, W, length], there) -> logits`: temperature and penalty, given
+        the tokens rolled out so far.
+      scratch: first scratch slot.
+      length: tokens per roll-out, at most.
+      confidence: a roll-out ends when a class has this probability; None for a fixed length.
+
+    Returns:
+      The state, the class log-probabilities of the texts rolled out, and how many tokens each row
+      read, `[B, R]` int32.
+    """
+    wave = leaves.token.shape[-1]
+    width = leaves.path.shape[-1] + length
+    behind = jnp.full((*leaves.path.shape[:-1], length), -1, jnp.int32)
+    path = jnp.concatenate([leaves.path, behind], axis=-1)
+    lanes = leaves.start + jnp.arange(wave)
+    fold = jax.vmap(jax.random.fold_in, (None, 0))
+    lane_keys = jax.vmap(jax.vmap(lambda key: fold(key, lanes)))(keys)
+
+    def settle(live: jax.Array, log_class: jax.Array) -> jax.Array:
+        if confidence is None:
+            return live
+        return live & (log_class.max(axis=-1) < jnp.log(confidence))
+
+    def placed(path: jax.Array, depth: jax.Array, slot: jax.Array) -> jax.Array:
+        here = jnp.arange(width)[None, None, None] == depth[..., None] - 1
+        return jnp.where(here, slot[None, None, :, None], path)
+
+    def more(carry: tuple) -> jax.Array:
+        step, *_, live = carry
+        return (step < length) & live.any()
+
+    def sample_on(carry: tuple) -> tuple:
+        step, state, logits, path, tokens, log_class, read, live = carry
+        drawn = jax.vmap(jax.vmap(jax.vmap(_draw, (0, 0, None)), (0, 0, None)), (0, 0, None))
+        token = drawn(lane_keys, logits, step)
+        live = live & ~is_end(token, language_model.end_tokens)
+        cache, judgement = state
+        depth = leaves.depth + step + 1
+        start = scratch + step * wave
+        parent = jnp.where(step == 0, lanes, start - wave + jnp.arange(wave))
+        nodes = Nodes(
+            start=start,
+            token=token,
+            parent=jnp.broadcast_to(parent[None, None], token.shape),
+            path=path,
+            depth=depth,
+            committed=leaves.committed,
+            terminal=~live,
+        )
+        logits, hidden, cache = language_model.extend(params, cache, nodes)
+        if discriminator is not None:
+            judged, judgement = discriminator.evaluate(
+                discriminator_params, judgement, nodes.replace(hidden=hidden)
+            )
+            log_class = jnp.where(live[..., None], judged, log_class)
+        tokens = jnp.where(jnp.arange(length)[None, None, None] == step, token[..., None], tokens)
+        there = jnp.broadcast_to(jnp.arange(length)[None, None, None] <= step, tokens.shape)
+        return (
+            step + 1,
+            (cache, judgement),
+            reshape(logits, tokens, there),
+            placed(path, depth, start + jnp.arange(wave)),
+            tokens,
+            log_class,
+            read + jnp.sum(live, axis=-1, dtype=jnp.int32),
+            settle(live, log_class),
+        )
+
+    carry = (
+        jnp.int32(0),
+        state,
+        logits,
+        placed(path, leaves.depth, lanes),
+        jnp.zeros((*leaves.token.shape, length), jnp.int32),
+        log_class,
+        jnp.zeros(leaves.token.shape[:2], jnp.int32),
+        settle(live, log_class),
+    )
+    _, state, _, _, _, log_class, read, _ = jax.lax.while_loop(more, sample_on, carry)
+    return state, log_class, read
+
+
+def _draw(key: jax.Array, logits: jax.Array, step: jax.Array) -> jax.Array:
+    """Draws one token of one lane."""
+    return jax.random.categorical(jax.random.fold_in(key, step), logits).astype(jnp.int32)

@@ -1,0 +1,58 @@
+"""Rules on one distribution over the vocabulary: repetition penalty and truncation."""
+
+import jax
+import jax.numpy as jnp
+
+
+def repetition_penalty(
+    logits: jax.Array, tokens: jax.Array, mask: jax.Array, penalty: float
+) -> jax.Array:
+    """Makes the tokens that have been seen less likely.
+
+    The penalty of CTRL (Keskar et al., 2019, section 4.1) in the form of the transformers library:
+    a positive logit is divided by it, a negative one multiplied.
+
+    Args:
+      logits: `[..., V]` float32.
+      tokens: `[..., S]` int32 tokens seen; repetitions count once.
+      mask: `[..., S]` bool, true where a token counts.
+      penalty: 1 leaves the logits as they are.
+
+    Returns:
+      `[..., V]` penalised logits.
+    """
+    if penalty == 1.0:
+        return logits
+    vocab = logits.shape[-1]
+    seen = jnp.take_along_axis(logits, tokens, axis=-1)
+    lowered = jnp.where(seen > 0, seen / penalty, seen * penalty)
+    rows = logits.reshape(-1, vocab)
+    at = jnp.where(mask, tokens, vocab).reshape(len(rows), -1)
+    row = jnp.arange(len(rows))[:, None]
+    return rows.at[row, at].set(lowered.reshape(at.shape), mode="drop").reshape(logits.shape)
+
+
+def truncate(logits: jax.Array, *, top_k: int = 0, top_p: float = 1.0) -> jax.Array:
+    """Keeps the likeliest tokens of `logits` `[..., V]`, the rest become minus infinity.
+
+    Args:
+      logits: unnormalised log-probabilities.
+      top_k: how many to keep, 0 for all; the lower id first among equals.
+      top_p: nucleus (Holtzman et al., 2020): the smallest set of likeliest tokens whose
+        probability, after `top_k`, reaches this; at least one token stays.
+
+    Returns:
+      Logits whose softmax is the renormalised, truncated distribution.
+    """
+    vocab = logits.shape[-1]
+    if top_k <= 0 and top_p >= 1.0:
+        return logits
+    count = vocab if top_k <= 0 else min(top_k, vocab)
+    best, tokens = jax.lax.top_k(logits, count)
+    probs = jax.nn.softmax(best, axis=-1)
+    before = jnp.cumsum(probs, axis=-1) - probs
+    kept = jnp.where(before < top_p, best, -jnp.inf).at[..., 0].set(best[..., 0])
+    rows = jnp.arange(logits.size // vocab)[:, None]
+    flat = jnp.full((logits.size // vocab, vocab), -jnp.inf, logits.dtype)
+    flat = flat.at[rows, tokens.reshape(-1, count)].set(kept.reshape(-1, count))
+    return flat.reshape(logits.shape)

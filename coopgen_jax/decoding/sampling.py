@@ -1,0 +1,208 @@
+"""Plain decoding: greedy, temperature, top-k and nucleus, on the same cache as the search."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from coopgen_jax.decoding.generation import (
+    Generation,
+    append,
+    blank,
+    check_capacity,
+    is_end,
+    per_sample,
+    row_keys,
+    zero_classes,
+)
+from coopgen_jax.decoding.rules import repetition_penalty, truncate
+from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.models.language_model import LanguageModel, Nodes, Prompt
+from coopgen_jax.models.slots import Capacity, commit
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How plain decoding chooses each token.
+
+    new_tokens: `T`, the most tokens to write.
+    samples: `R`, texts per prompt.
+    temperature: 0 is greedy.
+    top_k: how many of the likeliest tokens may be drawn, 0 for all.
+    top_p: the nucleus' probability.
+    repetition_penalty: CTRL's, over the prompt and the text so far; 1 for none.
+    """
+
+    new_tokens: int = 24
+    samples: int = 1
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.new_tokens < 1 or self.samples < 1:
+            raise ValueError("new_tokens and samples must be 1 or more")
+        if self.temperature < 0:
+            raise ValueError(f"temperature is {self.temperature}: give 0 (greedy) or more")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}: give a probability above 0, 1 for no nucleus")
+        if self.top_k < 0:
+            raise ValueError(f"top_k is {self.top_k}: give 0 (all tokens) or more")
+        if self.repetition_penalty <= 0:
+            raise ValueError(f"repetition_penalty is {self.repetition_penalty}: give 1 or more")
+
+
+@struct.dataclass
+class SamplingState:
+    """Between two tokens: the logits `[B, R, V]` of the next, both states, the texts, the step."""
+
+    logits: jax.Array
+    cache: Any
+    judgement: Any
+    generation: Generation
+    step: jax.Array
+
+
+def begin(
+    prompt: Prompt,
+    *,
+    language_model: LanguageModel,
+    params: Any,
+    discriminator: Discriminator | None,
+    discriminator_params: Any,
+    config: SamplingConfig,
+) -> SamplingState:
+    """Reads the prompts."""
+    batch, length = prompt.tokens.shape
+    check_capacity(length, config.new_tokens, language_model.context)
+    capacity = Capacity(config.samples, config.new_tokens, nodes=1)
+    logits, hidden, cache = language_model.prefill(params, prompt, capacity=capacity)
+    log_class, judgement = zero_classes(batch, config.samples), None
+    if discriminator is not None:
+        log_class, judgement = discriminator.init(
+            discriminator_params, prompt, hidden, capacity=capacity
+        )
+        log_class = per_sample(log_class, config.samples)
+    return SamplingState(
+        logits=per_sample(logits, config.samples),
+        cache=cache,
+        judgement=judgement,
+        generation=blank(log_class, config.new_tokens),
+        step=jnp.int32(0),
+    )
+
+
+def advance(
+    key: jax.Array,
+    prompt: Prompt,
+    state: SamplingState,
+    *,
+    language_model: LanguageModel,
+    params: Any,
+    discriminator: Discriminator | None,
+    discriminator_params: Any,
+    config: SamplingConfig,
+) -> SamplingState:
+    """Writes one token of every text that is not finished."""
+    generation = state.generation
+    token, log_proposal = _draw(key, prompt, state, config)
+    log_prob = jnp.take_along_axis(
+        jax.nn.log_softmax(state.logits), token[..., None], axis=-1
+    )[..., 0]
+    end = is_end(token, language_model.end_tokens)
+    rows = (*token.shape, 1)
+    node = Nodes(
+        start=jnp.int32(0),
+        token=token[..., None],
+        parent=jnp.zeros(rows, jnp.int32),
+        path=jnp.full((*rows, 1), -1, jnp.int32),
+        depth=jnp.ones(rows, jnp.int32),
+        committed=generation.length,
+        terminal=end[..., None],
+    )
+    logits, hidden, cache = language_model.extend(params, state.cache, node)
+    log_class, judgement = generation.log_class, None
+    if discriminator is not None:
+        judged, judgement = discriminator.evaluate(
+            discriminator_params, state.judgement, node.replace(hidden=hidden)
+        )
+        # An end token adds no text to judge.
+        log_class = jnp.where(end[..., None], generation.log_class, judged[:, :, 0])
+        judgement = commit(judgement, generation.length)
+    live = (~generation.finished).astype(jnp.int32)
+    return SamplingState(
+        logits=logits[:, :, 0],
+        cache=commit(cache, generation.length),
+        judgement=judgement,
+        generation=append(
+            generation,
+            token,
+            log_prob=log_prob,
+            log_proposal=log_proposal,
+            log_class=log_class,
+            end=end,
+        ).replace(model_tokens=generation.model_tokens + live),
+        step=state.step + 1,
+    )
+
+
+def _draw(
+    key: jax.Array, prompt: Prompt, state: SamplingState, config: SamplingConfig
+) -> tuple[jax.Array, jax.Array]:
+    """Returns a token of every row `[B, R]` and the log-probability with which it was drawn."""
+    generation = state.generation
+    written = jnp.arange(config.new_tokens)[None, None] < generation.length[..., None]
+    seen = jnp.concatenate([per_sample(prompt.tokens, config.samples), generation.tokens], axis=-1)
+    mask = jnp.concatenate([per_sample(prompt.mask, config.samples), written], axis=-1)
+    logits = repetition_penalty(state.logits, seen, mask, config.repetition_penalty)
+    if config.temperature == 0:
+        token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        return token, jnp.full(token.shape, jnp.nan, jnp.float32)
+    kept = truncate(logits / config.temperature, top_k=config.top_k, top_p=config.top_p)
+    keys = row_keys(key, prompt, config.samples, state.step)
+    token = jax.vmap(jax.vmap(jax.random.categorical))(keys, kept).astype(jnp.int32)
+    log_proposal = jnp.take_along_axis(jax.nn.log_softmax(kept), token[..., None], axis=-1)
+    return token, log_proposal[..., 0]
+
+
+def sample(
+    key: jax.Array,
+    prompt: Prompt,
+    *,
+    language_model: LanguageModel,
+    params: Any,
+    discriminator: Discriminator | None = None,
+    discriminator_params: Any = None,
+    config: SamplingConfig,
+) -> Generation:
+    """Writes texts by plain decoding; a discriminator, where given, only judges them.
+
+    Args:
+      key: typed key of the whole job.
+      prompt: what is to be continued.
+      language_model: the network's functions; static under `jit`.
+      params: its parameters.
+      discriminator: judges every text as it grows, or None; static under `jit`.
+      discriminator_params: its parameters.
+      config: how tokens are chosen; static under `jit`.
+
+    Returns:
+      The texts; `log_proposal` is the renormalised, truncated probability of each draw, summed.
+    """
+    parts = {
+        "language_model": language_model,
+        "params": params,
+        "discriminator": discriminator,
+        "discriminator_params": discriminator_params,
+        "config": config,
+    }
+
+    def more(state: SamplingState) -> jax.Array:
+        return (state.step < config.new_tokens) & ~state.generation.finished.all()
+
+    state = begin(prompt, **parts)
+    step = lambda state: advance(key, prompt, state, **parts)  # noqa: E731
+    return jax.lax.while_loop(more, step, state).generation
