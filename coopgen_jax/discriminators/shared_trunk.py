@@ -1,0 +1,97 @@
+"""The shared-trunk discriminator: a small head on the language model's own hidden states.
+
+The language model has read every node anyway, so judging it costs one small network. The head sees,
+at each of the `J` tapped layers, the state of the node's token and the mean of the states over the
+text so far; the mean is kept as one running sum per slot.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.discriminators.head import HeadConfig, classify
+from coopgen_jax.models.language_model import Bound, Nodes, Prompt
+from coopgen_jax.models.slots import Capacity, Slots, allocate, take, write
+
+
+@dataclass(frozen=True)
+class SharedTrunkConfig:
+    """What a shared-trunk head reads.
+
+    taps: the `J` layers it reads, numbered as `LanguageModel.taps`.
+    reads_prompt: whether the mean runs over prompt and continuation, or the continuation alone.
+    head: the network on top; its input is `2 * J * E` wide.
+    """
+
+    taps: tuple[int, ...]
+    reads_prompt: bool
+    head: HeadConfig
+
+
+@struct.dataclass
+class SharedTrunkState:
+    """What a node's children need of it.
+
+    total: `Slots` `[B, R, N, J, E]` float32, the sum of the states over the text down to the node.
+    before: `[B]` int32 how many prompt tokens the sums count.
+    """
+
+    total: Slots
+    before: jax.Array
+
+
+def features(last: jax.Array, mean: jax.Array) -> jax.Array:
+    """Returns a head's input `[..., 2 J E]` of the last state and the mean state `[..., J, E]`."""
+    joined = jnp.concatenate([last, mean], axis=-1)
+    return joined.reshape(*joined.shape[:-2], -1)
+
+
+def shared_trunk(config: SharedTrunkConfig) -> Discriminator:
+    """Returns the discriminator; its params are those of the head."""
+    return Discriminator(
+        init=Bound(_init, config),
+        evaluate=Bound(_evaluate, config),
+        classes=config.head.classes,
+        taps=config.taps,
+        reads_prompt=config.reads_prompt,
+    )
+
+
+def _init(
+    config: SharedTrunkConfig,
+    params: Any,
+    prompt: Prompt,
+    hidden: jax.Array,
+    *,
+    capacity: Capacity,
+) -> tuple[jax.Array, SharedTrunkState]:
+    batch, _, taps, width = hidden.shape
+    total = allocate(batch, capacity, (taps, width), trunk=False)
+    before = jnp.zeros(batch, jnp.int32)
+    count = len(config.head.classes)
+    log_class = jnp.full((batch, count), -jnp.log(float(count)))
+    if config.reads_prompt:
+        before = jnp.sum(prompt.mask, axis=-1, dtype=jnp.int32)
+        root = jnp.sum(jnp.where(prompt.mask[..., None, None], hidden, 0.0), axis=1)
+        mean = root / before[:, None, None]
+        log_class = classify(config.head, params, features(hidden[:, -1], mean))
+        root = jnp.broadcast_to(
+            root[:, None, None], (batch, capacity.samples, 1, *root.shape[1:])
+        )
+        total = write(total, 0, root)
+    return log_class, SharedTrunkState(total=total, before=before)
+
+
+def _evaluate(
+    config: SharedTrunkConfig, params: Any, state: SharedTrunkState, nodes: Nodes
+) -> tuple[jax.Array, SharedTrunkState]:
+    assert nodes.hidden is not None, "the nodes have not been extended by a tapped language model"
+    total = take(state.total, nodes.parent) + nodes.hidden
+    count = state.before[:, None, None] + nodes.committed[..., None] + nodes.depth
+    mean = total / count[..., None, None].astype(jnp.float32)
+    log_class = classify(config.head, params, features(nodes.hidden, mean))
+    return log_class, state.replace(total=write(state.total, nodes.start, total))

@@ -1,0 +1,61 @@
+"""Rules on one distribution, against numbers worked out by hand and a slow loop."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coopgen_jax.decoding.rules import repetition_penalty, truncate
+
+
+def test_penalty_divides_positive_and_multiplies_negative_logits_once():
+    logits = jnp.asarray([[2.0, -1.0, 0.5, 4.0]])
+    tokens = jnp.asarray([[0, 1, 0, 3]])
+    mask = jnp.asarray([[True, True, True, False]])
+    got = repetition_penalty(logits, tokens, mask, 2.0)
+    np.testing.assert_array_equal(got, [[1.0, -2.0, 0.5, 4.0]])
+
+
+def test_penalty_of_one_changes_nothing():
+    logits = jnp.asarray([[2.0, -1.0]])
+    tokens, mask = jnp.asarray([[0]]), jnp.asarray([[True]])
+    assert repetition_penalty(logits, tokens, mask, 1.0) is logits
+
+
+def test_penalty_row_by_row_equals_a_loop():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2, 3, 7)).astype(np.float32)
+    tokens = rng.integers(0, 7, (2, 3, 5))
+    mask = rng.random((2, 3, 5)) < 0.6
+    expected = logits.copy()
+    for at in np.ndindex(2, 3):
+        for token in {int(t) for t, m in zip(tokens[at], mask[at], strict=True) if m}:
+            value = logits[*at, token]
+            expected[*at, token] = value / np.float32(1.3) if value > 0 else value * np.float32(1.3)
+    got = repetition_penalty(jnp.asarray(logits), jnp.asarray(tokens), jnp.asarray(mask), 1.3)
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("top_k", "top_p", "kept"),
+    [
+        (0, 1.0, [0, 1, 2, 3]),
+        (2, 1.0, [1, 3]),
+        (0, 0.4, [1]),
+        (0, 0.41, [1, 3]),
+        (0, 0.75, [0, 1, 3]),
+        (0, 1e-9, [1]),
+        (9, 0.95, [0, 1, 2, 3]),
+        (2, 0.58, [1, 3]),  # of the two kept, the first has 0.4 / 0.7 = 0.571
+        (2, 0.57, [1]),
+    ],
+)
+def test_truncation_by_hand(top_k, top_p, kept):
+    logits = jnp.log(jnp.asarray([0.2, 0.4, 0.1, 0.3]))
+    got = truncate(logits, top_k=top_k, top_p=top_p)
+    assert np.flatnonzero(np.isfinite(got)).tolist() == kept
+    np.testing.assert_array_equal(got[jnp.asarray(kept)], logits[jnp.asarray(kept)])
+
+
+def test_equal_logits_keep_the_lower_id():
+    got = truncate(jnp.zeros((2, 4)), top_k=2)
+    assert np.isfinite(got).tolist() == [[True, True, False, False]] * 2

@@ -1,0 +1,136 @@
+"""Plain decoding against the toy language's own tables."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coopgen_jax.decoding.sampling import SamplingConfig, sample
+from coopgen_jax.models.language_model import Prompt
+from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
+
+TOY = ToyLanguage()
+TABLES = TOY.tables(3)
+PARAMS = jax.tree.map(jnp.asarray, TABLES)
+MODEL, JUDGE = toy_language_model(TOY), toy_discriminator(TOY)
+END = TOY.vocab_size - 1
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def decode(key, prompt, config):
+    return sample(
+        key,
+        prompt,
+        language_model=MODEL,
+        params=PARAMS,
+        discriminator=JUDGE,
+        discriminator_params=PARAMS,
+        config=config,
+    )
+
+
+def prompt_of(*rows, length=4, first=0) -> Prompt:
+    tokens = np.zeros((len(rows), length), np.int32)
+    mask = np.zeros((len(rows), length), bool)
+    for i, row in enumerate(rows):
+        tokens[i, length - len(row) :], mask[i, length - len(row) :] = row, True
+    index = jnp.arange(first, first + len(rows))
+    return Prompt(tokens=jnp.asarray(tokens), mask=jnp.asarray(mask), index=index)
+
+
+def memory_of(text) -> int:
+    memory = 0
+    for token in text:
+        memory = TOY.read(memory, int(token))
+    return memory
+
+
+def log_softmax(x):
+    return x - np.log(np.exp(x).sum())
+
+
+def test_greedy_takes_the_likeliest_token_and_stops_at_the_end():
+    rows = [[0, 1, 2], [3], [2, 2]]
+    got = decode(jax.random.key(0), prompt_of(*rows), SamplingConfig(new_tokens=8, temperature=0))
+    stopped = 0
+    for row, text in enumerate(rows):
+        expected, log_prob = [], 0.0
+        while len(expected) < 8 and END not in expected:
+            logits = TABLES["logits"][memory_of([*text, *expected])]
+            expected.append(int(logits.argmax()))
+            log_prob += log_softmax(logits)[expected[-1]]
+        length = int(got.length[row, 0])
+        assert got.tokens[row, 0, :length].tolist() == expected
+        assert not got.tokens[row, 0, length:].any()
+        assert bool(got.finished[row, 0]) == (END in expected)
+        np.testing.assert_allclose(got.log_prob[row, 0], log_prob, rtol=1e-5)
+        judged = expected[:-1] if END in expected else expected
+        scores = TABLES["scores"][memory_of([*text, *judged])]
+        np.testing.assert_allclose(got.log_class[row, 0], log_softmax(scores), rtol=1e-5)
+        stopped += END in expected
+    assert stopped
+    assert np.isnan(got.log_proposal).all()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SamplingConfig(new_tokens=2, samples=20_000),
+        SamplingConfig(new_tokens=2, samples=20_000, temperature=1.7, top_p=0.8),
+        SamplingConfig(new_tokens=2, samples=20_000, top_k=3, repetition_penalty=1.5),
+    ],
+)
+def test_log_proposal_is_the_frequency_of_each_text(config):
+    got = decode(jax.random.key(1), prompt_of([0, 1]), config)
+    texts, inverse = np.unique(np.asarray(got.tokens[0]), axis=0, return_inverse=True)
+    total = 0.0
+    for number in range(len(texts)):
+        rows = np.flatnonzero(inverse.reshape(-1) == number)
+        proposals = np.asarray(got.log_proposal[0, rows])
+        np.testing.assert_allclose(proposals, proposals[0], rtol=1e-5)
+        p = np.exp(proposals[0])
+        assert abs(len(rows) / 20_000 - p) < 5 * np.sqrt(p * (1 - p) / 20_000) + 1e-9
+        total += p
+    assert total == pytest.approx(1, abs=0.01)
+
+
+def test_log_prob_is_what_the_language_model_scores():
+    prompt = prompt_of([0, 1], [2])
+    got = decode(jax.random.key(2), prompt, SamplingConfig(new_tokens=5, samples=3))
+    mask = jnp.arange(5)[None, None] < got.length[..., None]
+    scored = MODEL.score(PARAMS, prompt, got.tokens, mask).sum(axis=-1)
+    np.testing.assert_allclose(got.log_prob, scored, rtol=1e-5)
+
+
+def test_a_row_does_not_depend_on_its_neighbours_or_on_padding():
+    config = SamplingConfig(new_tokens=6, samples=2, top_p=0.9)
+    together = decode(jax.random.key(3), prompt_of([0, 1], [2], [3, 3, 1]), config)
+    alone = decode(jax.random.key(3), prompt_of([2], length=9, first=1), config)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[1], b[0]), together, alone)
+
+
+def test_samples_differ_and_the_key_decides():
+    config = SamplingConfig(new_tokens=6, samples=8)
+    first, again, other = (
+        decode(jax.random.key(seed), prompt_of([0, 1]), config) for seed in (4, 4, 5)
+    )
+    np.testing.assert_array_equal(first.tokens, again.tokens)
+    assert (np.asarray(first.tokens) != np.asarray(other.tokens)).any()
+    assert len(np.unique(np.asarray(first.tokens[0]), axis=0)) > 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"new_tokens": 0}, "new_tokens"),
+        ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"top_p": 0.0}, "top_p is 0.0"),
+        ({"top_k": -1}, "top_k is -1"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),
+    ],
+)
+def test_wrong_settings_are_named(wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        SamplingConfig(**wrong)
