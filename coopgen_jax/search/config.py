@@ -1,0 +1,71 @@
+"""What a search is told: its budget, its shape and its selection rule."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Settings of one search; static under `jit`.
+
+    The defaults are those of PPL-MCTS (Chaffin et al., 2022): PUCT with c = 3, first-play urgency
+    zero, the priors of the 50 likeliest tokens not renormalised, one leaf at a time.
+
+    simulations: how many evaluations one search may spend in every row; a multiple of `wave`.
+    wave: `W`, leaves selected before the network is called once for all of them.
+    candidates: `K`, candidate tokens kept per node.
+    depth: `D`, depth below the root at which a node is evaluated but never expanded.
+    c_puct: weight of the exploration term.
+    first_play_urgency: mean value assumed of a child without visits: "zero", or "parent", the mean
+      value of its parent.
+    renormalise: whether the priors of a node's candidates are divided by their sum at selection;
+      they are stored as they are either way.
+    virtual_loss: how many visits of value zero a choice still waiting for its value counts in the
+      mean value of the nodes above it; 0 leaves the means alone and only the visit counts grow.
+    kept: how many nodes besides the new root outlive `reroot`.
+    early_stop: whether a row stops as soon as the simulations left cannot change which child of
+      the root has the most visits. Set it to false where the choice is sampled from the visits.
+    """
+
+    simulations: int = 32
+    wave: int = 1
+    candidates: int = 50
+    depth: int = 16
+    c_puct: float = 3.0
+    first_play_urgency: Literal["zero", "parent"] = "zero"
+    renormalise: bool = False
+    virtual_loss: float = 1.0
+    kept: int = 32
+    early_stop: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("simulations", "wave", "candidates", "depth"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 or more.")
+        if self.kept < 0:
+            raise ValueError(f"kept is {self.kept}: use 0 to keep nothing between two tokens.")
+        if self.wave > self.candidates:
+            raise ValueError(
+                f"wave is {self.wave} but a node has only {self.candidates} candidates: "
+                "lower wave or raise candidates."
+            )
+        if self.simulations % self.wave:
+            more = self.simulations + -self.simulations % self.wave
+            raise ValueError(
+                f"simulations is {self.simulations}, not a multiple of wave ({self.wave}): "
+                f"use {more} simulations or another wave."
+            )
+        for name in ("c_puct", "virtual_loss"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}: it must be finite and 0 or more."
+                )
+        if self.first_play_urgency not in ("zero", "parent"):
+            raise ValueError(
+                f'first_play_urgency is {self.first_play_urgency!r}: use "zero" or "parent".'
+            )
+
+    @property
+    def nodes(self) -> int:
+        """`N`, node slots: the root, then the kept nodes, then one per simulation."""
+        return 1 + self.kept + self.simulations

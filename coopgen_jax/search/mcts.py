@@ -1,0 +1,142 @@
+"""Monte Carlo tree search, compiled: select a wave, evaluate it in one batched call, back it up.
+
+The search knows no network and no text. `expand` is called once per wave, outside every `vmap`, so
+that a cache carried in its state is written in place.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from coopgen_jax.search.config import SearchConfig
+from coopgen_jax.search.selection import select_wave
+from coopgen_jax.search.tree import Expansion, Leaves, Tree, backup, insert
+
+__all__ = ["SearchConfig", "choose", "root_visits", "search"]
+
+State = TypeVar("State")
+
+
+def _rows(function: Callable, *, shared: int = 0) -> Callable:
+    """Maps a function of one tree over `[B, R]`; its last `shared` arguments have no such axes."""
+
+    def mapped(*args: object) -> object:
+        axes = (0,) * (len(args) - shared) + (None,) * shared
+        return jax.vmap(jax.vmap(function, axes), axes)(*args)
+
+    return mapped
+
+
+def root_visits(tree: Tree) -> jax.Array:
+    """Returns the visits of each root's candidates, `[B, R, K]` int32; 0 where not expanded."""
+    child = tree.children[:, :, 0]
+    visits = jnp.take_along_axis(tree.visits, jnp.maximum(child, 0), axis=2)
+    return jnp.where(child >= 0, visits, 0)
+
+
+def _lead(tree: Tree) -> jax.Array:
+    """Returns by how many visits each root's first child leads the second, `[B, R]` int32."""
+    visits = root_visits(tree)
+    leader = jnp.argmax(visits, axis=2, keepdims=True)
+    others = jnp.where(jnp.arange(visits.shape[2])[None, None] == leader, 0, visits)
+    return visits.max(axis=2) - others.max(axis=2)
+
+
+def search(
+    tree: Tree,
+    state: State,
+    *,
+    expand: Callable[[State, Tree, Leaves], tuple[State, Expansion]],
+    active: jax.Array,
+    config: SearchConfig,
+) -> tuple[Tree, State, jax.Array]:
+    """Spends `config.simulations` evaluations on every active row.
+
+    Iteration `i` puts its leaves into slots `1 + kept + i * W` and on, in every row. What a row
+    does depends on nothing but itself: a row that is inactive, or frozen by the early stop, keeps
+    its tree bit for bit while the others go on, and the loop ends with the last of them.
+
+    Args:
+      tree: trees with `config.nodes` nodes whose root has been planted or re-rooted and whose slots
+        from `1 + kept` on are holes.
+      state: the pytree that `expand` carries along: caches, discriminator states.
+      expand: evaluates the leaves of a wave, `(state, tree, leaves) -> (state, expansion)`. It
+        is also called for lanes that are not fresh and its answer there is ignored. The tree
+        it is shown already names the fresh leaves as children, with no visits yet.
+      active: `[B, R]` bool, true where a row is to be searched; a row without a root never is.
+      config: the search's settings.
+
+    Returns:
+      The trees, the state, and `[B, R]` int32 how many simulations each row ran: by so much its
+      root's visits have grown.
+    """
+    assert tree.visits.shape[2] == config.nodes, (tree.visits.shape, config.nodes)
+    assert tree.priors.shape[3] == config.candidates, (tree.priors.shape, config.candidates)
+    assert active.shape == tree.visits.shape[:2], (active.shape, tree.visits.shape)
+    waves = config.simulations // config.wave
+    before = tree.visits[:, :, 0]
+    select = _rows(partial(select_wave, config=config), shared=1)
+
+    def unsettled(tree: Tree, live: jax.Array, wave: jax.Array) -> jax.Array:
+        if not config.early_stop:
+            return live
+        return live & (_lead(tree) <= (waves - wave) * config.wave)
+
+    def more(carry: tuple) -> jax.Array:
+        _, _, live, wave = carry
+        return (wave < waves) & live.any()
+
+    def step(carry: tuple) -> tuple:
+        tree, state, live, wave = carry
+        start = 1 + config.kept + wave * config.wave
+        tree, leaves = select(tree, live, start)
+        leaves = replace(leaves, start=start)
+        state, expansion = expand(state, tree, leaves)
+        tree = insert(tree, leaves, expansion)
+        lanes = replace(leaves, start=jnp.broadcast_to(start, live.shape))
+        tree = _rows(backup)(tree, lanes, expansion.value)
+        return tree, state, unsettled(tree, live, wave + 1), wave + 1
+
+    first = jnp.int32(0)
+    live = unsettled(tree, active & (before > 0), first)
+    carry = (tree, state, live, first)
+    tree, state, *_ = jax.lax.while_loop(more, step, carry)
+    return tree, state, tree.visits[:, :, 0] - before
+
+
+def choose(
+    tree: Tree, key: jax.Array | None = None, tau: jax.Array | float = 0.0
+) -> tuple[jax.Array, jax.Array]:
+    """Chooses a child of each root by its visits n.
+
+    Args:
+      tree: the trees after a search.
+      key: `[B, R]` typed keys; None where `tau` is 0.
+      tau: temperature, a scalar or `[B, R]`. Above 0 the child is drawn with probability
+        n^(1 / tau) / sum n^(1 / tau) (AlphaZero; Silver et al., 2018); at 0 it is the one with the
+        most visits, the lowest rank among equals.
+
+    Returns:
+      The child's rank `[B, R]` int32 and the log-probability with which it was drawn `[B, R]`
+      float32, NaN where `tau` is 0. Of a root without visited children the rank is 0 and the
+      log-probability NaN.
+    """
+    visits = root_visits(tree)
+    most = jnp.argmax(visits, axis=2).astype(jnp.int32)
+    if key is None:
+        return most, jnp.full(most.shape, jnp.nan, jnp.float32)
+    assert key.shape == most.shape, (key.shape, most.shape)
+
+    tau = jnp.broadcast_to(jnp.asarray(tau, jnp.float32), most.shape)
+    some = visits.max(axis=2) > 0
+    sampled = (tau > 0) & some
+    ratio = visits / jnp.maximum(visits.max(axis=2, keepdims=True), 1)
+    logits = jnp.log(ratio) / jnp.where(sampled, tau, 1.0)[:, :, None]
+    logits = jnp.where(some[:, :, None], logits, 0.0)
+    drawn = _rows(jax.random.categorical)(key, logits).astype(jnp.int32)
+    log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), drawn[:, :, None], axis=2)[:, :, 0]
+    return jnp.where(sampled, drawn, most), jnp.where(sampled, log_p, jnp.nan)

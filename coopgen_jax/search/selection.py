@@ -1,0 +1,147 @@
+"""Selection: PUCT with first-play urgency, and waves of leaves under virtual loss.
+
+Everything here is written for one tree, without the axes `B` and `R`.
+"""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+
+from coopgen_jax.search.config import SearchConfig
+from coopgen_jax.search.tree import Leaves, Tree
+
+_WALKING, _FRESH, _REVISIT, _IDLE = range(4)
+
+
+def puct(tree: Tree, node: jax.Array, virtual: jax.Array, *, config: SearchConfig) -> jax.Array:
+    """Scores a node's candidates: Q + c * prior * sqrt(N) / (1 + n).
+
+    PPL-MCTS (Chaffin et al., 2022), equation 5.1 of the thesis version; the rule is that of
+    AlphaZero (Silver et al., 2018). N and n are the visits of the node and of the child, choices
+    still waiting for their value included. Q is the child's mean value, in which such a choice
+    counts as `virtual_loss` visits of value zero; of a child without visits it is the first-play
+    urgency.
+
+    Args:
+      tree: one tree.
+      node: `[]` int32 the node that stands to be left.
+      virtual: `[N]` int32 choices of this wave that went through each node.
+      config: the selection rule.
+
+    Returns:
+      `[K]` float32 scores; minus infinity where there is no candidate and where the child is
+      itself waiting for its value.
+    """
+    child, prior = tree.children[node], tree.priors[node]
+    there = child >= 0
+    child = jnp.maximum(child, 0)
+    visits = jnp.where(there, tree.visits[child], 0)
+    waiting = jnp.where(there, virtual[child], 0)
+    visited = visits > 0
+
+    urgency = jnp.float32(0)
+    if config.first_play_urgency == "parent":
+        urgency = tree.value_sum[node] / jnp.maximum(tree.visits[node], 1)
+    losses = config.virtual_loss * waiting.astype(jnp.float32)
+    counted = jnp.where(visited, visits.astype(jnp.float32) + losses, 1.0)
+    q = jnp.where(visited, tree.value_sum[child] / counted, urgency)
+
+    weight = prior
+    if config.renormalise:
+        total = prior.sum()
+        weight = prior / jnp.where(total > 0, total, 1.0)
+    parent_visits = (tree.visits[node] + virtual[node]).astype(jnp.float32)
+    child_visits = (1 + visits + waiting).astype(jnp.float32)
+    # Divided first, equal ratios tie exactly, in whichever order a compiler multiplies the rest.
+    exploration = config.c_puct * jnp.sqrt(parent_visits) * (weight / child_visits)
+    return jnp.where((prior > 0) & (visited | ~there), q + exploration, -jnp.inf)
+
+
+def _walk(tree: Tree, virtual: jax.Array, active: jax.Array, config: SearchConfig) -> tuple:
+    """Walks down from the root by the highest score, the lowest rank among equals.
+
+    Returns:
+      How the walk ended, the node it stood on, its depth, the rank chosen there, and the walk's
+      trail `[D]`, the nodes below the root that it stood on.
+    """
+
+    def status(node: jax.Array, depth: jax.Array) -> jax.Array:
+        return jnp.where(tree.terminal[node] | (depth >= config.depth), _REVISIT, _WALKING)
+
+    def step(walk: tuple) -> tuple:
+        _, node, depth, _, trail = walk
+        scores = puct(tree, node, virtual, config=config)
+        rank = jnp.argmax(scores).astype(jnp.int32)
+        child = tree.children[node, rank]
+        possible = scores[rank] > -jnp.inf
+        descend = possible & (child >= 0)
+        # A node without any candidate is treated as the end of a text.
+        blocked = jnp.where(tree.priors[node, 0] > 0, _IDLE, _REVISIT)
+        stopped = jnp.where(possible, _FRESH, blocked)
+        below = jnp.maximum(child, 0)
+        ended = jnp.where(descend, status(below, depth + 1), stopped)
+        trail = jnp.where(descend & (jnp.arange(config.depth) == depth), child, trail)
+        node = jnp.where(descend, child, node)
+        return ended, node, depth + descend.astype(jnp.int32), rank, trail
+
+    zero = jnp.int32(0)
+    started = jnp.where(active, status(zero, zero), _IDLE)
+    start = (started, zero, zero, zero, jnp.full(config.depth, -1, jnp.int32))
+    return jax.lax.while_loop(lambda walk: walk[0] == _WALKING, step, start)
+
+
+def select_wave(
+    tree: Tree, active: jax.Array, start: jax.Array, *, config: SearchConfig
+) -> tuple[Tree, Leaves]:
+    """Selects the `W` leaves of a wave, one after another.
+
+    A choice adds a virtual visit to every node on its walk until the wave has been evaluated, and
+    its new node is neither chosen again nor descended into. A walk ends in a candidate that is not
+    expanded (the leaf is fresh); in a terminal node, a node at the depth cap, or a node without
+    candidates (a revisit); or in a node all of whose candidates wait for their value, which only
+    happens where there are fewer candidates than leaves (the lane is idle; the virtual visits of
+    its walk stand, so that the next lane looks elsewhere).
+
+    Args:
+      tree: one tree.
+      active: `[]` bool; where it is false all lanes are idle.
+      start: `[]` int32 the slot of lane 0; the slots from there on are holes.
+      config: the search's settings.
+
+    Returns:
+      The tree whose `children` name the fresh leaves, and the leaves.
+    """
+    nodes = tree.visits.shape[0]
+
+    def lane(carry: tuple, slot: jax.Array) -> tuple[tuple, Leaves]:
+        children, virtual = carry
+        seen = replace(tree, children=children)
+        ended, node, depth, rank, trail = _walk(seen, virtual, active, config)
+        fresh, idle = ended == _FRESH, ended == _IDLE
+
+        children = children.at[jnp.where(fresh, node, nodes), rank].set(slot, mode="drop")
+        walked = jnp.concatenate([jnp.zeros(1, jnp.int32), trail])
+        virtual = virtual.at[jnp.where(walked < 0, nodes, walked)].add(1, mode="drop")
+
+        at_end = jnp.arange(config.depth) == depth - 1
+        path = jnp.where(idle | (at_end & ~fresh), -1, trail)
+        prior = jnp.where(fresh, tree.priors[node, rank], 1.0)
+        leaf = Leaves(
+            start=start,
+            fresh=fresh,
+            node=jnp.where(fresh, slot, jnp.where(idle, -1, node)),
+            parent=jnp.where(fresh, node, 0),
+            rank=jnp.where(fresh, rank, -1),
+            token=jnp.where(fresh, tree.tokens[node, rank], 0),
+            depth=jnp.where(fresh, depth + 1, 1),
+            path=path,
+            log_likelihood=jnp.where(fresh, tree.log_likelihood[node] + jnp.log(prior), 0.0),
+        )
+        return (children, virtual), leaf
+
+    slots = start + jnp.arange(config.wave, dtype=jnp.int32)
+    carry = (tree.children, jnp.zeros(nodes, jnp.int32))
+    leaves: Leaves
+    (children, _), leaves = jax.lax.scan(lane, carry, slots)
+    return replace(tree, children=children), replace(leaves, start=start)

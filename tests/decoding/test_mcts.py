@@ -1,0 +1,371 @@
+"""Guided search as a decoder, against the slow search writing the same texts."""
+
+import functools
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coopgen_jax.decoding import mcts as decoder
+from coopgen_jax.decoding.mcts import MCTSConfig, log_target, mcts
+from coopgen_jax.models.language_model import Prompt
+from coopgen_jax.search import SearchConfig
+from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
+from tests.oracle import Search
+
+TOY = ToyLanguage(vocab_size=6)
+MODEL, GUIDE = toy_language_model(TOY), toy_discriminator(TOY)
+END = TOY.vocab_size - 1
+STATIC = ("config",)
+
+
+def tables_of(seed: int) -> dict[str, np.ndarray]:
+    """Tables without ties, so that rounding cannot decide."""
+    noise = np.random.default_rng(seed + 100)
+    return {
+        name: table + noise.uniform(-0.3, 0.3, table.shape).astype(np.float32)
+        for name, table in TOY.tables(seed).items()
+    }
+
+
+def prompt_of(*rows, length=4, first=0) -> Prompt:
+    tokens = np.zeros((len(rows), length), np.int32)
+    mask = np.zeros((len(rows), length), bool)
+    for i, row in enumerate(rows):
+        tokens[i, length - len(row) :], mask[i, length - len(row) :] = row, True
+    index = jnp.arange(first, first + len(rows))
+    return Prompt(tokens=jnp.asarray(tokens), mask=jnp.asarray(mask), index=index)
+
+
+def parts_of(params, target, config):
+    return {
+        "language_model": MODEL,
+        "params": params,
+        "discriminator": GUIDE,
+        "discriminator_params": params,
+        "target": target,
+        "config": config,
+    }
+
+
+@functools.partial(jax.jit, static_argnames=STATIC)
+def begin(prompt, params, target, config):
+    return decoder.begin(prompt, **parts_of(params, target, config))
+
+
+@functools.partial(jax.jit, static_argnames=STATIC)
+def advance(key, prompt, state, params, target, config):
+    return decoder.advance(key, prompt, state, **parts_of(params, target, config))
+
+
+@functools.partial(jax.jit, static_argnames=STATIC)
+def decode(key, prompt, params, target, config):
+    return mcts(key, prompt, **parts_of(params, target, config))
+
+
+class Lookup:
+    def __init__(self, function):
+        self.function = function
+
+    def __getitem__(self, at):
+        return self.function(at)
+
+
+class Texts:
+    """The toy language as the oracle's search wants it: a state is the number of a text."""
+
+    def __init__(self, tables, prompt: list[int], target: int, config: MCTSConfig):
+        self.tables, self.target, self.config = tables, target, config
+        self.prompt, self.root, self.known = list(prompt), 0, [()]
+        self.step = Lookup(self.read)
+        self.terminal = Lookup(lambda state: self.known[state][-1:] == (END,))
+        self.value = Lookup(self.worth)
+
+    def read(self, at) -> int:
+        state, token = at
+        self.known.append((*self.known[state], int(token)))
+        return len(self.known) - 1
+
+    def memory(self, text) -> int:
+        memory = 0
+        for token in (*self.prompt, *text):
+            memory = TOY.read(memory, token)
+        return memory
+
+    def priors(self, text) -> np.ndarray:
+        logits = self.tables["logits"][self.memory(text)].astype(np.float64)
+        for token in {*text, *(self.prompt if self.config.penalise_prompt else [])}:
+            penalty = self.config.repetition_penalty
+            logits[token] = logits[token] / penalty if logits[token] > 0 else logits[token] * penalty
+        weights = np.exp(logits / self.config.temperature)
+        return (weights / weights.sum()).astype(np.float32)
+
+    def candidates(self, state, size):
+        priors = self.priors(self.known[state])
+        order = np.argsort(-priors, kind="stable")[:size]
+        return order, priors[order]
+
+    def class_probs(self, text) -> np.ndarray:
+        scores = np.exp(self.tables["scores"][self.memory([t for t in text if t != END])])
+        return scores / scores.sum()
+
+    def worth(self, state) -> np.float32:
+        text = self.known[state]
+        value = self.class_probs(text)[self.target] ** self.config.alpha
+        log_priors = [
+            np.log(self.priors(text[:n])[text[n]]) for n in range(self.root, len(text))
+        ]
+        if log_priors and self.config.likelihood == "mean":
+            value *= np.exp(np.mean(log_priors)) ** (1 - self.config.alpha)
+        elif log_priors:
+            value *= np.exp(np.sum(log_priors)) ** (1 - self.config.alpha)
+        return np.float32(value)
+
+
+def search_config(**changes) -> SearchConfig:
+    return SearchConfig(
+        **{"simulations": 24, "candidates": 4, "depth": 5, "kept": 24, "early_stop": False} | changes
+    )
+
+
+CONFIGS = {
+    "paper": MCTSConfig(
+        new_tokens=4, likelihood="product", alpha=0.7, search=search_config(kept=0)
+    ),
+    "reuse": MCTSConfig(new_tokens=4, repetition_penalty=1.5, search=search_config()),
+    "overflow": MCTSConfig(new_tokens=4, temperature=1.4, search=search_config(kept=3, wave=3)),
+    "mean": MCTSConfig(
+        new_tokens=4,
+        alpha=0.5,
+        penalise_prompt=False,
+        search=search_config(first_play_urgency="parent", renormalise=True, kept=8),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_texts_and_visits_equal_the_slow_search(name):
+    config = CONFIGS[name]
+    compared = 0
+    for seed in range(3):
+        tables = tables_of(seed)
+        params = jax.tree.map(jnp.asarray, tables)
+        rows, targets = [[0, 1, 2], [3]], jnp.asarray([0, 1])
+        prompt = prompt_of(*rows)
+        state = begin(prompt, params, targets, config)
+        slow = [
+            Search(Texts(tables, row, target, config), config.search, 0)
+            for target, row in enumerate(rows)
+        ]
+        texts = [[], []]
+        for _ in range(config.new_tokens):
+            state, tree = advance(jax.random.key(0), prompt, state, params, targets, config)
+            for row, search in enumerate(slow):
+                if END in texts[row]:
+                    assert not tree.visits[row, 0, 1 + config.search.kept :].any()
+                    continue
+                search.run(config.search.simulations // config.search.wave)
+                np.testing.assert_array_equal(tree.visits[row, 0], search.visits())
+                np.testing.assert_allclose(
+                    tree.value_sum[row, 0, 0], search.root.total, rtol=1e-4
+                )
+                rank = search.best()
+                texts[row].append(int(search.root.tokens[rank]))
+                if config.search.kept:
+                    search.reroot(rank)
+                    search.language.root = len(texts[row])
+                else:
+                    language = search.language
+                    language.root = len(texts[row])
+                    language.known.append(tuple(texts[row]))
+                    slow[row] = Search(language, config.search, len(language.known) - 1)
+                    # A root that was a child keeps the value it was given then.
+                    slow[row].root.total = np.float32(tree_value(tree, row, rank))
+                compared += 1
+        for row, text in enumerate(texts):
+            assert state.generation.tokens[row, 0, : len(text)].tolist() == text
+            assert int(state.generation.length[row, 0]) == len(text)
+            judged = slow[row].language.class_probs(text)
+            np.testing.assert_allclose(
+                np.exp(state.generation.log_class[row, 0]), judged, rtol=1e-4
+            )
+            mask = jnp.ones((1, 1, len(text)), bool)
+            scored = MODEL.score(params, prompt_of(rows[row]), jnp.asarray([[text]]), mask)
+            np.testing.assert_allclose(
+                state.generation.log_prob[row, 0], scored.sum(), rtol=1e-5, atol=1e-5
+            )
+    assert compared > 8
+
+
+def tree_value(tree, row, rank) -> float:
+    return float(tree.value[row, 0, tree.children[row, 0, 0, rank]])
+
+
+def test_a_growing_budget_finds_the_enumerated_argmax():
+    """Of all texts of three tokens, the one with the highest value is written in the end."""
+    hits = {32: 0, 16384: 0}
+    for seed in range(6):
+        tables = tables_of(seed)
+        tables["logits"][:, END] = -1e4  # no text ends early
+        worth = np.random.default_rng(seed).permutation(TOY.states)
+        p = ((1 + worth) / (1 + TOY.states)) ** 24  # a few texts are much better than the rest
+        tables["scores"] = np.log(np.stack([p, 1 - p], axis=1)).astype(np.float32)
+        params = jax.tree.map(jnp.asarray, tables)
+        texts = Texts(tables, [1], 0, MCTSConfig())
+        inner = [()]
+        for _ in range(3):
+            inner = [(*text, token) for text in inner for token in range(END)]
+        value = {text: texts.class_probs(text)[0] for text in inner}
+        for budget in hits:
+            config = MCTSConfig(
+                new_tokens=3,
+                temperature=50.0,  # a text is not to be missed because it is unlikely
+                search=SearchConfig(
+                    simulations=budget, candidates=6, depth=3, kept=0, c_puct=8.0
+                ),
+            )  # fmt: skip
+            got = tuple(write_whole_text(params, config).tolist())
+            hits[budget] += value[got] == max(value.values())
+    assert hits[16384] == 6
+    assert hits[16384] >= hits[32]
+
+
+@functools.partial(jax.jit, static_argnames=STATIC)
+def write_whole_text(params, config):
+    """Writes three tokens under a guide that says nothing of shorter texts."""
+
+    def evaluate(params, state, nodes):
+        log_class, state = GUIDE.evaluate(params, state, nodes)
+        whole = nodes.depth + nodes.committed[..., None] == 3
+        return jnp.where(whole[..., None], log_class, -20.0), state
+
+    guide = replace(GUIDE, evaluate=evaluate)
+    parts = parts_of(params, jnp.asarray([0]), config) | {"discriminator": guide}
+    state = decoder.begin(prompt_of([1]), **parts)
+    for left in (3, 2, 1):  # the tree never grows past the end of a text
+        parts["config"] = replace(config, search=replace(config.search, depth=left))
+        state, _ = decoder.advance(jax.random.key(0), prompt_of([1]), state, **parts)
+    return state.generation.tokens[0, 0]
+
+
+def test_sampled_visits_return_the_probability_they_were_drawn_with():
+    tables = tables_of(1)
+    tables["logits"][:, END] = -4.0
+    params = jax.tree.map(jnp.asarray, tables)
+    config = MCTSConfig(
+        new_tokens=2, samples=1500, visit_temperature=1.0, search=search_config(simulations=12)
+    )
+    assert not config.search.early_stop
+    got = decode(jax.random.key(0), prompt_of([0, 1]), params, jnp.asarray([1]), config)
+    texts, inverse = np.unique(np.asarray(got.tokens[0]), axis=0, return_inverse=True)
+    total = 0.0
+    for number in range(len(texts)):
+        rows = np.flatnonzero(inverse.reshape(-1) == number)
+        proposals = np.asarray(got.log_proposal[0, rows])
+        np.testing.assert_allclose(proposals, proposals[0], rtol=1e-5)
+        p = np.exp(proposals[0])
+        assert abs(len(rows) / 1500 - p) < 5 * np.sqrt(p * (1 - p) / 1500) + 1e-9
+        total += p
+    assert len(texts) > 2
+    assert total == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("rollout", [0, 3])
+def test_a_row_does_not_depend_on_its_neighbours_or_on_padding(rollout):
+    tables = tables_of(2)
+    params = jax.tree.map(jnp.asarray, tables)
+    config = MCTSConfig(
+        new_tokens=4, samples=2, visit_temperature=1.0, rollout=rollout,
+        search=search_config(simulations=12, wave=3, kept=6),
+    )  # fmt: skip
+    key, targets = jax.random.key(3), jnp.asarray([0, 1, 0])
+    together = decode(key, prompt_of([0, 1], [2], [3, 3, 1]), params, targets, config)
+    alone = decode(key, prompt_of([2], length=9, first=1), params, targets[1:2], config)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[1], b[0]), together, alone)
+
+
+def test_jit_changes_nothing():
+    tables = tables_of(4)
+    params = jax.tree.map(jnp.asarray, tables)
+    config = MCTSConfig(new_tokens=1, search=search_config(simulations=2, kept=2))
+    args = (jax.random.key(0), prompt_of([0, 1]), params, jnp.asarray([1]))
+    compiled = decode(*args, config)
+    with jax.disable_jit():
+        plain = decode(*args, config)
+    np.testing.assert_array_equal(compiled.tokens, plain.tokens)
+    np.testing.assert_allclose(compiled.log_class, plain.log_class, rtol=1e-5)
+
+
+def test_confident_roll_outs_stop_and_leave_the_tree_as_it_is():
+    tables = tables_of(5)
+    params = jax.tree.map(jnp.asarray, tables)
+    read = {}
+    for name, confidence in (("never", 0.0), ("fixed", None), ("adaptive", 0.9)):
+        config = MCTSConfig(
+            new_tokens=3, rollout=4, rollout_confidence=confidence, search=search_config(kept=0)
+        )
+        args = (jax.random.key(0), prompt_of([0, 1]), params, jnp.asarray([1]))
+        got = decode(*args, config)
+        if name == "never":
+            none = decode(*args, replace(config, rollout=0, rollout_confidence=None))
+            np.testing.assert_array_equal(got.tokens, none.tokens)
+            assert int(got.model_tokens[0, 0]) == int(none.model_tokens[0, 0])
+        read[name] = int(got.model_tokens[0, 0]) / int(got.length[0, 0])
+    assert read["never"] < read["adaptive"] < read["fixed"]
+
+
+def test_roll_outs_read_on_behind_their_leaf():
+    """With one likely token everywhere, a roll-out's value is that of the text it must write."""
+    tables = tables_of(6)
+    tables["logits"][:] = -30.0
+    tables["logits"][:, 2] = 30.0
+    params = jax.tree.map(jnp.asarray, tables)
+    config = MCTSConfig(
+        new_tokens=1, rollout=3, repetition_penalty=1.0,
+        search=search_config(simulations=4, candidates=1, kept=0),
+    )  # fmt: skip
+    prompt, target = prompt_of([0, 1]), jnp.asarray([1])
+    state = begin(prompt, params, target, config)
+    _, tree = advance(jax.random.key(0), prompt, state, params, target, config)
+    texts = Texts(tables, [0, 1], 1, config)
+    for depth in range(1, 5):
+        expected = texts.class_probs([2] * (depth + 3))[1]
+        np.testing.assert_allclose(tree.value[0, 0, depth], expected, rtol=1e-5)
+        own = texts.class_probs([2] * depth)
+        np.testing.assert_allclose(np.exp(tree.log_class[0, 0, depth]), own, rtol=1e-5)
+
+
+def test_weighted_targets_and_no_discriminator():
+    log_class = jnp.log(jnp.asarray([[[[0.2, 0.8]]]]))
+    assert log_target(log_class, jnp.asarray([1]))[0, 0, 0] == pytest.approx(np.log(0.8))
+    mixed = log_target(log_class, jnp.asarray([[0.5, 0.5]]))[0, 0, 0]
+    assert mixed == pytest.approx(np.log(0.5))
+    params = jax.tree.map(jnp.asarray, tables_of(7))
+    unguided = {"language_model": MODEL, "params": params}
+    config = MCTSConfig(new_tokens=2, alpha=0.0, search=search_config(simulations=4))
+    got = mcts(jax.random.key(0), prompt_of([0]), **unguided, config=config)
+    assert got.log_class.shape == (1, 1, 0)
+    with pytest.raises(ValueError, match="without a discriminator"):
+        mcts(jax.random.key(0), prompt_of([0]), **unguided, config=replace(config, alpha=1.0))
+    with pytest.raises(ValueError, match="needs a target"):
+        parts = parts_of(params, None, config)
+        mcts(jax.random.key(0), prompt_of([0]), **parts)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"new_tokens": 0}, "new_tokens"),
+        ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"alpha": 1.5}, "alpha is 1.5"),
+        ({"likelihood": "sum"}, "likelihood is 'sum'"),
+        ({"visit_temperature": -1.0}, "visit_temperature is -1.0"),
+        ({"rollout": -1}, "rollout is -1"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),
+    ],
+)
+def test_wrong_settings_are_named(wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        MCTSConfig(**wrong)

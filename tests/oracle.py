@@ -1,0 +1,213 @@
+"""A toy language of small integers, and the search written again with objects and recursion.
+
+Every prior and value of the toy language is a multiple of 1/64, so float32 sums of them are exact
+and the compiled search can be compared bit for bit.
+"""
+
+import numpy as np
+
+from coopgen_jax.search import Expansion, SearchConfig, Tree
+
+UNIT = 64
+
+
+class Language:
+    """A table-driven language model and discriminator: a random automaton that reads tokens.
+
+    A text is known by the state it leads to. Token 0 ends a text: it leads to one of the `ends`
+    states, whose own continuations exist in the tables and must never be used.
+    """
+
+    def __init__(self, seed: int, vocab: int, states: int = 97, ends: int = 5, sparse: bool = True):
+        rng = np.random.default_rng(seed)
+        total = states + ends
+        self.vocab, self.states = vocab, states
+        self.step = rng.integers(0, states, (total, vocab))
+        self.step[:, 0] = rng.integers(states, total, total)
+        self.terminal = np.arange(total) >= states
+        self.value = (rng.integers(0, UNIT + 1, total) / UNIT).astype(np.float32)
+        skew = rng.dirichlet(np.full(vocab, 0.4 if sparse else 2.0), total)
+        self.prior = np.stack([rng.multinomial(UNIT, row) for row in skew]) / UNIT
+
+    @classmethod
+    def of_strings(cls, seed: int, vocab: int, length: int) -> "Language":
+        """Returns a language in which every string up to `length` has a value of its own."""
+        inner = sum(vocab**n for n in range(length + 1))
+        language = cls(seed, vocab, states=inner, sparse=False)
+        rng = np.random.default_rng(seed)
+        for state in range(inner):
+            child = state * vocab + 1 + np.arange(vocab)
+            language.step[state] = np.minimum(child, inner - 1)
+        language.value = rng.permutation(len(language.value)).astype(np.float32) / 256
+        return language
+
+    def candidates(self, state: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the `size` likeliest tokens, padded, and their priors."""
+        order = sorted(range(self.vocab), key=lambda token: (-self.prior[state, token], token))
+        order = (order + [0] * size)[:size]
+        prior = self.prior[state, order]
+        prior[self.vocab :] = 0
+        return np.array(order), prior.astype(np.float32)
+
+    def tables(self, size: int) -> dict[str, np.ndarray]:
+        """Returns what an `Expansion` holds, for every state."""
+        rows = [self.candidates(state, size) for state in range(len(self.value))]
+        priors = np.stack([prior for _, prior in rows])
+        return {
+            "tokens": np.stack([token for token, _ in rows]).astype(np.int32),
+            "priors": priors,
+            "log_probs": np.log(np.maximum(priors, 1e-9)).astype(np.float32) - 1,
+            "log_class": np.stack([self.value, -self.value], axis=1),
+            "value": self.value,
+            "terminal": self.terminal,
+        }
+
+
+class Node:
+    def __init__(
+        self, search: "Search", state: int, parent: "Node | None", rank: int, prior: float
+    ):
+        self.search, self.state, self.parent, self.rank = search, state, parent, rank
+        self.token = -1 if parent is None else int(parent.tokens[rank])
+        self.depth = 0 if parent is None else parent.depth + 1
+        self.log_likelihood = 0.0 if parent is None else parent.log_likelihood + np.log(prior)
+        self.tokens, self.priors = search.language.candidates(state, search.config.candidates)
+        self.terminal = bool(search.language.terminal[state])
+        self.own = search.language.value[state]
+        self.slot = 0
+        self.children: dict[int, Node] = {}
+        self.visits, self.total, self.virtual = 0, np.float32(0), 0
+
+    def score(self, rank: int) -> np.float32:
+        config = self.search.config
+        prior = self.priors[rank]
+        if config.renormalise:
+            prior = prior / self.priors.sum()
+        spread = np.float32(config.c_puct) * np.sqrt(np.float32(self.visits + self.virtual))
+        child = self.children.get(rank)
+        if child is None:
+            zero = config.first_play_urgency == "zero"
+            return (
+                np.float32(0) if zero else self.total / np.float32(self.visits)
+            ) + spread * prior
+        loss = np.float32(config.virtual_loss) * np.float32(child.virtual)
+        mean = child.total / (np.float32(child.visits) + loss)
+        return mean + spread * (prior / np.float32(1 + child.visits + child.virtual))
+
+    def pick(self) -> "Node | None":
+        """Walks on from here; returns the leaf, or None if everything below waits for its value."""
+        real = [rank for rank, prior in enumerate(self.priors) if prior > 0]
+        waiting = [rank for rank, child in self.children.items() if child.visits == 0]
+        free = [rank for rank in real if rank not in waiting]
+        scores = {rank: self.score(rank) for rank in free}
+        self.virtual += 1
+        if self.terminal or self.depth == self.search.config.depth or not real:
+            return self
+        if not free:
+            return None
+        rank = max(free, key=lambda rank: (scores[rank], -rank))
+        if rank in self.children:
+            return self.children[rank].pick()
+        state = int(self.search.language.step[self.state, self.tokens[rank]])
+        self.children[rank] = Node(self.search, state, self, rank, self.priors[rank])
+        return self.children[rank]
+
+    def credit(self, value: np.float32) -> None:
+        self.visits += 1
+        self.total = np.float32(self.total + value)
+        if self.parent is not None:
+            self.parent.credit(value)
+
+    def subtree(self) -> list["Node"]:
+        return [self] + [node for child in self.children.values() for node in child.subtree()]
+
+
+class Search:
+    """One tree."""
+
+    def __init__(self, language: Language, config: SearchConfig, state: int):
+        self.language, self.config = language, config
+        self.root = Node(self, state, None, -1, 1.0)
+        self.root.credit(self.root.own)
+
+    def run(self, waves: int, first: int = 0) -> list[list[int]]:
+        """Runs waves from number `first` on; returns the visits by slot before each wave."""
+        history = []
+        for wave in range(first, first + waves):
+            history.append(self.visits())
+            leaves = []
+            for lane in range(self.config.wave):
+                leaf = self.root.pick()
+                if leaf is not None and leaf.visits == 0:
+                    leaf.slot = 1 + self.config.kept + wave * self.config.wave + lane
+                leaves.append(leaf)
+            for leaf in leaves:
+                if leaf is not None:
+                    leaf.credit(leaf.own)
+            for node in self.root.subtree():
+                node.virtual = 0
+        return history
+
+    def visits(self) -> list[int]:
+        visits = [0] * self.config.nodes
+        for node in self.root.subtree():
+            visits[node.slot] = node.visits
+        return visits
+
+    def best(self) -> int:
+        visits = self.root_visits()
+        return visits.index(max(visits))
+
+    def root_visits(self) -> list[int]:
+        children = self.root.children
+        return [
+            children[rank].visits if rank in children else 0
+            for rank in range(self.config.candidates)
+        ]
+
+    def lead(self) -> int:
+        first, second, *_ = [*sorted(self.root_visits(), reverse=True), 0]
+        return first - second
+
+    def reroot(self, rank: int) -> dict[int, int]:
+        """Moves the root; returns which old slot each new slot came from."""
+        self.root = self.root.children[rank]
+        self.root.parent, self.root.rank = None, -1
+        below = sorted(self.root.subtree()[1:], key=lambda node: (-node.visits, node.slot))
+        for node in below[self.config.kept :]:
+            assert node.parent is not None
+            del node.parent.children[node.rank]
+        held = sorted(self.root.subtree()[1:], key=lambda node: node.slot)
+        base = self.root.log_likelihood
+        source = {}
+        for slot, node in enumerate([self.root, *held]):
+            source[slot], node.slot = node.slot, slot
+            node.depth -= 1
+            node.log_likelihood -= base
+        return source
+
+
+def assert_same(tree: Tree, search: Search) -> None:
+    """Asserts that a tree without the axes `B` and `R` holds exactly the search's nodes."""
+    found = {node.slot: node for node in search.root.subtree()}
+    assert len(found) == len(search.root.subtree())
+    visits = np.asarray(tree.visits)
+    np.testing.assert_array_equal(visits, search.visits())
+    tables = search.language.tables(search.config.candidates)
+    for slot in range(len(visits)):
+        node = found.get(slot)
+        if node is None:
+            assert int(tree.parent[slot]) == -1 and not np.any(np.asarray(tree.children[slot]) >= 0)
+            continue
+        assert int(tree.parent[slot]) == (-1 if node.parent is None else node.parent.slot)
+        assert int(tree.rank[slot]) == node.rank
+        assert int(tree.token[slot]) == node.token
+        assert int(tree.depth[slot]) == node.depth
+        assert float(tree.value_sum[slot]) == node.total
+        np.testing.assert_allclose(tree.log_likelihood[slot], node.log_likelihood, atol=1e-5)
+        children = [-1] * search.config.candidates
+        for rank, child in node.children.items():
+            children[rank] = child.slot
+        np.testing.assert_array_equal(tree.children[slot], children)
+        for name in (*Expansion.__dataclass_fields__,):
+            np.testing.assert_array_equal(getattr(tree, name)[slot], tables[name][node.state])

@@ -1,0 +1,206 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coopgen_jax.search import SearchConfig, choose, new_tree, root_visits
+from tests.oracle import Language, Search, assert_same
+from tests.search.toy import Toy, row
+
+ROOTS = np.arange(6).reshape(3, 2)
+
+# Size of the vocabulary and settings. "starved wave" has fewer tokens than lanes.
+CASES: dict[str, tuple[int, dict]] = {
+    "paper": (12, {"candidates": 5}),
+    "one candidate": (6, {"candidates": 1}),
+    "shallow": (4, {"candidates": 4, "depth": 1, "kept": 0}),
+    "capped": (5, {"candidates": 5, "depth": 3, "c_puct": 1.0}),
+    "parent": (20, {"candidates": 6, "first_play_urgency": "parent", "renormalise": True}),
+    "wave": (12, {"candidates": 8, "wave": 4}),
+    "wide wave": (12, {"candidates": 12, "wave": 12, "virtual_loss": 0.0}),
+    "starved wave": (3, {"candidates": 8, "wave": 8, "depth": 4}),
+    "parent wave": (7, {"candidates": 8, "wave": 4, "first_play_urgency": "parent", "depth": 5}),
+}
+
+
+def config_of(**settings: object) -> SearchConfig:
+    defaults = {"simulations": 48, "depth": 12, "kept": 9, "early_stop": False}
+    return SearchConfig(**defaults | settings)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_wave_is_the_oracle_s(case):
+    vocab, settings = CASES[case]
+    config = config_of(**settings)
+    for seed in range(2):
+        language = Language(seed, vocab)
+        toy = Toy(language, config)
+        tree, state, ran = toy.search(*toy.begin(ROOTS))
+        for b, r in np.ndindex(*ROOTS.shape):
+            oracle = Search(language, config, ROOTS[b, r])
+            history = oracle.run(config.simulations // config.wave)
+            np.testing.assert_array_equal(np.asarray(state.visits)[:, b, r], history)
+            assert_same(row(tree, b, r), oracle)
+            assert ran[b, r] == oracle.root.visits - 1
+
+
+@pytest.mark.parametrize("case", ["wave", "wide wave", "starved wave", "parent wave"])
+def test_waves_keep_the_invariants(case):
+    vocab, settings = CASES[case]
+    config = config_of(**settings)
+    toy = Toy(Language(7, vocab), config)
+    tree, state, ran = toy.search(*toy.begin(ROOTS))
+    leaves = jax.tree.map(np.asarray, state.leaves)
+    np.testing.assert_array_equal(ran, (leaves.node >= 0).sum(axis=(0, 3)))
+    if case == "starved wave":
+        assert (leaves.node < 0).any(), "no lane is idle"
+    # No leaf of a wave hangs below another leaf of that wave.
+    start = leaves.start[:, None, None, None]
+    assert (leaves.parent < start).all() and (leaves.path < start[..., None]).all()
+    for b, r in np.ndindex(*ROOTS.shape):
+        one = row(tree, b, r)
+        used, fresh, node = one.visits > 0, leaves.fresh[:, b, r], leaves.node[:, b, r]
+        assert used.sum() == 1 + fresh.sum()
+        assert one.visits[0] == 1 + ran[b, r]
+        places = list(zip(one.parent[used], one.rank[used], strict=True))
+        assert len(set(places)) == len(places)
+        assert not one.terminal[one.parent[used][1:]].any()
+        assert one.depth.max() <= config.depth
+        mean = one.value_sum[used] / one.visits[used]
+        assert (mean >= one.value[used].min()).all() and (mean <= one.value[used].max()).all()
+        revisits = np.bincount(node[~fresh & (node >= 0)], minlength=config.nodes)
+        below = np.where(one.children >= 0, one.visits[one.children], 0).sum(axis=1)
+        np.testing.assert_array_equal(one.visits, used + below + revisits)
+
+
+def test_a_row_does_not_depend_on_its_neighbours():
+    config = config_of(candidates=6, wave=4, early_stop=True, c_puct=4.0)
+    toy = Toy(Language(3, 6), config)
+    active = np.array([[True, False], [True, True], [False, True]])
+    begun = toy.begin(ROOTS)
+    tree, _, ran = toy.search(*begun, active)
+    ran = np.asarray(ran)
+    assert len(set(ran[active].tolist())) > 1, "all rows stop together: nothing is tested"
+    assert not ran[~active].any()
+    for b, r in np.ndindex(*ROOTS.shape):
+        expected = row(begun[0], b, r)
+        if active[b, r]:
+            alone, _, count = toy.search(*toy.begin(ROOTS[b : b + 1, r : r + 1]))
+            expected = row(alone, 0)
+            assert count[0, 0] == ran[b, r]
+        jax.tree.map(np.testing.assert_array_equal, row(tree, b, r), expected)
+
+
+@pytest.mark.parametrize("wave", [1, 4])
+def test_early_stop_freezes_a_row_and_changes_no_choice(wave):
+    config = config_of(candidates=6, wave=wave, early_stop=True, c_puct=4.0)
+    language = Language(5, 6)
+    toy = Toy(language, config)
+    stops = []
+    for roots in ROOTS + 6 * np.arange(4)[:, None, None]:
+        tree, _, _ = toy.search(*toy.begin(roots))
+        chosen, _ = choose(tree)
+        for b, r in np.ndindex(*roots.shape):
+            oracle = Search(language, config, roots[b, r])
+            waves, done = config.simulations // wave, 0
+            while done < waves and oracle.lead() <= (waves - done) * wave:
+                oracle.run(1, first=done)
+                done += 1
+            assert_same(row(tree, b, r), oracle)
+            stops.append(done < waves)
+            oracle.run(waves - done, first=done)
+            assert chosen[b, r] == oracle.best()
+    assert 0 < sum(stops) < len(stops), "nothing stops early, or everything does"
+
+
+def test_with_a_growing_budget_the_text_becomes_the_best_one():
+    vocab, length = 3, 3
+    language = Language.of_strings(11, vocab, 1 + length)
+    roots = np.array([[1], [2], [3]])
+
+    def end(root: int, text: tuple[int, ...]) -> int:
+        for token in text:
+            root = language.step[root, token]
+        return root
+
+    texts = list(itertools.product(range(vocab), repeat=length))
+    best = []
+    for root in roots[:, 0]:
+        values = [language.value[end(root, text)] for text in texts]
+        best.append(texts[int(np.argmax(values))])
+        # The budget that is needed grows with the inverse square of the best text's lead.
+        language.value[end(root, best[-1])] += 0.125
+    found = []
+    for simulations in (6, 4096):
+        config = config_of(simulations=simulations, candidates=3, depth=length, kept=0, c_puct=2.0)
+        toy = Toy(language, config)
+        tree, _, _ = toy.search(*toy.begin(roots))
+        found.append([])
+        for b in range(len(roots)):
+            one, node, text = row(tree, b), 0, ()
+            while (one.children[node] >= 0).any():
+                child = one.children[node]
+                node = child[np.argmax(np.where(child >= 0, one.visits[child], 0))]
+                text += (int(one.token[node]),)
+            found[-1].append(text)
+    assert all(text != wanted for text, wanted in zip(found[0], best, strict=True))
+    assert found[1] == best
+
+
+def test_choices_are_drawn_as_often_as_their_log_proposal_says():
+    draws = 8000
+    config = config_of(**CASES["paper"][1])
+    toy = Toy(Language(8, 12), config)
+    tree, _, _ = toy.search(*toy.begin(ROOTS))
+    visits = np.asarray(root_visits(tree))[1, 0]
+    assert (visits > 0).sum() >= 3
+    many = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf)[1:2, :1], draws, axis=1), tree)
+    keys = jax.random.split(jax.random.key(0), (1, draws))
+    for tau in (1.0, 0.5, 2.0):
+        rank, log_p = jax.tree.map(np.asarray, jax.jit(choose)(many, keys, tau))
+        expected = visits ** (1 / tau) / (visits ** (1 / tau)).sum()
+        np.testing.assert_allclose(np.exp(log_p[0]), expected[rank[0]], rtol=1e-5)
+        frequency = np.bincount(rank[0], minlength=len(visits)) / draws
+        assert (np.abs(frequency - expected) <= 4 * np.sqrt(expected / draws)).all()
+
+
+def test_argmax_takes_the_lowest_rank_among_equals_and_has_no_proposal():
+    tree = new_tree(1, 2, 5, 4, 2)
+    tree = tree.replace(
+        children=tree.children.at[0, 0, 0].set(jnp.array([-1, 1, 2, 3])),
+        visits=tree.visits.at[0, 0].set(jnp.array([12, 3, 4, 4, 0])),
+    )
+    keys = jax.random.split(jax.random.key(0), (1, 2))
+    for rank, log_p in (choose(tree), choose(tree, keys, 0.0)):
+        np.testing.assert_array_equal(rank, [[2, 0]])
+        assert np.isnan(log_p).all()
+    rank, log_p = choose(tree, keys, jnp.array([[1e-4, 1.0]]))
+    assert rank[0, 0] in (2, 3) and np.isclose(log_p[0, 0], np.log(0.5))
+    assert rank[0, 1] == 0 and np.isnan(log_p[0, 1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"simulations": 0}, "simulations is 0"),
+        ({"wave": 0}, "wave is 0"),
+        ({"depth": 0}, "depth is 0"),
+        ({"candidates": 0}, "candidates is 0"),
+        ({"kept": -1}, "kept is -1"),
+        ({"wave": 64, "simulations": 64}, "lower wave or raise candidates"),
+        ({"simulations": 30, "wave": 4}, "use 32 simulations"),
+        ({"simulations": 2, "wave": 4}, "use 4 simulations"),
+        ({"c_puct": float("nan")}, "c_puct is nan"),
+        ({"virtual_loss": -1.0}, "virtual_loss is -1.0"),
+        ({"first_play_urgency": "one"}, "first_play_urgency is 'one'"),
+    ],
+)
+def test_a_bad_config_is_refused_in_one_sentence(settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        SearchConfig(**settings)
+
+
+def test_nodes_are_the_root_the_kept_and_the_new():
+    assert SearchConfig(simulations=24, wave=4, kept=7).nodes == 32

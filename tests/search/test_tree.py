@@ -1,0 +1,65 @@
+import jax
+import numpy as np
+import pytest
+
+from coopgen_jax.search import choose, root_visits
+from tests.oracle import Language, Search, assert_same
+from tests.search.test_mcts import ROOTS, config_of
+from tests.search.toy import Toy, row
+
+
+@pytest.mark.parametrize(("wave", "kept"), [(1, 0), (1, 5), (4, 60)])
+def test_search_goes_on_from_a_kept_subtree_like_the_oracle(wave, kept):
+    config = config_of(candidates=6, kept=kept, wave=wave, depth=5)
+    language = Language(4, 6)
+    toy = Toy(language, config)
+    tree, cache = toy.begin(ROOTS)
+    oracles = {at: Search(language, config, ROOTS[at]) for at in np.ndindex(*ROOTS.shape)}
+    overflowed, ended = 0, []
+    for _ in range(4):
+        tree, state, ran = toy.search(tree, cache)
+        # Not always the most visited child: what is kept is neither everything nor a chain.
+        order = np.argsort(-np.asarray(root_visits(tree)), axis=2, kind="stable")
+        rank = np.where(np.arange(6).reshape(3, 2) % 2 == 0, order[..., 0], order[..., 1])
+        tree, cache, source = toy.reroot(tree, state.cache, rank)
+        for at, oracle in oracles.items():
+            if at in ended:
+                assert ran[at] == 0 and not np.asarray(tree.visits)[at].any()
+                continue
+            oracle.run(config.simulations // config.wave)
+            if rank[at] not in oracle.root.children:
+                ended.append(at)
+                continue
+            size = len(oracle.root.children[rank[at]].subtree())
+            moved = oracle.reroot(rank[at])
+            overflowed += size > len(moved)
+            assert np.asarray(source)[at][list(moved)].tolist() == list(moved.values())
+            assert not np.asarray(source)[at][len(moved) :].any()
+            assert_same(row(tree, *at), oracle)
+    assert (overflowed > 0) == (kept < 60)
+    assert 0 < len(ended) < len(oracles), "the end of a text is to be met by some rows"
+
+
+def test_a_root_that_was_never_expanded_leaves_an_empty_row_that_a_search_skips():
+    config = config_of(**{"candidates": 6, "kept": 5, "depth": 5})
+    toy = Toy(Language(4, 6), config)
+    tree, cache = toy.begin(ROOTS)
+    tree, cache, _ = toy.reroot(tree, cache, np.array([[0, -1], [5, 0], [-1, 2]]))
+    after, _, ran = toy.search(tree, cache)
+    assert not np.asarray(ran).any() and not np.asarray(after.visits).any()
+    assert (np.asarray(after.children) == -1).all()
+    assert np.isnan(choose(after)[1]).all()
+
+
+def test_a_terminal_root_is_credited_with_its_own_value_only():
+    config = config_of(**{"candidates": 6, "kept": 5, "depth": 5})
+    language = Language(4, 6)
+    toy = Toy(language, config)
+    ends = np.full(ROOTS.shape, language.states + 1)
+    planted = toy.begin(ends)
+    tree, _, ran = toy.search(*planted)
+    assert (np.asarray(ran) == config.simulations).all()
+    one, before = row(tree, 0), row(planted[0], 0)
+    assert one.visits[0] == 49 and one.value_sum[0] == 49 * language.value[ends[0, 0]]
+    assert one.visits[1:].sum() == 0
+    jax.tree.map(np.testing.assert_array_equal, one.children, before.children)

@@ -1,0 +1,113 @@
+"""The toy language as the networks that a search calls, compiled once per config."""
+
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coopgen_jax.models.slots import Slots, move
+from coopgen_jax.search import (
+    Expansion,
+    Leaves,
+    SearchConfig,
+    Tree,
+    new_tree,
+    plant,
+    reroot,
+    search,
+)
+from tests.oracle import Language
+
+
+class State(NamedTuple):
+    """What the toy networks carry.
+
+    cache: the automaton's state per node, as a language model's cache would be.
+    visits: `[waves, B, R, N]` the tree's visits before each of the first 64 waves.
+    leaves: what those waves asked for, `[waves, ...]`.
+    wave: `[]` how many waves have run.
+    """
+
+    cache: Slots
+    visits: jax.Array
+    leaves: Leaves
+    wave: jax.Array
+
+
+def _expansion(tables: dict, states: jax.Array) -> Expansion:
+    return Expansion(**{name: tables[name][states] for name in Expansion.__dataclass_fields__})
+
+
+@partial(jax.jit, static_argnames="config")
+def _begin(tables: dict, roots: jax.Array, config: SearchConfig) -> tuple[Tree, Slots]:
+    tree = new_tree(*roots.shape, config.nodes, config.candidates, 2)
+    tree = plant(tree, _expansion(tables, roots[:, :, None]))
+    cache = jnp.zeros((*roots.shape, config.nodes), jnp.int32).at[:, :, 0].set(roots)
+    return tree, Slots(cache, None)
+
+
+@partial(jax.jit, static_argnames="config")
+def _search(
+    tables: dict, tree: Tree, cache: Slots, active: jax.Array, config: SearchConfig
+) -> tuple[Tree, State, jax.Array]:
+    def expand(state: State, tree: Tree, leaves: Leaves) -> tuple[State, Expansion]:
+        cached = state.cache.nodes
+        parents = jnp.take_along_axis(cached, leaves.parent, axis=2)
+        states = tables["step"][parents, leaves.token]
+        nodes = jax.lax.dynamic_update_slice_in_dim(cached, states, leaves.start, 2)
+        record = jax.tree.map(lambda all, one: all.at[state.wave].set(one), state.leaves, leaves)
+        visits = state.visits.at[state.wave].set(tree.visits)
+        state = State(replace(state.cache, nodes=nodes), visits, record, state.wave + 1)
+        return state, _expansion(tables, states)
+
+    waves = min(config.simulations // config.wave, 64)
+    whole = jnp.full((waves, *active.shape, config.wave), -1)
+    leaves = Leaves(
+        start=whole[:, 0, 0, 0],
+        fresh=whole > 0,
+        node=whole,
+        parent=whole,
+        rank=whole,
+        token=whole,
+        depth=whole,
+        path=jnp.full((*whole.shape, config.depth), -1),
+        log_likelihood=jnp.zeros(whole.shape),
+    )
+    visits = jnp.zeros((waves, *tree.visits.shape), jnp.int32)
+    state = State(cache, visits, leaves, jnp.int32(0))
+    return search(tree, state, expand=expand, active=active, config=config)
+
+
+@partial(jax.jit, static_argnames="kept")
+def _reroot(tree: Tree, cache: Slots, rank: jax.Array, kept: int) -> tuple[Tree, Slots, jax.Array]:
+    tree, source = reroot(tree, rank, kept=kept)
+    return tree, move(cache, source), source
+
+
+class Toy:
+    """Searches of one language under one config."""
+
+    def __init__(self, language: Language, config: SearchConfig):
+        self.config = config
+        self.tables = language.tables(config.candidates) | {"step": language.step.astype(np.int32)}
+
+    def begin(self, roots: np.ndarray) -> tuple[Tree, Slots]:
+        """Plants trees at automaton states `[B, R]`."""
+        return _begin(self.tables, roots.astype(np.int32), config=self.config)
+
+    def search(
+        self, tree: Tree, cache: Slots, active: np.ndarray | None = None
+    ) -> tuple[Tree, State, jax.Array]:
+        active = np.ones(tree.visits.shape[:2], bool) if active is None else active
+        return _search(self.tables, tree, cache, active, config=self.config)
+
+    def reroot(self, tree: Tree, cache: Slots, rank: np.ndarray) -> tuple[Tree, Slots, jax.Array]:
+        return _reroot(tree, cache, rank, kept=self.config.kept)
+
+
+def row(tree: Tree, batch: int, sample: int = 0) -> Tree:
+    """Returns one tree on the host, without the axes `B` and `R`."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[batch, sample], tree)
