@@ -1,0 +1,173 @@
+"""The BERT family: a bidirectional encoder that reads whole texts.
+
+Post-norm transformer blocks (Devlin et al. 2019, arXiv 1810.04805), one Linen module scanned over
+parameters stacked on a leading layer axis. The functions here are pure: configuration, parameters
+and arrays in, arrays out.
+
+Shape letters: `B` texts, `S` word pieces of a text, padded on the right, `L` layers, `E` width,
+`H` heads, `Eh` width of a head, `V` vocabulary.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Params = Any
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu_new": partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+}
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The shape of an encoder of the BERT family.
+
+    vocab_size: `V`, word pieces.
+    layers: `L`.
+    width: `E`.
+    heads: `H`, which divides `E`.
+    ffn_width: inner width of the feed-forward layers.
+    context: longest text, in word pieces.
+    norm_epsilon: what the layer norms add to the variance.
+    activation: a key of `ACTIVATIONS`.
+    dtype: what the matrix products are computed in; norms and softmax are float32 always.
+    """
+
+    vocab_size: int
+    layers: int
+    width: int
+    heads: int
+    ffn_width: int
+    context: int = 512
+    norm_epsilon: float = 1e-12
+    activation: str = "gelu"
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of {self.heads} heads")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"unknown activation {self.activation!r}: choose one of {', '.join(ACTIVATIONS)}"
+            )
+
+
+class Block(nn.Module):
+    """Self-attention and feed-forward, each added to its input and normalised after the sum."""
+
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """Maps `x` `[B, S, E]` with `mask` `[B, S]` to `[B, S, E]`."""
+        config = self.config
+        batch, length, width = x.shape
+        dense = partial(
+            nn.Dense, dtype=config.dtype, kernel_init=nn.initializers.normal(stddev=0.02)
+        )
+
+        def heads(name: str) -> jax.Array:
+            projected = dense(width, name=name)(x).reshape(batch, length, config.heads, -1)
+            return projected.transpose(0, 2, 1, 3)
+
+        query, key, value = heads("query"), heads("key"), heads("value")
+        scores = jnp.einsum("bhqd,bhkd->bhqk", query, key).astype(jnp.float32)
+        scores = jnp.where(mask[:, None, None, :], scores * query.shape[-1] ** -0.5, -1e9)
+        weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+        mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, value).transpose(0, 2, 1, 3)
+        attended = dense(width, name="output")(mixed.reshape(batch, length, width))
+        x = _norm(config, "attention_norm")(x + attended).astype(config.dtype)
+        inner = ACTIVATIONS[config.activation](dense(config.ffn_width, name="up")(x))
+        x = _norm(config, "ffn_norm")(x + dense(width, name="down")(inner))
+        return x.astype(config.dtype)
+
+
+def _norm(config: EncoderConfig, name: str | None = None) -> nn.LayerNorm:
+    # The fast variance E[x^2] - E[x]^2 loses digits that an epsilon of 1e-12 does not cover for.
+    return nn.LayerNorm(
+        epsilon=config.norm_epsilon, dtype=jnp.float32, use_fast_variance=False, name=name
+    )
+
+
+def init_encoder(key: jax.Array, config: EncoderConfig) -> Params:
+    """Returns random parameters, as BERT draws them: normal with deviation 0.02, zero biases.
+
+    The tree is `{"embedding": {"word" [V, E], "position" [context, E], "type" [2, E]},
+    "embedding_norm": {"scale", "bias"}, "layers": {...}}`; `"layers"` holds the dense layers
+    `query`, `key`, `value`, `output`, `up`, `down` (`kernel` `[L, in, out]`, `bias` `[L, out]`) and
+    the norms `attention_norm` and `ffn_norm` (`scale`, `bias` `[L, E]`).
+    """
+    word_key, position_key, type_key, layer_key = jax.random.split(key, 4)
+    sizes = {
+        "word": (word_key, config.vocab_size),
+        "position": (position_key, config.context),
+        "type": (type_key, 2),
+    }
+    embedding = {
+        name: 0.02 * jax.random.normal(table_key, (rows, config.width))
+        for name, (table_key, rows) in sizes.items()
+    }
+    example = jnp.zeros((1, 1, config.width))
+
+    def layer(one_key: jax.Array) -> Params:
+        return Block(config).init(one_key, example, jnp.ones((1, 1), bool))["params"]
+
+    return {
+        "embedding": embedding,
+        "embedding_norm": {"scale": jnp.ones(config.width), "bias": jnp.zeros(config.width)},
+        "layers": jax.vmap(layer)(jax.random.split(layer_key, config.layers)),
+    }
+
+
+def encode(config: EncoderConfig, params: Params, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+    """Reads texts.
+
+    Args:
+      config: the encoder's shape.
+      params: the tree that `init_encoder` describes.
+      tokens: `[B, S]` int32 word pieces, special ones included.
+      mask: `[B, S]` bool, true at real pieces; what stands in the padding changes nothing.
+
+    Returns:
+      `[B, S, E]` states after the last layer; those of the padding mean nothing.
+
+    Raises:
+      ValueError: where `S` is more than the encoder's context.
+    """
+    length = tokens.shape[1]
+    if length > config.context:
+        raise ValueError(f"{length} word pieces do not fit a context of {config.context}")
+    table = params["embedding"]
+    fixed = table["position"][:length] + table["type"][:1]
+    x = _norm(config).apply(
+        {"params": params["embedding_norm"]}, table["word"][tokens] + fixed[None]
+    )
+    block = Block(config)
+
+    def step(x: jax.Array, layer: Params) -> tuple[jax.Array, None]:
+        return block.apply({"params": layer}, x, mask), None
+
+    return jax.lax.scan(step, x.astype(config.dtype), params["layers"])[0]
+
+
+def mean_pool(hidden: jax.Array, mask: jax.Array) -> jax.Array:
+    """Averages states over the real pieces of each text.
+
+    Args:
+      hidden: `[B, S, E]` states.
+      mask: `[B, S]` bool, true at real pieces.
+
+    Returns:
+      `[B, E]` float32 means; zero for a text without a piece.
+    """
+    weights = mask.astype(jnp.float32)[:, :, None]
+    total = jnp.sum(hidden.astype(jnp.float32) * weights, axis=1)
+    return total / jnp.maximum(jnp.sum(weights, axis=1), 1.0)

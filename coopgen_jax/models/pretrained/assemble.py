@@ -1,0 +1,118 @@
+"""From named tensors of a file to a tree of parameters, checked on the way."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from coopgen_jax.errors import UserError
+
+Params = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a parameter comes from.
+
+    name: the tensor's name; `{}` stands for the number of the layer.
+    transposed: whether the tensor is `[out, in]` where the parameter is `[in, out]`.
+    third: which third of the `out` axis to take, where queries, keys and values are one tensor.
+    interleaved: number of heads whose rows alternate between the two halves of the rotation, as
+      GGUF files of the llama architecture have them; 0 for none.
+    """
+
+    name: str
+    transposed: bool = False
+    third: int | None = None
+    interleaved: int = 0
+
+
+class Weights(Protocol):
+    """Named tensors of one file or folder; `label` is what messages call it."""
+
+    label: str
+
+    def find(self, name: str) -> str | None:
+        """Returns the name under which the tensor `name` is kept, or None."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Returns the shape of a tensor that was found."""
+
+    def read(self, name: str) -> np.ndarray:
+        """Returns a tensor that was found, as floating-point numbers."""
+
+
+def assemble(
+    shapes: Params, sources: Mapping[str, Source], weights: Weights, dtype: str = "float32"
+) -> Params:
+    """Reads every parameter.
+
+    Args:
+      shapes: the tree of parameters, with anything that has a `shape` as leaves; leaves under
+        "layers" are stacked on a leading layer axis.
+      sources: where each leaf comes from, by its path, as in "layers/query/kernel".
+      weights: the tensors.
+      dtype: of the parameters; those of norms stay float32.
+
+    Returns:
+      The tree, with arrays as leaves.
+
+    Raises:
+      UserError: a tensor is missing, has another shape, or holds a number that is not finite.
+    """
+
+    def leaf(path: tuple[Any, ...], spec: Any) -> jax.Array:
+        keys = [entry.key for entry in path]
+        source = sources["/".join(keys)]
+        kind = np.float32 if any(key.endswith("norm") for key in keys) else jax.numpy.dtype(dtype)
+        values = np.empty(spec.shape, kind)
+        if keys[0] == "layers":
+            for layer in range(len(values)):
+                values[layer] = _tensor(source, source.name.format(layer), spec.shape[1:], weights)
+        else:
+            values[...] = _tensor(source, source.name, spec.shape, weights)
+        return jax.device_put(values)
+
+    return jax.tree_util.tree_map_with_path(leaf, shapes)
+
+
+def _tensor(source: Source, name: str, shape: tuple[int, ...], weights: Weights) -> np.ndarray:
+    stored = weights.find(name)
+    if stored is None:
+        raise UserError(
+            f"{weights.label} has no tensor {name!r}: the file is incomplete, or its configuration "
+            "is another model's"
+        )
+    expected = shape if source.third is None else (*shape[:-1], 3 * shape[-1])
+    if source.transposed:
+        expected = expected[::-1]
+    found = weights.shape(stored)
+    if found != expected:
+        raise UserError(
+            f"tensor {stored!r} of {weights.label} has the shape {list(found)} where its "
+            f"configuration asks for {list(expected)}: the two belong to different models"
+        )
+    values = weights.read(stored)
+    _check_finite(values, stored, weights.label)
+    if source.interleaved:
+        pairs = values.reshape(source.interleaved, -1, 2, *values.shape[1:])
+        values = pairs.swapaxes(1, 2).reshape(values.shape)
+    if source.transposed:
+        values = values.T
+    if source.third is not None:
+        width = shape[-1]
+        values = values[..., source.third * width : (source.third + 1) * width]
+    return values
+
+
+def _check_finite(values: np.ndarray, name: str, label: str) -> None:
+    # A sum reads the memory once and allocates nothing; only a suspicious one is looked into.
+    with np.errstate(all="ignore"):
+        total = values.sum(dtype=np.float32)
+    if not np.isfinite(total) and not np.isfinite(values).all():
+        raise UserError(
+            f"tensor {name!r} of {label} holds numbers that are not finite: the file is damaged, "
+            "fetch it again"
+        )

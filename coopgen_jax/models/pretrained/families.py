@@ -1,0 +1,267 @@
+"""Hugging Face configurations to a network's shape, and the names of its tensors."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.encoder import ACTIVATIONS as ENCODER_ACTIVATIONS
+from coopgen_jax.models.encoder import EncoderConfig
+from coopgen_jax.models.pretrained.assemble import Source
+from coopgen_jax.models.transformer import DecoderConfig
+
+DECODERS = ("gpt2", "llama", "mistral", "qwen2")
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "silu": "silu",
+    "swish": "silu",
+}
+
+
+class Settings:
+    """What a config.json says; a missing entry and an unknown value are the user's to mend."""
+
+    def __init__(self, values: Mapping[str, Any], label: str) -> None:
+        self.values = values
+        self.label = label
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Returns an entry; `default` stands for a missing or empty one.
+
+        Raises:
+          UserError: it is missing and there is no default.
+        """
+        value = self.values.get(key)
+        if value is None:
+            value = default
+        if value is None:
+            raise UserError(f"config.json of {self.label} does not say {key}: fetch it again")
+        return value
+
+    def refuse(self, key: str, value: Any, known: str) -> UserError:
+        """Returns the error that says what an entry may be."""
+        return UserError(
+            f"config.json of {self.label} says {key} = {value!r}, which is not implemented: {known}"
+        )
+
+
+def decoder_config(
+    values: Mapping[str, Any], label: str, end_tokens: tuple[int, ...], dtype: str
+) -> DecoderConfig:
+    """Returns the shape of a decoder from its config.json.
+
+    Args:
+      values: what config.json says.
+      label: the model, for messages.
+      end_tokens: ids that end a text.
+      dtype: of the activations.
+
+    Raises:
+      UserError: the family is unknown, or an option of it is not implemented.
+    """
+    settings = Settings(values, label)
+    family = settings.get("model_type", "unnamed")
+    if family not in DECODERS:
+        raise settings.refuse("model_type", family, f"the known ones are {', '.join(DECODERS)}")
+    if family == "gpt2":
+        return _gpt2(settings, end_tokens, dtype)
+    width, heads = settings.get("hidden_size"), settings.get("num_attention_heads")
+    theta, scaling = _rope(settings)
+    context = settings.get("max_position_embeddings")
+    if family == "mistral" or settings.get("use_sliding_window", False):
+        # Up to the window's length a sliding window is plain causal attention.
+        context = min(context, settings.get("sliding_window", context))
+    bias = settings.get("attention_bias", False)
+    return DecoderConfig(
+        vocab_size=settings.get("vocab_size"),
+        layers=settings.get("num_hidden_layers"),
+        width=width,
+        heads=heads,
+        kv_heads=settings.get("num_key_value_heads", heads),
+        head_width=settings.get("head_dim", width // heads),
+        ffn_width=settings.get("intermediate_size"),
+        context=context,
+        norm="rms",
+        norm_epsilon=settings.get("rms_norm_eps", 1e-6),
+        activation=_activation(settings, "hidden_act", "silu"),
+        gated=True,
+        positions="rotary",
+        rope_theta=theta,
+        rope_scaling=scaling,
+        qkv_bias=bias or family == "qwen2",
+        output_bias=bias,
+        ffn_bias=settings.get("mlp_bias", False),
+        tied=settings.get("tie_word_embeddings", False),
+        end_tokens=end_tokens,
+        dtype=dtype,
+    )
+
+
+def _gpt2(settings: Settings, end_tokens: tuple[int, ...], dtype: str) -> DecoderConfig:
+    for key, wanted in (("scale_attn_weights", True), ("scale_attn_by_inverse_layer_idx", False)):
+        if settings.get(key, wanted) != wanted:
+            raise settings.refuse(key, not wanted, f"only {wanted} is")
+    width, heads = settings.get("n_embd"), settings.get("n_head")
+    return DecoderConfig(
+        vocab_size=settings.get("vocab_size"),
+        layers=settings.get("n_layer"),
+        width=width,
+        heads=heads,
+        kv_heads=heads,
+        head_width=width // heads,
+        ffn_width=settings.get("n_inner", 4 * width),
+        context=settings.get("n_positions"),
+        norm="layer",
+        norm_epsilon=settings.get("layer_norm_epsilon", 1e-5),
+        activation=_activation(settings, "activation_function", "gelu_new"),
+        gated=False,
+        positions="learned",
+        qkv_bias=True,
+        output_bias=True,
+        ffn_bias=True,
+        tied=settings.get("tie_word_embeddings", True),
+        end_tokens=end_tokens,
+        dtype=dtype,
+    )
+
+
+def encoder_config(values: Mapping[str, Any], label: str, dtype: str) -> EncoderConfig:
+    """Returns the shape of an encoder of the BERT family; see `decoder_config`."""
+    settings = Settings(values, label)
+    for key, wanted in (("model_type", "bert"), ("position_embedding_type", "absolute")):
+        value = settings.get(key, wanted if key != "model_type" else "unnamed")
+        if value != wanted:
+            raise settings.refuse(key, value, f"the known one is {wanted}")
+    activation = settings.get("hidden_act", "gelu")
+    if activation not in ENCODER_ACTIVATIONS:
+        known = f"the known ones are {', '.join(ENCODER_ACTIVATIONS)}"
+        raise settings.refuse("hidden_act", activation, known)
+    return EncoderConfig(
+        vocab_size=settings.get("vocab_size"),
+        layers=settings.get("num_hidden_layers"),
+        width=settings.get("hidden_size"),
+        heads=settings.get("num_attention_heads"),
+        ffn_width=settings.get("intermediate_size"),
+        context=settings.get("max_position_embeddings"),
+        norm_epsilon=settings.get("layer_norm_eps", 1e-12),
+        activation=activation,
+        dtype=dtype,
+    )
+
+
+def _activation(settings: Settings, key: str, default: str) -> Any:
+    value = settings.get(key, default)
+    if value not in ACTIVATIONS:
+        raise settings.refuse(key, value, f"the known ones are {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[value]
+
+
+def _rope(settings: Settings) -> tuple[float, tuple[tuple[str, float | str], ...]]:
+    # transformers 5 writes both under rope_parameters, its ancestors two entries.
+    found = {**settings.get("rope_scaling", {}), **settings.get("rope_parameters", {})}
+    theta = float(found.get("rope_theta") or settings.get("rope_theta", 10000.0))
+    if found.get("partial_rotary_factor", settings.get("partial_rotary_factor", 1.0)) != 1.0:
+        raise settings.refuse("partial_rotary_factor", "below 1", "heads are rotated whole")
+    kind = found.get("rope_type") or found.get("type") or "default"
+    if kind == "default":
+        return theta, ()
+    keys = {
+        "linear": ("factor",),
+        "llama3": (
+            "factor",
+            "high_freq_factor",
+            "low_freq_factor",
+            "original_max_position_embeddings",
+        ),
+    }
+    if kind not in keys:
+        raise settings.refuse("rope_type", kind, "the known ones are default, linear and llama3")
+    missing = [key for key in keys[kind] if key not in found]
+    if missing:
+        raise settings.refuse("rope_type", kind, f"it needs {missing[0]} as well")
+    pairs: list[tuple[str, float | str]] = [(key, float(found[key])) for key in keys[kind]]
+    return theta, tuple(sorted([*pairs, ("rope_type", kind)]))
+
+
+def decoder_sources(family: str) -> dict[str, Source]:
+    """Returns where each parameter of a decoder stands in its safetensors, by its path."""
+    if family == "gpt2":
+        return _gpt2_sources()
+    layer = "model.layers.{}"
+    sources = {
+        "embedding": Source("model.embed_tokens.weight"),
+        "head": Source("lm_head.weight", transposed=True),
+        "final_norm/scale": Source("model.norm.weight"),
+        "layers/attention_norm/scale": Source(f"{layer}.input_layernorm.weight"),
+        "layers/ffn_norm/scale": Source(f"{layer}.post_attention_layernorm.weight"),
+    }
+    return sources | _linear(
+        layer,
+        {
+            "query": "self_attn.q_proj",
+            "key": "self_attn.k_proj",
+            "value": "self_attn.v_proj",
+            "output": "self_attn.o_proj",
+            "gate": "mlp.gate_proj",
+            "up": "mlp.up_proj",
+            "down": "mlp.down_proj",
+        },
+    )
+
+
+def _gpt2_sources() -> dict[str, Source]:
+    layer = "transformer.h.{}"
+    sources = {
+        "embedding": Source("transformer.wte.weight"),
+        "positions": Source("transformer.wpe.weight"),
+        "head": Source("lm_head.weight", transposed=True),
+    }
+    for leaf, suffix in (("scale", "weight"), ("bias", "bias")):
+        sources[f"final_norm/{leaf}"] = Source(f"transformer.ln_f.{suffix}")
+        sources[f"layers/attention_norm/{leaf}"] = Source(f"{layer}.ln_1.{suffix}")
+        sources[f"layers/ffn_norm/{leaf}"] = Source(f"{layer}.ln_2.{suffix}")
+    for leaf, suffix in (("kernel", "weight"), ("bias", "bias")):
+        for third, part in enumerate(("query", "key", "value")):
+            sources[f"layers/{part}/{leaf}"] = Source(f"{layer}.attn.c_attn.{suffix}", third=third)
+        for part, name in (
+            ("output", "attn.c_proj"),
+            ("up", "mlp.c_fc"),
+            ("down", "mlp.c_proj"),
+        ):
+            sources[f"layers/{part}/{leaf}"] = Source(f"{layer}.{name}.{suffix}")
+    return sources
+
+
+def encoder_sources() -> dict[str, Source]:
+    """Returns where each parameter of a BERT stands in its safetensors, by its path."""
+    layer = "bert.encoder.layer.{}"
+    sources = {
+        f"embedding/{part}": Source(f"bert.embeddings.{part}_embeddings.weight")
+        for part in ("word", "position")
+    }
+    sources["embedding/type"] = Source("bert.embeddings.token_type_embeddings.weight")
+    for leaf, suffix in (("scale", "weight"), ("bias", "bias")):
+        sources[f"embedding_norm/{leaf}"] = Source(f"bert.embeddings.LayerNorm.{suffix}")
+        for part, name in (("attention_norm", "attention.output"), ("ffn_norm", "output")):
+            sources[f"layers/{part}/{leaf}"] = Source(f"{layer}.{name}.LayerNorm.{suffix}")
+    return sources | _linear(
+        layer,
+        {
+            "query": "attention.self.query",
+            "key": "attention.self.key",
+            "value": "attention.self.value",
+            "output": "attention.output.dense",
+            "up": "intermediate.dense",
+            "down": "output.dense",
+        },
+    )
+
+
+def _linear(layer: str, names: Mapping[str, str]) -> dict[str, Source]:
+    kernels = {
+        f"layers/{part}/kernel": Source(f"{layer}.{name}.weight", transposed=True)
+        for part, name in names.items()
+    }
+    biases = {f"layers/{part}/bias": Source(f"{layer}.{name}.bias") for part, name in names.items()}
+    return kernels | biases

@@ -1,0 +1,208 @@
+"""Text to token ids and back, and prompts padded to a few lengths.
+
+Padding goes on the left and to a bucketed length, so that the last column holds every prompt's last
+token and mixed lengths compile once per bucket.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from itertools import chain, count
+
+import jax.numpy as jnp
+import numpy as np
+import tokenizers
+
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.language_model import Prompt
+
+# How the usual vocabularies call the tokens that end a text or a turn. A model's files often
+# declare only one of them, although the model writes others.
+END_NAMES = (
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "</s>",
+)
+
+
+class Tokenizer:
+    """A vocabulary with what a language model wants to know about it.
+
+    Two tokenizers are equal when they split and join texts alike, whatever file they came from.
+
+    Attributes:
+      core: the tokenizer of the `tokenizers` package that does the work.
+      begin_tokens: ids that the model expects in front of every text; `make_prompt` puts them
+        there.
+      end_tokens: ids that end a text: those the model's files declare, then those that are known
+        by name.
+      chat_template: the Jinja template of a conversation, or None.
+    """
+
+    def __init__(
+        self,
+        core: tokenizers.Tokenizer,
+        *,
+        begin_tokens: Iterable[int] = (),
+        end_tokens: Iterable[int] = (),
+        chat_template: str | None = None,
+    ) -> None:
+        core.no_padding()
+        core.no_truncation()
+        self.core = core
+        self.begin_tokens = tuple(begin_tokens)
+        named = [core.token_to_id(name) for name in END_NAMES]
+        ends = [*end_tokens, *(number for number in named if number in self.special_ids)]
+        self.end_tokens: tuple[int, ...] = tuple(dict.fromkeys(ends))
+        self.chat_template = chat_template
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of the tokens that stand for no text, such as the end of one."""
+        added = self.core.get_added_tokens_decoder()
+        return frozenset(number for number, token in added.items() if token.special)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids; the network's may be larger, where it is padded."""
+        return self.core.get_vocab_size(with_added_tokens=True)
+
+    @cached_property
+    def identity(self) -> str:
+        """The sha256 of everything that decides how texts are split and joined."""
+        return hashlib.sha256(self.core.to_str().encode()).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tokenizer) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+    def __repr__(self) -> str:
+        return f"Tokenizer(vocab_size={self.vocab_size}, identity={self.identity[:8]!r})"
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Returns the ids of `text`.
+
+        Args:
+          text: any text; the names of special tokens in it become those tokens.
+          special: whether to add what the model wraps a text in, as an encoder's [CLS] and [SEP].
+        """
+        return self.encode_batch([text], special=special)[0]
+
+    def encode_batch(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
+        """Returns the ids of every text; see `encode`.
+
+        Raises:
+          UserError: a text holds half a character (a lone surrogate), as undecodable bytes leave.
+        """
+        for number, text in enumerate(texts):
+            if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise UserError(f"text {number} is not valid Unicode: read it as UTF-8")
+        coded = self.core.encode_batch_fast(list(texts), add_special_tokens=special)
+        return [entry.ids for entry in coded]
+
+    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
+        """Returns the text of `ids`; bytes that are no whole character become U+FFFD."""
+        return self.decode_batch([ids], skip_special)[0]
+
+    def decode_batch(self, rows: Iterable[Iterable[int]], skip_special: bool = True) -> list[str]:
+        """Returns the text of every row of ids; see `decode`."""
+        lists = [np.asarray(list(row), np.int64).tolist() for row in rows]
+        return self.core.decode_batch(lists, skip_special_tokens=skip_special)
+
+    def chat(self, prompt: str) -> str:
+        """Returns the text that asks the model's assistant `prompt`, up to where it answers.
+
+        Raises:
+          UserError: the model has no chat template.
+        """
+        if self.chat_template is None:
+            raise UserError(
+                "this model has no chat template: give it raw text to continue, or choose an "
+                "instruction-tuned model"
+            )
+        # The import takes seconds, and only conversations need it.
+        from transformers import PreTrainedTokenizerFast
+
+        names = {}
+        for name, ids in (("bos_token", self.begin_tokens), ("eos_token", self.end_tokens)):
+            if ids:
+                names[name] = self.core.id_to_token(ids[0])
+        renderer = PreTrainedTokenizerFast(tokenizer_object=self.core, **names)
+        rendered = renderer.apply_chat_template(
+            [{"role": "user", "content": prompt}],
+            chat_template=self.chat_template,
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        return str(rendered)
+
+
+def bucket(length: int, multiple: int = 16) -> int:
+    """Returns the padded length: the next of 1, 2, 3, 4, 6, 8, 12, 16, 24 ... times `multiple`.
+
+    At most half of the columns are padding beyond the first bucket, and a handful of lengths cover
+    every prompt.
+    """
+    doublings = chain.from_iterable((2**power, 3 * 2 ** (power - 1)) for power in count(1))
+    steps = chain([1], doublings)
+    return next(step * multiple for step in steps if step * multiple >= length)
+
+
+def make_prompt(
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    first_index: int = 0,
+    context: int | None = None,
+    reserve: int = 0,
+    multiple: int = 16,
+) -> Prompt:
+    """Returns texts as one padded batch.
+
+    Args:
+      tokenizer: the language model's.
+      texts: `B` texts to be continued.
+      first_index: number of the first text in the whole job.
+      context: the longest text that the model reads, None for no limit.
+      reserve: how many tokens are to be written after each prompt.
+      multiple: of which the padded lengths are multiples; see `bucket`.
+
+    Returns:
+      Tokens and mask `[B, P]`, padded on the left, and the texts' numbers `[B]`.
+
+    Raises:
+      UserError: there is no text, one of them is empty, or too long.
+    """
+    if not texts:
+        raise UserError("there is no prompt to continue: give at least one")
+    rows = [_with_begin(tokenizer, ids) for ids in tokenizer.encode_batch(texts)]
+    for number, (text, row) in enumerate(zip(texts, rows, strict=True), start=first_index):
+        if not text or not row:
+            raise UserError(f"prompt {number} is empty: give it at least one word to continue")
+        if context is not None and len(row) + reserve > context:
+            raise UserError(
+                f"prompt {number} has {len(row)} tokens, and with {reserve} new ones they are "
+                f"more than the {context} that the model reads: shorten it or ask for fewer"
+            )
+    longest = max(map(len, rows))
+    length = bucket(longest, multiple)
+    if context is not None:
+        length = min(length, context - reserve)
+    tokens = np.zeros((len(rows), length), np.int32)
+    mask = np.zeros((len(rows), length), bool)
+    for place, row in enumerate(rows):
+        tokens[place, length - len(row) :] = row
+        mask[place, length - len(row) :] = True
+    index = np.arange(first_index, first_index + len(rows), dtype=np.int32)
+    return Prompt(tokens=jnp.asarray(tokens), mask=jnp.asarray(mask), index=jnp.asarray(index))
+
+
+def _with_begin(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
+    # A chat template writes the beginning itself.
+    begin = list(tokenizer.begin_tokens)
+    return ids if ids[: len(begin)] == begin else begin + ids

@@ -1,0 +1,147 @@
+"""Text to ids and back, and padded prompts."""
+
+import numpy as np
+import pytest
+import tokenizers
+
+from coopgen_jax.errors import UserError
+from coopgen_jax.text import Tokenizer, bucket, make_prompt
+
+BYTES = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+
+
+def make_tokenizer(**options: object) -> Tokenizer:
+    """One id per byte, then the end of text (256) and the beginning (257)."""
+    core = tokenizers.Tokenizer(tokenizers.models.BPE({b: i for i, b in enumerate(BYTES)}, []))
+    core.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = tokenizers.decoders.ByteLevel()
+    core.add_special_tokens(["<|endoftext|>", "<s>"])
+    core.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 257)]
+    )
+    return Tokenizer(core, **options)
+
+
+def test_encoding_adds_nothing_unless_asked() -> None:
+    tokenizer = make_tokenizer()
+    ids = tokenizer.encode("Hi")
+    assert len(ids) == 2
+    assert tokenizer.encode("Hi", special=True) == [257, *ids]
+    assert tokenizer.encode("Hi<|endoftext|>") == [*ids, 256]
+    assert tokenizer.encode_batch(["Hi", ""]) == [ids, []]
+
+
+def test_truncation_and_padding_of_the_file_are_off() -> None:
+    core = make_tokenizer().core
+    core.enable_truncation(3)
+    core.enable_padding(length=9)
+    assert len(Tokenizer(core).encode("longer")) == 6
+
+
+@pytest.mark.parametrize("text", ["plain", "  two  spaces \n", "caf\u00e9 \u4e2d\u6587 \U0001f642"])
+def test_round_trip(text: str) -> None:
+    tokenizer = make_tokenizer()
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.decode(np.array(tokenizer.encode(text), np.int32)) == text
+
+
+def test_half_a_character_decodes_to_the_replacement_character() -> None:
+    tokenizer = make_tokenizer()
+    ids = tokenizer.encode("a\U0001f642")
+    assert len(ids) == 5
+    for length in (2, 3, 4):
+        assert tokenizer.decode(ids[:length]) == "a\ufffd"
+    assert tokenizer.decode(ids[2:]).startswith("\ufffd")
+    assert tokenizer.decode_batch([ids, []]) == ["a\U0001f642", ""]
+
+
+def test_special_tokens_are_left_out_of_text() -> None:
+    tokenizer = make_tokenizer()
+    ids = [257, *tokenizer.encode("Hi"), 256]
+    assert tokenizer.decode(ids) == "Hi"
+    assert tokenizer.decode(ids, skip_special=False) == "<s>Hi<|endoftext|>"
+    assert tokenizer.special_ids == {256, 257}
+    assert tokenizer.vocab_size == 258
+
+
+def test_end_tokens_are_declared_or_known_by_name() -> None:
+    assert make_tokenizer().end_tokens == (256,)
+    assert make_tokenizer(end_tokens=[257, 256]).end_tokens == (257, 256)
+
+
+def test_an_end_by_name_must_be_special() -> None:
+    core = tokenizers.Tokenizer(tokenizers.models.BPE({"</s>": 0}, []))
+    assert Tokenizer(core).end_tokens == ()
+
+
+def test_equal_when_they_split_alike() -> None:
+    one, same, other = make_tokenizer(), make_tokenizer(), make_tokenizer()
+    other.core.add_tokens(["more"])
+    assert one == same and hash(one) == hash(same) and one.identity == same.identity
+    assert one != other and one != "one"
+
+
+def test_broken_unicode_is_named() -> None:
+    with pytest.raises(UserError, match="text 1 is not valid Unicode"):
+        make_tokenizer().encode_batch(["fine \u00e9", "half \udce9"])
+
+
+def test_chat() -> None:
+    template = (
+        "{{ bos_token }}{% for message in messages %}[{{ message.role }}] {{ message.content }}"
+        "{{ eos_token }}{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"
+    )
+    tokenizer = make_tokenizer(chat_template=template, begin_tokens=[257], end_tokens=[256])
+    assert tokenizer.chat("Hi?") == "<s>[user] Hi?<|endoftext|>[assistant] "
+    with pytest.raises(UserError, match="no chat template"):
+        make_tokenizer().chat("Hi?")
+
+
+def test_buckets() -> None:
+    lengths = [1, 16, 17, 33, 49, 65, 97, 129, 193, 257]
+    assert [bucket(length) for length in lengths] == [16, 16, 32, 48, 64, 96, 128, 192, 256, 384]
+    assert [bucket(length, 4) for length in (1, 5, 9, 13, 17)] == [4, 8, 12, 16, 24]
+    for length in range(17, 3000):
+        assert length <= bucket(length) < 2 * length
+
+
+def test_prompts_are_padded_on_the_left() -> None:
+    tokenizer = make_tokenizer()
+    prompt = make_prompt(tokenizer, ["abc", "seventeen letters"], first_index=5)
+    assert prompt.tokens.shape == prompt.mask.shape == (2, 32)
+    assert prompt.tokens.dtype == prompt.index.dtype == np.int32
+    assert prompt.mask.dtype == bool
+    assert prompt.index.tolist() == [5, 6]
+    assert prompt.mask.sum(axis=1).tolist() == [3, 17]
+    assert bool(prompt.mask[:, -1].all())
+    assert prompt.tokens[0, -3:].tolist() == tokenizer.encode("abc")
+    assert not prompt.mask[0, :-3].any()
+
+
+def test_padding_stays_within_the_context() -> None:
+    prompt = make_prompt(make_tokenizer(), ["x" * 17], context=30, reserve=10)
+    assert prompt.tokens.shape == (1, 20)
+
+
+def test_the_beginning_is_put_in_front_once() -> None:
+    tokenizer = make_tokenizer(begin_tokens=[257])
+    prompt = make_prompt(tokenizer, ["ab", "<s>ab"])
+    expected = [257, *tokenizer.encode("ab")]
+    assert prompt.tokens[:, -3:].tolist() == [expected, expected]
+    assert prompt.mask.sum(axis=1).tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("begin", [[], [257]])
+def test_an_empty_prompt_is_named(begin: list[int]) -> None:
+    tokenizer = make_tokenizer(begin_tokens=begin)
+    with pytest.raises(UserError, match="prompt 11 is empty"):
+        make_prompt(tokenizer, ["fine", ""], first_index=10)
+    with pytest.raises(UserError, match="no prompt"):
+        make_prompt(tokenizer, [])
+
+
+def test_a_prompt_longer_than_the_context_is_named() -> None:
+    tokenizer = make_tokenizer()
+    make_prompt(tokenizer, ["x" * 20], context=30, reserve=10)
+    with pytest.raises(UserError, match=r"prompt 1 has 21 tokens.* 10 new .* 30 "):
+        make_prompt(tokenizer, ["x", "x" * 21], context=30, reserve=10)
