@@ -1,0 +1,51 @@
+"""Cooperative text generation in JAX: p(x|c) is proportional to p(x) p(c|x).
+
+A language model proposes, a discriminator judges, and a compiled tree search writes. Names are
+imported when they are first used, so that importing the package costs nothing.
+"""
+
+from importlib import import_module
+
+_HOME = {
+    "Capacity": "models.slots",
+    "DecoderConfig": "models.transformer",
+    "Discriminator": "discriminators.discriminator",
+    "Generation": "decoding.generation",
+    "LanguageModel": "models.language_model",
+    "LoadedDiscriminator": "discriminators.heads",
+    "LoadedModel": "models.pretrained",
+    "MCTSConfig": "decoding.mcts",
+    "Nodes": "models.language_model",
+    "PRESETS": "decoding.presets",
+    "Prompt": "models.language_model",
+    "SamplingConfig": "decoding.sampling",
+    "SearchConfig": "search.config",
+    "Slots": "models.slots",
+    "Text": "generate",
+    "Tokenizer": "text",
+    "Tree": "search.tree",
+    "UserError": "errors",
+    "generate": "generate",
+    "language_model": "models.decoder",
+    "load_discriminator": "discriminators.heads",
+    "load_language_model": "models.pretrained",
+    "make_prompt": "text",
+    "mcts": "decoding.mcts",
+    "sample": "decoding.sampling",
+    "shared_trunk": "discriminators.shared_trunk",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = import_module(f"{__name__}.{_HOME[name]}")
+    value = getattr(home, "load" if name == "load_language_model" else name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,192 @@
+"""Times one token's search against the bare network calls that it must make.
+
+    python -m benchmarks.search --prompts 1 8 --waves 1 8
+
+The floor is `extend` alone, as often and in the same shapes, compiled into one loop. Search and floor
+are timed in turn; the ratio is the median of the ratios of neighbours, so that a machine whose speed
+drifts does not matter.
+"""
+
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from coopgen_jax.decoding import mcts
+from coopgen_jax.decoding.mcts import MCTSConfig
+from coopgen_jax.decoding.presets import PRESETS
+from coopgen_jax.discriminators.heads import load_discriminator
+from coopgen_jax.models.decoder import language_model
+from coopgen_jax.models.language_model import Nodes, Prompt
+from coopgen_jax.models.pretrained import load
+from coopgen_jax.models.slots import Capacity
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to time.
+
+    model: the language model; discriminator: a shared-trunk head for it.
+    prompts: batch sizes; waves: leaves per network call; simulations: evaluations per token.
+    prompt_length: tokens of every prompt.
+    repeats: timed pairs of search and floor.
+    dtype: of the language model.
+    out: JSON file for the figures, or None.
+    """
+
+    model: str = "smollm2-135m"
+    discriminator: str = "sentiment"
+    prompts: tuple[int, ...] = (1, 8)
+    waves: tuple[int, ...] = (1, 8)
+    simulations: tuple[int, ...] = (32,)
+    prompt_length: int = 16
+    repeats: int = 7
+    dtype: str = "float32"
+    out: Path | None = None
+
+
+def timed(call: Callable[[], Any]) -> float:
+    """Returns the seconds of one synchronised call."""
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - start
+
+
+def bare_extends(model: Any, params: Any, cache: Any, config: MCTSConfig, batch: int) -> Any:
+    """Calls `extend` once per wave, on paths as long as a search's usually are."""
+    rows = (batch, config.samples, config.search.wave)
+    half = config.search.depth // 2
+    path = jnp.where(jnp.arange(config.search.depth) < half, 1 + jnp.arange(config.search.depth), -1)
+    first = 1 + config.search.kept
+
+    def call(wave: jax.Array, carry: tuple) -> tuple:
+        cache, total = carry
+        nodes = Nodes(
+            start=first + wave * config.search.wave,
+            token=jnp.broadcast_to(wave, rows),
+            parent=jnp.full(rows, half),
+            path=jnp.broadcast_to(path, (*rows, config.search.depth)),
+            depth=jnp.full(rows, half + 1),
+            committed=jnp.zeros(rows[:2], jnp.int32),
+            terminal=jnp.zeros(rows, bool),
+        )
+        logits, _, cache = model.extend(params, cache, nodes)
+        return cache, total + logits.max()
+
+    waves = config.search.simulations // config.search.wave
+    return jax.lax.fori_loop(0, waves, call, (cache, jnp.float32(0)))
+
+
+def measure(config: Config, batch: int, wave: int, simulations: int, parts: dict) -> dict[str, Any]:
+    """Times one shape."""
+    preset = PRESETS["default"]
+    search = replace(
+        preset.search, simulations=simulations, wave=wave, kept=simulations, early_stop=False
+    )
+    decoding = replace(preset, search=search, new_tokens=config.repeats + 2)
+    parts = parts | {"config": decoding, "target": jnp.ones(batch, jnp.int32)}
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(100, 10_000, (batch, config.prompt_length))
+    prompt = Prompt(
+        tokens=jnp.asarray(tokens, jnp.int32),
+        mask=jnp.ones(tokens.shape, bool),
+        index=jnp.arange(batch),
+    )
+    static = ("language_model", "discriminator", "config")
+    state = jax.jit(mcts.begin, static_argnames=static)(prompt, **parts)
+    advance = jax.jit(mcts.advance, static_argnames=static, donate_argnames="state")
+    key = jax.random.key(0)
+    start = time.perf_counter()
+    state, _ = jax.block_until_ready(advance(key, prompt, state, **parts))
+    compile_seconds = time.perf_counter() - start
+
+    model = parts["language_model"]
+    capacity = Capacity(decoding.samples, decoding.new_tokens, decoding.nodes)
+    _, _, cache = model.prefill(parts["params"], prompt, capacity=capacity)
+    floor = jax.jit(
+        partial(bare_extends, model, config=decoding, batch=batch), donate_argnames="cache"
+    )
+    cache, _ = floor(parts["params"], cache=cache)
+    searches, floors = [], []
+    for _ in range(config.repeats):
+        held = {}
+
+        def one_search() -> Any:
+            held["state"] = advance(key, prompt, state, **parts)[0]  # noqa: B023
+            return held["state"].generation.length  # noqa: B023
+
+        def one_floor() -> Any:
+            held["cache"], total = floor(parts["params"], cache=cache)  # noqa: B023
+            return total
+
+        searches.append(timed(one_search))
+        floors.append(timed(one_floor))
+        state, cache = held["state"], held["cache"]
+    ratios = [search / floor for search, floor in zip(searches, floors, strict=True)]
+    milliseconds = 1e3 * statistics.median(searches)
+    return {
+        "prompts": batch,
+        "simulations": simulations,
+        "wave": wave,
+        "candidates": search.candidates,
+        "depth": search.depth,
+        "search_ms": milliseconds,
+        "floor_ms": 1e3 * statistics.median(floors),
+        "ratio": statistics.median(ratios),
+        "ratio_spread": [min(ratios), max(ratios)],
+        "simulations_per_second": batch * simulations / milliseconds * 1e3,
+        "compile_seconds": compile_seconds,
+    }
+
+
+def main(config: Config) -> None:
+    """Prints a table and writes JSON."""
+    model = load(config.model, dtype=config.dtype)
+    guide = load_discriminator(config.discriminator, language_model=model)
+    parts = {
+        "language_model": language_model(model.config, guide.discriminator.taps),
+        "params": model.params,
+        "discriminator": guide.discriminator,
+        "discriminator_params": guide.params,
+    }
+    device = jax.devices()[0]
+    print(f"{config.model}, {config.dtype}, {device.device_kind}, jax {jax.__version__}")
+    head = ("prompts", "simulations", "wave", "search ms", "floor ms", "ratio", "simulations / s")
+    print(" | ".join(head))
+    rows = []
+    for batch in config.prompts:
+        for simulations in config.simulations:
+            for wave in config.waves:
+                row = measure(config, batch, wave, simulations, parts)
+                rows.append(row)
+                print(
+                    f"{batch:7} | {simulations:11} | {wave:4} | {row['search_ms']:9.1f} | "
+                    f"{row['floor_ms']:8.1f} | {row['ratio']:5.3f} | "
+                    f"{row['simulations_per_second']:15.0f}",
+                    flush=True,
+                )
+    if config.out:
+        report = {
+            "settings": asdict(config) | {"out": str(config.out)},
+            "device": device.device_kind,
+            "machine": platform.processor() or platform.machine(),
+            "jax": jax.__version__,
+            "python": sys.version.split()[0],
+            "rows": rows,
+        }
+        config.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

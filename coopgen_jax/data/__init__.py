@@ -1,0 +1,1 @@
+"""Sets of texts: read, split into halves, cut into pieces."""

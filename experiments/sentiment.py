@@ -1,0 +1,199 @@
+"""How often is the text on target? Every decoder on the same prompts, under an independent judge.
+
+    python experiments/sentiment.py --prompts PROMPTS.jsonl --judge FOLDER --out experiments/results
+
+The prompts are objects with a "text" and a "kind": the mood that their usual continuations have.
+Every prompt is continued towards both targets; the judge (see train_judge.py) was trained on other
+data than the guides and reads the continuation only. Each method's texts go to a file of their own
+as soon as they are written; a run that was interrupted goes on with the methods that are missing.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+import coopgen_jax as cg
+from coopgen_jax.evaluation import metrics
+from coopgen_jax.evaluation.judge import load_judge
+
+TARGETS = ("negative", "positive")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to compare.
+
+    prompts: JSONL file with "text" and "kind" (neutral, positive, negative).
+    judge: folder of a trained judge.
+    out: folder for the texts, the table's figures and its picture.
+    methods: which methods to run, in this order.
+    new_tokens: tokens of every text; batch_size: prompts decoded at once; limit: prompts used.
+    model: the language model; trunk, bidirectional: the guides.
+    seed: of sampling.
+    """
+
+    prompts: Path
+    judge: Path
+    out: Path = Path("experiments/results")
+    methods: tuple[str, ...] = ("greedy", "nucleus", "trunk", "sampled-visits", "bidirectional")
+    new_tokens: int = 24
+    batch_size: int = 32
+    limit: int | None = None
+    model: str = "smollm2-135m"
+    trunk: str = "sentiment"
+    bidirectional: str = "sentiment-minilm"
+    seed: int = 0
+
+
+def decoders(config: Config) -> dict[str, tuple[Any, str]]:
+    """Returns every method's settings and its guide (plain decoding is only scored by it)."""
+    search = replace(cg.PRESETS["default"], new_tokens=config.new_tokens)
+    paper = replace(cg.PRESETS["paper"], new_tokens=config.new_tokens)
+    greedy = cg.SamplingConfig(new_tokens=config.new_tokens, temperature=0.0)
+    return {
+        "greedy": (greedy, config.trunk),
+        "nucleus": (replace(greedy, temperature=1.0, top_p=0.9), config.trunk),
+        "trunk": (search, config.trunk),
+        "sampled-visits": (replace(search, visit_temperature=1.0), config.trunk),
+        "bidirectional": (search, config.bidirectional),
+        "paper": (paper, config.trunk),
+    }
+
+
+def write_texts(config: Config, method: str, model: Any, rows: Sequence[dict]) -> dict[str, Any]:
+    """Decodes every prompt towards both targets; returns the texts and the seconds, compilation
+    included."""
+    decoding, guide_name = decoders(config)[method]
+    guide = cg.load_discriminator(guide_name, language_model=model)
+    prompts = [row["text"] for row in rows] * len(TARGETS)
+    targets = [target for target in TARGETS for _ in rows]
+    common = {"config": decoding, "discriminator": guide, "batch_size": config.batch_size}
+    start = time.perf_counter()
+    texts = cg.generate(
+        model,
+        prompts,
+        target=targets,
+        seed=config.seed,
+        listener=lambda step: print(
+            f"\r{method}: batch {step.batch + 1}/{step.batches}, token {step.step}   ",
+            end="",
+            flush=True,
+        ),
+        **common,
+    )
+    print()
+    return {
+        "method": method,
+        "settings": asdict(decoding),
+        "guide": guide_name,
+        "seconds": time.perf_counter() - start,
+        "texts": [
+            {"kind": row["kind"]} | asdict(text)
+            for row, text in zip(list(rows) * len(TARGETS), texts, strict=True)
+        ],
+    }
+
+
+def figures(result: dict[str, Any], judge: Any) -> dict[str, Any]:
+    """Returns one method's row of the table."""
+    texts = result["texts"]
+    positive = judge.predict_proba([text["text"] for text in texts])[:, 1]
+    hit = np.array(
+        [
+            (p >= 0.5) == (text["target"] == "positive")
+            for p, text in zip(positive, texts, strict=True)
+        ]
+    )
+    kind = np.array([text["kind"] for text in texts])
+    target = np.array([text["target"] for text in texts])
+    groups = {
+        "all": np.ones(len(texts), bool),
+        "neutral": kind == "neutral",
+        "with": kind == target,
+        "against": (kind != "neutral") & (kind != target),
+        "positive": target == "positive",
+        "negative": target == "negative",
+    }
+    row: dict[str, Any] = {"method": result["method"], "seconds": result["seconds"]}
+    for name, chosen in groups.items():
+        low, high = metrics.wilson_interval(int(hit[chosen].sum()), int(chosen.sum()))
+        row[name] = {"share": float(hit[chosen].mean()), "interval": [low, high]}
+    by_target = [[t["text"] for t in texts if t["target"] == name] for name in TARGETS]
+    row["perplexity"] = float(
+        np.exp(
+            -sum(text["log_prob"] for text in texts) / sum(len(text["tokens"]) for text in texts)
+        )
+    )
+    # Diversity is that of the texts of one target: plain decoding writes the same for both.
+    for name, measure in {
+        "repetition_3": lambda group: float(np.mean([metrics.repetition(t, 3) for t in group])),
+        "distinct_2": lambda group: metrics.distinct_n(group, 2),
+        "self_bleu_5": lambda group: metrics.self_bleu(group),
+    }.items():
+        row[name] = float(np.mean([measure(group) for group in by_target]))
+    row["seconds_per_text"] = result["seconds"] / len(texts)
+    row["simulations_per_token"] = float(
+        np.mean([text["simulations"] / max(1, len(text["tokens"])) for text in texts])
+    )
+    row["deepest"] = float(np.mean([text["deepest"] for text in texts]))
+    return row
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Prints the table."""
+    table = Table(title="Share on target under the judge, with 95 % intervals")
+    for name in (
+        "method", "all", "neutral", "with", "against", "perplexity", "rep-3", "distinct-2",
+        "self-BLEU-5", "s / text",
+    ):  # fmt: skip
+        table.add_column(name, justify="right")
+
+    def share(entry: dict[str, Any]) -> str:
+        low, high = entry["interval"]
+        return f"{entry['share']:.3f} [{low:.2f}, {high:.2f}]"
+
+    for row in rows:
+        table.add_row(
+            row["method"],
+            *(share(row[name]) for name in ("all", "neutral", "with", "against")),
+            f"{row['perplexity']:.2f}",
+            f"{row['repetition_3']:.4f}",
+            f"{row['distinct_2']:.3f}",
+            f"{row['self_bleu_5']:.3f}",
+            f"{row['seconds_per_text']:.2f}",
+        )
+    Console(width=160).print(table)
+
+
+def main(config: Config) -> None:
+    """Runs what is missing, then prints the table of everything that is there."""
+    lines = config.prompts.read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines if line.strip()][: config.limit]
+    config.out.mkdir(parents=True, exist_ok=True)
+    judge = load_judge(config.judge)
+    model = None
+    table = []
+    for method in config.methods:
+        path = config.out / f"sentiment-{method}.json"
+        if not path.exists():
+            model = model or cg.load_language_model(config.model)
+            result = write_texts(config, method, model, rows)
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            partial.replace(path)
+        table.append(figures(json.loads(path.read_text(encoding="utf-8")), judge))
+        show(table)
+    report = json.dumps(table, indent=2) + "\n"
+    (config.out / "sentiment.json").write_text(report, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

@@ -1,0 +1,64 @@
+"""Trains the judge of sentiment on half B of the training rows; the guides learn from half A.
+
+    python experiments/train_judge.py --data FOLDER --out FOLDER
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from coopgen_jax.data.labelled import half, joined, read_labelled
+from coopgen_jax.data.pieces import Cutting, cut_all
+from coopgen_jax.evaluation.judge import fit_judge
+from coopgen_jax.evaluation.metrics import wilson_interval
+from coopgen_jax.models.pretrained import load_encoder
+
+CLASSES = ("negative", "positive")
+SETS = ("sst2", "amazon_reviews")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to train from, and where to put the judge.
+
+    data: a folder with sst2/ and amazon_reviews/, each with train.csv and validation.csv.
+    out: the judge's folder, which is made.
+    pieces: pieces that every review gives, of 12 to 36 words.
+    """
+
+    data: Path
+    out: Path
+    pieces: int = 2
+
+
+def main(config: Config) -> None:
+    """Trains, reports and saves."""
+
+    def read(split: str) -> dict:
+        return {
+            name: read_labelled(config.data / name / f"{split}.csv", classes=CLASSES)
+            for name in SETS
+        }
+
+    cutting = Cutting(pieces=config.pieces, shortest=12, longest=36, mid_word=0.0)
+    rng = np.random.default_rng(0)
+    training = {name: half(data, "B") for name, data in read("train").items()}
+    reviews = cut_all(rng, training["amazon_reviews"], cutting)
+    judge = fit_judge(joined([training["sst2"], reviews]), load_encoder("minilm-l6"))
+    print(f"{'set':26} {'texts':>8} {'accuracy':>8}  95 % interval")
+    for name, data in read("validation").items():
+        shorter = cut_all(rng, data, Cutting(pieces=1, shortest=24, longest=24, mid_word=0.0))
+        for label, rows in ((name, data), (f"{name}, 24 words", shorter)):
+            chosen = judge.predict_proba(rows.texts).argmax(axis=1)
+            hits = int((chosen == rows.labels).sum())
+            low, high = wilson_interval(hits, len(rows.texts))
+            share = hits / len(rows.texts)
+            print(f"{label:26} {len(rows.texts):8} {share:8.3f}  [{low:.3f}, {high:.3f}]")
+    judge.save(config.out)
+    print(f"wrote {config.out}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

@@ -1,0 +1,79 @@
+"""Metrics against numbers worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from coopgen_jax.evaluation.metrics import (
+    bootstrap_interval,
+    distinct_n,
+    ngrams,
+    perplexity,
+    repetition,
+    self_bleu,
+    wilson_interval,
+)
+
+
+def test_ngrams_are_runs_of_words():
+    assert ngrams("a b  c", 2) == [("a", "b"), ("b", "c")]
+    assert ngrams("a", 2) == []
+    assert ngrams("", 1) == []
+
+
+def test_distinct_n_counts_over_all_texts():
+    # bigrams: a b, b a, a b | a b: two different among four
+    assert distinct_n(["a b a b", "a b"], 2) == 2 / 4
+    assert distinct_n(["a b c"], 1) == 1
+    assert math.isnan(distinct_n(["a", ""], 2))
+    assert math.isnan(distinct_n([], 1))
+
+
+def test_repetition_is_the_share_seen_before():
+    assert repetition("a b c a b c a", 3) == pytest.approx(2 / 5)
+    assert repetition("a b c d", 3) == 0
+    assert repetition("a b", 3) == 0
+    assert repetition("", 3) == 0
+
+
+def test_self_bleu_of_equal_texts_is_one_and_of_strangers_near_zero():
+    same = "one two three four five six"
+    assert self_bleu([same, same, same]) == pytest.approx(1)
+    assert self_bleu(["a b c d e f", "g h i j k l"]) < 0.05
+    assert math.isnan(self_bleu([same]))
+
+
+def test_self_bleu_by_hand():
+    # Each text against the other: precisions 5/6, 4/5, 3/4, 2/3, 1/2, lengths equal.
+    texts = ["a b c d e f", "a b c d e g"]
+    expected = math.prod([5 / 6, 4 / 5, 3 / 4, 2 / 3, 1 / 2]) ** (1 / 5)
+    assert self_bleu(texts) == pytest.approx(expected)
+
+
+def test_an_empty_text_scores_nothing():
+    assert self_bleu(["", "a b c d e f", "a b c d e f"]) == pytest.approx(2 / 3)
+
+
+def test_perplexity_pools_tokens():
+    assert perplexity([2 * math.log(0.5), math.log(0.25)], [2, 1]) == pytest.approx(16 ** (1 / 3))
+
+
+def test_wilson_interval_of_a_textbook_case():
+    low, high = wilson_interval(8, 10)
+    assert (low, high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert wilson_interval(0, 0) == (0, 1)
+    assert wilson_interval(0, 10)[0] == pytest.approx(0)
+    assert wilson_interval(10, 10)[1] == pytest.approx(1)
+    narrow, wide = wilson_interval(5, 10, 0.5), wilson_interval(5, 10, 0.99)
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_bootstrap_interval_covers_the_mean_and_shrinks():
+    values = np.random.default_rng(0).normal(3.0, 1.0, 400)
+    low, high = bootstrap_interval(values)
+    assert low < values.mean() < high
+    # the normal approximation: 1.96 / sqrt(400) on either side
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.15)
+    assert bootstrap_interval([2.0, 2.0]) == (2.0, 2.0)
+    assert bootstrap_interval([5.0]) == (5.0, 5.0)
