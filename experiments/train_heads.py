@@ -55,11 +55,11 @@ class Config:
     out: Path
     kind: Literal["bidirectional", "shared-trunk"] = "bidirectional"
     cache: Path | None = None
-    pieces: int = 4
-    longest: int = 64
+    pieces: int = 3
+    longest: int = 48
     width: int = 64
     hidden: int = 256
-    dropout: float = 0.2
+    dropout: float = 0.5
     fit: FitConfig = field(default_factory=FitConfig)
 
 

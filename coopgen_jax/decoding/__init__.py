@@ -1,0 +1,1 @@
+"""What writes texts: one file per family of decoders."""

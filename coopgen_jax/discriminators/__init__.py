@@ -1,0 +1,1 @@
+"""What judges a text: contracts, kinds and trained heads."""

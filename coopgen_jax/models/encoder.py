@@ -147,12 +147,12 @@ def encode(config: EncoderConfig, params: Params, tokens: jax.Array, mask: jax.A
         raise ValueError(f"{length} word pieces do not fit a context of {config.context}")
     table = params["embedding"]
     fixed = table["position"][:length] + table["type"][:1]
-    x = _norm(config).apply(
+    x: Any = _norm(config).apply(
         {"params": params["embedding_norm"]}, table["word"][tokens] + fixed[None]
     )
     block = Block(config)
 
-    def step(x: jax.Array, layer: Params) -> tuple[jax.Array, None]:
+    def step(x: jax.Array, layer: Params) -> tuple[Any, None]:
         return block.apply({"params": layer}, x, mask), None
 
     return jax.lax.scan(step, x.astype(config.dtype), params["layers"])[0]

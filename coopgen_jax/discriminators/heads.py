@@ -1,0 +1,152 @@
+"""Trained discriminators: a folder with a card and a head's weights, by name or by path."""
+
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax.numpy as jnp
+from flax.traverse_util import unflatten_dict
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, bidirectional
+from coopgen_jax.discriminators.crossing import Crossing
+from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.discriminators.head import HeadConfig
+from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.pretrained import load_encoder
+from coopgen_jax.models.transformer import DecoderConfig
+from coopgen_jax.text import Tokenizer
+
+PACKAGED = Path(__file__).parent.parent / "heads"
+
+
+class LanguageModelParts(Protocol):
+    """What a head wants to know of the language model that it guides."""
+
+    @property
+    def config(self) -> DecoderConfig:
+        """The network's shape."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the file of its weights."""
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedDiscriminator:
+    """A discriminator with its weights.
+
+    discriminator: the functions, equal for two loads of one head.
+    params: its weights, those of an encoder included.
+    card: what card.json says of it.
+    """
+
+    discriminator: Discriminator
+    params: Any
+    card: dict[str, Any]
+
+
+def packaged_heads() -> dict[str, Path]:
+    """Returns the folders of the heads that come with the package, by name."""
+    return {card.parent.name: card.parent for card in sorted(PACKAGED.glob("**/card.json"))}
+
+
+def load_discriminator(
+    name_or_folder: str | Path, *, language_model: LanguageModelParts
+) -> LoadedDiscriminator:
+    """Loads a trained discriminator.
+
+    Args:
+      name_or_folder: the name of a head that comes with the package, or a folder with card.json and
+        head.safetensors.
+      language_model: the loaded language model that it is to guide.
+
+    Returns:
+      The discriminator, its weights and its card.
+
+    Raises:
+      UserError: there is no such head, its files are damaged, or its kind is unknown.
+    """
+    folder = _folder(name_or_folder)
+    try:
+        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        flat = load_file(folder / "head.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{folder} holds no readable head: {error}") from error
+    # A head is kept in half precision to be small, and computed in single precision.
+    head = unflatten_dict({k: jnp.asarray(v, jnp.float32) for k, v in flat.items()}, sep=".")
+    kind = card.get("kind")
+    if kind not in KINDS:
+        raise UserError(f"{folder} is a head of kind {kind!r}: known are {', '.join(KINDS)}")
+    try:
+        discriminator, params = KINDS[kind](card, head, language_model)
+    except KeyError as error:
+        raise UserError(f"{folder}'s card or weights lack {error}: train the head anew") from error
+    return LoadedDiscriminator(discriminator, params, card)
+
+
+def _folder(name_or_folder: str | Path) -> Path:
+    packaged = packaged_heads()
+    folder = packaged.get(str(name_or_folder), Path(name_or_folder).expanduser())
+    if not (folder / "card.json").is_file():
+        raise UserError(
+            f"{name_or_folder} is neither a folder with a card.json nor one of the heads "
+            f"{', '.join(packaged)}"
+        )
+    return folder
+
+
+def head_config(card: dict[str, Any], head: Any) -> HeadConfig:
+    """Returns the shape of a head from its card and its weights."""
+    return HeadConfig(tuple(card["classes"]), head["centre"].shape[0], tuple(card["hidden"]))
+
+
+def _bidirectional(
+    card: dict[str, Any], head: Any, language_model: LanguageModelParts
+) -> tuple[Discriminator, Any]:
+    encoder = load_encoder(card["encoder"])
+    if encoder.sha256 != card["encoder_sha256"]:
+        warnings.warn(
+            f"this head was trained on another copy of the encoder {card['encoder']}: its "
+            "probabilities may be wrong",
+            stacklevel=4,
+        )
+    config = BidirectionalConfig(
+        encoder=encoder.config,
+        head=head_config(card, head),
+        crossing=Crossing(language_model.tokenizer, encoder.tokenizer, width=card["width"]),
+        reads_prompt=card["reads_prompt"],
+    )
+    return bidirectional(config), {"encoder": encoder.params, "head": head}
+
+
+def _shared_trunk(
+    card: dict[str, Any], head: Any, language_model: LanguageModelParts
+) -> tuple[Discriminator, Any]:
+    config = head_config(card, head)
+    taps = tuple(card["taps"])
+    model = language_model.config
+    if max(taps) > model.layers or config.inputs != 2 * len(taps) * model.width:
+        raise UserError(
+            f"this head reads layers {', '.join(map(str, taps))} of {card['model']}, which the "
+            "language model loaded here does not have: choose a head made for it"
+        )
+    if language_model.sha256 != card["model_sha256"]:
+        warnings.warn(
+            f"this head was trained on another copy of {card['model']}: its probabilities may be "
+            "wrong",
+            stacklevel=4,
+        )
+    return shared_trunk(SharedTrunkConfig(taps, card["reads_prompt"], config)), head
+
+
+# A kind of head is one function: card, weights and language model in, functions and params out.
+KINDS = {"bidirectional": _bidirectional, "shared-trunk": _shared_trunk}

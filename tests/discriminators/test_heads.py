@@ -1,0 +1,109 @@
+"""Heads written to a folder and loaded again."""
+
+import json
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tokenizers
+from tokenizers import models, processors
+
+from coopgen_jax.discriminators import heads
+from coopgen_jax.discriminators.head import Head, HeadConfig
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.encoder import EncoderConfig
+from coopgen_jax.text import Tokenizer
+from coopgen_jax.training.heads import save_head
+
+CARD = {
+    "kind": "bidirectional",
+    "encoder": "tiny",
+    "encoder_sha256": "abc",
+    "width": 12,
+    "classes": ["no", "yes"],
+    "hidden": [4],
+    "reads_prompt": False,
+}
+
+
+def tokenizer():
+    core = tokenizers.Tokenizer(models.WordLevel({"[CLS]": 0, "[SEP]": 1, "a": 2}, unk_token="a"))
+    core.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 0), ("[SEP]", 1)]
+    )
+    return Tokenizer(core)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    config = EncoderConfig(vocab_size=3, layers=1, width=6, heads=2, ffn_width=8)
+    monkeypatch.setattr(
+        heads,
+        "load_encoder",
+        lambda name: SimpleNamespace(
+            config=config, params={"name": name}, tokenizer=tokenizer(), sha256="abc"
+        ),
+    )
+    shape = HeadConfig(("no", "yes"), inputs=6, hidden=(4,))
+    params = Head(shape).init(jax.random.key(0), jnp.zeros((1, 6)))["params"]
+    save_head(tmp_path / "mine", jax.tree.map(np.asarray, params), CARD)
+    return tmp_path / "mine", params
+
+
+def load(folder):
+    return heads.load_discriminator(folder, language_model=SimpleNamespace(tokenizer=tokenizer()))
+
+
+def test_what_was_written_comes_back(folder):
+    path, params = folder
+    loaded = load(path)
+    assert loaded.card == CARD
+    assert loaded.discriminator.classes == ("no", "yes")
+    assert not loaded.discriminator.reads_prompt
+    assert loaded.params["encoder"] == {"name": "tiny"}
+    assert jax.tree.structure(loaded.params["head"]) == jax.tree.structure(params)
+    for kept, original in zip(
+        jax.tree.leaves(loaded.params["head"]), jax.tree.leaves(params), strict=True
+    ):
+        assert kept.dtype == jnp.float32
+        np.testing.assert_allclose(kept, original, atol=1e-3)
+
+
+def test_two_loads_are_equal(folder):
+    path, _ = folder
+    first, second = load(path), load(path)
+    assert first.discriminator == second.discriminator
+    assert hash(first.discriminator) == hash(second.discriminator)
+
+
+def test_another_encoder_is_warned_of(folder):
+    path, _ = folder
+    (path / "card.json").write_text(json.dumps({**CARD, "encoder_sha256": "other"}))
+    with pytest.warns(UserWarning, match="trained on another copy of the encoder tiny"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "odd"}, "head of kind 'odd': known are bidirectional"),
+        ({"hidden": None}, "lack 'hidden'"),
+    ],
+)
+def test_bad_cards_are_named(folder, change, message):
+    path, _ = folder
+    card = {key: value for key, value in {**CARD, **change}.items() if value is not None}
+    (path / "card.json").write_text(json.dumps(card))
+    with pytest.raises(UserError, match=message):
+        load(path)
+
+
+def test_damaged_and_missing_heads_are_named(folder, tmp_path):
+    path, _ = folder
+    (path / "head.safetensors").write_bytes(b"no weights")
+    with pytest.raises(UserError, match="mine holds no readable head"):
+        load(path)
+    with pytest.raises(UserError, match="neither a folder with a card"):
+        load(tmp_path / "none")

@@ -1,0 +1,125 @@
+"""The running mean along a tree against reading each text anew."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coopgen_jax.decoding import mcts as decoder
+from coopgen_jax.decoding.mcts import MCTSConfig
+from coopgen_jax.discriminators.head import Head, HeadConfig, classify
+from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, features, shared_trunk
+from coopgen_jax.models.decoder import language_model, read
+from coopgen_jax.models.language_model import Prompt
+from coopgen_jax.models.transformer import init_decoder, tapped
+from coopgen_jax.search import SearchConfig
+from coopgen_jax.testing import TINY_LLAMA
+
+TAPS = (1, 3)
+CLASSES = ("bad", "good", "none")
+HEAD = HeadConfig(CLASSES, 2 * len(TAPS) * TINY_LLAMA.width, (16,))
+PARAMS = init_decoder(jax.random.key(0), TINY_LLAMA)
+HEAD_PARAMS = Head(HEAD).init(jax.random.key(1), jnp.zeros((1, HEAD.inputs)))["params"]
+HEAD_PARAMS = HEAD_PARAMS | {"centre": jnp.full(HEAD.inputs, 0.1)}
+MODEL = language_model(TINY_LLAMA, TAPS)
+ROWS = [[3, 4, 5], [9]]
+# The search is steered by a bias, so that its trees are not flat.
+CONFIG = MCTSConfig(
+    new_tokens=3, samples=2, visit_temperature=1.0,
+    search=SearchConfig(simulations=6, wave=2, candidates=4, depth=4, kept=4),
+)  # fmt: skip
+
+
+def prompt_of(rows, length=4) -> Prompt:
+    tokens = np.zeros((len(rows), length), np.int32)
+    mask = np.zeros((len(rows), length), bool)
+    for i, row in enumerate(rows):
+        tokens[i, length - len(row) :], mask[i, length - len(row) :] = row, True
+    return Prompt(jnp.asarray(tokens), jnp.asarray(mask), jnp.arange(len(rows)))
+
+
+@jax.jit
+def states_of(tokens, mask):
+    x, _, streams, _ = read(TINY_LLAMA, PARAMS, tokens, mask)
+    return tapped(TINY_LLAMA, PARAMS, x, streams, TAPS)[0]
+
+
+def judged_anew(prompt: list[int], text: list[int], reads_prompt: bool) -> np.ndarray:
+    padded = prompt_of([[*prompt, *text]], 16)
+    states = states_of(padded.tokens, padded.mask)
+    counted = states[-len(text) :] if not reads_prompt else states[-len(prompt) - len(text) :]
+    inputs = features(states[-1], counted.mean(axis=0))
+    return np.asarray(classify(HEAD, HEAD_PARAMS, inputs[None])[0])
+
+
+def text_of(tree, row, sample, node) -> list[int]:
+    text = []
+    while node > 0:
+        text.insert(0, int(tree.token[row, sample, node]))
+        node = int(tree.parent[row, sample, node])
+    return text
+
+
+@pytest.mark.parametrize("reads_prompt", [False, True])
+def test_every_node_is_judged_as_if_read_anew(reads_prompt):
+    guide = shared_trunk(SharedTrunkConfig(TAPS, reads_prompt, HEAD))
+    parts = {
+        "language_model": MODEL,
+        "params": PARAMS,
+        "discriminator": guide,
+        "discriminator_params": HEAD_PARAMS,
+        "target": jnp.asarray([0, 1]),
+        "config": CONFIG,
+    }
+    prompt = prompt_of(ROWS)
+    state = decoder.begin(prompt, **parts)
+    root = state.generation.log_class
+    if reads_prompt:
+        assert not np.allclose(root, root[..., :1])
+    else:
+        np.testing.assert_allclose(root, -np.log(3), rtol=1e-6)
+    advance = jax.jit(functools.partial(decoder.advance, **parts))
+    compared = 0
+    for step in range(3):
+        committed = np.asarray(state.generation.tokens[:, :, :step])
+        state, tree = advance(jax.random.key(2), prompt, state)
+        for row, sample, node in np.argwhere(np.asarray(tree.visits) > 0):
+            text = [*committed[row, sample].tolist(), *text_of(tree, row, sample, node)]
+            if not text:
+                continue
+            expected = judged_anew(ROWS[row], text, reads_prompt)
+            np.testing.assert_allclose(tree.log_class[row, sample, node], expected, atol=1e-4)
+            compared += 1
+    assert compared > 60
+
+
+def test_equal_configs_make_equal_discriminators():
+    again = HeadConfig(CLASSES, HEAD.inputs, (16,))
+    config = SharedTrunkConfig(TAPS, False, HEAD)
+    assert shared_trunk(config) == shared_trunk(SharedTrunkConfig(TAPS, False, again))
+    assert shared_trunk(config).taps == TAPS
+
+
+def test_a_head_standardises_its_input():
+    head = HeadConfig(("a", "b"), 3, ())
+    params = Head(head).init(jax.random.key(0), jnp.zeros((1, 3)))["params"]
+    x = jnp.asarray([[1.0, -2.0, 0.5]])
+    moved = params | {"centre": jnp.full(3, 5.0), "scale": jnp.full(3, 0.5)}
+    np.testing.assert_allclose(
+        classify(head, moved, 2 * x + 5), classify(head, params, x), atol=1e-6
+    )
+    np.testing.assert_allclose(jnp.exp(classify(head, params, x)).sum(), 1, rtol=1e-6)
+
+
+def test_dropout_is_for_training_alone():
+    head = HeadConfig(("a", "b"), 8, (4,), dropout=0.5)
+    params = Head(head).init(jax.random.key(0), jnp.zeros((1, 8)))["params"]
+    x = jnp.ones((1, 8))
+    first, second = (
+        Head(head).apply({"params": params}, x, training=True, rngs={"dropout": jax.random.key(k)})
+        for k in (0, 1)
+    )
+    assert (first != second).any()
+    np.testing.assert_array_equal(classify(head, params, x), classify(head, params, x))
