@@ -1,0 +1,1 @@
+"""One file per timed thing; see each file's first lines."""

@@ -2,9 +2,9 @@
 
     python -m benchmarks.search --prompts 1 8 --waves 1 8
 
-The floor is `extend` alone, as often and in the same shapes, compiled into one loop. Search and floor
-are timed in turn; the ratio is the median of the ratios of neighbours, so that a machine whose speed
-drifts does not matter.
+The floor is `extend` alone, as often and in the same shapes, compiled into one loop. Search and
+floor are timed in turn; the ratio is the median of the ratios of neighbours, so that a machine
+whose speed drifts does not matter.
 """
 
 import json
@@ -67,7 +67,9 @@ def bare_extends(model: Any, params: Any, cache: Any, config: MCTSConfig, batch:
     """Calls `extend` once per wave, on paths as long as a search's usually are."""
     rows = (batch, config.samples, config.search.wave)
     half = config.search.depth // 2
-    path = jnp.where(jnp.arange(config.search.depth) < half, 1 + jnp.arange(config.search.depth), -1)
+    path = jnp.where(
+        jnp.arange(config.search.depth) < half, 1 + jnp.arange(config.search.depth), -1
+    )
     first = 1 + config.search.kept
 
     def call(wave: jax.Array, carry: tuple) -> tuple:

@@ -5,7 +5,7 @@ in a table, so that its arithmetic is exact whatever the batch; it obeys the sam
 network, slots included, and so exercises every decoder.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -106,7 +106,7 @@ def _extend_toy(toy: ToyLanguage, state: ToyState, nodes: Nodes) -> tuple[jax.Ar
     """Replays each node's whole text, trunk and path, so that a slot out of place shows."""
     before = take(state.memory, nodes.parent)
     memory = toy.read(before, nodes.token)
-    return memory, state.replace(memory=write(state.memory, nodes.start, memory))
+    return memory, replace(state, memory=write(state.memory, nodes.start, memory))
 
 
 def _toy_prefill(toy: ToyLanguage, params: Any, prompt: Prompt, *, capacity: Capacity) -> Any:

@@ -1,0 +1,1 @@
+"""One file per result to reproduce; see each file's first lines."""

@@ -69,8 +69,7 @@ def decoders(config: Config) -> dict[str, tuple[Any, str]]:
 
 
 def write_texts(config: Config, method: str, model: Any, rows: Sequence[dict]) -> dict[str, Any]:
-    """Decodes every prompt towards both targets; returns the texts and the seconds, compilation
-    included."""
+    """Returns every prompt's texts towards both targets, and the seconds with compilation."""
     decoding, guide_name = decoders(config)[method]
     guide = cg.load_discriminator(guide_name, language_model=model)
     prompts = [row["text"] for row in rows] * len(TARGETS)

@@ -6,7 +6,7 @@ give features: the tokens in front of a span play the prompt, the span what has 
     python experiments/train_trunk_head.py --data FOLDER --out FOLDER
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +49,7 @@ class Config:
     before: int = 12
     hidden: int = 128
     dropout: float = 0.3
-    fit: FitConfig = FitConfig(epochs=12, patience=3, batch=512)
+    fit: FitConfig = field(default_factory=lambda: FitConfig(epochs=12, patience=3, batch=512))
 
 
 def sets_of(config: Config, split: str, rng: np.random.Generator) -> dict[str, Labelled]:
@@ -88,9 +88,7 @@ def by_length(
     long = data.rows(
         [n for n, ids in enumerate(model.tokenizer.encode_batch(data.texts)) if len(ids) > 6]
     )
-    inputs, owner = trunk_features(
-        model, config.taps, long.texts, spans, longest=config.longest
-    )
+    inputs, _ = trunk_features(model, config.taps, long.texts, spans, longest=config.longest)
     inputs = inputs.reshape(len(long.texts), 1 + len(LENGTHS), -1)
     lengths = [len(ids) for ids in model.tokenizer.encode_batch(long.texts)]
     report = {}

@@ -1,6 +1,6 @@
 """What every decoder returns, and the pieces that all of them share."""
 
-from typing import Any
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +78,8 @@ def append(
     """
     live = ~generation.finished
     at = jnp.arange(generation.tokens.shape[-1])[None, None, :] == generation.length[..., None]
-    return generation.replace(
+    return replace(
+        generation,
         tokens=jnp.where(at & live[..., None], token[..., None], generation.tokens),
         length=generation.length + live,
         finished=generation.finished | end,
@@ -89,7 +90,7 @@ def append(
 
 
 def row_keys(key: jax.Array, prompt: Prompt, samples: int, step: jax.Array) -> jax.Array:
-    """Returns typed keys `[B, R]`, each a function of its prompt's number, sample and step alone."""
+    """Returns typed keys `[B, R]`: of a prompt's number, the sample and the step alone."""
 
     def row(index: jax.Array, sample: jax.Array) -> jax.Array:
         fold = jax.random.fold_in
@@ -124,6 +125,3 @@ def check_capacity(prompt_length: int, ahead: int, context: int) -> None:
 def zero_classes(batch: int, samples: int) -> jax.Array:
     """Returns the class log-probabilities `[B, R, 0]` where there is no discriminator."""
     return jnp.zeros((batch, samples, 0), jnp.float32)
-
-
-State = Any

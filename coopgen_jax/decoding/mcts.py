@@ -195,7 +195,7 @@ def _expand(
         terminal=leaves.fresh & is_end(leaves.token, job.language_model.end_tokens),
     )
     logits, hidden, cache = job.language_model.extend(job.params, cache, nodes)
-    nodes = nodes.replace(hidden=hidden)
+    nodes = replace(nodes, hidden=hidden)
     log_class = tree.log_class[rows, samples, leaves.parent]
     if job.discriminator is not None:
         judged, judgement = job.discriminator.evaluate(job.discriminator_params, judgement, nodes)
@@ -237,9 +237,7 @@ def _expand(
         )
         read = read + rolled
     value = _value(job, final_class, leaves.log_likelihood, leaves.depth)
-    expansion = Expansion(
-        **candidates, log_class=log_class, value=value, terminal=nodes.terminal
-    )
+    expansion = Expansion(**candidates, log_class=log_class, value=value, terminal=nodes.terminal)
     return (cache, judgement, read), expansion
 
 
@@ -254,9 +252,7 @@ def begin(
     config: MCTSConfig,
 ) -> MCTSState:
     """Reads the prompts and plants the trees."""
-    job = _job(
-        prompt, language_model, params, discriminator, discriminator_params, target, config
-    )
+    job = _job(prompt, language_model, params, discriminator, discriminator_params, target, config)
     config, samples = job.config, job.config.samples
     batch, length = prompt.tokens.shape
     ahead = config.new_tokens + config.search.depth + config.rollout
@@ -305,9 +301,7 @@ def advance(
     Returns:
       The next state, and the trees as they stood when the tokens were chosen.
     """
-    job = _job(
-        prompt, language_model, params, discriminator, discriminator_params, target, config
-    )
+    job = _job(prompt, language_model, params, discriminator, discriminator_params, target, config)
     config, generation = job.config, state.generation
     keys = row_keys(key, prompt, config.samples, state.step)
     live = ~generation.finished
@@ -332,22 +326,24 @@ def advance(
     kept, source = reroot(tree, rank, kept=config.search.kept)
     if config.search.kept == 0:
         # The published code discards the tree: the root starts again from its own evaluation.
-        kept = kept.replace(
+        kept = replace(
+            kept,
             visits=jnp.minimum(kept.visits, 1),
             value_sum=jnp.where(kept.visits > 0, kept.value, 0.0),
         )
     depth = jnp.where(tree.visits > 0, tree.depth, 0).max(axis=-1)
     generation = append(
-        generation,
+        replace(
+            generation,
+            simulations=generation.simulations + simulations,
+            model_tokens=read,
+            deepest=jnp.where(live, jnp.maximum(generation.deepest, depth), generation.deepest),
+        ),
         chosen(tree.tokens),
         log_prob=chosen(tree.log_probs),
         log_proposal=log_proposal,
         log_class=tree.log_class[rows, samples, child],
         end=tree.terminal[rows, samples, child],
-    ).replace(
-        simulations=generation.simulations + simulations,
-        model_tokens=read,
-        deepest=jnp.where(live, jnp.maximum(generation.deepest, depth), generation.deepest),
     )
     committed = state.generation.length
     after = MCTSState(
@@ -376,9 +372,7 @@ def _job(
         raise ValueError("without a discriminator the search needs alpha below 1: it has no value")
     count = min(config.search.candidates, language_model.vocab_size)
     config = replace(config, search=replace(config.search, candidates=count))
-    return _Job(
-        prompt, language_model, params, discriminator, discriminator_params, target, config
-    )
+    return _Job(prompt, language_model, params, discriminator, discriminator_params, target, config)
 
 
 def mcts(

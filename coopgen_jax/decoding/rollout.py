@@ -6,6 +6,7 @@ slots behind the tree, which the next wave writes over.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -98,7 +99,7 @@ def roll_out(
         logits, hidden, cache = language_model.extend(params, cache, nodes)
         if discriminator is not None:
             judged, judgement = discriminator.evaluate(
-                discriminator_params, judgement, nodes.replace(hidden=hidden)
+                discriminator_params, judgement, replace(nodes, hidden=hidden)
             )
             log_class = jnp.where(live[..., None], judged, log_class)
         tokens = jnp.where(jnp.arange(length)[None, None, None] == step, token[..., None], tokens)

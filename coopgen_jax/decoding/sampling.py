@@ -1,6 +1,6 @@
 """Plain decoding: greedy, temperature, top-k and nucleus, on the same cache as the search."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -109,9 +109,9 @@ def advance(
     """Writes one token of every text that is not finished."""
     generation = state.generation
     token, log_proposal = _draw(key, prompt, state, config)
-    log_prob = jnp.take_along_axis(
-        jax.nn.log_softmax(state.logits), token[..., None], axis=-1
-    )[..., 0]
+    log_prob = jnp.take_along_axis(jax.nn.log_softmax(state.logits), token[..., None], axis=-1)[
+        ..., 0
+    ]
     end = is_end(token, language_model.end_tokens)
     rows = (*token.shape, 1)
     node = Nodes(
@@ -127,24 +127,25 @@ def advance(
     log_class, judgement = generation.log_class, None
     if discriminator is not None:
         judged, judgement = discriminator.evaluate(
-            discriminator_params, state.judgement, node.replace(hidden=hidden)
+            discriminator_params, state.judgement, replace(node, hidden=hidden)
         )
         # An end token adds no text to judge.
         log_class = jnp.where(end[..., None], generation.log_class, judged[:, :, 0])
         judgement = commit(judgement, generation.length)
-    live = (~generation.finished).astype(jnp.int32)
+    read = generation.model_tokens + (~generation.finished)
+    generation = append(
+        replace(generation, model_tokens=read),
+        token,
+        log_prob=log_prob,
+        log_proposal=log_proposal,
+        log_class=log_class,
+        end=end,
+    )
     return SamplingState(
         logits=logits[:, :, 0],
-        cache=commit(cache, generation.length),
+        cache=commit(cache, state.generation.length),
         judgement=judgement,
-        generation=append(
-            generation,
-            token,
-            log_prob=log_prob,
-            log_proposal=log_proposal,
-            log_class=log_class,
-            end=end,
-        ).replace(model_tokens=generation.model_tokens + live),
+        generation=generation,
         step=state.step + 1,
     )
 

@@ -142,6 +142,4 @@ def _evaluate(
     prompt = jnp.broadcast_to(state.prompt[:, None, :], rows)
     common = jnp.concatenate([prompt, trunk], axis=-1)
     log_class = _judge(config, params, common, own)
-    return log_class, BidirectionalState(
-        state.prompt, write(state.tokens, nodes.start, token)
-    )
+    return log_class, BidirectionalState(state.prompt, write(state.tokens, nodes.start, token))

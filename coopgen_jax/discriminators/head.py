@@ -46,4 +46,5 @@ class Head(nn.Module):
 
 def classify(config: HeadConfig, params: Any, features: jax.Array) -> jax.Array:
     """Returns log p(class) `[..., C]` of features `[..., inputs]`, in float32."""
-    return Head(config).apply({"params": params}, features.astype(jnp.float32))
+    log_class: Any = Head(config).apply({"params": params}, features.astype(jnp.float32))
+    return log_class

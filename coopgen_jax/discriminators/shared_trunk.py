@@ -5,7 +5,7 @@ at each of the `J` tapped layers, the state of the node's token and the mean of 
 text so far; the mean is kept as one running sum per slot.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -79,9 +79,7 @@ def _init(
         root = jnp.sum(jnp.where(prompt.mask[..., None, None], hidden, 0.0), axis=1)
         mean = root / before[:, None, None]
         log_class = classify(config.head, params, features(hidden[:, -1], mean))
-        root = jnp.broadcast_to(
-            root[:, None, None], (batch, capacity.samples, 1, *root.shape[1:])
-        )
+        root = jnp.broadcast_to(root[:, None, None], (batch, capacity.samples, 1, *root.shape[1:]))
         total = write(total, 0, root)
     return log_class, SharedTrunkState(total=total, before=before)
 
@@ -94,4 +92,4 @@ def _evaluate(
     count = state.before[:, None, None] + nodes.committed[..., None] + nodes.depth
     mean = total / count[..., None, None].astype(jnp.float32)
     log_class = classify(config.head, params, features(nodes.hidden, mean))
-    return log_class, state.replace(total=write(state.total, nodes.start, total))
+    return log_class, replace(state, total=write(state.total, nodes.start, total))

@@ -106,9 +106,7 @@ def load_judge(folder: str | Path) -> Judge:
         vectorizer = _vectorizer(vocabulary=vocabulary)
         vectorizer.idf_ = arrays["idf"].astype(float)
         encoder = load_encoder(card["encoder"])
-        return Judge(
-            tuple(card["classes"]), vectorizer, encoder, arrays["weights"], arrays["bias"]
-        )
+        return Judge(tuple(card["classes"]), vectorizer, encoder, arrays["weights"], arrays["bias"])
     except UserError:
         raise
     except Exception as error:  # whatever is wrong with a file, it is no judge

@@ -44,13 +44,11 @@ def softmax_parts(scores: Sequence[jax.Array], masks: Sequence[jax.Array]) -> li
     ]
     top = jnp.maximum(jnp.max(jnp.stack([jnp.max(m, axis=-1) for m in masked]), axis=0), NEGATIVE)
     weights = [jnp.exp(m - top[..., None]) for m in masked]
-    total = sum(jnp.sum(w, axis=-1) for w in weights)
-    return [w / total[..., None] for w in weights]
+    total = jnp.sum(jnp.stack([jnp.sum(w, axis=-1) for w in weights]), axis=0)[..., None]
+    return [w / total for w in weights]
 
 
-def attend_causal(
-    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array
-) -> jax.Array:
+def attend_causal(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) -> jax.Array:
     """Attention within one sequence.
 
     Args:

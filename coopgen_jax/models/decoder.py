@@ -1,6 +1,6 @@
 """Prefill, extend and score of a decoder network: a `LanguageModel` out of a `DecoderConfig`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,9 @@ def language_model(config: DecoderConfig, taps: tuple[int, ...] = ()) -> Languag
     """
     wrong = [tap for tap in taps if not 0 <= tap <= config.layers]
     if wrong:
-        raise ValueError(f"tap {wrong[0]} is not a layer: the network has layers 0 to {config.layers}")
+        raise ValueError(
+            f"tap {wrong[0]} is not a layer: the network has layers 0 to {config.layers}"
+        )
     decoder = Decoder(config, taps)
     return LanguageModel(
         prefill=Bound(prefill, decoder),
@@ -132,10 +134,9 @@ def extend(
     before = prompt_length[:, None, None] + nodes.committed[:, :, None]
     positions = jnp.minimum(before + nodes.depth - 1, config.context - 1)
     embedding = None if nodes.embedding is None else nodes.embedding.reshape(*rows, -1)
-    x, angles = embed(
-        config, params, nodes.token.reshape(rows), positions.reshape(rows), embedding
-    )
+    x, angles = embed(config, params, nodes.token.reshape(rows), positions.reshape(rows), embedding)
 
+    assert cache.keys.trunk is not None, "a language model's cache has a trunk"
     trunk_length = cache.keys.trunk.shape[cache.keys.lead + 2]
     trunk_mask = jnp.arange(trunk_length)[None, None, :] < nodes.committed[:, :, None]
     path_mask = nodes.path >= 0
@@ -162,8 +163,10 @@ def extend(
         return array.reshape(*array.shape[:lead], batch, samples, wave, *array.shape[lead + 2 :])
 
     keys, values = (by_node(entry, lead=1) for entry in entries)
-    cache = cache.replace(
-        keys=write(cache.keys, nodes.start, keys), values=write(cache.values, nodes.start, values)
+    cache = replace(
+        cache,
+        keys=write(cache.keys, nodes.start, keys),
+        values=write(cache.values, nodes.start, values),
     )
     hidden = tapped(config, params, x, streams, decoder.taps)
     return by_node(unembed(config, params, last)), by_node(hidden), cache

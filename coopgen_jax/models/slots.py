@@ -9,7 +9,7 @@ Shape letters: `B` prompts, `R` samples per prompt, `T` trunk slots, `N` node sl
 extended at once, `D` longest path below the root.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import jax
@@ -75,7 +75,7 @@ def write(slots: Slots, start: jax.Array | int, values: jax.Array) -> Slots:
     nodes = jax.lax.dynamic_update_slice_in_dim(
         slots.nodes, values.astype(slots.nodes.dtype), start, axis
     )
-    return slots.replace(nodes=nodes)
+    return replace(slots, nodes=nodes)
 
 
 def _rows(array: jax.Array, index: jax.Array, lead: int) -> jax.Array:
@@ -133,6 +133,6 @@ def commit(state: State, committed: jax.Array) -> State:
         lead = [slice(None)] * leaf.lead
         root = leaf.nodes[(*lead, slice(None), slice(None), 0)]
         place = (*lead, batch, sample, committed)
-        return leaf.replace(trunk=leaf.trunk.at[place].set(root, mode="drop"))
+        return replace(leaf, trunk=leaf.trunk.at[place].set(root, mode="drop"))
 
     return jax.tree.map(appended, state, is_leaf=lambda leaf: isinstance(leaf, Slots))

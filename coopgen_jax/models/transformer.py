@@ -56,7 +56,7 @@ class DecoderConfig:
     dtype: str = "float32"
 
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "silu": nn.silu,
     "gelu": partial(nn.gelu, approximate=False),
     "gelu_tanh": partial(nn.gelu, approximate=True),
@@ -247,7 +247,8 @@ def tapped(
 
 def final_norm(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array:
     """Normalises the stream after the last layer."""
-    return norm(config).apply({"params": params["final_norm"]}, x)
+    normalised: Any = norm(config).apply({"params": params["final_norm"]}, x)
+    return normalised
 
 
 def unembed(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array:

@@ -98,7 +98,9 @@ class Texts:
         logits = self.tables["logits"][self.memory(text)].astype(np.float64)
         for token in {*text, *(self.prompt if self.config.penalise_prompt else [])}:
             penalty = self.config.repetition_penalty
-            logits[token] = logits[token] / penalty if logits[token] > 0 else logits[token] * penalty
+            logits[token] = (
+                logits[token] / penalty if logits[token] > 0 else logits[token] * penalty
+            )
         weights = np.exp(logits / self.config.temperature)
         return (weights / weights.sum()).astype(np.float32)
 
@@ -114,9 +116,7 @@ class Texts:
     def worth(self, state) -> np.float32:
         text = self.known[state]
         value = self.class_probs(text)[self.target] ** self.config.alpha
-        log_priors = [
-            np.log(self.priors(text[:n])[text[n]]) for n in range(self.root, len(text))
-        ]
+        log_priors = [np.log(self.priors(text[:n])[text[n]]) for n in range(self.root, len(text))]
         if log_priors and self.config.likelihood == "mean":
             value *= np.exp(np.mean(log_priors)) ** (1 - self.config.alpha)
         elif log_priors:
@@ -126,7 +126,8 @@ class Texts:
 
 def search_config(**changes) -> SearchConfig:
     return SearchConfig(
-        **{"simulations": 24, "candidates": 4, "depth": 5, "kept": 24, "early_stop": False} | changes
+        **{"simulations": 24, "candidates": 4, "depth": 5, "kept": 24, "early_stop": False}
+        | changes
     )
 
 
@@ -168,9 +169,7 @@ def test_texts_and_visits_equal_the_slow_search(name):
                     continue
                 search.run(config.search.simulations // config.search.wave)
                 np.testing.assert_array_equal(tree.visits[row, 0], search.visits())
-                np.testing.assert_allclose(
-                    tree.value_sum[row, 0, 0], search.root.total, rtol=1e-4
-                )
+                np.testing.assert_allclose(tree.value_sum[row, 0, 0], search.root.total, rtol=1e-4)
                 rank = search.best()
                 texts[row].append(int(search.root.tokens[rank]))
                 if config.search.kept:

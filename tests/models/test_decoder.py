@@ -266,7 +266,11 @@ def test_no_token_sees_a_later_one():
     def third(stream):
         mask = jnp.tril(jnp.ones((1, 4, 4), bool))
         last, _, _ = run_layers(
-            config, params, stream, angles, lambda n, c: lambda q, k, v: attend_causal(q, k, v, mask)
+            config,
+            params,
+            stream,
+            angles,
+            lambda n, c: lambda q, k, v: attend_causal(q, k, v, mask),
         )
         return last[0, 2].sum()
 

@@ -37,9 +37,7 @@ def cached_logits(loaded, texts: list[str]) -> list[np.ndarray]:
     prompt = prompt.replace(
         tokens=jnp.asarray([row[:1] for row in rows]), mask=jnp.ones((len(rows), 1), bool)
     )
-    logits, _, cache = model.prefill(
-        loaded.params, prompt, capacity=Capacity(1, length, 1)
-    )
+    logits, _, cache = model.prefill(loaded.params, prompt, capacity=Capacity(1, length, 1))
     columns = [np.asarray(logits)]
     shape = (len(rows), 1, 1)
     for at in range(1, length):

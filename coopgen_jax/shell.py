@@ -1,6 +1,6 @@
 """From strings to strings: batches prompts, runs a decoder token by token, reads the texts back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -116,6 +116,8 @@ def generate(
     ahead = config.new_tokens
     if isinstance(config, MCTSConfig):
         ahead += config.search.depth + config.rollout
+    # Every prompt is checked before the first one is worked on.
+    make_prompt(model.tokenizer, prompts, context=model.config.context, reserve=ahead)
     ids = model.tokenizer.encode_batch(list(prompts))
     buckets = [bucket(len(row)) for row in ids]
     order = sorted(range(len(prompts)), key=lambda number: buckets[number])
@@ -140,19 +142,21 @@ def generate(
             context=model.config.context,
             reserve=ahead,
         )
-        prompt = prompt.replace(index=jnp.asarray(rows, jnp.int32))
+        prompt = replace(prompt, index=jnp.asarray(rows, jnp.int32))
         if searching:
-            parts["target"] = jnp.asarray([targets[number] for number in rows], jnp.int32)
-            parts["target"] = parts["target"] if discriminator else None
+            wanted = [targets[number] for number in rows]
+            parts["target"] = jnp.asarray(wanted, jnp.int32) if discriminator else None
 
-        def heard(step: int, generation: Generation, tree: Tree | None) -> None:
+        for step, generation, tree in _tokens(jax.random.key(seed), prompt, parts):
             if listener is not None:
-                listener(Step(batch, len(batches), step, batch * size, numbers, generation, tree))
-
-        generation = _decode(jax.random.key(seed), prompt, parts, heard)
+                done = batch * size
+                listener(Step(batch, len(batches), step, done, numbers, generation, tree))
+        generation = jax.device_get(generation)
         for row, number in enumerate(numbers):
             texts[number] = [
-                _text(model, generation, row, sample, prompts[number], number, targets[number], parts)
+                _text(
+                    model, generation, row, sample, prompts[number], number, targets[number], parts
+                )
                 for sample in range(config.samples)
             ]
     return [text for number in range(len(prompts)) for text in texts[number]]
@@ -181,23 +185,18 @@ def _targets(
     return [classes.index(name) for name in names]
 
 
-def _decode(
-    key: jax.Array,
-    prompt: Prompt,
-    parts: dict[str, Any],
-    heard: Callable[[int, Generation, Tree | None], None],
-) -> Generation:
-    """Runs one batch, one compiled call per token."""
+def _tokens(
+    key: jax.Array, prompt: Prompt, parts: dict[str, Any]
+) -> Iterator[tuple[int, Generation, Tree | None]]:
+    """Runs one batch, one compiled call per token, until every text has ended."""
     config = parts["config"]
     state = _begin[type(config)](prompt, **parts)
-    for step in range(config.new_tokens):
+    for step in range(1, config.new_tokens + 1):
         result = _advance[type(config)](key, prompt, state, **parts)
         state, tree = result if isinstance(config, MCTSConfig) else (result, None)
-        finished = bool(state.generation.finished.all())
-        heard(step + 1, state.generation, tree)
-        if finished:
+        yield step, state.generation, tree
+        if state.generation.finished.all():
             break
-    return jax.device_get(state.generation)
 
 
 def _text(

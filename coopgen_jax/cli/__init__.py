@@ -1,0 +1,97 @@
+"""The command line: `coopgen generate` and `coopgen models`."""
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
+
+from coopgen_jax.cli.options import EXAMPLES, GenerateOptions, ModelsOptions
+from coopgen_jax.errors import UserError
+
+__all__ = ["main"]
+
+DESCRIPTION = """Cooperative text generation: a language model proposes, a discriminator judges, a
+tree search writes. `coopgen generate --help` explains every option; `coopgen --version` prints the
+version."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+      arguments: what follows the program's name, `sys.argv[1:]` by default.
+
+    Returns:
+      The exit status: 0, or 2 for a mistake of the user's, which stderr tells in one sentence, 130
+      when interrupted, 141 when nobody reads the output any more.
+
+    Raises:
+      SystemExit: the arguments cannot be parsed, or ask for help.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments == ["--version"]:
+        print(f"coopgen {version('coopgen_jax')}")
+        return 0
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            _run(_parse(arguments or ["--help"]))
+            sys.stdout.flush()
+    except UserError as error:
+        print(f"coopgen: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("coopgen: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The interpreter flushes once more when it ends, and would complain.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0
+
+
+def _parse(arguments: list[str]) -> GenerateOptions | ModelsOptions:
+    import tyro
+
+    generate = tyro.conf.subcommand("generate", description=GenerateOptions.__doc__)
+    models = tyro.conf.subcommand("models", description=ModelsOptions.__doc__)
+    commands = Annotated[GenerateOptions, generate] | Annotated[ModelsOptions, models]
+    try:
+        return tyro.cli(
+            commands,  # type: ignore[arg-type]
+            prog="coopgen",
+            description=DESCRIPTION,
+            args=arguments,
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+    except SystemExit as stop:
+        if not stop.code and arguments[0] == "generate":
+            print(f"{_presets()}\n{EXAMPLES}", end="")
+        raise
+
+
+def _presets() -> str:
+    """Returns what the presets stand for."""
+    from coopgen_jax.cli.settings import preset_values
+
+    return "presets:\n" + "".join(f"  {line}\n" for line in preset_values())
+
+
+def _run(options: GenerateOptions | ModelsOptions) -> None:
+    # Help must not wait for the libraries that the work needs.
+    if isinstance(options, ModelsOptions):
+        from coopgen_jax.cli.models import list_models
+
+        list_models(options)
+    else:
+        from coopgen_jax.cli.generate import run_generate
+
+        run_generate(options)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"coopgen: warning: {message}", file=sys.stderr)

@@ -1,0 +1,191 @@
+"""The command `coopgen generate`."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from coopgen_jax.cli.files import check_writable, write_whole
+from coopgen_jax.cli.options import GenerateOptions
+from coopgen_jax.cli.progress import ProgressBar
+from coopgen_jax.cli.prompts import read_prompts
+from coopgen_jax.cli.report import entry, for_people, strict, to_json, to_json_lines
+from coopgen_jax.cli.settings import compared_config, decoder_config, is_redundant
+from coopgen_jax.decoding.mcts import MCTSConfig
+from coopgen_jax.decoding.sampling import SamplingConfig
+from coopgen_jax.discriminators.heads import LoadedDiscriminator, load_discriminator
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.pretrained import LoadedModel, load
+from coopgen_jax.models.pretrained.packaged import cache_folder
+from coopgen_jax.shell import Step, Text, generate
+from coopgen_jax.trace import Recorder, document, render_html
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a run works with.
+
+    prompts: as the user gave them; wrapped: as the model reads them.
+    """
+
+    options: GenerateOptions
+    prompts: list[str]
+    wrapped: list[str]
+    model: LoadedModel
+    discriminator: LoadedDiscriminator | None
+
+
+def run_generate(options: GenerateOptions) -> None:
+    """Writes texts and reports them.
+
+    Raises:
+      UserError: an option, a prompt or a file is not as it should be.
+    """
+    config = decoder_config(options)
+    prompts = read_prompts(options.texts, options.prompts)
+    for path, option in ((options.out, "--out"), (options.trace, "--trace")):
+        if path:
+            check_writable(path, option)
+    if is_redundant(config):
+        _note(
+            options,
+            "nothing is random in these settings, so that a prompt's samples will all be the same: "
+            "set --visit-temperature, or --method sample",
+        )
+    _keep_compilations(cache_folder() / "compilation")
+    model = load(options.model, dtype=options.dtype)
+    discriminator = None
+    if options.discriminator != "none":
+        discriminator = load_discriminator(options.discriminator, language_model=model)
+    wrapped = [model.tokenizer.chat(text) for text in prompts] if options.chat else prompts
+    job = _Job(options, prompts, wrapped, model, discriminator)
+
+    recorder = Recorder(model.tokenizer, _classes(discriminator)) if options.trace else None
+    started = time.perf_counter()
+    texts = _write(job, config, recorder)
+    seconds = time.perf_counter() - started
+    compared = _write(job, compared_config(options), None) if options.compare else None
+    found = {
+        "settings": _settings(options, config),
+        "model": {"name": model.name, "sha256": model.sha256, "licence": model.licence},
+        "discriminator": _about(options, discriminator),
+        "seconds": round(seconds, 3),
+        "texts": [entry(text) for text in texts],
+        "compare": None if compared is None else [entry(text) for text in compared],
+    }
+    _deliver(options, found, texts, compared, recorder)
+
+
+def _write(job: _Job, config: MCTSConfig | SamplingConfig, recorder: Recorder | None) -> list[Text]:
+    """Writes all texts by one method."""
+    progress = ProgressBar(
+        prompts=len(job.prompts),
+        samples=config.samples,
+        new_tokens=config.new_tokens,
+        label="search" if isinstance(config, MCTSConfig) else "sampling",
+        quiet=job.options.quiet,
+    )
+
+    def heard(step: Step) -> None:
+        if recorder:
+            recorder(step)
+        progress(step)
+
+    with progress:
+        texts = generate(
+            job.model,
+            job.wrapped,
+            config=config,
+            discriminator=job.discriminator,
+            target=job.options.target,
+            seed=job.options.seed,
+            batch_size=job.options.batch_size,
+            listener=heard,
+        )
+    return [replace(text, prompt=job.prompts[text.number]) for text in texts]
+
+
+def _deliver(
+    options: GenerateOptions,
+    found: dict[str, Any],
+    texts: list[Text],
+    compared: list[Text] | None,
+    recorder: Recorder | None,
+) -> None:
+    """Writes the files and prints; a file that fails takes nothing else along."""
+    failures: list[UserError] = []
+
+    def put(path: Path, content: Callable[[], str]) -> None:
+        try:
+            write_whole(path, content())
+        except UserError as error:
+            failures.append(error)
+
+    if options.out:
+        lines = options.out.suffix == ".jsonl"
+        put(options.out, lambda: to_json_lines(found) if lines else to_json(found, indent=1) + "\n")
+    if options.trace and recorder:
+        about = {name: strict(found[name]) for name in ("settings", "model", "discriminator")}
+        trace = document(recorder, texts, **about)
+        page = options.trace.suffix == ".html"
+        put(options.trace, lambda: render_html(trace) if page else to_json(trace) + "\n")
+    if options.json:
+        unicode = _encoding().lower().replace("-", "") == "utf8"
+        sys.stdout.write(to_json(found, indent=1, ascii_only=not unicode) + "\n")
+    else:
+        report = for_people(found, texts, compared, style=sys.stdout.isatty())
+        # What the terminal's encoding lacks must not end the run.
+        encoded = report.encode(_encoding(), errors="backslashreplace")
+        sys.stdout.write(encoded.decode(_encoding()))
+    if failures:
+        raise UserError("; ".join(str(error) for error in failures))
+
+
+def _encoding() -> str:
+    return sys.stdout.encoding or "utf-8"
+
+
+def _settings(options: GenerateOptions, config: MCTSConfig | SamplingConfig) -> dict[str, Any]:
+    compared = {"method": "sample", **asdict(compared_config(options))}
+    return {
+        "method": options.method,
+        "target": options.target,
+        "preset": options.preset if isinstance(config, MCTSConfig) else None,
+        "seed": options.seed,
+        "batch_size": options.batch_size,
+        "dtype": options.dtype,
+        "chat": options.chat,
+        **asdict(config),
+        "compare": compared if options.compare else None,
+    }
+
+
+def _classes(discriminator: LoadedDiscriminator | None) -> tuple[str, ...]:
+    return discriminator.discriminator.classes if discriminator else ()
+
+
+def _about(
+    options: GenerateOptions, discriminator: LoadedDiscriminator | None
+) -> dict[str, Any] | None:
+    if discriminator is None:
+        return None
+    return {
+        "name": options.discriminator,
+        "classes": list(_classes(discriminator)),
+        "card": discriminator.card,
+    }
+
+
+def _keep_compilations(folder: Path) -> None:
+    """Has JAX keep what it compiles, so that the next run need not wait for it."""
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _note(options: GenerateOptions, message: str) -> None:
+    if not options.quiet:
+        print(f"coopgen: note: {message}", file=sys.stderr)

@@ -1,0 +1,102 @@
+"""What can be said on the command line; imports nothing that takes long."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+EXAMPLES = """\
+examples:
+  coopgen generate "This film was" --target positive
+  coopgen generate "This film was" --target negative --compare --trace search.html
+  coopgen generate --prompts prompts.txt --target positive --samples 3 \\
+      --visit-temperature 0.5 --out texts.jsonl
+  echo "My neighbour is" | coopgen generate - --target positive --json
+  coopgen generate "How was it?" --chat --method sample --top-p 0.9 --temperature 0.8
+"""
+
+
+def _unset(metavar: str, default: str = "the preset's") -> Any:
+    """Describes an option that takes its default from elsewhere."""
+    return arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """Continue prompts so that a discriminator finds the target class in them."""
+
+    texts: Annotated[
+        Positional[tuple[str, ...]], arg(metavar="[PROMPT ...]", help_behavior_hint="")
+    ] = ()
+    """Texts to continue, each in quotes; - reads them from standard input, one a line."""
+    prompts: Annotated[Path | None, _unset("FILE", "none")] = None
+    """Read the prompts from a file: .txt with one a line, or .jsonl with a "prompt" or "text"."""
+    target: Annotated[str | None, _unset("CLASS", "none; the search needs one")] = None
+    """The class that the texts are to have, such as positive."""
+    discriminator: Annotated[str, arg(metavar="NAME|FOLDER")] = "sentiment"
+    """What judges the texts: a name from `coopgen models`, the folder of a head, or none."""
+    model: Annotated[str, arg(metavar="NAME|PATH")] = "smollm2-135m"
+    """The language model: a name from `coopgen models`, a folder, a GGUF file, or a hub name."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the language model."""
+    method: Literal["mcts", "sample", "greedy"] = "mcts"
+    """How to write: guided tree search, plain sampling, or always the likeliest token."""
+    new_tokens: Annotated[int, arg(metavar="T")] = 24
+    """Most tokens to write per text."""
+    samples: Annotated[int, arg(metavar="R")] = 1
+    """Texts per prompt."""
+    seed: Annotated[int, arg(metavar="N")] = 0
+    """Seed of everything random; the same seed gives the same texts."""
+    batch_size: Annotated[int, arg(metavar="B")] = 8
+    """Prompts worked on at once; memory grows with it."""
+    chat: bool = False
+    """Put each prompt to the model's assistant, in its chat template, instead of continuing it."""
+    preset: Literal["default", "paper"] = "default"
+    """Settings of the search; paper is PPL-MCTS as published (Chaffin et al., 2022)."""
+    simulations: Annotated[int | None, _unset("N")] = None
+    """Search: texts judged per written token."""
+    wave: Annotated[int | None, _unset("W", "the preset's, or what divides the simulations")] = None
+    """Search: tree nodes evaluated at once; divides the simulations."""
+    candidates: Annotated[int | None, _unset("K")] = None
+    """Search: likeliest tokens that may follow each node."""
+    depth: Annotated[int | None, _unset("D")] = None
+    """Search: how many tokens to look ahead, at most."""
+    c_puct: Annotated[float | None, _unset("C")] = None
+    """Search: weight of exploration, 0 or more."""
+    alpha: Annotated[float | None, _unset("A")] = None
+    """Search: weight of the discriminator against the likelihood in a text's value, from 0 to 1."""
+    visit_temperature: Annotated[float | None, _unset("TAU")] = None
+    """Search: 0 writes the most visited token, above 0 tokens are drawn by their visits."""
+    rollout: Annotated[int | None, _unset("N")] = None
+    """Search: tokens sampled behind a node before it is judged, at most; 0 for none."""
+    rollout_confidence: Annotated[float | None, _unset("P")] = None
+    """Search: probability of a class at which a roll-out ends early."""
+    temperature: Annotated[float | None, _unset("T", "the preset's; sampling: 1")] = None
+    """Divides the model's logits, above 0; lower is more conservative."""
+    repetition_penalty: Annotated[float | None, _unset("X", "the preset's; plain: 1")] = None
+    """Makes tokens that have been seen less likely; 1 for none."""
+    top_k: Annotated[int | None, _unset("K", "0, all")] = None
+    """Sampling: draw from the K likeliest tokens."""
+    top_p: Annotated[float | None, _unset("P", "1, all")] = None
+    """Sampling: draw from the likeliest tokens that make up this probability (nucleus)."""
+    compare: bool = False
+    """Write plain nucleus sampling (top-p 0.9, same seed) beside each text."""
+    json: bool = False
+    """Print one JSON document instead of a report."""
+    out: Annotated[Path | None, _unset("FILE", "none")] = None
+    """Write the JSON document to a file too; .jsonl has one text a line."""
+    trace: Annotated[Path | None, _unset("FILE", "none")] = None
+    """Write the search tree of every token: .json, or .html to look at."""
+    quiet: bool = False
+    """Show no progress."""
+
+
+@dataclass(frozen=True)
+class ModelsOptions:
+    """List what can be had by name: language models, encoders, discriminator heads."""
+
+    fetch: Annotated[str | None, _unset("NAME", "none")] = None
+    """Fetch a model now, so that it is there when it is needed."""
+    json: bool = False
+    """Print JSON instead of a table."""

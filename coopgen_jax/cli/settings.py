@@ -1,0 +1,151 @@
+"""From options to the settings of a decoder."""
+
+import math
+from dataclasses import fields, replace
+from typing import Any
+
+from coopgen_jax.cli.options import GenerateOptions
+from coopgen_jax.decoding.mcts import MCTSConfig
+from coopgen_jax.decoding.presets import PRESETS
+from coopgen_jax.decoding.sampling import SamplingConfig
+from coopgen_jax.errors import UserError
+from coopgen_jax.search.config import SearchConfig
+from coopgen_jax.trace import SUFFIXES
+
+OF_SEARCH = ("simulations", "wave", "candidates", "depth", "c_puct")
+OF_MCTS = ("alpha", "visit_temperature", "rollout", "rollout_confidence")
+OF_SAMPLING = ("top_k", "top_p")
+SHARED = ("temperature", "repetition_penalty")
+SEEDS = 1 << 32
+# What `--compare` writes beside every text.
+COMPARED_TOP_P = 0.9
+
+
+def decoder_config(options: GenerateOptions) -> MCTSConfig | SamplingConfig:
+    """Returns the settings that the options ask for; what is left unset is the preset's.
+
+    Raises:
+      UserError: an option is out of its range or belongs to another method.
+    """
+    _check(options)
+    try:
+        if options.method == "mcts":
+            return _mcts(options)
+        return _sampling(options)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def preset_values() -> list[str]:
+    """Returns a line for every preset with the values that it stands for."""
+    names = (*SHARED, *OF_MCTS)
+    lines = []
+    for name, preset in PRESETS.items():
+        values = {option: getattr(preset.search, option) for option in OF_SEARCH}
+        values |= {option: getattr(preset, option) for option in names}
+        words = [
+            f"{_flag(option)} {value:g}" for option, value in values.items() if value is not None
+        ]
+        kept = f"{preset.search.kept} nodes outlive a token" if preset.search.kept else "no reuse"
+        lines.append(f"{name}: {' '.join(words)} ({preset.likelihood} likelihood, {kept})")
+    return lines
+
+
+def compared_config(options: GenerateOptions) -> SamplingConfig:
+    """Returns the settings of the plain sampling that `--compare` writes beside the texts."""
+    return SamplingConfig(
+        new_tokens=options.new_tokens, samples=options.samples, top_p=COMPARED_TOP_P
+    )
+
+
+def is_redundant(config: MCTSConfig | SamplingConfig) -> bool:
+    """Tells whether all samples of a prompt are bound to be the same."""
+    if config.samples == 1:
+        return False
+    if isinstance(config, SamplingConfig):
+        return config.temperature == 0
+    return config.visit_temperature == 0 and config.rollout == 0
+
+
+def _check(options: GenerateOptions) -> None:
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{_flag(field.name)} is {value}: give a finite number")
+    foreign = {
+        "mcts": OF_SAMPLING,
+        "sample": OF_SEARCH + OF_MCTS,
+        "greedy": (*OF_SEARCH, *OF_MCTS, *OF_SAMPLING, "temperature"),
+    }[options.method]
+    for name in foreign:
+        if getattr(options, name) is not None:
+            raise UserError(
+                f"{_flag(name)} means nothing to --method {options.method}: leave one of them out"
+            )
+    if options.trace and options.method != "mcts":
+        raise UserError(
+            f"--trace shows search trees and --method {options.method} grows none: leave one of "
+            "them out"
+        )
+    if options.trace and options.trace.suffix not in SUFFIXES:
+        raise UserError(f"--trace {options.trace} must end in {' or '.join(SUFFIXES)}")
+    if not 0 <= options.seed < SEEDS:
+        raise UserError(f"--seed is {options.seed}: give a number from 0 to {SEEDS - 1}")
+    if options.batch_size < 1:
+        raise UserError(f"--batch-size is {options.batch_size}: give 1 or more")
+    confidence = options.rollout_confidence
+    if confidence is not None and not 0 < confidence <= 1:
+        raise UserError(f"--rollout-confidence is {confidence}: give a probability above 0")
+    if options.target is not None and options.discriminator == "none":
+        raise UserError("--target means nothing without a discriminator: leave one of them out")
+    if options.method == "mcts" and options.target is None and options.discriminator != "none":
+        raise UserError("the search needs a --target, such as positive: the class to write towards")
+
+
+def _given(options: GenerateOptions, names: tuple[str, ...]) -> dict[str, Any]:
+    values = {name: getattr(options, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _mcts(options: GenerateOptions) -> MCTSConfig:
+    preset = PRESETS[options.preset]
+    search = _search(options, preset.search)
+    # The whole is checked once, not every option on its own.
+    config = replace(
+        preset,
+        new_tokens=options.new_tokens,
+        samples=options.samples,
+        search=search,
+        **_given(options, OF_MCTS + SHARED),
+    )
+    if config.rollout_confidence is not None and not config.rollout:
+        raise UserError("--rollout-confidence needs --rollout, the tokens to sample at most")
+    if options.discriminator == "none" and config.alpha == 1:
+        raise UserError(
+            "without a discriminator the search has nothing to go by: choose a --discriminator, "
+            "or an --alpha below 1"
+        )
+    return config
+
+
+def _search(options: GenerateOptions, preset: SearchConfig) -> SearchConfig:
+    given = _given(options, OF_SEARCH)
+    if preset.kept and "simulations" in given:
+        given["kept"] = max(given["simulations"], 0)
+    simulations = given.get("simulations", preset.simulations)
+    candidates = given.get("candidates", preset.candidates)
+    if "wave" not in given and simulations > 0 and candidates > 0:
+        widest = min(preset.wave, simulations, candidates)
+        given["wave"] = max(wave for wave in range(1, widest + 1) if simulations % wave == 0)
+    return replace(preset, **given)
+
+
+def _sampling(options: GenerateOptions) -> SamplingConfig:
+    given = _given(options, OF_SAMPLING + SHARED)
+    if options.method == "greedy":
+        given["temperature"] = 0.0
+    return SamplingConfig(new_tokens=options.new_tokens, samples=options.samples, **given)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,141 @@
+"""Strings in, strings out: batching, numbering and how often anything is compiled."""
+
+import dataclasses
+from functools import cache, partial
+
+import jax
+import pytest
+
+from coopgen_jax import PRESETS, load_discriminator, load_language_model, shell
+from coopgen_jax.decoding.mcts import MCTSConfig
+from coopgen_jax.decoding.sampling import SamplingConfig
+from coopgen_jax.discriminators.head import Head, HeadConfig
+from coopgen_jax.discriminators.heads import LoadedDiscriminator
+from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.pretrained import LoadedModel
+from coopgen_jax.models.transformer import init_decoder
+from coopgen_jax.search import SearchConfig
+from coopgen_jax.shell import generate
+from coopgen_jax.testing import TINY_LLAMA
+from coopgen_jax.text import Tokenizer, bucket
+from tests.models.model_files import byte_tokenizer
+
+SEARCH = SearchConfig(simulations=4, candidates=4, depth=4, kept=4)
+CONFIG = MCTSConfig(new_tokens=3, search=SEARCH)
+
+
+@cache
+def model() -> LoadedModel:
+    config = dataclasses.replace(TINY_LLAMA, vocab_size=300, context=256, end_tokens=(256,))
+    params = jax.tree.map(lambda leaf: 3 * leaf, init_decoder(jax.random.key(0), config))
+    return LoadedModel(config, params, Tokenizer(byte_tokenizer()), "tiny", "0" * 64, None)
+
+
+@cache
+def guide() -> LoadedDiscriminator:
+    head = HeadConfig(("bad", "good"), 2 * 2 * TINY_LLAMA.width, (8,))
+    params = Head(head).init(jax.random.key(1), jax.numpy.zeros((1, head.inputs)))["params"]
+    return LoadedDiscriminator(shared_trunk(SharedTrunkConfig((1, 3), False, head)), params, {})
+
+
+def test_texts_come_in_the_order_of_the_prompts_whatever_the_batch():
+    prompts = ["a long prompt of more than sixteen bytes", "b", "cc", "another long prompt it is"]
+    targets = ["good", "bad", "good", "bad"]
+    config = dataclasses.replace(CONFIG, samples=2, visit_temperature=1.0)
+    write = partial(
+        generate, model(), prompts, config=config, discriminator=guide(), target=targets, seed=3
+    )
+    together, alone = write(batch_size=3), write(batch_size=1)
+    assert [(t.number, t.sample) for t in together] == [(n, s) for n in range(4) for s in range(2)]
+    assert [t.prompt for t in together[::2]] == prompts
+    assert [t.target for t in together[::2]] == targets
+    for one, other in zip(together, alone, strict=True):
+        assert one.tokens == other.tokens
+        assert one.log_prob == pytest.approx(other.log_prob, abs=1e-4)
+        assert one.class_probabilities["good"] == pytest.approx(
+            other.class_probabilities["good"], abs=1e-4
+        )
+    assert len({tuple(t.tokens) for t in together}) > 4
+
+
+def test_a_bucket_is_compiled_once_and_a_second_load_not_at_all():
+    prompts = [f"{'x' * length}" for length in range(1, 60, 3)]
+    assert len(prompts) == 20
+    buckets = {bucket(len(prompt)) for prompt in prompts}
+    advance = shell._advance[MCTSConfig]
+    config = dataclasses.replace(CONFIG, new_tokens=2)
+    before = advance._cache_size()
+    generate(model(), prompts, config=config, discriminator=guide(), target="good", batch_size=4)
+    assert advance._cache_size() - before <= len(buckets)
+    loaded = dataclasses.replace(model())
+    head = guide().discriminator.evaluate.config
+    again = LoadedDiscriminator(shared_trunk(dataclasses.replace(head)), guide().params, {})
+    counted = advance._cache_size()
+    generate(loaded, prompts, config=config, discriminator=again, target="bad", batch_size=4)
+    assert advance._cache_size() == counted
+
+
+def test_plain_decoding_needs_no_guide_and_is_judged_where_there_is_one():
+    config = SamplingConfig(new_tokens=3, temperature=0)
+    (plain,) = generate(model(), ["abc"], config=config)
+    (judged,) = generate(model(), ["abc"], config=config, discriminator=guide())
+    assert plain.tokens == judged.tokens and plain.log_proposal is None
+    assert plain.class_probabilities == {} and plain.target is None
+    assert sum(judged.class_probabilities.values()) == pytest.approx(1)
+    assert plain.perplexity > 1
+
+
+def test_a_listener_hears_every_token_and_sees_the_tree():
+    heard = []
+    generate(
+        model(), ["abc", "d"], config=CONFIG, discriminator=guide(), target="good",
+        batch_size=1, listener=heard.append,
+    )  # fmt: skip
+    assert [(step.batch, step.batches, step.done) for step in heard[::3]] == [(0, 2, 0), (1, 2, 1)]
+    assert [step.step for step in heard] == [1, 2, 3] * 2
+    assert all(step.tree.visits.shape == (1, 1, SEARCH.nodes) for step in heard)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "sentence"),
+    [
+        ([], {}, "no prompt"),
+        (["abc", ""], {}, "prompt 1 is empty"),
+        (["x" * 300], {}, "prompt 0 has 300 tokens"),
+        (["abc"], {"target": "goood"}, "unknown target 'goood': choose one of bad, good"),
+        (["abc"], {"target": None}, "needs a target: choose one of bad, good"),
+        (["abc"], {"target": ["good", "bad"]}, "2 targets for 1 prompts"),
+    ],
+)
+def test_wrong_input_is_one_sentence(prompts, options, sentence):
+    options = {"target": "good", "discriminator": guide(), "config": CONFIG} | options
+    with pytest.raises(UserError, match=sentence):
+        generate(model(), prompts, **options)
+
+
+@pytest.mark.default_model
+def test_the_default_model_writes_the_same_alone_in_company_and_under_padding():
+    language_model = load_language_model()
+    sentiment = load_discriminator("sentiment", language_model=language_model)
+    prompts = [
+        "This film was",
+        "My phone",
+        "The hotel, which we had booked for our honeymoon a year before we went, turned out to be",
+        "I",
+        "We waited for an hour and then",
+        "The second season",
+        "In my opinion this is",
+        "He said that the food",
+    ]
+    config = PRESETS["default"]
+    search = dataclasses.replace(config.search, simulations=8, kept=8)
+    config = dataclasses.replace(config, new_tokens=5, search=search)
+    write = partial(
+        generate, language_model, config=config, discriminator=sentiment, target="negative"
+    )
+    together = write(prompts, batch_size=8)
+    alone = write(prompts, batch_size=1)
+    fewer = write(prompts[3:6], batch_size=3)
+    assert [text.tokens for text in together] == [text.tokens for text in alone]
+    assert [text.tokens for text in together[3:6]] == [text.tokens for text in fewer]
