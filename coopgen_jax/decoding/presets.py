@@ -4,7 +4,11 @@ from coopgen_jax.decoding.mcts import MCTSConfig
 from coopgen_jax.search.config import SearchConfig
 
 PRESETS: dict[str, MCTSConfig] = {
-    "default": MCTSConfig(),
+    # Of six settings compared on 24 prompts and both targets, the most often on target under the
+    # judge (.85 against .77 with c 3 and urgency zero) and among the fastest; see README.
+    "default": MCTSConfig(
+        search=SearchConfig(c_puct=1.0, first_play_urgency="parent", kept=64),
+    ),
     # PPL-MCTS as it was published: 50 simulations per token from an empty tree, in lock step, and
     # the raw product of priors where alpha is below 1. A straight line is as deep as the budget.
     "paper": MCTSConfig(

@@ -119,7 +119,7 @@ def _init(
     tokens = allocate(batch, capacity, dtype=jnp.int32)
     if not config.reads_prompt:
         classes = len(config.head.classes)
-        log_class = jnp.full((batch, classes), -jnp.log(float(classes)))
+        log_class = jnp.full((batch, classes), -jnp.log(float(classes)), jnp.float32)
         return log_class, BidirectionalState(jnp.zeros((batch, 0), jnp.int32), tokens)
     real = prompt.mask if prompt.embedded is None else prompt.mask & ~prompt.embedded
     ids = jnp.where(real, prompt.tokens, -1)

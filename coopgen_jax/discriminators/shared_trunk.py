@@ -73,7 +73,7 @@ def _init(
     total = allocate(batch, capacity, (taps, width), trunk=False)
     before = jnp.zeros(batch, jnp.int32)
     count = len(config.head.classes)
-    log_class = jnp.full((batch, count), -jnp.log(float(count)))
+    log_class = jnp.full((batch, count), -jnp.log(float(count)), jnp.float32)
     if config.reads_prompt:
         before = jnp.sum(prompt.mask, axis=-1, dtype=jnp.int32)
         root = jnp.sum(jnp.where(prompt.mask[..., None, None], hidden, 0.0), axis=1)

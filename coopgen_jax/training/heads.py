@@ -80,7 +80,9 @@ def fit_head(
     """
     key = jax.random.key(config.seed)
     features, labels = training
-    fixed = {"centre": features.mean(0), "scale": 1.0 / np.maximum(features.std(0), 1e-6)}
+    # Half-precision features would overflow in a sum of their own precision.
+    centre, spread = features.mean(0, dtype=np.float32), features.std(0, dtype=np.float32)
+    fixed = {"centre": centre, "scale": 1.0 / np.maximum(spread, 1e-6)}
     steps = max(len(features) // config.batch, 1)
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.epochs * steps)
     optimiser = optax.adamw(schedule, weight_decay=config.weight_decay)
