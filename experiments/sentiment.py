@@ -1,6 +1,6 @@
 """How often is the text on target? Every decoder on the same prompts, under an independent judge.
 
-    python experiments/sentiment.py --prompts PROMPTS.jsonl --judge FOLDER --out experiments/results
+    python -m experiments.sentiment --prompts PROMPTS.jsonl --judge FOLDER --out experiments/results
 
 The prompts are objects with a "text" and a "kind": the mood that their usual continuations have.
 Every prompt is continued towards both targets; the judge (see train_judge.py) was trained on other

@@ -3,7 +3,7 @@
 Half A of the training rows, every text cut into random pieces, frozen features, a small perceptron
 with early stopping. Prints and records the accuracy by length of what was read.
 
-    python experiments/train_heads.py --kind bidirectional --data FOLDER --out FOLDER
+    python -m experiments.train_heads --kind bidirectional --data FOLDER --out FOLDER
 """
 
 from collections.abc import Callable

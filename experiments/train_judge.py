@@ -1,6 +1,6 @@
 """Trains the judge of sentiment on half B of the training rows; the guides learn from half A.
 
-python experiments/train_judge.py --data FOLDER --out FOLDER
+python -m experiments.train_judge --data FOLDER --out FOLDER
 """
 
 from dataclasses import dataclass

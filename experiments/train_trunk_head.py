@@ -3,7 +3,7 @@
 Half A of the training rows. The language model reads every text once; several random spans of it
 give features: the tokens in front of a span play the prompt, the span what has been written so far.
 
-    python experiments/train_trunk_head.py --data FOLDER --out FOLDER
+    python -m experiments.train_trunk_head --data FOLDER --out FOLDER
 """
 
 from dataclasses import dataclass, field, replace
