@@ -116,6 +116,7 @@ def measure(config: Config, batch: int, wave: int, simulations: int, parts: dict
     model = parts["language_model"]
     capacity = Capacity(decoding.samples, decoding.new_tokens, decoding.nodes)
     _, _, cache = model.prefill(parts["params"], prompt, capacity=capacity)
+    cache = jax.tree.map(jnp.copy, cache)  # the floor donates it, and the prompt's mask is in it
     floor = jax.jit(
         partial(bare_extends, model, config=decoding, batch=batch), donate_argnames="cache"
     )
