@@ -9,14 +9,12 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from coopgen_jax.data.labelled import half, joined, read_labelled
+from coopgen_jax.data.labelled import half, joined
 from coopgen_jax.data.pieces import Cutting, cut_all
 from coopgen_jax.evaluation.judge import fit_judge
 from coopgen_jax.evaluation.metrics import wilson_interval
 from coopgen_jax.models.pretrained import load_encoder
-
-CLASSES = ("negative", "positive")
-SETS = ("sst2", "amazon_reviews")
+from experiments.sentiment_heads import read_sets
 
 
 @dataclass(frozen=True)
@@ -35,20 +33,13 @@ class Config:
 
 def main(config: Config) -> None:
     """Trains, reports and saves."""
-
-    def read(split: str) -> dict:
-        return {
-            name: read_labelled(config.data / name / f"{split}.csv", classes=CLASSES)
-            for name in SETS
-        }
-
     cutting = Cutting(pieces=config.pieces, shortest=12, longest=36, mid_word=0.0)
     rng = np.random.default_rng(0)
-    training = {name: half(data, "B") for name, data in read("train").items()}
+    training = {name: half(data, "B") for name, data in read_sets(config.data, "train").items()}
     reviews = cut_all(rng, training["amazon_reviews"], cutting)
     judge = fit_judge(joined([training["sst2"], reviews]), load_encoder("minilm-l6"))
     print(f"{'set':26} {'texts':>8} {'accuracy':>8}  95 % interval")
-    for name, data in read("validation").items():
+    for name, data in read_sets(config.data, "validation").items():
         shorter = cut_all(rng, data, Cutting(pieces=1, shortest=24, longest=24, mid_word=0.0))
         for label, rows in ((name, data), (f"{name}, 24 words", shorter)):
             chosen = judge.predict_proba(rows.texts).argmax(axis=1)

@@ -6,19 +6,20 @@ give features: the tokens in front of a span play the prompt, the span what has 
     python -m experiments.train_trunk_head --data FOLDER --out FOLDER
 """
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import tyro
 
-from coopgen_jax.data.labelled import Labelled, half, joined, read_labelled
+from coopgen_jax.data.labelled import Labelled, half, joined
 from coopgen_jax.data.pieces import Cutting, cut_all
 from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.discriminators.trunk_features import trunk_features
 from coopgen_jax.models.pretrained import LoadedModel, load
-from coopgen_jax.training.heads import FitConfig, accuracy, fit_head, save_head
-from experiments.train_heads import CLASSES, SOURCES
+from coopgen_jax.training.heads import FitConfig, accuracy, fit_head
+from experiments.sentiment_heads import CLASSES, progress, publish, read_sets
 
 LENGTHS = (1, 2, 4, 8, 12, 16, 24, 32)
 
@@ -29,6 +30,7 @@ class Config:
 
     data: a folder with sst2/ and amazon_reviews/, each with train.csv and validation.csv.
     out: the head's folder, which is made.
+    cache: where features are kept between runs, or None.
     model: the language model whose states the head reads, and the taps at which it does.
     reviews: reviews of half A to learn from; validation_reviews: to validate on.
     spans: random spans of every text.
@@ -36,13 +38,15 @@ class Config:
     before: most tokens in front of a span.
     hidden, dropout: of the head.
     fit: the loop.
+    seed: of the reviews chosen, their pieces and the spans.
     """
 
     data: Path
     out: Path
+    cache: Path | None = None
     model: str = "smollm2-135m"
     taps: tuple[int, ...] = (15, 20, 25)
-    reviews: int = 4000
+    reviews: int = 9500
     validation_reviews: int = 500
     spans: int = 8
     longest: int = 48
@@ -50,14 +54,12 @@ class Config:
     hidden: int = 128
     dropout: float = 0.3
     fit: FitConfig = field(default_factory=lambda: FitConfig(epochs=12, patience=3, batch=512))
+    seed: int = 0
 
 
 def sets_of(config: Config, split: str, rng: np.random.Generator) -> dict[str, Labelled]:
     """Returns sentences, and pieces of reviews that begin anywhere."""
-    sets = {
-        name: read_labelled(config.data / name / f"{split}.csv", classes=CLASSES)
-        for name in SOURCES
-    }
+    sets = read_sets(config.data, split)
     limit = config.validation_reviews
     if split == "train":
         sets = {name: half(data, "A") for name, data in sets.items()}
@@ -98,60 +100,58 @@ def by_length(
     return report | {"whole": accuracy(head, params, inputs[:, 0], long.labels)}
 
 
+def span_features(
+    config: Config, model: LoadedModel, split: str, spans: int
+) -> tuple[np.ndarray, np.ndarray, dict[str, Labelled]]:
+    """Returns features of random spans and their classes, and the texts of which they are."""
+    rng = np.random.default_rng([split == "train", config.seed])
+    sets = sets_of(config, split, rng)
+    data = joined(list(sets.values()))
+    settings = (model.sha256, config.taps, data.texts, spans, config.longest, config.before)
+    name = hashlib.sha256(repr((settings, config.seed)).encode()).hexdigest()[:16]
+    path = config.cache and config.cache / f"trunk-{name}.npz"
+    if path and path.is_file():
+        with np.load(path) as kept:
+            return kept["features"], kept["labels"], sets
+    features, owner = trunk_features(
+        model,
+        config.taps,
+        data.texts,
+        lambda length: random_spans(replace(config, spans=spans), rng, length),
+        longest=config.longest,
+        listener=progress(f"{split} texts read"),
+    )
+    labels = data.labels[owner]
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial.npz")
+        np.savez(partial, features=features, labels=labels)
+        partial.replace(path)
+    return features, labels, sets
+
+
 def main(config: Config) -> None:
     """Trains one head."""
-    rng = np.random.default_rng(0)
-    training = sets_of(config, "train", rng)
-    validation = sets_of(config, "validation", rng)
     model = load(config.model)
-
-    def inputs(sets: dict[str, Labelled], spans: int) -> tuple[np.ndarray, np.ndarray]:
-        data = joined(list(sets.values()))
-        print(f"reading {len(data.texts)} texts ...", flush=True)
-        chosen = replace(config, spans=spans)
-        features, owner = trunk_features(
-            model,
-            config.taps,
-            data.texts,
-            lambda length: random_spans(chosen, rng, length),
-            longest=config.longest,
-        )
-        return features, data.labels[owner]
-
-    learnt = inputs(training, config.spans)
-    head = HeadConfig(CLASSES, learnt[0].shape[1], (config.hidden,), config.dropout)
-    params, loss = fit_head(head, learnt, inputs(validation, 4), config.fit)
-    print(f"validation loss {loss:.4f} nats on spans")
-    report = {
-        name: by_length(config, head, params, model, data) for name, data in validation.items()
-    }
-    for name, row in report.items():
-        print(name, "  ".join(f"{length}: {share:.3f}" for length, share in row.items()))
+    *validation, sets = span_features(config, model, "validation", 4)
+    *training, learnt = span_features(config, model, "train", config.spans)
+    head = HeadConfig(CLASSES, training[0].shape[1], (config.hidden,), config.dropout)
+    params, loss = fit_head(head, tuple(training), tuple(validation), config.fit)
     card = {
         "kind": "shared-trunk",
         "model": config.model,
         "model_sha256": model.sha256,
         "taps": list(config.taps),
-        "classes": list(CLASSES),
-        "hidden": list(head.hidden),
-        "reads_prompt": False,
-        "data": SOURCES,
-        "terms": "research only",
         "recipe": (
-            f"half A of the training rows, {config.reviews} reviews of it; {config.spans} random "
-            f"spans per text of up to {config.longest} tokens, with up to {config.before} tokens "
-            f"in front; AdamW {config.fit.learning_rate}, dropout {config.dropout}, early stopping "
-            "on spans of the validation rows"
+            f"half A of the training rows, {len(learnt['amazon_reviews'].texts)} reviews of it; "
+            f"{config.spans} random spans per text of up to {config.longest} tokens, with up to "
+            f"{config.before} tokens in front; AdamW {config.fit.learning_rate}, dropout "
+            f"{config.dropout}, early stopping on spans of the validation rows"
         ),
         "accuracy_unit": "language model tokens written, six tokens of prompt in front",
-        "validation_loss": round(loss, 4),
-        "accuracy": {
-            name: {length: round(share, 4) for length, share in row.items()}
-            for name, row in report.items()
-        },
     }
-    save_head(config.out, params, card)
-    print(f"wrote {config.out}")
+    accuracy = {name: by_length(config, head, params, model, data) for name, data in sets.items()}
+    publish(config.out, head, params, card, loss=loss, accuracy=accuracy)
 
 
 if __name__ == "__main__":

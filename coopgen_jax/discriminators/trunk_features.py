@@ -45,6 +45,7 @@ def trunk_features(
     *,
     longest: int = 48,
     batch: int = 32,
+    listener: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Reads texts and returns the features of spans of them.
 
@@ -59,6 +60,7 @@ def trunk_features(
         number of spans for every text.
       longest: tokens read at most.
       batch: texts read at once; texts of like length are read together.
+      listener: told after each batch how many of how many texts have been read.
 
     Returns:
       Features `[n, 2 J E]` in float16, text by text, and which text each is of, `[n]`.
@@ -83,4 +85,5 @@ def trunk_features(
             model.config, taps, model.params, tokens, mask, pairs[..., 0], pairs[..., 1]
         )
         result[numbers] = np.asarray(got)[: len(numbers)]
+        listener(min(at + batch, len(rows)), len(rows))
     return result.reshape(-1, width), np.repeat(np.arange(len(rows)), count)

@@ -156,10 +156,10 @@ def save_head(folder: Path, params: Any, card: dict[str, Any]) -> None:
 def _card_page(name: str, card: dict[str, Any]) -> str:
     """Returns the card as a page to read."""
     lines = [f"# {name}", ""]
-    tables = card.get("accuracy", {})
+    tables, unit = card.get("accuracy", {}), card.get("accuracy_unit", "words read")
     lines += [f"- **{key}**: {value}" for key, value in card.items() if key != "accuracy"]
     for data, row in tables.items():
         figures = " | ".join(f"{value:.3f}" for value in row.values())
-        lines += ["", f"Accuracy on {data}, by words read:", ""]
+        lines += ["", f"Accuracy on {data}, by {unit}:", ""]
         lines += [f"| {' | '.join(row)} |", "|" + " --- |" * len(row), f"| {figures} |"]
     return "\n".join(lines) + "\n"
