@@ -29,7 +29,7 @@ from coopgen_jax.decoding.presets import PRESETS
 from coopgen_jax.discriminators.heads import load_discriminator
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Nodes, Prompt
-from coopgen_jax.models.pretrained import load
+from coopgen_jax.models.pretrained.loading import load
 from coopgen_jax.models.slots import Capacity
 
 

@@ -16,7 +16,7 @@ from coopgen_jax.discriminators.heads import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Prompt
-from coopgen_jax.models.pretrained import LoadedModel
+from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.search.tree import Tree
 from coopgen_jax.text import bucket, make_prompt
 

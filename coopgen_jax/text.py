@@ -181,7 +181,7 @@ def make_prompt(
     if not texts:
         raise UserError("there is no prompt to continue: give at least one")
     rows = [_with_begin(tokenizer, ids) for ids in tokenizer.encode_batch(texts)]
-    for number, (text, row) in enumerate(zip(texts, rows, strict=True), start=first_index):
+    for number, (text, row) in enumerate(zip(texts, rows, strict=True), start=first_index + 1):
         if not text or not row:
             raise UserError(f"prompt {number} is empty: give it at least one word to continue")
         if context is not None and len(row) + reserve > context:

@@ -17,7 +17,7 @@ from coopgen_jax.data.labelled import Labelled, half, joined
 from coopgen_jax.data.pieces import Cutting, cut_all
 from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.discriminators.sentences import cached_features
-from coopgen_jax.models.pretrained import load_encoder
+from coopgen_jax.models.pretrained.loading import load_encoder
 from coopgen_jax.training.heads import FitConfig, accuracy_by_length, fit_head
 from experiments.sentiment_heads import CLASSES, publish, read_sets
 

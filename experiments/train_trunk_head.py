@@ -17,7 +17,7 @@ from coopgen_jax.data.labelled import Labelled, half, joined
 from coopgen_jax.data.pieces import Cutting, cut_all
 from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.discriminators.trunk_features import trunk_features
-from coopgen_jax.models.pretrained import LoadedModel, load
+from coopgen_jax.models.pretrained.loading import LoadedModel, load
 from coopgen_jax.training.heads import FitConfig, accuracy, fit_head
 from experiments.sentiment_heads import CLASSES, progress, publish, read_sets
 

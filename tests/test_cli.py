@@ -355,7 +355,7 @@ def test_mistakes_are_found_before_the_model_is_loaded(
         (["film", *GUIDED, "--discriminator", "misfit"], "made for another model"),
         (["film", *GUIDED, "--model", "nobody"], "there is no model 'nobody'"),
         (["film " * 200, *GUIDED], "has 200 tokens"),
-        (["film", "film " * 200, *GUIDED, "--batch-size", "1"], "prompt 1 has 200 tokens"),
+        (["film", "film " * 200, *GUIDED, "--batch-size", "1"], "prompt 2 has 200 tokens"),
         (["film \udce9", *GUIDED], "not valid Unicode"),
     ],
 )

@@ -13,7 +13,7 @@ from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.discriminators.heads import LoadedDiscriminator
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.pretrained import LoadedModel
+from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.search import SearchConfig
 from coopgen_jax.shell import generate
@@ -101,8 +101,8 @@ def test_a_listener_hears_every_token_and_sees_the_tree():
     ("prompts", "options", "sentence"),
     [
         ([], {}, "no prompt"),
-        (["abc", ""], {}, "prompt 1 is empty"),
-        (["x" * 300], {}, "prompt 0 has 300 tokens"),
+        (["abc", ""], {}, "prompt 2 is empty"),
+        (["x" * 300], {}, "prompt 1 has 300 tokens"),
         (["abc"], {"target": "goood"}, "unknown target 'goood': choose one of bad, good"),
         (["abc"], {"target": None}, "needs a target: choose one of bad, good"),
         (["abc"], {"target": ["good", "bad"]}, "2 targets for 1 prompts"),

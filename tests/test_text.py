@@ -134,7 +134,7 @@ def test_the_beginning_is_put_in_front_once() -> None:
 @pytest.mark.parametrize("begin", [[], [257]])
 def test_an_empty_prompt_is_named(begin: list[int]) -> None:
     tokenizer = make_tokenizer(begin_tokens=begin)
-    with pytest.raises(UserError, match="prompt 11 is empty"):
+    with pytest.raises(UserError, match="prompt 12 is empty"):
         make_prompt(tokenizer, ["fine", ""], first_index=10)
     with pytest.raises(UserError, match="no prompt"):
         make_prompt(tokenizer, [])
@@ -143,5 +143,5 @@ def test_an_empty_prompt_is_named(begin: list[int]) -> None:
 def test_a_prompt_longer_than_the_context_is_named() -> None:
     tokenizer = make_tokenizer()
     make_prompt(tokenizer, ["x" * 20], context=30, reserve=10)
-    with pytest.raises(UserError, match=r"prompt 1 has 21 tokens.* 10 new .* 30 "):
+    with pytest.raises(UserError, match=r"prompt 2 has 21 tokens.* 10 new .* 30 "):
         make_prompt(tokenizer, ["x", "x" * 21], context=30, reserve=10)

@@ -19,7 +19,7 @@ from coopgen_jax.decoding.mcts import MCTSConfig
 from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.discriminators.heads import LoadedDiscriminator, load_discriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.pretrained import LoadedModel, load
+from coopgen_jax.models.pretrained.loading import LoadedModel, load
 from coopgen_jax.models.pretrained.packaged import cache_folder
 from coopgen_jax.shell import Step, Text, generate
 from coopgen_jax.trace import Recorder, document, render_html

@@ -17,7 +17,7 @@ from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.pretrained import load_encoder
+from coopgen_jax.models.pretrained.loading import load_encoder
 from coopgen_jax.models.transformer import DecoderConfig
 from coopgen_jax.text import Tokenizer
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from coopgen_jax.discriminators.shared_trunk import features
 from coopgen_jax.models.decoder import read
-from coopgen_jax.models.pretrained import LoadedModel
+from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.models.transformer import DecoderConfig, tapped
 
 LENGTH_STEP = 8

@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from coopgen_jax.data.labelled import Labelled
 from coopgen_jax.discriminators.sentences import Encoder, sentence_features
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.pretrained import load_encoder
+from coopgen_jax.models.pretrained.loading import load_encoder
 
 # A unit vector of the encoder against a unit vector of tf-idf.
 ENCODER_WEIGHT = 3.0
