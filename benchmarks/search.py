@@ -12,9 +12,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +22,12 @@ import numpy as np
 import tyro
 
 from coopgen_jax.decoding import mcts
-from coopgen_jax.decoding.mcts import MCTSConfig
+from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.presets import PRESETS
 from coopgen_jax.discriminators.heads import load_discriminator
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Nodes, Prompt
 from coopgen_jax.models.pretrained.loading import load
-from coopgen_jax.models.slots import Capacity
 
 
 @dataclass(frozen=True)
@@ -56,20 +53,13 @@ class Config:
     out: Path | None = None
 
 
-def timed(call: Callable[[], Any]) -> float:
-    """Returns the seconds of one synchronised call."""
-    start = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - start
-
-
-def bare_extends(model: Any, params: Any, cache: Any, config: MCTSConfig, batch: int) -> Any:
+def bare_extends(job: Job, cache: Any) -> Any:
     """Calls `extend` once per wave, on paths as long as a search's usually are."""
-    rows = (batch, config.samples, config.search.wave)
+    config = job.config
+    rows = (job.prompt.tokens.shape[0], config.samples, config.search.wave)
     half = config.search.depth // 2
-    path = jnp.where(
-        jnp.arange(config.search.depth) < half, 1 + jnp.arange(config.search.depth), -1
-    )
+    below = jnp.arange(config.search.depth)
+    path = jnp.where(below < half, 1 + below, -1)
     first = 1 + config.search.kept
 
     def call(wave: jax.Array, carry: tuple) -> tuple:
@@ -83,59 +73,52 @@ def bare_extends(model: Any, params: Any, cache: Any, config: MCTSConfig, batch:
             committed=jnp.zeros(rows[:2], jnp.int32),
             terminal=jnp.zeros(rows, bool),
         )
-        logits, _, cache = model.extend(params, cache, nodes)
+        logits, _, cache = job.language_model.extend(job.params, cache, nodes)
         return cache, total + logits.max()
 
     waves = config.search.simulations // config.search.wave
     return jax.lax.fori_loop(0, waves, call, (cache, jnp.float32(0)))
 
 
-def measure(config: Config, batch: int, wave: int, simulations: int, parts: dict) -> dict[str, Any]:
-    """Times one shape."""
-    preset = PRESETS["default"]
-    search = replace(
-        preset.search, simulations=simulations, wave=wave, kept=simulations, early_stop=False
-    )
-    decoding = replace(preset, search=search, new_tokens=config.repeats + 2)
-    parts = parts | {"config": decoding, "target": jnp.ones(batch, jnp.int32)}
-    rng = np.random.default_rng(0)
-    tokens = rng.integers(100, 10_000, (batch, config.prompt_length))
-    prompt = Prompt(
+def random_prompts(batch: int, length: int) -> Prompt:
+    """Returns prompts of random tokens: what is timed does not depend on them."""
+    tokens = np.random.default_rng(0).integers(100, 10_000, (batch, length))
+    return Prompt(
         tokens=jnp.asarray(tokens, jnp.int32),
         mask=jnp.ones(tokens.shape, bool),
         index=jnp.arange(batch),
     )
-    static = ("language_model", "discriminator", "config")
-    state = jax.jit(mcts.begin, static_argnames=static)(prompt, **parts)
-    advance = jax.jit(mcts.advance, static_argnames=static, donate_argnames="state")
+
+
+def measure(config: Config, batch: int, wave: int, simulations: int, parts: dict) -> dict[str, Any]:
+    """Times one shape."""
+    preset = PRESETS["default"]
+    search = replace(preset.search, simulations=simulations, wave=wave, early_stop=False)
+    decoding = replace(preset, search=search, new_tokens=config.repeats + 2)
+    job = Job(
+        prompt=random_prompts(batch, config.prompt_length),
+        target=jnp.ones(batch, jnp.int32),
+        config=decoding,
+        **parts,
+    )
+    state = jax.jit(mcts.begin)(job)
+    # Both loops donate what they change, and it may share buffers with the job.
+    cache = jax.tree.map(jnp.copy, state.states[0])
+    advance = jax.jit(mcts.advance, donate_argnames="state")
+    floor = jax.jit(bare_extends, donate_argnames="cache")
     key = jax.random.key(0)
     start = time.perf_counter()
-    state, _ = jax.block_until_ready(advance(key, prompt, state, **parts))
+    state, _ = jax.block_until_ready(advance(key, job, state))
     compile_seconds = time.perf_counter() - start
-
-    model = parts["language_model"]
-    capacity = Capacity(decoding.samples, decoding.new_tokens, decoding.nodes)
-    _, _, cache = model.prefill(parts["params"], prompt, capacity=capacity)
-    cache = jax.tree.map(jnp.copy, cache)  # the floor donates it, and the prompt's mask is in it
-    floor = jax.jit(
-        partial(bare_extends, model, config=decoding, batch=batch), donate_argnames="cache"
-    )
-    cache, _ = floor(parts["params"], cache=cache)
+    cache, _ = floor(job, cache)
     searches, floors = [], []
     for _ in range(config.repeats):
-        held = {}
-
-        def one_search() -> Any:
-            held["state"] = advance(key, prompt, state, **parts)[0]  # noqa: B023
-            return held["state"].generation.length  # noqa: B023
-
-        def one_floor() -> Any:
-            held["cache"], total = floor(parts["params"], cache=cache)  # noqa: B023
-            return total
-
-        searches.append(timed(one_search))
-        floors.append(timed(one_floor))
-        state, cache = held["state"], held["cache"]
+        start = time.perf_counter()
+        state, _ = jax.block_until_ready(advance(key, job, state))
+        middle = time.perf_counter()
+        cache, _ = jax.block_until_ready(floor(job, cache))
+        searches.append(middle - start)
+        floors.append(time.perf_counter() - middle)
     ratios = [search / floor for search, floor in zip(searches, floors, strict=True)]
     milliseconds = 1e3 * statistics.median(searches)
     return {

@@ -14,7 +14,7 @@ _HOME = {
     "LanguageModel": "models.language_model",
     "LoadedDiscriminator": "discriminators.heads",
     "LoadedModel": "models.pretrained.loading",
-    "MCTSConfig": "decoding.mcts",
+    "MCTSConfig": "decoding.mcts_config",
     "Nodes": "models.language_model",
     "PRESETS": "decoding.presets",
     "Prompt": "models.language_model",

@@ -10,24 +10,21 @@ import numpy as np
 
 from coopgen_jax.decoding import mcts, sampling
 from coopgen_jax.decoding.generation import Generation
-from coopgen_jax.decoding.mcts import MCTSConfig
+from coopgen_jax.decoding.job import Job
+from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.sampling import SamplingConfig
+from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.discriminators.heads import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import language_model
-from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.search.tree import Tree
 from coopgen_jax.text import bucket, make_prompt
 
-STATIC = ("language_model", "discriminator", "config")
-_begin = {
-    MCTSConfig: jax.jit(mcts.begin, static_argnames=STATIC),
-    SamplingConfig: jax.jit(sampling.begin, static_argnames=STATIC),
-}
+_begin = {MCTSConfig: jax.jit(mcts.begin), SamplingConfig: jax.jit(sampling.begin)}
 _advance = {
-    MCTSConfig: jax.jit(mcts.advance, static_argnames=STATIC, donate_argnames="state"),
-    SamplingConfig: jax.jit(sampling.advance, static_argnames=STATIC, donate_argnames="state"),
+    MCTSConfig: jax.jit(mcts.advance, donate_argnames="state"),
+    SamplingConfig: jax.jit(sampling.advance, donate_argnames="state"),
 }
 
 
@@ -123,15 +120,8 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda number: buckets[number])
     size = max(1, min(batch_size, len(prompts)))
     batches = [order[at : at + size] for at in range(0, len(order), size)]
-    parts: dict[str, Any] = {
-        "language_model": language_model(
-            model.config, discriminator.discriminator.taps if discriminator else ()
-        ),
-        "params": model.params,
-        "discriminator": discriminator.discriminator if discriminator else None,
-        "discriminator_params": discriminator.params if discriminator else None,
-        "config": config,
-    }
+    guide = discriminator.discriminator if discriminator else None
+    network = language_model(model.config, guide.taps if guide else ())
     texts: dict[int, list[Text]] = {}
     for batch, numbers in enumerate(batches):
         # The last batch is filled up with copies, so that it compiles to nothing new.
@@ -142,12 +132,17 @@ def generate(
             context=model.config.context,
             reserve=ahead,
         )
-        prompt = replace(prompt, index=jnp.asarray(rows, jnp.int32))
-        if searching:
-            wanted = [targets[number] for number in rows]
-            parts["target"] = jnp.asarray(wanted, jnp.int32) if discriminator else None
-
-        for step, generation, tree in _tokens(jax.random.key(seed), prompt, parts):
+        wanted = [targets[number] for number in rows]
+        job = Job(
+            prompt=replace(prompt, index=jnp.asarray(rows, jnp.int32)),
+            params=model.params,
+            discriminator_params=discriminator.params if discriminator else None,
+            target=jnp.asarray(wanted, jnp.int32) if guide and searching else None,
+            language_model=network,
+            discriminator=guide,
+            config=config,
+        )
+        for step, generation, tree in _tokens(jax.random.key(seed), job):
             if listener is not None:
                 done = batch * size
                 listener(Step(batch, len(batches), step, done, numbers, generation, tree))
@@ -155,7 +150,13 @@ def generate(
         for row, number in enumerate(numbers):
             texts[number] = [
                 _text(
-                    model, generation, row, sample, prompts[number], number, targets[number], parts
+                    model,
+                    guide,
+                    generation,
+                    (row, sample),
+                    prompts[number],
+                    number,
+                    targets[number],
                 )
                 for sample in range(config.samples)
             ]
@@ -185,15 +186,13 @@ def _targets(
     return [classes.index(name) for name in names]
 
 
-def _tokens(
-    key: jax.Array, prompt: Prompt, parts: dict[str, Any]
-) -> Iterator[tuple[int, Generation, Tree | None]]:
+def _tokens(key: jax.Array, job: Job) -> Iterator[tuple[int, Generation, Tree | None]]:
     """Runs one batch, one compiled call per token, until every text has ended."""
-    config = parts["config"]
-    state = _begin[type(config)](prompt, **parts)
-    for step in range(1, config.new_tokens + 1):
-        result = _advance[type(config)](key, prompt, state, **parts)
-        state, tree = result if isinstance(config, MCTSConfig) else (result, None)
+    kind = type(job.config)
+    state = _begin[kind](job)
+    for step in range(1, job.config.new_tokens + 1):
+        result = _advance[kind](key, job, state)
+        state, tree = result if kind is MCTSConfig else (result, None)
         yield step, state.generation, tree
         if state.generation.finished.all():
             break
@@ -201,22 +200,21 @@ def _tokens(
 
 def _text(
     model: LoadedModel,
+    guide: Discriminator | None,
     generation: Generation,
-    row: int,
-    sample: int,
+    place: tuple[int, int],
     prompt: str,
     number: int,
     target: int | None,
-    parts: dict[str, Any],
 ) -> Text:
-    """Reads one row of a batch back."""
+    """Reads the text at row and sample `place` of a batch back."""
 
     def at(array: Any) -> Any:
-        return array[row, sample].item()
+        return array[place].item()
 
-    tokens = generation.tokens[row, sample, : at(generation.length)].tolist()
-    classes = parts["discriminator"].classes if parts["discriminator"] else ()
-    log_class = generation.log_class[row, sample]
+    tokens = generation.tokens[place][: at(generation.length)].tolist()
+    classes = guide.classes if guide else ()
+    log_class = generation.log_class[place]
     log_prob = at(generation.log_prob)
     log_proposal = at(generation.log_proposal)
     return Text(
@@ -224,7 +222,7 @@ def _text(
         text=model.tokenizer.decode(tokens),
         tokens=tokens,
         number=number,
-        sample=sample,
+        sample=place[1],
         target=None if target is None else classes[target],
         class_probabilities={
             name: float(np.exp(log_p)) for name, log_p in zip(classes, log_class, strict=True)

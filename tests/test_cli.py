@@ -25,7 +25,7 @@ import coopgen_jax.cli.models as listing
 from coopgen_jax.cli import main
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.cli.settings import decoder_config, is_redundant
-from coopgen_jax.decoding.mcts import MCTSConfig
+from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.presets import PRESETS
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.transformer import init_decoder

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from coopgen_jax import PRESETS, load_discriminator, load_language_model, shell
-from coopgen_jax.decoding.mcts import MCTSConfig
+from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.discriminators.heads import LoadedDiscriminator

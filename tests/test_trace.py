@@ -12,7 +12,8 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
 from coopgen_jax.decoding import mcts
-from coopgen_jax.decoding.mcts import MCTSConfig
+from coopgen_jax.decoding.job import Job
+from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.search.config import SearchConfig
@@ -41,20 +42,20 @@ def searched() -> list[SimpleNamespace]:
         tokens=tokens, mask=jnp.ones(tokens.shape, bool), index=jnp.asarray([0, 1, 1], jnp.int32)
     )
     tables = TOY.tables(3)
-    parts = {
-        "language_model": toy_language_model(TOY),
-        "params": {"logits": jnp.asarray(tables["logits"])},
-        "discriminator": toy_discriminator(TOY),
-        "discriminator_params": {"scores": jnp.asarray(tables["scores"])},
-        "target": jnp.asarray([1, 0, 0], jnp.int32),
-        "config": CONFIG,
-    }
-    static = ("language_model", "discriminator", "config")
-    advance = jax.jit(mcts.advance, static_argnames=static)
-    state = jax.jit(mcts.begin, static_argnames=static)(prompt, **parts)
+    job = Job(
+        prompt=prompt,
+        language_model=toy_language_model(TOY),
+        params={"logits": jnp.asarray(tables["logits"])},
+        discriminator=toy_discriminator(TOY),
+        discriminator_params={"scores": jnp.asarray(tables["scores"])},
+        target=jnp.asarray([1, 0, 0], jnp.int32),
+        config=CONFIG,
+    )
+    advance = jax.jit(mcts.advance)
+    state = jax.jit(mcts.begin)(job)
     steps = []
     for step in range(CONFIG.new_tokens):
-        state, tree = advance(jax.random.key(0), prompt, state, **parts)
+        state, tree = advance(jax.random.key(0), job, state)
         heard = {"step": step + 1, "prompts": [0, 1], "generation": state.generation, "tree": tree}
         steps.append(SimpleNamespace(**heard))
     return steps

@@ -15,7 +15,7 @@ from coopgen_jax.cli.progress import ProgressBar
 from coopgen_jax.cli.prompts import read_prompts
 from coopgen_jax.cli.report import entry, for_people, strict, to_json, to_json_lines
 from coopgen_jax.cli.settings import compared_config, decoder_config, is_redundant
-from coopgen_jax.decoding.mcts import MCTSConfig
+from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.discriminators.heads import LoadedDiscriminator, load_discriminator
 from coopgen_jax.errors import UserError

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from coopgen_jax.cli.options import GenerateOptions
-from coopgen_jax.decoding.mcts import MCTSConfig
+from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.presets import PRESETS
 from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.errors import UserError

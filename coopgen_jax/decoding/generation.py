@@ -111,17 +111,3 @@ def is_end(token: jax.Array, end_tokens: tuple[int, ...]) -> jax.Array:
 def per_sample(array: jax.Array, samples: int) -> jax.Array:
     """Gives every sample of a prompt its prompt's entry: `[B, ...]` to `[B, R, ...]`."""
     return jnp.broadcast_to(array[:, None], (array.shape[0], samples, *array.shape[1:]))
-
-
-def check_capacity(prompt_length: int, ahead: int, context: int) -> None:
-    """Raises ValueError where a padded prompt and what is read behind it exceed the context."""
-    if prompt_length + ahead > context:
-        raise ValueError(
-            f"a prompt of {prompt_length} tokens and {ahead} behind it exceed the language model's "
-            f"context of {context}: shorten the prompt or ask for fewer new tokens"
-        )
-
-
-def zero_classes(batch: int, samples: int) -> jax.Array:
-    """Returns the class log-probabilities `[B, R, 0]` where there is no discriminator."""
-    return jnp.zeros((batch, samples, 0), jnp.float32)

@@ -1,6 +1,6 @@
 """Settings by name: the published ones, and those that measured best."""
 
-from coopgen_jax.decoding.mcts import MCTSConfig
+from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.search.config import SearchConfig
 
 PRESETS: dict[str, MCTSConfig] = {

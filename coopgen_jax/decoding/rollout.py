@@ -6,57 +6,45 @@ slots behind the tree, which the next wave writes over.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from coopgen_jax.decoding.generation import is_end
-from coopgen_jax.discriminators.discriminator import Discriminator
-from coopgen_jax.models.language_model import LanguageModel, Nodes
+from coopgen_jax.decoding.job import Job, States, ends, read_nodes
+from coopgen_jax.models.language_model import Nodes
 
 
 def roll_out(
     keys: jax.Array,
+    job: Job,
+    states: States,
     leaves: Nodes,
     logits: jax.Array,
     log_class: jax.Array,
-    live: jax.Array,
-    state: tuple,
     *,
-    language_model: LanguageModel,
-    params: Any,
-    discriminator: Discriminator | None,
-    discriminator_params: Any,
-    reshape: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    live: jax.Array,
+    shape: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
     scratch: int,
-    length: int,
-    confidence: float | None,
-) -> tuple[tuple, jax.Array, jax.Array]:
-    """Samples on behind the leaves of one wave.
+) -> tuple[States, jax.Array, jax.Array]:
+    """Samples on behind the leaves of one wave, as far as the job's config says.
 
     Args:
       keys: `[B, R]` typed keys of this token's search.
+      job: the job; its config has `rollout`, the most tokens, and `rollout_confidence`.
+      states: of both networks.
       leaves: the leaves, as they were extended.
-      logits: `[B, R, W, V]` distribution of the token behind each leaf.
+      logits: `[B, R, W, V]` shaped distribution of the token behind each leaf.
       log_class: `[B, R, W, C]` what the discriminator says of the leaves themselves.
       live: `[B, R, W]` bool, true where a leaf is to be rolled out.
-      state: the language model's cache and the discriminator's state.
-      language_model: the network's functions.
-      params: its parameters.
-      discriminator: judges every token, or None.
-      discriminator_params: its parameters.
-      reshape: `(logits, tokens [B, R, W, length], there) -> logits`: temperature and penalty, given
+      shape: `(logits, tokens [B, R, W, length], there) -> logits`: temperature and penalty, given
         the tokens rolled out so far.
       scratch: first scratch slot.
-      length: tokens per roll-out, at most.
-      confidence: a roll-out ends when a class has this probability; None for a fixed length.
 
     Returns:
-      The state, the class log-probabilities of the texts rolled out, and how many tokens each row
+      The states, the class log-probabilities of the texts rolled out, and how many tokens each row
       read, `[B, R]` int32.
     """
+    length, confidence = job.config.rollout, job.config.rollout_confidence
     wave = leaves.token.shape[-1]
     width = leaves.path.shape[-1] + length
     behind = jnp.full((*leaves.path.shape[:-1], length), -1, jnp.int32)
@@ -79,11 +67,10 @@ def roll_out(
         return (step < length) & live.any()
 
     def sample_on(carry: tuple) -> tuple:
-        step, state, logits, path, tokens, log_class, read, live = carry
+        step, states, logits, path, tokens, log_class, read, live = carry
         drawn = jax.vmap(jax.vmap(jax.vmap(_draw, (0, 0, None)), (0, 0, None)), (0, 0, None))
         token = drawn(lane_keys, logits, step)
-        live = live & ~is_end(token, language_model.end_tokens)
-        cache, judgement = state
+        live = live & ~ends(job, token)
         depth = leaves.depth + step + 1
         start = scratch + step * wave
         parent = jnp.where(step == 0, lanes, start - wave + jnp.arange(wave))
@@ -96,18 +83,13 @@ def roll_out(
             committed=leaves.committed,
             terminal=~live,
         )
-        logits, hidden, cache = language_model.extend(params, cache, nodes)
-        if discriminator is not None:
-            judged, judgement = discriminator.evaluate(
-                discriminator_params, judgement, replace(nodes, hidden=hidden)
-            )
-            log_class = jnp.where(live[..., None], judged, log_class)
+        logits, log_class, states = read_nodes(job, states, nodes, log_class)
         tokens = jnp.where(jnp.arange(length)[None, None, None] == step, token[..., None], tokens)
         there = jnp.broadcast_to(jnp.arange(length)[None, None, None] <= step, tokens.shape)
         return (
             step + 1,
-            (cache, judgement),
-            reshape(logits, tokens, there),
+            states,
+            shape(logits, tokens, there),
             placed(path, depth, start + jnp.arange(wave)),
             tokens,
             log_class,
@@ -117,7 +99,7 @@ def roll_out(
 
     carry = (
         jnp.int32(0),
-        state,
+        states,
         logits,
         placed(path, leaves.depth, lanes),
         jnp.zeros((*leaves.token.shape, length), jnp.int32),
@@ -125,8 +107,8 @@ def roll_out(
         jnp.zeros(leaves.token.shape[:2], jnp.int32),
         settle(live, log_class),
     )
-    _, state, _, _, _, log_class, read, _ = jax.lax.while_loop(more, sample_on, carry)
-    return state, log_class, read
+    _, states, _, _, _, log_class, read, _ = jax.lax.while_loop(more, sample_on, carry)
+    return states, log_class, read
 
 
 def _draw(key: jax.Array, logits: jax.Array, step: jax.Array) -> jax.Array:

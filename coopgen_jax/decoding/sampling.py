@@ -7,16 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from coopgen_jax.decoding.generation import (
-    Generation,
-    append,
-    blank,
-    check_capacity,
-    is_end,
-    per_sample,
-    row_keys,
-    zero_classes,
-)
+from coopgen_jax.decoding.generation import Generation, append, blank, per_sample, row_keys
+from coopgen_jax.decoding.job import Job, States, ends, read_nodes, read_prompts
 from coopgen_jax.decoding.rules import repetition_penalty, truncate
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.models.language_model import LanguageModel, Nodes, Prompt
@@ -60,59 +52,28 @@ class SamplingState:
     """Between two tokens: the logits `[B, R, V]` of the next, both states, the texts, the step."""
 
     logits: jax.Array
-    cache: Any
-    judgement: Any
+    states: States
     generation: Generation
     step: jax.Array
 
 
-def begin(
-    prompt: Prompt,
-    *,
-    language_model: LanguageModel,
-    params: Any,
-    discriminator: Discriminator | None,
-    discriminator_params: Any,
-    config: SamplingConfig,
-) -> SamplingState:
-    """Reads the prompts."""
-    batch, length = prompt.tokens.shape
-    check_capacity(length, config.new_tokens, language_model.context)
+def begin(job: Job) -> SamplingState:
+    """Reads the prompts.
+
+    Raises:
+      ValueError: a prompt and what is to be written exceed the context.
+    """
+    config: SamplingConfig = job.config
     capacity = Capacity(config.samples, config.new_tokens, nodes=1)
-    logits, hidden, cache = language_model.prefill(params, prompt, capacity=capacity)
-    log_class, judgement = zero_classes(batch, config.samples), None
-    if discriminator is not None:
-        log_class, judgement = discriminator.init(
-            discriminator_params, prompt, hidden, capacity=capacity
-        )
-        log_class = per_sample(log_class, config.samples)
-    return SamplingState(
-        logits=per_sample(logits, config.samples),
-        cache=cache,
-        judgement=judgement,
-        generation=blank(log_class, config.new_tokens),
-        step=jnp.int32(0),
-    )
+    logits, log_class, states = read_prompts(job, capacity, config.new_tokens)
+    return SamplingState(logits, states, blank(log_class, config.new_tokens), jnp.int32(0))
 
 
-def advance(
-    key: jax.Array,
-    prompt: Prompt,
-    state: SamplingState,
-    *,
-    language_model: LanguageModel,
-    params: Any,
-    discriminator: Discriminator | None,
-    discriminator_params: Any,
-    config: SamplingConfig,
-) -> SamplingState:
+def advance(key: jax.Array, job: Job, state: SamplingState) -> SamplingState:
     """Writes one token of every text that is not finished."""
     generation = state.generation
-    token, log_proposal = _draw(key, prompt, state, config)
-    log_prob = jnp.take_along_axis(jax.nn.log_softmax(state.logits), token[..., None], axis=-1)[
-        ..., 0
-    ]
-    end = is_end(token, language_model.end_tokens)
+    token, log_proposal = _draw(key, job, state)
+    log_probs = jax.nn.log_softmax(state.logits)
     rows = (*token.shape, 1)
     node = Nodes(
         start=jnp.int32(0),
@@ -121,40 +82,27 @@ def advance(
         path=jnp.full((*rows, 1), -1, jnp.int32),
         depth=jnp.ones(rows, jnp.int32),
         committed=generation.length,
-        terminal=end[..., None],
+        terminal=ends(job, token)[..., None],
     )
-    logits, hidden, cache = language_model.extend(params, state.cache, node)
-    log_class, judgement = generation.log_class, None
-    if discriminator is not None:
-        judged, judgement = discriminator.evaluate(
-            discriminator_params, state.judgement, replace(node, hidden=hidden)
-        )
-        # An end token adds no text to judge.
-        log_class = jnp.where(end[..., None], generation.log_class, judged[:, :, 0])
-        judgement = commit(judgement, generation.length)
-    read = generation.model_tokens + (~generation.finished)
-    generation = append(
-        replace(generation, model_tokens=read),
+    logits, log_class, states = read_nodes(
+        job, state.states, node, generation.log_class[:, :, None]
+    )
+    written = append(
+        replace(generation, model_tokens=generation.model_tokens + ~generation.finished),
         token,
-        log_prob=log_prob,
+        log_prob=jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0],
         log_proposal=log_proposal,
-        log_class=log_class,
-        end=end,
+        log_class=log_class[:, :, 0],
+        end=node.terminal[..., 0],
     )
-    return SamplingState(
-        logits=logits[:, :, 0],
-        cache=commit(cache, state.generation.length),
-        judgement=judgement,
-        generation=generation,
-        step=state.step + 1,
-    )
+    states = commit(states, generation.length)
+    return SamplingState(logits[:, :, 0], states, written, state.step + 1)
 
 
-def _draw(
-    key: jax.Array, prompt: Prompt, state: SamplingState, config: SamplingConfig
-) -> tuple[jax.Array, jax.Array]:
+def _draw(key: jax.Array, job: Job, state: SamplingState) -> tuple[jax.Array, jax.Array]:
     """Returns a token of every row `[B, R]` and the log-probability with which it was drawn."""
-    generation = state.generation
+    config: SamplingConfig = job.config
+    generation, prompt = state.generation, job.prompt
     written = jnp.arange(config.new_tokens)[None, None] < generation.length[..., None]
     seen = jnp.concatenate([per_sample(prompt.tokens, config.samples), generation.tokens], axis=-1)
     mask = jnp.concatenate([per_sample(prompt.mask, config.samples), written], axis=-1)
@@ -193,17 +141,16 @@ def sample(
     Returns:
       The texts; `log_proposal` is the renormalised, truncated probability of each draw, summed.
     """
-    parts = {
-        "language_model": language_model,
-        "params": params,
-        "discriminator": discriminator,
-        "discriminator_params": discriminator_params,
-        "config": config,
-    }
+    job = Job(
+        prompt=prompt,
+        params=params,
+        discriminator_params=discriminator_params,
+        language_model=language_model,
+        discriminator=discriminator,
+        config=config,
+    )
 
     def more(state: SamplingState) -> jax.Array:
         return (state.step < config.new_tokens) & ~state.generation.finished.all()
 
-    state = begin(prompt, **parts)
-    step = lambda state: advance(key, prompt, state, **parts)  # noqa: E731
-    return jax.lax.while_loop(more, step, state).generation
+    return jax.lax.while_loop(more, lambda state: advance(key, job, state), begin(job)).generation

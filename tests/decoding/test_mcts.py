@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from coopgen_jax.decoding import mcts as decoder
-from coopgen_jax.decoding.mcts import MCTSConfig, log_target, mcts
+from coopgen_jax.decoding.expansion import log_target
+from coopgen_jax.decoding.job import Job
+from coopgen_jax.decoding.mcts import mcts
+from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.search import SearchConfig
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
@@ -52,12 +55,12 @@ def parts_of(params, target, config):
 
 @functools.partial(jax.jit, static_argnames=STATIC)
 def begin(prompt, params, target, config):
-    return decoder.begin(prompt, **parts_of(params, target, config))
+    return decoder.begin(Job(prompt=prompt, **parts_of(params, target, config)))
 
 
 @functools.partial(jax.jit, static_argnames=STATIC)
 def advance(key, prompt, state, params, target, config):
-    return decoder.advance(key, prompt, state, **parts_of(params, target, config))
+    return decoder.advance(key, Job(prompt=prompt, **parts_of(params, target, config)), state)
 
 
 @functools.partial(jax.jit, static_argnames=STATIC)
@@ -242,10 +245,11 @@ def write_whole_text(params, config):
 
     guide = replace(GUIDE, evaluate=evaluate)
     parts = parts_of(params, jnp.asarray([0]), config) | {"discriminator": guide}
-    state = decoder.begin(prompt_of([1]), **parts)
+    job = Job(prompt=prompt_of([1]), **parts)
+    state = decoder.begin(job)
     for left in (3, 2, 1):  # the tree never grows past the end of a text
-        parts["config"] = replace(config, search=replace(config.search, depth=left))
-        state, _ = decoder.advance(jax.random.key(0), prompt_of([1]), state, **parts)
+        job = replace(job, config=replace(config, search=replace(config.search, depth=left)))
+        state, _ = decoder.advance(jax.random.key(0), job, state)
     return state.generation.tokens[0, 0]
 
 

@@ -1,14 +1,13 @@
 """The running mean along a tree against reading each text anew."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from coopgen_jax.decoding import mcts as decoder
-from coopgen_jax.decoding.mcts import MCTSConfig
+from coopgen_jax.decoding.job import Job
+from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.discriminators.head import Head, HeadConfig, classify
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, features, shared_trunk
 from coopgen_jax.models.decoder import language_model, read
@@ -65,26 +64,26 @@ def text_of(tree, row, sample, node) -> list[int]:
 @pytest.mark.parametrize("reads_prompt", [False, True])
 def test_every_node_is_judged_as_if_read_anew(reads_prompt):
     guide = shared_trunk(SharedTrunkConfig(TAPS, reads_prompt, HEAD))
-    parts = {
-        "language_model": MODEL,
-        "params": PARAMS,
-        "discriminator": guide,
-        "discriminator_params": HEAD_PARAMS,
-        "target": jnp.asarray([0, 1]),
-        "config": CONFIG,
-    }
-    prompt = prompt_of(ROWS)
-    state = decoder.begin(prompt, **parts)
+    job = Job(
+        prompt=prompt_of(ROWS),
+        language_model=MODEL,
+        params=PARAMS,
+        discriminator=guide,
+        discriminator_params=HEAD_PARAMS,
+        target=jnp.asarray([0, 1]),
+        config=CONFIG,
+    )
+    state = decoder.begin(job)
     root = state.generation.log_class
     if reads_prompt:
         assert not np.allclose(root, root[..., :1])
     else:
         np.testing.assert_allclose(root, -np.log(3), rtol=1e-6)
-    advance = jax.jit(functools.partial(decoder.advance, **parts))
+    advance = jax.jit(decoder.advance)
     compared = 0
     for step in range(3):
         committed = np.asarray(state.generation.tokens[:, :, :step])
-        state, tree = advance(jax.random.key(2), prompt, state)
+        state, tree = advance(jax.random.key(2), job, state)
         for row, sample, node in np.argwhere(np.asarray(tree.visits) > 0):
             text = [*committed[row, sample].tolist(), *text_of(tree, row, sample, node)]
             if not text:

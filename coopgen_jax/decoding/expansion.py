@@ -1,0 +1,166 @@
+"""What a leaf is worth and which tokens may follow it, as the two networks read it.
+
+PPL-MCTS (Chaffin, Claveau and Kijak, NAACL 2022), section 3: a candidate's prior is its penalised,
+tempered probability; a leaf's value is p(c|x)^alpha * L^(1 - alpha).
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from coopgen_jax.decoding.generation import Generation, per_sample
+from coopgen_jax.decoding.job import Job, States, ends, read_nodes
+from coopgen_jax.decoding.rollout import roll_out
+from coopgen_jax.decoding.rules import repetition_penalty
+from coopgen_jax.models.language_model import Nodes
+from coopgen_jax.search.tree import Expansion, Leaves, Tree
+
+
+def log_target(log_class: jax.Array, target: jax.Array) -> jax.Array:
+    """Returns the log-probability of what is wanted, `[B, R, W]`.
+
+    Args:
+      log_class: `[B, R, W, C]`.
+      target: `[B]` int32 class numbers, or `[B, C]` float weights of a mixture sum_c w_c p(c|x).
+    """
+    if target.ndim == 1:
+        index = jnp.broadcast_to(target[:, None, None, None], (*log_class.shape[:3], 1))
+        return jnp.take_along_axis(log_class, index, axis=-1)[..., 0]
+    weights = jnp.log(target)[:, None, None, :]
+    return jax.nn.logsumexp(log_class + weights, axis=-1)
+
+
+def root(job: Job, generation: Generation, logits: jax.Array, log_class: jax.Array) -> Expansion:
+    """Returns the expansion of the bare prompts, from logits `[B, R, V]` and `[B, R, C]`."""
+    rows = (*logits.shape[:2], 1)
+    none = jnp.zeros((*rows, 0), jnp.int32)
+    shaped = _shape(job, logits[:, :, None], *_seen(job, generation, none, none.astype(bool)))
+    depth = jnp.zeros(rows, jnp.int32)
+    return Expansion(
+        **_candidates(job, logits[:, :, None], shaped),
+        log_class=log_class[:, :, None],
+        value=_value(job, log_class[:, :, None], jnp.zeros(rows), depth),
+        terminal=jnp.zeros(rows, bool),
+    )
+
+
+def expand(
+    job: Job,
+    generation: Generation,
+    keys: jax.Array,
+    state: tuple[States, jax.Array],
+    tree: Tree,
+    leaves: Leaves,
+) -> tuple[tuple[States, jax.Array], Expansion]:
+    """Has both networks read the leaves of one wave.
+
+    Args:
+      job: the job.
+      generation: the texts that have been committed.
+      keys: `[B, R]` typed keys of this token's search, for roll-outs.
+      state: the networks' states, and how many tokens each row has read `[B, R]`.
+      tree: the trees.
+      leaves: what the search selected.
+    """
+    states, read = state
+    config = job.config
+    rows = jnp.arange(tree.visits.shape[0])[:, None, None]
+    samples = jnp.arange(tree.visits.shape[1])[None, :, None]
+    nodes = Nodes(
+        start=leaves.start,
+        token=leaves.token,
+        parent=leaves.parent,
+        path=leaves.path,
+        depth=leaves.depth,
+        committed=generation.length,
+        terminal=leaves.fresh & ends(job, leaves.token),
+    )
+    above = tree.log_class[rows, samples, leaves.parent]
+    logits, log_class, states = read_nodes(job, states, nodes, above)
+    read = read + jnp.sum(leaves.fresh, axis=-1, dtype=jnp.int32)
+
+    on_path = jnp.maximum(leaves.path, 0)
+    path_tokens = tree.token[rows[..., None], samples[..., None], on_path]
+    own = jnp.concatenate([path_tokens, leaves.token[..., None]], axis=-1)
+    real = jnp.concatenate([leaves.path >= 0, leaves.fresh[..., None]], axis=-1)
+    seen, mask = _seen(job, generation, own, real)
+    shaped = _shape(job, logits, seen, mask)
+
+    final_class = log_class
+    if config.rollout:
+        states, final_class, rolled = roll_out(
+            keys,
+            job,
+            states,
+            nodes,
+            shaped,
+            log_class,
+            live=leaves.fresh & ~nodes.terminal,
+            shape=lambda logits, tokens, there: _shape(
+                job,
+                logits,
+                jnp.concatenate([seen, tokens], axis=-1),
+                jnp.concatenate([mask, there], axis=-1),
+            ),
+            scratch=config.search.nodes,
+        )
+        read = read + rolled
+    expansion = Expansion(
+        **_candidates(job, logits, shaped),
+        log_class=log_class,
+        value=_value(job, final_class, leaves.log_likelihood, leaves.depth),
+        terminal=nodes.terminal,
+    )
+    return (states, read), expansion
+
+
+def _value(job: Job, log_class: jax.Array, log_likelihood: jax.Array, depth: jax.Array) -> Any:
+    """Returns p(c|x)^alpha * L^(1 - alpha), `[B, R, W]` in float32."""
+    config = job.config
+    log_value = jnp.zeros(depth.shape, jnp.float32)
+    if job.discriminator is not None and job.target is not None:
+        log_value = config.alpha * log_target(log_class, job.target)
+    if config.alpha < 1:
+        if config.likelihood == "mean":
+            log_likelihood = log_likelihood / jnp.maximum(depth, 1)
+        log_value = log_value + (1 - config.alpha) * log_likelihood
+    return jnp.exp(log_value)
+
+
+def _shape(job: Job, logits: jax.Array, seen: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns logits `[B, R, W, V]` penalised for the tokens `[B, R, W, S]` seen, and tempered."""
+    penalised = repetition_penalty(logits, seen, mask, job.config.repetition_penalty)
+    return penalised / job.config.temperature
+
+
+def _candidates(job: Job, logits: jax.Array, shaped: jax.Array) -> dict[str, jax.Array]:
+    """Returns the `K` likeliest tokens by the shaped logits, `[B, R, W, K]`."""
+    count = min(job.config.search.candidates, job.language_model.vocab_size)
+    best, tokens = jax.lax.top_k(shaped, count)
+    plain = jnp.take_along_axis(logits, tokens, axis=-1)
+    return {
+        "tokens": tokens.astype(jnp.int32),
+        "priors": jnp.exp(best - jax.nn.logsumexp(shaped, axis=-1, keepdims=True)),
+        "log_probs": plain - jax.nn.logsumexp(logits, axis=-1, keepdims=True),
+    }
+
+
+def _seen(
+    job: Job, generation: Generation, tokens: jax.Array, mask: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Puts what has been read in front of each node's own `tokens` `[B, R, W, S]`."""
+    samples, wave = tokens.shape[1:3]
+
+    def per_node(array: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(array[:, :, None], (*array.shape[:2], wave, array.shape[-1]))
+
+    trunk = jnp.arange(job.config.new_tokens)[None, None] < generation.length[..., None]
+    parts = [(per_node(generation.tokens), per_node(trunk)), (tokens, mask)]
+    if job.config.penalise_prompt:
+        prompt = (per_sample(job.prompt.tokens, samples), per_sample(job.prompt.mask, samples))
+        parts.insert(0, (per_node(prompt[0]), per_node(prompt[1])))
+    return (
+        jnp.concatenate([part[0] for part in parts], axis=-1),
+        jnp.concatenate([part[1] for part in parts], axis=-1),
+    )

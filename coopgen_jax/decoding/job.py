@@ -1,0 +1,105 @@
+"""A decoding job, and how both networks read for it: what every decoder stands on."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from coopgen_jax.decoding.generation import is_end, per_sample
+from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.models.language_model import LanguageModel, Nodes, Prompt
+from coopgen_jax.models.slots import Capacity
+
+
+def _static(**default: Any) -> Any:
+    return struct.field(pytree_node=False, **default)
+
+
+@struct.dataclass(kw_only=True)
+class Job:
+    """What stays the same from the first token to the last; a pytree, so it can cross a `jit`.
+
+    prompt: what is to be continued.
+    params: the language model's parameters.
+    discriminator_params: the discriminator's.
+    target: `[B]` int32 class numbers or `[B, C]` weights, None where nothing is asked for.
+    language_model: the network's functions; static.
+    discriminator: the judge's functions, or None; static.
+    config: the decoder's settings, with `samples` and `new_tokens` among them; static.
+    """
+
+    prompt: Prompt
+    params: Any
+    discriminator_params: Any = None
+    target: jax.Array | None = None
+    language_model: LanguageModel = _static()
+    discriminator: Discriminator | None = _static(default=None)
+    config: Any = _static()
+
+
+# The language model's cache and the discriminator's state (None without one).
+States = tuple[Any, Any]
+
+
+def read_prompts(job: Job, capacity: Capacity, ahead: int) -> tuple[jax.Array, jax.Array, States]:
+    """Has both networks read the prompts.
+
+    Args:
+      job: the job.
+      capacity: slots of every sample.
+      ahead: how many tokens may be read behind a prompt.
+
+    Returns:
+      Logits `[B, R, V]` of the first token, log p(class | prompt) `[B, R, C]` (`C` is 0 without a
+      discriminator), and the states.
+
+    Raises:
+      ValueError: prompt and `ahead` exceed the language model's context.
+    """
+    batch, length = job.prompt.tokens.shape
+    context = job.language_model.context
+    if length + ahead > context:
+        raise ValueError(
+            f"a prompt of {length} tokens and {ahead} behind it exceed the language model's "
+            f"context of {context}: shorten the prompt or ask for fewer new tokens"
+        )
+    logits, hidden, cache = job.language_model.prefill(job.params, job.prompt, capacity=capacity)
+    log_class, judgement = jnp.zeros((batch, 0), jnp.float32), None
+    if job.discriminator is not None:
+        log_class, judgement = job.discriminator.init(
+            job.discriminator_params, job.prompt, hidden, capacity=capacity
+        )
+    samples = capacity.samples
+    return per_sample(logits, samples), per_sample(log_class, samples), (cache, judgement)
+
+
+def read_nodes(
+    job: Job, states: States, nodes: Nodes, log_class: jax.Array
+) -> tuple[jax.Array, jax.Array, States]:
+    """Has both networks read the nodes of one call.
+
+    Args:
+      job: the job.
+      states: of both networks.
+      nodes: what to read, `[B, R, W]`.
+      log_class: `[B, R, W, C]` what the discriminator says of the nodes' parents; a terminal node
+        adds no text to judge and keeps it.
+
+    Returns:
+      Logits `[B, R, W, V]` behind the nodes, log p(class | text) `[B, R, W, C]`, and the states.
+    """
+    cache, judgement = states
+    logits, hidden, cache = job.language_model.extend(job.params, cache, nodes)
+    if job.discriminator is not None:
+        judged, judgement = job.discriminator.evaluate(
+            job.discriminator_params, judgement, replace(nodes, hidden=hidden)
+        )
+        log_class = jnp.where(nodes.terminal[..., None], log_class, judged)
+    return logits, log_class, (cache, judgement)
+
+
+def ends(job: Job, token: jax.Array) -> jax.Array:
+    """Returns where a token is one that ends a text."""
+    return is_end(token, job.language_model.end_tokens)

@@ -1,0 +1,64 @@
+"""What guided search as a decoder is told."""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from coopgen_jax.search.config import SearchConfig
+
+
+@dataclass(frozen=True)
+class MCTSConfig:
+    """How the search writes; static under `jit`.
+
+    new_tokens: `T`, the most tokens to write.
+    samples: `R`, texts per prompt.
+    temperature: of the prior, softmax(penalised logits / temperature).
+    repetition_penalty: CTRL's, over the text so far; 1 for none.
+    penalise_prompt: whether the prompt's tokens count as text.
+    alpha: value = p(c|x)^alpha * L^(1 - alpha) (PPL-MCTS, section 3.2); 1 is the discriminator
+      alone.
+    likelihood: L is the "mean" prior of a node's tokens below the root (geometric), or the paper's
+      raw "product".
+    visit_temperature: 0 writes the most visited token; above it, tokens are drawn from
+      visits^(1 / visit_temperature) and `log_proposal` is the draw's log-probability.
+    rollout: tokens sampled behind a leaf before it is judged, at most; 0 for none.
+    rollout_confidence: a roll-out ends as soon as a class has this probability; None for a fixed
+      length.
+    search: budget, shape and selection rule of the search.
+    """
+
+    new_tokens: int = 24
+    samples: int = 1
+    temperature: float = 1.0
+    repetition_penalty: float = 1.2
+    penalise_prompt: bool = True
+    alpha: float = 1.0
+    likelihood: Literal["mean", "product"] = "mean"
+    visit_temperature: float = 0.0
+    rollout: int = 0
+    rollout_confidence: float | None = None
+    search: SearchConfig = field(default_factory=SearchConfig)
+
+    def __post_init__(self) -> None:
+        if self.new_tokens < 1 or self.samples < 1:
+            raise ValueError("new_tokens and samples must be 1 or more")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature}: a prior needs more than 0")
+        if self.repetition_penalty <= 0:
+            raise ValueError(f"repetition_penalty is {self.repetition_penalty}: give 1 or more")
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha is {self.alpha}: give a weight from 0 to 1")
+        if self.likelihood not in ("mean", "product"):
+            raise ValueError(f'likelihood is {self.likelihood!r}: use "mean" or "product"')
+        if self.visit_temperature < 0:
+            raise ValueError(f"visit_temperature is {self.visit_temperature}: give 0 or more")
+        if self.rollout < 0:
+            raise ValueError(f"rollout is {self.rollout}: give 0 (none) or more tokens")
+        if self.visit_temperature > 0 and self.search.early_stop:
+            # Stopping early would change the distribution that the token is drawn from.
+            object.__setattr__(self, "search", replace(self.search, early_stop=False))
+
+    @property
+    def nodes(self) -> int:
+        """Node slots of a sample: the tree's, then the scratch of a wave's roll-outs."""
+        return self.search.nodes + self.search.wave * self.rollout
