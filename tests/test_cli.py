@@ -24,6 +24,7 @@ import coopgen_jax.cli.generate as command
 import coopgen_jax.cli.models as listing
 from coopgen_jax.cli import main
 from coopgen_jax.cli.options import GenerateOptions
+from coopgen_jax.cli.report import for_people
 from coopgen_jax.cli.settings import decoder_config, is_redundant
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.presets import PRESETS
@@ -127,6 +128,7 @@ def test_json_holds_the_texts_their_figures_and_the_settings(capsys):
     assert found["discriminator"]["classes"] == ["zero", "one"]
     assert found["discriminator"]["card"]["terms"] == "for tests"
     assert found["seconds"] > 0
+    assert found["crossing_seconds"] is None
     assert found["compare"] is None
     settings = found["settings"]
     assert (settings["method"], settings["target"], settings["seed"]) == ("mcts", "one", 3)
@@ -138,6 +140,18 @@ def test_json_holds_the_texts_their_figures_and_the_settings(capsys):
         assert sum(text["class_probabilities"].values()) == pytest.approx(1, abs=1e-5)
         assert text["log_proposal"] is None
         assert text["simulations"] > 0
+
+
+def test_the_report_tells_what_crossing_tokenizers_cost():
+    document = {
+        "settings": {"method": "greedy"},
+        "model": {"name": "m"},
+        "discriminator": {"name": "d"},
+        "seconds": 8.0,
+        "crossing_seconds": 2.0,
+    }
+    shown = for_people(document, [], None, style=False)
+    assert "8.0 s, 25.0% of it between tokenizers" in shown
 
 
 def test_the_report_names_prompt_text_figures_and_settings(capsys):

@@ -68,12 +68,15 @@ def run_generate(options: GenerateOptions) -> None:
     started = time.perf_counter()
     texts = _write(job, config, recorder)
     seconds = time.perf_counter() - started
+    crossing = discriminator.crossing if discriminator else None
+    crossing_seconds = round(crossing.counts.seconds, 3) if crossing else None
     compared = _write(job, compared_config(options), None) if options.compare else None
     found = {
         "settings": _settings(options, config),
         "model": {"name": model.name, "sha256": model.sha256, "licence": model.licence},
         "discriminator": _about(options, discriminator),
         "seconds": round(seconds, 3),
+        "crossing_seconds": crossing_seconds,
         "texts": [entry(text) for text in texts],
         "compare": None if compared is None else [entry(text) for text in compared],
     }

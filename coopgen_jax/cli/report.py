@@ -98,4 +98,6 @@ def _settings(document: dict[str, Any]) -> str:
     ]
     judge = document["discriminator"]
     parties = f"{document['model']['name']}, judged by {judge['name'] if judge else 'nobody'}"
-    return f"{parties}: {', '.join(words)}; {document['seconds']:.1f} s"
+    seconds, crossing = document["seconds"], document["crossing_seconds"]
+    cost = "" if crossing is None else f", {crossing / seconds:.1%} of it between tokenizers"
+    return f"{parties}: {', '.join(words)}; {seconds:.1f} s{cost}"

@@ -47,11 +47,13 @@ class LoadedDiscriminator:
     discriminator: the functions, equal for two loads of one head.
     params: its weights, those of an encoder included.
     card: what card.json says of it.
+    crossing: how the language model's tokens become its own, None where it reads them as they are.
     """
 
     discriminator: Discriminator
     params: Any
     card: dict[str, Any]
+    crossing: Crossing | None = None
 
 
 def packaged_heads() -> dict[str, Path]:
@@ -87,10 +89,9 @@ def load_discriminator(
     if kind not in KINDS:
         raise UserError(f"{folder} is a head of kind {kind!r}: known are {', '.join(KINDS)}")
     try:
-        discriminator, params = KINDS[kind](card, head, language_model)
+        return KINDS[kind](card, head, language_model)
     except KeyError as error:
         raise UserError(f"{folder}'s card or weights lack {error}: train the head anew") from error
-    return LoadedDiscriminator(discriminator, params, card)
 
 
 def _folder(name_or_folder: str | Path) -> Path:
@@ -111,7 +112,7 @@ def head_config(card: dict[str, Any], head: Any) -> HeadConfig:
 
 def _bidirectional(
     card: dict[str, Any], head: Any, language_model: LanguageModelParts
-) -> tuple[Discriminator, Any]:
+) -> LoadedDiscriminator:
     encoder = load_encoder(card["encoder"])
     if encoder.sha256 != card["encoder_sha256"]:
         warnings.warn(
@@ -119,18 +120,20 @@ def _bidirectional(
             "probabilities may be wrong",
             stacklevel=4,
         )
+    crossing = Crossing(language_model.tokenizer, encoder.tokenizer, width=card["width"])
     config = BidirectionalConfig(
         encoder=encoder.config,
         head=head_config(card, head),
-        crossing=Crossing(language_model.tokenizer, encoder.tokenizer, width=card["width"]),
+        crossing=crossing,
         reads_prompt=card["reads_prompt"],
     )
-    return bidirectional(config), {"encoder": encoder.params, "head": head}
+    params = {"encoder": encoder.params, "head": head}
+    return LoadedDiscriminator(bidirectional(config), params, card, crossing)
 
 
 def _shared_trunk(
     card: dict[str, Any], head: Any, language_model: LanguageModelParts
-) -> tuple[Discriminator, Any]:
+) -> LoadedDiscriminator:
     config = head_config(card, head)
     taps = tuple(card["taps"])
     model = language_model.config
@@ -145,8 +148,9 @@ def _shared_trunk(
             "wrong",
             stacklevel=4,
         )
-    return shared_trunk(SharedTrunkConfig(taps, card["reads_prompt"], config)), head
+    discriminator = shared_trunk(SharedTrunkConfig(taps, card["reads_prompt"], config))
+    return LoadedDiscriminator(discriminator, head, card)
 
 
-# A kind of head is one function: card, weights and language model in, functions and params out.
+# A kind of head is one function: card, weights and language model in, the discriminator out.
 KINDS = {"bidirectional": _bidirectional, "shared-trunk": _shared_trunk}
