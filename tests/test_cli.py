@@ -28,6 +28,7 @@ from coopgen_jax.cli.report import for_people
 from coopgen_jax.cli.settings import decoder_config, is_redundant
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.presets import PRESETS
+from coopgen_jax.discriminators.heads import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.search.config import SearchConfig
@@ -65,7 +66,7 @@ def load_tiny(name: str, *, dtype: str) -> SimpleNamespace:
     return tiny_model()
 
 
-def load_toy_discriminator(name: str, *, language_model: SimpleNamespace) -> SimpleNamespace:
+def load_toy_discriminator(name: str, *, language_model: SimpleNamespace) -> LoadedDiscriminator:
     if name == "misfit":
         raise UserError("the head misfit was made for another model")
     if name == "stale":
@@ -75,7 +76,7 @@ def load_toy_discriminator(name: str, *, language_model: SimpleNamespace) -> Sim
     toy = ToyLanguage(vocab_size=TINY_LLAMA.vocab_size)
     params = {"scores": jnp.asarray(toy.tables(0)["scores"])}
     card = {"name": "sentiment", "terms": "for tests"}
-    return SimpleNamespace(discriminator=toy_discriminator(toy), params=params, card=card)
+    return LoadedDiscriminator(toy_discriminator(toy), params, card)
 
 
 @pytest.fixture(autouse=True)
