@@ -51,8 +51,8 @@ class Config:
     spans: int = 8
     longest: int = 48
     before: int = 12
-    hidden: int = 128
-    dropout: float = 0.3
+    hidden: int = 256
+    dropout: float = 0.5
     fit: FitConfig = field(default_factory=lambda: FitConfig(epochs=12, patience=3, batch=512))
     seed: int = 0
 
