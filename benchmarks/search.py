@@ -141,7 +141,10 @@ def main(config: Config) -> None:
     model = load(config.model, dtype=config.dtype)
     guide = load_discriminator(config.discriminator, language_model=model)
     parts = {
-        "language_model": language_model(model.config, guide.discriminator.taps),
+        # No text may end while it is timed, or its search would cost nothing.
+        "language_model": replace(
+            language_model(model.config, guide.discriminator.taps), end_tokens=()
+        ),
         "params": model.params,
         "discriminator": guide.discriminator,
         "discriminator_params": guide.params,

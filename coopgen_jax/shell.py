@@ -106,15 +106,16 @@ def generate(
       The texts, in the order of the prompts, a prompt's samples one after another.
 
     Raises:
-      UserError: a prompt is empty or too long, or a target is missing or unknown.
+      UserError: a prompt is empty or too long, a target is missing or unknown, or there is nothing
+        to search by.
     """
-    targets = _targets(discriminator, target, len(prompts), guided=isinstance(config, MCTSConfig))
-    searching = isinstance(config, MCTSConfig)
-    ahead = config.new_tokens
-    if isinstance(config, MCTSConfig):
-        ahead += config.search.depth + config.rollout
+    if isinstance(prompts, str):
+        raise UserError("prompts is one string: give a list of prompts")
+    if discriminator is None and target is not None:
+        raise UserError("a target means nothing without a discriminator: give one, or no target")
+    targets = _targets(discriminator, target, len(prompts), guided=config.guided)
     # Every prompt is checked before the first one is worked on.
-    make_prompt(model.tokenizer, prompts, context=model.config.context, reserve=ahead)
+    make_prompt(model.tokenizer, prompts, context=model.config.context, reserve=config.ahead)
     ids = model.tokenizer.encode_batch(list(prompts))
     buckets = [bucket(len(row)) for row in ids]
     order = sorted(range(len(prompts)), key=lambda number: buckets[number])
@@ -130,14 +131,14 @@ def generate(
             model.tokenizer,
             [prompts[number] for number in rows],
             context=model.config.context,
-            reserve=ahead,
+            reserve=config.ahead,
         )
         wanted = [targets[number] for number in rows]
         job = Job(
             prompt=replace(prompt, index=jnp.asarray(rows, jnp.int32)),
             params=model.params,
             discriminator_params=discriminator.params if discriminator else None,
-            target=jnp.asarray(wanted, jnp.int32) if guide and searching else None,
+            target=jnp.asarray(wanted, jnp.int32) if guide and config.guided else None,
             language_model=network,
             discriminator=guide,
             config=config,
@@ -191,8 +192,7 @@ def _tokens(key: jax.Array, job: Job) -> Iterator[tuple[int, Generation, Tree | 
     kind = type(job.config)
     state = _begin[kind](job)
     for step in range(1, job.config.new_tokens + 1):
-        result = _advance[kind](key, job, state)
-        state, tree = result if kind is MCTSConfig else (result, None)
+        state, tree = _advance[kind](key, job, state)
         yield step, state.generation, tree
         if state.generation.finished.all():
             break
@@ -219,7 +219,7 @@ def _text(
     log_proposal = at(generation.log_proposal)
     return Text(
         prompt=prompt,
-        text=model.tokenizer.decode(tokens),
+        text=model.tokenizer.continuation(tokens),
         tokens=tokens,
         number=number,
         sample=place[1],

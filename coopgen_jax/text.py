@@ -7,7 +7,8 @@ token and mixed lengths compile once per bucket.
 import hashlib
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from itertools import chain, count
+from itertools import chain, count, islice
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -99,9 +100,9 @@ class Tokenizer:
         Raises:
           UserError: a text holds half a character (a lone surrogate), as undecodable bytes leave.
         """
-        for number, text in enumerate(texts):
+        for number, text in enumerate(texts, start=1):
             if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-                raise UserError(f"text {number} is not valid Unicode: read it as UTF-8")
+                raise UserError(f"prompt {number} holds half a character: it is not valid Unicode")
         coded = self.core.encode_batch_fast(list(texts), add_special_tokens=special)
         return [entry.ids for entry in coded]
 
@@ -114,17 +115,50 @@ class Tokenizer:
         lists = [np.asarray(list(row), np.int64).tolist() for row in rows]
         return self.core.decode_batch(lists, skip_special_tokens=skip_special)
 
+    def continuation(self, ids: Iterable[int]) -> str:
+        """Returns the text of `ids` as it stands behind other text.
+
+        Many tokenizers drop the first space of a text; here it stays.
+        """
+        alone, both = self.decode_batch([self._anchor, [*self._anchor, *ids]])
+        return both.removeprefix(alone)
+
+    @cached_property
+    def _anchor(self) -> list[int]:
+        """A token of plain letters, to read others behind; none where there is no such token."""
+
+        def is_plain(number: int) -> bool:
+            text = self.decode([number])
+            return text.isascii() and text.isalpha()
+
+        return list(islice(filter(is_plain, range(self.vocab_size)), 1))
+
     def chat(self, prompt: str) -> str:
         """Returns the text that asks the model's assistant `prompt`, up to where it answers.
 
         Raises:
-          UserError: the model has no chat template.
+          UserError: the model has no chat template, or it fails.
         """
         if self.chat_template is None:
             raise UserError(
                 "this model has no chat template: give it raw text to continue, or choose an "
                 "instruction-tuned model"
             )
+        try:
+            rendered = self._renderer.apply_chat_template(
+                [{"role": "user", "content": prompt}],
+                chat_template=self.chat_template,
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+        except Exception as error:  # a template is a program and may fail in any way
+            raise UserError(
+                f"the model's chat template fails ({error}): give it raw text to continue"
+            ) from error
+        return str(rendered)
+
+    @cached_property
+    def _renderer(self) -> Any:
         # The import takes seconds, and only conversations need it.
         from transformers import PreTrainedTokenizerFast
 
@@ -132,14 +166,7 @@ class Tokenizer:
         for name, ids in (("bos_token", self.begin_tokens), ("eos_token", self.end_tokens)):
             if ids:
                 names[name] = self.core.id_to_token(ids[0])
-        renderer = PreTrainedTokenizerFast(tokenizer_object=self.core, **names)
-        rendered = renderer.apply_chat_template(
-            [{"role": "user", "content": prompt}],
-            chat_template=self.chat_template,
-            tokenize=False,
-            add_generation_prompt=True,
-        )
-        return str(rendered)
+        return PreTrainedTokenizerFast(tokenizer_object=self.core, **names)
 
 
 def bucket(length: int, multiple: int = 16) -> int:

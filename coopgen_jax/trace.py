@@ -37,13 +37,7 @@ class TokenNames:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        anchors = (number for number in range(tokenizer.vocab_size) if self._is_plain(number))
-        self.anchor = next(anchors, None)
         self.name = cache(self._name)
-
-    def _is_plain(self, number: int) -> bool:
-        text = self.tokenizer.decode([number])
-        return text.isascii() and text.isalpha()
 
     def _name(self, number: int) -> str:
         piece = self.tokenizer.core.id_to_token(number)
@@ -51,10 +45,7 @@ class TokenNames:
             return f"<{number}>"
         if number in self.tokenizer.special_ids:
             return piece
-        # Many tokenizers drop the first space of a text, so that a token is read behind another.
-        before = [] if self.anchor is None else [self.anchor]
-        alone, both = self.tokenizer.decode_batch([before, [*before, number]])
-        text = both.removeprefix(alone)
+        text = self.tokenizer.continuation([number])
         if "\ufffd" not in text or "\ufffd" in piece:
             return text
         if piece.startswith("<0x"):
@@ -168,7 +159,7 @@ class Recorder:
                 )
                 self.steps.setdefault((prompt, sample), []).append(
                     {
-                        "before": self.tokenizer.decode(tokens[:-1]),
+                        "before": self.tokenizer.continuation(tokens[:-1]),
                         "token": self.names.name(tokens[-1]),
                         "id": tokens[-1],
                         "classes": _probabilities(generation.log_class[row, sample], self.classes),

@@ -8,6 +8,7 @@ data than the guides and reads the continuation only. Each method's texts go to 
 as soon as they are written; a run that was interrupted goes on with the methods that are missing.
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -17,10 +18,12 @@ from typing import Any
 
 import numpy as np
 import tyro
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 import coopgen_jax as cg
+from coopgen_jax.discriminators.heads import packaged_heads
 from coopgen_jax.evaluation import metrics
 from coopgen_jax.evaluation.judge import load_judge
 
@@ -74,6 +77,20 @@ def decoders(config: Config) -> dict[str, tuple[Any, str]]:
     }
 
 
+def recipe(config: Config, method: str, rows: Sequence[dict]) -> dict[str, Any]:
+    """Returns what a method's texts depend on; texts of another recipe are not used again."""
+    decoding, guide = decoders(config)[method]
+    head = (packaged_heads().get(guide) or Path(guide)) / "head.safetensors"
+    return {
+        "decoding": json.loads(json.dumps(asdict(decoding))),
+        "model": config.model,
+        "guide": guide,
+        "guide_sha256": hashlib.sha256(head.read_bytes()).hexdigest(),
+        "prompts_sha256": hashlib.sha256(json.dumps(list(rows)).encode()).hexdigest(),
+        "seed": config.seed,
+    }
+
+
 def write_texts(config: Config, method: str, model: Any, rows: Sequence[dict]) -> dict[str, Any]:
     """Returns every prompt's texts towards both targets, and the seconds with compilation."""
     decoding, guide_name = decoders(config)[method]
@@ -99,9 +116,8 @@ def write_texts(config: Config, method: str, model: Any, rows: Sequence[dict]) -
     )
     print()
     return {
+        "made_with": recipe(config, method, rows),
         "method": method,
-        "settings": asdict(decoding),
-        "guide": guide_name,
         "seconds": time.perf_counter() - start,
         "crossing_seconds": crossing.counts.seconds if crossing else None,
         "texts": [
@@ -186,8 +202,6 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Draws the shares by kind of prompt, with their intervals."""
-    from matplotlib.figure import Figure
-
     groups = ("all", "with", "neutral", "against")
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
@@ -212,6 +226,13 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+def is_done(path: Path, wanted: dict[str, Any]) -> bool:
+    """Tells whether a file holds the texts of this recipe."""
+    if not path.exists():
+        return False
+    return json.loads(path.read_text(encoding="utf-8")).get("made_with") == wanted
+
+
 def main(config: Config) -> None:
     """Runs what is missing, then prints the table of everything that is there."""
     lines = config.prompts.read_text(encoding="utf-8").splitlines()
@@ -222,7 +243,7 @@ def main(config: Config) -> None:
     table = []
     for method in config.methods:
         path = config.out / f"sentiment-{method}.json"
-        if not path.exists():
+        if not is_done(path, recipe(config, method, rows)):
             model = model or cg.load_language_model(config.model)
             result = write_texts(config, method, model, rows)
             partial = path.with_suffix(".partial")

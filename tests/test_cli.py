@@ -137,7 +137,7 @@ def test_json_holds_the_texts_their_figures_and_the_settings(capsys):
     assert [text["prompt"] for text in found["texts"]] == ["This film was", "was film"]
     for text in found["texts"]:
         assert 1 <= len(text["tokens"]) <= 3
-        assert text["text"] == tiny_model().tokenizer.decode(text["tokens"])
+        assert text["text"] == tiny_model().tokenizer.continuation(text["tokens"])
         assert sum(text["class_probabilities"].values()) == pytest.approx(1, abs=1e-5)
         assert text["log_proposal"] is None
         assert text["simulations"] > 0
@@ -330,6 +330,14 @@ def test_bad_prompt_files(capsys, tmp_path, no_work, name, content, told):
         (["film", *SHORT], "needs a --target"),
         (["film", "--target", "one", "--discriminator", "none"], "without a discriminator"),
         (["film", "--discriminator", "none"], "nothing to go by"),
+        (
+            ["film", "--discriminator", "none", "--alpha", "0", "--rollout", "2"],
+            "--rollout is read by the discriminator alone",
+        ),
+        (
+            ["film", *GUIDED, "--out", "a.json", "--trace", "./a.json"],
+            "--out and --trace both write a.json",
+        ),
         (["film", *GUIDED, "--simulations", "0"], "simulations is 0"),
         (["film", *GUIDED, "--simulations", "-4"], "simulations is -4"),
         (["film", *GUIDED, "--simulations", "9"], "not a multiple of wave"),
@@ -476,6 +484,34 @@ def test_what_is_unset_is_the_presets(preset):
     changed = decoder_config(options(alpha=0.0, c_puct=0.0, new_tokens=5))
     expected = replace(preset, new_tokens=5, alpha=0.0, search=replace(preset.search, c_puct=0.0))
     assert changed == expected
+
+
+def test_a_full_device_for_the_output_is_told(capsys, monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert main(["generate", "film", *map(str, GUIDED), "--quiet"]) == 2
+    monkeypatch.undo()
+    err = capsys.readouterr().err
+    assert err == "coopgen: error: cannot print (No space left on device): free space\n"
+
+
+def test_a_closed_standard_input_is_told(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert "standard input, which is closed" in sentence(capsys, "generate", "-", *GUIDED)
+
+
+def test_more_candidates_than_tokens_are_all_of_them(capsys):
+    most = generate_json(capsys, "film", *GUIDED, "--candidates", len(WORDS))
+    more = generate_json(capsys, "film", *GUIDED, "--candidates", 10 * len(WORDS))
+    assert more["texts"] == most["texts"]
+
+
+def test_stating_the_presets_simulations_changes_nothing():
+    preset = PRESETS["default"].search
+    assert decoder_config(options(simulations=preset.simulations)).search == preset
 
 
 @pytest.mark.parametrize(

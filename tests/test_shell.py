@@ -106,6 +106,27 @@ def test_a_listener_hears_every_token_and_sees_the_tree():
         (["abc"], {"target": "goood"}, "unknown target 'goood': choose one of bad, good"),
         (["abc"], {"target": None}, "needs a target: choose one of bad, good"),
         (["abc"], {"target": ["good", "bad"]}, "2 targets for 1 prompts"),
+        ("abc", {}, "prompts is one string"),
+        (["abc"], {"discriminator": None}, "a target means nothing without"),
+        (["abc"], {"discriminator": None, "target": None}, "needs alpha below 1"),
+        (
+            ["abc"],
+            {
+                "discriminator": None,
+                "target": None,
+                "config": dataclasses.replace(CONFIG, alpha=0.0, rollout=2),
+            },
+            "read by a discriminator alone",
+        ),
+        (
+            ["abc"],
+            {
+                "config": dataclasses.replace(
+                    CONFIG, search=SearchConfig(simulations=512, wave=512, candidates=600)
+                )
+            },
+            "the vocabulary has only 300 tokens",
+        ),
     ],
 )
 def test_wrong_input_is_one_sentence(prompts, options, sentence):

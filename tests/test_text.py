@@ -82,7 +82,7 @@ def test_equal_when_they_split_alike() -> None:
 
 
 def test_broken_unicode_is_named() -> None:
-    with pytest.raises(UserError, match="text 1 is not valid Unicode"):
+    with pytest.raises(UserError, match="prompt 2 holds half a character"):
         make_tokenizer().encode_batch(["fine \u00e9", "half \udce9"])
 
 
@@ -95,6 +95,23 @@ def test_chat() -> None:
     assert tokenizer.chat("Hi?") == "<s>[user] Hi?<|endoftext|>[assistant] "
     with pytest.raises(UserError, match="no chat template"):
         make_tokenizer().chat("Hi?")
+    with pytest.raises(UserError, match="chat template fails"):
+        make_tokenizer(chat_template="{{ messages[7].content.x }}").chat("Hi?")
+
+
+def test_a_continuation_keeps_the_space_that_a_text_would_lose() -> None:
+    core = tokenizers.Tokenizer(tokenizers.models.WordLevel({"▁a": 0, "▁b": 1, "c": 2}))
+    decoders = tokenizers.decoders
+    core.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer = Tokenizer(core)
+    assert tokenizer.decode([0, 1, 2]) == "a bc"
+    assert tokenizer.continuation([0, 1, 2]) == " a bc"
+    assert tokenizer.continuation([]) == ""
+    bytewise = make_tokenizer()
+    assert bytewise.continuation(bytewise.encode(" Hi 中")) == " Hi 中"
+    assert bytewise.continuation([256]) == ""
 
 
 def test_buckets() -> None:

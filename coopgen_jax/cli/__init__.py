@@ -47,11 +47,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("coopgen: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The interpreter flushes once more when it ends, and would complain.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_output()
         return 141
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        _close_output()
+        print(f"coopgen: error: cannot print ({error.strerror}): free space", file=sys.stderr)
+        return 2
     return 0
+
+
+def _close_output() -> None:
+    """Sends the rest to nowhere: the interpreter flushes once more when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parse(arguments: list[str]) -> GenerateOptions | ModelsOptions:

@@ -76,6 +76,8 @@ class GenerateOptions:
     """Divides the model's logits, above 0; lower is more conservative."""
     repetition_penalty: Annotated[float | None, _unset("X", "the preset's; plain: 1")] = None
     """Makes tokens that have been seen less likely; 1 for none."""
+    no_repeat_ngram: Annotated[int | None, _unset("N", "the preset's; plain: 0")] = None
+    """Length of the n-grams that are never written twice; 0 allows all."""
     top_k: Annotated[int | None, _unset("K", "0, all")] = None
     """Sampling: draw from the K likeliest tokens."""
     top_p: Annotated[float | None, _unset("P", "1, all")] = None

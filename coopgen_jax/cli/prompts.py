@@ -24,6 +24,8 @@ def read_prompts(texts: tuple[str, ...], file: Path | None) -> list[str]:
         raise UserError("give prompts either on the command line or with --prompts, not both")
     if file:
         return _read_file(file)
+    if texts == ("-",) and sys.stdin is None:
+        raise UserError("- reads prompts from standard input, which is closed: give them otherwise")
     if texts == ("-",):
         return _lines(_decoded(sys.stdin.buffer.read(), "standard input"), "standard input")
     if "-" in texts:

@@ -15,7 +15,7 @@ from coopgen_jax.trace import SUFFIXES
 OF_SEARCH = ("simulations", "wave", "candidates", "depth", "c_puct")
 OF_MCTS = ("alpha", "visit_temperature", "rollout", "rollout_confidence")
 OF_SAMPLING = ("top_k", "top_p")
-SHARED = ("temperature", "repetition_penalty")
+SHARED = ("temperature", "repetition_penalty", "no_repeat_ngram")
 SEEDS = 1 << 32
 # What `--compare` writes beside every text.
 COMPARED_TOP_P = 0.9
@@ -89,6 +89,8 @@ def _check(options: GenerateOptions) -> None:
         )
     if options.trace and options.trace.suffix not in SUFFIXES:
         raise UserError(f"--trace {options.trace} must end in {' or '.join(SUFFIXES)}")
+    if options.trace and options.out and options.trace.resolve() == options.out.resolve():
+        raise UserError(f"--out and --trace both write {options.out}: give each a file of its own")
     if not 0 <= options.seed < SEEDS:
         raise UserError(f"--seed is {options.seed}: give a number from 0 to {SEEDS - 1}")
     if options.batch_size < 1:
@@ -125,13 +127,15 @@ def _mcts(options: GenerateOptions) -> MCTSConfig:
             "without a discriminator the search has nothing to go by: choose a --discriminator, "
             "or an --alpha below 1"
         )
+    if options.discriminator == "none" and config.rollout:
+        raise UserError("--rollout is read by the discriminator alone: choose one, or leave it out")
     return config
 
 
 def _search(options: GenerateOptions, preset: SearchConfig) -> SearchConfig:
     given = _given(options, OF_SEARCH)
     if preset.kept and "simulations" in given:
-        given["kept"] = max(given["simulations"], 0)
+        given["kept"] = max(given["simulations"] * preset.kept // preset.simulations, 0)
     simulations = given.get("simulations", preset.simulations)
     candidates = given.get("candidates", preset.candidates)
     if "wave" not in given and simulations > 0 and candidates > 0:

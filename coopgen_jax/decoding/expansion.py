@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from coopgen_jax.decoding.generation import Generation, per_sample
 from coopgen_jax.decoding.job import Job, States, ends, read_nodes
 from coopgen_jax.decoding.rollout import roll_out
-from coopgen_jax.decoding.rules import repetition_penalty
+from coopgen_jax.decoding.rules import no_repeat_ngram, repetition_penalty
 from coopgen_jax.models.language_model import Nodes
 from coopgen_jax.search.tree import Expansion, Leaves, Tree
 
@@ -129,9 +129,10 @@ def _value(job: Job, log_class: jax.Array, log_likelihood: jax.Array, depth: jax
 
 
 def _shape(job: Job, logits: jax.Array, seen: jax.Array, mask: jax.Array) -> jax.Array:
-    """Returns logits `[B, R, W, V]` penalised for the tokens `[B, R, W, S]` seen, and tempered."""
-    penalised = repetition_penalty(logits, seen, mask, job.config.repetition_penalty)
-    return penalised / job.config.temperature
+    """Returns logits `[B, R, W, V]` by the rules, given the tokens `[B, R, W, S]` seen."""
+    config = job.config
+    logits = repetition_penalty(logits, seen, mask, config.repetition_penalty) / config.temperature
+    return no_repeat_ngram(logits, seen, mask, config.no_repeat_ngram)
 
 
 def _candidates(job: Job, logits: jax.Array, shaped: jax.Array) -> dict[str, jax.Array]:

@@ -9,6 +9,7 @@ from flax import struct
 
 from coopgen_jax.decoding.generation import is_end, per_sample
 from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import LanguageModel, Nodes, Prompt
 from coopgen_jax.models.slots import Capacity
 
@@ -56,12 +57,12 @@ def read_prompts(job: Job, capacity: Capacity, ahead: int) -> tuple[jax.Array, j
       discriminator), and the states.
 
     Raises:
-      ValueError: prompt and `ahead` exceed the language model's context.
+      UserError: prompt and `ahead` exceed the language model's context.
     """
     batch, length = job.prompt.tokens.shape
     context = job.language_model.context
     if length + ahead > context:
-        raise ValueError(
+        raise UserError(
             f"a prompt of {length} tokens and {ahead} behind it exceed the language model's "
             f"context of {context}: shorten the prompt or ask for fewer new tokens"
         )

@@ -18,6 +18,7 @@ from coopgen_jax.decoding.generation import Generation, append, blank, row_keys
 from coopgen_jax.decoding.job import Job, States, read_prompts
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import LanguageModel, Prompt
 from coopgen_jax.models.slots import Capacity, commit, move
 from coopgen_jax.search.mcts import choose, search
@@ -38,17 +39,24 @@ def begin(job: Job) -> MCTSState:
     """Reads the prompts and plants the trees.
 
     Raises:
-      ValueError: the discriminator has no target, the search has nothing to value a text by, or the
-        prompt and what the search reads behind it exceed the context.
+      UserError: the discriminator has no target, the search has nothing to value a text or its
+        roll-out by, a wave is wider than the vocabulary, or the prompt and what the search reads
+        behind it exceed the context.
     """
     config: MCTSConfig = job.config
+    if config.search.wave > job.language_model.vocab_size:
+        raise UserError(
+            f"wave is {config.search.wave} but the vocabulary has only "
+            f"{job.language_model.vocab_size} tokens: lower wave"
+        )
     if job.discriminator is not None and job.target is None:
-        raise ValueError("a guided search needs a target: the class that the text is to have")
+        raise UserError("a guided search needs a target: the class that the text is to have")
     if job.discriminator is None and config.alpha == 1:
-        raise ValueError("without a discriminator the search needs alpha below 1: it has no value")
+        raise UserError("without a discriminator the search needs alpha below 1: it has no value")
+    if job.discriminator is None and config.rollout:
+        raise UserError("a roll-out is read by a discriminator alone: give one, or rollout 0")
     capacity = Capacity(config.samples, config.new_tokens, config.nodes)
-    ahead = config.new_tokens + config.search.depth + config.rollout
-    logits, log_class, states = read_prompts(job, capacity, ahead)
+    logits, log_class, states = read_prompts(job, capacity, config.ahead)
     generation = blank(log_class, config.new_tokens)
     planted = root(job, generation, logits, log_class)
     batch, samples, classes = log_class.shape
@@ -137,7 +145,7 @@ def mcts(
       The texts; `log_proposal` is NaN unless `visit_temperature` is above 0.
 
     Raises:
-      ValueError: see `begin`.
+      UserError: see `begin`.
     """
     job = Job(
         prompt=prompt,

@@ -1,7 +1,7 @@
 """What guided search as a decoder is told."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from coopgen_jax.search.config import SearchConfig
 
@@ -14,6 +14,7 @@ class MCTSConfig:
     samples: `R`, texts per prompt.
     temperature: of the prior, softmax(penalised logits / temperature).
     repetition_penalty: CTRL's, over the text so far; 1 for none.
+    no_repeat_ngram: n-grams of this length are never written twice; 0 for no such rule.
     penalise_prompt: whether the prompt's tokens count as text.
     alpha: value = p(c|x)^alpha * L^(1 - alpha) (PPL-MCTS, section 3.2); 1 is the discriminator
       alone.
@@ -31,6 +32,7 @@ class MCTSConfig:
     samples: int = 1
     temperature: float = 1.0
     repetition_penalty: float = 1.2
+    no_repeat_ngram: int = 0
     penalise_prompt: bool = True
     alpha: float = 1.0
     likelihood: Literal["mean", "product"] = "mean"
@@ -39,6 +41,8 @@ class MCTSConfig:
     rollout_confidence: float | None = None
     search: SearchConfig = field(default_factory=SearchConfig)
 
+    guided: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         if self.new_tokens < 1 or self.samples < 1:
             raise ValueError("new_tokens and samples must be 1 or more")
@@ -46,6 +50,10 @@ class MCTSConfig:
             raise ValueError(f"temperature is {self.temperature}: a prior needs more than 0")
         if self.repetition_penalty <= 0:
             raise ValueError(f"repetition_penalty is {self.repetition_penalty}: give 1 or more")
+        if self.no_repeat_ngram < 0 or self.no_repeat_ngram == 1:
+            raise ValueError(
+                f"no_repeat_ngram is {self.no_repeat_ngram}: give 0 (no rule), or 2 or more"
+            )
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha is {self.alpha}: give a weight from 0 to 1")
         if self.likelihood not in ("mean", "product"):
@@ -62,3 +70,8 @@ class MCTSConfig:
     def nodes(self) -> int:
         """Node slots of a sample: the tree's, then the scratch of a wave's roll-outs."""
         return self.search.nodes + self.search.wave * self.rollout
+
+    @property
+    def ahead(self) -> int:
+        """Tokens that may be read behind a prompt."""
+        return self.new_tokens + self.search.depth + self.rollout

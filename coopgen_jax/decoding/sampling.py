@@ -1,7 +1,7 @@
 """Plain decoding: greedy, temperature, top-k and nucleus, on the same cache as the search."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from flax import struct
 
 from coopgen_jax.decoding.generation import Generation, append, blank, per_sample, row_keys
 from coopgen_jax.decoding.job import Job, States, ends, read_nodes, read_prompts
-from coopgen_jax.decoding.rules import repetition_penalty, truncate
+from coopgen_jax.decoding.rules import no_repeat_ngram, repetition_penalty, truncate
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.models.language_model import LanguageModel, Nodes, Prompt
 from coopgen_jax.models.slots import Capacity, commit
@@ -25,6 +25,7 @@ class SamplingConfig:
     top_k: how many of the likeliest tokens may be drawn, 0 for all.
     top_p: the nucleus' probability.
     repetition_penalty: CTRL's, over the prompt and the text so far; 1 for none.
+    no_repeat_ngram: n-grams of this length are never written twice; 0 for no such rule.
     """
 
     new_tokens: int = 24
@@ -33,6 +34,9 @@ class SamplingConfig:
     top_k: int = 0
     top_p: float = 1.0
     repetition_penalty: float = 1.0
+    no_repeat_ngram: int = 0
+
+    guided: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.new_tokens < 1 or self.samples < 1:
@@ -45,6 +49,15 @@ class SamplingConfig:
             raise ValueError(f"top_k is {self.top_k}: give 0 (all tokens) or more")
         if self.repetition_penalty <= 0:
             raise ValueError(f"repetition_penalty is {self.repetition_penalty}: give 1 or more")
+        if self.no_repeat_ngram < 0 or self.no_repeat_ngram == 1:
+            raise ValueError(
+                f"no_repeat_ngram is {self.no_repeat_ngram}: give 0 (no rule), or 2 or more"
+            )
+
+    @property
+    def ahead(self) -> int:
+        """Tokens that may be read behind a prompt."""
+        return self.new_tokens
 
 
 @struct.dataclass
@@ -61,16 +74,16 @@ def begin(job: Job) -> SamplingState:
     """Reads the prompts.
 
     Raises:
-      ValueError: a prompt and what is to be written exceed the context.
+      UserError: a prompt and what is to be written exceed the context.
     """
     config: SamplingConfig = job.config
     capacity = Capacity(config.samples, config.new_tokens, nodes=1)
-    logits, log_class, states = read_prompts(job, capacity, config.new_tokens)
+    logits, log_class, states = read_prompts(job, capacity, config.ahead)
     return SamplingState(logits, states, blank(log_class, config.new_tokens), jnp.int32(0))
 
 
-def advance(key: jax.Array, job: Job, state: SamplingState) -> SamplingState:
-    """Writes one token of every text that is not finished."""
+def advance(key: jax.Array, job: Job, state: SamplingState) -> tuple[SamplingState, None]:
+    """Writes one token of every text that is not finished; there is no tree to show."""
     generation = state.generation
     token, log_proposal = _draw(key, job, state)
     log_probs = jax.nn.log_softmax(state.logits)
@@ -96,7 +109,7 @@ def advance(key: jax.Array, job: Job, state: SamplingState) -> SamplingState:
         end=node.terminal[..., 0],
     )
     states = commit(states, generation.length)
-    return SamplingState(logits[:, :, 0], states, written, state.step + 1)
+    return SamplingState(logits[:, :, 0], states, written, state.step + 1), None
 
 
 def _draw(key: jax.Array, job: Job, state: SamplingState) -> tuple[jax.Array, jax.Array]:
@@ -107,6 +120,7 @@ def _draw(key: jax.Array, job: Job, state: SamplingState) -> tuple[jax.Array, ja
     seen = jnp.concatenate([per_sample(prompt.tokens, config.samples), generation.tokens], axis=-1)
     mask = jnp.concatenate([per_sample(prompt.mask, config.samples), written], axis=-1)
     logits = repetition_penalty(state.logits, seen, mask, config.repetition_penalty)
+    logits = no_repeat_ngram(logits, seen, mask, config.no_repeat_ngram)
     if config.temperature == 0:
         token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         return token, jnp.full(token.shape, jnp.nan, jnp.float32)
@@ -153,4 +167,6 @@ def sample(
     def more(state: SamplingState) -> jax.Array:
         return (state.step < config.new_tokens) & ~state.generation.finished.all()
 
-    return jax.lax.while_loop(more, lambda state: advance(key, job, state), begin(job)).generation
+    return jax.lax.while_loop(
+        more, lambda state: advance(key, job, state)[0], begin(job)
+    ).generation

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import jax
 import jax.numpy as jnp
-from flax.traverse_util import unflatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, bidirectional
 from coopgen_jax.discriminators.crossing import Crossing
 from coopgen_jax.discriminators.discriminator import Discriminator
-from coopgen_jax.discriminators.head import HeadConfig
+from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loading import load_encoder
@@ -85,13 +86,18 @@ def load_discriminator(
         raise UserError(f"{folder} holds no readable head: {error}") from error
     # A head is kept in half precision to be small, and computed in single precision.
     head = unflatten_dict({k: jnp.asarray(v, jnp.float32) for k, v in flat.items()}, sep=".")
-    kind = card.get("kind")
+    kind = card.get("kind") if isinstance(card, dict) else None
     if kind not in KINDS:
         raise UserError(f"{folder} is a head of kind {kind!r}: known are {', '.join(KINDS)}")
     try:
+        _check(head_config(card, head), head)
         return KINDS[kind](card, head, language_model)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from error
     except KeyError as error:
         raise UserError(f"{folder}'s card or weights lack {error}: train the head anew") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{folder}'s card is damaged ({error}): train the head anew") from error
 
 
 def _folder(name_or_folder: str | Path) -> Path:
@@ -108,6 +114,23 @@ def _folder(name_or_folder: str | Path) -> Path:
 def head_config(card: dict[str, Any], head: Any) -> HeadConfig:
     """Returns the shape of a head from its card and its weights."""
     return HeadConfig(tuple(card["classes"]), head["centre"].shape[0], tuple(card["hidden"]))
+
+
+def _check(config: HeadConfig, head: Any) -> None:
+    """Raises UserError where weights are not those of the head that the card describes."""
+    inputs = jax.ShapeDtypeStruct((1, config.inputs), jnp.float32)
+    wanted: Any = jax.eval_shape(Head(config).init, jax.random.key(0), inputs)["params"]
+    found, wanted = flatten_dict(head, sep="."), flatten_dict(wanted, sep=".")
+    for name, leaf in wanted.items():
+        if name not in found:
+            raise KeyError(name)
+        if found[name].shape != leaf.shape:
+            raise UserError(
+                f"{name} has the shape {found[name].shape} and the card asks for {leaf.shape}: "
+                "train the head anew"
+            )
+        if not jnp.isfinite(found[name]).all():
+            raise UserError(f"{name} holds values that are not finite: train the head anew")
 
 
 def _bidirectional(
@@ -137,7 +160,10 @@ def _shared_trunk(
     config = head_config(card, head)
     taps = tuple(card["taps"])
     model = language_model.config
-    if max(taps) > model.layers or config.inputs != 2 * len(taps) * model.width:
+    if (
+        not all(0 <= tap <= model.layers for tap in taps)
+        or config.inputs != 2 * len(taps) * model.width
+    ):
         raise UserError(
             f"this head reads layers {', '.join(map(str, taps))} of {card['model']}, which the "
             "language model loaded here does not have: choose a head made for it"

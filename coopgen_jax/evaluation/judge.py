@@ -44,7 +44,7 @@ class Judge:
     bias: np.ndarray
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        """Returns p(class | text) `[n, C]`; a text without a word gets the classes' share."""
+        """Returns p(class | text) `[n, C]`; of an empty text the encoder alone decides."""
         inputs = _inputs(self.vectorizer, self.encoder, texts)
         return softmax(inputs @ self.weights.T + self.bias, axis=1)
 

@@ -55,6 +55,15 @@ class DecoderConfig:
     end_tokens: tuple[int, ...] = ()
     dtype: str = "float32"
 
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "layers", "width", "heads", "kv_heads", "head_width", "context"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be 1 or more")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"{self.kv_heads} key heads do not divide {self.heads} query heads")
+        if self.positions == "rotary" and self.head_width % 2:
+            raise ValueError(f"heads of width {self.head_width} cannot be rotated: it is odd")
+
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "silu": nn.silu,

@@ -13,7 +13,7 @@ class SearchConfig:
 
     simulations: how many evaluations one search may spend in every row; a multiple of `wave`.
     wave: `W`, leaves selected before the network is called once for all of them.
-    candidates: `K`, candidate tokens kept per node.
+    candidates: `K`, candidate tokens kept per node, at most the whole vocabulary.
     depth: `D`, depth below the root at which a node is evaluated but never expanded.
     c_puct: weight of the exploration term.
     first_play_urgency: mean value assumed of a child without visits: "zero", or "parent", the mean

@@ -75,7 +75,7 @@ def search(
       root's visits have grown.
     """
     assert tree.visits.shape[2] == config.nodes, (tree.visits.shape, config.nodes)
-    assert tree.priors.shape[3] == config.candidates, (tree.priors.shape, config.candidates)
+    assert config.wave <= tree.priors.shape[3] <= config.candidates, tree.priors.shape
     assert active.shape == tree.visits.shape[:2], (active.shape, tree.visits.shape)
     waves = config.simulations // config.wave
     before = tree.visits[:, :, 0]

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coopgen_jax.decoding.rules import repetition_penalty, truncate
+from coopgen_jax.decoding.rules import no_repeat_ngram, repetition_penalty, truncate
 
 
 def test_penalty_divides_positive_and_multiplies_negative_logits_once():
@@ -33,6 +33,31 @@ def test_penalty_row_by_row_equals_a_loop():
             expected[*at, token] = value / np.float32(1.3) if value > 0 else value * np.float32(1.3)
     got = repetition_penalty(jnp.asarray(logits), jnp.asarray(tokens), jnp.asarray(mask), 1.3)
     np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_no_ngram_is_written_twice_as_a_loop_says(n):
+    rng = np.random.default_rng(n)
+    logits = rng.normal(size=(3, 4, 3)).astype(np.float32)
+    tokens = rng.integers(0, 2, (3, 4, 12))
+    mask = rng.random((3, 4, 12)) < 0.7
+    mask[0, 0], mask[0, 1] = False, np.arange(12) < n - 2  # texts too short for a rule
+    expected = logits.copy()
+    for at in np.ndindex(3, 4):
+        text = [int(t) for t, real in zip(tokens[at], mask[at], strict=True) if real]
+        grams = {tuple(text[i : i + n]) for i in range(len(text) - n + 1)}
+        for token in range(3):
+            if len(text) >= n - 1 and (*text[len(text) - n + 1 :], token) in grams:
+                expected[*at, token] = -np.inf
+    assert np.isinf(expected).any()
+    got = no_repeat_ngram(jnp.asarray(logits), jnp.asarray(tokens), jnp.asarray(mask), n)
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_no_rule_changes_nothing():
+    logits, tokens = jnp.zeros((2, 3)), jnp.zeros((2, 5), jnp.int32)
+    assert no_repeat_ngram(logits, tokens, jnp.ones((2, 5), bool), 0) is logits
+    assert no_repeat_ngram(logits, tokens[:, :1], jnp.ones((2, 1), bool), 2) is logits
 
 
 @pytest.mark.parametrize(

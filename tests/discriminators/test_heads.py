@@ -91,6 +91,11 @@ def test_another_encoder_is_warned_of(folder):
     [
         ({"kind": "odd"}, "head of kind 'odd': known are bidirectional"),
         ({"hidden": None}, "lack 'hidden'"),
+        ({"hidden": [7]}, r"hidden_0.* has the shape .* the card asks for"),
+        ({"hidden": [4, 4]}, "lack 'hidden_1"),
+        ({"hidden": 3}, "card is damaged"),
+        ({"classes": ["a", "b", "c"]}, r"output.* has the shape"),
+        ({"width": "wide"}, "card is damaged"),
     ],
 )
 def test_bad_cards_are_named(folder, change, message):
@@ -98,6 +103,22 @@ def test_bad_cards_are_named(folder, change, message):
     card = {key: value for key, value in {**CARD, **change}.items() if value is not None}
     (path / "card.json").write_text(json.dumps(card))
     with pytest.raises(UserError, match=message):
+        load(path)
+
+
+def test_a_card_that_is_a_list_is_named(folder):
+    path, _ = folder
+    (path / "card.json").write_text("[]")
+    with pytest.raises(UserError, match="head of kind None"):
+        load(path)
+
+
+def test_weights_that_are_not_finite_are_named(folder):
+    path, params = folder
+    kernel = np.full(params["output"]["kernel"].shape, np.nan, np.float32)
+    broken = jax.tree.map(np.asarray, params) | {"output": {**params["output"], "kernel": kernel}}
+    save_head(path, jax.tree.map(np.asarray, broken), CARD)
+    with pytest.raises(UserError, match=r"output.kernel holds values that are not finite"):
         load(path)
 
 

@@ -305,6 +305,15 @@ BROKEN_FOLDERS = {
         ),
         "outside its folder",
     ),
+    "list of shards": (
+        lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": ["a"]}'),
+        "is damaged or not a model",
+    ),
+    "width in quotes": (lambda f: edit(f, hidden_size="32"), "is damaged or not a model"),
+    "no heads": (lambda f: edit(f, num_attention_heads=0), "is damaged or not a model"),
+    "heads that do not divide": (lambda f: edit(f, num_key_value_heads=3), "3 key heads do not"),
+    "odd heads": (lambda f: edit(f, head_dim=3), "cannot be rotated"),
+    "scaling in a word": (lambda f: edit(f, rope_scaling="linear"), "is damaged or not a model"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer.json"),
     "damaged tokenizer": (
         lambda f: (f / "tokenizer.json").write_text("{}"),

@@ -2,6 +2,8 @@
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,14 +86,15 @@ def load(name_or_path: str | Path = DEFAULT_MODEL, *, dtype: str = "float32") ->
     _check_dtype(dtype)
     path, packaged = _locate(name_or_path, "language model")
     name = str(name_or_path)
-    if path.is_file():
-        return _load_gguf(path, packaged, name, dtype)
-    folder = Folder(path)
-    tokenizer = folder.tokenizer()
-    config = decoder_config(folder.config, folder.label, tokenizer.end_tokens, dtype)
-    shapes = jax.eval_shape(lambda: init_decoder(jax.random.key(0), config))
-    params = assemble(shapes, decoder_sources(folder.config["model_type"]), folder, dtype)
-    return LoadedModel(config, params, tokenizer, name, folder.sha256(), folder.licence())
+    with _told(path):
+        if path.is_file():
+            return _load_gguf(path, packaged, name, dtype)
+        folder = Folder(path)
+        tokenizer = folder.tokenizer()
+        config = decoder_config(folder.config, folder.label, tokenizer.end_tokens, dtype)
+        shapes = jax.eval_shape(lambda: init_decoder(jax.random.key(0), config))
+        params = assemble(shapes, decoder_sources(folder.config["model_type"]), folder, dtype)
+        return LoadedModel(config, params, tokenizer, name, folder.sha256(), folder.licence())
 
 
 def load_encoder(
@@ -110,18 +113,31 @@ def load_encoder(
     path, packaged = _locate(name_or_path, "encoder")
     if path.is_file():
         raise UserError(f"{path} is a file: encoders are loaded from folders with a config.json")
-    folder = Folder(path)
-    config = encoder_config(folder.config, folder.label, dtype)
-    shapes = jax.eval_shape(lambda: init_encoder(jax.random.key(0), config))
-    params = assemble(shapes, encoder_sources(), folder, dtype)
-    return LoadedEncoder(
-        config,
-        params,
-        folder.tokenizer(),
-        str(name_or_path),
-        packaged.sha256 if packaged else folder.sha256(),
-        packaged.licence if packaged else folder.licence(),
-    )
+    with _told(path):
+        folder = Folder(path)
+        config = encoder_config(folder.config, folder.label, dtype)
+        shapes = jax.eval_shape(lambda: init_encoder(jax.random.key(0), config))
+        params = assemble(shapes, encoder_sources(), folder, dtype)
+        return LoadedEncoder(
+            config,
+            params,
+            folder.tokenizer(),
+            str(name_or_path),
+            packaged.sha256 if packaged else folder.sha256(),
+            packaged.licence if packaged else folder.licence(),
+        )
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turns whatever a damaged file leads to into one sentence."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{path} is damaged or not a model ({what}): fetch it again") from error
 
 
 def _load_gguf(path: Path, packaged: Packaged | None, name: str, dtype: str) -> LoadedModel:
