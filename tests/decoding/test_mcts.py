@@ -104,6 +104,12 @@ class Texts:
             logits[token] = (
                 logits[token] / penalty if logits[token] > 0 else logits[token] * penalty
             )
+        n, read = self.config.no_repeat_ngram, [*self.prompt, *text]
+        if n and len(read) >= n - 1:
+            grams = {tuple(read[at : at + n]) for at in range(len(read) - n + 1)}
+            for token in range(len(logits)):
+                if (*read[len(read) - n + 1 :], token) in grams:
+                    logits[token] = -np.inf
         weights = np.exp(logits / self.config.temperature)
         return (weights / weights.sum()).astype(np.float32)
 
@@ -145,6 +151,9 @@ CONFIGS = {
         alpha=0.5,
         penalise_prompt=False,
         search=search_config(first_play_urgency="parent", renormalise=True, kept=8),
+    ),
+    "no bigram twice": MCTSConfig(
+        new_tokens=4, repetition_penalty=1.0, no_repeat_ngram=2, search=search_config(c_puct=0.5)
     ),
 }
 
