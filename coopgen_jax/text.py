@@ -102,7 +102,7 @@ class Tokenizer:
         """
         for number, text in enumerate(texts, start=1):
             if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-                raise UserError(f"prompt {number} holds half a character: it is not valid Unicode")
+                raise UserError(f"text {number} holds half a character: it is not valid Unicode")
         coded = self.core.encode_batch_fast(list(texts), add_special_tokens=special)
         return [entry.ids for entry in coded]
 

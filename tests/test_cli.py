@@ -495,7 +495,7 @@ def test_a_full_device_for_the_output_is_told(capsys, monkeypatch):
     assert main(["generate", "film", *map(str, GUIDED), "--quiet"]) == 2
     monkeypatch.undo()
     err = capsys.readouterr().err
-    assert err == "coopgen: error: cannot print (No space left on device): free space\n"
+    assert err == "coopgen: error: cannot write (No space left on device): free space\n"
 
 
 def test_a_closed_standard_input_is_told(capsys, monkeypatch):

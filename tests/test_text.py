@@ -82,7 +82,7 @@ def test_equal_when_they_split_alike() -> None:
 
 
 def test_broken_unicode_is_named() -> None:
-    with pytest.raises(UserError, match="prompt 2 holds half a character"):
+    with pytest.raises(UserError, match="text 2 holds half a character"):
         make_tokenizer().encode_batch(["fine \u00e9", "half \udce9"])
 
 

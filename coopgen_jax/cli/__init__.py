@@ -1,6 +1,7 @@
 """The command line: `coopgen generate` and `coopgen models`."""
 
 import contextlib
+import errno
 import os
 import sys
 import warnings
@@ -50,10 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _close_output()
         return 141
     except OSError as error:
-        if error.filename is not None:
+        if error.errno != errno.ENOSPC:
             raise
         _close_output()
-        print(f"coopgen: error: cannot print ({error.strerror}): free space", file=sys.stderr)
+        print(f"coopgen: error: cannot write ({error.strerror}): free space", file=sys.stderr)
         return 2
     return 0
 

@@ -1,5 +1,6 @@
 """A decoding job, and how both networks read for it: what every decoder stands on."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from coopgen_jax.decoding.generation import is_end, per_sample
+from coopgen_jax.decoding.generation import Generation, is_end, per_sample
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import LanguageModel, Nodes, Prompt
@@ -99,6 +100,17 @@ def read_nodes(
         )
         log_class = jnp.where(nodes.terminal[..., None], log_class, judged)
     return logits, log_class, (cache, judgement)
+
+
+def write_all(begin: Callable, advance: Callable, key: jax.Array, job: Job) -> Generation:
+    """Returns the texts of a decoder given as `begin` and `advance`, in one compiled loop."""
+
+    def more(state: Any) -> jax.Array:
+        return (state.step < job.config.new_tokens) & ~state.generation.finished.all()
+
+    return jax.lax.while_loop(
+        more, lambda state: advance(key, job, state)[0], begin(job)
+    ).generation
 
 
 def ends(job: Job, token: jax.Array) -> jax.Array:

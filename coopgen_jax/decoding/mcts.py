@@ -15,7 +15,7 @@ from flax import struct
 
 from coopgen_jax.decoding.expansion import expand, root
 from coopgen_jax.decoding.generation import Generation, append, blank, row_keys
-from coopgen_jax.decoding.job import Job, States, read_prompts
+from coopgen_jax.decoding.job import Job, States, read_prompts, write_all
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.errors import UserError
@@ -156,10 +156,4 @@ def mcts(
         discriminator=discriminator,
         config=config,
     )
-
-    def more(state: MCTSState) -> jax.Array:
-        return (state.step < config.new_tokens) & ~state.generation.finished.all()
-
-    return jax.lax.while_loop(
-        more, lambda state: advance(key, job, state)[0], begin(job)
-    ).generation
+    return write_all(begin, advance, key, job)

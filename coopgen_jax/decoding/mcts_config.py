@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
+from coopgen_jax.decoding.rules import check_repetition
 from coopgen_jax.search.config import SearchConfig
 
 
@@ -48,12 +49,7 @@ class MCTSConfig:
             raise ValueError("new_tokens and samples must be 1 or more")
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}: a prior needs more than 0")
-        if self.repetition_penalty <= 0:
-            raise ValueError(f"repetition_penalty is {self.repetition_penalty}: give 1 or more")
-        if self.no_repeat_ngram < 0 or self.no_repeat_ngram == 1:
-            raise ValueError(
-                f"no_repeat_ngram is {self.no_repeat_ngram}: give 0 (no rule), or 2 or more"
-            )
+        check_repetition(self.repetition_penalty, self.no_repeat_ngram)
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha is {self.alpha}: give a weight from 0 to 1")
         if self.likelihood not in ("mean", "product"):

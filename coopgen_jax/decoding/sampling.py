@@ -8,8 +8,13 @@ import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.decoding.generation import Generation, append, blank, per_sample, row_keys
-from coopgen_jax.decoding.job import Job, States, ends, read_nodes, read_prompts
-from coopgen_jax.decoding.rules import no_repeat_ngram, repetition_penalty, truncate
+from coopgen_jax.decoding.job import Job, States, ends, read_nodes, read_prompts, write_all
+from coopgen_jax.decoding.rules import (
+    check_repetition,
+    no_repeat_ngram,
+    repetition_penalty,
+    truncate,
+)
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.models.language_model import LanguageModel, Nodes, Prompt
 from coopgen_jax.models.slots import Capacity, commit
@@ -47,12 +52,7 @@ class SamplingConfig:
             raise ValueError(f"top_p is {self.top_p}: give a probability above 0, 1 for no nucleus")
         if self.top_k < 0:
             raise ValueError(f"top_k is {self.top_k}: give 0 (all tokens) or more")
-        if self.repetition_penalty <= 0:
-            raise ValueError(f"repetition_penalty is {self.repetition_penalty}: give 1 or more")
-        if self.no_repeat_ngram < 0 or self.no_repeat_ngram == 1:
-            raise ValueError(
-                f"no_repeat_ngram is {self.no_repeat_ngram}: give 0 (no rule), or 2 or more"
-            )
+        check_repetition(self.repetition_penalty, self.no_repeat_ngram)
 
     @property
     def ahead(self) -> int:
@@ -163,10 +163,4 @@ def sample(
         discriminator=discriminator,
         config=config,
     )
-
-    def more(state: SamplingState) -> jax.Array:
-        return (state.step < config.new_tokens) & ~state.generation.finished.all()
-
-    return jax.lax.while_loop(
-        more, lambda state: advance(key, job, state)[0], begin(job)
-    ).generation
+    return write_all(begin, advance, key, job)

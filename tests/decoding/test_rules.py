@@ -4,7 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.rules import no_repeat_ngram, repetition_penalty, truncate
+from coopgen_jax.decoding.sampling import SamplingConfig
 
 
 def test_penalty_divides_positive_and_multiplies_negative_logits_once():
@@ -52,6 +54,13 @@ def test_no_ngram_is_written_twice_as_a_loop_says(n):
     assert np.isinf(expected).any()
     got = no_repeat_ngram(jnp.asarray(logits), jnp.asarray(tokens), jnp.asarray(mask), n)
     np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("config", [MCTSConfig, SamplingConfig])
+@pytest.mark.parametrize("n", [-1, 1])
+def test_an_ngram_of_one_token_is_no_rule(config, n):
+    with pytest.raises(ValueError, match=f"no_repeat_ngram is {n}"):
+        config(no_repeat_ngram=n)
 
 
 def test_no_rule_changes_nothing():
