@@ -8,6 +8,7 @@ from importlib import import_module
 
 _HOME = {
     "Capacity": "models.slots",
+    "CausalConfig": "discriminators.causal",
     "DecoderConfig": "models.transformer",
     "Discriminator": "discriminators.discriminator",
     "Generation": "decoding.generation",
@@ -25,7 +26,9 @@ _HOME = {
     "Tokenizer": "text",
     "Tree": "search.tree",
     "UserError": "errors",
+    "causal": "discriminators.causal",
     "generate": "shell",
+    "init_causal": "discriminators.causal",
     "language_model": "models.decoder",
     "load_discriminator": "discriminators.heads",
     "load_language_model": "models.pretrained.loading",

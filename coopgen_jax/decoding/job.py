@@ -58,15 +58,13 @@ def read_prompts(job: Job, capacity: Capacity, ahead: int) -> tuple[jax.Array, j
       discriminator), and the states.
 
     Raises:
-      UserError: prompt and `ahead` exceed the language model's context.
+      UserError: prompt and `ahead` exceed the context of the language model or discriminator.
     """
     batch, length = job.prompt.tokens.shape
-    context = job.language_model.context
-    if length + ahead > context:
-        raise UserError(
-            f"a prompt of {length} tokens and {ahead} behind it exceed the language model's "
-            f"context of {context}: shorten the prompt or ask for fewer new tokens"
-        )
+    _check_context("language model", job.language_model.context, length, ahead)
+    guide = job.discriminator
+    if guide is not None and guide.context is not None:
+        _check_context("discriminator", guide.context, length if guide.reads_prompt else 1, ahead)
     logits, hidden, cache = job.language_model.prefill(job.params, job.prompt, capacity=capacity)
     log_class, judgement = jnp.zeros((batch, 0), jnp.float32), None
     if job.discriminator is not None:
@@ -75,6 +73,14 @@ def read_prompts(job: Job, capacity: Capacity, ahead: int) -> tuple[jax.Array, j
         )
     samples = capacity.samples
     return per_sample(logits, samples), per_sample(log_class, samples), (cache, judgement)
+
+
+def _check_context(name: str, context: int, length: int, ahead: int) -> None:
+    if length + ahead > context:
+        raise UserError(
+            f"a prompt of {length} tokens and {ahead} behind it exceed the {name}'s "
+            f"context of {context}: shorten the prompt or ask for fewer new tokens"
+        )
 
 
 def read_nodes(

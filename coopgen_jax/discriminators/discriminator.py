@@ -24,6 +24,7 @@ class Discriminator:
     differentiable: whether gradients flow from log p to `nodes.hidden`.
     tokenizer: which tokenizer it has, or None for the language model's own. With another one,
       texts cross over in one batched host callback per wave.
+    context: the most tokens that it can read, None where there is no limit of its own.
     """
 
     init: Callable
@@ -34,3 +35,4 @@ class Discriminator:
     reads_prompt: bool = False
     differentiable: bool = True
     tokenizer: str | None = None
+    context: int | None = None

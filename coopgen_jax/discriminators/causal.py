@@ -1,0 +1,88 @@
+"""The causal discriminator: a decoder network of its own, with a class head on its last state.
+
+The "unidirectional" discriminator of Chaffin et al., "Which Discriminator for Cooperative Text
+Generation?" (SIGIR 2022). It reads the tree as the language model does, one token per evaluation
+out of a slot cache of its own, so that no text is ever read twice.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.discriminators.head import Head, HeadConfig, classify
+from coopgen_jax.models.decoder import language_model
+from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt
+from coopgen_jax.models.slots import Capacity
+from coopgen_jax.models.transformer import DecoderConfig, init_decoder
+
+
+@dataclass(frozen=True)
+class CausalConfig:
+    """The shape of a causal discriminator.
+
+    network: of the decoder; its tokens are those of the language model it guides.
+    head: the network on top; its input is the state of the last token after the final norm.
+    start_token: the continuation alone is judged, behind this token; None to judge the prompt and
+      the continuation.
+    """
+
+    network: DecoderConfig
+    head: HeadConfig
+    start_token: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.head.inputs != self.network.width:
+            raise ValueError(
+                f"the head reads {self.head.inputs} numbers but the network's states have "
+                f"{self.network.width}"
+            )
+
+
+def causal(config: CausalConfig) -> Discriminator:
+    """Returns the discriminator; its params are those of `init_causal`."""
+    return Discriminator(
+        init=Bound(_init, config),
+        evaluate=Bound(_evaluate, config),
+        classes=config.head.classes,
+        reads_prompt=config.start_token is None,
+        context=config.network.context,
+    )
+
+
+def init_causal(key: jax.Array, config: CausalConfig) -> dict[str, Any]:
+    """Returns randomly initialised parameters: those of the `network` and of the `head`."""
+    network_key, head_key = jax.random.split(key)
+    head = Head(config.head).init(head_key, jnp.zeros((1, config.head.inputs)))["params"]
+    return {"network": init_decoder(network_key, config.network), "head": head}
+
+
+def _network(config: CausalConfig) -> LanguageModel:
+    """Returns the network as one that reads slots; its logits are never asked for."""
+    return language_model(config.network, taps=(config.network.layers,))
+
+
+def _init(
+    config: CausalConfig,
+    params: Any,
+    prompt: Prompt,
+    hidden: jax.Array,
+    *,
+    capacity: Capacity,
+) -> tuple[jax.Array, Any]:
+    batch = prompt.tokens.shape[0]
+    if config.start_token is not None:
+        start = jnp.full((batch, 1), config.start_token, jnp.int32)
+        prompt = Prompt(tokens=start, mask=jnp.ones((batch, 1), bool), index=prompt.index)
+    _, own, cache = _network(config).prefill(params["network"], prompt, capacity=capacity)
+    if config.start_token is None:
+        return classify(config.head, params["head"], own[:, -1, 0]), cache
+    count = len(config.head.classes)
+    return jnp.full((batch, count), -jnp.log(float(count)), jnp.float32), cache
+
+
+def _evaluate(config: CausalConfig, params: Any, state: Any, nodes: Nodes) -> tuple[jax.Array, Any]:
+    _, own, cache = _network(config).extend(params["network"], state, nodes)
+    return classify(config.head, params["head"], own[..., 0, :]), cache

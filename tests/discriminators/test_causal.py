@@ -1,0 +1,133 @@
+"""A causal discriminator's cache along a tree against reading each text anew."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coopgen_jax.decoding import mcts as decoder
+from coopgen_jax.decoding.job import Job
+from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.discriminators.causal import CausalConfig, causal, init_causal
+from coopgen_jax.discriminators.head import HeadConfig, classify
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.decoder import language_model, read
+from coopgen_jax.models.language_model import Prompt
+from coopgen_jax.models.transformer import final_norm, init_decoder
+from coopgen_jax.search import SearchConfig
+from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA
+
+START = 60
+HEAD = HeadConfig(("bad", "good", "none"), TINY_GPT2.width, (16,))
+JUDGES = {
+    "prompt and continuation": CausalConfig(TINY_GPT2, HEAD),
+    "continuation alone": CausalConfig(TINY_GPT2, HEAD, start_token=START),
+}
+PARAMS = init_decoder(jax.random.key(0), TINY_LLAMA)
+JUDGE_PARAMS = init_causal(jax.random.key(1), JUDGES["prompt and continuation"])
+ROWS = [[3, 4, 5], [9]]
+CONFIG = MCTSConfig(
+    new_tokens=3, samples=2, visit_temperature=1.0,
+    search=SearchConfig(simulations=6, wave=2, candidates=4, depth=4, kept=4),
+)  # fmt: skip
+
+
+def prompt_of(rows, length=4) -> Prompt:
+    tokens = np.zeros((len(rows), length), np.int32)
+    mask = np.zeros((len(rows), length), bool)
+    for i, row in enumerate(rows):
+        tokens[i, length - len(row) :], mask[i, length - len(row) :] = row, True
+    return Prompt(jnp.asarray(tokens), jnp.asarray(mask), jnp.arange(len(rows)))
+
+
+def job_of(config: CausalConfig) -> Job:
+    return Job(
+        prompt=prompt_of(ROWS),
+        language_model=language_model(TINY_LLAMA),
+        params=PARAMS,
+        discriminator=causal(config),
+        discriminator_params=JUDGE_PARAMS,
+        target=jnp.asarray([0, 1]),
+        config=CONFIG,
+    )
+
+
+@jax.jit
+def judged(tokens, mask):
+    _, last, _, _ = read(TINY_GPT2, JUDGE_PARAMS["network"], tokens, mask)
+    state = final_norm(TINY_GPT2, JUDGE_PARAMS["network"], last)[:, -1]
+    return classify(HEAD, JUDGE_PARAMS["head"], state)[0]
+
+
+def judged_anew(text: list[int]) -> np.ndarray:
+    padded = prompt_of([text], 16)
+    return np.asarray(judged(padded.tokens, padded.mask))
+
+
+def text_of(tree, row, sample, node) -> list[int]:
+    text = []
+    while node > 0:
+        text.insert(0, int(tree.token[row, sample, node]))
+        node = int(tree.parent[row, sample, node])
+    return text
+
+
+@pytest.mark.parametrize("reads", JUDGES)
+def test_every_node_is_judged_as_if_read_anew(reads):
+    config = JUDGES[reads]
+    job = job_of(config)
+    state = jax.jit(decoder.begin)(job)
+    root = state.generation.log_class
+    for row, tokens in enumerate(ROWS):
+        bare = judged_anew(tokens) if config.start_token is None else np.full(3, -np.log(3))
+        np.testing.assert_allclose(root[row, 1], bare, atol=1e-4)
+    advance = jax.jit(decoder.advance)
+    compared = 0
+    for step in range(3):
+        committed = np.asarray(state.generation.tokens[:, :, :step])
+        state, tree = advance(jax.random.key(2), job, state)
+        for row, sample, node in np.argwhere(np.asarray(tree.visits) > 0):
+            text = [*committed[row, sample].tolist(), *text_of(tree, row, sample, node)]
+            if not text:
+                continue
+            front = ROWS[row] if config.start_token is None else [START]
+            expected = judged_anew([*front, *text])
+            np.testing.assert_allclose(tree.log_class[row, sample, node], expected, atol=1e-4)
+            compared += 1
+    assert compared > 60
+
+
+def test_equal_configs_make_equal_discriminators():
+    again = CausalConfig(TINY_GPT2, HeadConfig(HEAD.classes, HEAD.inputs, HEAD.hidden), START)
+    assert causal(JUDGES["continuation alone"]) == causal(again)
+    assert causal(again) != causal(JUDGES["prompt and continuation"])
+    assert not causal(again).reads_prompt
+
+
+def test_the_output_layer_is_not_computed():
+    """The network's logits over the vocabulary would double the cost of a small network."""
+    config = dataclasses.replace(TINY_GPT2, vocab_size=5003)
+    judge = CausalConfig(config, HEAD)
+    job = job_of(judge).replace(discriminator_params=init_causal(jax.random.key(1), judge))
+    state = jax.jit(decoder.begin)(job)
+    compiled = jax.jit(decoder.advance).lower(jax.random.key(0), job, state).compile()
+    # Nothing in the program is as wide as the discriminator's vocabulary but its embedding.
+    wide = [
+        line for line in compiled.as_text().splitlines() if ",5003]" in line or "[5003]" in line
+    ]
+    assert not wide, wide[:3]
+
+
+def test_a_head_of_another_width_is_refused():
+    with pytest.raises(ValueError, match="the head reads 7 numbers but the network's states"):
+        CausalConfig(TINY_GPT2, HeadConfig(("a", "b"), 7))
+
+
+def test_a_discriminator_too_short_for_the_text_is_refused():
+    short = dataclasses.replace(TINY_GPT2, context=10)
+    with pytest.raises(UserError, match="discriminator's context of 10"):
+        jax.eval_shape(decoder.begin, job_of(CausalConfig(short, HEAD)))
+    # Behind its start token alone the continuation fits.
+    jax.eval_shape(decoder.begin, job_of(CausalConfig(short, HEAD, start_token=START)))
