@@ -1,4 +1,4 @@
-"""The command line: `coopgen generate` and `coopgen models`."""
+"""The command line: `coopgen generate`, `coopgen models` and `coopgen plan`."""
 
 import contextlib
 import errno
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Annotated
 
-from coopgen_jax.cli.options import EXAMPLES, GenerateOptions, ModelsOptions
+from coopgen_jax.cli.options import EXAMPLES, GenerateOptions, ModelsOptions, PlanOptions
 from coopgen_jax.errors import UserError
 
 __all__ = ["main"]
@@ -65,12 +65,20 @@ def _close_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _parse(arguments: list[str]) -> GenerateOptions | ModelsOptions:
+Options = GenerateOptions | ModelsOptions | PlanOptions
+
+
+def _parse(arguments: list[str]) -> Options:
     import tyro
 
     generate = tyro.conf.subcommand("generate", description=GenerateOptions.__doc__)
     models = tyro.conf.subcommand("models", description=ModelsOptions.__doc__)
-    commands = Annotated[GenerateOptions, generate] | Annotated[ModelsOptions, models]
+    plan = tyro.conf.subcommand("plan", description=PlanOptions.__doc__)
+    commands = (
+        Annotated[GenerateOptions, generate]
+        | Annotated[ModelsOptions, models]
+        | Annotated[PlanOptions, plan]
+    )
     try:
         return tyro.cli(
             commands,  # type: ignore[arg-type]
@@ -92,12 +100,16 @@ def _presets() -> str:
     return "presets:\n" + "".join(f"  {line}\n" for line in preset_values())
 
 
-def _run(options: GenerateOptions | ModelsOptions) -> None:
+def _run(options: Options) -> None:
     # Help must not wait for the libraries that the work needs.
     if isinstance(options, ModelsOptions):
         from coopgen_jax.cli.models import list_models
 
         list_models(options)
+    elif isinstance(options, PlanOptions):
+        from coopgen_jax.cli.plan import run_plan
+
+        run_plan(options)
     else:
         from coopgen_jax.cli.generate import run_generate
 

@@ -102,3 +102,39 @@ class ModelsOptions:
     """Fetch a model now, so that it is there when it is needed."""
     json: bool = False
     """Print JSON instead of a table."""
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """Predict what a guided decode would take on this machine: bytes, and seconds per token."""
+
+    model: Annotated[str, arg(metavar="NAME|PATH")] = "smollm2-135m"
+    """The language model, as for generate; or gpt2-small, gpt2-large, llama-1b: shapes alone."""
+    guide: Literal["trunk", "causal"] = "trunk"
+    """A head on the model's own states, or a network of the model's shape beside it."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the weights."""
+    batch_size: Annotated[int, arg(metavar="B")] = 8
+    """Prompts worked on at once."""
+    samples: Annotated[int, arg(metavar="R")] = 1
+    """Texts per prompt."""
+    prompt_length: Annotated[int, arg(metavar="P")] = 16
+    """Tokens of every prompt, padding included."""
+    new_tokens: Annotated[int, arg(metavar="T")] = 24
+    """Tokens to write per text."""
+    preset: Literal["default", "paper"] = "default"
+    """Settings of the search that the next options change."""
+    simulations: Annotated[int | None, _unset("N")] = None
+    """Texts judged per written token."""
+    wave: Annotated[int | None, _unset("W", "the preset's, or what divides the simulations")] = None
+    """Tree nodes evaluated at once."""
+    candidates: Annotated[int | None, _unset("K")] = None
+    """Likeliest tokens that may follow each node."""
+    depth: Annotated[int | None, _unset("D")] = None
+    """How many tokens to look ahead, at most."""
+    bandwidth: Annotated[float | None, _unset("GB/S", "measured here")] = None
+    """Read bandwidth of another machine, in gigabytes per second."""
+    rate: Annotated[float | None, _unset("TFLOP/S", "measured here")] = None
+    """Matrix rate of another machine, in teraflops per second."""
+    json: bool = False
+    """Print JSON instead of a table."""

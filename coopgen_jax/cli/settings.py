@@ -1,10 +1,11 @@
 """From options to the settings of a decoder."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Any
 
-from coopgen_jax.cli.options import GenerateOptions
+from coopgen_jax.cli.options import GenerateOptions, PlanOptions
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.presets import PRESETS
 from coopgen_jax.decoding.sampling import SamplingConfig
@@ -104,14 +105,14 @@ def _check(options: GenerateOptions) -> None:
         raise UserError("the search needs a --target, such as positive: the class to write towards")
 
 
-def _given(options: GenerateOptions, names: tuple[str, ...]) -> dict[str, Any]:
+def _given(options: GenerateOptions | PlanOptions, names: Iterable[str]) -> dict[str, Any]:
     values = {name: getattr(options, name) for name in names}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _mcts(options: GenerateOptions) -> MCTSConfig:
     preset = PRESETS[options.preset]
-    search = _search(options, preset.search)
+    search = preset_search(options, preset.search)
     # The whole is checked once, not every option on its own.
     config = replace(
         preset,
@@ -132,8 +133,15 @@ def _mcts(options: GenerateOptions) -> MCTSConfig:
     return config
 
 
-def _search(options: GenerateOptions, preset: SearchConfig) -> SearchConfig:
-    given = _given(options, OF_SEARCH)
+def preset_search(options: GenerateOptions | PlanOptions, preset: SearchConfig) -> SearchConfig:
+    """Returns a preset's search with what the options change.
+
+    What outlives a token grows with the simulations, and the wave becomes one that divides them.
+
+    Raises:
+      ValueError: a setting is out of its range.
+    """
+    given = _given(options, [name for name in OF_SEARCH if hasattr(options, name)])
     if preset.kept and "simulations" in given:
         given["kept"] = max(given["simulations"] * preset.kept // preset.simulations, 0)
     simulations = given.get("simulations", preset.simulations)

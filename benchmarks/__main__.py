@@ -1,0 +1,108 @@
+"""Runs the benchmarks: `python -m benchmarks --help`."""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import tyro
+from tyro.conf import Positional
+
+from benchmarks.extend import EXTEND
+from benchmarks.length import LENGTH
+from benchmarks.samples import SAMPLES
+from benchmarks.search import SEARCH
+from benchmarks.settings import Settings
+from benchmarks.suite import markdown, run
+from coopgen_jax.errors import UserError
+
+BENCHMARKS = {benchmark.name: benchmark for benchmark in (SEARCH, EXTEND, LENGTH, SAMPLES)}
+ABOUT = "\n".join(
+    ["benchmarks:", *(f"  {name:10} {entry.about}" for name, entry in BENCHMARKS.items())]
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Times what is named, prints a table, and writes JSON and a picture per benchmark.
+
+    names: benchmarks to run; none for all of them.
+    settings: what to time.
+    """
+
+    names: Positional[tuple[str, ...]] = ()
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Prints the JSON files of one or several machines as Markdown tables.
+
+    files: what the runs wrote.
+    """
+
+    files: Positional[tuple[Path, ...]]
+
+
+def _unknown(kind: str, name: object) -> UserError:
+    return UserError(f"there is no {kind} {str(name)!r}: choose from {', '.join(BENCHMARKS)}")
+
+
+def run_all(chosen: Run) -> None:
+    """Runs the benchmarks one after another.
+
+    Raises:
+      UserError: a name is not that of a benchmark, or there is no such device.
+    """
+    for name in chosen.names:
+        if name not in BENCHMARKS:
+            raise _unknown("benchmark", name)
+    device = chosen.settings.device
+    if device:
+        jax.config.update("jax_platforms", "cuda" if device == "gpu" else device)
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        raise UserError(f"there is no {device} here: {error}") from error
+    for name in chosen.names or BENCHMARKS:
+        run(BENCHMARKS[name], chosen.settings)
+
+
+def report(chosen: Report) -> None:
+    """Prints the tables.
+
+    Raises:
+      UserError: a file is missing or is not one that a benchmark wrote.
+    """
+    for path in chosen.files:
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            benchmark = BENCHMARKS[found["benchmark"]]
+            print(markdown(benchmark, found))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is not a benchmark's JSON file ({error!r})") from error
+
+
+def main(arguments: list[str]) -> int:
+    """Runs or reports; returns the exit status."""
+    try:
+        if arguments[:1] == ["report"]:
+            report(tyro.cli(Report, prog="python -m benchmarks report", args=arguments[1:]))
+        else:
+            description = f"{Run.__doc__}\n\n{ABOUT}\n  report     JSON files as Markdown tables"
+            run_all(
+                tyro.cli(Run, prog="python -m benchmarks", description=description, args=arguments)
+            )
+    except (UserError, ValueError) as error:
+        print(f"benchmarks: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("benchmarks: interrupted; rows measured so far are kept", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

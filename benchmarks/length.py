@@ -1,0 +1,59 @@
+"""What a token costs far into a text, and what it would cost with just the live tokens."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.parts import make_job, make_parts
+from benchmarks.search import SEARCH, measure_shape
+from benchmarks.settings import Settings
+from benchmarks.suite import Benchmark, Row
+
+
+def measure(settings: Settings) -> Iterator[Row]:
+    """Times one token's search behind short and long prompts."""
+    parts = make_parts(settings)
+    first = None
+    for length in settings.prompt_length:
+        job = make_job(
+            parts,
+            batch=settings.batch[0],
+            prompt_length=length,
+            new_tokens=settings.repeats + 2,
+            simulations=settings.simulations[0],
+            wave=settings.wave[0],
+            depth=settings.depth[0],
+        )
+        row = measure_shape(parts, job, settings.repeats)
+        first = first or row["search_ms"]
+        yield row | {"over_first": row["search_ms"] / first}
+
+
+def draw(rows: list[Row], axes: Any) -> None:
+    """Draws search and floor against the position."""
+    x = [row["prompt_length"] for row in rows]
+    axes.plot(x, [row["search_ms"] for row in rows], "o-", label="search")
+    axes.plot(x, [row["floor_ms"] for row in rows], "--", label="floor with as many live tokens")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("position in the text")
+    axes.set_ylabel("milliseconds per token")
+    axes.legend()
+
+
+LENGTH = Benchmark(
+    name="length",
+    about="one token's search at growing positions in the text",
+    measure=measure,
+    columns=(
+        *[column for column in SEARCH.columns if column[0] != "compile_seconds"],
+        ("over_first", "of the first row", ".2f"),
+    ),
+    own={
+        "batch": (1,),
+        "prompt_length": (32, 128, 512),
+        "simulations": (32,),
+        "wave": (4,),
+        "depth": (16,),
+    },
+    quick={"prompt_length": (8,), "simulations": (8,), "wave": (4,)},
+    draw=draw,
+)

@@ -1,0 +1,149 @@
+"""The networks that are timed, and a decoding job made of them."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.settings import Settings
+from coopgen_jax.decoding.job import Job
+from coopgen_jax.decoding.presets import PRESETS
+from coopgen_jax.discriminators.causal import CausalConfig, causal, init_causal
+from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.discriminators.head import Head, HeadConfig
+from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
+from coopgen_jax.models.decoder import language_model
+from coopgen_jax.models.language_model import LanguageModel, Prompt
+from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.models.shapes import SHAPES as PUBLISHED
+from coopgen_jax.models.transformer import DecoderConfig, init_decoder
+from coopgen_jax.testing import TINY_GPT2
+
+CLASSES = ("negative", "positive")
+
+
+SHAPES = {**PUBLISHED, "tiny": replace(TINY_GPT2, vocab_size=211)}
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Both networks with their parameters.
+
+    config: the language model's shape.
+    language_model: one that never ends a text, or its search would cost nothing.
+    guide: the discriminator; `own_network` tells whether it reads tokens by a network of its own,
+      whose calls belong to the floor.
+    judge: the shape of that network and its head, None without one.
+    """
+
+    config: DecoderConfig
+    language_model: LanguageModel
+    params: Any
+    guide: Discriminator
+    guide_params: Any
+    judge: CausalConfig | None
+
+    @property
+    def own_network(self) -> bool:
+        """Tells whether the guide has a network of its own."""
+        return self.judge is not None
+
+
+def _cast(params: Any, dtype: str) -> Any:
+    """Returns parameters of a dtype; norms stay float32, as a loaded model's do."""
+
+    def cast(path: Any, leaf: jax.Array) -> jax.Array:
+        norms = any("norm" in str(key) for key in path)
+        return leaf if norms else leaf.astype(dtype)
+
+    return jax.tree_util.tree_map_with_path(cast, params)
+
+
+def make_parts(settings: Settings) -> Parts:
+    """Loads or draws both networks."""
+    if settings.model == "default":
+        loaded = load(dtype=settings.dtype)
+        config, params = loaded.config, loaded.params
+    else:
+        config = replace(SHAPES[settings.model], dtype=settings.dtype)
+
+        def draw(key: jax.Array) -> Any:
+            return _cast(init_decoder(key, config), settings.dtype)
+
+        params = jax.jit(draw)(jax.random.key(0))
+    key = jax.random.key(1)
+    if settings.guide == "causal":
+        judge = CausalConfig(config, HeadConfig(CLASSES, config.width, ()))
+        guide = causal(judge)
+        guide_params = jax.jit(lambda key: init_causal(key, judge))(key)
+        guide_params = {
+            "network": _cast(guide_params["network"], settings.dtype),
+            "head": guide_params["head"],
+        }
+    else:
+        judge = None
+        taps = tuple(sorted({config.layers // 3, 2 * config.layers // 3, config.layers}))
+        head = HeadConfig(CLASSES, 2 * len(taps) * config.width)
+        guide = shared_trunk(SharedTrunkConfig(taps, False, head))
+        guide_params = Head(head).init(key, jnp.zeros((1, head.inputs)))["params"]
+    network = replace(language_model(config, guide.taps), end_tokens=())
+    return Parts(config, network, params, guide, guide_params, judge)
+
+
+def random_prompts(parts: Parts, batch: int, length: int) -> Prompt:
+    """Returns prompts of random tokens: what is timed does not depend on them."""
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, parts.config.vocab_size, (batch, length))
+    return Prompt(
+        tokens=jnp.asarray(tokens, jnp.int32),
+        mask=jnp.ones(tokens.shape, bool),
+        index=jnp.arange(batch),
+    )
+
+
+def make_job(
+    parts: Parts,
+    *,
+    preset: str = "default",
+    batch: int,
+    prompt_length: int,
+    new_tokens: int,
+    samples: int = 1,
+    **search: Any,
+) -> Job:
+    """Returns a decoding job over random prompts; `search` changes fields of `SearchConfig`.
+
+    Early stop is off, so that every token costs the same.
+    """
+    config = PRESETS[preset]
+    size = parts.config.vocab_size
+    candidates = min(search.pop("candidates", config.search.candidates), size)
+    settings = replace(config.search, candidates=candidates, early_stop=False, **search)
+    return Job(
+        prompt=random_prompts(parts, batch, prompt_length),
+        target=jnp.ones(batch, jnp.int32),
+        config=replace(config, new_tokens=new_tokens, samples=samples, search=settings),
+        language_model=parts.language_model,
+        params=parts.params,
+        discriminator=parts.guide,
+        discriminator_params=parts.guide_params,
+    )
+
+
+def described(job: Job) -> dict[str, Any]:
+    """Returns what every row of a table states of its search."""
+    config = job.config
+    return {
+        "batch": job.prompt.tokens.shape[0],
+        "samples": config.samples,
+        "prompt_length": job.prompt.tokens.shape[1],
+        "simulations": config.search.simulations,
+        "wave": config.search.wave,
+        "depth": config.search.depth,
+        "candidates": config.search.candidates,
+        "kept": config.search.kept,
+        "penalty": config.repetition_penalty,
+        "no_repeat_ngram": config.no_repeat_ngram,
+    }

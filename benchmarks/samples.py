@@ -1,0 +1,131 @@
+"""Several samples of one prompt: the prompt is read once, and its keys and values stand once.
+
+Memory is compared with one prompt plus `R` trunks and trees. Weights are left out.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from benchmarks.parts import Parts, described, make_job, make_parts
+from benchmarks.settings import Settings
+from benchmarks.suite import Benchmark, Row
+from benchmarks.timing import compiled, in_turn, milliseconds
+from coopgen_jax.decoding import mcts
+from coopgen_jax.decoding.job import Job
+from coopgen_jax.models.attention import SlotCache
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+
+
+def prompt_bytes(states: Any) -> int:
+    """Returns the bytes that both networks keep of the prompt alone."""
+    caches = jax.tree.leaves(states, is_leaf=lambda leaf: isinstance(leaf, SlotCache))
+    return sum(
+        _bytes((cache.prompt_keys, cache.prompt_values))
+        for cache in caches
+        if isinstance(cache, SlotCache)
+    )
+
+
+def measure_samples(parts: Parts, job: Job, repeats: int) -> dict[str, Any]:
+    """Times one token and counts bytes."""
+    key = jax.random.key(0)
+    prefill = compiled(mcts.begin, job)
+    state = prefill.call(job)
+    advance = compiled(mcts.advance, key, job, state, donate_argnames="state")
+    state_bytes, prompt = _bytes(state), prompt_bytes(state.states)
+
+    def search() -> Any:
+        nonlocal state
+        state, tree = advance.call(key, job, state)
+        return tree.visits
+
+    seconds = in_turn({"prefill": lambda: prefill.call(job), "search": search}, repeats)
+    return {
+        "prefill_ms": milliseconds(seconds["prefill"]),
+        "search_ms": milliseconds(seconds["search"]),
+        "state_bytes": state_bytes,
+        "prompt_bytes": prompt,
+        "temporary_bytes": advance.temporaries,
+    }
+
+
+def measure(settings: Settings) -> Iterator[Row]:
+    """Yields one row per number of samples; the first has one sample."""
+    parts = make_parts(settings)
+    one = None
+    for samples in sorted({1, *settings.samples}):
+        job = make_job(
+            parts,
+            batch=settings.batch[0],
+            samples=samples,
+            prompt_length=settings.prompt_length[0],
+            new_tokens=settings.new_tokens[0],
+            simulations=settings.simulations[0],
+            wave=settings.wave[0],
+            depth=settings.depth[0],
+        )
+        found = measure_samples(parts, job, min(settings.repeats, settings.new_tokens[0] - 1))
+        one = one or found
+        held = one["state_bytes"] - one["prompt_bytes"]
+        ideal = one["prompt_bytes"] + samples * held
+        row = described(job) | found | {"ideal_bytes": ideal}
+        row["bytes_over_ideal"] = found["state_bytes"] / ideal
+        if found["temporary_bytes"] is not None:
+            row["temporaries_over_ideal"] = found["temporary_bytes"] / (
+                samples * one["temporary_bytes"]
+            )
+        row["megabytes"] = found["state_bytes"] / 1e6
+        row["prompt_megabytes"] = found["prompt_bytes"] / 1e6
+        row["ms_per_sample"] = found["search_ms"] / samples
+        yield row
+
+
+def draw(rows: list[Row], axes: Any) -> None:
+    """Draws the bytes by part."""
+    names = [str(row["samples"]) for row in rows]
+    prompt = [row["prompt_megabytes"] for row in rows]
+    rest = [row["megabytes"] - row["prompt_megabytes"] for row in rows]
+    axes.bar(names, prompt, label="prompt")
+    axes.bar(names, rest, bottom=prompt, label="trunks and trees")
+    axes.set_xlabel("samples of one prompt")
+    axes.set_ylabel("megabytes besides the weights")
+    axes.legend()
+
+
+SAMPLES = Benchmark(
+    name="samples",
+    about="several samples of one prompt share what is kept of it",
+    measure=measure,
+    columns=(
+        ("samples", "samples", "d"),
+        ("prompt_length", "prompt", "d"),
+        ("simulations", "simulations", "d"),
+        ("wave", "wave", "d"),
+        ("depth", "D", "d"),
+        ("candidates", "K", "d"),
+        ("kept", "kept", "d"),
+        ("prefill_ms", "prefill ms", ".1f"),
+        ("search_ms", "search ms", ".1f"),
+        ("ms_per_sample", "ms / sample", ".1f"),
+        ("megabytes", "state MB", ".1f"),
+        ("prompt_megabytes", "of it prompt MB", ".1f"),
+        ("bytes_over_ideal", "state / ideal", ".3f"),
+        ("temporaries_over_ideal", "temporaries / (R x one's)", ".3f"),
+    ),
+    own={
+        "batch": (1,),
+        "samples": (4, 16),
+        "prompt_length": (256,),
+        "new_tokens": (24,),
+        "simulations": (32,),
+        "wave": (4,),
+        "depth": (16,),
+    },
+    quick={"samples": (4,), "prompt_length": (32,), "new_tokens": (4,), "simulations": (8,)},
+    draw=draw,
+)

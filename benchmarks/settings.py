@@ -1,0 +1,72 @@
+"""What the benchmarks are told, on the command line or by another program."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+Model = Literal["default", "tiny", "gpt2-small", "gpt2-large", "llama-1b"]
+Guide = Literal["trunk", "causal"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to time; a list left empty is the benchmark's own choice.
+
+    model: "default" is the packaged model with its weights; the others are shapes with random
+      weights, since timing does not depend on them.
+    guide: "trunk", a head on the language model's states, or "causal", a network of its own of the
+      same shape.
+    device: cpu, gpu or tpu; None takes what JAX finds.
+    dtype: of weights and activations.
+    batch: prompts decoded at once.
+    samples: texts per prompt.
+    simulations: evaluations per token.
+    wave: leaves per network call.
+    depth: longest path below the root.
+    prompt_length: tokens of every prompt.
+    new_tokens: tokens written.
+    repeats: how often everything is timed.
+    threads: of PyTorch; None leaves the choice to it.
+    quick: a tiny network and few repeats: shows that everything runs, and no more.
+    out: folder for the JSON files and pictures.
+    """
+
+    model: Model = "default"
+    guide: Guide = "trunk"
+    device: Literal["cpu", "gpu", "tpu"] | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    batch: tuple[int, ...] = ()
+    samples: tuple[int, ...] = ()
+    simulations: tuple[int, ...] = ()
+    wave: tuple[int, ...] = ()
+    depth: tuple[int, ...] = ()
+    prompt_length: tuple[int, ...] = ()
+    new_tokens: tuple[int, ...] = ()
+    repeats: int = 7
+    threads: int | None = None
+    quick: bool = False
+    out: Path = field(default=Path("benchmarks/results"))
+
+    def __post_init__(self) -> None:
+        for name in AXES:
+            if any(number < 1 for number in getattr(self, name)):
+                raise ValueError(f"--{name.replace('_', '-')} takes whole numbers from 1")
+        if self.repeats < 1:
+            raise ValueError(f"--repeats is {self.repeats}: it must be 1 or more")
+
+
+AXES = ("batch", "samples", "simulations", "wave", "depth", "prompt_length", "new_tokens")
+
+
+def resolve(settings: Settings, own: dict[str, Any], quick: dict[str, Any]) -> Settings:
+    """Fills what the user left open with a benchmark's own choice, or its quick one."""
+    chosen = own | (quick | {"model": "tiny", "repeats": 2} if settings.quick else {})
+    untouched = Settings()
+    return replace(
+        settings,
+        **{
+            name: value
+            for name, value in chosen.items()
+            if getattr(settings, name) == getattr(untouched, name)
+        },
+    )

@@ -1,0 +1,108 @@
+"""What all benchmarks share: they yield rows, which become a table, a JSON file and a picture."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.machine import describe
+from benchmarks.settings import Settings, resolve
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One timed thing.
+
+    name: on the command line and of its files.
+    about: what it shows, in one line.
+    measure: `settings -> rows`, each yielded as soon as it has been taken.
+    columns: what the table shows: a row's key, its title and its format.
+    own: the settings that a user leaves open; quick: those that differ under `--quick`.
+    draw: draws the rows into matplotlib axes, or None.
+    """
+
+    name: str
+    about: str
+    measure: Callable[[Settings], Iterator[Row]]
+    columns: tuple[tuple[str, str, str], ...]
+    own: dict[str, Any] = field(default_factory=dict)
+    quick: dict[str, Any] = field(default_factory=dict)
+    draw: Callable[[list[Row], Any], None] | None = None
+
+
+def cells(benchmark: Benchmark, row: Row) -> list[str]:
+    """Returns a row as text; what could not be measured is a dash."""
+    return [
+        "-" if row.get(key) is None else format(row[key], form)
+        for key, _, form in benchmark.columns
+    ]
+
+
+def run(benchmark: Benchmark, settings: Settings) -> Path:
+    """Runs one benchmark, printing every row as it comes.
+
+    The file is rewritten after every row, so that an interrupted run leaves what it has measured.
+
+    Returns:
+      The JSON file; a picture of the same name stands beside it.
+    """
+    settings = resolve(settings, benchmark.own, benchmark.quick)
+    console = Console(highlight=False, soft_wrap=True)
+    machine = describe()
+    console.print(f"[bold]{benchmark.name}[/bold]: {benchmark.about}")
+    console.print(f"{settings.model}, {settings.dtype}, {machine['device']}, jax {machine['jax']}")
+    titles = [title for _, title, _ in benchmark.columns]
+    console.print(" | ".join(titles))
+    settings.out.mkdir(parents=True, exist_ok=True)
+    path = settings.out / f"{benchmark.name}.json"
+    rows: list[Row] = []
+    for row in benchmark.measure(settings):
+        rows.append(row)
+        padded = zip(cells(benchmark, row), titles, strict=True)
+        console.print(" | ".join(cell.rjust(len(title)) for cell, title in padded))
+        report = {
+            "benchmark": benchmark.name,
+            "machine": machine,
+            "settings": asdict(settings) | {"out": str(settings.out)},
+            "rows": rows,
+        }
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        partial.replace(path)
+    picture(benchmark, rows, path.with_suffix(".png"))
+    console.print(f"written to {path}\n")
+    return path
+
+
+def picture(benchmark: Benchmark, rows: list[Row], path: Path) -> None:
+    """Draws the rows, where the benchmark knows how."""
+    if benchmark.draw is None or not rows:
+        return
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    benchmark.draw(rows, axes)
+    axes.set_title(benchmark.about, fontsize=10)
+    axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
+    figure.savefig(path, dpi=150)
+
+
+def markdown(benchmark: Benchmark, report: dict[str, Any]) -> str:
+    """Returns a report as a Markdown table under a line that names the machine."""
+    machine, settings = report["machine"], report["settings"]
+    lines = [
+        f"**{benchmark.name}**: {benchmark.about} ({settings['model']}, {settings['dtype']}, "
+        f"{machine['device']}, {machine['cores']} cores, jax {machine['jax']})",
+        "",
+        "| " + " | ".join(title for _, title, _ in benchmark.columns) + " |",
+        "| " + " | ".join("---" for _ in benchmark.columns) + " |",
+    ]
+    lines += ["| " + " | ".join(cells(benchmark, row)) + " |" for row in report["rows"]]
+    return "\n".join(lines) + "\n"

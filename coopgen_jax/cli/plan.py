@@ -1,0 +1,106 @@
+"""The command `coopgen plan`."""
+
+import json
+from dataclasses import asdict, replace
+
+from rich.console import Console
+from rich.table import Table
+
+from coopgen_jax import machine
+from coopgen_jax.cli.options import PlanOptions
+from coopgen_jax.cli.settings import preset_search
+from coopgen_jax.decoding.presets import PRESETS
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.models.shapes import SHAPES
+from coopgen_jax.models.transformer import DecoderConfig
+from coopgen_jax.plan import Plan, plan
+
+
+def run_plan(options: PlanOptions) -> None:
+    """Prints what a decode would cost.
+
+    Raises:
+      UserError: an option is out of its range, or the text does not fit the model's context.
+    """
+    for name in ("batch_size", "prompt_length"):
+        if getattr(options, name) < 1:
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} is {getattr(options, name)}: give 1 or more")
+    for name in ("bandwidth", "rate"):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise UserError(f"--{name} is {value}: give a number above 0")
+    try:
+        search = preset_search(options, PRESETS[options.preset].search)
+        decoding = replace(
+            PRESETS[options.preset],
+            new_tokens=options.new_tokens,
+            samples=options.samples,
+            search=search,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    config = _config(options)
+    speed = _speed(options)
+    found = plan(
+        config,
+        decoding,
+        speed,
+        batch=options.batch_size,
+        prompt_length=options.prompt_length,
+        guide=options.guide,
+    )
+    if options.json:
+        print(
+            json.dumps(
+                {"machine": asdict(speed), "plan": asdict(found), "bytes": found.bytes}, indent=1
+            )
+        )
+    else:
+        _print(found, speed)
+
+
+def _speed(options: PlanOptions) -> machine.Machine:
+    """Returns this machine's speed, or that of the accelerator that the options describe.
+
+    Picking the likeliest out of a row's logits is then taken to read them eight times.
+    """
+    speed = machine.measure(options.dtype)
+    if options.bandwidth:
+        bandwidth = options.bandwidth * 1e9
+        speed = replace(speed, bandwidth=bandwidth, ranking=bandwidth / 32, overlap=True)
+    if options.rate:
+        speed = replace(speed, rate=options.rate * 1e12, overlap=True)
+    return speed
+
+
+def _config(options: PlanOptions) -> DecoderConfig:
+    if options.model in SHAPES:
+        return replace(SHAPES[options.model], dtype=options.dtype)
+    return load(options.model, dtype=options.dtype).config
+
+
+def _print(found: Plan, speed: machine.Machine) -> None:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, value in {
+        "read bandwidth": f"{speed.bandwidth / 1e9:.1f} GB/s",
+        "matrix rate": f"{speed.rate / 1e12:.3f} TFLOP/s",
+        "weights": f"{found.weights / 1e6:.1f} MB",
+        "prompts": f"{found.prompt / 1e6:.1f} MB",
+        "trunks": f"{found.trunk / 1e6:.1f} MB",
+        "nodes": f"{found.nodes / 1e6:.1f} MB",
+        "trees": f"{found.tree / 1e6:.1f} MB",
+        "logits of a call": f"{found.logits / 1e6:.1f} MB",
+        "all of it": f"{found.bytes / 1e6:.1f} MB",
+        "network calls per token": f"{found.calls}",
+        "one call": f"{1e3 * found.call_seconds:.1f} ms",
+        "one token of every text": f"{found.token_seconds:.3f} s",
+        "reading the prompts": f"{found.prefill_seconds:.3f} s",
+        "the whole decode": f"{found.seconds:.1f} s",
+        "simulations per second": f"{found.simulations_per_second:.0f}",
+    }.items():
+        table.add_row(name, value)
+    Console(highlight=False).print(table)

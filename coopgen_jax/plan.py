@@ -1,0 +1,205 @@
+"""What a guided decode will cost before it is run: bytes exactly, seconds by a roofline.
+
+A network call of few rows takes as long as reading the weights, one of many rows as long as
+multiplying by them; what a query attends to is read as well, and the likeliest tokens are picked
+out of every row's logits. A token's search is `simulations / wave` such calls, and what happens
+between them is too little to count.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from coopgen_jax.decoding import mcts
+from coopgen_jax.decoding.job import Job
+from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.discriminators.causal import CausalConfig, causal, init_causal
+from coopgen_jax.discriminators.head import Head, HeadConfig
+from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
+from coopgen_jax.machine import Machine
+from coopgen_jax.models.attention import SlotCache
+from coopgen_jax.models.decoder import language_model
+from coopgen_jax.models.language_model import Prompt
+from coopgen_jax.models.slots import Slots
+from coopgen_jax.models.transformer import DecoderConfig, init_decoder
+
+CLASSES = ("negative", "positive")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cost of a decode; bytes are those of all prompts and samples together.
+
+    weights: bytes of both networks.
+    prompt: bytes kept of the prompts; trunk: of the tokens committed; nodes: of the tree's nodes;
+      tree: of the search's own arrays.
+    logits: bytes of one call's logits, the largest of what is temporary.
+    calls: network calls per token.
+    call_seconds: of one call of both networks; token_seconds: of one token of every text.
+    prefill_seconds: of reading the prompts; seconds: of the whole decode.
+    simulations_per_second: evaluations per second of all texts together.
+    """
+
+    weights: int
+    prompt: int
+    trunk: int
+    nodes: int
+    tree: int
+    logits: int
+    calls: int
+    call_seconds: float
+    token_seconds: float
+    prefill_seconds: float
+    seconds: float
+    simulations_per_second: float
+
+    @property
+    def bytes(self) -> int:
+        """Returns the bytes of everything together."""
+        return self.weights + self.prompt + self.trunk + self.nodes + self.tree + self.logits
+
+
+def matrix_parameters(config: DecoderConfig, *, output: bool = True) -> int:
+    """Returns how many numbers the matrices hold that every call multiplies by.
+
+    An embedding that is only looked up and vectors such as norms and biases are not among them.
+
+    Args:
+      config: the network's shape.
+      output: whether the output layer is among them; a discriminator computes no logits.
+    """
+    heads = config.head_width * (2 * config.heads + 2 * config.kv_heads)
+    ffn = config.ffn_width * (3 if config.gated else 2)
+    layers = config.layers * config.width * (heads + ffn)
+    return layers + (config.vocab_size * config.width if output else 0)
+
+
+def plan(
+    config: DecoderConfig,
+    decoding: MCTSConfig,
+    machine: Machine,
+    *,
+    batch: int,
+    prompt_length: int,
+    guide: str = "trunk",
+) -> Plan:
+    """Predicts the cost of a decode.
+
+    Args:
+      config: the language model's shape.
+      decoding: the search's settings.
+      machine: how fast the machine is.
+      batch: `B`, prompts decoded at once.
+      prompt_length: `P`, their padded length.
+      guide: "trunk", a head on the language model's states, or "causal", a network of the language
+        model's shape.
+    """
+    job = _job(config, decoding, batch, prompt_length, guide)
+    state = jax.eval_shape(mcts.begin, job)
+    weights = _bytes((job.params, job.discriminator_params))
+    regions = _regions(state.states)
+    search, rows = decoding.search, batch * decoding.samples * decoding.search.wave
+    networks = 2 if guide == "causal" else 1
+    attended = _attended(config, decoding, batch, prompt_length) * networks
+    call = _call(config, machine, rows, attended, output=True)
+    prefill = _call(config, machine, batch * prompt_length, 0, output=False)
+    if guide == "causal":
+        call += _call(config, machine, rows, 0, output=False)
+        prefill *= 2
+    calls = search.simulations // search.wave
+    moved = 2 * regions["nodes"] * (1 + search.kept) / decoding.nodes / machine.bandwidth
+    token = calls * call + moved
+    return Plan(
+        weights=weights,
+        **regions,
+        tree=_bytes(state.tree),
+        logits=4 * rows * config.vocab_size,
+        calls=calls,
+        call_seconds=call,
+        token_seconds=token,
+        prefill_seconds=prefill,
+        seconds=prefill + decoding.new_tokens * token,
+        simulations_per_second=batch * decoding.samples * search.simulations / token,
+    )
+
+
+def _job(
+    config: DecoderConfig, decoding: MCTSConfig, batch: int, prompt_length: int, guide: str
+) -> Job:
+    """Returns a job of shapes alone."""
+    key = jax.random.key(0)
+    judge = CausalConfig(config, HeadConfig(CLASSES, config.width, ()))
+    taps = (config.layers // 2, config.layers)
+    head = HeadConfig(CLASSES, 2 * len(taps) * config.width)
+    discriminator = causal(judge)
+    if guide == "trunk":
+        discriminator = shared_trunk(SharedTrunkConfig(taps, False, head))
+
+    def stored(params: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf.astype(config.dtype), params)
+
+    def made() -> Job:
+        guide_params: Any = stored(init_causal(key, judge))
+        if guide == "trunk":
+            guide_params = Head(head).init(key, jnp.zeros((1, head.inputs)))["params"]
+        tokens = jnp.zeros((batch, prompt_length), jnp.int32)
+        return Job(
+            prompt=Prompt(tokens=tokens, mask=tokens > 0, index=tokens[:, 0]),
+            target=tokens[:, 0],
+            params=stored(init_decoder(key, config)),
+            discriminator_params=guide_params,
+            language_model=language_model(config, discriminator.taps),
+            discriminator=discriminator,
+            config=decoding,
+        )
+
+    job: Job = jax.eval_shape(made)
+    return job
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _regions(states: Any) -> dict[str, int]:
+    """Returns the bytes of the prompt, trunk and node regions of both networks' states."""
+
+    def parts(kind: type) -> list[Any]:
+        leaves = jax.tree.leaves(states, is_leaf=lambda leaf: isinstance(leaf, kind))
+        return [leaf for leaf in leaves if isinstance(leaf, kind)]
+
+    caches, slots = parts(SlotCache), parts(Slots)
+    return {
+        "prompt": sum(_bytes((cache.prompt_keys, cache.prompt_values)) for cache in caches),
+        "trunk": sum(_bytes(entry.trunk) for entry in slots),
+        "nodes": sum(_bytes(entry.nodes) for entry in slots),
+    }
+
+
+def _attended(config: DecoderConfig, decoding: MCTSConfig, batch: int, prompt_length: int) -> int:
+    """Returns the bytes of keys and values that one call reads.
+
+    A prompt's are read once for all of its samples, a trunk's once for all of a wave's leaves, and
+    a path is gathered, written and read for every leaf.
+    """
+    entry = 2 * config.layers * config.kv_heads * config.head_width
+    samples, search = decoding.samples, decoding.search
+    slots = batch * (prompt_length + samples * decoding.new_tokens)
+    slots += 3 * batch * samples * search.wave * search.depth
+    return slots * entry * jnp.dtype(config.dtype).itemsize
+
+
+def _call(
+    config: DecoderConfig, machine: Machine, rows: int, attended: int, *, output: bool
+) -> float:
+    """Returns the seconds of one call of so many rows."""
+    weights = matrix_parameters(config, output=output)
+    item = jnp.dtype(config.dtype).itemsize
+    read = (weights * item + attended) / machine.bandwidth
+    multiply = 2 * weights * rows / machine.rate
+    seconds = max(read, multiply) if machine.overlap else read + multiply
+    if output:
+        seconds += rows * config.vocab_size / machine.ranking
+    return seconds + config.layers * machine.step

@@ -1,0 +1,81 @@
+"""The benchmarks run, keep what they measured, and say in a sentence what they cannot do."""
+
+import json
+
+import pytest
+
+from benchmarks import suite, timing
+from benchmarks.__main__ import BENCHMARKS, main
+from benchmarks.parts import make_job, make_parts
+from benchmarks.search import SEARCH, measure_shape
+from benchmarks.settings import Settings, resolve
+
+
+def run(tmp_path, *arguments):
+    return main([*arguments, "--quick", "--out", str(tmp_path)])
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_writes_a_table_json_and_a_picture(name, tmp_path, capsys):
+    assert run(tmp_path, name) == 0
+    found = json.loads((tmp_path / f"{name}.json").read_text())
+    assert found["benchmark"] == name and found["rows"]
+    assert {"device", "cores", "jax", "python"} <= set(found["machine"])
+    assert (tmp_path / f"{name}.png").stat().st_size > 1000
+    printed = capsys.readouterr().out
+    titles = [title for _, title, _ in BENCHMARKS[name].columns]
+    assert all(title in printed for title in titles)
+    assert main(["report", str(tmp_path / f"{name}.json")]) == 0
+    table = capsys.readouterr().out
+    assert table.count("\n|") == 2 + len(found["rows"])
+
+
+def test_the_causal_discriminators_calls_belong_to_the_floor():
+    settings = Settings(model="tiny", guide="causal")
+    job = make_job(
+        make_parts(settings), batch=1, prompt_length=4, new_tokens=4, simulations=4, wave=2
+    )
+    row = measure_shape(make_parts(settings), job, 1)
+    assert row["search_ms"] > 0 and row["floor_ms"] > 0
+    assert (row["depth"], row["candidates"], row["kept"]) == (16, 50, 64)
+
+
+def test_rows_measured_before_an_interruption_are_kept(tmp_path, monkeypatch, capsys):
+    def measure(settings):
+        yield {"batch": 1}
+        raise KeyboardInterrupt
+
+    stopped = suite.Benchmark("stopped", "stops", measure, (("batch", "prompts", "d"),))
+    monkeypatch.setitem(BENCHMARKS, "stopped", stopped)
+    assert run(tmp_path, "stopped") == 130
+    assert json.loads((tmp_path / "stopped.json").read_text())["rows"] == [{"batch": 1}]
+    assert "are kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nonsense"], "there is no benchmark 'nonsense': choose from search"),
+        (["search", "--batch", "0"], "--batch takes whole numbers from 1"),
+        (["search", "--repeats", "0"], "--repeats is 0"),
+        (["report", "nowhere.json"], "nowhere.json is not a benchmark's JSON file"),
+    ],
+)
+def test_wrong_input_is_one_sentence(arguments, sentence, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1
+
+
+def test_what_the_user_says_goes_before_a_benchmarks_own_choice():
+    settings = resolve(Settings(wave=(2,), quick=True), SEARCH.own, SEARCH.quick)
+    assert settings.wave == (2,) and settings.batch == (2,) and settings.model == "tiny"
+    assert resolve(Settings(), SEARCH.own, SEARCH.quick).batch == (1, 8)
+
+
+def test_ratios_are_those_of_neighbours():
+    found = timing.ratio([2.0, 30.0, 4.0], [1.0, 10.0, 4.0])
+    assert found == {"ratio": 2.0, "ratio_spread": [1.0, 3.0]}
+    calls = []
+    seconds = timing.in_turn({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
+    assert calls == ["a", "b"] * 3 and [len(s) for s in seconds.values()] == [2, 2]

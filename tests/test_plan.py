@@ -1,0 +1,132 @@
+"""The plan's bytes against real arrays, its seconds against numbers worked out by hand."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from coopgen_jax import machine
+from coopgen_jax.cli import main
+from coopgen_jax.decoding import mcts
+from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.transformer import init_decoder
+from coopgen_jax.plan import _job, matrix_parameters, plan
+from coopgen_jax.search import SearchConfig
+from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA
+
+CONFIG = MCTSConfig(
+    new_tokens=5, samples=3,
+    search=SearchConfig(simulations=8, wave=2, candidates=6, depth=4, kept=7),
+)  # fmt: skip
+MACHINE = machine.Machine(bandwidth=1e6, rate=1e8, ranking=1e5, step=0.001, overlap=False)
+
+
+@pytest.mark.parametrize("config", [TINY_LLAMA, TINY_GPT2])
+def test_matrices_are_counted_as_they_are_made(config):
+    params = init_decoder(jax.random.key(0), config)
+    kernels = [
+        leaf.size
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if "kernel" in str(path[-1])
+    ]
+    output = params["embedding" if config.tied else "head"].size
+    assert matrix_parameters(config) == sum(kernels) + output
+    assert matrix_parameters(config, output=False) == sum(kernels)
+
+
+@pytest.mark.parametrize("guide", ["trunk", "causal"])
+@pytest.mark.parametrize("config", [TINY_LLAMA, TINY_GPT2])
+def test_bytes_are_those_of_the_arrays(config, guide):
+    found = plan(config, CONFIG, MACHINE, batch=2, prompt_length=9, guide=guide)
+    shapes = _job(config, CONFIG, 2, 9, guide)
+    real = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
+    state = jax.jit(mcts.begin)(real)
+    caches, tree = jax.tree.leaves(state.states), jax.tree.leaves(state.tree)
+    # Masks and lengths, a byte or four each, are the only state that is not counted.
+    counted = found.prompt + found.trunk + found.nodes
+    held = sum(leaf.nbytes for leaf in caches)
+    assert counted <= held < counted + 100
+    assert found.tree == sum(leaf.nbytes for leaf in tree)
+    assert found.weights == sum(
+        leaf.nbytes for leaf in jax.tree.leaves((real.params, real.discriminator_params))
+    )
+    assert found.bytes == counted + found.tree + found.weights + found.logits
+
+
+def test_seconds_are_those_of_a_roofline():
+    found = plan(TINY_LLAMA, CONFIG, MACHINE, batch=2, prompt_length=9)
+    c, rows = TINY_LLAMA, 2 * 3 * 2
+    # Prompt and trunk are read once per prompt and per sample; a path three times per leaf.
+    attended = (2 * 9 + 2 * 3 * 5 + 3 * rows * 4) * 2 * c.layers * c.kv_heads * c.head_width * 4
+    weights = matrix_parameters(c)
+    read, multiply = (4 * weights + attended) / 1e6, 2 * weights * rows / 1e8
+    rest = rows * c.vocab_size / 1e5 + c.layers * 0.001
+    assert found.calls == 4
+    assert found.call_seconds == pytest.approx(read + multiply + rest)
+    moved = 2 * found.nodes * 8 / 16 / 1e6
+    assert found.token_seconds == pytest.approx(4 * found.call_seconds + moved)
+    assert found.seconds == pytest.approx(found.prefill_seconds + 5 * found.token_seconds)
+    assert found.simulations_per_second == pytest.approx(2 * 3 * 8 / found.token_seconds)
+    overlapped = dataclasses.replace(MACHINE, overlap=True)
+    faster = plan(TINY_LLAMA, CONFIG, overlapped, batch=2, prompt_length=9)
+    assert faster.call_seconds == pytest.approx(max(read, multiply) + rest)
+
+
+def test_a_network_beside_the_model_costs_a_call_of_its_own():
+    alone = plan(TINY_LLAMA, CONFIG, MACHINE, batch=1, prompt_length=9)
+    both = plan(TINY_LLAMA, CONFIG, MACHINE, batch=1, prompt_length=9, guide="causal")
+    assert both.call_seconds > 1.5 * alone.call_seconds
+    assert both.prompt == 2 * alone.prompt
+    assert both.prefill_seconds == pytest.approx(2 * alone.prefill_seconds)
+
+
+def test_a_text_longer_than_the_context_is_refused():
+    with pytest.raises(UserError, match="exceed the language model's context of 128"):
+        plan(TINY_LLAMA, CONFIG, MACHINE, batch=1, prompt_length=127)
+
+
+def test_the_machine_is_measured():
+    found = machine.measure()
+    assert min(found.bandwidth, found.rate, found.ranking, found.step) > 0
+    assert found.overlap == machine.on_accelerator()
+
+
+@pytest.fixture
+def unmeasured(monkeypatch):
+    monkeypatch.setattr(machine, "measure", lambda dtype: MACHINE)
+
+
+def test_the_command_prints_bytes_and_seconds(unmeasured, capsys):
+    assert main(["plan", "--model", "gpt2-small", "--wave", "8", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["plan"]["calls"] == 8
+    assert found["bytes"] == sum(
+        found["plan"][name] for name in ("weights", "prompt", "trunk", "nodes", "tree", "logits")
+    )
+    assert main(["plan", "--model", "gpt2-small", "--wave", "8"]) == 0
+    assert "network calls per token" in capsys.readouterr().out
+
+
+def test_another_machine_can_be_described(unmeasured, capsys):
+    command = ["plan", "--model", "gpt2-small", "--bandwidth", "3000", "--rate", "200", "--json"]
+    assert main(command) == 0
+    found = json.loads(capsys.readouterr().out)["machine"]
+    assert (found["bandwidth"], found["rate"], found["overlap"]) == (3e12, 2e14, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--wave", "0"], "wave is 0"),
+        (["--batch-size", "0"], "--batch-size is 0: give 1 or more"),
+        (["--rate", "-1"], "--rate is -1.0: give a number above 0"),
+        (["--prompt-length", "2000"], "context of 1024"),
+    ],
+)
+def test_wrong_options_are_one_sentence(unmeasured, capsys, arguments, sentence):
+    assert main(["plan", "--model", "gpt2-small", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1
