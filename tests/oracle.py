@@ -112,6 +112,21 @@ class Node:
         self.children[rank] = Node(self.search, state, self, rank, self.priors[rank])
         return self.children[rank]
 
+    def hang(self) -> "Node | None":
+        """Makes the best candidate that is not expanded a leaf, if there is one."""
+        real = [rank for rank, prior in enumerate(self.priors) if prior > 0]
+        free = [rank for rank in real if rank not in self.children]
+        if self.terminal or self.depth == self.search.config.depth or not free:
+            return None
+        rank = max(free, key=lambda rank: (self.score(rank), -rank))
+        above: Node | None = self
+        while above is not None:
+            above.virtual += 1
+            above = above.parent
+        state = int(self.search.language.step[self.state, self.tokens[rank]])
+        self.children[rank] = Node(self.search, state, self, rank, self.priors[rank])
+        return self.children[rank]
+
     def credit(self, value: np.float32) -> None:
         self.visits += 1
         self.total = np.float32(self.total + value)
@@ -129,18 +144,32 @@ class Search:
         self.language, self.config = language, config
         self.root = Node(self, state, None, -1, 1.0)
         self.root.credit(self.root.own)
+        self.leaves: list[Node | None] = []
+        self.fresh: list[bool] = []
+
+    def given(self, wave: int, lane: int, before: list, leaves: list) -> "Node | None":
+        """Returns the node that a lane is told to hang its leaf from."""
+        policy = self.config.policy
+        if policy == "siblings" and lane and leaves[0] is not None and leaves[0].visits == 0:
+            return leaves[0].parent
+        if policy == "descend" and wave % self.config.stride and self.fresh[lane]:
+            return before[lane]
+        return None
 
     def run(self, waves: int, first: int = 0) -> list[list[int]]:
         """Runs waves from number `first` on; returns the visits by slot before each wave."""
         history = []
         for wave in range(first, first + waves):
             history.append(self.visits())
-            leaves = []
+            before, leaves = self.leaves, []
+            self.leaves = leaves
             for lane in range(self.config.wave):
-                leaf = self.root.pick()
+                given = self.given(wave, lane, before, leaves)
+                leaf = (given.hang() if given else None) or self.root.pick()
                 if leaf is not None and leaf.visits == 0:
                     leaf.slot = 1 + self.config.kept + wave * self.config.wave + lane
                 leaves.append(leaf)
+            self.fresh = [leaf is not None and leaf.visits == 0 for leaf in leaves]
             for leaf in leaves:
                 if leaf is not None:
                     leaf.credit(leaf.own)

@@ -13,6 +13,11 @@ class SearchConfig:
 
     simulations: how many evaluations one search may spend in every row; a multiple of `wave`.
     wave: `W`, leaves selected before the network is called once for all of them.
+    policy: where the leaves of a wave stand. "spread": each is found by a walk of its own under
+      virtual loss. "siblings": all hang from the node at which the first walk ended, as far as it
+      has candidates. "descend": after a spread wave every lane goes down from its own leaf, one
+      step per wave along the likeliest candidate, until `stride` waves have passed.
+    stride: waves between two spread ones under "descend".
     candidates: `K`, candidate tokens kept per node, at most the whole vocabulary.
     depth: `D`, depth below the root at which a node is evaluated but never expanded.
     c_puct: weight of the exploration term.
@@ -29,6 +34,8 @@ class SearchConfig:
 
     simulations: int = 32
     wave: int = 1
+    policy: Literal["spread", "siblings", "descend"] = "spread"
+    stride: int = 4
     candidates: int = 50
     depth: int = 16
     c_puct: float = 3.0
@@ -39,7 +46,7 @@ class SearchConfig:
     early_stop: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("simulations", "wave", "candidates", "depth"):
+        for name in ("simulations", "wave", "stride", "candidates", "depth"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 or more.")
         if self.kept < 0:
@@ -60,6 +67,8 @@ class SearchConfig:
                 raise ValueError(
                     f"{name} is {getattr(self, name)}: it must be finite and 0 or more."
                 )
+        if self.policy not in ("spread", "siblings", "descend"):
+            raise ValueError(f'policy is {self.policy!r}: use "spread", "siblings" or "descend".')
         if self.first_play_urgency not in ("zero", "parent"):
             raise ValueError(
                 f'first_play_urgency is {self.first_play_urgency!r}: use "zero" or "parent".'

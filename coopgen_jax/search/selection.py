@@ -4,6 +4,7 @@ Everything here is written for one tree, without the axes `B` and `R`.
 """
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +92,34 @@ def _walk(tree: Tree, virtual: jax.Array, active: jax.Array, config: SearchConfi
     return jax.lax.while_loop(lambda walk: walk[0] == _WALKING, step, start)
 
 
+def _trail(tree: Tree, leaf: jax.Array, depth: int) -> jax.Array:
+    """Returns the nodes below the root down to `leaf`, itself included, as a walk's trail `[D]`."""
+
+    def climb(carry: tuple, _: None) -> tuple[tuple, None]:
+        node, trail = carry
+        here = (node > 0) & (jnp.arange(depth) == tree.depth[node] - 1)
+        return (jnp.maximum(tree.parent[node], 0), jnp.where(here, node, trail)), None
+
+    start = (leaf, jnp.full(depth, -1, jnp.int32))
+    trail: jax.Array
+    (_, trail), _ = jax.lax.scan(climb, start, None, length=depth)
+    return trail
+
+
+def _hang(tree: Tree, virtual: jax.Array, node: jax.Array, config: SearchConfig) -> tuple:
+    """Ends a walk at a given node: its best candidate that is not expanded becomes the leaf.
+
+    Returns:
+      Whether there is such a candidate, and the walk as `_walk` returns it.
+    """
+    scores = jnp.where(tree.children[node] < 0, puct(tree, node, virtual, config=config), -jnp.inf)
+    rank = jnp.argmax(scores).astype(jnp.int32)
+    depth = tree.depth[node]
+    able = (tree.visits[node] > 0) & ~tree.terminal[node] & (depth < config.depth)
+    walk = (jnp.int32(_FRESH), node, depth, rank, _trail(tree, node, config.depth))
+    return able & (scores[rank] > -jnp.inf), walk
+
+
 def select_wave(
     tree: Tree, active: jax.Array, start: jax.Array, *, config: SearchConfig
 ) -> tuple[Tree, Leaves]:
@@ -103,6 +132,9 @@ def select_wave(
     happens where there are fewer candidates than leaves (the lane is idle; the virtual visits of
     its walk stand, so that the next lane looks elsewhere).
 
+    Under the policies "siblings" and "descend" a lane hangs its leaf from a given node instead,
+    where that has a candidate left, and walks otherwise.
+
     Args:
       tree: one tree.
       active: `[]` bool; where it is false all lanes are idle.
@@ -114,15 +146,30 @@ def select_wave(
     """
     nodes = tree.visits.shape[0]
 
+    def from_node(slot: jax.Array, leader: jax.Array) -> jax.Array:
+        """Returns the node that a lane's leaf is to hang from, -1 where it is to walk."""
+        if config.policy == "siblings":
+            return jnp.where(slot > start, leader, -1)
+        before = (start - 1 - config.kept) // config.wave
+        return jnp.where(before % config.stride > 0, slot - config.wave, -1)
+
     def lane(carry: tuple, slot: jax.Array) -> tuple[tuple, Leaves]:
-        children, virtual = carry
+        children, virtual, leader = carry
         seen = replace(tree, children=children)
-        ended, node, depth, rank, trail = _walk(seen, virtual, active, config)
+        if config.policy == "spread":
+            walk = _walk(seen, virtual, active, config)
+        else:
+            given = from_node(slot, leader)
+            able, hung = _hang(seen, virtual, jnp.maximum(given, 0), config)
+            able = able & active & (given >= 0)
+            walked = _walk(seen, virtual, active & ~able, config)
+            walk = jax.tree.map(partial(jnp.where, able), hung, walked)
+        ended, node, depth, rank, trail = walk
         fresh, idle = ended == _FRESH, ended == _IDLE
 
         children = children.at[jnp.where(fresh, node, nodes), rank].set(slot, mode="drop")
-        walked = jnp.concatenate([jnp.zeros(1, jnp.int32), trail])
-        virtual = virtual.at[jnp.where(walked < 0, nodes, walked)].add(1, mode="drop")
+        passed = jnp.concatenate([jnp.zeros(1, jnp.int32), trail])
+        virtual = virtual.at[jnp.where(passed < 0, nodes, passed)].add(1, mode="drop")
 
         at_end = jnp.arange(config.depth) == depth - 1
         path = jnp.where(idle | (at_end & ~fresh), -1, trail)
@@ -138,10 +185,11 @@ def select_wave(
             path=path,
             log_likelihood=jnp.where(fresh, tree.log_likelihood[node] + jnp.log(prior), 0.0),
         )
-        return (children, virtual), leaf
+        leader = jnp.where((slot == start) & fresh, node, leader)
+        return (children, virtual, leader), leaf
 
     slots = start + jnp.arange(config.wave, dtype=jnp.int32)
-    carry = (tree.children, jnp.zeros(nodes, jnp.int32))
+    carry = (tree.children, jnp.zeros(nodes, jnp.int32), jnp.int32(-1))
     leaves: Leaves
-    (children, _), leaves = jax.lax.scan(lane, carry, slots)
+    (children, _, _), leaves = jax.lax.scan(lane, carry, slots)
     return replace(tree, children=children), replace(leaves, start=start)

@@ -21,6 +21,11 @@ CASES: dict[str, tuple[int, dict]] = {
     "wave": (12, {"candidates": 8, "wave": 4}),
     "wide wave": (12, {"candidates": 12, "wave": 12, "virtual_loss": 0.0}),
     "starved wave": (3, {"candidates": 8, "wave": 8, "depth": 4}),
+    "siblings": (12, {"candidates": 8, "wave": 4, "policy": "siblings"}),
+    "starved siblings": (5, {"candidates": 4, "wave": 4, "policy": "siblings", "depth": 3}),
+    "descend": (12, {"candidates": 8, "wave": 4, "policy": "descend", "stride": 3}),
+    "descend alone": (6, {"candidates": 3, "policy": "descend", "depth": 5, "c_puct": 1.0}),
+    "crowded descend": (3, {"candidates": 4, "wave": 4, "policy": "descend", "depth": 4}),
     "parent wave": (7, {"candidates": 8, "wave": 4, "first_play_urgency": "parent", "depth": 5}),
 }
 
@@ -46,7 +51,19 @@ def test_every_wave_is_the_oracle_s(case):
             assert ran[b, r] == oracle.root.visits - 1
 
 
-@pytest.mark.parametrize("case", ["wave", "wide wave", "starved wave", "parent wave"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "wave",
+        "wide wave",
+        "starved wave",
+        "siblings",
+        "starved siblings",
+        "descend",
+        "crowded descend",
+        "parent wave",
+    ],
+)
 def test_waves_keep_the_invariants(case):
     vocab, settings = CASES[case]
     config = config_of(**settings)

@@ -1,0 +1,103 @@
+"""What a token's search is compiled to: no way back to the host, one dispatch."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from coopgen_jax import shell
+from coopgen_jax.decoding import mcts as decoder
+from coopgen_jax.decoding.job import Job
+from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.sampling import SamplingConfig
+from coopgen_jax.discriminators.causal import CausalConfig, causal, init_causal
+from coopgen_jax.discriminators.head import Head, HeadConfig
+from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
+from coopgen_jax.models.decoder import language_model
+from coopgen_jax.models.language_model import Prompt
+from coopgen_jax.models.transformer import init_decoder
+from coopgen_jax.search import SearchConfig
+from coopgen_jax.testing import TINY_LLAMA
+from tests.test_shell import guide, model
+
+CONFIG = MCTSConfig(
+    new_tokens=4,
+    rollout=2,
+    search=SearchConfig(simulations=4, wave=2, candidates=4, depth=4, kept=4),
+)
+CLASSES = ("bad", "good")
+
+
+def primitives(jaxpr) -> set[str]:
+    """Returns the names of all primitives of a jaxpr, those of its inner ones too."""
+    found = set()
+    for equation in jaxpr.eqns:
+        found.add(equation.primitive.name)
+        for value in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")
+        ):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                found |= primitives(inner)
+    return found
+
+
+def job_of(kind: str) -> Job:
+    key = jax.random.key(0)
+    if kind == "causal":
+        judge = CausalConfig(TINY_LLAMA, HeadConfig(CLASSES, TINY_LLAMA.width))
+        discriminator, params = causal(judge), init_causal(key, judge)
+    else:
+        head = HeadConfig(CLASSES, 2 * TINY_LLAMA.width)
+        discriminator = shared_trunk(SharedTrunkConfig((3,), False, head))
+        params = Head(head).init(key, jnp.zeros((1, head.inputs)))["params"]
+    return Job(
+        prompt=Prompt(jnp.ones((2, 4), jnp.int32), jnp.ones((2, 4), bool), jnp.arange(2)),
+        params=init_decoder(key, TINY_LLAMA),
+        discriminator_params=params,
+        target=jnp.zeros(2, jnp.int32),
+        language_model=language_model(TINY_LLAMA, discriminator.taps),
+        discriminator=discriminator,
+        config=CONFIG,
+    )
+
+
+@pytest.mark.parametrize("kind", ["trunk", "causal"])
+def test_a_tokens_search_never_leaves_the_device(kind):
+    job = job_of(kind)
+    state = jax.eval_shape(decoder.begin, job)
+    found = primitives(jax.make_jaxpr(decoder.advance)(jax.random.key(0), job, state).jaxpr)
+    # The walk goes down into loops, scans and branches, or it would see next to nothing.
+    assert {"while", "scan", "top_k", "dot_general", "random_fold_in"} <= found
+    assert not [name for name in found if "callback" in name or "feed" in name]
+
+
+def test_the_walk_over_a_jaxpr_would_find_a_callback():
+    def called(x):
+        return jax.pure_callback(lambda x: x, jax.ShapeDtypeStruct((), jnp.float32), x)
+
+    def looped(x):
+        return jax.lax.while_loop(lambda x: x < 3, lambda x: called(x) + 1, x)
+
+    assert "pure_callback" in primitives(jax.make_jaxpr(looped)(0.0).jaxpr)
+
+
+@pytest.mark.parametrize("config", [CONFIG, SamplingConfig(new_tokens=4)])
+def test_a_token_is_one_dispatch(config, monkeypatch):
+    calls = {"begin": 0, "advance": 0}
+
+    def spied(name: str, compiled):
+        def call(*args):
+            calls[name] += 1
+            return compiled(*args)
+
+        return call
+
+    kind = type(config)
+    monkeypatch.setitem(shell._begin, kind, spied("begin", shell._begin[kind]))
+    monkeypatch.setitem(shell._advance, kind, spied("advance", shell._advance[kind]))
+    target = "good" if config.guided else None
+    prompts = ["abc", "d", "efghij"]
+    shell.generate(
+        model(), prompts, config=config, discriminator=guide(), target=target, batch_size=3
+    )
+    assert calls == {"begin": 1, "advance": 4}
