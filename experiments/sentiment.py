@@ -11,7 +11,7 @@ as soon as they are written; a run that was interrupted goes on with the methods
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,9 +77,8 @@ def decoders(config: Config) -> dict[str, tuple[Any, str]]:
     }
 
 
-def recipe(config: Config, method: str, rows: Sequence[dict]) -> dict[str, Any]:
+def recipe(config: Config, decoding: Any, guide: str, rows: Sequence[dict]) -> dict[str, Any]:
     """Returns what a method's texts depend on; texts of another recipe are not used again."""
-    decoding, guide = decoders(config)[method]
     head = (packaged_heads().get(guide) or Path(guide)) / "head.safetensors"
     return {
         "decoding": json.loads(json.dumps(asdict(decoding))),
@@ -91,9 +90,10 @@ def recipe(config: Config, method: str, rows: Sequence[dict]) -> dict[str, Any]:
     }
 
 
-def write_texts(config: Config, method: str, model: Any, rows: Sequence[dict]) -> dict[str, Any]:
+def write_texts(
+    config: Config, method: str, model: Any, rows: Sequence[dict], decoding: Any, guide_name: str
+) -> dict[str, Any]:
     """Returns every prompt's texts towards both targets, and the seconds with compilation."""
-    decoding, guide_name = decoders(config)[method]
     guide = cg.load_discriminator(guide_name, language_model=model)
     prompts = [row["text"] for row in rows] * len(TARGETS)
     targets = [target for target in TARGETS for _ in rows]
@@ -116,7 +116,7 @@ def write_texts(config: Config, method: str, model: Any, rows: Sequence[dict]) -
     )
     print()
     return {
-        "made_with": recipe(config, method, rows),
+        "made_with": recipe(config, decoding, guide_name, rows),
         "method": method,
         "seconds": time.perf_counter() - start,
         "crossing_seconds": crossing.counts.seconds if crossing else None,
@@ -233,23 +233,43 @@ def is_done(path: Path, wanted: dict[str, Any]) -> bool:
     return json.loads(path.read_text(encoding="utf-8")).get("made_with") == wanted
 
 
-def main(config: Config) -> None:
-    """Runs what is missing, then prints the table of everything that is there."""
+def rows_of(config: Config) -> list[dict]:
+    """Reads the prompts."""
     lines = config.prompts.read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines if line.strip()][: config.limit]
+    return [json.loads(line) for line in lines if line.strip()][: config.limit]
+
+
+def write_missing(
+    config: Config, methods: dict[str, tuple[Any, str]], prefix: str
+) -> Iterator[dict[str, Any]]:
+    """Yields each method's row of the table, after writing the texts that are not there yet.
+
+    Args:
+      config: prompts, judge, model and folder.
+      methods: settings and guide by name.
+      prefix: of the files' names.
+    """
+    rows = rows_of(config)
     config.out.mkdir(parents=True, exist_ok=True)
     judge = load_judge(config.judge)
     model = None
-    table = []
-    for method in config.methods:
-        path = config.out / f"sentiment-{method}.json"
-        if not is_done(path, recipe(config, method, rows)):
+    for method, (decoding, guide) in methods.items():
+        path = config.out / f"{prefix}-{method}.json"
+        if not is_done(path, recipe(config, decoding, guide, rows)):
             model = model or cg.load_language_model(config.model)
-            result = write_texts(config, method, model, rows)
+            result = write_texts(config, method, model, rows, decoding, guide)
             partial = path.with_suffix(".partial")
             partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
             partial.replace(path)
-        table.append(figures(json.loads(path.read_text(encoding="utf-8")), judge))
+        yield figures(json.loads(path.read_text(encoding="utf-8")), judge)
+
+
+def main(config: Config) -> None:
+    """Runs what is missing, then prints the table of everything that is there."""
+    known = decoders(config)
+    table = []
+    for row in write_missing(config, {name: known[name] for name in config.methods}, "sentiment"):
+        table.append(row)
         show(table)
     report = json.dumps(table, indent=2) + "\n"
     (config.out / "sentiment.json").write_text(report, encoding="utf-8")
