@@ -49,19 +49,19 @@ def softmax_parts(scores: Sequence[jax.Array], masks: Sequence[jax.Array]) -> li
 
 
 def attend_causal(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) -> jax.Array:
-    """Attention within one sequence.
+    """Attention of some positions of a sequence, or all of them, to that sequence.
 
     Args:
-      query: `[B, S, H, Eh]`.
+      query: `[B, Q, H, Eh]`.
       key: `[B, S, G, Eh]`; each key head serves `H / G` query heads.
       value: `[B, S, G, Eh]`.
-      mask: `[B, S, S]` bool, true where the query (second axis) may see the key (third).
+      mask: `[B, Q, S]` bool, true where the query (second axis) may see the key (third).
 
     Returns:
-      `[B, S, H, Eh]`.
+      `[B, Q, H, Eh]`.
     """
-    batch, length, groups, width = key.shape
-    q = query.reshape(batch, length, groups, -1, width) * width**-0.5
+    groups, width = key.shape[-2:]
+    q = query.reshape(*query.shape[:2], groups, -1, width) * width**-0.5
     scores = jnp.einsum("bsghe,btge->bghst", q, key, preferred_element_type=jnp.float32)
     (weights,) = softmax_parts([scores], [mask[:, None, None]])
     attended = jnp.einsum("bghst,btge->bsghe", weights.astype(value.dtype), value)

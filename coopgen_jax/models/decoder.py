@@ -1,6 +1,7 @@
 """Prefill, extend and score of a decoder network: a `LanguageModel` out of a `DecoderConfig`."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -21,28 +22,38 @@ from coopgen_jax.models.transformer import (
 
 @dataclass(frozen=True)
 class Decoder:
-    """What the three functions of a language model are bound to: a network's shape and taps."""
+    """What the three functions of a language model are bound to.
+
+    config, taps, chunk: see `language_model`.
+    """
 
     config: DecoderConfig
     taps: tuple[int, ...] = ()
+    chunk: int = 256
 
 
-def language_model(config: DecoderConfig, taps: tuple[int, ...] = ()) -> LanguageModel:
+def language_model(
+    config: DecoderConfig, taps: tuple[int, ...] = (), *, chunk: int = 256
+) -> LanguageModel:
     """Returns the language model of a decoder network; equal for equal arguments.
 
     Args:
       config: the network's shape.
       taps: layers whose states are wanted, each from 0 to `config.layers`.
+      chunk: the most prompt tokens that `prefill` reads at once. Longer prompts are read piece by
+        piece, so that the memory for attention scores grows with the prompt, not with its square.
 
     Raises:
-      ValueError: a tap is not a layer of the network.
+      ValueError: a tap is not a layer of the network, or there is nothing in a chunk.
     """
+    if chunk < 1:
+        raise ValueError(f"chunk is {chunk}: it must be 1 or more")
     wrong = [tap for tap in taps if not 0 <= tap <= config.layers]
     if wrong:
         raise ValueError(
             f"tap {wrong[0]} is not a layer: the network has layers 0 to {config.layers}"
         )
-    decoder = Decoder(config, taps)
+    decoder = Decoder(config, taps, chunk)
     return LanguageModel(
         prefill=Bound(prefill, decoder),
         extend=Bound(extend, decoder),
@@ -95,9 +106,13 @@ def prefill(
 ) -> tuple[jax.Array, jax.Array, SlotCache]:
     """Reads the prompts; see `LanguageModel.prefill`."""
     config = decoder.config
-    x, last, streams, (keys, values) = read(
-        config, params, prompt.tokens, prompt.mask, prompt.embeddings, prompt.embedded
-    )
+    if prompt.tokens.shape[1] > decoder.chunk:
+        last, hidden, (keys, values) = _read_in_chunks(decoder, params, prompt)
+    else:
+        x, stream, streams, (keys, values) = read(
+            config, params, prompt.tokens, prompt.mask, prompt.embeddings, prompt.embedded
+        )
+        last, hidden = stream[:, -1], tapped(config, params, x, streams, decoder.taps)
 
     def slots() -> Slots:
         return allocate(
@@ -115,8 +130,62 @@ def prefill(
         keys=slots(),
         values=slots(),
     )
-    logits = unembed(config, params, last[:, -1])
-    return logits, tapped(config, params, x, streams, decoder.taps), cache
+    return unembed(config, params, last), hidden, cache
+
+
+def _read_in_chunks(
+    decoder: Decoder, params: Params, prompt: Prompt
+) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
+    """Reads prompts `[B, P]` piece by piece.
+
+    Returns:
+      The last layer's stream at the last token `[B, E]`, the states at the taps `[B, P, J, E]`, and
+      all keys and values `[L, B, P, G, Eh]`.
+    """
+    config, chunk = decoder.config, decoder.chunk
+    batch, length = prompt.tokens.shape
+    pad = -length % chunk
+    whole = length + pad
+
+    def padded(array: jax.Array) -> jax.Array:
+        return jnp.pad(array, [(0, 0), (pad, 0), *[(0, 0)] * (array.ndim - 2)])
+
+    mask = padded(prompt.mask)
+    given = (padded(prompt.tokens), positions_of(mask))
+    given += jax.tree.map(padded, (prompt.embeddings, prompt.embedded))
+    entry = (config.layers, batch, whole, config.kv_heads, config.head_width)
+    empty = jnp.zeros(entry, config.dtype)
+
+    def piece(array: jax.Array, start: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(array, start, chunk, 1)
+
+    def step(cached: tuple, start: jax.Array) -> tuple:
+        here = jax.tree.map(partial(piece, start=start), given)
+        x, angles = embed(config, params, *here)
+        query_at, key_at = start + jnp.arange(chunk), jnp.arange(whole)
+        visible = (key_at[None, :] <= query_at[:, None])[None] & mask[:, None, :]
+
+        def attend(number: jax.Array, regions: tuple) -> Attend:
+            def joined(before: jax.Array, own: jax.Array) -> jax.Array:
+                return jax.lax.dynamic_update_slice_in_dim(before, own, start, 1)
+
+            return lambda query, key, value: attend_causal(
+                query, joined(regions[0], key), joined(regions[1], value), visible
+            )
+
+        last, streams, entries = run_layers(config, params, x, angles, attend, cached)
+        cached = jax.tree.map(
+            lambda before, own: jax.lax.dynamic_update_slice_in_dim(before, own, start, 2),
+            cached,
+            entries,
+        )
+        return cached, (last[:, -1], tapped(config, params, x, streams, decoder.taps))
+
+    lasts: jax.Array
+    states: jax.Array
+    cached, (lasts, states) = jax.lax.scan(step, (empty, empty), jnp.arange(0, whole, chunk))
+    hidden = jnp.moveaxis(states, 0, 1).reshape(batch, whole, *states.shape[3:])
+    return lasts[-1], hidden[:, pad:], jax.tree.map(lambda array: array[:, :, pad:], cached)
 
 
 def extend(

@@ -278,6 +278,53 @@ def test_no_token_sees_a_later_one():
     assert seen.tolist() == [True, True, True, False]
 
 
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("chunk", [1, 4, 7])
+def test_a_prompt_read_in_chunks_is_the_same_prompt(family, chunk):
+    config = CONFIGS[family]
+    params = init_decoder(jax.random.key(0), config)
+    rows = [[3, 1, 4, 1, 5, 9, 2, 6, 5], [8], [7, 7, 2, 60, 0]]
+    prompt = prompt_of(rows, 10)
+    embedded = prompt.mask & (prompt.tokens == 5)
+    vectors = jax.random.normal(jax.random.key(1), (*prompt.tokens.shape, config.width))
+    prompt = dataclasses.replace(prompt, embeddings=vectors, embedded=embedded)
+    taps = (0, 1, config.layers)
+
+    def prefilled(**options):
+        model = language_model(config, taps, **options)
+        return jax.jit(functools.partial(model.prefill, capacity=Capacity(1, 2, 3)))(params, prompt)
+
+    logits, hidden, cache = prefilled()
+    chunked_logits, chunked_hidden, chunked = prefilled(chunk=chunk)
+    np.testing.assert_allclose(chunked_logits, logits, atol=1e-5)
+    real = np.asarray(prompt.mask)
+    np.testing.assert_allclose(chunked_hidden[real], hidden[real], atol=1e-5)
+    for found, expected in zip(jax.tree.leaves(chunked), jax.tree.leaves(cache), strict=True):
+        assert found.shape == expected.shape and found.dtype == expected.dtype
+    for name in ("prompt_keys", "prompt_values"):
+        found, expected = getattr(chunked, name), getattr(cache, name)
+        np.testing.assert_allclose(found[:, real], expected[:, real], atol=1e-5)
+
+
+def test_chunks_save_the_memory_of_squares():
+    config = dataclasses.replace(TINY_LLAMA, context=1024)
+    shapes = jax.eval_shape(lambda: init_decoder(jax.random.key(0), config))
+    prompt = jax.eval_shape(lambda: prompt_of([[1] * 512], 512))
+
+    def temporaries(chunk: int) -> int:
+        prefill = functools.partial(
+            language_model(config, chunk=chunk).prefill, capacity=Capacity(1, 2, 3)
+        )
+        return jax.jit(prefill).lower(shapes, prompt).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries(32) < temporaries(512) / 3
+
+
+def test_an_empty_chunk_is_refused():
+    with pytest.raises(ValueError, match="chunk is 0"):
+        language_model(TINY_LLAMA, chunk=0)
+
+
 def test_equal_configs_make_equal_models():
     again = dataclasses.replace(TINY_LLAMA)
     assert language_model(TINY_LLAMA, (1,)) == language_model(again, (1,))
