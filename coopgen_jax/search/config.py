@@ -30,6 +30,9 @@ class SearchConfig:
     kept: how many nodes besides the new root outlive `reroot`.
     early_stop: whether a row stops as soon as the simulations left cannot change which child of
       the root has the most visits. Set it to false where the choice is sampled from the visits.
+    enough: visits of the root, those that outlived the last token included, at which a row stops
+      before its simulations are spent; 0 for no such limit. With it a token whose subtree was kept
+      costs less than one that took the search by surprise.
     """
 
     simulations: int = 32
@@ -44,11 +47,16 @@ class SearchConfig:
     virtual_loss: float = 1.0
     kept: int = 32
     early_stop: bool = True
+    enough: int = 0
 
     def __post_init__(self) -> None:
         for name in ("simulations", "wave", "stride", "candidates", "depth"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 or more.")
+        if self.enough < 0:
+            raise ValueError(
+                f"enough is {self.enough}: give a number of visits, or 0 for no limit."
+            )
         if self.kept < 0:
             raise ValueError(f"kept is {self.kept}: use 0 to keep nothing between two tokens.")
         if self.wave > self.candidates:

@@ -57,8 +57,8 @@ def search(
     """Spends `config.simulations` evaluations on every active row.
 
     Iteration `i` puts its leaves into slots `1 + kept + i * W` and on, in every row. What a row
-    does depends on nothing but itself: a row that is inactive, or frozen by the early stop, keeps
-    its tree bit for bit while the others go on, and the loop ends with the last of them.
+    does depends on nothing but itself: a row that is inactive, or has stopped early, keeps its
+    tree bit for bit while the others go on, and the loop ends with the last of them.
 
     Args:
       tree: trees with `config.nodes` nodes whose root has been planted or re-rooted and whose slots
@@ -82,6 +82,8 @@ def search(
     select = _rows(partial(select_wave, config=config), shared=1)
 
     def unsettled(tree: Tree, live: jax.Array, wave: jax.Array) -> jax.Array:
+        if config.enough:
+            live = live & (tree.visits[:, :, 0] < config.enough)
         if not config.early_stop:
             return live
         return live & (_lead(tree) <= (waves - wave) * config.wave)

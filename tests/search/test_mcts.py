@@ -132,6 +132,34 @@ def test_early_stop_freezes_a_row_and_changes_no_choice(wave):
     assert 0 < sum(stops) < len(stops), "nothing stops early, or everything does"
 
 
+@pytest.mark.parametrize("wave", [1, 4])
+def test_what_was_kept_counts_towards_enough(wave):
+    config = config_of(candidates=6, wave=wave, kept=40, c_puct=0.5, enough=37)
+    language = Language(5, 8)
+    toy = Toy(language, config)
+    counts = []
+
+    def run(oracle: Search) -> int:
+        before, done = oracle.root.visits, 0
+        while oracle.root.visits < config.enough and done < config.simulations // wave:
+            oracle.run(1, first=done)
+            done += 1
+        return oracle.root.visits - before
+
+    for roots in ROOTS + 6 * np.arange(3)[:, None, None]:
+        tree, state, first = toy.search(*toy.begin(roots))
+        rank, _ = choose(tree)
+        tree, _, second = toy.search(*toy.reroot(tree, state.cache, rank)[:2])
+        for b, r in np.ndindex(*roots.shape):
+            oracle = Search(language, config, roots[b, r])
+            assert first[b, r] == run(oracle)
+            oracle.reroot(int(rank[b, r]))
+            assert second[b, r] == run(oracle)
+            assert_same(row(tree, b, r), oracle)
+            counts.append(int(second[b, r]))
+    assert len(set(counts)) > 2 and min(counts) < 18
+
+
 def test_with_a_growing_budget_the_text_becomes_the_best_one():
     vocab, length = 3, 3
     language = Language.of_strings(11, vocab, 1 + length)
@@ -206,6 +234,9 @@ def test_argmax_takes_the_lowest_rank_among_equals_and_has_no_proposal():
         ({"depth": 0}, "depth is 0"),
         ({"candidates": 0}, "candidates is 0"),
         ({"kept": -1}, "kept is -1"),
+        ({"enough": -1}, "enough is -1"),
+        ({"stride": 0}, "stride is 0"),
+        ({"policy": "deep"}, "policy is 'deep'"),
         ({"wave": 64, "simulations": 64}, "lower wave or raise candidates"),
         ({"simulations": 30, "wave": 4}, "use 32 simulations"),
         ({"simulations": 2, "wave": 4}, "use 4 simulations"),
