@@ -12,13 +12,16 @@ from tyro.conf import Positional
 
 from benchmarks.extend import EXTEND
 from benchmarks.length import LENGTH
+from benchmarks.pytorch import FAIR, PUBLISHED
 from benchmarks.samples import SAMPLES
 from benchmarks.search import SEARCH
 from benchmarks.settings import Settings
 from benchmarks.suite import markdown, run
 from coopgen_jax.errors import UserError
 
-BENCHMARKS = {benchmark.name: benchmark for benchmark in (SEARCH, EXTEND, LENGTH, SAMPLES)}
+BENCHMARKS = {
+    benchmark.name: benchmark for benchmark in (SEARCH, EXTEND, LENGTH, SAMPLES, PUBLISHED, FAIR)
+}
 ABOUT = "\n".join(
     ["benchmarks:", *(f"  {name:10} {entry.about}" for name, entry in BENCHMARKS.items())]
 )

@@ -1,0 +1,196 @@
+"""One token's search against PyTorch: as it was published, and as well as PyTorch can do it.
+
+Both read the same random weights with the same number of threads. `published` compares like with
+like, one leaf at a time from an empty tree, at growing positions in the text. `fair` compares the
+whole search, waves and reuse included, with a baseline that prints its own search / floor ratio.
+"""
+
+import os
+import statistics
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+
+from benchmarks.baselines.fair import Fair
+from benchmarks.baselines.network import Judge, Network, judge_of
+from benchmarks.baselines.reference import Reference
+from benchmarks.parts import Parts, described, make_job, make_parts
+from benchmarks.settings import Settings
+from benchmarks.suite import Benchmark, Row
+from benchmarks.timing import compiled, in_turn, milliseconds, ratio
+from coopgen_jax.decoding import mcts
+from coopgen_jax.decoding.job import Job
+
+DEFAULTS = {"model": "gpt2-small", "guide": "causal"}
+
+
+def torch_parts(parts: Parts, threads: int | None) -> tuple[Network, Judge]:
+    """Returns both networks in PyTorch, on the device that JAX has."""
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    device = "cuda" if jax.devices()[0].platform == "gpu" else "cpu"
+    assert parts.judge is not None, "the PyTorch baselines have a causal discriminator"
+    network = Network(parts.config, parts.params, device=device)
+    return network, judge_of(parts.judge, parts.guide_params, device=device)
+
+
+def _prompt(job: Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    prompt = job.prompt
+    return np.asarray(prompt.tokens), np.asarray(prompt.mask), np.asarray(job.target)
+
+
+class Ours:
+    """Our search, advanced token by token."""
+
+    def __init__(self, job: Job):
+        self.job, self.key = job, jax.random.key(0)
+        self.state = jax.jit(mcts.begin)(job)
+        self.compiled = compiled(mcts.advance, self.key, job, self.state, donate_argnames="state")
+
+    def advance(self) -> Any:
+        """Searches for and writes one token."""
+        self.state, tree = self.compiled.call(self.key, self.job, self.state)
+        return tree.visits
+
+
+def without_rules(job: Job) -> Job:
+    """Returns the job without the n-gram rule, which the baselines do not have."""
+    return job.replace(config=replace(job.config, no_repeat_ngram=0))
+
+
+def measure_published(settings: Settings) -> Iterator[Row]:
+    """Times the token at each position; `new_tokens` are the positions."""
+    parts = make_parts(settings)
+    network, judge = torch_parts(parts, settings.threads)
+    for position in settings.new_tokens:
+        # The published search forgets its tree: a token costs what it would behind a longer prompt.
+        length = settings.prompt_length[0] + position - 1
+        job = make_job(
+            parts,
+            preset="paper",
+            batch=settings.batch[0],
+            prompt_length=length,
+            new_tokens=settings.repeats + 2,
+            simulations=settings.simulations[0],
+            depth=settings.depth[0],
+        )
+        ours = Ours(job)
+        reference = Reference(network, judge, job.config)
+
+        def one_token(reference: Reference = reference, job: Job = job) -> None:
+            reference.begin(*_prompt(job))
+            reference.advance()
+
+        seconds = in_turn({"published": one_token, "ours": ours.advance}, settings.repeats)
+        yield described(job) | {
+            "token": position,
+            "ours_ms": milliseconds(seconds["ours"]),
+            "published_ms": milliseconds(seconds["published"]),
+            **ratio(seconds["published"], seconds["ours"]),
+            "compile_seconds": ours.compiled.seconds,
+        }
+
+
+def measure_fair(settings: Settings) -> Iterator[Row]:
+    """Times every batch and wave with the default preset's search."""
+    parts = make_parts(settings)
+    network, judge = torch_parts(parts, settings.threads)
+    for batch in settings.batch:
+        for wave in settings.wave:
+            job = without_rules(
+                make_job(
+                    parts,
+                    batch=batch,
+                    prompt_length=settings.prompt_length[0],
+                    new_tokens=settings.repeats + 2,
+                    simulations=settings.simulations[0],
+                    wave=wave,
+                    depth=settings.depth[0],
+                )
+            )
+            ours, fair = Ours(job), Fair(network, judge, job.config, margins=False)
+            fair.begin(*_prompt(job))
+            seconds = in_turn(
+                {"ours": ours.advance, "fair": fair.advance, "floor": fair.floor},
+                settings.repeats,
+            )
+            over_floor = [a / b for a, b in zip(seconds["fair"], seconds["floor"], strict=True)]
+            yield described(job) | {
+                "rows": batch * wave,
+                "ours_ms": milliseconds(seconds["ours"]),
+                "fair_ms": milliseconds(seconds["fair"]),
+                "fair_over_floor": statistics.median(over_floor),
+                **ratio(seconds["fair"], seconds["ours"]),
+                "compile_seconds": ours.compiled.seconds,
+            }
+
+
+def draw(rows: list[Row], axes: Any) -> None:
+    """Draws how many times faster our search is."""
+    names = [
+        f"token {row['token']}" if "token" in row else f"{row['batch']} prompts, wave {row['wave']}"
+        for row in rows
+    ]
+    low = [row["ratio"] - row["ratio_spread"][0] for row in rows]
+    high = [row["ratio_spread"][1] - row["ratio"] for row in rows]
+    axes.barh(names, [row["ratio"] for row in rows], xerr=[low, high], ecolor="0.3")
+    axes.axvline(1, color="0.3", linewidth=1)
+    axes.invert_yaxis()
+    axes.set_xlabel("times as fast as PyTorch")
+
+
+STATED = (
+    ("batch", "prompts", "d"),
+    ("prompt_length", "prompt", "d"),
+    ("simulations", "simulations", "d"),
+    ("wave", "wave", "d"),
+    ("depth", "D", "d"),
+    ("candidates", "K", "d"),
+    ("kept", "kept", "d"),
+    ("penalty", "penalty", ".1f"),
+    ("ours_ms", "ours ms", ".1f"),
+)
+TIMES = ("ratio", "times as fast", ".2f")
+
+PUBLISHED = Benchmark(
+    name="published",
+    about="one token in lock step against PyTorch as PPL-MCTS was published",
+    measure=measure_published,
+    columns=(("token", "token", "d"), *STATED, ("published_ms", "published ms", ".0f"), TIMES),
+    own=DEFAULTS
+    | {
+        "batch": (5,),
+        "prompt_length": (16,),
+        "new_tokens": (1, 8, 16, 24),
+        "simulations": (50,),
+        "depth": (50,),
+        "repeats": 3,
+    },
+    quick={"new_tokens": (2,), "simulations": (4,), "depth": (4,)},
+    draw=draw,
+)
+FAIR = Benchmark(
+    name="fair",
+    about="one token's search against a well-written search in PyTorch",
+    measure=measure_fair,
+    columns=(
+        *STATED,
+        ("fair_ms", "PyTorch ms", ".1f"),
+        ("fair_over_floor", "its search / floor", ".2f"),
+        TIMES,
+    ),
+    own=DEFAULTS
+    | {
+        "batch": (1, 5, 16),
+        "prompt_length": (16,),
+        "simulations": (48,),
+        "wave": (1, 4, 8),
+        "depth": (16,),
+        "repeats": 5,
+    },
+    quick={"batch": (2,), "simulations": (4,), "wave": (2,)},
+    draw=draw,
+)
