@@ -45,8 +45,8 @@ class Fair:
             )
         self.network, self.judge, self.config, self.margins = network, judge, config, margins
         self.candidates = min(config.search.candidates, network.config.vocab_size)
-        self._model = SlotReader(network, compiled=compile)
-        self._critic = SlotReader(judge.network, compiled=compile)
+        self.compile = compile
+        self._batch = 0
 
     @torch.inference_mode()
     def begin(self, tokens: np.ndarray, mask: np.ndarray, target: np.ndarray) -> None:
@@ -56,6 +56,11 @@ class Fair:
         )
         config, device = self.config, self.network.device
         batch, nodes = len(tokens), config.search.nodes
+        if batch != self._batch:
+            rows = batch * config.search.wave
+            self._model = SlotReader(self.network, rows, compiled=self.compile)
+            self._critic = SlotReader(self.judge.network, rows, compiled=self.compile)
+            self._batch = batch
         self.finished = np.zeros(batch, bool)
         self._written = 0
         self._target = torch.tensor(target, dtype=torch.long, device=device)[:, None, None]
@@ -135,7 +140,7 @@ class Fair:
         seen = self._model.visible(below)
         states = self._model.extend(token, depth, seen, first)
         judged = self._critic.extend(token, depth, self._critic.visible(below), first)
-        return self.network.logits(states), self.judge.head(judged), seen
+        return self._model.logits(states), self.judge.head(judged), seen
 
     def _shortlist(
         self, logits: Tensor, opinion: Tensor, token: Tensor, seen: Tensor

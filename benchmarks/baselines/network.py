@@ -135,9 +135,10 @@ class Network(nn.Module):
             self.places = tensor(params["positions"]).to(self.dtype)
         else:
             self.frequencies = tensor(rope_frequencies(config))
-        self.register_buffer(
-            "head", None if config.tied else tensor(params["head"]).T.to(self.dtype).contiguous()
-        )
+        head = params["embedding"].T if config.tied else params["head"]
+        self.unembedding = linear({"kernel": head}, dtype=self.dtype)
+        if config.tied:
+            self.unembedding.weight = nn.Parameter(self.embedding, requires_grad=False)
 
         def layer(branch: Any, number: int) -> Any:
             if isinstance(branch, dict):
@@ -180,8 +181,7 @@ class Network(nn.Module):
 
     def logits(self, states: Tensor) -> Tensor:
         """Returns the logits `[..., V]` in float32 of states `[..., E]` after the final norm."""
-        weight = self.embedding if self.head is None else self.head
-        return functional.linear(states.to(self.dtype), weight).float()
+        return self.unembedding(states.to(self.dtype)).float()
 
     def read(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Reads whole sequences, padded on the left, from scratch.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.baselines.layout import laid_out
 from benchmarks.baselines.network import Network, attention
 
 _BUCKET = 64  # slots; a compiled network is compiled anew for every length it meets
@@ -23,11 +24,14 @@ class SlotReader:
 
     Args:
       network: what reads.
+      rows: how many tokens it is to read at once, for the layout of its weights.
       compiled: whether its extension is compiled by `torch.compile`.
     """
 
-    def __init__(self, network: Network, *, compiled: bool = False):
+    def __init__(self, network: Network, rows: int, *, compiled: bool = False):
         self.network, self.compiled = network, compiled
+        # What is compiled brings a layout of its own.
+        self._reader = network if compiled else laid_out(network, rows)
         self._extension = torch.compile(self._extend, dynamic=False) if compiled else self._extend
 
     def prefill(self, tokens: Tensor, mask: Tensor, *, new_tokens: int, nodes: int) -> Tensor:
@@ -106,7 +110,11 @@ class SlotReader:
             values[number].index_copy_(2, slots, value.transpose(1, 2))
             return attention(query, keys[number], values[number], visible)
 
-        return self.network(tokens, positions, attend)
+        return self._reader(tokens, positions, attend)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Returns the logits `[..., V]` of states `[..., E]`, float32."""
+        return self._reader.logits(states)
 
     def commit(self, source: Tensor) -> None:
         """Commits one node of every row and keeps others below it.

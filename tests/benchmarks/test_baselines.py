@@ -149,8 +149,9 @@ def test_bfloat16_is_close():
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("rows", [1, 8])
 @torch.inference_mode()
-def test_a_cached_path_reads_as_its_text_does(name):
+def test_a_cached_path_reads_as_its_text_does(name, rows):
     """Two branches below the root, then the second one committed and read on from."""
     config = NETWORKS[name]
     network = Network(config, sharp(config))
@@ -161,7 +162,7 @@ def test_a_cached_path_reads_as_its_text_does(name):
         real = torch.nn.functional.pad(mask, (0, len(more)), value=True)
         return network.read(text, real)[0][:, -1]
 
-    reader = SlotReader(network)
+    reader = SlotReader(network, rows)
     states = reader.prefill(tokens, mask, new_tokens=2, nodes=5)
     np.testing.assert_allclose(states, network.read(tokens, mask)[0][:, -1], atol=1e-4)
 
@@ -180,6 +181,7 @@ def test_a_cached_path_reads_as_its_text_does(name):
     reader.commit(torch.tensor([[2, 4]]).repeat(BATCH, 1))
     states = extend([11], 2, [[1, 1]], 2)
     np.testing.assert_allclose(states[:, 0], anew(8, 10, 11), atol=1e-4)
+    np.testing.assert_allclose(reader.logits(states), network.logits(states), atol=2e-4)
 
 
 def test_the_published_search_is_written_three_times():
