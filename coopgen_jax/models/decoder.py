@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from coopgen_jax.models.attention import SlotCache, attend_causal, attend_slots
 from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt
+from coopgen_jax.models.sharding import shard_cache
 from coopgen_jax.models.slots import Capacity, Slots, allocate, write
 from coopgen_jax.models.transformer import (
     Attend,
@@ -21,18 +22,22 @@ from coopgen_jax.models.transformer import (
 
 @dataclass(frozen=True)
 class Decoder:
-    """What the three functions of a language model are bound to: a network's shape and taps."""
+    """What the three functions of a language model are bound to; see `language_model`."""
 
     config: DecoderConfig
     taps: tuple[int, ...] = ()
+    tensor: int = 1
 
 
-def language_model(config: DecoderConfig, taps: tuple[int, ...] = ()) -> LanguageModel:
+def language_model(
+    config: DecoderConfig, taps: tuple[int, ...] = (), *, tensor: int = 1
+) -> LanguageModel:
     """Returns the language model of a decoder network; equal for equal arguments.
 
     Args:
       config: the network's shape.
       taps: layers whose states are wanted, each from 0 to `config.layers`.
+      tensor: devices that share the network; its functions then run under `map_over_mesh`.
 
     Raises:
       ValueError: a tap is not a layer of the network.
@@ -42,7 +47,7 @@ def language_model(config: DecoderConfig, taps: tuple[int, ...] = ()) -> Languag
         raise ValueError(
             f"tap {wrong[0]} is not a layer: the network has layers 0 to {config.layers}"
         )
-    decoder = Decoder(config, taps)
+    decoder = Decoder(config, taps, tensor)
     return LanguageModel(
         prefill=Bound(prefill, decoder),
         extend=Bound(extend, decoder),
@@ -52,6 +57,7 @@ def language_model(config: DecoderConfig, taps: tuple[int, ...] = ()) -> Languag
         context=config.context,
         end_tokens=config.end_tokens,
         taps=taps,
+        vocab_shards=1 if config.vocab_size % tensor else tensor,
     )
 
 
@@ -116,7 +122,8 @@ def prefill(
         values=slots(),
     )
     logits = unembed(config, params, last[:, -1])
-    return logits, tapped(config, params, x, streams, decoder.taps), cache
+    hidden = tapped(config, params, x, streams, decoder.taps)
+    return logits, hidden, shard_cache(cache, decoder.tensor)
 
 
 def extend(
@@ -169,7 +176,8 @@ def extend(
         values=write(cache.values, nodes.start, values),
     )
     hidden = tapped(config, params, x, streams, decoder.taps)
-    return by_node(unembed(config, params, last)), by_node(hidden), cache
+    logits = by_node(unembed(config, params, last))
+    return logits, by_node(hidden), shard_cache(cache, decoder.tensor)
 
 
 def take_layer(slots: Slots, layer: jax.Array, path: jax.Array) -> jax.Array:
