@@ -178,6 +178,8 @@ def connect(
         meet(coordinator, count, number, patience=patience)
     # Without this JAX ends every process as soon as one has died.
     jax.config.update("jax_enable_recoverability", True)
+    # The processes compute apart, and Gloo, which would connect them, prints to standard output.
+    jax.config.update("jax_cpu_collectives_implementation", None)
     try:
         jax.distributed.initialize(coordinator, count, number)
     except ValueError as error:
@@ -185,6 +187,8 @@ def connect(
             f"there is no cluster to ask ({error}): name the coordinator, the number of processes "
             "and this one's"
         ) from error
+    # Counting them has the processes tell each other of their devices, which needs them all, and so
+    # comes before anything that may fail on one of them.
     return Hosts(jax.process_count(), jax.process_index(), patience)
 
 
