@@ -46,6 +46,7 @@ CONFIG = MCTSConfig(
     new_tokens=3, samples=2, visit_temperature=1.0,
     search=SearchConfig(simulations=4, candidates=4, depth=4, kept=4),
 )  # fmt: skip
+PLAIN = SamplingConfig(new_tokens=3, samples=2, top_k=4)
 NETWORK = dataclasses.replace(TINY_LLAMA, vocab_size=304, layers=2, context=256, end_tokens=(256,))
 PROMPTS = ["a b c d", "b", "cc", "another one", "d"]
 
@@ -109,20 +110,19 @@ def toy() -> None:
 def batch() -> None:
     """`generate` writes the same on a mesh, whatever divides the batch, and compiles once."""
     write = functools.partial(
-        generate, model(), PROMPTS, config=CONFIG, discriminator=guide(), target="good", seed=3
+        generate, model(), PROMPTS, discriminator=guide(), target="good", seed=3, batch_size=3
     )
-    alone = write(batch_size=3)
-    for mapper, devices in (("shard_map", 8), ("pmap", 2)):
+    cases = (("shard_map", 8, CONFIG, 8), ("pmap", 2, PLAIN, 4))
+    for mapper, devices, config, rows in cases:
         heard = []
-        together = write(
-            batch_size=3, mesh=make_mesh(devices), mapper=mapper, listener=heard.append
-        )
+        mesh = make_mesh(devices)
+        alone = write(config=config)
+        together = write(config=config, mesh=mesh, mapper=mapper, listener=heard.append)
         assert [text.tokens for text in together] == [text.tokens for text in alone], mapper
         assert np.allclose([t.log_prob for t in together], [t.log_prob for t in alone], atol=1e-4)
-        rows = 8 if devices == 8 else 4
-        assert heard[0].tree.visits.shape[:2] == (rows, 2), heard[0].tree.visits.shape
+        assert heard[0].generation.tokens.shape[:2] == (rows, 2), heard[0].generation.tokens.shape
     counted = spread._advance._cache_size()
-    write(batch_size=3, mesh=make_mesh(8))
+    write(config=PLAIN, mesh=mesh, mapper="pmap")
     assert spread._advance._cache_size() == counted
 
 
@@ -137,9 +137,7 @@ def callback() -> None:
     judge = LoadedDiscriminator(bidirectional(config), params, {}, crossing)
     write = functools.partial(
         generate, model(), ["a b", "c", "a c", "b"], discriminator=judge, target="good",
-        config=dataclasses.replace(
-            CONFIG, new_tokens=2, samples=1, search=SearchConfig(simulations=2, candidates=4)
-        ),
+        config=dataclasses.replace(PLAIN, new_tokens=2, samples=1),
     )  # fmt: skip
     alone = write()
     calls = crossing.counts.calls
@@ -208,7 +206,7 @@ def training() -> None:
 
 
 def sharded(
-    heads: int, kv_heads: int, shares: int, vocabulary: int, *, written: bool = True
+    heads: int, kv_heads: int, shares: int, vocabulary: int, decoder: MCTSConfig | SamplingConfig
 ) -> None:
     """Weights shared by tensor write the same texts; logits and caches agree to rounding."""
     config = dataclasses.replace(NETWORK, heads=heads, kv_heads=kv_heads, vocab_size=vocabulary)
@@ -263,10 +261,8 @@ def sharded(
         assert np.allclose(one, other, atol=1e-3), np.abs(one - other).max()
     for entries in (cache.keys.nodes, cache.values.trunk, cache.prompt_keys):
         assert shape(entries)[-2] == part(kv_heads), shape(entries)
-    if not written:
-        return
     write = functools.partial(
-        generate, loaded, PROMPTS[:4], discriminator=guide(), target="good", config=CONFIG
+        generate, loaded, PROMPTS[:4], discriminator=guide(), target="good", config=decoder
     )
     alone, together = write(), write(mesh=mesh)
     assert [text.tokens for text in together] == [text.tokens for text in alone]
@@ -281,10 +277,12 @@ CHECKS = {
     "callback": callback,
     "largest": largest,
     "training": training,
-    "8 key/value heads": functools.partial(sharded, 16, 8, shares=8, vocabulary=304),
-    "3 key/value heads": functools.partial(sharded, 12, 3, shares=4, vocabulary=304),
+    "8 key/value heads": functools.partial(
+        sharded, 16, 8, shares=8, vocabulary=304, decoder=CONFIG
+    ),
+    "3 key/value heads": functools.partial(sharded, 12, 3, shares=4, vocabulary=304, decoder=PLAIN),
     "3 key/value heads by 8": functools.partial(
-        sharded, 24, 3, shares=8, vocabulary=300, written=False
+        sharded, 24, 3, shares=8, vocabulary=300, decoder=PLAIN
     ),
 }
 

@@ -5,11 +5,15 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
+from coopgen_jax.cli.machines import check_machines, mesh_of, whole_parts
+from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.errors import UserError
 from coopgen_jax.rendezvous import meet
+from coopgen_jax.testing import TINY_LLAMA
 from tests.test_parallel import ROOT, environment
 
 WRITE = ["generate", "a b", "c", "d e", "--discriminator", "none", "--method", "sample"]
@@ -111,3 +115,28 @@ def test_the_processes_meet_and_a_wrong_count_is_named():
 def test_an_address_that_is_none_is_named(wrong):
     with pytest.raises(UserError, match="must be HOST:PORT"):
         meet(wrong, 2, 1, patience=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"devices": 0}, "--devices is 0: give 1 or more"),
+        ({"tensor": -1}, "--tensor is -1: give 1 or more"),
+        ({"hosts": 2}, "--hosts and --host need --coordinator"),
+        ({"coordinator": "a:1", "hosts": 2}, "--coordinator needs --hosts"),
+        ({"coordinator": "a:1", "hosts": 2, "host": 2}, "--host is 2: 2 hosts are numbered from 0"),
+        ({"coordinator": "auto", "host": 0}, "--coordinator auto asks the cluster"),
+        ({"coordinator": "auto", "trace": Path("t.html")}, "--trace shows the trees of one host"),
+    ],
+)
+def test_a_wrong_option_is_named(options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        check_machines(GenerateOptions(**options))
+
+
+def test_what_cannot_be_split_is_said():
+    assert whole_parts(GenerateOptions(tensor=2), TINY_LLAMA) == (
+        "--tensor 2 does not divide the 61 tokens of the vocabulary: every device has all of them"
+    )
+    assert whole_parts(GenerateOptions(), TINY_LLAMA) is None
+    assert mesh_of(GenerateOptions()) is None
