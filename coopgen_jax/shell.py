@@ -6,58 +6,31 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.sharding import Mesh
 
 from coopgen_jax.decoding import mcts, sampling
 from coopgen_jax.decoding.generation import Generation
 from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.sampling import SamplingConfig
-from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.decoding.spread import stepper
 from coopgen_jax.discriminators.heads import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.pretrained.loading import LoadedModel
+from coopgen_jax.models.sharding import shard_decoder
+from coopgen_jax.parallel import BATCH, Mapper, place, shares
 from coopgen_jax.search.tree import Tree
 from coopgen_jax.text import bucket, make_prompt
+from coopgen_jax.written import Text, read_text
 
-_begin = {MCTSConfig: jax.jit(mcts.begin), SamplingConfig: jax.jit(sampling.begin)}
+__all__ = ["Step", "Text", "generate"]
+
+_DECODERS: dict[type, Any] = {MCTSConfig: mcts, SamplingConfig: sampling}
+_begin = {kind: jax.jit(decoder.begin) for kind, decoder in _DECODERS.items()}
 _advance = {
-    MCTSConfig: jax.jit(mcts.advance, donate_argnames="state"),
-    SamplingConfig: jax.jit(sampling.advance, donate_argnames="state"),
+    kind: jax.jit(decoder.advance, donate_argnames="state") for kind, decoder in _DECODERS.items()
 }
-
-
-@dataclass(frozen=True)
-class Text:
-    """One text, as it was written.
-
-    prompt: what it continues; text: the continuation; tokens: its ids.
-    number, sample: which prompt of the job, and which of its samples.
-    target: the class asked for, or None.
-    class_probabilities: the discriminator's p(class | text), empty without one.
-    log_prob: natural log-probability of the continuation under the plain language model.
-    perplexity: exp(-log_prob / tokens).
-    log_proposal: log-probability with which the decoder drew the text, None where it chose.
-    finished: whether the text came to its own end.
-    simulations: evaluations spent on it; model_tokens: tokens that the language model read for
-      it; deepest: depth of the deepest tree node.
-    """
-
-    prompt: str
-    text: str
-    tokens: list[int]
-    number: int
-    sample: int
-    target: str | None
-    class_probabilities: dict[str, float]
-    log_prob: float
-    perplexity: float
-    log_proposal: float | None
-    finished: bool
-    simulations: int
-    model_tokens: int
-    deepest: int
 
 
 @dataclass(frozen=True)
@@ -88,6 +61,9 @@ def generate(
     target: str | Sequence[str] | None = None,
     seed: int = 0,
     batch_size: int = 8,
+    numbers: Sequence[int] | None = None,
+    mesh: Mesh | None = None,
+    mapper: Mapper = "shard_map",
     listener: Callable[[Step], None] | None = None,
 ) -> list[Text]:
     """Writes continuations of prompts.
@@ -100,14 +76,18 @@ def generate(
       target: name of the class that every text is to have, or one per prompt.
       seed: the job's seed; with it a prompt's texts are the same in any batch.
       batch_size: prompts decoded at once.
+      numbers: which of the prompts to work on, counted from 0; None for all.
+      mesh: devices to work on, from `make_mesh`: a batch, rounded up, is split over "batch" and the
+        weights over "tensor"; None for one device.
+      mapper: how rows are split, "shard_map" or "pmap".
       listener: called after every token, for progress bars and traces.
 
     Returns:
       The texts, in the order of the prompts, a prompt's samples one after another.
 
     Raises:
-      UserError: a prompt is empty or too long, a target is missing or unknown, or there is nothing
-        to search by.
+      UserError: a prompt is empty or too long, a target is missing or unknown, there is nothing to
+        search by, or the mesh cannot do what is asked for.
     """
     if isinstance(prompts, str):
         raise UserError("prompts is one string: give a list of prompts")
@@ -118,15 +98,19 @@ def generate(
     make_prompt(model.tokenizer, prompts, context=model.config.context, reserve=config.ahead)
     ids = model.tokenizer.encode_batch(list(prompts))
     buckets = [bucket(len(row)) for row in ids]
-    order = sorted(range(len(prompts)), key=lambda number: buckets[number])
-    size = max(1, min(batch_size, len(prompts)))
+    chosen = range(len(prompts)) if numbers is None else numbers
+    order = sorted(chosen, key=lambda number: buckets[number])
+    size = max(1, min(batch_size, len(order)))
+    if mesh is not None:
+        size += -size % mesh.shape[BATCH]
     batches = [order[at : at + size] for at in range(0, len(order), size)]
     guide = discriminator.discriminator if discriminator else None
-    network = language_model(model.config, guide.taps if guide else ())
+    network = language_model(model.config, guide.taps if guide else (), tensor=shares(mesh))
+    params, guide_params = _placed(model, discriminator, mesh)
     texts: dict[int, list[Text]] = {}
-    for batch, numbers in enumerate(batches):
+    for batch, there in enumerate(batches):
         # The last batch is filled up with copies, so that it compiles to nothing new.
-        rows = [*numbers, *[numbers[-1]] * (size - len(numbers))]
+        rows = [*there, *[there[-1]] * (size - len(there))]
         prompt = make_prompt(
             model.tokenizer,
             [prompts[number] for number in rows],
@@ -136,21 +120,21 @@ def generate(
         wanted = [targets[number] for number in rows]
         job = Job(
             prompt=replace(prompt, index=jnp.asarray(rows, jnp.int32)),
-            params=model.params,
-            discriminator_params=discriminator.params if discriminator else None,
+            params=params,
+            discriminator_params=guide_params,
             target=jnp.asarray(wanted, jnp.int32) if guide and config.guided else None,
             language_model=network,
             discriminator=guide,
             config=config,
         )
-        for step, generation, tree in _tokens(jax.random.key(seed), job):
+        for step, generation, tree in _tokens(jax.random.key(seed), job, mesh, mapper):
             if listener is not None:
                 done = batch * size
-                listener(Step(batch, len(batches), step, done, numbers, generation, tree))
+                listener(Step(batch, len(batches), step, done, there, generation, tree))
         generation = jax.device_get(generation)
-        for row, number in enumerate(numbers):
+        for row, number in enumerate(there):
             texts[number] = [
-                _text(
+                read_text(
                     model,
                     guide,
                     generation,
@@ -161,7 +145,22 @@ def generate(
                 )
                 for sample in range(config.samples)
             ]
-    return [text for number in range(len(prompts)) for text in texts[number]]
+    return [text for number in sorted(texts) for text in texts[number]]
+
+
+def _placed(
+    model: LoadedModel, discriminator: LoadedDiscriminator | None, mesh: Mesh | None
+) -> tuple[Any, Any]:
+    """Returns the parameters of both networks, on the mesh if there is one."""
+    guide_params = discriminator.params if discriminator else None
+    if mesh is None:
+        return model.params, guide_params
+    if discriminator and discriminator.discriminator.tokenizer and shares(mesh) > 1:
+        raise UserError(
+            "a discriminator with a tokenizer of its own calls the host, which devices that share "
+            "weights cannot do: split the batch alone, or take another discriminator"
+        )
+    return shard_decoder(model.params, model.config, mesh), place(guide_params, mesh)
 
 
 def _targets(
@@ -187,51 +186,18 @@ def _targets(
     return [classes.index(name) for name in names]
 
 
-def _tokens(key: jax.Array, job: Job) -> Iterator[tuple[int, Generation, Tree | None]]:
+def _tokens(
+    key: jax.Array, job: Job, mesh: Mesh | None, mapper: Mapper
+) -> Iterator[tuple[int, Generation, Tree | None]]:
     """Runs one batch, one compiled call per token, until every text has ended."""
     kind = type(job.config)
-    state = _begin[kind](job)
+    begin: Callable = _begin[kind]
+    advance: Callable = _advance[kind]
+    if mesh is not None:
+        begin, advance = stepper(_DECODERS[kind], mesh, mapper)
+    state = begin(job)
     for step in range(1, job.config.new_tokens + 1):
-        state, tree = _advance[kind](key, job, state)
+        state, tree = advance(key, job, state)
         yield step, state.generation, tree
         if state.generation.finished.all():
             break
-
-
-def _text(
-    model: LoadedModel,
-    guide: Discriminator | None,
-    generation: Generation,
-    place: tuple[int, int],
-    prompt: str,
-    number: int,
-    target: int | None,
-) -> Text:
-    """Reads the text at row and sample `place` of a batch back."""
-
-    def at(array: Any) -> Any:
-        return array[place].item()
-
-    tokens = generation.tokens[place][: at(generation.length)].tolist()
-    classes = guide.classes if guide else ()
-    log_class = generation.log_class[place]
-    log_prob = at(generation.log_prob)
-    log_proposal = at(generation.log_proposal)
-    return Text(
-        prompt=prompt,
-        text=model.tokenizer.continuation(tokens),
-        tokens=tokens,
-        number=number,
-        sample=place[1],
-        target=None if target is None else classes[target],
-        class_probabilities={
-            name: float(np.exp(log_p)) for name, log_p in zip(classes, log_class, strict=True)
-        },
-        log_prob=log_prob,
-        perplexity=float(np.exp(-log_prob / len(tokens))),
-        log_proposal=None if np.isnan(log_proposal) else log_proposal,
-        finished=at(generation.finished),
-        simulations=at(generation.simulations),
-        model_tokens=at(generation.model_tokens),
-        deepest=at(generation.deepest),
-    )

@@ -76,6 +76,20 @@ def test_a_bucket_is_compiled_once_and_a_second_load_not_at_all():
     assert advance._cache_size() == counted
 
 
+def test_some_of_the_prompts_get_the_texts_that_they_have_among_all():
+    prompts = ["one", "two", "three", "four"]
+    config = dataclasses.replace(CONFIG, visit_temperature=1.0)
+    write = partial(
+        generate, model(), prompts, config=config, discriminator=guide(), target="good",
+        batch_size=2,
+    )  # fmt: skip
+    whole = write()
+    assert write(numbers=[]) == []
+    some = write(numbers=[3, 1])
+    assert [text.number for text in some] == [1, 3]
+    assert [text.tokens for text in some] == [whole[1].tokens, whole[3].tokens]
+
+
 def test_plain_decoding_needs_no_guide_and_is_judged_where_there_is_one():
     config = SamplingConfig(new_tokens=3, temperature=0)
     (plain,) = generate(model(), ["abc"], config=config)

@@ -3,13 +3,17 @@
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from coopgen_jax.cli.files import check_writable, write_whole
+from coopgen_jax.cli.machines import join_hosts, mesh_of, whole_parts
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.cli.progress import ProgressBar
 from coopgen_jax.cli.prompts import read_prompts
@@ -19,6 +23,7 @@ from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.discriminators.heads import LoadedDiscriminator, load_discriminator
 from coopgen_jax.errors import UserError
+from coopgen_jax.hosts import Hosts, generate_on_hosts
 from coopgen_jax.models.pretrained.loading import LoadedModel, load
 from coopgen_jax.models.pretrained.packaged import cache_folder
 from coopgen_jax.shell import Step, Text, generate
@@ -30,6 +35,7 @@ class _Job:
     """What a run works with.
 
     prompts: as the user gave them; wrapped: as the model reads them.
+    hosts, mesh: None on one host, on one device.
     """
 
     options: GenerateOptions
@@ -37,6 +43,8 @@ class _Job:
     wrapped: list[str]
     model: LoadedModel
     discriminator: LoadedDiscriminator | None
+    hosts: Hosts | None
+    mesh: Mesh | None
 
 
 def run_generate(options: GenerateOptions) -> None:
@@ -47,6 +55,18 @@ def run_generate(options: GenerateOptions) -> None:
     """
     config = decoder_config(options)
     prompts = read_prompts(options.texts, options.prompts)
+    hosts = join_hosts(options)
+    with hosts or nullcontext():
+        _run(options, config, prompts, hosts)
+
+
+def _run(
+    options: GenerateOptions,
+    config: MCTSConfig | SamplingConfig,
+    prompts: list[str],
+    hosts: Hosts | None,
+) -> None:
+    mesh = mesh_of(options)
     for path, option in ((options.out, "--out"), (options.trace, "--trace")):
         if path:
             check_writable(path, option)
@@ -58,11 +78,13 @@ def run_generate(options: GenerateOptions) -> None:
         )
     _keep_compilations(cache_folder() / "compilation")
     model = load(options.model, dtype=options.dtype)
+    if whole := whole_parts(options, model.config):
+        _note(options, whole)
     discriminator = None
     if options.discriminator != "none":
         discriminator = load_discriminator(options.discriminator, language_model=model)
     wrapped = [model.tokenizer.chat(text) for text in prompts] if options.chat else prompts
-    job = _Job(options, prompts, wrapped, model, discriminator)
+    job = _Job(options, prompts, wrapped, model, discriminator, hosts, mesh)
 
     recorder = Recorder(model.tokenizer, _classes(discriminator)) if options.trace else None
     started = time.perf_counter()
@@ -71,6 +93,8 @@ def run_generate(options: GenerateOptions) -> None:
     crossing = discriminator.crossing if discriminator else None
     crossing_seconds = round(crossing.counts.seconds, 3) if crossing else None
     compared = _write(job, compared_config(options), None) if options.compare else None
+    if texts is None:
+        return  # process 0 reports
     found = {
         "settings": _settings(options, config),
         "model": {"name": model.name, "sha256": model.sha256, "licence": model.licence},
@@ -83,10 +107,13 @@ def run_generate(options: GenerateOptions) -> None:
     _deliver(options, found, texts, compared, recorder)
 
 
-def _write(job: _Job, config: MCTSConfig | SamplingConfig, recorder: Recorder | None) -> list[Text]:
-    """Writes all texts by one method."""
+def _write(
+    job: _Job, config: MCTSConfig | SamplingConfig, recorder: Recorder | None
+) -> list[Text] | None:
+    """Writes all texts by one method; None on a host that does not have them all."""
+    hosts = job.hosts
     progress = ProgressBar(
-        prompts=len(job.prompts),
+        prompts=len(hosts.share(len(job.prompts)) if hosts else job.prompts),
         samples=config.samples,
         new_tokens=config.new_tokens,
         label="search" if isinstance(config, MCTSConfig) else "sampling",
@@ -98,8 +125,9 @@ def _write(job: _Job, config: MCTSConfig | SamplingConfig, recorder: Recorder | 
             recorder(step)
         progress(step)
 
+    write: Callable = partial(generate_on_hosts, hosts) if hosts else generate
     with progress:
-        texts = generate(
+        texts = write(
             job.model,
             job.wrapped,
             config=config,
@@ -107,8 +135,11 @@ def _write(job: _Job, config: MCTSConfig | SamplingConfig, recorder: Recorder | 
             target=job.options.target,
             seed=job.options.seed,
             batch_size=job.options.batch_size,
+            mesh=job.mesh,
             listener=heard,
         )
+    if texts is None:
+        return None
     return [replace(text, prompt=job.prompts[text.number]) for text in texts]
 
 
@@ -160,6 +191,9 @@ def _settings(options: GenerateOptions, config: MCTSConfig | SamplingConfig) -> 
         "preset": options.preset if isinstance(config, MCTSConfig) else None,
         "seed": options.seed,
         "batch_size": options.batch_size,
+        "devices": options.devices if options.devices > 1 else None,
+        "tensor": options.tensor if options.tensor > 1 else None,
+        "hosts": options.hosts,
         "dtype": options.dtype,
         "chat": options.chat,
         **asdict(config),

@@ -13,6 +13,10 @@ examples:
   coopgen generate --prompts prompts.txt --target positive --samples 3 \\
       --visit-temperature 0.5 --out texts.jsonl
   echo "My neighbour is" | coopgen generate - --target positive --json
+  coopgen generate --prompts prompts.txt --target positive --devices 4 --batch-size 32
+  # on the first of two machines; on the second the same with --host 1
+  coopgen generate --prompts prompts.txt --target positive \\
+      --coordinator 10.0.0.1:8476 --hosts 2 --host 0
   coopgen generate "How was it?" --chat --method sample --top-p 0.9 --temperature 0.8
 """
 
@@ -50,6 +54,17 @@ class GenerateOptions:
     """Seed of everything random; the same seed gives the same texts."""
     batch_size: Annotated[int, arg(metavar="B")] = 8
     """Prompts worked on at once; memory grows with it."""
+    devices: Annotated[int, arg(metavar="N")] = 1
+    """Devices of this machine among which each batch is split; it does not change the texts."""
+    tensor: Annotated[int, arg(metavar="N")] = 1
+    """Devices that share the weights of a model too large for one; --devices times as many work."""
+    coordinator: Annotated[str | None, _unset("HOST:PORT", "none, one process")] = None
+    """Several machines: where the first can be reached; auto asks a TPU pod, Slurm or Open MPI. Run
+    the same command on each: it writes a share of the prompts, and the first reports them all."""
+    hosts: Annotated[int | None, _unset("N", "none")] = None
+    """Several machines: how many processes there are."""
+    host: Annotated[int | None, _unset("K", "none")] = None
+    """Several machines: which process this one is; 0 is the first, where the coordinator runs."""
     chat: bool = False
     """Put each prompt to the model's assistant, in its chat template, instead of continuing it."""
     preset: Literal["default", "paper"] = "default"

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Any
 
+from coopgen_jax.cli.machines import check_machines
 from coopgen_jax.cli.options import GenerateOptions, PlanOptions
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.presets import PRESETS
@@ -96,6 +97,7 @@ def _check(options: GenerateOptions) -> None:
         raise UserError(f"--seed is {options.seed}: give a number from 0 to {SEEDS - 1}")
     if options.batch_size < 1:
         raise UserError(f"--batch-size is {options.batch_size}: give 1 or more")
+    check_machines(options)
     confidence = options.rollout_confidence
     if confidence is not None and not 0 < confidence <= 1:
         raise UserError(f"--rollout-confidence is {confidence}: give a probability above 0")

@@ -14,6 +14,7 @@ from coopgen_jax.decoding.job import Job, States, ends, read_nodes
 from coopgen_jax.decoding.rollout import roll_out
 from coopgen_jax.decoding.rules import no_repeat_ngram, repetition_penalty
 from coopgen_jax.models.language_model import Nodes
+from coopgen_jax.parallel import top_k
 from coopgen_jax.search.tree import Expansion, Leaves, Tree
 
 
@@ -138,7 +139,7 @@ def _shape(job: Job, logits: jax.Array, seen: jax.Array, mask: jax.Array) -> jax
 def _candidates(job: Job, logits: jax.Array, shaped: jax.Array) -> dict[str, jax.Array]:
     """Returns the `K` likeliest tokens by the shaped logits, `[B, R, W, K]`."""
     count = min(job.config.search.candidates, job.language_model.vocab_size)
-    best, tokens = jax.lax.top_k(shaped, count)
+    best, tokens = top_k(shaped, count, shards=job.language_model.vocab_shards)
     plain = jnp.take_along_axis(logits, tokens, axis=-1)
     return {
         "tokens": tokens.astype(jnp.int32),

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from coopgen_jax import parallel
+
 
 def check_repetition(penalty: float, ngram: int) -> None:
     """Raises ValueError where the two rules against repetition are out of their range."""
@@ -74,7 +76,9 @@ def no_repeat_ngram(logits: jax.Array, tokens: jax.Array, mask: jax.Array, n: in
     return rows.at[row, at].set(-jnp.inf, mode="drop").reshape(logits.shape)
 
 
-def truncate(logits: jax.Array, *, top_k: int = 0, top_p: float = 1.0) -> jax.Array:
+def truncate(
+    logits: jax.Array, *, top_k: int = 0, top_p: float = 1.0, shards: int = 1
+) -> jax.Array:
     """Keeps the likeliest tokens of `logits` `[..., V]`, the rest become minus infinity.
 
     Args:
@@ -82,6 +86,7 @@ def truncate(logits: jax.Array, *, top_k: int = 0, top_p: float = 1.0) -> jax.Ar
       top_k: how many to keep, 0 for all; the lower id first among equals.
       top_p: nucleus (Holtzman et al., 2020): the smallest set of likeliest tokens whose
         probability, after `top_k`, reaches this; at least one token stays.
+      shards: over how many devices the vocabulary is split; see `parallel.top_k`.
 
     Returns:
       Logits whose softmax is the renormalised, truncated distribution.
@@ -90,7 +95,7 @@ def truncate(logits: jax.Array, *, top_k: int = 0, top_p: float = 1.0) -> jax.Ar
     if top_k <= 0 and top_p >= 1.0:
         return logits
     count = vocab if top_k <= 0 else min(top_k, vocab)
-    best, tokens = jax.lax.top_k(logits, count)
+    best, tokens = parallel.top_k(logits, count, shards=shards)
     probs = jax.nn.softmax(best, axis=-1)
     before = jnp.cumsum(probs, axis=-1) - probs
     kept = jnp.where(before < top_p, best, -jnp.inf).at[..., 0].set(best[..., 0])

@@ -124,7 +124,9 @@ def _draw(key: jax.Array, job: Job, state: SamplingState) -> tuple[jax.Array, ja
     if config.temperature == 0:
         token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         return token, jnp.full(token.shape, jnp.nan, jnp.float32)
-    kept = truncate(logits / config.temperature, top_k=config.top_k, top_p=config.top_p)
+    shards = job.language_model.vocab_shards
+    logits = logits / config.temperature
+    kept = truncate(logits, top_k=config.top_k, top_p=config.top_p, shards=shards)
     keys = row_keys(key, prompt, config.samples, state.step)
     token = jax.vmap(jax.vmap(jax.random.categorical))(keys, kept).astype(jnp.int32)
     log_proposal = jnp.take_along_axis(jax.nn.log_softmax(kept), token[..., None], axis=-1)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from coopgen_jax.discriminators.shared_trunk import features
-from coopgen_jax.models.decoder import read
 from coopgen_jax.models.pretrained.loading import LoadedModel
+from coopgen_jax.models.reading import read
 from coopgen_jax.models.transformer import DecoderConfig, tapped
 
 LENGTH_STEP = 8

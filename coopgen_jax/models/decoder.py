@@ -1,13 +1,14 @@
 """Prefill, extend and score of a decoder network: a `LanguageModel` out of a `DecoderConfig`."""
 
 from dataclasses import dataclass, replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from coopgen_jax.models.attention import SlotCache, attend_causal, attend_slots
+from coopgen_jax.models.attention import SlotCache, attend_slots
 from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt
+from coopgen_jax.models.reading import read, read_in_chunks
+from coopgen_jax.models.sharding import shard_cache
 from coopgen_jax.models.slots import Capacity, Slots, allocate, write
 from coopgen_jax.models.transformer import (
     Attend,
@@ -22,18 +23,16 @@ from coopgen_jax.models.transformer import (
 
 @dataclass(frozen=True)
 class Decoder:
-    """What the three functions of a language model are bound to.
-
-    config, taps, chunk: see `language_model`.
-    """
+    """What the three functions of a language model are bound to; see `language_model`."""
 
     config: DecoderConfig
     taps: tuple[int, ...] = ()
     chunk: int = 256
+    tensor: int = 1
 
 
 def language_model(
-    config: DecoderConfig, taps: tuple[int, ...] = (), *, chunk: int = 256
+    config: DecoderConfig, taps: tuple[int, ...] = (), *, chunk: int = 256, tensor: int = 1
 ) -> LanguageModel:
     """Returns the language model of a decoder network; equal for equal arguments.
 
@@ -42,6 +41,7 @@ def language_model(
       taps: layers whose states are wanted, each from 0 to `config.layers`.
       chunk: the most prompt tokens that `prefill` reads at once. Longer prompts are read piece by
         piece, so that the memory for attention scores grows with the prompt, not with its square.
+      tensor: devices that share the network; its functions then run under `map_over_mesh`.
 
     Raises:
       ValueError: a tap is not a layer of the network, or there is nothing in a chunk.
@@ -53,7 +53,7 @@ def language_model(
         raise ValueError(
             f"tap {wrong[0]} is not a layer: the network has layers 0 to {config.layers}"
         )
-    decoder = Decoder(config, taps, chunk)
+    decoder = Decoder(config, taps, chunk, tensor)
     return LanguageModel(
         prefill=Bound(prefill, decoder),
         extend=Bound(extend, decoder),
@@ -63,42 +63,8 @@ def language_model(
         context=config.context,
         end_tokens=config.end_tokens,
         taps=taps,
+        vocab_shards=1 if config.vocab_size % tensor else tensor,
     )
-
-
-def positions_of(mask: jax.Array) -> jax.Array:
-    """Returns the position of every token in a padded row: `[B, S]`, 0 at its first real token."""
-    return jnp.maximum(jnp.cumsum(mask.astype(jnp.int32), axis=-1) - 1, 0)
-
-
-def causal_mask(mask: jax.Array) -> jax.Array:
-    """Returns `[B, S, S]`: which query (second axis) may see which real token (third)."""
-    length = mask.shape[-1]
-    return jnp.tril(jnp.ones((length, length), bool))[None] & mask[:, None, :]
-
-
-def read(
-    config: DecoderConfig,
-    params: Params,
-    tokens: jax.Array,
-    mask: jax.Array,
-    embeddings: jax.Array | None = None,
-    embedded: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
-    """Reads whole sequences `[B, S]` without a cache.
-
-    Returns:
-      The embedded tokens, the last layer's stream, every layer's stream, and all keys and values,
-      as `run_layers` gives them.
-    """
-    x, angles = embed(config, params, tokens, positions_of(mask), embeddings, embedded)
-    visible = causal_mask(mask)
-
-    def attend(number: jax.Array, regions: tuple) -> Attend:
-        return lambda query, key, value: attend_causal(query, key, value, visible)
-
-    last, streams, entries = run_layers(config, params, x, angles, attend)
-    return x, last, streams, entries
 
 
 def prefill(
@@ -107,7 +73,9 @@ def prefill(
     """Reads the prompts; see `LanguageModel.prefill`."""
     config = decoder.config
     if prompt.tokens.shape[1] > decoder.chunk:
-        last, hidden, (keys, values) = _read_in_chunks(decoder, params, prompt)
+        last, hidden, (keys, values) = read_in_chunks(
+            config, params, prompt, taps=decoder.taps, chunk=decoder.chunk
+        )
     else:
         x, stream, streams, (keys, values) = read(
             config, params, prompt.tokens, prompt.mask, prompt.embeddings, prompt.embedded
@@ -130,62 +98,7 @@ def prefill(
         keys=slots(),
         values=slots(),
     )
-    return unembed(config, params, last), hidden, cache
-
-
-def _read_in_chunks(
-    decoder: Decoder, params: Params, prompt: Prompt
-) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
-    """Reads prompts `[B, P]` piece by piece.
-
-    Returns:
-      The last layer's stream at the last token `[B, E]`, the states at the taps `[B, P, J, E]`, and
-      all keys and values `[L, B, P, G, Eh]`.
-    """
-    config, chunk = decoder.config, decoder.chunk
-    batch, length = prompt.tokens.shape
-    pad = -length % chunk
-    whole = length + pad
-
-    def padded(array: jax.Array) -> jax.Array:
-        return jnp.pad(array, [(0, 0), (pad, 0), *[(0, 0)] * (array.ndim - 2)])
-
-    mask = padded(prompt.mask)
-    given = (padded(prompt.tokens), positions_of(mask))
-    given += jax.tree.map(padded, (prompt.embeddings, prompt.embedded))
-    entry = (config.layers, batch, whole, config.kv_heads, config.head_width)
-    empty = jnp.zeros(entry, config.dtype)
-
-    def piece(array: jax.Array, start: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_slice_in_dim(array, start, chunk, 1)
-
-    def step(cached: tuple, start: jax.Array) -> tuple:
-        here = jax.tree.map(partial(piece, start=start), given)
-        x, angles = embed(config, params, *here)
-        query_at, key_at = start + jnp.arange(chunk), jnp.arange(whole)
-        visible = (key_at[None, :] <= query_at[:, None])[None] & mask[:, None, :]
-
-        def attend(number: jax.Array, regions: tuple) -> Attend:
-            def joined(before: jax.Array, own: jax.Array) -> jax.Array:
-                return jax.lax.dynamic_update_slice_in_dim(before, own, start, 1)
-
-            return lambda query, key, value: attend_causal(
-                query, joined(regions[0], key), joined(regions[1], value), visible
-            )
-
-        last, streams, entries = run_layers(config, params, x, angles, attend, cached)
-        cached = jax.tree.map(
-            lambda before, own: jax.lax.dynamic_update_slice_in_dim(before, own, start, 2),
-            cached,
-            entries,
-        )
-        return cached, (last[:, -1], tapped(config, params, x, streams, decoder.taps))
-
-    lasts: jax.Array
-    states: jax.Array
-    cached, (lasts, states) = jax.lax.scan(step, (empty, empty), jnp.arange(0, whole, chunk))
-    hidden = jnp.moveaxis(states, 0, 1).reshape(batch, whole, *states.shape[3:])
-    return lasts[-1], hidden[:, pad:], jax.tree.map(lambda array: array[:, :, pad:], cached)
+    return unembed(config, params, last), hidden, shard_cache(cache, decoder.tensor)
 
 
 def extend(
@@ -238,7 +151,8 @@ def extend(
         values=write(cache.values, nodes.start, values),
     )
     hidden = tapped(config, params, x, streams, decoder.taps)
-    return by_node(unembed(config, params, last)), by_node(hidden), cache
+    logits = by_node(unembed(config, params, last))
+    return logits, by_node(hidden), shard_cache(cache, decoder.tensor)
 
 
 def take_layer(slots: Slots, layer: jax.Array, path: jax.Array) -> jax.Array:

@@ -87,6 +87,7 @@ class LanguageModel:
     end_tokens: ids that end a text.
     taps: the layers whose states come back as `hidden`: 0 is the embedding, `l` the output of
       layer `l`, the last one after the final norm.
+    vocab_shards: over how many devices of a mesh's "tensor" axis the logits are split.
     """
 
     prefill: Callable
@@ -97,3 +98,4 @@ class LanguageModel:
     context: int
     end_tokens: tuple[int, ...] = ()
     taps: tuple[int, ...] = ()
+    vocab_shards: int = 1

@@ -27,8 +27,9 @@ from coopgen_jax.decoding.mcts import mcts
 from coopgen_jax.decoding.presets import PRESETS
 from coopgen_jax.discriminators.causal import CausalConfig, causal, init_causal
 from coopgen_jax.discriminators.head import HeadConfig, classify
-from coopgen_jax.models.decoder import language_model, read
+from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Prompt
+from coopgen_jax.models.reading import read
 from coopgen_jax.models.transformer import final_norm, init_decoder, unembed
 from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA
 

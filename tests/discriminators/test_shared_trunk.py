@@ -10,8 +10,9 @@ from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.discriminators.head import Head, HeadConfig, classify
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, features, shared_trunk
-from coopgen_jax.models.decoder import language_model, read
+from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Prompt
+from coopgen_jax.models.reading import read
 from coopgen_jax.models.transformer import init_decoder, tapped
 from coopgen_jax.search import SearchConfig
 from coopgen_jax.testing import TINY_LLAMA

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from coopgen_jax.models.attention import attend_causal
-from coopgen_jax.models.decoder import language_model, read
+from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Nodes, Prompt
+from coopgen_jax.models.reading import read
 from coopgen_jax.models.slots import Capacity, commit, move
 from coopgen_jax.models.transformer import embed, init_decoder, run_layers, tapped, unembed
 from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA

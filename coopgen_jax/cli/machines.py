@@ -1,0 +1,74 @@
+"""What a run works on: one device or several, one host or several."""
+
+import jax
+from jax.sharding import Mesh
+
+from coopgen_jax.cli.options import GenerateOptions
+from coopgen_jax.errors import UserError
+from coopgen_jax.hosts import Hosts, connect
+from coopgen_jax.models.sharding import undivided
+from coopgen_jax.models.transformer import DecoderConfig
+from coopgen_jax.parallel import make_mesh
+
+AUTO = "auto"
+
+
+def check_machines(options: GenerateOptions) -> None:
+    """Checks what can be known before anything is started.
+
+    Raises:
+      UserError: a number is out of its range, or one that belongs to it is missing.
+    """
+    for name in ("devices", "tensor"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name} is {getattr(options, name)}: give 1 or more")
+    numbers = (options.hosts, options.host)
+    if options.coordinator is None and numbers != (None, None):
+        raise UserError("--hosts and --host need --coordinator, where process 0 can be reached")
+    if options.coordinator == AUTO and numbers != (None, None):
+        raise UserError("--coordinator auto asks the cluster: leave --hosts and --host out")
+    if options.coordinator not in (None, AUTO):
+        if options.hosts is None or options.host is None:
+            raise UserError("--coordinator needs --hosts, how many there are, and each its --host")
+        if not 0 <= options.host < options.hosts:
+            raise UserError(
+                f"--host is {options.host}: {options.hosts} hosts are numbered from 0 to "
+                f"{options.hosts - 1}"
+            )
+    if options.coordinator and options.trace:
+        raise UserError("--trace shows the trees of one host: leave it or --coordinator out")
+
+
+def join_hosts(options: GenerateOptions) -> Hosts | None:
+    """Returns this process among those of the job, None where it works alone.
+
+    Raises:
+      UserError: the processes cannot meet.
+    """
+    if options.coordinator is None:
+        return None
+    if options.coordinator == AUTO:
+        return connect()
+    return connect(options.coordinator, options.hosts, options.host)
+
+
+def mesh_of(options: GenerateOptions) -> Mesh | None:
+    """Returns a mesh of this host's devices, None for the first of them alone.
+
+    Raises:
+      UserError: there are not so many devices.
+    """
+    if options.devices * options.tensor == 1:
+        return None
+    return make_mesh(options.devices, options.tensor, devices=jax.local_devices())
+
+
+def whole_parts(options: GenerateOptions, config: DecoderConfig) -> str | None:
+    """Returns a sentence about what `--tensor` cannot split, None where it splits everything."""
+    whole = undivided(config, options.tensor)
+    if not whole:
+        return None
+    return (
+        f"--tensor {options.tensor} does not divide the {', the '.join(whole)}: every device has "
+        "all of them"
+    )

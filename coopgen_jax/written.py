@@ -1,0 +1,91 @@
+"""A text as it was written, with its figures, read back from a batch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from coopgen_jax.decoding.generation import Generation
+from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.models.pretrained.loading import LoadedModel
+
+
+@dataclass(frozen=True)
+class Text:
+    """One text, as it was written.
+
+    prompt: what it continues; text: the continuation; tokens: its ids.
+    number, sample: which prompt of the job, and which of its samples.
+    target: the class asked for, or None.
+    class_probabilities: the discriminator's p(class | text), empty without one.
+    log_prob: natural log-probability of the continuation under the plain language model.
+    perplexity: exp(-log_prob / tokens).
+    log_proposal: log-probability with which the decoder drew the text, None where it chose.
+    finished: whether the text came to its own end.
+    simulations: evaluations spent on it; model_tokens: tokens that the language model read for
+      it; deepest: depth of the deepest tree node.
+    """
+
+    prompt: str
+    text: str
+    tokens: list[int]
+    number: int
+    sample: int
+    target: str | None
+    class_probabilities: dict[str, float]
+    log_prob: float
+    perplexity: float
+    log_proposal: float | None
+    finished: bool
+    simulations: int
+    model_tokens: int
+    deepest: int
+
+
+def read_text(
+    model: LoadedModel,
+    guide: Discriminator | None,
+    generation: Generation,
+    place: tuple[int, int],
+    prompt: str,
+    number: int,
+    target: int | None,
+) -> Text:
+    """Reads one text of a batch back.
+
+    Args:
+      model: the model that wrote it.
+      guide: the discriminator that judged it, or None.
+      generation: the batch's texts, in NumPy.
+      place: row and sample of the text.
+      prompt: what it continues.
+      number: the prompt's number in the whole job.
+      target: number of the class asked for, or None.
+    """
+
+    def at(array: Any) -> Any:
+        return array[place].item()
+
+    tokens = generation.tokens[place][: at(generation.length)].tolist()
+    classes = guide.classes if guide else ()
+    log_class = generation.log_class[place]
+    log_prob = at(generation.log_prob)
+    log_proposal = at(generation.log_proposal)
+    return Text(
+        prompt=prompt,
+        text=model.tokenizer.continuation(tokens),
+        tokens=tokens,
+        number=number,
+        sample=place[1],
+        target=None if target is None else classes[target],
+        class_probabilities={
+            name: float(np.exp(log_p)) for name, log_p in zip(classes, log_class, strict=True)
+        },
+        log_prob=log_prob,
+        perplexity=float(np.exp(-log_prob / len(tokens))),
+        log_proposal=None if np.isnan(log_proposal) else log_proposal,
+        finished=at(generation.finished),
+        simulations=at(generation.simulations),
+        model_tokens=at(generation.model_tokens),
+        deepest=at(generation.deepest),
+    )

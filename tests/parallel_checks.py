@@ -1,0 +1,306 @@
+"""Runs in a process of its own with eight virtual devices; prints one JSON object of what it found.
+
+Run by test_parallel.py: the devices of a process are fixed before its first computation.
+"""
+
+import dataclasses
+import functools
+import json
+import sys
+import time
+import traceback
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tokenizers
+
+from coopgen_jax.decoding import spread
+from coopgen_jax.decoding.mcts import mcts
+from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.sampling import SamplingConfig, sample
+from coopgen_jax.decoding.spread import on_mesh
+from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, bidirectional
+from coopgen_jax.discriminators.crossing import Crossing
+from coopgen_jax.discriminators.head import Head, HeadConfig
+from coopgen_jax.discriminators.heads import LoadedDiscriminator
+from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.decoder import language_model
+from coopgen_jax.models.language_model import Nodes, Prompt
+from coopgen_jax.models.pretrained.loading import LoadedModel
+from coopgen_jax.models.sharding import shard_decoder, undivided
+from coopgen_jax.models.slots import Capacity
+from coopgen_jax.models.transformer import DecoderConfig, init_decoder
+from coopgen_jax.parallel import BATCH, OWN, P, make_mesh, map_over_mesh, place, top_k
+from coopgen_jax.search import SearchConfig
+from coopgen_jax.shell import generate
+from coopgen_jax.testing import TINY_LLAMA, ToyLanguage, toy_discriminator, toy_language_model
+from coopgen_jax.text import Tokenizer
+from tests.conftest import tiny_encoder
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+STATIC = ("language_model", "discriminator", "config")
+SEARCH = SearchConfig(simulations=6, wave=2, candidates=4, depth=4, kept=4)
+CONFIG = MCTSConfig(
+    new_tokens=3, samples=2, visit_temperature=1.0,
+    search=SearchConfig(simulations=4, candidates=4, depth=4, kept=4),
+)  # fmt: skip
+PLAIN = SamplingConfig(new_tokens=3, samples=2, top_k=4)
+NETWORK = dataclasses.replace(TINY_LLAMA, vocab_size=304, layers=2, context=256, end_tokens=(256,))
+PROMPTS = ["a b c d", "b", "cc", "another one", "d"]
+
+
+def rows_of(count: int, vocabulary: int) -> Prompt:
+    tokens = np.random.default_rng(0).integers(0, vocabulary - 1, (count, 5)).astype(np.int32)
+    mask = np.arange(5)[None, :] >= np.arange(count)[:, None] % 4
+    return Prompt(jnp.asarray(tokens), jnp.asarray(mask), jnp.arange(count))
+
+
+@functools.cache
+def model(config: DecoderConfig = NETWORK) -> LoadedModel:
+    letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    core = tokenizers.Tokenizer(tokenizers.models.BPE({b: i for i, b in enumerate(letters)}, []))
+    core.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = tokenizers.decoders.ByteLevel()
+    core.add_special_tokens(["<end>"])
+    params = jax.tree.map(lambda leaf: 3 * leaf, init_decoder(jax.random.key(0), config))
+    return LoadedModel(config, params, Tokenizer(core), "tiny", "0" * 64, None)
+
+
+@functools.cache
+def guide() -> LoadedDiscriminator:
+    head = HeadConfig(("bad", "good"), 2 * 2 * NETWORK.width, (8,))
+    params = Head(head).init(jax.random.key(1), jnp.zeros((1, head.inputs)))["params"]
+    return LoadedDiscriminator(shared_trunk(SharedTrunkConfig((1, 2), False, head)), params, {})
+
+
+def same(one, other) -> bool:
+    """Tells whether two pytrees are equal bit for bit, NaN included."""
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in pairs)
+
+
+def toy() -> None:
+    """The toy model's texts are those of one device, bit for bit, under both mappers."""
+    language = ToyLanguage(vocab_size=6)
+    params = language.tables(1)
+    prompt = rows_of(8, 6)
+    given = {
+        "language_model": toy_language_model(language),
+        "params": params,
+        "discriminator": toy_discriminator(language),
+        "discriminator_params": params,
+        "config": MCTSConfig(new_tokens=4, samples=2, visit_temperature=1.0, search=SEARCH),
+        "target": jnp.asarray([0, 1] * 4),
+    }
+    key = jax.random.key(5)
+    alone = jax.jit(mcts, static_argnames=STATIC)(key, prompt, **given)
+    assert len({tuple(text) for text in np.asarray(alone.tokens).reshape(-1, 4)}) > 8
+    for mapper, devices in (("shard_map", 8), ("pmap", 4)):
+        decode = on_mesh(mcts, make_mesh(devices), mapper=mapper)
+        assert same(alone, jax.jit(decode, static_argnames=STATIC)(key, prompt, **given)), mapper
+    given = {name: given[name] for name in ("language_model", "params")}
+    given["config"] = SamplingConfig(new_tokens=6, samples=2, top_k=3)
+    alone = jax.jit(sample, static_argnames=STATIC)(key, prompt, **given)
+    decode = on_mesh(sample, make_mesh())
+    assert same(alone, jax.jit(decode, static_argnames=STATIC)(key, prompt, **given))
+
+
+def batch() -> None:
+    """`generate` writes the same on a mesh, whatever divides the batch, and compiles once."""
+    write = functools.partial(
+        generate, model(), PROMPTS, discriminator=guide(), target="good", seed=3, batch_size=3
+    )
+    cases = (("shard_map", 8, CONFIG, 8), ("pmap", 2, PLAIN, 4))
+    for mapper, devices, config, rows in cases:
+        heard = []
+        mesh = make_mesh(devices)
+        alone = write(config=config)
+        together = write(config=config, mesh=mesh, mapper=mapper, listener=heard.append)
+        assert [text.tokens for text in together] == [text.tokens for text in alone], mapper
+        assert np.allclose([t.log_prob for t in together], [t.log_prob for t in alone], atol=1e-4)
+        assert heard[0].generation.tokens.shape[:2] == (rows, 2), heard[0].generation.tokens.shape
+    counted = spread._advance._cache_size()
+    write(config=PLAIN, mesh=mesh, mapper="pmap")
+    assert spread._advance._cache_size() == counted
+
+
+def callback() -> None:
+    """A discriminator on the host is called by every device for its own rows."""
+    encoder = tiny_encoder.__wrapped__()
+    crossing = Crossing(model().tokenizer, encoder.tokenizer, width=12)
+    head = HeadConfig(("bad", "good"), 8, (4,))
+    config = BidirectionalConfig(encoder.config, head, crossing, reads_prompt=True)
+    weights = Head(head).init(jax.random.key(1), jnp.zeros((1, 8)))["params"]
+    params = {"encoder": encoder.params, "head": weights}
+    judge = LoadedDiscriminator(bidirectional(config), params, {}, crossing)
+    write = functools.partial(
+        generate, model(), ["a b", "c", "a c", "b"], discriminator=judge, target="good",
+        config=dataclasses.replace(PLAIN, new_tokens=2, samples=1),
+    )  # fmt: skip
+    alone = write()
+    calls = crossing.counts.calls
+    together = write(mesh=make_mesh(4))
+    assert [text.tokens for text in together] == [text.tokens for text in alone]
+    assert crossing.counts.calls > 2 * calls
+    try:
+        write(mesh=make_mesh(2, 2))
+    except UserError as error:
+        assert "calls the host" in str(error)
+    else:
+        raise AssertionError("weights are shared under a host callback")
+
+
+def largest() -> None:
+    """The vocabulary-sharded top-K is that of one device, ties included, and gathers little."""
+    mesh = make_mesh(2, 4)
+    logits = np.random.default_rng(0).integers(0, 4, (6, 2, 64)).astype(np.float32)
+    logits[0, 0, 10:] = -np.inf
+    logits[1] = 0.0
+    placed = place(jnp.asarray(logits), mesh, P(BATCH, None, "tensor"))
+    for count in (1, 3, 16, 20, 64):
+        cut = functools.partial(top_k, count=count, shards=4)
+        mapped = jax.jit(map_over_mesh(cut, mesh, (P(BATCH),), P(BATCH)))
+        assert same(mapped(placed), jax.lax.top_k(jnp.asarray(logits), count)), count
+        with jax.set_mesh(mesh):
+            assert same(jax.jit(cut)(placed), jax.lax.top_k(jnp.asarray(logits), count)), count
+    cut = functools.partial(top_k, count=3, shards=4)
+    mapped = jax.jit(map_over_mesh(cut, mesh, (P(BATCH),), P(BATCH)))
+    program = mapped.lower(placed).compile().as_text()
+    gathers = [line for line in program.splitlines() if " all-gather(" in line]
+    assert gathers and all("[3,2,12]" in line for line in gathers), gathers
+
+
+def training() -> None:
+    """A step with averaged gradients gives every device the gradient of the whole batch."""
+    key = jax.random.key(0)
+    rows, weights = jax.random.normal(key, (8, 3)), jnp.ones(3)
+
+    def loss(weights, rows):
+        return jnp.mean(jnp.tanh(rows @ weights))
+
+    def step(weights, rows):
+        value, gradient = jax.value_and_grad(loss)(weights, rows)
+        value, gradient = jax.lax.pmean((value, gradient), BATCH)
+        return weights - 0.1 * gradient, value
+
+    value, gradient = jax.value_and_grad(loss)(weights, rows)
+    for mapper in ("shard_map", "pmap"):
+        mapped = map_over_mesh(step, make_mesh(4), (P(), P(BATCH)), (P(), P()), mapper=mapper)
+        found, mean = jax.jit(mapped)(weights, rows)
+        assert np.allclose(found, weights - 0.1 * gradient, atol=1e-6)
+        assert np.allclose(mean, value, atol=1e-6)
+        try:
+            jax.jit(mapped)(weights, rows[:6])
+        except UserError as error:
+            assert "6 rows cannot be split evenly over 4 devices" in str(error)
+        else:
+            raise AssertionError("6 rows were split over 4 devices")
+    try:
+        map_over_mesh(step, make_mesh(2, 2), (P(), P(BATCH)), (P(), P()), mapper="pmap")
+    except UserError as error:
+        assert "pmap cannot share weights among 2 devices" in str(error)
+    else:
+        raise AssertionError("pmap shared weights")
+
+
+def sharded(
+    heads: int, kv_heads: int, shares: int, vocabulary: int, decoder: MCTSConfig | SamplingConfig
+) -> None:
+    """Weights shared by tensor write the same texts; logits and caches agree to rounding."""
+    config = dataclasses.replace(NETWORK, heads=heads, kv_heads=kv_heads, vocab_size=vocabulary)
+    mesh = make_mesh(8 // shares, shares)
+    loaded = model(config)
+    params, placed = loaded.params, shard_decoder(loaded.params, config, mesh)
+
+    def part(count: int) -> int:
+        return count if count % shares else count // shares
+
+    def shape(leaf: jax.Array) -> tuple[int, ...]:
+        return leaf.addressable_shards[0].data.shape
+
+    layers = placed["layers"]
+    assert shape(layers["query"]["kernel"])[-1] == part(heads) * 8
+    assert shape(layers["output"]["kernel"])[-2] == part(heads) * 8
+    assert shape(layers["key"]["kernel"])[-1] == part(kv_heads) * 8
+    assert shape(layers["gate"]["kernel"])[-1] == shape(layers["down"]["kernel"])[-2] == part(48)
+    assert shape(placed["embedding"])[0] == shape(placed["head"])[1] == part(vocabulary)
+    whole = {f"{kv_heads} key/value heads": kv_heads, f"{heads} query heads": heads}
+    whole |= {f"{vocabulary} tokens of the vocabulary": vocabulary}
+    assert set(undivided(config, shares)) == {w for w, n in whole.items() if n % shares}
+
+    network = language_model(config, taps=(1,), tensor=shares)
+    prompt = rows_of(8, vocabulary)
+    nodes = Nodes(
+        start=jnp.int32(1),
+        token=jnp.full((8, 1, 2), 7),
+        parent=jnp.zeros((8, 1, 2), jnp.int32),
+        path=jnp.full((8, 1, 2, 2), -1),
+        depth=jnp.ones((8, 1, 2), jnp.int32),
+        committed=jnp.zeros((8, 1), jnp.int32),
+        terminal=jnp.zeros((8, 1, 2), bool),
+    )
+
+    def read(network, params, prompt, nodes):
+        first, _, cache = network.prefill(params, prompt, capacity=Capacity(1, 2, 4))
+        logits, hidden, cache = network.extend(params, cache, nodes)
+        return (first, logits, hidden), cache
+
+    specs = dataclasses.replace(nodes, **dict.fromkeys(
+        ("token", "parent", "path", "depth", "committed", "terminal"), P(BATCH)), start=P(),
+    )  # fmt: skip
+    mapped = jax.jit(map_over_mesh(
+        functools.partial(read, network), mesh, (P(), P(BATCH), specs), (P(BATCH), OWN),
+    ))  # fmt: skip
+    found, cache = mapped(placed, prompt, nodes)
+    expected, _ = jax.jit(functools.partial(read, language_model(config, taps=(1,))))(
+        params, prompt, nodes
+    )
+    for one, other in zip(found, expected, strict=True):
+        assert np.allclose(one, other, atol=1e-3), np.abs(one - other).max()
+    for entries in (cache.keys.nodes, cache.values.trunk, cache.prompt_keys):
+        assert shape(entries)[-2] == part(kv_heads), shape(entries)
+    write = functools.partial(
+        generate, loaded, PROMPTS[:4], discriminator=guide(), target="good", config=decoder
+    )
+    alone, together = write(), write(mesh=mesh)
+    assert [text.tokens for text in together] == [text.tokens for text in alone]
+    counted = spread._advance._cache_size()
+    write(mesh=mesh)
+    assert spread._advance._cache_size() == counted
+
+
+CHECKS = {
+    "toy": toy,
+    "batch": batch,
+    "callback": callback,
+    "largest": largest,
+    "training": training,
+    "8 key/value heads": functools.partial(
+        sharded, 16, 8, shares=8, vocabulary=304, decoder=CONFIG
+    ),
+    "3 key/value heads": functools.partial(sharded, 12, 3, shares=4, vocabulary=304, decoder=PLAIN),
+    "3 key/value heads by 8": functools.partial(
+        sharded, 24, 3, shares=8, vocabulary=300, decoder=PLAIN
+    ),
+}
+
+
+def main() -> None:
+    """Runs every check and prints what failed."""
+    failures, seconds = {}, {}
+    for name, check in CHECKS.items():
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
+        started = time.perf_counter()
+        try:
+            check()
+        except Exception:
+            failures[name] = traceback.format_exc()
+        seconds[name] = round(time.perf_counter() - started, 1)
+    print(json.dumps({"seconds": seconds, "failures": failures}))
+
+
+if __name__ == "__main__":
+    main()

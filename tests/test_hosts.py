@@ -1,0 +1,142 @@
+"""Several processes write what one writes; one that fails is named."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from coopgen_jax.cli.machines import check_machines, mesh_of, whole_parts
+from coopgen_jax.cli.options import GenerateOptions
+from coopgen_jax.errors import UserError
+from coopgen_jax.rendezvous import meet
+from coopgen_jax.testing import TINY_LLAMA
+from tests.test_parallel import ROOT, environment
+
+WRITE = ["generate", "a b", "c", "d e", "--discriminator", "none", "--method", "sample"]
+WRITE += ["--new-tokens", "3", "--batch-size", "1", "--json", "--quiet", "--seed", "4"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+def run(wrong: str, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "tests" / "hosts_worker.py"), wrong, *WRITE, *arguments]
+    return subprocess.Popen(
+        command, env=environment(2), cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def run_both(wrong: str) -> list[tuple[int, str, str]]:
+    """Returns exit status, output and errors of processes 0 and 1."""
+    job = ["--coordinator", f"localhost:{free_port()}", "--hosts", "2", "--devices", "2", "--host"]
+    processes = [run(wrong, *job, str(number)) for number in range(2)]
+    try:
+        ends = [process.communicate(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(p.returncode, *end) for p, end in zip(processes, ends, strict=True)]
+
+
+def said(errors: str) -> list[str]:
+    return [line for line in errors.splitlines() if line.startswith("coopgen")]
+
+
+def test_two_processes_write_what_one_writes():
+    alone = run("nothing")
+    out, errors = alone.communicate(timeout=300)
+    assert alone.returncode == 0, errors
+    first, second = run_both("nothing")
+    assert (first[0], second[0]) == (0, 0), (first, second)
+    assert second[1] == "" and said(first[2]) == said(second[2]) == []
+    expected, found = json.loads(out)["texts"], json.loads(first[1])["texts"]
+    for name in ("prompt", "tokens", "text", "number"):
+        assert [text[name] for text in found] == [text[name] for text in expected]
+
+
+def test_the_failure_of_a_process_is_named():
+    first, second = run_both("load")
+    assert (first[0], second[0]) == (2, 2), (first, second)
+    assert first[1] == second[1] == ""
+    assert said(second[2]) == ["coopgen: error: weights.gguf is damaged"]
+    assert said(first[2]) == ["coopgen: error: process 1 of 2 failed: weights.gguf is damaged"]
+
+
+def test_a_process_that_vanishes_is_named():
+    first, second = run_both("vanish")
+    assert (first[0], second[0]) == (2, 9), (first, second)
+    (sentence,) = said(first[2])
+    assert sentence.startswith(
+        "coopgen: error: process 1 of 2 failed: nothing has been heard of it for 4 s"
+    )
+    assert first[1] == ""
+
+
+def test_who_does_not_come_is_named():
+    port = free_port()
+    answers = []
+
+    def second() -> None:
+        try:
+            meet(f"localhost:{port}", 3, 1, patience=3)
+        except UserError as error:
+            answers.append(str(error))
+
+    other = threading.Thread(target=second)
+    other.start()
+    with pytest.raises(UserError, match=r"process 2 of 3 did not come within 1 s"):
+        meet(f"localhost:{port}", 3, 0, patience=1)
+    other.join()
+    assert answers == [
+        f"process 0 did not answer at localhost:{port} within 3 s: see whether it runs and whether "
+        "the port can be reached from here"
+    ]
+
+
+def test_the_processes_meet_and_a_wrong_count_is_named():
+    port = free_port()
+    roll = threading.Thread(target=meet, args=(f"localhost:{port}", 2, 0), kwargs={"patience": 60})
+    roll.start()
+    with pytest.raises(UserError, match="process 0 counts 2 processes, not 3: start each process"):
+        meet(f"localhost:{port}", 3, 1, patience=60)
+    meet(f"localhost:{port}", 2, 1, patience=60)
+    roll.join()
+
+
+@pytest.mark.parametrize("wrong", ["localhost", "localhost:x", ":80", "host:0", "host:99999"])
+def test_an_address_that_is_none_is_named(wrong):
+    with pytest.raises(UserError, match="must be HOST:PORT"):
+        meet(wrong, 2, 1, patience=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"devices": 0}, "--devices is 0: give 1 or more"),
+        ({"tensor": -1}, "--tensor is -1: give 1 or more"),
+        ({"hosts": 2}, "--hosts and --host need --coordinator"),
+        ({"coordinator": "a:1", "hosts": 2}, "--coordinator needs --hosts"),
+        ({"coordinator": "a:1", "hosts": 2, "host": 2}, "--host is 2: 2 hosts are numbered from 0"),
+        ({"coordinator": "auto", "host": 0}, "--coordinator auto asks the cluster"),
+        ({"coordinator": "auto", "trace": Path("t.html")}, "--trace shows the trees of one host"),
+    ],
+)
+def test_a_wrong_option_is_named(options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        check_machines(GenerateOptions(**options))
+
+
+def test_what_cannot_be_split_is_said():
+    assert whole_parts(GenerateOptions(tensor=2), TINY_LLAMA) == (
+        "--tensor 2 does not divide the 61 tokens of the vocabulary: every device has all of them"
+    )
+    assert whole_parts(GenerateOptions(), TINY_LLAMA) is None
+    assert mesh_of(GenerateOptions()) is None
