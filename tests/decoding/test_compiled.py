@@ -1,5 +1,7 @@
 """What a token's search is compiled to: no way back to the host, one dispatch."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -101,3 +103,30 @@ def test_a_token_is_one_dispatch(config, monkeypatch):
         model(), prompts, config=config, discriminator=guide(), target=target, batch_size=3
     )
     assert calls == {"begin": 1, "advance": 4}
+
+
+def test_samples_share_what_is_kept_of_the_prompt():
+    """Sixteen samples take the bytes of one prompt and of sixteen trunks and trees."""
+    many, long = 16, 96
+
+    def cost(samples: int) -> tuple[int, int, int]:
+        job = job_of("causal")
+        prompt = Prompt(jnp.ones((1, long), jnp.int32), jnp.ones((1, long), bool), jnp.arange(1))
+        config = dataclasses.replace(CONFIG, samples=samples, rollout=0)
+        job = job.replace(prompt=prompt, target=jnp.zeros(1, jnp.int32), config=config)
+        state = jax.eval_shape(decoder.begin, job)
+        caches = state.states
+        prompts = sum(
+            leaf.size * leaf.dtype.itemsize
+            for cache in caches
+            for leaf in (cache.prompt_keys, cache.prompt_values)
+        )
+        held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        compiled = jax.jit(decoder.advance, donate_argnums=2).lower(jax.random.key(0), job, state)
+        return prompts, held, compiled.compile().memory_analysis().temp_size_in_bytes
+
+    prompt, held, temporaries = cost(1)
+    prompt_of_many, held_by_many, temporaries_of_many = cost(many)
+    assert prompt_of_many == prompt
+    assert held_by_many <= prompt + many * (held - prompt)
+    assert temporaries_of_many <= 1.05 * many * temporaries
