@@ -342,6 +342,8 @@ def test_bad_prompt_files(capsys, tmp_path, no_work, name, content, told):
         (["film", *GUIDED, "--simulations", "-4"], "simulations is -4"),
         (["film", *GUIDED, "--simulations", "9"], "not a multiple of wave"),
         (["film", *GUIDED, "--candidates", "0"], "candidates is 0"),
+        (["film", *GUIDED, "--enough", "-2"], "enough is -2"),
+        (["film", "--method", "sample", "--policy", "descend"], "--policy means nothing"),
         (["film", *GUIDED, "--new-tokens", "0"], "new_tokens"),
         (["film", *GUIDED, "--c-puct", "nan"], "--c-puct is nan"),
         (["film", *GUIDED, "--alpha", "2"], "alpha is 2"),
@@ -528,6 +530,11 @@ def test_stating_the_presets_simulations_changes_nothing():
 def test_wave_and_kept_follow_the_simulations(preset, changes, wave, kept):
     search = decoder_config(options(**changes)).search
     assert (search.wave, search.kept) == (wave, kept)
+
+
+def test_policy_and_enough_reach_the_search(preset):
+    search = decoder_config(options(policy="siblings", enough=40)).search
+    assert search == replace(preset.search, policy="siblings", enough=40)
 
 
 def test_a_preset_that_keeps_nothing_goes_on_so(monkeypatch):

@@ -79,6 +79,10 @@ class GenerateOptions:
     """Search: how many tokens to look ahead, at most."""
     c_puct: Annotated[float | None, _unset("C")] = None
     """Search: weight of exploration, 0 or more."""
+    policy: Annotated[Literal["spread", "siblings", "descend"] | None, _unset("NAME")] = None
+    """Search: where a wave's nodes stand: each where it likes, side by side, or ever deeper."""
+    enough: Annotated[int | None, _unset("N", "the preset's; 0 for no limit")] = None
+    """Search: visits of the root, those kept from the last token included, that end it early."""
     alpha: Annotated[float | None, _unset("A")] = None
     """Search: weight of the discriminator against the likelihood in a text's value, from 0 to 1."""
     visit_temperature: Annotated[float | None, _unset("TAU")] = None

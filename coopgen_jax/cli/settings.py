@@ -14,7 +14,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.search.config import SearchConfig
 from coopgen_jax.trace import SUFFIXES
 
-OF_SEARCH = ("simulations", "wave", "candidates", "depth", "c_puct")
+OF_SEARCH = ("simulations", "wave", "policy", "candidates", "depth", "c_puct", "enough")
 OF_MCTS = ("alpha", "visit_temperature", "rollout", "rollout_confidence")
 OF_SAMPLING = ("top_k", "top_p")
 SHARED = ("temperature", "repetition_penalty", "no_repeat_ngram")
@@ -46,7 +46,9 @@ def preset_values() -> list[str]:
         values = {option: getattr(preset.search, option) for option in OF_SEARCH}
         values |= {option: getattr(preset, option) for option in names}
         words = [
-            f"{_flag(option)} {value:g}" for option, value in values.items() if value is not None
+            f"{_flag(option)} {value if isinstance(value, str) else format(value, 'g')}"
+            for option, value in values.items()
+            if value is not None
         ]
         kept = f"{preset.search.kept} nodes outlive a token" if preset.search.kept else "no reuse"
         lines.append(f"{name}: {' '.join(words)} ({preset.likelihood} likelihood, {kept})")
