@@ -57,8 +57,8 @@ class Ours:
 
 
 def without_rules(job: Job) -> Job:
-    """Returns the job without the n-gram rule, which the baselines do not have."""
-    return job.replace(config=replace(job.config, no_repeat_ngram=0))
+    """Returns the job without what the baselines do not have: n-gram rule, likelihood in values."""
+    return job.replace(config=replace(job.config, no_repeat_ngram=0, alpha=1.0))
 
 
 def measure_published(settings: Settings) -> Iterator[Row]:

@@ -70,7 +70,7 @@ def decoders(config: Config) -> dict[str, tuple[Any, str]]:
         # An encoder that reads every text anew costs more than the language model's own step: with
         # so many simulations a text takes about as long as one guided by the shared trunk.
         "bidirectional": (
-            replace(search, search=replace(search.search, simulations=20)),
+            replace(search, search=replace(search.search, simulations=20, wave=4)),
             config.bidirectional,
         ),
         "paper": (paper, config.trunk),

@@ -100,7 +100,9 @@ def unmeasured(monkeypatch):
 
 
 def test_the_command_prints_bytes_and_seconds(unmeasured, capsys):
-    assert main(["plan", "--model", "gpt2-small", "--wave", "8", "--json"]) == 0
+    assert (
+        main(["plan", "--model", "gpt2-small", "--simulations", "64", "--wave", "8", "--json"]) == 0
+    )
     found = json.loads(capsys.readouterr().out)
     assert found["plan"]["calls"] == 8
     assert found["bytes"] == sum(

@@ -127,7 +127,7 @@ def _mcts(options: GenerateOptions) -> MCTSConfig:
     )
     if config.rollout_confidence is not None and not config.rollout:
         raise UserError("--rollout-confidence needs --rollout, the tokens to sample at most")
-    if options.discriminator == "none" and config.alpha == 1:
+    if options.discriminator == "none" and (options.alpha is None or config.alpha == 1):
         raise UserError(
             "without a discriminator the search has nothing to go by: choose a --discriminator, "
             "or an --alpha below 1"
