@@ -67,7 +67,7 @@ def run_all(chosen: Run) -> None:
         jax.config.update("jax_platforms", "cuda" if device == "gpu" else device)
     try:
         jax.devices()
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:
         raise UserError(f"there is no {device} here: {error}") from error
     for name in chosen.names or BENCHMARKS:
         run(BENCHMARKS[name], chosen.settings)
@@ -79,12 +79,14 @@ def report(chosen: Report) -> None:
     Raises:
       UserError: a file is missing or is not one that a benchmark wrote.
     """
+    if not chosen.files:
+        raise UserError("report needs the JSON files that the benchmarks wrote: name at least one")
     for path in chosen.files:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             benchmark = BENCHMARKS[found["benchmark"]]
             print(markdown(benchmark, found))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is not a benchmark's JSON file ({error!r})") from error
 
 
@@ -98,7 +100,7 @@ def main(arguments: list[str]) -> int:
             run_all(
                 tyro.cli(Run, prog="python -m benchmarks", description=description, args=arguments)
             )
-    except (UserError, ValueError) as error:
+    except (UserError, ValueError, OSError) as error:
         print(f"benchmarks: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

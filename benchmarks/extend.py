@@ -4,55 +4,47 @@ A call of few rows cannot be faster than reading the weights; a call of many row
 than multiplying by them. What a call costs does not depend on how many slots the cache has.
 """
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from benchmarks.parts import make_job, make_parts
+from benchmarks.parts import described, make_job, make_parts
 from benchmarks.search import bare_calls
-from benchmarks.settings import Settings
+from benchmarks.settings import Settings, combinations
 from benchmarks.suite import Benchmark, Row
 from benchmarks.timing import compiled, in_turn, milliseconds, ratio
 from coopgen_jax import machine
 from coopgen_jax.decoding import mcts
 from coopgen_jax.plan import matrix_parameters
 
-FEW, MANY = 64, 4096
+# Slots of the two caches, and network calls timed together.
+FEW, MANY, CALLS = 64, 4096, 2
 
 
 def measure(settings: Settings) -> Iterator[Row]:
     """Times calls of so many rows, with few slots and with many."""
     parts = make_parts(settings)
+    if max(settings.wave) * CALLS >= FEW:
+        raise ValueError(f"extend takes --wave up to {FEW // CALLS - 1}: use --batch for more rows")
     weights = matrix_parameters(parts.config)
     item = jnp.dtype(settings.dtype).itemsize
     speed = machine.measure(settings.dtype)
     read_ms = 1e3 * weights * item / speed.bandwidth
-    calls = 4 if settings.quick else 8
-    for rows in settings.wave:
+    for axes in combinations(settings):
+        rows, written = axes["batch"] * axes["wave"], axes["wave"] * CALLS
         multiply_ms = 1e3 * 2 * weights * rows / speed.rate
-        functions, slots = {}, {}
-        for nodes in (FEW, MANY):
-            # A wave of more leaves than a node has candidates is spread over several prompts.
-            batch = math.ceil(rows / 16)
+        functions = {}
+        for slots in (FEW, MANY):
             job = make_job(
-                parts,
-                batch=batch,
-                prompt_length=settings.prompt_length[0],
-                new_tokens=2,
-                simulations=rows // batch * calls,
-                wave=rows // batch,
-                depth=settings.depth[0],
-                kept=max(0, nodes - 1 - rows // batch * calls),
+                parts, new_tokens=2, simulations=written, kept=slots - 1 - written, **axes
             )
-            states = jax.jit(mcts.begin)(job).states[0], None
-            slots[nodes] = job.config.nodes
-            functions[str(nodes)] = _repeated(job, states)
+            assert job.config.nodes == slots, job.config.nodes
+            functions[str(slots)] = _repeated(job, (jax.jit(mcts.begin)(job).states[0], None))
         seconds = in_turn(functions, settings.repeats)
-        few = milliseconds(seconds[str(FEW)]) / calls
-        yield {
+        few = milliseconds(seconds[str(FEW)]) / CALLS
+        yield described(job) | {
             "rows": rows,
             "weight_megabytes": weights * item / 1e6,
             "extend_ms": few,
@@ -60,7 +52,6 @@ def measure(settings: Settings) -> Iterator[Row]:
             "multiply_ms": multiply_ms,
             "over_read": few / read_ms,
             "of_rate": multiply_ms / few,
-            "slots": [slots[FEW], slots[MANY]],
             "many_over_few": ratio(seconds[str(MANY)], seconds[str(FEW)])["ratio"],
         }
 
@@ -84,6 +75,7 @@ def _repeated(job: Any, states: Any) -> Any:
 
 def draw(rows: list[Row], axes: Any) -> None:
     """Draws the time of a call against its two bounds."""
+    rows = sorted(rows, key=lambda row: row["rows"])
     x = [row["rows"] for row in rows]
     axes.loglog(x, [row["extend_ms"] for row in rows], "o-", label="extend")
     axes.loglog(x, [row["read_ms"] for row in rows], "--", label="reading the weights")
@@ -98,7 +90,11 @@ EXTEND = Benchmark(
     about="one network call against the machine's read bandwidth and matrix rate",
     measure=measure,
     columns=(
+        ("batch", "prompts", "d"),
+        ("wave", "wave", "d"),
         ("rows", "rows", "d"),
+        ("prompt_length", "prompt", "d"),
+        ("depth", "D", "d"),
         ("extend_ms", "extend ms", ".2f"),
         ("weight_megabytes", "weights MB", ".0f"),
         ("read_ms", "bytes / bandwidth ms", ".2f"),
@@ -107,7 +103,7 @@ EXTEND = Benchmark(
         ("of_rate", "share of the rate", ".2f"),
         ("many_over_few", "4,096 slots / 64", ".3f"),
     ),
-    own={"wave": (1, 2, 4, 8, 16, 32, 64, 128), "prompt_length": (16,), "depth": (16,)},
-    quick={"wave": (4,)},
+    own={"batch": (1, 8), "wave": (1, 2, 4, 8, 16), "prompt_length": (16,), "depth": (16,)},
+    quick={"batch": (2,), "wave": (4,)},
     draw=draw,
 )

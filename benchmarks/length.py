@@ -5,27 +5,20 @@ from typing import Any
 
 from benchmarks.parts import make_job, make_parts
 from benchmarks.search import SEARCH, measure_shape
-from benchmarks.settings import Settings
+from benchmarks.settings import Settings, combinations
 from benchmarks.suite import Benchmark, Row
 
 
 def measure(settings: Settings) -> Iterator[Row]:
     """Times one token's search behind short and long prompts."""
     parts = make_parts(settings)
-    first = None
-    for length in settings.prompt_length:
-        job = make_job(
-            parts,
-            batch=settings.batch[0],
-            prompt_length=length,
-            new_tokens=settings.repeats + 2,
-            simulations=settings.simulations[0],
-            wave=settings.wave[0],
-            depth=settings.depth[0],
-        )
+    first: dict[tuple, float] = {}
+    for axes in combinations(settings):
+        job = make_job(parts, new_tokens=settings.repeats + 2, **axes)
         row = measure_shape(parts, job, settings.repeats)
-        first = first or row["search_ms"]
-        yield row | {"over_first": row["search_ms"] / first}
+        others = tuple(value for name, value in axes.items() if name != "prompt_length")
+        first.setdefault(others, row["search_ms"])
+        yield row | {"over_first": row["search_ms"] / first[others]}
 
 
 def draw(rows: list[Row], axes: Any) -> None:
@@ -45,7 +38,7 @@ LENGTH = Benchmark(
     measure=measure,
     columns=(
         *[column for column in SEARCH.columns if column[0] != "compile_seconds"],
-        ("over_first", "of the first row", ".2f"),
+        ("over_first", "of the first length", ".2f"),
     ),
     own={
         "batch": (1,),

@@ -31,8 +31,9 @@ SHAPES = {**PUBLISHED, "tiny": replace(TINY_GPT2, vocab_size=211)}
 class Parts:
     """Both networks with their parameters.
 
-    config: the language model's shape.
-    language_model: one that never ends a text, or its search would cost nothing.
+    config: the language model's shape, without tokens that end a text: a search that has ended
+      costs nothing.
+    language_model: its functions.
     guide: the discriminator; `own_network` tells whether it reads tokens by a network of its own,
       whose calls belong to the floor.
     judge: the shape of that network and its head, None without one.
@@ -65,7 +66,7 @@ def make_parts(settings: Settings) -> Parts:
     """Loads or draws both networks."""
     if settings.model == "default":
         loaded = load(dtype=settings.dtype)
-        config, params = loaded.config, loaded.params
+        config, params = replace(loaded.config, end_tokens=()), loaded.params
     else:
         config = replace(SHAPES[settings.model], dtype=settings.dtype)
 
@@ -88,8 +89,7 @@ def make_parts(settings: Settings) -> Parts:
         head = HeadConfig(CLASSES, 2 * len(taps) * config.width)
         guide = shared_trunk(SharedTrunkConfig(taps, False, head))
         guide_params = Head(head).init(key, jnp.zeros((1, head.inputs)))["params"]
-    network = replace(language_model(config, guide.taps), end_tokens=())
-    return Parts(config, network, params, guide, guide_params, judge)
+    return Parts(config, language_model(config, guide.taps), params, guide, guide_params, judge)
 
 
 def random_prompts(parts: Parts, batch: int, length: int) -> Prompt:

@@ -7,7 +7,7 @@ whole search, waves and reuse included, with a baseline that prints its own sear
 
 import os
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from benchmarks.baselines.fair import Fair
 from benchmarks.baselines.network import Judge, Network, judge_of
 from benchmarks.baselines.reference import Reference
 from benchmarks.parts import Parts, described, make_job, make_parts
-from benchmarks.settings import Settings
+from benchmarks.settings import Settings, combinations
 from benchmarks.suite import Benchmark, Row
 from benchmarks.timing import compiled, in_turn, milliseconds, ratio
 from coopgen_jax.decoding import mcts
@@ -29,10 +29,15 @@ DEFAULTS = {"model": "gpt2-small", "guide": "causal"}
 
 
 def torch_parts(parts: Parts, threads: int | None) -> tuple[Network, Judge]:
-    """Returns both networks in PyTorch, on the device that JAX has."""
+    """Returns both networks in PyTorch, on the device that JAX has.
+
+    Raises:
+      ValueError: the guide is not what the baselines know.
+    """
+    if parts.judge is None:
+        raise ValueError("the PyTorch baselines know a causal discriminator: leave --guide out")
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    device = "cuda" if jax.devices()[0].platform == "gpu" else "cpu"
-    assert parts.judge is not None, "the PyTorch baselines have a causal discriminator"
+    device = _device()
     network = Network(parts.config, parts.params, device=device)
     return network, judge_of(parts.judge, parts.guide_params, device=device)
 
@@ -40,6 +45,26 @@ def torch_parts(parts: Parts, threads: int | None) -> tuple[Network, Judge]:
 def _prompt(job: Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     prompt = job.prompt
     return np.asarray(prompt.tokens), np.asarray(prompt.mask), np.asarray(job.target)
+
+
+def _device() -> str:
+    return "cuda" if jax.devices()[0].platform == "gpu" else "cpu"
+
+
+def waited(function: Callable[[], Any]) -> Callable[[], None]:
+    """Returns a PyTorch function that returns when its work is done."""
+
+    def call() -> None:
+        function()
+        if _device() == "cuda":
+            torch.cuda.synchronize()
+
+    return call
+
+
+def versions() -> dict[str, Any]:
+    """Returns what a row states of PyTorch."""
+    return {"torch": torch.__version__, "threads": torch.get_num_threads()}
 
 
 class Ours:
@@ -65,18 +90,11 @@ def measure_published(settings: Settings) -> Iterator[Row]:
     """Times the token at each position; `new_tokens` are the positions."""
     parts = make_parts(settings)
     network, judge = torch_parts(parts, settings.threads)
-    for position in settings.new_tokens:
+    for axes in combinations(settings):
         # The published search forgets its tree: a token costs what it would behind a longer prompt.
-        length = settings.prompt_length[0] + position - 1
-        job = make_job(
-            parts,
-            preset="paper",
-            batch=settings.batch[0],
-            prompt_length=length,
-            new_tokens=settings.repeats + 2,
-            simulations=settings.simulations[0],
-            depth=settings.depth[0],
-        )
+        position = axes.pop("new_tokens")
+        axes["prompt_length"] += position - 1
+        job = make_job(parts, preset="paper", new_tokens=settings.repeats + 2, **axes)
         ours = Ours(job)
         reference = Reference(network, judge, job.config)
 
@@ -84,48 +102,50 @@ def measure_published(settings: Settings) -> Iterator[Row]:
             reference.begin(*_prompt(job))
             reference.advance()
 
-        seconds = in_turn({"published": one_token, "ours": ours.advance}, settings.repeats)
-        yield described(job) | {
-            "token": position,
-            "ours_ms": milliseconds(seconds["ours"]),
-            "published_ms": milliseconds(seconds["published"]),
-            **ratio(seconds["published"], seconds["ours"]),
-            "compile_seconds": ours.compiled.seconds,
-        }
+        functions = {"published": waited(one_token), "ours": ours.advance}
+        seconds = in_turn(functions, settings.repeats)
+        yield (
+            described(job)
+            | versions()
+            | {
+                "token": position,
+                "ours_ms": milliseconds(seconds["ours"]),
+                "published_ms": milliseconds(seconds["published"]),
+                **ratio(seconds["published"], seconds["ours"]),
+                "compile_seconds": ours.compiled.seconds,
+            }
+        )
 
 
 def measure_fair(settings: Settings) -> Iterator[Row]:
     """Times every batch and wave with the default preset's search."""
     parts = make_parts(settings)
     network, judge = torch_parts(parts, settings.threads)
-    for batch in settings.batch:
-        for wave in settings.wave:
-            job = without_rules(
-                make_job(
-                    parts,
-                    batch=batch,
-                    prompt_length=settings.prompt_length[0],
-                    new_tokens=settings.repeats + 2,
-                    simulations=settings.simulations[0],
-                    wave=wave,
-                    depth=settings.depth[0],
-                )
-            )
-            ours, fair = Ours(job), Fair(network, judge, job.config, margins=False)
-            fair.begin(*_prompt(job))
-            seconds = in_turn(
-                {"ours": ours.advance, "fair": fair.advance, "floor": fair.floor},
-                settings.repeats,
-            )
-            over_floor = [a / b for a, b in zip(seconds["fair"], seconds["floor"], strict=True)]
-            yield described(job) | {
-                "rows": batch * wave,
+    for axes in combinations(settings):
+        job = without_rules(make_job(parts, new_tokens=settings.repeats + 2, **axes))
+        compiles = _device() == "cuda"
+        fair = Fair(network, judge, job.config, margins=False, compile=compiles)
+        fair.begin(*_prompt(job))
+        ours = Ours(job)
+        functions = {
+            "ours": ours.advance,
+            "fair": waited(fair.advance),
+            "floor": waited(fair.floor),
+        }
+        seconds = in_turn(functions, settings.repeats)
+        over_floor = [a / b for a, b in zip(seconds["fair"], seconds["floor"], strict=True)]
+        yield (
+            described(job)
+            | versions()
+            | {
+                "rows": axes["batch"] * axes["wave"],
                 "ours_ms": milliseconds(seconds["ours"]),
                 "fair_ms": milliseconds(seconds["fair"]),
                 "fair_over_floor": statistics.median(over_floor),
                 **ratio(seconds["fair"], seconds["ours"]),
                 "compile_seconds": ours.compiled.seconds,
             }
+        )
 
 
 def draw(rows: list[Row], axes: Any) -> None:

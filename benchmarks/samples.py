@@ -4,12 +4,13 @@ Memory is compared with one prompt plus `R` trunks and trees. Weights are left o
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import jax
 
 from benchmarks.parts import Parts, described, make_job, make_parts
-from benchmarks.settings import Settings
+from benchmarks.settings import Settings, combinations
 from benchmarks.suite import Benchmark, Row
 from benchmarks.timing import compiled, in_turn, milliseconds
 from coopgen_jax.decoding import mcts
@@ -55,34 +56,29 @@ def measure_samples(parts: Parts, job: Job, repeats: int) -> dict[str, Any]:
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    """Yields one row per number of samples; the first has one sample."""
+    """Yields a row for one sample of every shape, then one per number of samples."""
     parts = make_parts(settings)
-    one = None
-    for samples in sorted({1, *settings.samples}):
-        job = make_job(
-            parts,
-            batch=settings.batch[0],
-            samples=samples,
-            prompt_length=settings.prompt_length[0],
-            new_tokens=settings.new_tokens[0],
-            simulations=settings.simulations[0],
-            wave=settings.wave[0],
-            depth=settings.depth[0],
-        )
-        found = measure_samples(parts, job, min(settings.repeats, settings.new_tokens[0] - 1))
-        one = one or found
-        held = one["state_bytes"] - one["prompt_bytes"]
-        ideal = one["prompt_bytes"] + samples * held
-        row = described(job) | found | {"ideal_bytes": ideal}
-        row["bytes_over_ideal"] = found["state_bytes"] / ideal
-        if found["temporary_bytes"] is not None:
-            row["temporaries_over_ideal"] = found["temporary_bytes"] / (
-                samples * one["temporary_bytes"]
-            )
-        row["megabytes"] = found["state_bytes"] / 1e6
-        row["prompt_megabytes"] = found["prompt_bytes"] / 1e6
-        row["ms_per_sample"] = found["search_ms"] / samples
-        yield row
+    if min(settings.new_tokens) < 2:
+        raise ValueError("--new-tokens must be 2 or more: one is timed after another")
+    ones: dict[tuple, dict[str, Any]] = {}
+    for axes in combinations(replace(settings, samples=tuple(sorted({1, *settings.samples})))):
+        job = make_job(parts, **axes)
+        samples = axes["samples"]
+        found = measure_samples(parts, job, min(settings.repeats, axes["new_tokens"] - 1))
+        others = tuple(value for name, value in axes.items() if name != "samples")
+        one = ones.setdefault(others, found)
+        ideal = one["prompt_bytes"] + samples * (one["state_bytes"] - one["prompt_bytes"])
+        temporaries = found["temporary_bytes"]
+        figures = {
+            "ideal_bytes": ideal,
+            "bytes_over_ideal": found["state_bytes"] / ideal,
+            "megabytes": found["state_bytes"] / 1e6,
+            "prompt_megabytes": found["prompt_bytes"] / 1e6,
+            "ms_per_sample": found["search_ms"] / samples,
+        }
+        if temporaries:
+            figures["temporaries_over_ideal"] = temporaries / samples / one["temporary_bytes"]
+        yield described(job) | found | figures
 
 
 def draw(rows: list[Row], axes: Any) -> None:
@@ -102,6 +98,7 @@ SAMPLES = Benchmark(
     about="several samples of one prompt share what is kept of it",
     measure=measure,
     columns=(
+        ("batch", "prompts", "d"),
         ("samples", "samples", "d"),
         ("prompt_length", "prompt", "d"),
         ("simulations", "simulations", "d"),
@@ -109,6 +106,7 @@ SAMPLES = Benchmark(
         ("depth", "D", "d"),
         ("candidates", "K", "d"),
         ("kept", "kept", "d"),
+        ("penalty", "penalty", ".1f"),
         ("prefill_ms", "prefill ms", ".1f"),
         ("search_ms", "search ms", ".1f"),
         ("ms_per_sample", "ms / sample", ".1f"),

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.parts import Parts, described, make_job, make_parts
-from benchmarks.settings import Settings
+from benchmarks.settings import Settings, combinations
 from benchmarks.suite import Benchmark, Row
 from benchmarks.timing import compiled, in_turn, milliseconds, ratio
 from coopgen_jax.decoding import mcts
@@ -104,23 +104,9 @@ def measure_shape(parts: Parts, job: Job, repeats: int) -> Row:
 def measure(settings: Settings) -> Iterator[Row]:
     """Times every combination of the axes."""
     parts = make_parts(settings)
-    for batch in settings.batch:
-        for samples in settings.samples:
-            for length in settings.prompt_length:
-                for depth in settings.depth:
-                    for simulations in settings.simulations:
-                        for wave in settings.wave:
-                            job = make_job(
-                                parts,
-                                batch=batch,
-                                samples=samples,
-                                prompt_length=length,
-                                new_tokens=settings.repeats + 2,
-                                simulations=simulations,
-                                wave=wave,
-                                depth=depth,
-                            )
-                            yield measure_shape(parts, job, settings.repeats)
+    for axes in combinations(settings):
+        job = make_job(parts, new_tokens=settings.repeats + 2, **axes)
+        yield measure_shape(parts, job, settings.repeats)
 
 
 def draw(rows: list[Row], axes: Any) -> None:

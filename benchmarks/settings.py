@@ -1,6 +1,8 @@
 """What the benchmarks are told, on the command line or by another program."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +12,9 @@ Guide = Literal["trunk", "causal"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What to time; a list left empty is the benchmark's own choice.
+    """What to time; what is left out is the benchmark's own choice.
+
+    Of several numbers of one kind every one is timed, each with all those of the others.
 
     model: "default" is the packaged model with its weights; the others are shapes with random
       weights, since timing does not depend on them.
@@ -31,8 +35,8 @@ class Settings:
     out: folder for the JSON files and pictures.
     """
 
-    model: Model = "default"
-    guide: Guide = "trunk"
+    model: Model | None = None
+    guide: Guide | None = None
     device: Literal["cpu", "gpu", "tpu"] | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     batch: tuple[int, ...] = ()
@@ -42,7 +46,7 @@ class Settings:
     depth: tuple[int, ...] = ()
     prompt_length: tuple[int, ...] = ()
     new_tokens: tuple[int, ...] = ()
-    repeats: int = 7
+    repeats: int | None = None
     threads: int | None = None
     quick: bool = False
     out: Path = field(default=Path("benchmarks/results"))
@@ -51,22 +55,36 @@ class Settings:
         for name in AXES:
             if any(number < 1 for number in getattr(self, name)):
                 raise ValueError(f"--{name.replace('_', '-')} takes whole numbers from 1")
-        if self.repeats < 1:
-            raise ValueError(f"--repeats is {self.repeats}: it must be 1 or more")
+        for name in ("repeats", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name} is {value}: it must be 1 or more")
 
 
 AXES = ("batch", "samples", "simulations", "wave", "depth", "prompt_length", "new_tokens")
 
 
-def resolve(settings: Settings, own: dict[str, Any], quick: dict[str, Any]) -> Settings:
-    """Fills what the user left open with a benchmark's own choice, or its quick one."""
-    chosen = own | (quick | {"model": "tiny", "repeats": 2} if settings.quick else {})
-    untouched = Settings()
+def resolve(settings: Settings, name: str, own: dict[str, Any], quick: dict[str, Any]) -> Settings:
+    """Fills what the user left open with a benchmark's own choice, or its quick one.
+
+    Raises:
+      ValueError: the user set an axis that the benchmark does not have.
+    """
+    chosen: dict[str, Any] = {"model": "default", "guide": "trunk", "repeats": 7} | own
+    if settings.quick:
+        chosen |= {"model": "tiny", "repeats": 2} | quick
+    for axis in AXES:
+        if axis not in own and getattr(settings, axis):
+            flag = axis.replace("_", "-")
+            raise ValueError(f"the benchmark {name} has no --{flag}: leave one of them out")
     return replace(
         settings,
-        **{
-            name: value
-            for name, value in chosen.items()
-            if getattr(settings, name) == getattr(untouched, name)
-        },
+        **{key: value for key, value in chosen.items() if getattr(settings, key) in (None, ())},
     )
+
+
+def combinations(settings: Settings) -> Iterator[dict[str, int]]:
+    """Yields every combination of the axes that have values, the last axis fastest."""
+    axes = {axis: getattr(settings, axis) for axis in AXES if getattr(settings, axis)}
+    for values in product(*axes.values()):
+        yield dict(zip(axes, values, strict=True))

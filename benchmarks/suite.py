@@ -49,32 +49,40 @@ def run(benchmark: Benchmark, settings: Settings) -> Path:
     The file is rewritten after every row, so that an interrupted run leaves what it has measured.
 
     Returns:
-      The JSON file; a picture of the same name stands beside it.
+      The JSON file, named by benchmark, model, dtype and platform; a picture stands beside it.
+
+    Raises:
+      OSError: the files cannot be written.
+      ValueError: the settings are not for this benchmark.
     """
-    settings = resolve(settings, benchmark.own, benchmark.quick)
+    settings = resolve(settings, benchmark.name, benchmark.own, benchmark.quick)
     console = Console(highlight=False, soft_wrap=True)
     machine = describe()
+    settings.out.mkdir(parents=True, exist_ok=True)
+    parts = [benchmark.name, settings.model, settings.dtype, machine["platform"]]
+    parts += ["quick"] if settings.quick else []
+    path = settings.out / ("-".join(map(str, parts)) + ".json")
     console.print(f"[bold]{benchmark.name}[/bold]: {benchmark.about}")
     console.print(f"{settings.model}, {settings.dtype}, {machine['device']}, jax {machine['jax']}")
     titles = [title for _, title, _ in benchmark.columns]
     console.print(" | ".join(titles))
-    settings.out.mkdir(parents=True, exist_ok=True)
-    path = settings.out / f"{benchmark.name}.json"
     rows: list[Row] = []
-    for row in benchmark.measure(settings):
-        rows.append(row)
-        padded = zip(cells(benchmark, row), titles, strict=True)
-        console.print(" | ".join(cell.rjust(len(title)) for cell, title in padded))
-        report = {
-            "benchmark": benchmark.name,
-            "machine": machine,
-            "settings": asdict(settings) | {"out": str(settings.out)},
-            "rows": rows,
-        }
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
-    picture(benchmark, rows, path.with_suffix(".png"))
+    try:
+        for row in benchmark.measure(settings):
+            rows.append(row)
+            padded = zip(cells(benchmark, row), titles, strict=True)
+            console.print(" | ".join(cell.rjust(len(title)) for cell, title in padded))
+            report = {
+                "benchmark": benchmark.name,
+                "machine": machine,
+                "settings": asdict(settings) | {"out": str(settings.out)},
+                "rows": rows,
+            }
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            partial.replace(path)
+    finally:
+        picture(benchmark, rows, path.with_suffix(".png"))
     console.print(f"written to {path}\n")
     return path
 

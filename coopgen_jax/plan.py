@@ -1,4 +1,4 @@
-"""What a guided decode will cost before it is run: bytes exactly, seconds by a roofline.
+"""What a guided decode will cost before it is run: bytes by its shapes, seconds by a roofline.
 
 A network call of few rows takes as long as reading the weights, one of many rows as long as
 multiplying by them; what a query attends to is read as well, and the likeliest tokens are picked
@@ -35,7 +35,7 @@ class Plan:
     weights: bytes of both networks.
     prompt: bytes kept of the prompts; trunk: of the tokens committed; nodes: of the tree's nodes;
       tree: of the search's own arrays.
-    logits: bytes of one call's logits, the largest of what is temporary.
+    logits: bytes of one call's logits, of all that is temporary the part that grows largest.
     calls: network calls per token.
     call_seconds: of one call of both networks; token_seconds: of one token of every text.
     prefill_seconds: of reading the prompts; seconds: of the whole decode.
@@ -131,17 +131,22 @@ def _job(
     """Returns a job of shapes alone."""
     key = jax.random.key(0)
     judge = CausalConfig(config, HeadConfig(CLASSES, config.width, ()))
-    taps = (config.layers // 2, config.layers)
+    taps = tuple(sorted({config.layers // 3, 2 * config.layers // 3, config.layers}))
     head = HeadConfig(CLASSES, 2 * len(taps) * config.width)
     discriminator = causal(judge)
     if guide == "trunk":
         discriminator = shared_trunk(SharedTrunkConfig(taps, False, head))
 
     def stored(params: Any) -> Any:
-        return jax.tree.map(lambda leaf: leaf.astype(config.dtype), params)
+        def cast(path: Any, leaf: jax.Array) -> jax.Array:
+            # A loaded model's norms stay float32.
+            return leaf if "norm" in jax.tree_util.keystr(path) else leaf.astype(config.dtype)
+
+        return jax.tree_util.tree_map_with_path(cast, params)
 
     def made() -> Job:
-        guide_params: Any = stored(init_causal(key, judge))
+        guide_params: Any = init_causal(key, judge)
+        guide_params["network"] = stored(guide_params["network"])
         if guide == "trunk":
             guide_params = Head(head).init(key, jnp.zeros((1, head.inputs)))["params"]
         tokens = jnp.zeros((batch, prompt_length), jnp.int32)

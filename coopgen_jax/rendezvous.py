@@ -27,6 +27,12 @@ def meet(coordinator: str, count: int, number: int, *, patience: float) -> None:
     """
     host, port = address(coordinator)
     deadline = time.monotonic() + patience
+    try:
+        socket.getaddrinfo(host, port)
+    except OSError as error:
+        raise UserError(
+            f"the coordinator's name {host!r} leads nowhere ({error.strerror})"
+        ) from error
     if number == 0:
         _call_the_roll(port, count, deadline, patience)
     else:
@@ -99,6 +105,8 @@ def _answer(
                 peer.settimeout(max(deadline - time.monotonic(), 0.01))
                 said = _receive(peer)
         except OSError:
+            pass
+        if not said:
             time.sleep(0.2)
     if not said:
         raise UserError(

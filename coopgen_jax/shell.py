@@ -93,12 +93,15 @@ def generate(
         raise UserError("prompts is one string: give a list of prompts")
     if discriminator is None and target is not None:
         raise UserError("a target means nothing without a discriminator: give one, or no target")
+    wrong = [number for number in numbers or () if not 0 <= number < len(prompts)]
+    if wrong:
+        raise UserError(f"there is no prompt {wrong[0]}: they are numbered 0 to {len(prompts) - 1}")
     targets = _targets(discriminator, target, len(prompts), guided=config.guided)
     # Every prompt is checked before the first one is worked on.
     make_prompt(model.tokenizer, prompts, context=model.config.context, reserve=config.ahead)
     ids = model.tokenizer.encode_batch(list(prompts))
     buckets = [bucket(len(row)) for row in ids]
-    chosen = range(len(prompts)) if numbers is None else numbers
+    chosen = range(len(prompts)) if numbers is None else dict.fromkeys(numbers)
     order = sorted(chosen, key=lambda number: buckets[number])
     size = max(1, min(batch_size, len(order)))
     if mesh is not None:

@@ -2,7 +2,7 @@
 
     python -m experiments.waves --prompts PROMPTS.jsonl --judge FOLDER --out experiments/results
 
-Waves buy simulations per second and may lose what a simulation is worth. Texts are written 32
+Waves buy simulations per second and may lose what a simulation is worth. Texts are written many
 prompts at a time, which changes none of them; the seconds are those of one prompt's token.
 """
 

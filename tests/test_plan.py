@@ -123,8 +123,11 @@ def test_another_machine_can_be_described(unmeasured, capsys):
     ("arguments", "sentence"),
     [
         (["--wave", "0"], "wave is 0"),
-        (["--batch-size", "0"], "--batch-size is 0: give 1 or more"),
-        (["--rate", "-1"], "--rate is -1.0: give a number above 0"),
+        (["--batch-size", "0"], "--batch-size is 0: give 1 to 1000000"),
+        (["--batch-size", "1000000000000"], "--batch-size is 1000000000000"),
+        (["--simulations", "3000000000"], "--simulations is 3000000000"),
+        (["--rate", "-1", "--bandwidth", "1"], "--rate is -1.0: give a number above 0"),
+        (["--rate", "100"], "give both or none"),
         (["--prompt-length", "2000"], "context of 1024"),
     ],
 )

@@ -121,6 +121,8 @@ def test_a_listener_hears_every_token_and_sees_the_tree():
         (["abc"], {"target": None}, "needs a target: choose one of bad, good"),
         (["abc"], {"target": ["good", "bad"]}, "2 targets for 1 prompts"),
         ("abc", {}, "prompts is one string"),
+        (["abc"], {"numbers": [1]}, "there is no prompt 1"),
+        (["abc"], {"numbers": [-1]}, "there is no prompt -1"),
         (["abc"], {"discriminator": None}, "a target means nothing without"),
         (["abc"], {"discriminator": None, "target": None}, "needs alpha below 1"),
         (

@@ -30,6 +30,8 @@ def check_machines(options: GenerateOptions) -> None:
     if options.coordinator not in (None, AUTO):
         if options.hosts is None or options.host is None:
             raise UserError("--coordinator needs --hosts, how many there are, and each its --host")
+        if options.hosts < 1:
+            raise UserError(f"--hosts is {options.hosts}: give how many there are")
         if not 0 <= options.host < options.hosts:
             raise UserError(
                 f"--host is {options.host}: {options.hosts} hosts are numbered from 0 to "

@@ -152,8 +152,8 @@ class PlanOptions:
     depth: Annotated[int | None, _unset("D")] = None
     """How many tokens to look ahead, at most."""
     bandwidth: Annotated[float | None, _unset("GB/S", "measured here")] = None
-    """Read bandwidth of another machine, in gigabytes per second."""
+    """Read bandwidth of another machine, in gigabytes per second; with --rate."""
     rate: Annotated[float | None, _unset("TFLOP/S", "measured here")] = None
-    """Matrix rate of another machine, in teraflops per second."""
+    """Matrix rate of another machine, in teraflops per second; with --bandwidth."""
     json: bool = False
     """Print JSON instead of a table."""

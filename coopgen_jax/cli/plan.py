@@ -16,6 +16,8 @@ from coopgen_jax.models.shapes import SHAPES
 from coopgen_jax.models.transformer import DecoderConfig
 from coopgen_jax.plan import Plan, plan
 
+MOST = 1_000_000
+
 
 def run_plan(options: PlanOptions) -> None:
     """Prints what a decode would cost.
@@ -23,10 +25,13 @@ def run_plan(options: PlanOptions) -> None:
     Raises:
       UserError: an option is out of its range, or the text does not fit the model's context.
     """
-    for name in ("batch_size", "prompt_length"):
-        if getattr(options, name) < 1:
+    for name in ("batch_size", "prompt_length", "samples", "new_tokens", "simulations"):
+        value = getattr(options, name)
+        if value is not None and not 1 <= value <= MOST:
             flag = name.replace("_", "-")
-            raise UserError(f"--{flag} is {getattr(options, name)}: give 1 or more")
+            raise UserError(f"--{flag} is {value}: give 1 to {MOST}")
+    if (options.bandwidth is None) != (options.rate is None):
+        raise UserError("another machine has a --bandwidth and a --rate: give both or none")
     for name in ("bandwidth", "rate"):
         value = getattr(options, name)
         if value is not None and not 0 < value < float("inf"):
@@ -64,15 +69,19 @@ def run_plan(options: PlanOptions) -> None:
 def _speed(options: PlanOptions) -> machine.Machine:
     """Returns this machine's speed, or that of the accelerator that the options describe.
 
-    Picking the likeliest out of a row's logits is then taken to read them eight times.
+    Of the latter nothing more is known: picking the likeliest out of a row's logits is taken to
+    read them eight times, and what a layer costs however small it is, to be nothing.
     """
-    speed = machine.measure(options.dtype)
-    if options.bandwidth:
-        bandwidth = options.bandwidth * 1e9
-        speed = replace(speed, bandwidth=bandwidth, ranking=bandwidth / 32, overlap=True)
-    if options.rate:
-        speed = replace(speed, rate=options.rate * 1e12, overlap=True)
-    return speed
+    if options.bandwidth is None or options.rate is None:
+        return machine.measure(options.dtype)
+    bandwidth = options.bandwidth * 1e9
+    return machine.Machine(
+        bandwidth=bandwidth,
+        rate=options.rate * 1e12,
+        ranking=bandwidth / 32,
+        step=0.0,
+        overlap=True,
+    )
 
 
 def _config(options: PlanOptions) -> DecoderConfig:

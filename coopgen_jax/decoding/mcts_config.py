@@ -20,7 +20,7 @@ class MCTSConfig:
     alpha: value = p(c|x)^alpha * L^(1 - alpha) (PPL-MCTS, section 3.2); 1 is the discriminator
       alone.
     likelihood: L is the "mean" prior of a node's tokens below the root (geometric), or the paper's
-      raw "product".
+      raw "product". A node that outlives its root keeps the value that it had below that one.
     visit_temperature: 0 writes the most visited token; above it, tokens are drawn from
       visits^(1 / visit_temperature) and `log_proposal` is the draw's log-probability.
     rollout: tokens sampled behind a leaf before it is judged, at most; 0 for none.
@@ -47,14 +47,14 @@ class MCTSConfig:
     def __post_init__(self) -> None:
         if self.new_tokens < 1 or self.samples < 1:
             raise ValueError("new_tokens and samples must be 1 or more")
-        if self.temperature <= 0:
+        if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature is {self.temperature}: a prior needs more than 0")
         check_repetition(self.repetition_penalty, self.no_repeat_ngram)
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha is {self.alpha}: give a weight from 0 to 1")
         if self.likelihood not in ("mean", "product"):
             raise ValueError(f'likelihood is {self.likelihood!r}: use "mean" or "product"')
-        if self.visit_temperature < 0:
+        if not 0 <= self.visit_temperature < float("inf"):
             raise ValueError(f"visit_temperature is {self.visit_temperature}: give 0 or more")
         if self.rollout < 0:
             raise ValueError(f"rollout is {self.rollout}: give 0 (none) or more tokens")

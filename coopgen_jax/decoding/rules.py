@@ -8,7 +8,7 @@ from coopgen_jax import parallel
 
 def check_repetition(penalty: float, ngram: int) -> None:
     """Raises ValueError where the two rules against repetition are out of their range."""
-    if penalty <= 0:
+    if not 0 < penalty < float("inf"):
         raise ValueError(f"repetition_penalty is {penalty}: give 1 or more")
     if ngram < 0 or ngram == 1:
         raise ValueError(f"no_repeat_ngram is {ngram}: give 0 (no rule), or 2 or more")

@@ -46,7 +46,7 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.new_tokens < 1 or self.samples < 1:
             raise ValueError("new_tokens and samples must be 1 or more")
-        if self.temperature < 0:
+        if not 0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature is {self.temperature}: give 0 (greedy) or more")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}: give a probability above 0, 1 for no nucleus")

@@ -39,6 +39,11 @@ class CausalConfig:
                 f"the head reads {self.head.inputs} numbers but the network's states have "
                 f"{self.network.width}"
             )
+        if self.start_token is not None and not 0 <= self.start_token < self.network.vocab_size:
+            raise ValueError(
+                f"start_token is {self.start_token}: the network's tokens are 0 to "
+                f"{self.network.vocab_size - 1}"
+            )
 
 
 def causal(config: CausalConfig) -> Discriminator:

@@ -53,9 +53,10 @@ class SearchConfig:
         for name in ("simulations", "wave", "stride", "candidates", "depth"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 or more.")
-        if self.enough < 0:
+        if self.enough < 0 or self.enough == 1:
             raise ValueError(
-                f"enough is {self.enough}: give a number of visits, or 0 for no limit."
+                f"enough is {self.enough}: give 2 visits or more (a root has one of its own), or 0 "
+                "for no limit."
             )
         if self.kept < 0:
             raise ValueError(f"kept is {self.kept}: use 0 to keep nothing between two tokens.")

@@ -8,7 +8,7 @@ from benchmarks import suite, timing
 from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.parts import make_job, make_parts
 from benchmarks.search import SEARCH, measure_shape
-from benchmarks.settings import Settings, resolve
+from benchmarks.settings import Settings, combinations, resolve
 
 
 def run(tmp_path, *arguments):
@@ -18,14 +18,15 @@ def run(tmp_path, *arguments):
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_benchmark_writes_a_table_json_and_a_picture(name, tmp_path, capsys):
     assert run(tmp_path, name) == 0
-    found = json.loads((tmp_path / f"{name}.json").read_text())
+    path = tmp_path / f"{name}-tiny-float32-cpu-quick.json"
+    found = json.loads(path.read_text())
     assert found["benchmark"] == name and found["rows"]
     assert {"device", "cores", "jax", "python"} <= set(found["machine"])
-    assert (tmp_path / f"{name}.png").stat().st_size > 1000
+    assert path.with_suffix(".png").stat().st_size > 1000
     printed = capsys.readouterr().out
     titles = [title for _, title, _ in BENCHMARKS[name].columns]
     assert all(title in printed for title in titles)
-    assert main(["report", str(tmp_path / f"{name}.json")]) == 0
+    assert main(["report", str(path)]) == 0
     table = capsys.readouterr().out
     assert table.count("\n|") == 2 + len(found["rows"])
 
@@ -48,7 +49,8 @@ def test_rows_measured_before_an_interruption_are_kept(tmp_path, monkeypatch, ca
     stopped = suite.Benchmark("stopped", "stops", measure, (("batch", "prompts", "d"),))
     monkeypatch.setitem(BENCHMARKS, "stopped", stopped)
     assert run(tmp_path, "stopped") == 130
-    assert json.loads((tmp_path / "stopped.json").read_text())["rows"] == [{"batch": 1}]
+    (path,) = tmp_path.glob("stopped-*.json")
+    assert json.loads(path.read_text())["rows"] == [{"batch": 1}]
     assert "are kept" in capsys.readouterr().err
 
 
@@ -58,19 +60,47 @@ def test_rows_measured_before_an_interruption_are_kept(tmp_path, monkeypatch, ca
         (["nonsense"], "there is no benchmark 'nonsense': choose from search"),
         (["search", "--batch", "0"], "--batch takes whole numbers from 1"),
         (["search", "--repeats", "0"], "--repeats is 0"),
+        (["fair", "--threads", "-1"], "--threads is -1"),
+        (["published", "--wave", "4"], "the benchmark published has no --wave"),
+        (["fair", "--quick", "--guide", "trunk"], "leave --guide out"),
+        (["samples", "--quick", "--new-tokens", "1"], "--new-tokens must be 2 or more"),
+        (["extend", "--quick", "--wave", "32"], "use --batch for more rows"),
+        (["search", "--quick", "--out", "/dev/null"], "/dev/null"),
+        (["report"], "report needs the JSON files"),
         (["report", "nowhere.json"], "nowhere.json is not a benchmark's JSON file"),
     ],
 )
-def test_wrong_input_is_one_sentence(arguments, sentence, capsys):
+def test_wrong_input_is_one_sentence(arguments, sentence, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == 1
 
 
+def test_a_damaged_report_is_one_sentence(tmp_path, capsys):
+    path = tmp_path / "search.json"
+    path.write_text('{"benchmark": "search", "machine": {}, "settings": {}, "rows": [3]}')
+    assert main(["report", str(path)]) == 2
+    assert "is not a benchmark's JSON file" in capsys.readouterr().err
+
+
 def test_what_the_user_says_goes_before_a_benchmarks_own_choice():
-    settings = resolve(Settings(wave=(2,), quick=True), SEARCH.own, SEARCH.quick)
-    assert settings.wave == (2,) and settings.batch == (2,) and settings.model == "tiny"
-    assert resolve(Settings(), SEARCH.own, SEARCH.quick).batch == (1, 8)
+    given = Settings(wave=(2,), repeats=7, quick=True)
+    settings = resolve(given, "search", SEARCH.own, SEARCH.quick)
+    assert settings.wave == (2,) and settings.repeats == 7
+    assert settings.batch == (2,) and settings.model == "tiny"
+    fair = BENCHMARKS["fair"]
+    left_open = resolve(Settings(), "fair", fair.own, fair.quick)
+    assert (left_open.model, left_open.guide, left_open.repeats) == ("gpt2-small", "causal", 5)
+    asked = resolve(Settings(model="default", guide="trunk"), "fair", fair.own, fair.quick)
+    assert (asked.model, asked.guide) == ("default", "trunk")
+
+
+def test_every_combination_is_timed():
+    settings = Settings(batch=(1, 2), wave=(4, 8))
+    assert list(combinations(settings)) == [
+        {"batch": batch, "wave": wave} for batch in (1, 2) for wave in (4, 8)
+    ]
 
 
 def test_ratios_are_those_of_neighbours():

@@ -371,6 +371,9 @@ def test_weighted_targets_and_no_discriminator():
     [
         ({"new_tokens": 0}, "new_tokens"),
         ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"visit_temperature": float("nan")}, "visit_temperature is nan"),
+        ({"repetition_penalty": float("nan")}, "repetition_penalty is nan"),
         ({"alpha": 1.5}, "alpha is 1.5"),
         ({"likelihood": "sum"}, "likelihood is 'sum'"),
         ({"visit_temperature": -1.0}, "visit_temperature is -1.0"),

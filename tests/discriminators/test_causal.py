@@ -126,6 +126,12 @@ def test_a_head_of_another_width_is_refused():
         CausalConfig(TINY_GPT2, HeadConfig(("a", "b"), 7))
 
 
+@pytest.mark.parametrize("token", [-1, 61])
+def test_a_start_token_outside_the_vocabulary_is_refused(token):
+    with pytest.raises(ValueError, match=f"start_token is {token}: the network's tokens are 0 to"):
+        CausalConfig(TINY_GPT2, HEAD, start_token=token)
+
+
 def test_a_discriminator_too_short_for_the_text_is_refused():
     short = dataclasses.replace(TINY_GPT2, context=10)
     with pytest.raises(UserError, match="discriminator's context of 10"):

@@ -235,6 +235,7 @@ def test_argmax_takes_the_lowest_rank_among_equals_and_has_no_proposal():
         ({"candidates": 0}, "candidates is 0"),
         ({"kept": -1}, "kept is -1"),
         ({"enough": -1}, "enough is -1"),
+        ({"enough": 1}, "enough is 1"),
         ({"stride": 0}, "stride is 0"),
         ({"policy": "deep"}, "policy is 'deep'"),
         ({"wave": 64, "simulations": 64}, "lower wave or raise candidates"),
