@@ -132,6 +132,20 @@ def make_job(
     )
 
 
+# The columns of a table that state what a search was.
+STATED = (
+    ("batch", "prompts", "d"),
+    ("samples", "samples", "d"),
+    ("prompt_length", "prompt", "d"),
+    ("simulations", "simulations", "d"),
+    ("wave", "wave", "d"),
+    ("depth", "D", "d"),
+    ("candidates", "K", "d"),
+    ("kept", "kept", "d"),
+    ("penalty", "penalty", ".1f"),
+)
+
+
 def described(job: Job) -> dict[str, Any]:
     """Returns what every row of a table states of its search."""
     config = job.config

@@ -18,9 +18,9 @@ import torch
 from benchmarks.baselines.fair import Fair
 from benchmarks.baselines.network import Judge, Network, judge_of
 from benchmarks.baselines.reference import Reference
-from benchmarks.parts import Parts, described, make_job, make_parts
+from benchmarks.parts import STATED, Parts, described, make_job, make_parts
 from benchmarks.settings import Settings, combinations
-from benchmarks.suite import Benchmark, Row
+from benchmarks.suite import Benchmark, Row, draw_ratios
 from benchmarks.timing import compiled, in_turn, milliseconds, ratio
 from coopgen_jax.decoding import mcts
 from coopgen_jax.decoding.job import Job
@@ -154,32 +154,18 @@ def draw(rows: list[Row], axes: Any) -> None:
         f"token {row['token']}" if "token" in row else f"{row['batch']} prompts, wave {row['wave']}"
         for row in rows
     ]
-    low = [row["ratio"] - row["ratio_spread"][0] for row in rows]
-    high = [row["ratio_spread"][1] - row["ratio"] for row in rows]
-    axes.barh(names, [row["ratio"] for row in rows], xerr=[low, high], ecolor="0.3")
-    axes.axvline(1, color="0.3", linewidth=1)
-    axes.invert_yaxis()
+    draw_ratios(rows, names, axes)
     axes.set_xlabel("times as fast as PyTorch")
 
 
-STATED = (
-    ("batch", "prompts", "d"),
-    ("prompt_length", "prompt", "d"),
-    ("simulations", "simulations", "d"),
-    ("wave", "wave", "d"),
-    ("depth", "D", "d"),
-    ("candidates", "K", "d"),
-    ("kept", "kept", "d"),
-    ("penalty", "penalty", ".1f"),
-    ("ours_ms", "ours ms", ".1f"),
-)
+OURS = (*STATED, ("ours_ms", "ours ms", ".1f"))
 TIMES = ("ratio", "times as fast", ".2f")
 
 PUBLISHED = Benchmark(
     name="published",
     about="one token in lock step against PyTorch as PPL-MCTS was published",
     measure=measure_published,
-    columns=(("token", "token", "d"), *STATED, ("published_ms", "published ms", ".0f"), TIMES),
+    columns=(("token", "token", "d"), *OURS, ("published_ms", "published ms", ".0f"), TIMES),
     own=DEFAULTS
     | {
         "batch": (5,),
@@ -197,7 +183,7 @@ FAIR = Benchmark(
     about="one token's search against a well-written search in PyTorch",
     measure=measure_fair,
     columns=(
-        *STATED,
+        *OURS,
         ("fair_ms", "PyTorch ms", ".1f"),
         ("fair_over_floor", "its search / floor", ".2f"),
         TIMES,

@@ -9,27 +9,17 @@ from typing import Any
 
 import jax
 
-from benchmarks.parts import Parts, described, make_job, make_parts
+from benchmarks.parts import STATED, Parts, described, make_job, make_parts
 from benchmarks.settings import Settings, combinations
 from benchmarks.suite import Benchmark, Row
 from benchmarks.timing import compiled, in_turn, milliseconds
 from coopgen_jax.decoding import mcts
 from coopgen_jax.decoding.job import Job
-from coopgen_jax.models.attention import SlotCache
+from coopgen_jax.plan import region_bytes
 
 
 def _bytes(tree: Any) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
-
-
-def prompt_bytes(states: Any) -> int:
-    """Returns the bytes that both networks keep of the prompt alone."""
-    caches = jax.tree.leaves(states, is_leaf=lambda leaf: isinstance(leaf, SlotCache))
-    return sum(
-        _bytes((cache.prompt_keys, cache.prompt_values))
-        for cache in caches
-        if isinstance(cache, SlotCache)
-    )
 
 
 def measure_samples(parts: Parts, job: Job, repeats: int) -> dict[str, Any]:
@@ -38,7 +28,7 @@ def measure_samples(parts: Parts, job: Job, repeats: int) -> dict[str, Any]:
     prefill = compiled(mcts.begin, job)
     state = prefill.call(job)
     advance = compiled(mcts.advance, key, job, state, donate_argnames="state")
-    state_bytes, prompt = _bytes(state), prompt_bytes(state.states)
+    state_bytes, prompt = _bytes(state), region_bytes(state.states)["prompt"]
 
     def search() -> Any:
         nonlocal state
@@ -98,15 +88,7 @@ SAMPLES = Benchmark(
     about="several samples of one prompt share what is kept of it",
     measure=measure,
     columns=(
-        ("batch", "prompts", "d"),
-        ("samples", "samples", "d"),
-        ("prompt_length", "prompt", "d"),
-        ("simulations", "simulations", "d"),
-        ("wave", "wave", "d"),
-        ("depth", "D", "d"),
-        ("candidates", "K", "d"),
-        ("kept", "kept", "d"),
-        ("penalty", "penalty", ".1f"),
+        *STATED,
         ("prefill_ms", "prefill ms", ".1f"),
         ("search_ms", "search ms", ".1f"),
         ("ms_per_sample", "ms / sample", ".1f"),

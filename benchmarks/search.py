@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.parts import Parts, described, make_job, make_parts
+from benchmarks.parts import STATED, Parts, described, make_job, make_parts
 from benchmarks.settings import Settings, combinations
-from benchmarks.suite import Benchmark, Row
+from benchmarks.suite import Benchmark, Row, draw_ratios
 from benchmarks.timing import compiled, in_turn, milliseconds, ratio
 from coopgen_jax.decoding import mcts
 from coopgen_jax.decoding.job import Job, read_nodes
@@ -115,11 +115,7 @@ def draw(rows: list[Row], axes: Any) -> None:
         f"{row['batch']} x {row['samples']}, {row['simulations']} sims, wave {row['wave']}"
         for row in rows
     ]
-    low = [row["ratio"] - row["ratio_spread"][0] for row in rows]
-    high = [row["ratio_spread"][1] - row["ratio"] for row in rows]
-    axes.barh(names, [row["ratio"] for row in rows], xerr=[low, high], ecolor="0.3")
-    axes.axvline(1, color="0.3", linewidth=1)
-    axes.invert_yaxis()
+    draw_ratios(rows, names, axes)
     axes.set_xlabel("search / floor")
 
 
@@ -128,15 +124,7 @@ SEARCH = Benchmark(
     about="one token's search against the bare network calls it must make",
     measure=measure,
     columns=(
-        ("batch", "prompts", "d"),
-        ("samples", "samples", "d"),
-        ("prompt_length", "prompt", "d"),
-        ("simulations", "simulations", "d"),
-        ("wave", "wave", "d"),
-        ("depth", "D", "d"),
-        ("candidates", "K", "d"),
-        ("kept", "kept", "d"),
-        ("penalty", "penalty", ".1f"),
+        *STATED,
         ("search_ms", "search ms", ".1f"),
         ("floor_ms", "floor ms", ".1f"),
         ("ratio", "search / floor", ".3f"),

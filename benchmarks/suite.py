@@ -102,6 +102,15 @@ def picture(benchmark: Benchmark, rows: list[Row], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+def draw_ratios(rows: list[Row], names: list[str], axes: Any) -> None:
+    """Draws every row's ratio as a bar with its spread, and a line at 1."""
+    low = [row["ratio"] - row["ratio_spread"][0] for row in rows]
+    high = [row["ratio_spread"][1] - row["ratio"] for row in rows]
+    axes.barh(names, [row["ratio"] for row in rows], xerr=[low, high], ecolor="0.3")
+    axes.axvline(1, color="0.3", linewidth=1)
+    axes.invert_yaxis()
+
+
 def markdown(benchmark: Benchmark, report: dict[str, Any]) -> str:
     """Returns a report as a Markdown table under a line that names the machine."""
     machine, settings = report["machine"], report["settings"]

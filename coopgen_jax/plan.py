@@ -99,7 +99,7 @@ def plan(
     job = _job(config, decoding, batch, prompt_length, guide)
     state = jax.eval_shape(mcts.begin, job)
     weights = _bytes((job.params, job.discriminator_params))
-    regions = _regions(state.states)
+    regions = region_bytes(state.states)
     search, rows = decoding.search, batch * decoding.samples * decoding.search.wave
     networks = 2 if guide == "causal" else 1
     attended = _attended(config, decoding, batch, prompt_length) * networks
@@ -168,7 +168,7 @@ def _bytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _regions(states: Any) -> dict[str, int]:
+def region_bytes(states: Any) -> dict[str, int]:
     """Returns the bytes of the prompt, trunk and node regions of both networks' states."""
 
     def parts(kind: type) -> list[Any]:

@@ -9,16 +9,14 @@ import pytest
 
 from coopgen_jax.decoding import mcts as decoder
 from coopgen_jax.decoding.job import Job
-from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.discriminators.causal import CausalConfig, causal, init_causal
 from coopgen_jax.discriminators.head import HeadConfig, classify
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import language_model
-from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.transformer import final_norm, init_decoder
-from coopgen_jax.search import SearchConfig
 from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA
+from tests.discriminators.trees import CONFIG, ROWS, prompt_of, texts_of
 
 START = 60
 HEAD = HeadConfig(("bad", "good", "none"), TINY_GPT2.width, (16,))
@@ -28,19 +26,6 @@ JUDGES = {
 }
 PARAMS = init_decoder(jax.random.key(0), TINY_LLAMA)
 JUDGE_PARAMS = init_causal(jax.random.key(1), JUDGES["prompt and continuation"])
-ROWS = [[3, 4, 5], [9]]
-CONFIG = MCTSConfig(
-    new_tokens=3, samples=2, visit_temperature=1.0,
-    search=SearchConfig(simulations=6, wave=2, candidates=4, depth=4, kept=4),
-)  # fmt: skip
-
-
-def prompt_of(rows, length=4) -> Prompt:
-    tokens = np.zeros((len(rows), length), np.int32)
-    mask = np.zeros((len(rows), length), bool)
-    for i, row in enumerate(rows):
-        tokens[i, length - len(row) :], mask[i, length - len(row) :] = row, True
-    return Prompt(jnp.asarray(tokens), jnp.asarray(mask), jnp.arange(len(rows)))
 
 
 def job_of(config: CausalConfig) -> Job:
@@ -67,14 +52,6 @@ def judged_anew(text: list[int]) -> np.ndarray:
     return np.asarray(judged(padded.tokens, padded.mask))
 
 
-def text_of(tree, row, sample, node) -> list[int]:
-    text = []
-    while node > 0:
-        text.insert(0, int(tree.token[row, sample, node]))
-        node = int(tree.parent[row, sample, node])
-    return text
-
-
 @pytest.mark.parametrize("reads", JUDGES)
 def test_every_node_is_judged_as_if_read_anew(reads):
     config = JUDGES[reads]
@@ -89,10 +66,7 @@ def test_every_node_is_judged_as_if_read_anew(reads):
     for step in range(3):
         committed = np.asarray(state.generation.tokens[:, :, :step])
         state, tree = advance(jax.random.key(2), job, state)
-        for row, sample, node in np.argwhere(np.asarray(tree.visits) > 0):
-            text = [*committed[row, sample].tolist(), *text_of(tree, row, sample, node)]
-            if not text:
-                continue
+        for row, sample, node, text in texts_of(tree, committed):
             front = ROWS[row] if config.start_token is None else [START]
             expected = judged_anew([*front, *text])
             np.testing.assert_allclose(tree.log_class[row, sample, node], expected, atol=1e-4)

@@ -7,15 +7,13 @@ import pytest
 
 from coopgen_jax.decoding import mcts as decoder
 from coopgen_jax.decoding.job import Job
-from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.discriminators.head import Head, HeadConfig, classify
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, features, shared_trunk
 from coopgen_jax.models.decoder import language_model
-from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.transformer import init_decoder, tapped
-from coopgen_jax.search import SearchConfig
 from coopgen_jax.testing import TINY_LLAMA
+from tests.discriminators.trees import CONFIG, ROWS, prompt_of, texts_of
 
 TAPS = (1, 3)
 CLASSES = ("bad", "good", "none")
@@ -24,20 +22,6 @@ PARAMS = init_decoder(jax.random.key(0), TINY_LLAMA)
 HEAD_PARAMS = Head(HEAD).init(jax.random.key(1), jnp.zeros((1, HEAD.inputs)))["params"]
 HEAD_PARAMS = HEAD_PARAMS | {"centre": jnp.full(HEAD.inputs, 0.1)}
 MODEL = language_model(TINY_LLAMA, TAPS)
-ROWS = [[3, 4, 5], [9]]
-# The search is steered by a bias, so that its trees are not flat.
-CONFIG = MCTSConfig(
-    new_tokens=3, samples=2, visit_temperature=1.0,
-    search=SearchConfig(simulations=6, wave=2, candidates=4, depth=4, kept=4),
-)  # fmt: skip
-
-
-def prompt_of(rows, length=4) -> Prompt:
-    tokens = np.zeros((len(rows), length), np.int32)
-    mask = np.zeros((len(rows), length), bool)
-    for i, row in enumerate(rows):
-        tokens[i, length - len(row) :], mask[i, length - len(row) :] = row, True
-    return Prompt(jnp.asarray(tokens), jnp.asarray(mask), jnp.arange(len(rows)))
 
 
 @jax.jit
@@ -52,14 +36,6 @@ def judged_anew(prompt: list[int], text: list[int], reads_prompt: bool) -> np.nd
     counted = states[-len(text) :] if not reads_prompt else states[-len(prompt) - len(text) :]
     inputs = features(states[-1], counted.mean(axis=0))
     return np.asarray(classify(HEAD, HEAD_PARAMS, inputs[None])[0])
-
-
-def text_of(tree, row, sample, node) -> list[int]:
-    text = []
-    while node > 0:
-        text.insert(0, int(tree.token[row, sample, node]))
-        node = int(tree.parent[row, sample, node])
-    return text
 
 
 @pytest.mark.parametrize("reads_prompt", [False, True])
@@ -85,10 +61,7 @@ def test_every_node_is_judged_as_if_read_anew(reads_prompt):
     for step in range(3):
         committed = np.asarray(state.generation.tokens[:, :, :step])
         state, tree = advance(jax.random.key(2), job, state)
-        for row, sample, node in np.argwhere(np.asarray(tree.visits) > 0):
-            text = [*committed[row, sample].tolist(), *text_of(tree, row, sample, node)]
-            if not text:
-                continue
+        for row, sample, node, text in texts_of(tree, committed):
             expected = judged_anew(ROWS[row], text, reads_prompt)
             np.testing.assert_allclose(tree.log_class[row, sample, node], expected, atol=1e-4)
             compared += 1

@@ -1,0 +1,34 @@
+"""A search to judge the nodes of: its prompts, its settings, and what every node's text is."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.models.language_model import Prompt
+from coopgen_jax.search import SearchConfig
+
+ROWS = [[3, 4, 5], [9]]
+# The search is steered by a bias, so that its trees are not flat.
+CONFIG = MCTSConfig(
+    new_tokens=3, samples=2, visit_temperature=1.0,
+    search=SearchConfig(simulations=6, wave=2, candidates=4, depth=4, kept=4),
+)  # fmt: skip
+
+
+def prompt_of(rows, length=4) -> Prompt:
+    tokens = np.zeros((len(rows), length), np.int32)
+    mask = np.zeros((len(rows), length), bool)
+    for i, row in enumerate(rows):
+        tokens[i, length - len(row) :], mask[i, length - len(row) :] = row, True
+    return Prompt(jnp.asarray(tokens), jnp.asarray(mask), jnp.arange(len(rows)))
+
+
+def texts_of(tree, committed):
+    """Yields row, sample, node and text of every node that has one."""
+    for row, sample, node in np.argwhere(np.asarray(tree.visits) > 0):
+        text, above = [], int(node)
+        while above > 0:
+            text.insert(0, int(tree.token[row, sample, above]))
+            above = int(tree.parent[row, sample, above])
+        if text := [*committed[row, sample].tolist(), *text]:
+            yield row, sample, node, text
