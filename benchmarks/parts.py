@@ -19,11 +19,10 @@ from coopgen_jax.models.language_model import LanguageModel, Prompt
 from coopgen_jax.models.pretrained.loading import load
 from coopgen_jax.models.shapes import SHAPES as PUBLISHED
 from coopgen_jax.models.transformer import DecoderConfig, init_decoder
+from coopgen_jax.plan import stored
 from coopgen_jax.testing import TINY_GPT2
 
 CLASSES = ("negative", "positive")
-
-
 SHAPES = {**PUBLISHED, "tiny": replace(TINY_GPT2, vocab_size=211)}
 
 
@@ -52,16 +51,6 @@ class Parts:
         return self.judge is not None
 
 
-def _cast(params: Any, dtype: str) -> Any:
-    """Returns parameters of a dtype; norms stay float32, as a loaded model's do."""
-
-    def cast(path: Any, leaf: jax.Array) -> jax.Array:
-        norms = any("norm" in str(key) for key in path)
-        return leaf if norms else leaf.astype(dtype)
-
-    return jax.tree_util.tree_map_with_path(cast, params)
-
-
 def make_parts(settings: Settings) -> Parts:
     """Loads or draws both networks."""
     if settings.model == "default":
@@ -71,7 +60,7 @@ def make_parts(settings: Settings) -> Parts:
         config = replace(SHAPES[settings.model], dtype=settings.dtype)
 
         def draw(key: jax.Array) -> Any:
-            return _cast(init_decoder(key, config), settings.dtype)
+            return stored(init_decoder(key, config), settings.dtype)
 
         params = jax.jit(draw)(jax.random.key(0))
     key = jax.random.key(1)
@@ -80,7 +69,7 @@ def make_parts(settings: Settings) -> Parts:
         guide = causal(judge)
         guide_params = jax.jit(lambda key: init_causal(key, judge))(key)
         guide_params = {
-            "network": _cast(guide_params["network"], settings.dtype),
+            "network": stored(guide_params["network"], settings.dtype),
             "head": guide_params["head"],
         }
     else:

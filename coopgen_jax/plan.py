@@ -137,23 +137,16 @@ def _job(
     if guide == "trunk":
         discriminator = shared_trunk(SharedTrunkConfig(taps, False, head))
 
-    def stored(params: Any) -> Any:
-        def cast(path: Any, leaf: jax.Array) -> jax.Array:
-            # A loaded model's norms stay float32.
-            return leaf if "norm" in jax.tree_util.keystr(path) else leaf.astype(config.dtype)
-
-        return jax.tree_util.tree_map_with_path(cast, params)
-
     def made() -> Job:
         guide_params: Any = init_causal(key, judge)
-        guide_params["network"] = stored(guide_params["network"])
+        guide_params["network"] = stored(guide_params["network"], config.dtype)
         if guide == "trunk":
             guide_params = Head(head).init(key, jnp.zeros((1, head.inputs)))["params"]
         tokens = jnp.zeros((batch, prompt_length), jnp.int32)
         return Job(
             prompt=Prompt(tokens=tokens, mask=tokens > 0, index=tokens[:, 0]),
             target=tokens[:, 0],
-            params=stored(init_decoder(key, config)),
+            params=stored(init_decoder(key, config), config.dtype),
             discriminator_params=guide_params,
             language_model=language_model(config, discriminator.taps),
             discriminator=discriminator,
@@ -162,6 +155,15 @@ def _job(
 
     job: Job = jax.eval_shape(made)
     return job
+
+
+def stored(params: Any, dtype: str) -> Any:
+    """Returns a network's parameters as a loaded model has them: of a dtype, its norms float32."""
+
+    def cast(path: Any, leaf: jax.Array) -> jax.Array:
+        return leaf if "norm" in jax.tree_util.keystr(path) else leaf.astype(dtype)
+
+    return jax.tree_util.tree_map_with_path(cast, params)
 
 
 def _bytes(tree: Any) -> int:
