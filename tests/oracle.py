@@ -76,7 +76,7 @@ class Node:
         self.own = search.language.value[state]
         self.slot = 0
         self.children: dict[int, Node] = {}
-        self.visits, self.total, self.virtual = 0, np.float32(0), 0
+        self.visits, self.total, self.virtual, self.credits = 0, np.float32(0), 0, 0
 
     def score(self, rank: int) -> np.float32:
         config = self.search.config
@@ -144,6 +144,7 @@ class Search:
         self.language, self.config = language, config
         self.root = Node(self, state, None, -1, 1.0)
         self.root.credit(self.root.own)
+        self.root.credits = 1
         self.leaves: list[Node | None] = []
         self.fresh: list[bool] = []
 
@@ -172,6 +173,7 @@ class Search:
             self.fresh = [leaf is not None and leaf.visits == 0 for leaf in leaves]
             for leaf in leaves:
                 if leaf is not None:
+                    leaf.credits += 1
                     leaf.credit(leaf.own)
             for node in self.root.subtree():
                 node.virtual = 0
@@ -197,6 +199,15 @@ class Search:
     def lead(self) -> int:
         first, second, *_ = [*sorted(self.root_visits(), reverse=True), 0]
         return first - second
+
+    def revalue(self) -> None:
+        """Values all nodes anew, as the language sees them now."""
+        for node in self.root.subtree():
+            old, node.own = node.own, self.language.value[node.state]
+            above: Node | None = node
+            while above is not None:
+                above.total = np.float32(above.total + node.credits * (node.own - old))
+                above = above.parent
 
     def reroot(self, rank: int) -> dict[int, int]:
         """Moves the root; returns which old slot each new slot came from."""
@@ -233,6 +244,7 @@ def assert_same(tree: Tree, search: Search) -> None:
         assert int(tree.token[slot]) == node.token
         assert int(tree.depth[slot]) == node.depth
         assert float(tree.value_sum[slot]) == node.total
+        assert int(tree.credits[slot]) == node.credits
         np.testing.assert_allclose(tree.log_likelihood[slot], node.log_likelihood, atol=1e-5)
         children = [-1] * search.config.candidates
         for rank, child in node.children.items():

@@ -123,10 +123,33 @@ def _value(job: Job, log_class: jax.Array, log_likelihood: jax.Array, depth: jax
     if job.discriminator is not None and job.target is not None:
         log_value = config.alpha * log_target(log_class, job.target)
     if config.alpha < 1:
-        if config.likelihood == "mean":
-            log_likelihood = log_likelihood / jnp.maximum(depth, 1)
-        log_value = log_value + (1 - config.alpha) * log_likelihood
+        log_value = log_value + (1 - config.alpha) * _likelihood(config, log_likelihood, depth)
     return jnp.exp(log_value)
+
+
+def _likelihood(config: Any, log_likelihood: jax.Array, depth: jax.Array) -> jax.Array:
+    """Returns log L of nodes whose log priors add up to `log_likelihood` from the root on."""
+    if config.likelihood == "mean":
+        return log_likelihood / jnp.maximum(depth, 1)
+    return log_likelihood
+
+
+def rebased(
+    config: Any, value: jax.Array, log_likelihood: jax.Array, depth: jax.Array, step: jax.Array
+) -> jax.Array:
+    """Returns the values of nodes whose root has moved down by one token, all `[B, R, N]`.
+
+    Args:
+      config: the search's settings.
+      value: p^alpha * L^(1 - alpha), with L below the old root.
+      log_likelihood: sum of the log priors from the new root down to the node.
+      depth: below the new root.
+      step: `[B, R, 1]` log prior of the new root below the old one.
+    """
+    before = _likelihood(config, log_likelihood + step, depth + 1)
+    return value * jnp.exp(
+        (1 - config.alpha) * (_likelihood(config, log_likelihood, depth) - before)
+    )
 
 
 def _shape(job: Job, logits: jax.Array, seen: jax.Array, mask: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from coopgen_jax.decoding.expansion import expand, root
+from coopgen_jax.decoding.expansion import expand, rebased, root
 from coopgen_jax.decoding.generation import Generation, append, blank, row_keys
 from coopgen_jax.decoding.job import Job, States, read_prompts, write_all
 from coopgen_jax.decoding.mcts_config import MCTSConfig
@@ -22,7 +22,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import LanguageModel, Prompt
 from coopgen_jax.models.slots import Capacity, commit, move
 from coopgen_jax.search.mcts import choose, search
-from coopgen_jax.search.tree import Tree, new_tree, plant, reroot
+from coopgen_jax.search.tree import Tree, new_tree, plant, reroot, revalue
 
 
 @struct.dataclass
@@ -107,6 +107,10 @@ def advance(key: jax.Array, job: Job, state: MCTSState) -> tuple[MCTSState, Tree
         end=tree.terminal[rows, samples, child],
     )
     kept, source = reroot(tree, rank, kept=config.search.kept)
+    if config.alpha < 1 and config.search.kept:
+        step = jnp.where(rank < 0, 0.0, tree.log_likelihood[rows, samples, child])
+        value = rebased(config, kept.value, kept.log_likelihood, kept.depth, step[..., None])
+        kept = revalue(kept, value, depth=config.search.depth)
     if config.search.kept == 0:
         # The published code discards the tree: the root starts again from its own evaluation.
         kept = replace(

@@ -31,6 +31,8 @@ class Tree:
     visits: `[B, R, N]` int32 evaluations in the subtree, the node's own counts 1; 0 in holes.
     value_sum: `[B, R, N]` float32 the sum of the values of those evaluations.
     value: `[B, R, N]` float32 the node's own evaluation.
+    credits: `[B, R, N]` int32 how often that evaluation has been credited: once, and once more with
+      every revisit.
     log_likelihood: `[B, R, N]` float32 sum of the log priors from the root (0) down to the node.
     log_class: `[B, R, N, C]` float32 the discriminator's log p(class | text).
     terminal: `[B, R, N]` bool, true where the text has ended.
@@ -47,6 +49,7 @@ class Tree:
     visits: jax.Array
     value_sum: jax.Array
     value: jax.Array
+    credits: jax.Array
     log_likelihood: jax.Array
     log_class: jax.Array
     terminal: jax.Array
@@ -138,8 +141,8 @@ def _written(tree: Tree, start: jax.Array | int, values: dict, fresh: jax.Array 
 def _evaluated(expansion: Expansion) -> dict:
     """Returns the fields of a node that its expansion decides."""
     values = {field.name: getattr(expansion, field.name) for field in fields(Expansion)}
-    visits = jnp.ones_like(expansion.value, jnp.int32)
-    return values | {"value_sum": expansion.value, "visits": visits}
+    once = jnp.ones_like(expansion.value, jnp.int32)
+    return values | {"value_sum": expansion.value, "visits": once, "credits": once}
 
 
 def plant(tree: Tree, expansion: Expansion) -> Tree:
@@ -186,7 +189,38 @@ def backup(tree: Tree, leaves: Leaves, value: jax.Array) -> Tree:
         return (visits, value_sum.at[index].add(amount, mode="drop")), None
 
     (visits, value_sum), _ = jax.lax.scan(credit, (tree.visits, tree.value_sum), (credited, value))
-    return replace(tree, visits=visits, value_sum=value_sum)
+    again = jnp.where(itself < 0, nodes, itself)
+    credits = tree.credits.at[again].add(1, mode="drop")
+    return replace(tree, visits=visits, value_sum=value_sum, credits=credits)
+
+
+def _revalue(tree: Tree, value: jax.Array, *, depth: int) -> Tree:
+    """Revalues one tree."""
+    nodes = tree.visits.shape[0]
+    above = jnp.where(tree.parent < 0, nodes, tree.parent)
+    change = jnp.where(tree.visits > 0, tree.credits * (value - tree.value), 0.0)
+
+    def rise(_: int, carry: tuple) -> tuple:
+        total, rising = carry
+        rising = jnp.zeros(nodes).at[above].add(rising, mode="drop")
+        return total + rising, rising
+
+    total, _ = jax.lax.fori_loop(0, depth, rise, (change, change))
+    return replace(tree, value=value, value_sum=tree.value_sum + total)
+
+
+def revalue(tree: Tree, value: jax.Array, *, depth: int) -> Tree:
+    """Gives nodes other values, as if they had been evaluated so, and all above them other sums.
+
+    What dropped nodes brought to the nodes above them stays as it was.
+
+    Args:
+      tree: the trees.
+      value: `[B, R, N]` the new values; read where a node is no hole.
+      depth: `D`, the depth of the deepest node at most.
+    """
+    assert value.shape == tree.value.shape, value.shape
+    return jax.vmap(jax.vmap(partial(_revalue, depth=depth)))(tree, value)
 
 
 def _reroot(tree: Tree, child_rank: jax.Array, *, kept: int) -> tuple[Tree, jax.Array]:

@@ -152,6 +152,9 @@ CONFIGS = {
         penalise_prompt=False,
         search=search_config(first_play_urgency="parent", renormalise=True, kept=8),
     ),
+    "product": MCTSConfig(
+        new_tokens=4, alpha=0.5, likelihood="product", search=search_config(kept=6, depth=3)
+    ),
     "no bigram twice": MCTSConfig(
         new_tokens=4, repetition_penalty=1.0, no_repeat_ngram=2, search=search_config(c_puct=0.5)
     ),
@@ -187,6 +190,7 @@ def test_texts_and_visits_equal_the_slow_search(name):
                 if config.search.kept:
                     search.reroot(rank)
                     search.language.root = len(texts[row])
+                    search.revalue()
                 else:
                     language = search.language
                     language.root = len(texts[row])
