@@ -140,12 +140,19 @@ class Hosts:
             _set(f"alive {self.number}", str(beats))
 
     def _leave(self) -> None:
-        """Says good-bye; process 0, which keeps the store, waits for the others to do so."""
+        """Says good-bye; process 0, which keeps the store, stays until the others have left it."""
         self._over.set()
         _set(f"alive {self.number}", "left")
-        others = range(1, self.count) if self.number == 0 else ()
-        while any(_get(f"alive {n}") != "left" and not self._is_silent(n) for n in others):
+        if self.number > 0:
+            return
+        others = range(1, self.count)
+        while waiting := [n for n in others if _get(f"alive {n}") != "left"]:
+            if all([self._is_silent(n) for n in waiting]):
+                break
             time.sleep(0.1)
+        # JAX aborts a process that finds the store gone while it disconnects. The store's own list
+        # of the living is settled only once each of those asked for has disconnected.
+        _client().get_live_nodes([0, *(n for n in others if n not in waiting)])
 
 
 def connect(
