@@ -16,10 +16,10 @@ from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import LanguageModel, Prompt
+from coopgen_jax.models.layout import for_this_device, stored
 from coopgen_jax.models.pretrained.loading import load
 from coopgen_jax.models.shapes import SHAPES as PUBLISHED
 from coopgen_jax.models.transformer import DecoderConfig, init_decoder
-from coopgen_jax.plan import stored
 from coopgen_jax.testing import TINY_GPT2
 
 CLASSES = ("negative", "positive")
@@ -62,14 +62,14 @@ def make_parts(settings: Settings) -> Parts:
         def draw(key: jax.Array) -> Any:
             return stored(init_decoder(key, config), settings.dtype)
 
-        params = jax.jit(draw)(jax.random.key(0))
+        params = for_this_device(jax.jit(draw)(jax.random.key(0)))
     key = jax.random.key(1)
     if settings.guide == "causal":
         judge = CausalConfig(config, HeadConfig(CLASSES, config.width, ()))
         guide = causal(judge)
         guide_params = jax.jit(lambda key: init_causal(key, judge))(key)
         guide_params = {
-            "network": stored(guide_params["network"], settings.dtype),
+            "network": for_this_device(stored(guide_params["network"], settings.dtype)),
             "head": guide_params["head"],
         }
     else:

@@ -147,7 +147,8 @@ class Hosts:
             return
         others = range(1, self.count)
         while waiting := [n for n in others if _get(f"alive {n}") != "left"]:
-            if all([self._is_silent(n) for n in waiting]):
+            silent = [n for n in waiting if self._is_silent(n)]
+            if silent == waiting:
                 break
             time.sleep(0.1)
         # JAX aborts a process that finds the store gone while it disconnects. The store's own list

@@ -22,6 +22,7 @@ from coopgen_jax.machine import Machine
 from coopgen_jax.models.attention import SlotCache
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Prompt
+from coopgen_jax.models.layout import stored
 from coopgen_jax.models.slots import Slots
 from coopgen_jax.models.transformer import DecoderConfig, init_decoder
 
@@ -155,15 +156,6 @@ def _job(
 
     job: Job = jax.eval_shape(made)
     return job
-
-
-def stored(params: Any, dtype: str) -> Any:
-    """Returns a network's parameters as a loaded model has them: of a dtype, its norms float32."""
-
-    def cast(path: Any, leaf: jax.Array) -> jax.Array:
-        return leaf if "norm" in jax.tree_util.keystr(path) else leaf.astype(dtype)
-
-    return jax.tree_util.tree_map_with_path(cast, params)
 
 
 def _bytes(tree: Any) -> int:

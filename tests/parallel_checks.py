@@ -28,6 +28,7 @@ from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_tr
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Nodes, Prompt
+from coopgen_jax.models.layout import separate_layers
 from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.models.sharding import shard_decoder, undivided
 from coopgen_jax.models.slots import Capacity
@@ -221,11 +222,11 @@ def sharded(
         return leaf.addressable_shards[0].data.shape
 
     layers = placed["layers"]
-    assert shape(layers["query"]["kernel"])[-1] == part(heads) * 8
-    assert shape(layers["output"]["kernel"])[-2] == part(heads) * 8
-    assert shape(layers["key"]["kernel"])[-1] == part(kv_heads) * 8
-    assert shape(layers["gate"]["kernel"])[-1] == shape(layers["down"]["kernel"])[-2] == part(48)
-    assert shape(placed["embedding"])[0] == shape(placed["head"])[1] == part(vocabulary)
+    assert shape(layers["query"]["kernel"])[-2] == part(heads) * 8
+    assert shape(layers["output"]["kernel"])[-1] == part(heads) * 8
+    assert shape(layers["key"]["kernel"])[-2] == part(kv_heads) * 8
+    assert shape(layers["gate"]["kernel"])[-2] == shape(layers["down"]["kernel"])[-1] == part(48)
+    assert shape(placed["embedding"])[0] == shape(placed["head"])[0] == part(vocabulary)
     whole = {f"{kv_heads} key/value heads": kv_heads, f"{heads} query heads": heads}
     whole |= {f"{vocabulary} tokens of the vocabulary": vocabulary}
     assert set(undivided(config, shares)) == {w for w, n in whole.items() if n % shares}
@@ -257,8 +258,10 @@ def sharded(
     expected, _ = jax.jit(functools.partial(read, language_model(config, taps=(1,))))(
         params, prompt, nodes
     )
-    for one, other in zip(found, expected, strict=True):
+    separate, _ = mapped(shard_decoder(separate_layers(params), config, mesh), prompt, nodes)
+    for one, other, third in zip(found, expected, separate, strict=True):
         assert np.allclose(one, other, atol=1e-3), np.abs(one - other).max()
+        assert np.allclose(one, third, atol=1e-3), np.abs(one - third).max()
     for entries in (cache.keys.nodes, cache.values.trunk, cache.prompt_keys):
         assert shape(entries)[-2] == part(kv_heads), shape(entries)
     write = functools.partial(

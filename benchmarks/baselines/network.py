@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from coopgen_jax.discriminators.causal import CausalConfig
-from coopgen_jax.models.transformer import DecoderConfig, rope_frequencies
+from coopgen_jax.models.transformer import DecoderConfig, rope_frequencies, separate_layers
 
 # (layer number, query [B, Q, H, Eh], key [B, Q, G, Eh], value [B, Q, G, Eh]) -> [B, Q, H * Eh]
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -35,13 +35,13 @@ def tensor(array: Any) -> Tensor:
 
 
 def linear(*parts: dict[str, Any], dtype: torch.dtype = torch.float32) -> nn.Linear:
-    """Returns flax Dense layers that read the same input as one: their outputs stand side by side.
+    """Returns dense layers that read the same input as one: their outputs stand side by side.
 
     Args:
-      parts: each with a `kernel` `[in, out]` and perhaps a `bias` `[out]`.
+      parts: each with a `kernel` `[out, in]` and perhaps a `bias` `[out]`.
       dtype: of the weights.
     """
-    weight = torch.cat([tensor(part["kernel"]).T for part in parts])
+    weight = torch.cat([tensor(part["kernel"]) for part in parts])
     outputs, inputs = weight.shape
     layer = nn.Linear(inputs, outputs, bias="bias" in parts[0], device="meta")
     layer.weight = nn.Parameter(weight.to(dtype).contiguous(), requires_grad=False)
@@ -135,17 +135,12 @@ class Network(nn.Module):
             self.places = tensor(params["positions"]).to(self.dtype)
         else:
             self.frequencies = tensor(rope_frequencies(config))
-        head = params["embedding"].T if config.tied else params["head"]
+        head = params["embedding" if config.tied else "head"]
         self.unembedding = linear({"kernel": head}, dtype=self.dtype)
         if config.tied:
             self.unembedding.weight = nn.Parameter(self.embedding, requires_grad=False)
 
-        def layer(branch: Any, number: int) -> Any:
-            if isinstance(branch, dict):
-                return {name: layer(leaf, number) for name, leaf in branch.items()}
-            return branch[number]
-
-        layers = [layer(params["layers"], number) for number in range(config.layers)]
+        layers = separate_layers(params)["layers"]
         self.blocks = nn.ModuleList(
             Block(config, weights, number) for number, weights in enumerate(layers)
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 from jax.sharding import Mesh
+from jax.tree_util import DictKey
 
 from coopgen_jax.models.attention import SlotCache
 from coopgen_jax.models.transformer import DecoderConfig, Params
@@ -54,19 +55,18 @@ def decoder_specs(config: DecoderConfig, params: Params, tensor: int) -> Params:
         return tensor > 1 and getattr(config, name) % tensor == 0
 
     def spec(path: tuple, leaf: Any) -> P:
-        names = [str(part.key) for part in path]
-        if names == ["embedding"] and divides("vocab_size"):
+        names = [str(part.key) for part in path if isinstance(part, DictKey)]
+        if names in (["embedding"], ["head"]) and divides("vocab_size"):
             return P(TENSOR, None)
-        if names == ["head"] and divides("vocab_size"):
-            return P(None, TENSOR)
         if names[0] != "layers":
             return P()
         module, kind = names[1], names[-1]
+        # Kernels end in [out, in], biases in [out]; a stack has an axis in front.
+        before = [None] * (len(leaf.shape) - (2 if kind == "kernel" else 1))
         if module in COLUMNS and divides(COLUMNS[module]):
-            # Kernels [L, in, out] and biases [L, out] alike.
-            return P(*[None] * (len(leaf.shape) - 1), TENSOR)
+            return P(*before, TENSOR)
         if module in ROWS and kind == "kernel" and divides(ROWS[module]):
-            return P(None, TENSOR, None)
+            return P(*before, None, TENSOR)
         return P()
 
     specs: Params = jax.tree_util.tree_map_with_path(spec, params)

@@ -4,6 +4,7 @@ GPT-2: layer norms, learned positions, biases, GELU. Llama (and Qwen2, Mistral, 
 RMS norms, rotary positions, grouped-query attention, gated SiLU.
 """
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -106,6 +107,25 @@ def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
     return turned.astype(x.dtype)
 
 
+class Dense(nn.Module):
+    """A dense layer whose kernel is `[out, in]`: a processor multiplies few rows by it faster."""
+
+    features: int
+    use_bias: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `x` `[..., in]` to `[..., out]`."""
+        init = nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)
+        kernel = self.param("kernel", init, (self.features, x.shape[-1]))
+        y = jnp.einsum("...i,oi->...o", x.astype(self.dtype), kernel.astype(self.dtype))
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+            y = y + bias.astype(self.dtype).reshape(*[1] * (y.ndim - 1), -1)
+        return y
+
+
 class Block(nn.Module):
     """One pre-norm layer: attention, then a feed-forward network, each added to the stream."""
 
@@ -127,7 +147,7 @@ class Block(nn.Module):
         """
         c = self.config
         dtype = jnp.dtype(c.dtype)
-        dense = partial(nn.Dense, dtype=dtype)
+        dense = partial(Dense, dtype=dtype)
 
         def heads(name: str, count: int, h: jax.Array) -> jax.Array:
             projected = dense(count * c.head_width, use_bias=c.qkv_bias, name=name)(h)
@@ -172,7 +192,7 @@ def init_decoder(key: jax.Array, config: DecoderConfig) -> Params:
     if config.positions == "learned":
         params["positions"] = normal(keys["positions"], (config.context, config.width))
     if not config.tied:
-        params["head"] = normal(keys["head"], (config.width, config.vocab_size))
+        params["head"] = normal(keys["head"], (config.vocab_size, config.width))
     return params
 
 
@@ -208,7 +228,8 @@ def run_layers(
 ) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
     """Runs all layers over the stream `x` `[B, Q, E]`.
 
-    The scan reads whatever is cached and returns only what is new, so that no cache is copied.
+    Stacked layers are scanned, separate ones (`layout.separate_layers`) run one after the other.
+    Either way what is cached is read and only what is new returned, so that no cache is copied.
 
     Args:
       config: the network's shape.
@@ -230,8 +251,16 @@ def run_layers(
         )
         return x, (x, entries)
 
-    numbers = jnp.arange(config.layers)
-    x, (streams, entries) = jax.lax.scan(layer, x, (params["layers"], numbers, regions))
+    layers, numbers = params["layers"], jnp.arange(config.layers)
+    if not isinstance(layers, tuple):
+        x, (streams, entries) = jax.lax.scan(layer, x, (layers, numbers, regions))
+        return x, streams, entries
+    outputs = []
+    for number, layer_params in enumerate(layers):
+        one = jax.tree.map(operator.itemgetter(number), (numbers, regions))
+        x, output = layer(x, (layer_params, *one))
+        outputs.append(output)
+    streams, entries = jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
     return x, streams, entries
 
 
@@ -263,5 +292,5 @@ def final_norm(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array
 def unembed(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array:
     """Returns the logits `[..., V]` in float32 of the last layer's stream `x` `[..., E]`."""
     h = final_norm(config, params, x).astype(config.dtype)
-    head = params["embedding"].T if config.tied else params["head"]
-    return jnp.matmul(h, head.astype(h.dtype), preferred_element_type=jnp.float32)
+    head = params["embedding" if config.tied else "head"].astype(h.dtype)
+    return jnp.einsum("...i,oi->...o", h, head, preferred_element_type=jnp.float32)

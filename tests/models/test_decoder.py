@@ -11,6 +11,7 @@ import pytest
 from coopgen_jax.models.attention import attend_causal
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Nodes, Prompt
+from coopgen_jax.models.layout import separate_layers
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.slots import Capacity, commit, move
 from coopgen_jax.models.transformer import embed, init_decoder, run_layers, tapped, unembed
@@ -79,17 +80,19 @@ def grown_tree(rng, batch, samples, waves, wave):
     return result, texts
 
 
+@pytest.mark.parametrize("lay_out", [None, separate_layers], ids=["stacked", "separate"])
 @pytest.mark.parametrize("family", CONFIGS)
-def test_cached_equals_uncached(family):
+def test_cached_equals_uncached(family, lay_out):
     config = CONFIGS[family]
-    params = init_decoder(jax.random.key(1), config)
+    stack = init_decoder(jax.random.key(1), config)
+    params = lay_out(stack) if lay_out else stack
     model = language_model(config, taps=(0, 1, config.layers))
     rows = [[3, 4, 5, 6, 7], [9], [2, 8, 1]]
     prompt = prompt_of(rows, 8)
     logits, hidden, cache = model.prefill(params, prompt, capacity=Capacity(2, 4, 12))
     assert hidden.shape == (3, 8, 3, config.width)
     for b, row in enumerate(rows):
-        np.testing.assert_allclose(logits[b], full_logits(config, params, row), atol=2e-5)
+        np.testing.assert_allclose(logits[b], full_logits(config, stack, row), atol=2e-5)
     waves, texts = grown_tree(np.random.default_rng(0), 3, 2, 3, 3)
     extend = jax.jit(model.extend)
     for token, parent, path, depth, slot in waves:
@@ -99,7 +102,7 @@ def test_cached_equals_uncached(family):
             for r in range(2):
                 for w in range(3):
                     text = rows[b] + texts[b, r][slot + w][0]
-                    expected = full_logits(config, params, text)
+                    expected = full_logits(config, stack, text)
                     np.testing.assert_allclose(logits[b, r, w], expected, atol=2e-5)
     assert hidden.shape == (3, 2, 3, 3, config.width)
 

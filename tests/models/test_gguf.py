@@ -150,7 +150,7 @@ def test_quantised_gguf(name: str, tmp_path: Path) -> None:
         original = values[f"blk.1.{tensor}.weight"]
         expected = dequantize(quantize(original, kind), kind)
         assert not np.array_equal(expected, original)
-        np.testing.assert_array_equal(loaded.params["layers"][part]["kernel"][1], expected.T)
+        np.testing.assert_array_equal(loaded.params["layers"][part]["kernel"][1], expected)
 
 
 @pytest.mark.parametrize("name", ["Q4_K", "Q5_K", "Q6_K", "Q3_K", "Q2_K"])

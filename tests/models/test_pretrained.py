@@ -56,7 +56,7 @@ def test_llama_family_folder(family: str, tied: bool, tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.params["embedding"], found["model.embed_tokens.weight"])
     np.testing.assert_array_equal(loaded.params["final_norm"]["scale"], found["model.norm.weight"])
     if not tied:
-        np.testing.assert_array_equal(loaded.params["head"], found["lm_head.weight"].T)
+        np.testing.assert_array_equal(loaded.params["head"], found["lm_head.weight"])
     for layer in range(LAYERS):
         for part, name in {
             "query": "self_attn.q_proj",
@@ -68,7 +68,7 @@ def test_llama_family_folder(family: str, tied: bool, tmp_path: Path) -> None:
             "down": "mlp.down_proj",
         }.items():
             name = f"model.layers.{layer}.{name}"
-            np.testing.assert_array_equal(layers[part]["kernel"][layer], found[f"{name}.weight"].T)
+            np.testing.assert_array_equal(layers[part]["kernel"][layer], found[f"{name}.weight"])
             if f"{name}.bias" in found:
                 np.testing.assert_array_equal(layers[part]["bias"][layer], found[f"{name}.bias"])
         for part, name in {
@@ -90,10 +90,10 @@ def test_gpt2_folder(bare: bool, tmp_path: Path) -> None:
         fused = np.split(found[f"h.{layer}.attn.c_attn.weight"], 3, axis=1)
         biases = np.split(found[f"h.{layer}.attn.c_attn.bias"], 3)
         for part, kernel, bias in zip(("query", "key", "value"), fused, biases, strict=True):
-            np.testing.assert_array_equal(layers[part]["kernel"][layer], kernel)
+            np.testing.assert_array_equal(layers[part]["kernel"][layer], kernel.T)
             np.testing.assert_array_equal(layers[part]["bias"][layer], bias)
         for part, name in {"output": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"}.items():
-            expected = found[f"h.{layer}.{name}.weight"]
+            expected = found[f"h.{layer}.{name}.weight"].T
             np.testing.assert_array_equal(layers[part]["kernel"][layer], expected)
         for part, name in {"attention_norm": "ln_1", "ffn_norm": "ln_2"}.items():
             expected = found[f"h.{layer}.{name}.bias"]
@@ -163,7 +163,7 @@ def test_shards_and_their_sum(tmp_path: Path) -> None:
 def test_half_precision_files(stored: str, tmp_path: Path) -> None:
     model = hf_model("llama").to(getattr(torch, stored))
     loaded = load(save(model, tmp_path))
-    expected = model.state_dict()["model.layers.2.mlp.up_proj.weight"].float().numpy().T
+    expected = model.state_dict()["model.layers.2.mlp.up_proj.weight"].float().numpy()
     np.testing.assert_array_equal(loaded.params["layers"]["up"]["kernel"][2], expected)
     assert loaded.params["embedding"].dtype == np.float32
 

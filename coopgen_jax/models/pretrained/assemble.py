@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
+from jax.tree_util import DictKey, SequenceKey
 
 from coopgen_jax.errors import UserError
 
@@ -17,8 +18,9 @@ class Source:
     """Where a parameter comes from.
 
     name: the tensor's name; `{}` stands for the number of the layer.
-    transposed: whether the tensor is `[out, in]` where the parameter is `[in, out]`.
-    third: which third of the `out` axis to take, where queries, keys and values are one tensor.
+    transposed: whether the tensor's two axes are the parameter's in the other order.
+    third: which third of the first axis, `out`, is the parameter, where queries, keys and values
+      are one tensor.
     interleaved: number of heads whose rows alternate between the two halves of the rotation, as
       GGUF files of the llama architecture have them; 0 for none.
     """
@@ -50,8 +52,8 @@ def assemble(
     """Reads every parameter.
 
     Args:
-      shapes: the tree of parameters, with anything that has a `shape` as leaves; leaves under
-        "layers" are stacked on a leading layer axis.
+      shapes: the tree of parameters, with anything that has a `shape` as leaves; what is under
+        "layers" is stacked on a leading layer axis, or a tuple of layers.
       sources: where each leaf comes from, by its path, as in "layers/query/kernel".
       weights: the tensors.
       dtype: of the parameters; those of norms stay float32.
@@ -64,15 +66,16 @@ def assemble(
     """
 
     def leaf(path: tuple[Any, ...], spec: Any) -> jax.Array:
-        keys = [entry.key for entry in path]
+        keys = [entry.key for entry in path if isinstance(entry, DictKey)]
+        numbers = [entry.idx for entry in path if isinstance(entry, SequenceKey)]
         source = sources["/".join(keys)]
         kind = np.float32 if any(key.endswith("norm") for key in keys) else jax.numpy.dtype(dtype)
         values = np.empty(spec.shape, kind)
-        if keys[0] == "layers":
+        if keys[0] == "layers" and not numbers:
             for layer in range(len(values)):
                 values[layer] = _tensor(source, source.name.format(layer), spec.shape[1:], weights)
         else:
-            values[...] = _tensor(source, source.name, spec.shape, weights)
+            values[...] = _tensor(source, source.name.format(*numbers), spec.shape, weights)
         return jax.device_put(values)
 
     return jax.tree_util.tree_map_with_path(leaf, shapes)
@@ -85,7 +88,7 @@ def _tensor(source: Source, name: str, shape: tuple[int, ...], weights: Weights)
             f"{weights.label} has no tensor {name!r}: the file is incomplete, or its configuration "
             "is another model's"
         )
-    expected = shape if source.third is None else (*shape[:-1], 3 * shape[-1])
+    expected = shape if source.third is None else (3 * shape[0], *shape[1:])
     if source.transposed:
         expected = expected[::-1]
     found = weights.shape(stored)
@@ -102,8 +105,7 @@ def _tensor(source: Source, name: str, shape: tuple[int, ...], weights: Weights)
     if source.transposed:
         values = values.T
     if source.third is not None:
-        width = shape[-1]
-        values = values[..., source.third * width : (source.third + 1) * width]
+        values = np.split(values, 3)[source.third]
     return values
 
 

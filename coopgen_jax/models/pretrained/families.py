@@ -191,7 +191,7 @@ def decoder_sources(family: str) -> dict[str, Source]:
     layer = "model.layers.{}"
     sources = {
         "embedding": Source("model.embed_tokens.weight"),
-        "head": Source("lm_head.weight", transposed=True),
+        "head": Source("lm_head.weight"),
         "final_norm/scale": Source("model.norm.weight"),
         "layers/attention_norm/scale": Source(f"{layer}.input_layernorm.weight"),
         "layers/ffn_norm/scale": Source(f"{layer}.post_attention_layernorm.weight"),
@@ -215,7 +215,7 @@ def _gpt2_sources() -> dict[str, Source]:
     sources = {
         "embedding": Source("transformer.wte.weight"),
         "positions": Source("transformer.wpe.weight"),
-        "head": Source("lm_head.weight", transposed=True),
+        "head": Source("lm_head.weight"),
     }
     for leaf, suffix in (("scale", "weight"), ("bias", "bias")):
         sources[f"final_norm/{leaf}"] = Source(f"transformer.ln_f.{suffix}")
@@ -223,13 +223,14 @@ def _gpt2_sources() -> dict[str, Source]:
         sources[f"layers/ffn_norm/{leaf}"] = Source(f"{layer}.ln_2.{suffix}")
     for leaf, suffix in (("kernel", "weight"), ("bias", "bias")):
         for third, part in enumerate(("query", "key", "value")):
-            sources[f"layers/{part}/{leaf}"] = Source(f"{layer}.attn.c_attn.{suffix}", third=third)
+            name = f"{layer}.attn.c_attn.{suffix}"
+            sources[f"layers/{part}/{leaf}"] = Source(name, leaf == "kernel", third)
         for part, name in (
             ("output", "attn.c_proj"),
             ("up", "mlp.c_fc"),
             ("down", "mlp.c_proj"),
         ):
-            sources[f"layers/{part}/{leaf}"] = Source(f"{layer}.{name}.{suffix}")
+            sources[f"layers/{part}/{leaf}"] = Source(f"{layer}.{name}.{suffix}", leaf == "kernel")
     return sources
 
 
@@ -255,12 +256,13 @@ def encoder_sources() -> dict[str, Source]:
             "up": "intermediate.dense",
             "down": "output.dense",
         },
+        transposed=True,
     )
 
 
-def _linear(layer: str, names: Mapping[str, str]) -> dict[str, Source]:
+def _linear(layer: str, names: Mapping[str, str], *, transposed: bool = False) -> dict[str, Source]:
     kernels = {
-        f"layers/{part}/kernel": Source(f"{layer}.{name}.weight", transposed=True)
+        f"layers/{part}/kernel": Source(f"{layer}.{name}.weight", transposed)
         for part, name in names.items()
     }
     biases = {f"layers/{part}/bias": Source(f"{layer}.{name}.bias") for part, name in names.items()}

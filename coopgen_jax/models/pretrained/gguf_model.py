@@ -77,7 +77,7 @@ def gguf_sources(file: GgufFile, config: DecoderConfig) -> dict[str, Source]:
     sources = {
         "embedding": Source("token_embd.weight"),
         "positions": Source("position_embd.weight"),
-        "head": Source("output.weight", transposed=True),
+        "head": Source("output.weight"),
     }
     for path, name in (
         ("final_norm", "output_norm"),
@@ -95,7 +95,7 @@ def gguf_sources(file: GgufFile, config: DecoderConfig) -> dict[str, Source]:
         ("up", "ffn_up"),
         ("down", "ffn_down"),
     ):
-        sources[f"layers/{part}/kernel"] = Source(f"blk.{{}}.{name}.weight", transposed=True)
+        sources[f"layers/{part}/kernel"] = Source(f"blk.{{}}.{name}.weight")
         sources[f"layers/{part}/bias"] = Source(f"blk.{{}}.{name}.bias")
     architecture = file.metadata["general.architecture"]
     for third, part in enumerate(("query", "key", "value")):
@@ -103,10 +103,10 @@ def gguf_sources(file: GgufFile, config: DecoderConfig) -> dict[str, Source]:
         for leaf, suffix in (("kernel", "weight"), ("bias", "bias")):
             path = f"layers/{part}/{leaf}"
             if architecture == "gpt2":
-                sources[path] = Source(f"blk.{{}}.attn_qkv.{suffix}", leaf == "kernel", third)
+                sources[path] = Source(f"blk.{{}}.attn_qkv.{suffix}", third=third)
             elif architecture == "llama" and part != "value":
                 name = sources[path].name
-                sources[path] = Source(name, leaf == "kernel", interleaved=heads)
+                sources[path] = Source(name, interleaved=heads)
     return sources
 
 

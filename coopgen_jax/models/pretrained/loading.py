@@ -11,6 +11,7 @@ import jax
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.encoder import EncoderConfig, init_encoder
+from coopgen_jax.models.layout import for_this_device, separate_layers, stored
 from coopgen_jax.models.pretrained.assemble import Params, assemble
 from coopgen_jax.models.pretrained.families import (
     decoder_config,
@@ -38,7 +39,7 @@ class LoadedModel:
     """A language model's network with all that belongs to it.
 
     config: the network's shape, for `decoder.language_model`.
-    params: its parameters, as `transformer.init_decoder` lays them out.
+    params: its parameters, as `transformer.init_decoder` or `layout.separate_layers` lays them out.
     tokenizer: its tokenizer.
     name: the name or path that it was loaded by.
     sha256: of the file that holds the weights; of several files, that of the list of theirs.
@@ -68,7 +69,12 @@ class LoadedEncoder:
     licence: str | None
 
 
-def load(name_or_path: str | Path = DEFAULT_MODEL, *, dtype: str = "float32") -> LoadedModel:
+def load(
+    name_or_path: str | Path = DEFAULT_MODEL,
+    *,
+    dtype: str = "float32",
+    stacked: bool | None = None,
+) -> LoadedModel:
     """Loads a language model.
 
     Args:
@@ -76,6 +82,8 @@ def load(name_or_path: str | Path = DEFAULT_MODEL, *, dtype: str = "float32") ->
         safetensors and tokenizer.json (GPT-2, Llama, Mistral or Qwen2); a GGUF file (gpt2, llama or
         qwen2); or a model of the Hugging Face hub, "organisation/name".
       dtype: of parameters and activations, "float32" or "bfloat16".
+      stacked: whether the layers' parameters are stacked, so that they compile as one, or separate,
+        which a processor may read faster; by default whichever is faster here (`models.layout`).
 
     Returns:
       The model. A Mistral's context is cut to its sliding window.
@@ -88,12 +96,12 @@ def load(name_or_path: str | Path = DEFAULT_MODEL, *, dtype: str = "float32") ->
     name = str(name_or_path)
     with _told(path):
         if path.is_file():
-            return _load_gguf(path, packaged, name, dtype)
+            return _load_gguf(path, packaged, name, dtype, stacked)
         folder = Folder(path)
         tokenizer = folder.tokenizer()
         config = decoder_config(folder.config, folder.label, tokenizer.end_tokens, dtype)
-        shapes = jax.eval_shape(lambda: init_decoder(jax.random.key(0), config))
-        params = assemble(shapes, decoder_sources(folder.config["model_type"]), folder, dtype)
+        sources = decoder_sources(folder.config["model_type"])
+        params = assemble(_shapes(config, stacked), sources, folder, dtype)
         return LoadedModel(config, params, tokenizer, name, folder.sha256(), folder.licence())
 
 
@@ -140,12 +148,24 @@ def _told(path: Path) -> Iterator[None]:
         raise UserError(f"{path} is damaged or not a model ({what}): fetch it again") from error
 
 
-def _load_gguf(path: Path, packaged: Packaged | None, name: str, dtype: str) -> LoadedModel:
+def _shapes(config: DecoderConfig, stacked: bool | None) -> Params:
+    def made() -> Params:
+        params = stored(init_decoder(jax.random.key(0), config), config.dtype)
+        if stacked is None:
+            return for_this_device(params)
+        return params if stacked else separate_layers(params)
+
+    shapes: Params = jax.eval_shape(made)
+    return shapes
+
+
+def _load_gguf(
+    path: Path, packaged: Packaged | None, name: str, dtype: str, stacked: bool | None
+) -> LoadedModel:
     file = GgufFile(path)
     tokenizer = gguf_tokenizer(file)
     config = gguf_config(file, tokenizer.end_tokens, dtype)
-    shapes = jax.eval_shape(lambda: init_decoder(jax.random.key(0), config))
-    params = assemble(shapes, gguf_sources(file, config), file, dtype)
+    params = assemble(_shapes(config, stacked), gguf_sources(file, config), file, dtype)
     if packaged:
         # It was checked when it was fetched; reading it all again would cost every start.
         return LoadedModel(config, params, tokenizer, name, packaged.sha256, packaged.licence)
