@@ -11,6 +11,8 @@ from contextlib import ExitStack
 from coopgen_jax.errors import UserError
 
 HELLO, GO = "coopgen", b"go\n"
+# Seconds that an answer may come after the time for waiting is over.
+GRACE = 5.0
 
 
 def meet(coordinator: str, count: int, number: int, *, patience: float) -> None:
@@ -66,9 +68,11 @@ def _call_the_roll(port: int, count: int, deadline: float, patience: float) -> N
                 peer = stack.enter_context(server.accept()[0])
             except TimeoutError as error:
                 names = ", ".join(map(str, missing))
+                sentence = f"process {names} of {count} did not come within {patience:g} s"
+                for peer in there.values():
+                    _send(peer, f"{sentence}\n".encode())
                 raise UserError(
-                    f"process {names} of {count} did not come within {patience:g} s: start all of "
-                    "them with the same coordinator and count"
+                    f"{sentence}: start all of them with the same coordinator and count"
                 ) from error
             peer.settimeout(5.0)
             number = _roll_entry(peer, count)
@@ -102,7 +106,8 @@ def _answer(
         try:
             with socket.create_connection((host, port), timeout=5.0) as peer:
                 _send(peer, f"{HELLO} {number} {count}\n".encode())
-                peer.settimeout(max(deadline - time.monotonic(), 0.01))
+                # Process 0 may give up as late as this one, and then says who is missing.
+                peer.settimeout(max(deadline - time.monotonic(), 0.01) + GRACE)
                 said = _receive(peer)
         except OSError:
             pass

@@ -96,9 +96,14 @@ def test_who_does_not_come_is_named():
         meet(f"localhost:{port}", 3, 0, patience=1)
     other.join()
     assert answers == [
-        f"process 0 did not answer at localhost:{port} within 3 s: see whether it runs and whether "
-        "the port can be reached from here"
+        "process 2 of 3 did not come within 1 s: start each process once, with the same count"
     ]
+
+
+def test_a_silent_coordinator_is_named():
+    port = free_port()
+    with pytest.raises(UserError, match=f"process 0 did not answer at localhost:{port} within 1 s"):
+        meet(f"localhost:{port}", 2, 1, patience=1)
 
 
 def test_the_processes_meet_and_a_wrong_count_is_named():
