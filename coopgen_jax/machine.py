@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ def on_accelerator() -> bool:
     return jax.devices()[0].platform != "cpu"
 
 
-def best_seconds(function: Callable, *arguments: jax.Array, repeats: int = 7) -> float:
+def best_seconds(function: Callable, *arguments: Any, repeats: int = 7) -> float:
     """Returns the median seconds of the faster half of the calls, after one that compiles."""
     program = jax.jit(function)
     jax.block_until_ready(program(*arguments))
@@ -51,17 +52,23 @@ def _through_layers(row: jax.Array, weights: jax.Array) -> jax.Array:
     return jax.lax.scan(layer, row, weights)[0]
 
 
+def _through_each(row: jax.Array, weights: tuple[jax.Array, ...]) -> jax.Array:
+    for weight in weights:
+        row = jnp.einsum("ri,oi->ro", row, weight) / weight.shape[0]
+    return row
+
+
 def measure(dtype: str = "float32") -> Machine:
     """Measures the machine that JAX runs on, for weights of a dtype.
 
-    Weights are read the way a network reads them: a stack of matrices that no cache holds, each
+    Weights are read the way a network reads them: matrices that no cache holds together, each
     multiplied by one row.
     """
     large = on_accelerator()
     width, layers = (8192, 16) if large else (2048, 24)
-    weights = jnp.ones((layers, width, width), dtype)
-    read = best_seconds(_through_layers, jnp.ones((1, width), dtype), weights)
-    bandwidth = weights.nbytes / read
+    weights = tuple(jnp.ones((width, width), dtype) for _ in range(layers))
+    read = best_seconds(_through_each, jnp.ones((1, width), dtype), weights)
+    bandwidth = sum(weight.nbytes for weight in weights) / read
     del weights
     square = jnp.ones((width, width), dtype)
     multiply = best_seconds(jnp.matmul, square, square)
