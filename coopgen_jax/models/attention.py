@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from coopgen_jax.models.slots import Slots
@@ -42,10 +43,11 @@ def softmax_parts(scores: Sequence[jax.Array], masks: Sequence[jax.Array]) -> li
         jnp.where(jnp.broadcast_to(mask, score.shape), score.astype(jnp.float32), NEGATIVE)
         for score, mask in zip(scores, masks, strict=True)
     ]
-    top = jnp.maximum(jnp.max(jnp.stack([jnp.max(m, axis=-1) for m in masked]), axis=0), NEGATIVE)
-    weights = [jnp.exp(m - top[..., None]) for m in masked]
-    total = jnp.sum(jnp.stack([jnp.sum(w, axis=-1) for w in weights]), axis=0)[..., None]
-    return [w / total for w in weights]
+    # One softmax over everything, not one per part: it is the number of small operations that a
+    # layer pays for when there are few rows.
+    weights = jax.nn.softmax(jnp.concatenate(masked, axis=-1), axis=-1)
+    ends = np.cumsum([score.shape[-1] for score in scores])
+    return jnp.split(weights, ends[:-1].tolist(), axis=-1)
 
 
 def attend_causal(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) -> jax.Array:
