@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from coopgen_jax.discriminators.causal import CausalConfig
-from coopgen_jax.models.transformer import DecoderConfig, rope_frequencies, separate_layers
+from coopgen_jax.models.layout import separate_layers
+from coopgen_jax.models.transformer import DecoderConfig, rope_frequencies
 
 # (layer number, query [B, Q, H, Eh], key [B, Q, G, Eh], value [B, Q, G, Eh]) -> [B, Q, H * Eh]
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -49,6 +50,11 @@ def linear(*parts: dict[str, Any], dtype: torch.dtype = torch.float32) -> nn.Lin
         bias = torch.cat([tensor(part["bias"]) for part in parts])
         layer.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
     return layer
+
+
+def _turned(part: dict[str, Any]) -> dict[str, Any]:
+    """Returns a flax layer of a head, whose kernel is `[in, out]`, as `linear` takes it."""
+    return {**part, "kernel": part["kernel"].T}
 
 
 class Norm(nn.Module):
@@ -242,8 +248,8 @@ class ClassHead(nn.Module):
         self.register_buffer("centre", tensor(params["centre"]))
         self.register_buffer("scale", tensor(params["scale"]))
         hidden = [params[f"hidden_{n}"] for n in range(sum("hidden" in name for name in params))]
-        self.hidden = nn.ModuleList(linear(layer) for layer in hidden)
-        self.output = linear(params["output"])
+        self.hidden = nn.ModuleList(linear(_turned(layer)) for layer in hidden)
+        self.output = linear(_turned(params["output"]))
 
     def forward(self, states: Tensor) -> Tensor:
         """Maps states `[..., E]` to log p(class) `[..., C]`."""
