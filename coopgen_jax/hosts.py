@@ -11,6 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any
@@ -47,7 +48,8 @@ class Hosts:
         self._parts = 0
         self._heard: dict[int, tuple[str | None, float]] = {}
         self._over = threading.Event()
-        threading.Thread(target=self._beat, daemon=True).start()
+        self._pulse = threading.Thread(target=self._beat, daemon=True)
+        self._pulse.start()
         atexit.register(self._leave)
 
     def share(self, total: int) -> range:
@@ -142,6 +144,7 @@ class Hosts:
     def _leave(self) -> None:
         """Says good-bye; process 0, which keeps the store, stays until the others have left it."""
         self._over.set()
+        self._pulse.join()  # or its last beat may overwrite the good-bye
         _set(f"alive {self.number}", "left")
         if self.number > 0:
             return
@@ -151,9 +154,10 @@ class Hosts:
             if silent == waiting:
                 break
             time.sleep(0.1)
-        # JAX aborts a process that finds the store gone while it disconnects. The store's own list
-        # of the living is settled only once each of those asked for has disconnected.
-        _client().get_live_nodes([0, *(n for n in others if n not in waiting)])
+        gone = [n for n in others if n not in waiting]
+        disconnected = threading.Thread(target=_wait_for, args=(gone,), daemon=True)
+        disconnected.start()
+        disconnected.join(self.patience)
 
 
 def connect(
@@ -233,6 +237,16 @@ def generate_on_hosts(
     with hosts:
         numbers = hosts.share(len(prompts))
         return hosts.merge(generate(model, prompts, numbers=numbers, listener=heard, **options))
+
+
+def _wait_for(processes: Sequence[int]) -> None:
+    """Returns once processes have disconnected: JAX aborts one that finds the store gone by then.
+
+    The store's list of the living is settled only when each of those asked for has answered too,
+    which none of them does, or has disconnected.
+    """
+    with suppress(jax.errors.JaxRuntimeError):
+        _client().get_live_nodes([0, *processes])
 
 
 def _client() -> Any:

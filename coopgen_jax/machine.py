@@ -61,8 +61,8 @@ def _through_each(row: jax.Array, weights: tuple[jax.Array, ...]) -> jax.Array:
 def measure(dtype: str = "float32") -> Machine:
     """Measures the machine that JAX runs on, for weights of a dtype.
 
-    Weights are read the way a network reads them: matrices that no cache holds together, each
-    multiplied by one row.
+    Weights are read as separate layers are (`models.layout`): matrices that no cache holds
+    together, each multiplied by one row where it lies.
     """
     large = on_accelerator()
     width, layers = (8192, 16) if large else (2048, 24)

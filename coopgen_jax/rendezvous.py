@@ -106,8 +106,8 @@ def _answer(
         try:
             with socket.create_connection((host, port), timeout=5.0) as peer:
                 _send(peer, f"{HELLO} {number} {count}\n".encode())
-                # Process 0 may give up as late as this one, and then says who is missing.
-                peer.settimeout(max(deadline - time.monotonic(), 0.01) + GRACE)
+                # Process 0 is there now: within its own patience it says go, or who is missing.
+                peer.settimeout(patience + GRACE)
                 said = _receive(peer)
         except OSError:
             pass
@@ -130,10 +130,10 @@ def _send(peer: socket.socket, line: bytes) -> None:
 
 
 def _receive(peer: socket.socket) -> str:
-    """Returns one short line, "" where none comes."""
+    """Returns one line, "" where none comes."""
     line = b""
     try:
-        while not line.endswith(b"\n") and len(line) < 200 and (more := peer.recv(200)):
+        while not line.endswith(b"\n") and len(line) < 65536 and (more := peer.recv(4096)):
             line += more
     except OSError:
         return ""

@@ -5,10 +5,12 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from coopgen_jax import rendezvous
 from coopgen_jax.cli.machines import check_machines, mesh_of, whole_parts
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.errors import UserError
@@ -80,23 +82,25 @@ def test_a_process_that_vanishes_is_named():
     assert first[1] == ""
 
 
-def test_who_does_not_come_is_named():
+def test_who_does_not_come_is_named(monkeypatch):
+    monkeypatch.setattr(rendezvous, "GRACE", 0.5)
     port = free_port()
     answers = []
 
     def second() -> None:
         try:
-            meet(f"localhost:{port}", 3, 1, patience=3)
+            meet(f"localhost:{port}", 3, 1, patience=2)
         except UserError as error:
             answers.append(str(error))
 
     other = threading.Thread(target=second)
     other.start()
-    with pytest.raises(UserError, match=r"process 2 of 3 did not come within 1 s"):
-        meet(f"localhost:{port}", 3, 0, patience=1)
+    time.sleep(1.5)  # process 0 comes last, and gives up after the time of the other is over
+    with pytest.raises(UserError, match=r"process 2 of 3 did not come within 2 s"):
+        meet(f"localhost:{port}", 3, 0, patience=2)
     other.join()
     assert answers == [
-        "process 2 of 3 did not come within 1 s: start each process once, with the same count"
+        "process 2 of 3 did not come within 2 s: start each process once, with the same count"
     ]
 
 

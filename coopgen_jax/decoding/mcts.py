@@ -117,6 +117,7 @@ def advance(key: jax.Array, job: Job, state: MCTSState) -> tuple[MCTSState, Tree
             kept,
             visits=jnp.minimum(kept.visits, 1),
             value_sum=jnp.where(kept.visits > 0, kept.value, 0.0),
+            credits=jnp.minimum(kept.credits, 1),
         )
     states = commit(move(states, source), generation.length)
     return MCTSState(states, kept, written, state.step + 1), tree

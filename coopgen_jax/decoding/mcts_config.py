@@ -20,7 +20,7 @@ class MCTSConfig:
     alpha: value = p(c|x)^alpha * L^(1 - alpha) (PPL-MCTS, section 3.2); 1 is the discriminator
       alone.
     likelihood: L is the "mean" prior of a node's tokens below the root (geometric), or the paper's
-      raw "product"; of a node that outlives its root it becomes that below the new one.
+      raw "product"; of nodes that are kept when the root moves it becomes that below the new one.
     visit_temperature: 0 writes the most visited token; above it, tokens are drawn from
       visits^(1 / visit_temperature) and `log_proposal` is the draw's log-probability.
     rollout: tokens sampled behind a leaf before it is judged, at most; 0 for none.

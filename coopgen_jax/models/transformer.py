@@ -1,4 +1,4 @@
-"""Decoder networks of the GPT-2 and Llama families, as one block scanned over stacked layers.
+"""Decoder networks of the GPT-2 and Llama families, as one block applied layer by layer.
 
 GPT-2: layer norms, learned positions, biases, GELU. Llama (and Qwen2, Mistral, SmolLM, TinyLlama):
 RMS norms, rotary positions, grouped-query attention, gated SiLU.
@@ -229,7 +229,7 @@ def run_layers(
     """Runs all layers over the stream `x` `[B, Q, E]`.
 
     Stacked layers are scanned, separate ones (`layout.separate_layers`) run one after the other.
-    Either way what is cached is read and only what is new returned, so that no cache is copied.
+    Either way only what is new is returned, so that no stack of caches is written anew.
 
     Args:
       config: the network's shape.

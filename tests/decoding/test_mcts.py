@@ -184,7 +184,9 @@ def test_texts_and_visits_equal_the_slow_search(name):
                     continue
                 search.run(config.search.simulations // config.search.wave)
                 np.testing.assert_array_equal(tree.visits[row, 0], search.visits())
-                np.testing.assert_allclose(tree.value_sum[row, 0, 0], search.root.total, rtol=1e-4)
+                for node in search.root.subtree():
+                    found = tree.value_sum[row, 0, node.slot]
+                    np.testing.assert_allclose(found, node.total, rtol=1e-4)
                 rank = search.best()
                 texts[row].append(int(search.root.tokens[rank]))
                 if config.search.kept:

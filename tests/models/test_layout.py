@@ -18,6 +18,7 @@ from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.parallel import TENSOR, P
 from coopgen_jax.testing import TINY_LLAMA
 from tests.models.model_files import hf_model, save
+from tests.models.test_gguf import gguf_tensors, write_gguf
 
 PARAMS = init_decoder(jax.random.key(0), TINY_LLAMA)
 
@@ -32,13 +33,18 @@ def test_separate_layers_hold_what_the_stack_holds():
     assert separate["embedding"] is PARAMS["embedding"]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("gguf", [False, True], ids=["folder", "gguf"])
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_files_are_read_into_either(family: str, tmp_path: Path):
-    folder = save(hf_model(family), tmp_path)
-    separate = load(folder, stacked=False)
-    expected = separate_layers(load(folder, stacked=True).params)
+def test_files_are_read_into_either(family: str, gguf: bool, dtype: str, tmp_path: Path):
+    model = hf_model(family)
+    path = save(model, tmp_path / "folder")
+    if gguf:
+        path = write_gguf(tmp_path / "m.gguf", family, gguf_tensors(family, model))
+    separate = load(path, dtype=dtype, stacked=False)
+    expected = separate_layers(load(path, dtype=dtype, stacked=True).params)
     jax.tree.map(np.testing.assert_array_equal, separate.params, expected)
-    assert isinstance(load(folder).params["layers"], dict)
+    assert isinstance(load(path).params["layers"], dict)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
