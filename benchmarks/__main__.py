@@ -11,6 +11,7 @@ import tyro
 from tyro.conf import Positional
 
 from benchmarks.extend import EXTEND
+from benchmarks.features import FEATURES
 from benchmarks.length import LENGTH
 from benchmarks.pytorch import FAIR, PUBLISHED
 from benchmarks.samples import SAMPLES
@@ -20,7 +21,8 @@ from benchmarks.suite import markdown, run
 from coopgen_jax.errors import UserError
 
 BENCHMARKS = {
-    benchmark.name: benchmark for benchmark in (SEARCH, EXTEND, LENGTH, SAMPLES, PUBLISHED, FAIR)
+    benchmark.name: benchmark
+    for benchmark in (SEARCH, EXTEND, LENGTH, SAMPLES, FEATURES, PUBLISHED, FAIR)
 }
 ABOUT = "\n".join(
     ["benchmarks:", *(f"  {name:10} {entry.about}" for name, entry in BENCHMARKS.items())]

@@ -32,12 +32,13 @@ def draw(rows: list[Row], axes: Any) -> None:
     axes.legend()
 
 
+UNUSED = ("compile_seconds", "predicted_over_measured")
 LENGTH = Benchmark(
     name="length",
     about="one token's search at growing positions in the text",
     measure=measure,
     columns=(
-        *[column for column in SEARCH.columns if column[0] != "compile_seconds"],
+        *[column for column in SEARCH.columns if column[0] not in UNUSED],
         ("over_first", "of the first length", ".2f"),
     ),
     own={

@@ -2,7 +2,8 @@
 
 The floor is `extend` alone, and where the discriminator has a network of its own that network's
 call too, as often and in the same shapes, compiled into one loop. Search and floor are timed in
-turn, and the ratio is the median of the ratios of neighbours.
+turn, and the ratio is the median of the ratios of neighbours. Beside them stands what
+`coopgen plan` predicts from the machine's speed, measured when the benchmark starts.
 """
 
 from collections.abc import Iterator
@@ -15,9 +16,12 @@ from benchmarks.parts import STATED, Parts, described, make_job, make_parts
 from benchmarks.settings import Settings, combinations
 from benchmarks.suite import Benchmark, Row, draw_ratios
 from benchmarks.timing import compiled, in_turn, milliseconds, ratio
+from coopgen_jax import machine
 from coopgen_jax.decoding import mcts
 from coopgen_jax.decoding.job import Job, read_nodes
+from coopgen_jax.machine import Machine
 from coopgen_jax.models.language_model import Nodes
+from coopgen_jax.plan import plan
 
 
 def nodes_of_wave(job: Job, wave: jax.Array) -> Nodes:
@@ -64,6 +68,14 @@ def bare_calls(job: Job, states: Any, *, both: bool) -> Any:
     return jax.lax.fori_loop(0, waves, call, (states, jnp.float32(0)))
 
 
+def predicted(parts: Parts, job: Job, speed: Machine) -> float:
+    """Returns the milliseconds that `coopgen plan` expects of one token."""
+    batch, length = job.prompt.tokens.shape
+    guide = "causal" if parts.own_network else "trunk"
+    found = plan(parts.config, job.config, speed, batch=batch, prompt_length=length, guide=guide)
+    return 1e3 * found.token_seconds
+
+
 def measure_shape(parts: Parts, job: Job, repeats: int) -> Row:
     """Times one shape."""
     key = jax.random.key(0)
@@ -104,9 +116,13 @@ def measure_shape(parts: Parts, job: Job, repeats: int) -> Row:
 def measure(settings: Settings) -> Iterator[Row]:
     """Times every combination of the axes."""
     parts = make_parts(settings)
+    speed = machine.measure(settings.dtype)
     for axes in combinations(settings):
         job = make_job(parts, new_tokens=settings.repeats + 2, **axes)
-        yield measure_shape(parts, job, settings.repeats)
+        row = measure_shape(parts, job, settings.repeats)
+        expected = predicted(parts, job, speed)
+        over = expected / row["search_ms"]
+        yield row | {"predicted_ms": expected, "predicted_over_measured": over}
 
 
 def draw(rows: list[Row], axes: Any) -> None:
@@ -129,6 +145,7 @@ SEARCH = Benchmark(
         ("floor_ms", "floor ms", ".1f"),
         ("ratio", "search / floor", ".3f"),
         ("simulations_per_second", "simulations / s", ".0f"),
+        ("predicted_over_measured", "predicted / measured", ".2f"),
         ("compile_seconds", "compile s", ".1f"),
     ),
     own={
