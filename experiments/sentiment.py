@@ -39,7 +39,8 @@ class Config:
     out: folder for the texts, the table's figures and its picture (drawn with matplotlib, which
       the extra `bench` installs).
     methods: which methods to run, in this order.
-    new_tokens: tokens of every text; batch_size: prompts decoded at once; limit: prompts used.
+    new_tokens: tokens of every text; batch_size: prompts decoded at once.
+    limit: how many of the prompts to use, evenly spread over the file; None for all.
     model: the language model; trunk, bidirectional: the guides.
     seed: of sampling.
     """
@@ -236,7 +237,9 @@ def is_done(path: Path, wanted: dict[str, Any]) -> bool:
 def rows_of(config: Config) -> list[dict]:
     """Reads the prompts."""
     lines = config.prompts.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line.strip()][: config.limit]
+    rows = [json.loads(line) for line in lines if line.strip()]
+    count = len(rows) if config.limit is None else min(config.limit, len(rows))
+    return [rows[number * len(rows) // count] for number in range(count)]
 
 
 def write_missing(

@@ -1,4 +1,4 @@
-"""Judged accuracy against time: waves of leaves under every policy, and lock step at less.
+"""Judged accuracy against time: waves under every policy, lock step at less, PPL-MCTS's settings.
 
     python -m experiments.waves --prompts PROMPTS.jsonl --judge FOLDER --out experiments/results
 
@@ -39,12 +39,12 @@ class Config:
     prompts: Path
     judge: Path
     out: Path = Path("experiments/results")
-    limit: int | None = 36
-    batch_size: int = 36
+    limit: int | None = 24
+    batch_size: int = 48
     new_tokens: int = 24
     simulations: int = 64
-    lock_step: tuple[int, ...] = (8, 16, 32, 64)
-    waves: tuple[int, ...] = (2, 4, 8, 16)
+    lock_step: tuple[int, ...] = (8, 16, 32)
+    waves: tuple[int, ...] = (4, 8, 16)
     policies: tuple[str, ...] = ("spread", "siblings", "descend")
     repeats: int = 7
 
@@ -57,7 +57,9 @@ def settings(config: Config) -> dict[str, cg.MCTSConfig]:
         changed = replace(preset.search, simulations=simulations, wave=wave, policy=policy)
         return replace(preset, search=changed)
 
-    found = {f"lock-step-{count}": search(count, 1, "spread") for count in config.lock_step}
+    paper = replace(cg.PRESETS["paper"], new_tokens=config.new_tokens)
+    found = {f"paper-{paper.search.simulations}": paper}
+    found |= {f"lock-step-{count}": search(count, 1, "spread") for count in config.lock_step}
     for policy in config.policies:
         for wave in config.waves:
             found[f"{policy}-{wave}"] = search(config.simulations, wave, policy)
