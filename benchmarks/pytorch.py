@@ -82,9 +82,8 @@ class Ours:
 
 
 def without_rules(job: Job) -> Job:
-    """Returns the job without what the baselines do not have: n-gram rule, values of two parts."""
-    plain = replace(job.config, no_repeat_ngram=0, alpha=1.0, confidence_cap=1.0)
-    return job.replace(config=plain)
+    """Returns the job without what the baselines do not have: n-gram rule, likelihood in values."""
+    return job.replace(config=replace(job.config, no_repeat_ngram=0, alpha=1.0))
 
 
 def measure_published(settings: Settings) -> Iterator[Row]:

@@ -72,7 +72,6 @@ def check_config(config: MCTSConfig) -> None:
     plain = {
         "samples": (config.samples, 1),
         "alpha": (config.alpha, 1),
-        "confidence_cap": (config.confidence_cap, 1),
         "no_repeat_ngram": (config.no_repeat_ngram, 0),
         "visit_temperature": (config.visit_temperature, 0),
         "rollout": (config.rollout, 0),

@@ -85,8 +85,6 @@ class GenerateOptions:
     """Search: visits of the root, those kept from the last token included, that end it early."""
     alpha: Annotated[float | None, _unset("A")] = None
     """Search: weight of the discriminator against the likelihood in a text's value, from 0 to 1."""
-    confidence_cap: Annotated[float | None, _unset("P")] = None
-    """Search: probability of the target above which more of it adds nothing to a text's value."""
     visit_temperature: Annotated[float | None, _unset("TAU")] = None
     """Search: 0 writes the most visited token, above 0 tokens are drawn by their visits."""
     rollout: Annotated[int | None, _unset("N")] = None

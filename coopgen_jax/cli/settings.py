@@ -15,7 +15,7 @@ from coopgen_jax.search.config import SearchConfig
 from coopgen_jax.trace import SUFFIXES
 
 OF_SEARCH = ("simulations", "wave", "policy", "candidates", "depth", "c_puct", "enough")
-OF_MCTS = ("alpha", "confidence_cap", "visit_temperature", "rollout", "rollout_confidence")
+OF_MCTS = ("alpha", "visit_temperature", "rollout", "rollout_confidence")
 OF_SAMPLING = ("top_k", "top_p")
 SHARED = ("temperature", "repetition_penalty", "no_repeat_ngram")
 SEEDS = 1 << 32

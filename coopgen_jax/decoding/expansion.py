@@ -1,7 +1,7 @@
 """What a leaf is worth and which tokens may follow it, as the two networks read it.
 
 PPL-MCTS (Chaffin, Claveau and Kijak, NAACL 2022), section 3: a candidate's prior is its penalised,
-tempered probability; a leaf's value is p(c|x)^alpha * L^(1 - alpha). The cap on p(c|x) is ours.
+tempered probability; a leaf's value is p(c|x)^alpha * L^(1 - alpha).
 """
 
 from typing import Any
@@ -117,12 +117,11 @@ def expand(
 
 
 def _value(job: Job, log_class: jax.Array, log_likelihood: jax.Array, depth: jax.Array) -> Any:
-    """Returns min(p(c|x), cap)^alpha * L^(1 - alpha), `[B, R, W]` in float32."""
+    """Returns p(c|x)^alpha * L^(1 - alpha), `[B, R, W]` in float32."""
     config = job.config
     log_value = jnp.zeros(depth.shape, jnp.float32)
     if job.discriminator is not None and job.target is not None:
-        wanted = log_target(log_class, job.target)
-        log_value = config.alpha * jnp.minimum(wanted, jnp.log(config.confidence_cap))
+        log_value = config.alpha * log_target(log_class, job.target)
     if config.alpha < 1:
         log_value = log_value + (1 - config.alpha) * _likelihood(config, log_likelihood, depth)
     return jnp.exp(log_value)

@@ -19,8 +19,6 @@ class MCTSConfig:
     penalise_prompt: whether the prompt's tokens count as text.
     alpha: value = p(c|x)^alpha * L^(1 - alpha) (PPL-MCTS, section 3.2); 1 is the discriminator
       alone.
-    confidence_cap: p(c|x) counts as at most this in a value. A guide's last hundredths say little;
-      with alpha below 1 the likelihood decides between texts that have come so far.
     likelihood: L is the "mean" prior of a node's tokens below the root (geometric), or the paper's
       raw "product"; of nodes that are kept when the root moves it becomes that below the new one.
     visit_temperature: 0 writes the most visited token; above it, tokens are drawn from
@@ -38,7 +36,6 @@ class MCTSConfig:
     no_repeat_ngram: int = 0
     penalise_prompt: bool = True
     alpha: float = 1.0
-    confidence_cap: float = 1.0
     likelihood: Literal["mean", "product"] = "mean"
     visit_temperature: float = 0.0
     rollout: int = 0
@@ -55,10 +52,6 @@ class MCTSConfig:
         check_repetition(self.repetition_penalty, self.no_repeat_ngram)
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha is {self.alpha}: give a weight from 0 to 1")
-        if not 0 < self.confidence_cap <= 1:
-            raise ValueError(
-                f"confidence_cap is {self.confidence_cap}: give a probability above 0, up to 1"
-            )
         if self.likelihood not in ("mean", "product"):
             raise ValueError(f'likelihood is {self.likelihood!r}: use "mean" or "product"')
         if not 0 <= self.visit_temperature < float("inf"):

@@ -124,8 +124,7 @@ class Texts:
 
     def worth(self, state) -> np.float32:
         text = self.known[state]
-        wanted = min(self.class_probs(text)[self.target], self.config.confidence_cap)
-        value = wanted**self.config.alpha
+        value = self.class_probs(text)[self.target] ** self.config.alpha
         log_priors = [np.log(self.priors(text[:n])[text[n]]) for n in range(self.root, len(text))]
         if log_priors and self.config.likelihood == "mean":
             value *= np.exp(np.mean(log_priors)) ** (1 - self.config.alpha)
@@ -150,7 +149,6 @@ CONFIGS = {
     "mean": MCTSConfig(
         new_tokens=4,
         alpha=0.5,
-        confidence_cap=0.6,
         penalise_prompt=False,
         search=search_config(first_play_urgency="parent", renormalise=True, kept=8),
     ),
@@ -383,7 +381,6 @@ def test_weighted_targets_and_no_discriminator():
         ({"visit_temperature": float("nan")}, "visit_temperature is nan"),
         ({"repetition_penalty": float("nan")}, "repetition_penalty is nan"),
         ({"alpha": 1.5}, "alpha is 1.5"),
-        ({"confidence_cap": 0.0}, "confidence_cap is 0.0"),
         ({"likelihood": "sum"}, "likelihood is 'sum'"),
         ({"visit_temperature": -1.0}, "visit_temperature is -1.0"),
         ({"rollout": -1}, "rollout is -1"),
