@@ -90,6 +90,13 @@ def seconds_per_token(decoding: cg.MCTSConfig, repeats: int) -> float:
     return statistics.median(seconds[1:])
 
 
+# What the numbers beside a line's points are, where they are not waves.
+NUMBERED = {
+    "paper": "PPL-MCTS as published (simulations)",
+    "lock-step": "lock step (simulations)",
+}
+
+
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Draws accuracy against seconds, one line per policy."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -105,11 +112,12 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             ],
             fmt="o-",
             elinewidth=0.5,
-            label=policy,
+            label=NUMBERED.get(policy, f"{policy} (wave)"),
         )
         for row in own:
             number = row["method"].rpartition("-")[2]
-            axes.annotate(number, (row["seconds_per_token"], row["all"]["share"]))
+            at = (row["seconds_per_token"], row["all"]["share"])
+            axes.annotate(number, at, xytext=(5, -11), textcoords="offset points")
     axes.set_xlabel("seconds per token, one prompt")
     axes.set_ylabel("share on target under the judge")
     axes.grid(alpha=0.3)
