@@ -1,7 +1,8 @@
 """What each of the search's speed features is worth: a decode without it and with it, in turn.
 
 A decode is a prompt read and `new_tokens` written by the default preset. The default model
-continues real text and other models random tokens, which matters where a search may end early.
+continues real text under its own head, other models random tokens under a random one, which matters
+where a search may end early. A pair whose two sides would be the same program is left out.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,18 +12,18 @@ from typing import Any
 
 import jax
 
-from benchmarks.parts import Parts, make_job, make_parts
+from benchmarks.parts import Parts, described, make_job, make_parts
 from benchmarks.settings import Settings, combinations
 from benchmarks.suite import Benchmark, Row, draw_ratios
-from benchmarks.timing import compiled, in_turn, milliseconds, ratio
+from benchmarks.timing import Compiled, compiled, in_turn, milliseconds, ratio
 from coopgen_jax.decoding import mcts
 from coopgen_jax.decoding.job import Job, write_all
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.layout import separate_layers
-from coopgen_jax.models.pretrained.loading import load
 from coopgen_jax.text import make_prompt
 
 REAL_TEXT = "The restaurant opened in the spring, and the first guests said that the food was"
+# Samples of one prompt; tokens of that prompt, of a long one, and of the pieces it is read in.
 SAMPLES, SHARED, LONG, CHUNK = 16, 256, 1024, 256
 
 
@@ -30,14 +31,23 @@ SAMPLES, SHARED, LONG, CHUNK = 16, 256, 1024, 256
 class Run:
     """A decode that is ready to be timed.
 
-    call: makes it and returns an array of simulations spent, or of anything where it searches not.
-    temporaries: bytes of temporary memory of the largest program in it.
-    state: bytes of the state that it carries from token to token, None where it is inside.
+    job: what is decoded.
+    call: decodes, waiting for every compiled call, and returns the simulations spent `[B, R]`.
+    peak: most bytes that it needs at once besides weights and prompt, None where the backend does
+      not tell.
+    searches: whether it writes anything.
     """
 
+    job: Job
     call: Callable[[], jax.Array]
-    temporaries: int | None
-    state: int | None = None
+    peak: int | None
+    searches: bool = True
+
+
+def _peak(state: int, begin: Compiled, advance: Compiled) -> int | None:
+    if begin.working is None or advance.working is None:
+        return None
+    return max(begin.working, state + advance.working)
 
 
 def token_by_token(job: Job, *, donate: bool = True) -> Run:
@@ -52,25 +62,26 @@ def token_by_token(job: Job, *, donate: bool = True) -> Run:
     def call() -> jax.Array:
         state = begin.call(job)
         for _ in range(job.config.new_tokens):
-            state, _ = advance.call(key, job, state)
+            state, _ = jax.block_until_ready(advance.call(key, job, state))
         return state.generation.simulations
 
-    return Run(call, advance.temporaries, size)
+    return Run(job, call, _peak(size, begin, advance))
 
 
 def in_one_call(job: Job) -> Run:
     """Returns a decode that is one compiled loop."""
     key = jax.random.key(0)
     whole = compiled(partial(write_all, mcts.begin, mcts.advance), key, job)
-    return Run(lambda: whole.call(key, job).simulations, whole.temporaries)
+    return Run(job, lambda: whole.call(key, job).simulations, whole.working)
 
 
-def prefill(job: Job, parts: Parts, chunk: int) -> Run:
-    """Returns the reading of the prompts alone, `chunk` tokens at a time."""
-    network = language_model(parts.config, parts.guide.taps, chunk=chunk)
+def prefill(job: Job, chunk: int) -> Run:
+    """Returns the reading of the prompts alone, the language model's `chunk` tokens at a time."""
+    decoder = job.language_model.prefill.config
+    network = language_model(decoder.config, decoder.taps, chunk=chunk)
     job = job.replace(language_model=network)
     begin = compiled(mcts.begin, job)
-    return Run(lambda: begin.call(job).tree.visits, begin.temporaries)
+    return Run(job, lambda: begin.call(job).generation.simulations, begin.working, searches=False)
 
 
 def searching(job: Job, **fields: Any) -> Job:
@@ -78,62 +89,81 @@ def searching(job: Job, **fields: Any) -> Job:
     return job.replace(config=replace(job.config, search=replace(job.config.search, **fields)))
 
 
-def pairs(settings: Settings, axes: dict[str, int]) -> Iterator[tuple[str, Run, Run]]:
+def in_bfloat16(job: Job, settings: Settings) -> Job:
+    """Returns the job with both networks in bfloat16."""
+    half = make_parts(replace(settings, dtype="bfloat16"))
+    return job.replace(
+        params=half.params,
+        language_model=half.language_model,
+        discriminator=half.guide,
+        discriminator_params=half.guide_params,
+    )
+
+
+def pairs(parts: Parts, settings: Settings, axes: dict[str, int]) -> Iterator[tuple]:
     """Yields a feature's name, a decode without it and one with it."""
-    parts = make_parts(settings)
-    make = partial(make_job, parts, batch=1, **axes)
-    job = make(prompt_length=16)
-    if settings.model == "default":
-        prompt = make_prompt(load(dtype=settings.dtype).tokenizer, [REAL_TEXT])
-        job = job.replace(prompt=prompt)
-    plain = token_by_token(job)
-    search = job.config.search
-    yield "waves", token_by_token(searching(job, wave=1)), plain
+    job = make_job(parts, batch=1, prompt_length=16, **axes)
+    if parts.tokenizer:
+        job = job.replace(prompt=make_prompt(parts.tokenizer, [REAL_TEXT]))
+    search, plain = job.config.search, token_by_token(job)
+    if search.wave > 1:
+        yield "waves", token_by_token(searching(job, wave=1)), plain
     yield "early stop", plain, token_by_token(searching(job, early_stop=True))
     enough = max(2, search.simulations)
     yield "budget by need (enough)", plain, token_by_token(searching(job, enough=enough))
     yield "donated buffers", token_by_token(job, donate=False), plain
     yield "one call per text", plain, in_one_call(job)
-    half = make_parts(replace(settings, dtype="bfloat16"))
-    halved = job.replace(params=half.params, language_model=half.language_model)
-    yield "bfloat16", plain, token_by_token(halved)
-    separate = job.replace(params=separate_layers(job.params))
-    yield "separate layers", plain, token_by_token(separate)
+    if settings.dtype != "bfloat16":
+        yield "bfloat16", plain, token_by_token(in_bfloat16(job, settings))
+    if not isinstance(parts.params["layers"], tuple):
+        separate = job.replace(params=separate_layers(parts.params))
+        yield "separate layers", plain, token_by_token(separate)
     room = parts.config.context - job.config.ahead
     shared = {"prompt_length": min(SHARED, room), **axes}
     copies = token_by_token(make_job(parts, batch=SAMPLES, **shared))
     samples = token_by_token(make_job(parts, batch=1, samples=SAMPLES, **shared))
     yield f"{SAMPLES} samples share a prompt", copies, samples
-    long = make(prompt_length=min(LONG, room))
-    yield "prefill in chunks", prefill(long, parts, LONG), prefill(long, parts, CHUNK)
+    if room > CHUNK:
+        long = make_job(parts, batch=1, prompt_length=min(LONG, room), **axes)
+        yield "prefill in chunks", prefill(long, LONG), prefill(long, CHUNK)
 
 
 def _megabytes(count: int | None) -> float | None:
     return None if count is None else count / 1e6
 
 
+def compare(without: Run, used: Run, repeats: int) -> Row:
+    """Times one pair."""
+    seconds = in_turn({"without": without.call, "with": used.call}, repeats)
+    row = described(used.job) | {"new_tokens": used.job.config.new_tokens}
+    row |= {
+        "without_ms": milliseconds(seconds["without"]),
+        "with_ms": milliseconds(seconds["with"]),
+        **ratio(seconds["without"], seconds["with"]),
+        "without_spent": int(without.call().sum()),
+        "with_spent": int(used.call().sum()),
+        "without_megabytes": _megabytes(without.peak),
+        "with_megabytes": _megabytes(used.peak),
+    }
+    if not used.searches:
+        idle = ("simulations", "wave", "new_tokens", "without_spent", "with_spent")
+        row |= dict.fromkeys(idle)
+    return row
+
+
 def measure(settings: Settings) -> Iterator[Row]:
     """Times every feature."""
+    if min(settings.new_tokens) < 2:
+        raise ValueError("--new-tokens must be 2 or more: the first token has no subtree to keep")
+    parts = make_parts(settings)
     for axes in combinations(settings):
-        for name, without, used in pairs(settings, axes):
-            seconds = in_turn({"without": without.call, "with": used.call}, settings.repeats)
-            yield axes | {
-                "feature": name,
-                "without_ms": milliseconds(seconds["without"]),
-                "with_ms": milliseconds(seconds["with"]),
-                **ratio(seconds["without"], seconds["with"]),
-                "without_simulations": int(without.call().sum()),
-                "with_simulations": int(used.call().sum()),
-                "without_temporary_megabytes": _megabytes(without.temporaries),
-                "with_temporary_megabytes": _megabytes(used.temporaries),
-                "without_state_megabytes": _megabytes(without.state),
-                "with_state_megabytes": _megabytes(used.state),
-            }
+        for name, without, used in pairs(parts, settings, axes):
+            yield {"feature": name} | compare(without, used, settings.repeats)
 
 
 def draw(rows: list[Row], axes: Any) -> None:
     """Draws how many times faster each feature is."""
-    draw_ratios(rows, [row["feature"] for row in rows], axes)
+    draw_ratios(rows, [f"{number}. {row['feature']}" for number, row in enumerate(rows, 1)], axes)
     axes.set_xlabel("times as fast")
 
 
@@ -143,16 +173,19 @@ FEATURES = Benchmark(
     measure=measure,
     columns=(
         ("feature", "feature", ""),
+        ("batch", "prompts", "d"),
+        ("samples", "samples", "d"),
+        ("prompt_length", "prompt", "d"),
         ("simulations", "simulations", "d"),
         ("wave", "wave", "d"),
         ("new_tokens", "tokens", "d"),
         ("without_ms", "without ms", ".0f"),
         ("with_ms", "with ms", ".0f"),
         ("ratio", "times as fast", ".2f"),
-        ("without_temporary_megabytes", "temporaries MB without", ".1f"),
-        ("with_temporary_megabytes", "with", ".1f"),
-        ("without_state_megabytes", "state MB without", ".1f"),
-        ("with_state_megabytes", "with", ".1f"),
+        ("without_spent", "spent without", "d"),
+        ("with_spent", "spent with", "d"),
+        ("without_megabytes", "peak MB without", ".1f"),
+        ("with_megabytes", "peak MB with", ".1f"),
     ),
     own={
         "simulations": (64,),
@@ -160,6 +193,6 @@ FEATURES = Benchmark(
         "new_tokens": (8,),
         "repeats": 3,
     },
-    quick={"simulations": (8,), "wave": (2,), "new_tokens": (2,)},
+    quick={"simulations": (4,), "wave": (2,), "new_tokens": (2,)},
     draw=draw,
 )

@@ -13,6 +13,7 @@ from coopgen_jax.decoding.presets import PRESETS
 from coopgen_jax.discriminators.causal import CausalConfig, causal, init_causal
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.discriminators.head import Head, HeadConfig
+from coopgen_jax.discriminators.heads import load_discriminator
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import LanguageModel, Prompt
@@ -21,6 +22,7 @@ from coopgen_jax.models.pretrained.loading import load
 from coopgen_jax.models.shapes import SHAPES as PUBLISHED
 from coopgen_jax.models.transformer import DecoderConfig, init_decoder
 from coopgen_jax.testing import TINY_GPT2
+from coopgen_jax.text import Tokenizer
 
 CLASSES = ("negative", "positive")
 SHAPES = {**PUBLISHED, "tiny": replace(TINY_GPT2, vocab_size=211)}
@@ -36,6 +38,7 @@ class Parts:
     guide: the discriminator; `own_network` tells whether it reads tokens by a network of its own,
       whose calls belong to the floor.
     judge: the shape of that network and its head, None without one.
+    tokenizer: of the default model, None of a shape.
     """
 
     config: DecoderConfig
@@ -44,6 +47,7 @@ class Parts:
     guide: Discriminator
     guide_params: Any
     judge: CausalConfig | None
+    tokenizer: Tokenizer | None
 
     @property
     def own_network(self) -> bool:
@@ -52,7 +56,8 @@ class Parts:
 
 
 def make_parts(settings: Settings) -> Parts:
-    """Loads or draws both networks."""
+    """Loads or draws both networks; the default model comes with its own head."""
+    loaded = None
     if settings.model == "default":
         loaded = load(dtype=settings.dtype)
         config, params = replace(loaded.config, end_tokens=()), loaded.params
@@ -64,6 +69,7 @@ def make_parts(settings: Settings) -> Parts:
 
         params = for_this_device(jax.jit(draw)(jax.random.key(0)))
     key = jax.random.key(1)
+    judge = None
     if settings.guide == "causal":
         judge = CausalConfig(config, HeadConfig(CLASSES, config.width, ()))
         guide = causal(judge)
@@ -72,13 +78,23 @@ def make_parts(settings: Settings) -> Parts:
             "network": for_this_device(stored(guide_params["network"], settings.dtype)),
             "head": guide_params["head"],
         }
+    elif loaded:
+        head = load_discriminator("sentiment", language_model=loaded)
+        guide, guide_params = head.discriminator, head.params
     else:
-        judge = None
         taps = tuple(sorted({config.layers // 3, 2 * config.layers // 3, config.layers}))
-        head = HeadConfig(CLASSES, 2 * len(taps) * config.width)
-        guide = shared_trunk(SharedTrunkConfig(taps, False, head))
-        guide_params = Head(head).init(key, jnp.zeros((1, head.inputs)))["params"]
-    return Parts(config, language_model(config, guide.taps), params, guide, guide_params, judge)
+        shape = HeadConfig(CLASSES, 2 * len(taps) * config.width)
+        guide = shared_trunk(SharedTrunkConfig(taps, False, shape))
+        guide_params = Head(shape).init(key, jnp.zeros((1, shape.inputs)))["params"]
+    return Parts(
+        config=config,
+        language_model=language_model(config, guide.taps),
+        params=params,
+        guide=guide,
+        guide_params=guide_params,
+        judge=judge,
+        tokenizer=loaded.tokenizer if loaded else None,
+    )
 
 
 def random_prompts(parts: Parts, batch: int, length: int) -> Prompt:

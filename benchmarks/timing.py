@@ -11,16 +11,25 @@ import jax
 
 @dataclass(frozen=True)
 class Compiled:
-    """A compiled function, how long compiling took, and what it needs besides its arguments.
+    """A compiled function, how long compiling took, and the bytes it needs besides its arguments.
 
     call: the function.
     seconds: of lowering and compiling.
     temporaries: bytes of temporary memory, None where the backend does not tell.
+    results: bytes of what it returns, what lies in donated arguments left out; None likewise.
     """
 
     call: Callable
     seconds: float
     temporaries: int | None
+    results: int | None
+
+    @property
+    def working(self) -> int | None:
+        """Returns temporaries and results together."""
+        if self.temporaries is None or self.results is None:
+            return None
+        return self.temporaries + self.results
 
 
 def compiled(function: Callable, *arguments: Any, **options: Any) -> Compiled:
@@ -29,7 +38,12 @@ def compiled(function: Callable, *arguments: Any, **options: Any) -> Compiled:
     program = jax.jit(function, **options).lower(*arguments).compile()
     seconds = time.perf_counter() - start
     analysis = program.memory_analysis()
-    return Compiled(program, seconds, getattr(analysis, "temp_size_in_bytes", None))
+    return Compiled(
+        program,
+        seconds,
+        getattr(analysis, "temp_size_in_bytes", None),
+        analysis and analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
+    )
 
 
 def in_turn(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:

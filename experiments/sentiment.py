@@ -238,7 +238,9 @@ def rows_of(config: Config) -> list[dict]:
     """Reads the prompts."""
     lines = config.prompts.read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines if line.strip()]
-    count = len(rows) if config.limit is None else min(config.limit, len(rows))
+    if config.limit is not None and config.limit < 1:
+        raise SystemExit(f"--limit is {config.limit}: give 1 or more prompts, or leave it out")
+    count = min(config.limit or len(rows), len(rows))
     return [rows[number * len(rows) // count] for number in range(count)]
 
 

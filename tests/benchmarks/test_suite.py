@@ -64,6 +64,7 @@ def test_rows_measured_before_an_interruption_are_kept(tmp_path, monkeypatch, ca
         (["published", "--wave", "4"], "the benchmark published has no --wave"),
         (["fair", "--quick", "--guide", "trunk"], "leave --guide out"),
         (["samples", "--quick", "--new-tokens", "1"], "--new-tokens must be 2 or more"),
+        (["features", "--quick", "--new-tokens", "1"], "--new-tokens must be 2 or more"),
         (["extend", "--quick", "--wave", "32"], "use --batch for more rows"),
         (["search", "--quick", "--out", "/dev/null"], "/dev/null"),
         (["report"], "report needs the JSON files"),
