@@ -10,8 +10,8 @@ call, stacked and separate, on two cores of an AMD EPYC in float32 (GPT-2's kern
     GPT-2 small                         9.4 MB    37.9   23.5                   73.1   56.3
     SmolLM2-135M                        3.5 MB    36.1   26.6    69.2   63.5    98.1   83.9
 
-A text of 24 tokens by SmolLM2 in waves of 4 gains no more than tracing its thirty layers takes (29.2
-and 34.3 s stacked, 31.5 and 34.4 s separate, programs cached), so it is stacked unless asked.
+A text of 24 tokens by SmolLM2 in waves of 4 gains no more than tracing its thirty layers takes
+(29.2 and 34.3 s stacked, 31.5 and 34.4 s separate, programs cached), so it is stacked unless asked.
 """
 
 from typing import Any
