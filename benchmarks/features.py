@@ -134,14 +134,24 @@ def _megabytes(count: int | None) -> float | None:
 
 def compare(without: Run, used: Run, repeats: int) -> Row:
     """Times one pair."""
-    seconds = in_turn({"without": without.call, "with": used.call}, repeats)
+    spent: dict[str, jax.Array] = {}
+
+    def noting(name: str, run: Run) -> Callable[[], jax.Array]:
+        def call() -> jax.Array:
+            spent[name] = run.call()
+            return spent[name]
+
+        return call
+
+    sides = {"without": without, "with": used}
+    seconds = in_turn({name: noting(name, run) for name, run in sides.items()}, repeats)
     row = described(used.job) | {"new_tokens": used.job.config.new_tokens}
     row |= {
         "without_ms": milliseconds(seconds["without"]),
         "with_ms": milliseconds(seconds["with"]),
         **ratio(seconds["without"], seconds["with"]),
-        "without_spent": int(without.call().sum()),
-        "with_spent": int(used.call().sum()),
+        "without_spent": int(spent["without"].sum()),
+        "with_spent": int(spent["with"].sum()),
         "without_megabytes": _megabytes(without.peak),
         "with_megabytes": _megabytes(used.peak),
     }
