@@ -108,9 +108,13 @@ def pairs(parts: Parts, settings: Settings, axes: dict[str, int]) -> Iterator[tu
     search, plain = job.config.search, token_by_token(job)
     if search.wave > 1:
         yield "waves", token_by_token(searching(job, wave=1)), plain
-    yield "early stop", plain, token_by_token(searching(job, early_stop=True))
+    # Halving spends its whole budget: a search that may end early goes by PUCT at the root too.
+    puct = searching(job, considered=0)
+    whole = token_by_token(puct)
+    yield "halving at the root", whole, plain
+    yield "early stop", whole, token_by_token(searching(puct, early_stop=True))
     enough = max(2, search.simulations)
-    yield "budget by need (enough)", plain, token_by_token(searching(job, enough=enough))
+    yield "budget by need (enough)", whole, token_by_token(searching(puct, enough=enough))
     yield "donated buffers", token_by_token(job, donate=False), plain
     yield "one call per text", plain, in_one_call(job)
     if settings.dtype != "bfloat16":

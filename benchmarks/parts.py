@@ -125,7 +125,9 @@ def make_job(
     config = PRESETS[preset]
     size = parts.config.vocab_size
     candidates = min(search.pop("candidates", config.search.candidates), size)
-    settings = replace(config.search, candidates=candidates, early_stop=False, **search)
+    halved = min(search.pop("considered", config.search.considered), candidates)
+    changed = {"candidates": candidates, "considered": halved, "early_stop": False} | search
+    settings = replace(config.search, **changed)
     return Job(
         prompt=random_prompts(parts, batch, prompt_length),
         target=jnp.ones(batch, jnp.int32),

@@ -118,11 +118,12 @@ def measure_published(settings: Settings) -> Iterator[Row]:
 
 
 def measure_fair(settings: Settings) -> Iterator[Row]:
-    """Times every batch and wave with the default preset's search."""
+    """Times every batch and wave with the preset puct: the baselines do not halve."""
     parts = make_parts(settings)
     network, judge = torch_parts(parts, settings.threads)
     for axes in combinations(settings):
-        job = without_rules(make_job(parts, new_tokens=settings.repeats + 2, **axes))
+        job = make_job(parts, preset="puct", new_tokens=settings.repeats + 2, **axes)
+        job = without_rules(job)
         compiles = _device() == "cuda"
         fair = Fair(network, judge, job.config, margins=False, compile=compiles)
         fair.begin(*_prompt(job))

@@ -48,7 +48,9 @@ class Config:
     prompts: Path
     judge: Path
     out: Path = Path("experiments/results")
-    methods: tuple[str, ...] = ("greedy", "nucleus", "trunk", "sampled-visits", "bidirectional")
+    methods: tuple[str, ...] = (
+        "greedy", "nucleus", "trunk", "puct", "sampled-visits", "bidirectional",
+    )  # fmt: skip
     new_tokens: int = 24
     batch_size: int = 32
     limit: int | None = None
@@ -61,19 +63,21 @@ class Config:
 def decoders(config: Config) -> dict[str, tuple[Any, str]]:
     """Returns every method's settings and its guide (plain decoding is only scored by it)."""
     search = replace(cg.PRESETS["default"], new_tokens=config.new_tokens)
+    puct = replace(cg.PRESETS["puct"], new_tokens=config.new_tokens)
     paper = replace(cg.PRESETS["paper"], new_tokens=config.new_tokens)
     greedy = cg.SamplingConfig(new_tokens=config.new_tokens, temperature=0.0)
     return {
         "greedy": (greedy, config.trunk),
         "nucleus": (replace(greedy, temperature=1.0, top_p=0.9), config.trunk),
         "trunk": (search, config.trunk),
-        "sampled-visits": (replace(search, visit_temperature=1.0), config.trunk),
+        "sampled-visits": (replace(puct, visit_temperature=1.0), config.trunk),
         # An encoder that reads every text anew costs more than the language model's own step: with
         # so many simulations a text takes about as long as one guided by the shared trunk.
         "bidirectional": (
-            replace(search, search=replace(search.search, simulations=20, wave=4)),
+            replace(puct, search=replace(puct.search, simulations=20)),
             config.bidirectional,
         ),
+        "puct": (puct, config.trunk),
         "paper": (paper, config.trunk),
     }
 

@@ -1,4 +1,4 @@
-"""Judged accuracy against time: waves under every policy, lock step at less, PPL-MCTS's settings.
+"""Judged accuracy against time: waves of every kind, lock step at less, PPL-MCTS's settings.
 
     python -m experiments.waves --prompts PROMPTS.jsonl --judge FOLDER --out experiments/results
 
@@ -32,7 +32,8 @@ class Config:
 
     prompts, judge, out, limit, batch_size, new_tokens: as in `experiments.sentiment`.
     simulations: of every wave; lock_step: simulations of the searches one leaf at a time.
-    waves: how many leaves; policies: where they stand.
+    waves: how many leaves; policies: where they stand, or "halving": each where it likes below a
+      root that is halved.
     repeats: timed tokens.
     """
 
@@ -45,16 +46,20 @@ class Config:
     simulations: int = 64
     lock_step: tuple[int, ...] = (8, 16, 32)
     waves: tuple[int, ...] = (4, 8, 16)
-    policies: tuple[str, ...] = ("spread", "siblings", "descend")
+    policies: tuple[str, ...] = ("halving", "spread", "siblings", "descend")
     repeats: int = 7
 
 
 def settings(config: Config) -> dict[str, cg.MCTSConfig]:
     """Returns the searches by name."""
-    preset = replace(cg.PRESETS["default"], new_tokens=config.new_tokens)
+    halved = cg.PRESETS["default"].search
+    preset = replace(cg.PRESETS["puct"], new_tokens=config.new_tokens)
 
     def search(simulations: int, wave: int, policy: str) -> cg.MCTSConfig:
-        changed = replace(preset.search, simulations=simulations, wave=wave, policy=policy)
+        changes: dict[str, Any] = {"policy": policy}
+        if policy == "halving":
+            changes = {"considered": halved.considered, "value_scale": halved.value_scale}
+        changed = replace(preset.search, simulations=simulations, wave=wave, **changes)
         return replace(preset, search=changed)
 
     paper = replace(cg.PRESETS["paper"], new_tokens=config.new_tokens)

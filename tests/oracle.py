@@ -63,6 +63,21 @@ class Language:
         }
 
 
+def halving_schedule(considered: int, simulations: int) -> list[int]:
+    """Returns the visits that the candidate of each simulation has had, by playing them."""
+    if considered == 0:
+        return []
+    rounds = max(1, int(np.ceil(np.log2(considered))))
+    visits, left, wanted = [0] * considered, considered, []
+    while len(wanted) < simulations:
+        for _ in range(max(1, simulations // (rounds * left))):
+            for rank in range(left):
+                wanted.append(visits[rank])
+                visits[rank] += 1
+        left = max(min(2, considered), left // 2)
+    return wanted[:simulations]
+
+
 class Node:
     def __init__(
         self, search: "Search", state: int, parent: "Node | None", rank: int, prior: float
@@ -77,6 +92,7 @@ class Node:
         self.slot = 0
         self.children: dict[int, Node] = {}
         self.visits, self.total, self.virtual, self.credits = 0, np.float32(0), 0, 0
+        self.earlier = 0
 
     def score(self, rank: int) -> np.float32:
         config = self.search.config
@@ -94,7 +110,25 @@ class Node:
         mean = child.total / (np.float32(child.visits) + loss)
         return mean + spread * (prior / np.float32(1 + child.visits + child.virtual))
 
-    def pick(self) -> "Node | None":
+    def halved(self, rank: int, most: int) -> float:
+        child, config = self.children.get(rank), self.search.config
+        node = child if child is not None and child.visits else self
+        mean = node.total / np.float32(node.visits)
+        return np.log(self.priors[rank]) + np.float32(config.value_scale * (50 + most)) * mean
+
+    def recent(self, rank: int) -> int:
+        """Returns a candidate's visits in this search, waiting ones included."""
+        child = self.children.get(rank)
+        return 0 if child is None else child.visits - child.earlier + child.virtual
+
+    def candidate(self, free: list[int], number: int) -> int | None:
+        """Returns the candidate that sequential halving visits in a simulation, if it has one."""
+        most = max(self.recent(rank) for rank in range(len(self.priors)))
+        wanted = self.search.schedule[number]
+        equals = [rank for rank in free if self.recent(rank) == wanted]
+        return max(equals, key=lambda rank: (self.halved(rank, most), -rank), default=None)
+
+    def pick(self, number: int) -> "Node | None":
         """Walks on from here; returns the leaf, or None if everything below waits for its value."""
         real = [rank for rank, prior in enumerate(self.priors) if prior > 0]
         waiting = [rank for rank, child in self.children.items() if child.visits == 0]
@@ -106,8 +140,11 @@ class Node:
         if not free:
             return None
         rank = max(free, key=lambda rank: (scores[rank], -rank))
+        if self.parent is None and self.search.config.considered:
+            chosen = self.candidate(free, number)
+            rank = rank if chosen is None else chosen
         if rank in self.children:
-            return self.children[rank].pick()
+            return self.children[rank].pick(number)
         state = int(self.search.language.step[self.state, self.tokens[rank]])
         self.children[rank] = Node(self.search, state, self, rank, self.priors[rank])
         return self.children[rank]
@@ -145,6 +182,7 @@ class Search:
         self.root = Node(self, state, None, -1, 1.0)
         self.root.credit(self.root.own)
         self.root.credits = 1
+        self.schedule = halving_schedule(config.considered, config.simulations)
         self.leaves: list[Node | None] = []
         self.fresh: list[bool] = []
 
@@ -160,13 +198,17 @@ class Search:
     def run(self, waves: int, first: int = 0) -> list[list[int]]:
         """Runs waves from number `first` on; returns the visits by slot before each wave."""
         history = []
+        if first == 0:
+            for node in self.root.subtree():
+                node.earlier = node.visits
         for wave in range(first, first + waves):
             history.append(self.visits())
             before, leaves = self.leaves, []
             self.leaves = leaves
             for lane in range(self.config.wave):
                 given = self.given(wave, lane, before, leaves)
-                leaf = (given.hang() if given else None) or self.root.pick()
+                number = wave * self.config.wave + lane
+                leaf = (given.hang() if given else None) or self.root.pick(number)
                 if leaf is not None and leaf.visits == 0:
                     leaf.slot = 1 + self.config.kept + wave * self.config.wave + lane
                 leaves.append(leaf)
@@ -187,7 +229,11 @@ class Search:
 
     def best(self) -> int:
         visits = self.root_visits()
-        return visits.index(max(visits))
+        if not self.config.considered:
+            return visits.index(max(visits))
+        recent = [self.root.recent(rank) for rank in range(self.config.candidates)]
+        last = [rank for rank, count in enumerate(recent) if count == max(recent) > 0]
+        return max(last, key=lambda rank: (self.root.halved(rank, max(recent)), -rank), default=0)
 
     def root_visits(self) -> list[int]:
         children = self.root.children
@@ -245,6 +291,7 @@ def assert_same(tree: Tree, search: Search) -> None:
         assert int(tree.depth[slot]) == node.depth
         assert float(tree.value_sum[slot]) == node.total
         assert int(tree.credits[slot]) == node.credits
+        assert int(tree.earlier[slot]) == node.earlier
         np.testing.assert_allclose(tree.log_likelihood[slot], node.log_likelihood, atol=1e-5)
         children = [-1] * search.config.candidates
         for rank, child in node.children.items():

@@ -343,6 +343,10 @@ def test_bad_prompt_files(capsys, tmp_path, no_work, name, content, told):
         (["film", *GUIDED, "--simulations", "9"], "not a multiple of wave"),
         (["film", *GUIDED, "--candidates", "0"], "candidates is 0"),
         (["film", *GUIDED, "--enough", "-2"], "enough is -2"),
+        (["film", *GUIDED, "--enough", "20"], "enough needs considered 0 (the preset puct)"),
+        (["film", *GUIDED, "--visit-temperature", "1"], "considered 0 (the preset puct)"),
+        (["film", *GUIDED, "--policy", "descend"], "considered 0 (the preset puct)"),
+        (["film", *GUIDED, "--considered", "51"], "considered is 51 and a node has 4 candidates"),
         (["film", "--method", "sample", "--policy", "descend"], "--policy means nothing"),
         (["film", *GUIDED, "--new-tokens", "0"], "new_tokens"),
         (["film", *GUIDED, "--c-puct", "nan"], "--c-puct is nan"),
@@ -537,6 +541,12 @@ def test_policy_and_enough_reach_the_search(preset):
     assert search == replace(preset.search, policy="siblings", enough=40)
 
 
+def test_halving_compares_no_more_candidates_than_there_are():
+    assert decoder_config(options(candidates=5)).search.considered == 5
+    assert decoder_config(options(considered=3)).search.considered == 3
+    assert decoder_config(options(value_scale=0.0)).search.value_scale == 0.0
+
+
 def test_a_preset_that_keeps_nothing_goes_on_so(monkeypatch):
     assert PRESETS["paper"].search.kept == 0
     search = decoder_config(options(preset="paper", simulations=10)).search
@@ -548,9 +558,10 @@ def test_a_preset_that_keeps_nothing_goes_on_so(monkeypatch):
     [
         ({}, False),
         ({"samples": 2}, True),
+        ({"samples": 2, "preset": "puct"}, True),
         ({"samples": 2, "method": "greedy"}, True),
         ({"samples": 2, "method": "sample"}, False),
-        ({"samples": 2, "visit_temperature": 1.0}, False),
+        ({"samples": 2, "preset": "puct", "visit_temperature": 1.0}, False),
         ({"samples": 2, "rollout": 2}, False),
     ],
 )

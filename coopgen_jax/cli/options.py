@@ -11,7 +11,7 @@ examples:
   coopgen generate "This film was" --target positive
   coopgen generate "This film was" --target negative --compare --trace search.html
   coopgen generate --prompts prompts.txt --target positive --samples 3 \\
-      --visit-temperature 0.5 --out texts.jsonl
+      --preset puct --visit-temperature 0.5 --out texts.jsonl
   echo "My neighbour is" | coopgen generate - --target positive --json
   coopgen generate --prompts prompts.txt --target positive --devices 4 --batch-size 32
   # on the first of two machines; on the second the same with --host 1
@@ -67,8 +67,9 @@ class GenerateOptions:
     """Several machines: which process this one is; 0 is the first, where the coordinator runs."""
     chat: bool = False
     """Put each prompt to the model's assistant, in its chat template, instead of continuing it."""
-    preset: Literal["default", "paper"] = "default"
-    """Settings of the search; paper is PPL-MCTS as published (Chaffin et al., 2022)."""
+    preset: Literal["default", "puct", "paper"] = "default"
+    """Settings of the search; puct is the one to draw from, paper is PPL-MCTS as published (Chaffin
+    et al., 2022)."""
     simulations: Annotated[int | None, _unset("N")] = None
     """Search: texts judged per written token."""
     wave: Annotated[int | None, _unset("W", "the preset's, or what divides the simulations")] = None
@@ -77,6 +78,10 @@ class GenerateOptions:
     """Search: likeliest tokens that may follow each node."""
     depth: Annotated[int | None, _unset("D")] = None
     """Search: how many tokens to look ahead, at most."""
+    considered: Annotated[int | None, _unset("M", "the preset's; 0 for PUCT at the root too")] = None
+    """Search: candidates for the next token that sequential halving compares."""
+    value_scale: Annotated[float | None, _unset("S")] = None
+    """Search: weight of a text's value against the log prior in that comparison, 0 or more."""
     c_puct: Annotated[float | None, _unset("C")] = None
     """Search: weight of exploration, 0 or more."""
     policy: Annotated[Literal["spread", "siblings", "descend"] | None, _unset("NAME")] = None
@@ -86,7 +91,7 @@ class GenerateOptions:
     alpha: Annotated[float | None, _unset("A")] = None
     """Search: weight of the discriminator against the likelihood in a text's value, from 0 to 1."""
     visit_temperature: Annotated[float | None, _unset("TAU")] = None
-    """Search: 0 writes the most visited token, above 0 tokens are drawn by their visits."""
+    """Search: 0 writes the best token, above 0 tokens are drawn by their visits (--preset puct)."""
     rollout: Annotated[int | None, _unset("N")] = None
     """Search: tokens sampled behind a node before it is judged, at most; 0 for none."""
     rollout_confidence: Annotated[float | None, _unset("P")] = None

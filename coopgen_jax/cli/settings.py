@@ -14,7 +14,17 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.search.config import SearchConfig
 from coopgen_jax.trace import SUFFIXES
 
-OF_SEARCH = ("simulations", "wave", "policy", "candidates", "depth", "c_puct", "enough")
+OF_SEARCH = (
+    "simulations",
+    "wave",
+    "policy",
+    "candidates",
+    "considered",
+    "value_scale",
+    "depth",
+    "c_puct",
+    "enough",
+)
 OF_MCTS = ("alpha", "visit_temperature", "rollout", "rollout_confidence")
 OF_SAMPLING = ("top_k", "top_p")
 SHARED = ("temperature", "repetition_penalty", "no_repeat_ngram")
@@ -140,7 +150,8 @@ def _mcts(options: GenerateOptions) -> MCTSConfig:
 def preset_search(options: GenerateOptions | PlanOptions, preset: SearchConfig) -> SearchConfig:
     """Returns a preset's search with what the options change.
 
-    What outlives a token grows with the simulations, and the wave becomes one that divides them.
+    What outlives a token grows with the simulations, the wave becomes one that divides them, and
+    halving compares no more candidates than there are.
 
     Raises:
       ValueError: a setting is out of its range.
@@ -150,6 +161,8 @@ def preset_search(options: GenerateOptions | PlanOptions, preset: SearchConfig) 
         given["kept"] = max(given["simulations"] * preset.kept // preset.simulations, 0)
     simulations = given.get("simulations", preset.simulations)
     candidates = given.get("candidates", preset.candidates)
+    if "considered" not in given:
+        given["considered"] = max(0, min(preset.considered, candidates))
     if "wave" not in given and simulations > 0 and candidates > 0:
         widest = min(preset.wave, simulations, candidates)
         given["wave"] = max(wave for wave in range(1, widest + 1) if simulations % wave == 0)

@@ -2,7 +2,8 @@
 
 Chaffin, Claveau and Kijak, "PPL-MCTS: Constrained Textual Generation Through Discriminator-Guided
 MCTS Decoding" (NAACL 2022). A language model proposes the candidates of every node, a discriminator
-gives it its value, and the most visited child of the root is written.
+gives it its value, and a child of the root is written: the most visited one, or the one that
+sequential halving ends with.
 """
 
 from dataclasses import replace
@@ -84,7 +85,7 @@ def advance(key: jax.Array, job: Job, state: MCTSState) -> tuple[MCTSState, Tree
     draw = None
     if config.visit_temperature > 0:
         draw = jax.vmap(jax.vmap(partial(jax.random.fold_in, data=0)))(keys)
-    rank, log_proposal = choose(tree, draw, config.visit_temperature)
+    rank, log_proposal = choose(tree, config.search, draw, config.visit_temperature)
 
     def chosen(array: jax.Array) -> jax.Array:
         return jnp.take_along_axis(array[:, :, 0], rank[..., None], axis=-1)[..., 0]

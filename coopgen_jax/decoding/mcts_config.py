@@ -21,8 +21,10 @@ class MCTSConfig:
       alone.
     likelihood: L is the "mean" prior of a node's tokens below the root (geometric), or the paper's
       raw "product"; of nodes that are kept when the root moves it becomes that below the new one.
-    visit_temperature: 0 writes the most visited token; above it, tokens are drawn from
-      visits^(1 / visit_temperature) and `log_proposal` is the draw's log-probability.
+    visit_temperature: 0 writes the most visited token, or the one that halving ends with; above it,
+      tokens are drawn from visits^(1 / visit_temperature) and `log_proposal` is the draw's
+      log-probability. What halving visits is its schedule and no proposal: the two exclude each
+      other.
     rollout: tokens sampled behind a leaf before it is judged, at most; 0 for none.
     rollout_confidence: a roll-out ends as soon as a class has this probability; None for a fixed
       length.
@@ -58,6 +60,12 @@ class MCTSConfig:
             raise ValueError(f"visit_temperature is {self.visit_temperature}: give 0 or more")
         if self.rollout < 0:
             raise ValueError(f"rollout is {self.rollout}: give 0 (none) or more tokens")
+        if self.visit_temperature > 0 and self.search.considered:
+            raise ValueError(
+                f"visit_temperature is {self.visit_temperature} and considered is "
+                f"{self.search.considered}: halving's visits are no distribution to draw from, give "
+                "considered 0 (the preset puct) or visit_temperature 0"
+            )
         if self.visit_temperature > 0 and self.search.early_stop:
             # Stopping early would change the distribution that the token is drawn from.
             object.__setattr__(self, "search", replace(self.search, early_stop=False))

@@ -18,6 +18,10 @@ class SearchConfig:
       has candidates. "descend": after a spread wave every lane goes down from its own leaf, one
       step per wave along the likeliest candidate, until `stride` waves have passed.
     stride: waves between two spread ones under "descend".
+    considered: `m`, candidates of the root that sequential halving compares; 0 for PUCT at the root
+      as everywhere below it. Halving spends the whole budget, and the token written is the best of
+      the candidates that it visited most.
+    value_scale: what a value weighs beside a log prior at a root that is halved (c_scale).
     candidates: `K`, candidate tokens kept per node, at most the whole vocabulary.
     depth: `D`, depth below the root at which a node is evaluated but never expanded.
     c_puct: weight of the exploration term.
@@ -29,7 +33,8 @@ class SearchConfig:
       mean value of the nodes above it; 0 leaves the means alone and only the visit counts grow.
     kept: how many nodes besides the new root outlive `reroot`.
     early_stop: whether a row stops as soon as the simulations left cannot change which child of
-      the root has the most visits. Set it to false where the choice is sampled from the visits.
+      the root has the most visits. Set it to false where the choice is sampled from the visits; it
+      is always off where the root is halved.
     enough: visits of the root, those that outlived the last token included, at which a row stops
       before its simulations are spent; 0 for no such limit. With it a token whose subtree was kept
       costs less than one that took the search by surprise.
@@ -39,6 +44,8 @@ class SearchConfig:
     wave: int = 1
     policy: Literal["spread", "siblings", "descend"] = "spread"
     stride: int = 4
+    considered: int = 0
+    value_scale: float = 0.5
     candidates: int = 50
     depth: int = 16
     c_puct: float = 3.0
@@ -65,13 +72,30 @@ class SearchConfig:
                 f"wave is {self.wave} but a node has only {self.candidates} candidates: "
                 "lower wave or raise candidates."
             )
+        if not 0 <= self.considered <= self.candidates:
+            raise ValueError(
+                f"considered is {self.considered} and a node has {self.candidates} candidates: give "
+                "a number of them to halve, or 0 for none."
+            )
+        if self.considered:
+            object.__setattr__(self, "early_stop", False)
+        if self.considered and self.enough:
+            raise ValueError(
+                "sequential halving spends its whole budget: enough needs considered 0 (the preset "
+                "puct)."
+            )
+        if self.considered and self.policy != "spread":
+            raise ValueError(
+                f"sequential halving places every leaf itself: policy {self.policy!r} needs "
+                "considered 0 (the preset puct)."
+            )
         if self.simulations % self.wave:
             more = self.simulations + -self.simulations % self.wave
             raise ValueError(
                 f"simulations is {self.simulations}, not a multiple of wave ({self.wave}): "
                 f"use {more} simulations or another wave."
             )
-        for name in ("c_puct", "virtual_loss"):
+        for name in ("c_puct", "virtual_loss", "value_scale"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(
                     f"{name} is {getattr(self, name)}: it must be finite and 0 or more."

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from coopgen_jax.search.config import SearchConfig
+from coopgen_jax.search.halving import finalist
 from coopgen_jax.search.selection import select_wave
 from coopgen_jax.search.tree import Expansion, Leaves, Tree, backup, insert
 
@@ -79,6 +80,8 @@ def search(
     assert active.shape == tree.visits.shape[:2], (active.shape, tree.visits.shape)
     waves = config.simulations // config.wave
     before = tree.visits[:, :, 0]
+    active = active & (before > 0)
+    tree = replace(tree, earlier=jnp.where(active[:, :, None], tree.visits, tree.earlier))
     select = _rows(partial(select_wave, config=config), shared=1)
 
     def unsettled(tree: Tree, live: jax.Array, wave: jax.Array) -> jax.Array:
@@ -104,23 +107,28 @@ def search(
         return tree, state, unsettled(tree, live, wave + 1), wave + 1
 
     first = jnp.int32(0)
-    live = unsettled(tree, active & (before > 0), first)
+    live = unsettled(tree, active, first)
     carry = (tree, state, live, first)
     tree, state, *_ = jax.lax.while_loop(more, step, carry)
     return tree, state, tree.visits[:, :, 0] - before
 
 
 def choose(
-    tree: Tree, key: jax.Array | None = None, tau: jax.Array | float = 0.0
+    tree: Tree,
+    config: SearchConfig,
+    key: jax.Array | None = None,
+    tau: jax.Array | float = 0.0,
 ) -> tuple[jax.Array, jax.Array]:
     """Chooses a child of each root by its visits n.
 
     Args:
       tree: the trees after a search.
+      config: the search's settings.
       key: `[B, R]` typed keys; None where `tau` is 0.
       tau: temperature, a scalar or `[B, R]`. Above 0 the child is drawn with probability
         n^(1 / tau) / sum n^(1 / tau) (AlphaZero; Silver et al., 2018); at 0 it is the one with the
-        most visits, the lowest rank among equals.
+        most visits, the lowest rank among equals. Of a root that was halved it is the finalist;
+        the visits are halving's own schedule there and nothing to draw from, so `tau` must be 0.
 
     Returns:
       The child's rank `[B, R]` int32 and the log-probability with which it was drawn `[B, R]`
@@ -129,6 +137,9 @@ def choose(
     """
     visits = root_visits(tree)
     most = jnp.argmax(visits, axis=2).astype(jnp.int32)
+    if config.considered:
+        assert key is None, "halving is not sampled from"
+        most = _rows(partial(finalist, config=config))(tree)
     if key is None:
         return most, jnp.full(most.shape, jnp.nan, jnp.float32)
     assert key.shape == most.shape, (key.shape, most.shape)

@@ -9,6 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from coopgen_jax.search import halving
 from coopgen_jax.search.config import SearchConfig
 from coopgen_jax.search.tree import Leaves, Tree
 
@@ -59,8 +60,12 @@ def puct(tree: Tree, node: jax.Array, virtual: jax.Array, *, config: SearchConfi
     return jnp.where((prior > 0) & (visited | ~there), q + exploration, -jnp.inf)
 
 
-def _walk(tree: Tree, virtual: jax.Array, active: jax.Array, config: SearchConfig) -> tuple:
+def _walk(
+    tree: Tree, virtual: jax.Array, active: jax.Array, number: jax.Array, config: SearchConfig
+) -> tuple:
     """Walks down from the root by the highest score, the lowest rank among equals.
+
+    Where the root is halved, its candidate is that of simulation `number`, if there is one.
 
     Returns:
       How the walk ended, the node it stood on, its depth, the rank chosen there, and the walk's
@@ -70,10 +75,15 @@ def _walk(tree: Tree, virtual: jax.Array, active: jax.Array, config: SearchConfi
     def status(node: jax.Array, depth: jax.Array) -> jax.Array:
         return jnp.where(tree.terminal[node] | (depth >= config.depth), _REVISIT, _WALKING)
 
+    first = jnp.int32(-1)
+    if config.considered:
+        first = halving.candidate(tree, virtual, number, config=config)
+
     def step(walk: tuple) -> tuple:
         _, node, depth, _, trail = walk
         scores = puct(tree, node, virtual, config=config)
         rank = jnp.argmax(scores).astype(jnp.int32)
+        rank = jnp.where((node == 0) & (first >= 0), first, rank)
         child = tree.children[node, rank]
         possible = scores[rank] > -jnp.inf
         descend = possible & (child >= 0)
@@ -132,6 +142,9 @@ def select_wave(
     happens where there are fewer candidates than leaves (the lane is idle; the virtual visits of
     its walk stand, so that the next lane looks elsewhere).
 
+    A walk leaves the root by PUCT, or by sequential halving where the config says how many
+    candidates that compares.
+
     Under the policies "siblings" and "descend" a lane hangs its leaf from a given node instead,
     where that has a candidate left, and walks otherwise.
 
@@ -156,13 +169,14 @@ def select_wave(
     def lane(carry: tuple, slot: jax.Array) -> tuple[tuple, Leaves]:
         children, virtual, leader = carry
         seen = replace(tree, children=children)
+        number = slot - 1 - config.kept
         if config.policy == "spread":
-            walk = _walk(seen, virtual, active, config)
+            walk = _walk(seen, virtual, active, number, config)
         else:
             given = from_node(slot, leader)
             able, hung = _hang(seen, virtual, jnp.maximum(given, 0), config)
             able = able & active & (given >= 0)
-            walked = _walk(seen, virtual, active & ~able, config)
+            walked = _walk(seen, virtual, active & ~able, number, config)
             walk = jax.tree.map(partial(jnp.where, able), hung, walked)
         ended, node, depth, rank, trail = walk
         fresh, idle = ended == _FRESH, ended == _IDLE

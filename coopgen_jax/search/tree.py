@@ -29,6 +29,7 @@ class Tree:
     log_probs: `[B, R, N, K]` float32 their log-probabilities under the plain language model.
     children: `[B, R, N, K]` int32 the child's index, -1 where a candidate is not expanded.
     visits: `[B, R, N]` int32 evaluations in the subtree, the node's own counts 1; 0 in holes.
+    earlier: `[B, R, N]` int32 how many visits a node had when the search under way began.
     value_sum: `[B, R, N]` float32 the sum of the values of those evaluations.
     value: `[B, R, N]` float32 the node's own evaluation.
     credits: `[B, R, N]` int32 how often that evaluation has been credited: once, and once more with
@@ -47,6 +48,7 @@ class Tree:
     log_probs: jax.Array
     children: jax.Array
     visits: jax.Array
+    earlier: jax.Array
     value_sum: jax.Array
     value: jax.Array
     credits: jax.Array

@@ -155,6 +155,12 @@ CONFIGS = {
     "product": MCTSConfig(
         new_tokens=4, alpha=0.5, likelihood="product", search=search_config(kept=6, depth=3)
     ),
+    "halved": MCTSConfig(
+        new_tokens=4,
+        alpha=0.8,
+        repetition_penalty=1.0,
+        search=search_config(considered=4, wave=4, kept=12, first_play_urgency="parent"),
+    ),
     "no bigram twice": MCTSConfig(
         new_tokens=4, repetition_penalty=1.0, no_repeat_ngram=2, search=search_config(c_puct=0.5)
     ),
@@ -383,6 +389,7 @@ def test_weighted_targets_and_no_discriminator():
         ({"alpha": 1.5}, "alpha is 1.5"),
         ({"likelihood": "sum"}, "likelihood is 'sum'"),
         ({"visit_temperature": -1.0}, "visit_temperature is -1.0"),
+        ({"visit_temperature": 1.0, "search": search_config(considered=4)}, "considered is 4"),
         ({"rollout": -1}, "rollout is -1"),
         ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),
     ],

@@ -27,6 +27,12 @@ CASES: dict[str, tuple[int, dict]] = {
     "descend alone": (6, {"candidates": 3, "policy": "descend", "depth": 5, "c_puct": 1.0}),
     "crowded descend": (3, {"candidates": 4, "wave": 4, "policy": "descend", "depth": 4}),
     "parent wave": (7, {"candidates": 8, "wave": 4, "first_play_urgency": "parent", "depth": 5}),
+    "halved": (12, {"candidates": 8, "considered": 8}),
+    "halved wave": (12, {"candidates": 8, "wave": 8, "considered": 8, "depth": 6}),
+    "halved by a third": (9, {"candidates": 8, "wave": 4, "considered": 5, "value_scale": 0.05}),
+    "starved halving": (3, {"candidates": 8, "wave": 8, "considered": 8, "depth": 4}),
+    "two compared": (6, {"candidates": 6, "wave": 2, "considered": 2, "depth": 3}),
+    "one considered": (6, {"candidates": 6, "considered": 1}),
 }
 
 
@@ -49,6 +55,7 @@ def test_every_wave_is_the_oracle_s(case):
             np.testing.assert_array_equal(np.asarray(state.visits)[:, b, r], history)
             assert_same(row(tree, b, r), oracle)
             assert ran[b, r] == oracle.root.visits - 1
+            assert choose(tree, config)[0][b, r] == oracle.best()
 
 
 @pytest.mark.parametrize(
@@ -62,6 +69,8 @@ def test_every_wave_is_the_oracle_s(case):
         "descend",
         "crowded descend",
         "parent wave",
+        "halved wave",
+        "starved halving",
     ],
 )
 def test_waves_keep_the_invariants(case):
@@ -118,7 +127,7 @@ def test_early_stop_freezes_a_row_and_changes_no_choice(wave):
     stops = []
     for roots in ROOTS + 6 * np.arange(4)[:, None, None]:
         tree, _, _ = toy.search(*toy.begin(roots))
-        chosen, _ = choose(tree)
+        chosen, _ = choose(tree, config)
         for b, r in np.ndindex(*roots.shape):
             oracle = Search(language, config, roots[b, r])
             waves, done = config.simulations // wave, 0
@@ -148,7 +157,7 @@ def test_what_was_kept_counts_towards_enough(wave):
 
     for roots in ROOTS + 6 * np.arange(3)[:, None, None]:
         tree, state, first = toy.search(*toy.begin(roots))
-        rank, _ = choose(tree)
+        rank, _ = choose(tree, config)
         tree, _, second = toy.search(*toy.reroot(tree, state.cache, rank)[:2])
         for b, r in np.ndindex(*roots.shape):
             oracle = Search(language, config, roots[b, r])
@@ -204,7 +213,7 @@ def test_choices_are_drawn_as_often_as_their_log_proposal_says():
     many = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf)[1:2, :1], draws, axis=1), tree)
     keys = jax.random.split(jax.random.key(0), (1, draws))
     for tau in (1.0, 0.5, 2.0):
-        rank, log_p = jax.tree.map(np.asarray, jax.jit(choose)(many, keys, tau))
+        rank, log_p = jax.tree.map(np.asarray, jax.jit(choose, static_argnums=1)(many, config, keys, tau))
         expected = visits ** (1 / tau) / (visits ** (1 / tau)).sum()
         np.testing.assert_allclose(np.exp(log_p[0]), expected[rank[0]], rtol=1e-5)
         frequency = np.bincount(rank[0], minlength=len(visits)) / draws
@@ -212,16 +221,16 @@ def test_choices_are_drawn_as_often_as_their_log_proposal_says():
 
 
 def test_argmax_takes_the_lowest_rank_among_equals_and_has_no_proposal():
-    tree = new_tree(1, 2, 5, 4, 2)
+    tree, config = new_tree(1, 2, 5, 4, 2), config_of(candidates=4)
     tree = tree.replace(
         children=tree.children.at[0, 0, 0].set(jnp.array([-1, 1, 2, 3])),
         visits=tree.visits.at[0, 0].set(jnp.array([12, 3, 4, 4, 0])),
     )
     keys = jax.random.split(jax.random.key(0), (1, 2))
-    for rank, log_p in (choose(tree), choose(tree, keys, 0.0)):
+    for rank, log_p in (choose(tree, config), choose(tree, config, keys, 0.0)):
         np.testing.assert_array_equal(rank, [[2, 0]])
         assert np.isnan(log_p).all()
-    rank, log_p = choose(tree, keys, jnp.array([[1e-4, 1.0]]))
+    rank, log_p = choose(tree, config, keys, jnp.array([[1e-4, 1.0]]))
     assert rank[0, 0] in (2, 3) and np.isclose(log_p[0, 0], np.log(0.5))
     assert rank[0, 1] == 0 and np.isnan(log_p[0, 1])
 
@@ -237,6 +246,11 @@ def test_argmax_takes_the_lowest_rank_among_equals_and_has_no_proposal():
         ({"enough": -1}, "enough is -1"),
         ({"enough": 1}, "enough is 1"),
         ({"stride": 0}, "stride is 0"),
+        ({"considered": -1}, "considered is -1"),
+        ({"considered": 51}, "a node has 50 candidates"),
+        ({"considered": 4, "enough": 20}, "enough needs considered 0"),
+        ({"considered": 4, "policy": "siblings"}, "policy 'siblings' needs considered 0"),
+        ({"value_scale": float("inf")}, "value_scale is inf"),
         ({"policy": "deep"}, "policy is 'deep'"),
         ({"wave": 64, "simulations": 64}, "lower wave or raise candidates"),
         ({"simulations": 30, "wave": 4}, "use 32 simulations"),

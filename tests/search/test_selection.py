@@ -1,10 +1,15 @@
+import itertools
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import mctx
 import numpy as np
 import pytest
+from mctx._src import seq_halving
 
 from coopgen_jax.search import Expansion, SearchConfig, new_tree, plant, search
+from coopgen_jax.search.halving import VISITS, schedule
 from coopgen_jax.search.selection import puct
 
 HAND = {
@@ -35,8 +40,9 @@ def test_puct_by_hand(case):
     np.testing.assert_allclose(scores, expected, rtol=1e-6)
 
 
-def test_a_whole_search_visits_what_mctx_visits():
-    states, actions, simulations, c_puct = 61, 4, 40, 1.5
+@pytest.mark.parametrize("considered", [0, 1, 3, 4, 6])
+def test_a_whole_search_visits_what_mctx_visits(considered):
+    states, actions, simulations, c_puct = 61, 6, 40, 1.5
     rng = np.random.default_rng(0)
     prior = -np.sort(-rng.dirichlet(np.ones(actions), states)).astype(np.float32)
     value = rng.uniform(size=states).astype(np.float32)
@@ -61,6 +67,25 @@ def test_a_whole_search_visits_what_mctx_visits():
             key, tree, node, depth, pb_c_init=c_puct, pb_c_base=1e9, qtransform=q_or_zero
         )
 
+    def select_at_root(key, tree, node):
+        if not considered:
+            return select(key, tree, node, 0)
+        scaled = partial(
+            mctx.qtransform_completed_by_mix_value,
+            value_scale=SearchConfig.value_scale,
+            maxvisit_init=VISITS,
+            rescale_values=False,
+            use_mixed_value=False,
+        )
+        return mctx.gumbel_muzero_root_action_selection(
+            key,
+            tree,
+            node,
+            num_simulations=simulations,
+            max_num_considered_actions=considered,
+            qtransform=scaled,
+        )
+
     @jax.jit
     def theirs():
         with jax.numpy_rank_promotion("allow"):
@@ -72,9 +97,10 @@ def test_a_whole_search_visits_what_mctx_visits():
                 jax.random.key(0),
                 root=root,
                 recurrent_fn=recurrent,
-                root_action_selection_fn=lambda key, tree, node: select(key, tree, node, 0),
+                root_action_selection_fn=select_at_root,
                 interior_action_selection_fn=select,
                 num_simulations=simulations,
+                extra_data=mctx.GumbelMuZeroExtraData(jnp.zeros((len(roots), actions))),
             )
 
     def expansion(state):
@@ -99,6 +125,7 @@ def test_a_whole_search_visits_what_mctx_visits():
         candidates=actions,
         depth=simulations,
         c_puct=c_puct,
+        considered=considered,
         kept=0,
         early_stop=False,
     )
@@ -117,3 +144,9 @@ def test_a_whole_search_visits_what_mctx_visits():
     mean = our_tree.value_sum / our_tree.visits
     np.testing.assert_allclose(mean[:, 0], their_tree.node_values, rtol=1e-5)
     assert our_tree.depth.max() > 4
+
+
+def test_the_schedule_is_mctx_s():
+    for considered, simulations in itertools.product((1, 2, 3, 5, 16, 50), (1, 7, 16, 64, 96)):
+        expected = seq_halving.get_sequence_of_considered_visits(considered, simulations)
+        assert schedule(considered, simulations) == list(expected)

@@ -8,9 +8,11 @@ from tests.search.test_mcts import ROOTS, config_of
 from tests.search.toy import Toy, row
 
 
-@pytest.mark.parametrize(("wave", "kept"), [(1, 0), (1, 5), (4, 60)])
-def test_search_goes_on_from_a_kept_subtree_like_the_oracle(wave, kept):
-    config = config_of(candidates=6, kept=kept, wave=wave, depth=5)
+@pytest.mark.parametrize(
+    ("wave", "kept", "considered"), [(1, 0, 0), (1, 5, 0), (4, 60, 0), (1, 5, 4), (4, 60, 6)]
+)
+def test_search_goes_on_from_a_kept_subtree_like_the_oracle(wave, kept, considered):
+    config = config_of(candidates=6, kept=kept, wave=wave, considered=considered, depth=5)
     language = Language(4, 6)
     toy = Toy(language, config)
     tree, cache = toy.begin(ROOTS)
@@ -21,12 +23,14 @@ def test_search_goes_on_from_a_kept_subtree_like_the_oracle(wave, kept):
         # Not always the most visited child: what is kept is neither everything nor a chain.
         order = np.argsort(-np.asarray(root_visits(tree)), axis=2, kind="stable")
         rank = np.where(np.arange(6).reshape(3, 2) % 2 == 0, order[..., 0], order[..., 1])
+        chosen = np.asarray(choose(tree, config)[0])
         tree, cache, source = toy.reroot(tree, state.cache, rank)
         for at, oracle in oracles.items():
             if at in ended:
                 assert ran[at] == 0 and not np.asarray(tree.visits)[at].any()
                 continue
             oracle.run(config.simulations // config.wave)
+            assert chosen[at] == oracle.best()
             if rank[at] not in oracle.root.children:
                 ended.append(at)
                 continue
@@ -48,7 +52,7 @@ def test_a_root_that_was_never_expanded_leaves_an_empty_row_that_a_search_skips(
     after, _, ran = toy.search(tree, cache)
     assert not np.asarray(ran).any() and not np.asarray(after.visits).any()
     assert (np.asarray(after.children) == -1).all()
-    assert np.isnan(choose(after)[1]).all()
+    assert np.isnan(choose(after, config)[1]).all()
 
 
 def test_a_terminal_root_is_credited_with_its_own_value_only():

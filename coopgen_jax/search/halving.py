@@ -1,0 +1,91 @@
+"""Sequential halving: which of a root's candidates the next simulation is spent on.
+
+Danihelka, Guez, Schrittwieser and Silver, "Policy improvement by planning with Gumbel" (ICLR 2022),
+without the noise: the candidates compared are the likeliest ones, and the same tree gives the same
+token. Everything here is written for one tree, without the axes `B` and `R`.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from coopgen_jax.search.config import SearchConfig
+from coopgen_jax.search.tree import Tree
+
+# c_visit of the paper: how many visits the scale of the values starts from.
+VISITS = 50
+
+
+def schedule(considered: int, simulations: int) -> list[int]:
+    """Returns, for every simulation, how many visits the candidate that it goes to has had.
+
+    All `considered` candidates are visited equally often, then the better half of them, and so on
+    down to two; every round has about the same share of the simulations (section 3, figure 1).
+    """
+    if considered == 1:
+        return list(range(simulations))
+    rounds = (considered - 1).bit_length()
+    visits, left = [0] * considered, considered
+    wanted: list[int] = []
+    while len(wanted) < simulations:
+        for _ in range(max(1, simulations // (rounds * left))):
+            wanted += visits[:left]
+            visits[:left] = [count + 1 for count in visits[:left]]
+        left = max(2, left // 2)
+    return wanted[:simulations]
+
+
+def _scores(tree: Tree, visits: jax.Array, *, config: SearchConfig) -> jax.Array:
+    """Scores the root's candidates `[K]`: log prior + value_scale * (50 + most visits) * Q.
+
+    Equation 8 of the paper, the prior's logarithm as the logit. Q is a child's mean value, and the
+    root's where it has none. `visits` `[K]` are those of this search.
+    """
+    child = tree.children[0]
+    evaluated = jnp.where(child < 0, 0, tree.visits[jnp.maximum(child, 0)])
+    mean = tree.value_sum[jnp.maximum(child, 0)] / jnp.maximum(evaluated, 1)
+    q = jnp.where(evaluated > 0, mean, tree.value_sum[0] / jnp.maximum(tree.visits[0], 1))
+    log_prior = jnp.log(jnp.where(tree.priors[0] > 0, tree.priors[0], 1.0))
+    return log_prior + config.value_scale * (VISITS + visits.max()) * q
+
+
+def _visits(tree: Tree) -> jax.Array:
+    """Returns the visits of the root's candidates since the search began, `[K]` int32."""
+    child = jnp.maximum(tree.children[0], 0)
+    return jnp.where(tree.children[0] < 0, 0, tree.visits[child] - tree.earlier[child])
+
+
+def candidate(
+    tree: Tree, virtual: jax.Array, number: jax.Array, *, config: SearchConfig
+) -> jax.Array:
+    """Returns the rank of the root's candidate that a simulation goes to, `[]` int32.
+
+    It is the best of those with as many visits as the schedule says; -1 where there is none, as
+    when the root has fewer candidates than are to be compared.
+
+    Args:
+      tree: one tree.
+      virtual: `[N]` int32 choices of this wave that went through each node; they count as visits.
+      number: `[]` int32 the simulation's number in this search.
+      config: the search's settings.
+    """
+    child = tree.children[0]
+    below = jnp.maximum(child, 0)
+    visits = _visits(tree) + jnp.where(child < 0, 0, virtual[below])
+    free = (tree.priors[0] > 0) & ((child < 0) | (tree.visits[below] > 0))
+    wanted = schedule(min(config.considered, child.shape[0]), config.simulations)
+    eligible = free & (visits == jnp.asarray(wanted)[number])
+    scores = jnp.where(eligible, _scores(tree, visits, config=config), -jnp.inf)
+    return jnp.where(eligible.any(), jnp.argmax(scores), -1).astype(jnp.int32)
+
+
+def finalist(tree: Tree, *, config: SearchConfig) -> jax.Array:
+    """Returns the rank of the candidate that halving ends with, `[]` int32.
+
+    Of those with the most visits in this search it is the one with the best score, the lowest rank
+    among equals; 0 where none was visited.
+    """
+    visits = _visits(tree)
+    last = (visits == visits.max()) & (visits > 0)
+    return jnp.argmax(jnp.where(last, _scores(tree, visits, config=config), -jnp.inf)).astype(
+        jnp.int32
+    )
