@@ -1,9 +1,11 @@
 """Tiny random models, as the tests of loading write them to disc."""
 
+import json
 from pathlib import Path
 
 import jax
 import numpy as np
+import safetensors.numpy
 import tokenizers
 import torch
 import transformers
@@ -53,6 +55,16 @@ def save(model: transformers.PreTrainedModel, folder: Path, **options: object) -
     model.save_pretrained(folder, **options)
     byte_tokenizer().save(str(folder / "tokenizer.json"))
     return folder
+
+
+def edit(folder: Path, **entries: object) -> None:
+    path = folder / "config.json"
+    values = json.loads(path.read_text()) | entries
+    path.write_text(json.dumps({key: value for key, value in values.items() if value != "DROP"}))
+
+
+def tensors(folder: Path) -> dict[str, np.ndarray]:
+    return safetensors.numpy.load_file(folder / "model.safetensors")
 
 
 def state(model: transformers.PreTrainedModel) -> dict[str, np.ndarray]:

@@ -1,0 +1,193 @@
+"""What `coopgen generate` prints and writes, and where its prompts come from."""
+
+import io
+import json
+import sys
+from dataclasses import replace
+
+import jax
+import pytest
+
+import coopgen_jax.cli.generate as command
+from coopgen_jax.cli import main
+from coopgen_jax.cli.report import for_people
+from tests.cli.running import GUIDED, SHORT, generate_json, run, sentence
+from tests.cli.tiny import load_tiny, tiny_model
+
+
+def test_json_holds_the_texts_their_figures_and_the_settings(capsys):
+    found = generate_json(capsys, "This film was", "was film", *GUIDED, "--seed", 3)
+    assert found["model"] == {"name": "tiny", "sha256": "0" * 64, "licence": None}
+    assert found["discriminator"]["classes"] == ["zero", "one"]
+    assert found["discriminator"]["card"]["terms"] == "for tests"
+    assert found["seconds"] > 0
+    assert found["crossing_seconds"] is None
+    assert found["compare"] is None
+    settings = found["settings"]
+    assert (settings["method"], settings["target"], settings["seed"]) == ("mcts", "one", 3)
+    assert settings["search"]["simulations"] == 4
+    assert [text["prompt"] for text in found["texts"]] == ["This film was", "was film"]
+    for text in found["texts"]:
+        assert 1 <= len(text["tokens"]) <= 3
+        assert text["text"] == tiny_model().tokenizer.continuation(text["tokens"])
+        assert sum(text["class_probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert text["log_proposal"] is None
+        assert text["simulations"] > 0
+
+
+def test_the_report_tells_what_crossing_tokenizers_cost():
+    document = {
+        "settings": {"method": "greedy"},
+        "model": {"name": "m"},
+        "discriminator": {"name": "d"},
+        "seconds": 8.0,
+        "crossing_seconds": 2.0,
+    }
+    shown = for_people(document, [], None, style=False)
+    assert "8.0 s, 25.0% of it between tokenizers" in shown
+
+
+def test_the_report_names_prompt_text_figures_and_settings(capsys):
+    found = generate_json(capsys, "This film was", *GUIDED)["texts"][0]
+    status, out, err = run(capsys, "generate", "This film was", *GUIDED)
+    assert status == 0
+    assert f"This film was{found['text']}\n" in out
+    assert f"p(one) {found['class_probabilities']['one']:.3f}" in out
+    assert f"log-likelihood {found['log_prob']:.2f}" in out
+    assert f"perplexity {found['perplexity']:.2f}" in out
+    assert "simulations 4" in out
+    assert "\x1b" not in out
+    assert err == "coopgen: compiling the search, once per prompt length\n"
+
+
+def test_brackets_and_escapes_in_a_text_are_shown_as_they_are(capsys):
+    _, out, _ = run(capsys, "generate", "[red]film[/] :smile: \x1b[31m", *GUIDED, "--quiet")
+    assert out.startswith("[red]film[/] :smile: \ufffd[31m")
+
+
+def test_quiet_says_nothing_on_stderr(capsys):
+    assert run(capsys, "generate", "film", *GUIDED, "--quiet")[2] == ""
+
+
+def test_compare_writes_plain_sampling_beside(capsys):
+    found = generate_json(capsys, "This film was", *GUIDED, "--compare", "--seed", 5)
+    sampling = ["--method", "sample", "--top-p", 0.9, "--new-tokens", 3, "--seed", 5]
+    alone = generate_json(capsys, "This film was", "--target", "one", *sampling)
+    assert len(found["texts"]) == 1
+    assert found["compare"] == alone["texts"]
+    assert found["settings"]["compare"]["top_p"] == 0.9
+    _, out, _ = run(capsys, "generate", "This film was", *GUIDED, "--compare", "--quiet")
+    assert "mcts:\n" in out and "plain sampling:\n" in out
+    assert out.count("perplexity") == 2
+
+
+def test_plain_methods_need_no_target(capsys):
+    greedy = generate_json(capsys, "This film was", "--method", "greedy", "--new-tokens", 1)
+    assert greedy["settings"]["temperature"] == 0
+    assert set(greedy["texts"][0]["class_probabilities"]) == {"zero", "one"}
+    plain = ["--method", "sample", "--discriminator", "none", "--new-tokens", 3]
+    sampled = generate_json(capsys, "This film was", *plain)
+    assert sampled["discriminator"] is None
+    assert sampled["texts"][0]["log_proposal"] < 0
+
+
+def test_a_search_without_discriminator_goes_by_likelihood(capsys):
+    found = generate_json(capsys, "film", "--discriminator", "none", "--alpha", 0.5, *SHORT)
+    assert found["texts"][0]["target"] is None
+
+
+def test_chat_wraps_what_the_model_reads_but_not_what_is_shown(capsys):
+    chat = generate_json(capsys, "film was", "--chat", *GUIDED)["texts"][0]
+    raw = generate_json(capsys, "This film was", *GUIDED)["texts"][0]
+    assert chat["prompt"] == "film was"
+    assert chat["tokens"] == raw["tokens"]
+
+
+def test_out_is_the_document_and_jsonl_one_text_a_line(capsys, tmp_path):
+    out, lines = tmp_path / "out.json", tmp_path / "out.jsonl"
+    out.write_text("old")
+    out.chmod(0o640)
+    found = generate_json(capsys, "film", "was", *GUIDED, "--compare", "--out", out)
+    assert json.loads(out.read_text()) == found
+    assert out.stat().st_mode & 0o777 == 0o640
+    generate_json(capsys, "film", "was", *GUIDED, "--compare", "--out", lines)
+    entries = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [entry["method"] for entry in entries] == ["mcts"] * 2 + ["compare"] * 2
+    assert [entry["tokens"] for entry in entries[:2]] == [t["tokens"] for t in found["texts"]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.jsonl"]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_any_encoding_of_the_output_will_do(monkeypatch, encoding):
+    arguments = ["generate", "film \u2603", "--method", "greedy", "--new-tokens", "1", "--quiet"]
+    for extra in ([], ["--json"]):
+        raw = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+        assert main([*arguments, *extra]) == 0
+        printed = raw.getvalue().decode(encoding)
+        if extra:
+            assert json.loads(printed)["texts"][0]["prompt"] == "film \u2603"
+        else:
+            assert printed.startswith("film \u2603" if encoding == "utf-8" else "film \\u2603")
+
+
+def test_numbers_that_are_not_finite_become_null(capsys, monkeypatch):
+    real = command.generate
+
+    def endless(*arguments: object, **options: object) -> list:
+        return [replace(text, perplexity=float("inf")) for text in real(*arguments, **options)]
+
+    monkeypatch.setattr(command, "generate", endless)
+    assert generate_json(capsys, "film", *GUIDED)["texts"][0]["perplexity"] is None
+
+
+def test_trace_holds_a_tree_for_every_token(capsys, tmp_path):
+    for suffix in ("json", "html"):
+        path = tmp_path / f"trace.{suffix}"
+        found = generate_json(capsys, "film", "This was", *GUIDED, "--trace", path)
+        content = path.read_text(encoding="utf-8")
+        if suffix == "html":
+            assert content.startswith("<!doctype html>")
+            content = content.split('id="data">')[1].split("</script>")[0]
+        trace = json.loads(content)
+        assert trace["settings"] == found["settings"]
+        for text, traced in zip(found["texts"], trace["texts"], strict=True):
+            assert [step["id"] for step in traced["steps"]] == text["tokens"]
+            assert traced["prompt"] == text["prompt"]
+
+
+def test_progress_lines_count_tokens_and_simulations(capsys, monkeypatch):
+    monkeypatch.setattr("coopgen_jax.cli.progress.INTERVAL", 0.0)
+    _, _, err = run(capsys, "generate", "film", "was", *GUIDED)
+    lines = err.splitlines()
+    assert lines[1] == "coopgen: 1 of 6 tokens"
+    assert lines[2].startswith("coopgen: 2 of 6 tokens, ")
+    assert "simulations/s" in lines[2] and " left" in lines[2]
+    assert lines[-1].startswith("coopgen: 6 of 6 tokens")
+
+
+def test_prompts_come_from_files_and_standard_input(capsys, monkeypatch, tmp_path):
+    text = tmp_path / "prompts.txt"
+    text.write_bytes("\ufeffThis film\r\n\nwas \u2028 film\n".encode())
+    greedy = ["--method", "greedy", "--new-tokens", 1, "--batch-size", 1]
+    found = generate_json(capsys, "--prompts", text, *greedy)
+    assert [entry["prompt"] for entry in found["texts"]] == ["This film", "was \u2028 film"]
+    lines = tmp_path / "prompts.jsonl"
+    lines.write_text('{"text": "film"}\n\n{"prompt": "This", "kind": 3}\n')
+    found = generate_json(capsys, "--prompts", lines, *greedy)
+    assert [entry["prompt"] for entry in found["texts"]] == ["film", "This"]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"film was\nfilm\n")))
+    found = generate_json(capsys, "-", *greedy)
+    assert [entry["prompt"] for entry in found["texts"]] == ["film was", "film"]
+
+
+def test_compilations_are_kept_beside_the_models(capsys, monkeypatch, tmp_path):
+    monkeypatch.undo()
+    set_to: dict[str, object] = {}
+    monkeypatch.setattr(jax.config, "update", set_to.__setitem__)
+    monkeypatch.setattr(command, "load", load_tiny)
+    monkeypatch.setenv("COOPGEN_CACHE", str(tmp_path))
+    message = sentence(capsys, "generate", "film", *GUIDED, "--model", "nobody")
+    assert "nobody" in message
+    assert set_to["jax_compilation_cache_dir"] == str(tmp_path / "compilation")
+    assert set_to["jax_persistent_cache_min_compile_time_secs"] == pytest.approx(0.2)

@@ -1,0 +1,214 @@
+"""One sentence for every mistake, and nothing half written when a command breaks off."""
+
+import errno
+import io
+import os
+import re
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+import coopgen_jax.cli.files as files
+import coopgen_jax.cli.generate as command
+from coopgen_jax.cli import main
+from tests.cli.running import GUIDED, SHORT, run, sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.txt", b"film\nd\xe9j\xe0 vu\n", "line 2 of .* is not UTF-8"),
+        ("a.txt", b"\n \n", "holds no prompt"),
+        ("a.jsonl", b"", "holds no prompt"),
+        ("a.jsonl", b'{"text": "film"}\n["film"]\n', "line 2 of .* is not an object"),
+        ("a.jsonl", b'{"words": "film"}\n', "line 1 of .* is not an object"),
+        ("a.jsonl", b'{"text": 3}\n', "line 1 of .* is not an object"),
+        ("a.jsonl", b"\n{text}\n", "line 2 of .* is not JSON"),
+        ("a.jsonl", b'{"text": " "}\n', "line 1 of .* has an empty prompt"),
+        ("a.csv", b"film\n", "neither a .txt file"),
+    ],
+)
+def test_bad_prompt_files(capsys, tmp_path, no_work, name, content, told):
+    path = tmp_path / name
+    path.write_bytes(content)
+    message = sentence(capsys, "generate", "--prompts", path, *GUIDED)
+    assert re.search(told, message), message
+    assert str(path) in message
+
+
+def test_a_closed_standard_input_is_told(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert "standard input, which is closed" in sentence(capsys, "generate", "-", *GUIDED)
+
+
+def test_a_flag_that_does_not_exist_ends_with_status_two(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["generate", "film", "--simulation", "3"])
+    assert stop.value.code == 2
+    assert "--simulations" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([*GUIDED], "there is no prompt"),
+        (["", *GUIDED], "prompt 1 is empty"),
+        (["film", "  ", *GUIDED], "prompt 2 is empty"),
+        (["film", "-", *GUIDED], "give no other prompt"),
+        (["film", "--prompts", "x.txt", *GUIDED], "not both"),
+        (["--prompts", "nowhere.txt", *GUIDED], "nowhere.txt cannot be read: No such file"),
+        (["--prompts", ".", *GUIDED], "is a folder"),
+        (["film", *SHORT], "needs a --target"),
+        (["film", "--target", "one", "--discriminator", "none"], "without a discriminator"),
+        (["film", "--discriminator", "none"], "nothing to go by"),
+        (
+            ["film", "--discriminator", "none", "--alpha", "0", "--rollout", "2"],
+            "--rollout is read by the discriminator alone",
+        ),
+        (
+            ["film", *GUIDED, "--out", "a.json", "--trace", "./a.json"],
+            "--out and --trace both write a.json",
+        ),
+        (["film", *GUIDED, "--simulations", "0"], "simulations is 0"),
+        (["film", *GUIDED, "--simulations", "-4"], "simulations is -4"),
+        (["film", *GUIDED, "--simulations", "9"], "not a multiple of wave"),
+        (["film", *GUIDED, "--candidates", "0"], "candidates is 0"),
+        (["film", *GUIDED, "--enough", "-2"], "enough is -2"),
+        (["film", *GUIDED, "--enough", "20"], "enough needs considered 0 (the preset puct)"),
+        (["film", *GUIDED, "--visit-temperature", "1"], "considered 0 (the preset puct)"),
+        (["film", *GUIDED, "--policy", "descend"], "considered 0 (the preset puct)"),
+        (["film", *GUIDED, "--considered", "51"], "considered is 51 and a node has 4 candidates"),
+        (["film", "--method", "sample", "--policy", "descend"], "--policy means nothing"),
+        (["film", *GUIDED, "--new-tokens", "0"], "new_tokens"),
+        (["film", *GUIDED, "--c-puct", "nan"], "--c-puct is nan"),
+        (["film", *GUIDED, "--alpha", "2"], "alpha is 2"),
+        (["film", *GUIDED, "--temperature", "0"], "temperature is 0"),
+        (["film", *GUIDED, "--seed", "-1"], "--seed is -1"),
+        (["film", *GUIDED, "--batch-size", "0"], "--batch-size is 0"),
+        (["film", *GUIDED, "--top-p", "0.5"], "--top-p means nothing to --method mcts"),
+        (["film", "--method", "sample", "--top-p", "0"], "top_p is 0"),
+        (["film", "--method", "greedy", "--temperature", "1"], "--temperature means nothing"),
+        (["film", "--method", "sample", "--wave", "2"], "--wave means nothing"),
+        (["film", *GUIDED, "--rollout-confidence", "0.9"], "needs --rollout"),
+        (["film", *GUIDED, "--rollout", "2", "--rollout-confidence", "9"], "confidence is 9"),
+        (["film", *GUIDED, "--trace", "tree.svg"], "must end in .json or .html"),
+        (["film", "--method", "sample", "--trace", "tree.html"], "--trace shows search trees"),
+        (["film", *GUIDED, "--out", "no/such/folder/out.json"], "there is no folder"),
+        (["film", *GUIDED, "--trace", "no/such/tree.html"], "there is no folder"),
+        (["film", *GUIDED, "--out", "."], "is a folder"),
+        (["film", *GUIDED, "--out", "x" * 300], "cannot be written: File name too long"),
+    ],
+)
+def test_mistakes_are_found_before_the_model_is_loaded(
+    capsys, monkeypatch, tmp_path, no_work, arguments, told
+):
+    monkeypatch.chdir(tmp_path)
+    assert told in sentence(capsys, "generate", *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["film", *SHORT, "--target", "joy"], "unknown target 'joy': choose one of zero, one"),
+        (["film", *GUIDED, "--discriminator", "nobody"], "there is no discriminator 'nobody'"),
+        (["film", *GUIDED, "--discriminator", "misfit"], "made for another model"),
+        (["film", *GUIDED, "--model", "nobody"], "there is no model 'nobody'"),
+        (["film " * 200, *GUIDED], "has 200 tokens"),
+        (["film", "film " * 200, *GUIDED, "--batch-size", "1"], "prompt 2 has 200 tokens"),
+        (["film \udce9", *GUIDED], "not valid Unicode"),
+    ],
+)
+def test_mistakes_that_the_models_find(capsys, monkeypatch, arguments, told):
+    begun = pytest.MonkeyPatch()
+    begun.setattr("coopgen_jax.shell._tokens", lambda *_: pytest.fail("decoding began"))
+    try:
+        assert told in sentence(capsys, "generate", *arguments, "--quiet")
+    finally:
+        begun.undo()
+
+
+def test_a_discriminators_warning_is_one_line(capsys, monkeypatch):
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        greedy = ["--method", "greedy", "--new-tokens", 1]
+        status, _, err = run(
+            capsys, "generate", "film", "--discriminator", "stale", *greedy, "--quiet"
+        )
+    assert status == 0
+    assert err == "coopgen: warning: the head stale was trained on another file\n"
+
+
+def test_a_full_disk_leaves_the_old_file_and_the_print(capsys, monkeypatch, tmp_path):
+    out = tmp_path / "out.json"
+    out.write_text("old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    status, printed, err = run(capsys, "generate", "film", *GUIDED, "--quiet", "--out", out)
+    assert status == 2
+    assert "perplexity" in printed
+    assert err.count("\n") == 1
+    assert "out.json could not be written: No space left on device" in err
+    assert out.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_device_is_told_and_not_replaced(capsys):
+    status, _, err = run(capsys, "generate", "film", *GUIDED, "--quiet", "--out", "/dev/full")
+    assert status == 2
+    assert "No space left on device" in err
+    assert not Path("/dev/full").is_file()
+
+
+def test_a_full_device_for_the_output_is_told(capsys, monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert main(["generate", "film", *map(str, GUIDED), "--quiet"]) == 2
+    monkeypatch.undo()
+    err = capsys.readouterr().err
+    assert err == "coopgen: error: cannot write (No space left on device): free space\n"
+
+
+def test_an_interruption_is_one_line_and_leaves_nothing(capsys, monkeypatch, tmp_path):
+    def interrupted(*_: object, listener: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "generate", interrupted)
+    out, tree = tmp_path / "out.json", tmp_path / "tree.html"
+    arguments = ["film", *GUIDED, "--quiet", "--out", out, "--trace", tree]
+    status, printed, err = run(capsys, "generate", *arguments)
+    assert (status, printed, err) == (130, "", "coopgen: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_has_gone_is_no_error(capsys, monkeypatch):
+    class Gone(io.StringIO):
+        encoding = "utf-8"
+
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+        def fileno(self) -> int:
+            raise OSError
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    assert main(["generate", "film", *map(str, GUIDED), "--quiet"]) == 141
+    assert capsys.readouterr().err == ""
+
+
+def test_what_nobody_expected_keeps_its_traceback(capsys, monkeypatch):
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setattr(command, "generate", broken)
+    with pytest.raises(ValueError, match="a fault of ours"):
+        main(["generate", "film", *GUIDED, "--quiet"])

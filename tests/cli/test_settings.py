@@ -1,0 +1,99 @@
+"""From options to settings: the presets, what follows from what, and what is remarked on."""
+
+from dataclasses import replace
+
+import pytest
+
+from coopgen_jax.cli.options import GenerateOptions
+from coopgen_jax.cli.settings import decoder_config, is_redundant
+from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.presets import PRESETS
+from coopgen_jax.search.config import SearchConfig
+from tests.cli.running import GUIDED, generate_json, run
+from tests.cli.tiny import WORDS
+
+
+def options(**changes: object) -> GenerateOptions:
+    return replace(GenerateOptions(target="one"), **changes)
+
+
+@pytest.fixture
+def preset(monkeypatch) -> MCTSConfig:
+    """A default preset that differs from the configuration's own defaults everywhere it matters."""
+    search = SearchConfig(simulations=32, wave=8, candidates=20, c_puct=2.0, kept=32)
+    made = MCTSConfig(temperature=0.7, repetition_penalty=1.4, alpha=0.9, search=search)
+    monkeypatch.setitem(PRESETS, "default", made)
+    return made
+
+
+def test_what_is_unset_is_the_presets(preset):
+    assert decoder_config(options(new_tokens=5)) == replace(preset, new_tokens=5)
+    changed = decoder_config(options(alpha=0.0, c_puct=0.0, new_tokens=5))
+    expected = replace(preset, new_tokens=5, alpha=0.0, search=replace(preset.search, c_puct=0.0))
+    assert changed == expected
+
+
+def test_more_candidates_than_tokens_are_all_of_them(capsys):
+    most = generate_json(capsys, "film", *GUIDED, "--candidates", len(WORDS))
+    more = generate_json(capsys, "film", *GUIDED, "--candidates", 10 * len(WORDS))
+    assert more["texts"] == most["texts"]
+
+
+def test_stating_the_presets_simulations_changes_nothing():
+    preset = PRESETS["default"].search
+    assert decoder_config(options(simulations=preset.simulations)).search == preset
+
+
+@pytest.mark.parametrize(
+    ("changes", "wave", "kept"),
+    [
+        ({"simulations": 64}, 8, 64),
+        ({"simulations": 20}, 5, 20),
+        ({"simulations": 4}, 4, 4),
+        ({"simulations": 31}, 1, 31),
+        ({"candidates": 5}, 4, 32),
+        ({"simulations": 20, "wave": 10}, 10, 20),
+    ],
+)
+def test_wave_and_kept_follow_the_simulations(preset, changes, wave, kept):
+    search = decoder_config(options(**changes)).search
+    assert (search.wave, search.kept) == (wave, kept)
+
+
+def test_policy_and_enough_reach_the_search(preset):
+    search = decoder_config(options(policy="siblings", enough=40)).search
+    assert search == replace(preset.search, policy="siblings", enough=40)
+
+
+def test_halving_compares_no_more_candidates_than_there_are():
+    assert decoder_config(options(candidates=5)).search.considered == 5
+    assert decoder_config(options(considered=3)).search.considered == 3
+    assert decoder_config(options(value_scale=0.0)).search.value_scale == 0.0
+
+
+def test_a_preset_that_keeps_nothing_goes_on_so(monkeypatch):
+    assert PRESETS["paper"].search.kept == 0
+    search = decoder_config(options(preset="paper", simulations=10)).search
+    assert (search.kept, search.simulations) == (0, 10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({}, False),
+        ({"samples": 2}, True),
+        ({"samples": 2, "preset": "puct"}, True),
+        ({"samples": 2, "method": "greedy"}, True),
+        ({"samples": 2, "method": "sample"}, False),
+        ({"samples": 2, "preset": "puct", "visit_temperature": 1.0}, False),
+        ({"samples": 2, "rollout": 2}, False),
+    ],
+)
+def test_samples_that_must_be_equal_are_known(changes, same):
+    assert is_redundant(decoder_config(options(**changes))) is same
+
+
+def test_samples_that_must_be_equal_are_remarked_on(capsys):
+    arguments = ["film", *GUIDED, "--samples", 2, "--model", "nobody"]
+    _, _, err = run(capsys, "generate", *arguments)
+    assert "samples will all be the same" in err.splitlines()[0]
