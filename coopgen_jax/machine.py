@@ -9,23 +9,29 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+# Rows of the products that are timed.
+ROWS = (1, 2, 4, 8, 16, 64, 256)
+
 
 @dataclass(frozen=True)
 class Machine:
-    """What a roofline needs to know.
+    """What a prediction needs to know.
 
     bandwidth: bytes per second at which weights are read.
     rate: floating-point operations per second of large matrix products.
     ranking: logits per second out of which the likeliest are picked.
     step: seconds that one layer costs however small it is.
-    overlap: whether reading and multiplying go on at the same time, as on an accelerator.
+    stacked, separate: rows and, for so many, the seconds that a product takes per weight, of layers
+      in one stack and of matrices in arrays of their own (see `models.layout`); empty where nothing
+      has been measured and a product takes what its bandwidth or its rate takes, the longer one.
     """
 
     bandwidth: float
     rate: float
     ranking: float
     step: float
-    overlap: bool
+    stacked: tuple[tuple[int, float], ...] = ()
+    separate: tuple[tuple[int, float], ...] = ()
 
 
 def on_accelerator() -> bool:
@@ -33,8 +39,8 @@ def on_accelerator() -> bool:
     return jax.devices()[0].platform != "cpu"
 
 
-def best_seconds(function: Callable, *arguments: Any, repeats: int = 7) -> float:
-    """Returns the median seconds of the faster half of the calls, after one that compiles."""
+def median_seconds(function: Callable, *arguments: Any, repeats: int = 5) -> float:
+    """Returns the median seconds of the calls, after one that compiles."""
     program = jax.jit(function)
     jax.block_until_ready(program(*arguments))
     seconds = []
@@ -42,45 +48,57 @@ def best_seconds(function: Callable, *arguments: Any, repeats: int = 7) -> float
         start = time.perf_counter()
         jax.block_until_ready(program(*arguments))
         seconds.append(time.perf_counter() - start)
-    return statistics.median(sorted(seconds)[: (repeats + 1) // 2])
+    return statistics.median(seconds)
 
 
-def _through_layers(row: jax.Array, weights: jax.Array) -> jax.Array:
-    def layer(row: jax.Array, weight: jax.Array) -> tuple[jax.Array, None]:
-        return (row @ weight) / weight.shape[0], None
-
-    return jax.lax.scan(layer, row, weights)[0]
+def _product(rows: jax.Array, weight: jax.Array) -> jax.Array:
+    """Multiplies `[rows, I]` by a kernel as the networks keep it, `[O, I]`."""
+    return jnp.einsum("ri,oi->ro", rows, weight) / weight.shape[0]
 
 
-def _through_each(row: jax.Array, weights: tuple[jax.Array, ...]) -> jax.Array:
+def _through_stack(rows: jax.Array, weights: jax.Array) -> jax.Array:
+    return jax.lax.scan(lambda rows, weight: (_product(rows, weight), None), rows, weights)[0]
+
+
+def _through_each(rows: jax.Array, weights: tuple[jax.Array, ...]) -> jax.Array:
     for weight in weights:
-        row = jnp.einsum("ri,oi->ro", row, weight) / weight.shape[0]
-    return row
+        rows = _product(rows, weight)
+    return rows
 
 
 def measure(dtype: str = "float32") -> Machine:
     """Measures the machine that JAX runs on, for weights of a dtype.
 
-    Weights are read as separate layers are (`models.layout`): matrices that no cache holds
-    together, each multiplied by one row where it lies.
+    All weights together are more than a cache holds. On a processor those of a stack are of the
+    size up to which layers are stacked there.
     """
     large = on_accelerator()
-    width, layers = (8192, 16) if large else (2048, 24)
-    weights = tuple(jnp.ones((width, width), dtype) for _ in range(layers))
-    read = best_seconds(_through_each, jnp.ones((1, width), dtype), weights)
-    bandwidth = sum(weight.nbytes for weight in weights) / read
-    del weights
-    square = jnp.ones((width, width), dtype)
-    multiply = best_seconds(jnp.matmul, square, square)
+    width, layers = (8192, 8) if large else (2048, 8)
+    low, deep = (8192, 8) if large else (896, 40)
+    each = tuple(jnp.ones((width, width), dtype) for _ in range(layers))
+    stack = jnp.ones((deep, low, low), dtype)
+
+    def curve(function: Callable, weights: Any, width: int) -> tuple[tuple[int, float], ...]:
+        count = sum(leaf.size for leaf in jax.tree.leaves(weights))
+        return tuple(
+            (rows, median_seconds(function, jnp.ones((rows, width), dtype), weights) / count)
+            for rows in ROWS
+        )
+
+    separate = curve(_through_each, each, width)
+    stacked = curve(_through_stack, stack, low)
+    square = each[0]
+    multiply = median_seconds(jnp.matmul, square, square)
     logits = jax.random.normal(jax.random.key(0), (16, 32768))
-    rank = best_seconds(lambda x: (jax.lax.top_k(x, 50), jax.nn.logsumexp(x, axis=-1)), logits)
+    rank = median_seconds(lambda x: (jax.lax.top_k(x, 50), jax.nn.logsumexp(x, axis=-1)), logits)
     small = jnp.ones((64, 64, 64), dtype)
-    step = best_seconds(_through_layers, jnp.ones((1, 64), dtype), small) / len(small)
+    step = median_seconds(_through_stack, jnp.ones((1, 64), dtype), small) / len(small)
     # A layer of a transformer is some twenty operations, of which this one had two.
     return Machine(
-        bandwidth=bandwidth,
+        bandwidth=square.dtype.itemsize / separate[0][1],
         rate=2 * width**3 / multiply,
         ranking=logits.size / rank,
         step=10 * step,
-        overlap=large,
+        stacked=stacked,
+        separate=separate,
     )

@@ -1,16 +1,19 @@
-"""What a guided decode will cost before it is run: bytes by its shapes, seconds by a roofline.
+"""What a guided decode will cost before it is run: bytes by its shapes, seconds by its products.
 
-A network call of few rows takes as long as reading the weights, one of many rows as long as
-multiplying by them; what a query attends to is read as well, and the likeliest tokens are picked
-out of every row's logits. A token's search is `simulations / wave` such calls, and what happens
-between them is too little to count.
+A network call takes what products of so many rows take on the machine, weight for weight, as they
+lie there; what a query attends to is read as well, and the likeliest tokens are picked out of every
+row's logits. A token's search is `simulations / wave` such calls, and what happens between them is
+too little to count. Of a machine that is only described, a product of few rows takes as long as
+reading the weights, one of many rows as long as multiplying by them (a roofline).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from coopgen_jax.decoding import mcts
 from coopgen_jax.decoding.job import Job
@@ -22,7 +25,7 @@ from coopgen_jax.machine import Machine
 from coopgen_jax.models.attention import SlotCache
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Prompt
-from coopgen_jax.models.layout import stored
+from coopgen_jax.models.layout import for_this_device, stored
 from coopgen_jax.models.slots import Slots
 from coopgen_jax.models.transformer import DecoderConfig, init_decoder
 
@@ -104,10 +107,12 @@ def plan(
     search, rows = decoding.search, batch * decoding.samples * decoding.search.wave
     networks = 2 if guide == "causal" else 1
     attended = _attended(config, decoding, batch, prompt_length) * networks
-    call = _call(config, machine, rows, attended, output=True)
-    prefill = _call(config, machine, batch * prompt_length, 0, output=False)
+    stacked = not isinstance(job.params["layers"], tuple)
+    call = _call(config, machine, rows, stacked=stacked, output=True)
+    call += attended / machine.bandwidth
+    prefill = _call(config, machine, batch * prompt_length, stacked=stacked, output=False)
     if guide == "causal":
-        call += _call(config, machine, rows, 0, output=False)
+        call += _call(config, machine, rows, stacked=stacked, output=False)
         prefill *= 2
     calls = search.simulations // search.wave
     moved = 2 * regions["nodes"] * (1 + search.kept) / decoding.nodes / machine.bandwidth
@@ -147,7 +152,7 @@ def _job(
         return Job(
             prompt=Prompt(tokens=tokens, mask=tokens > 0, index=tokens[:, 0]),
             target=tokens[:, 0],
-            params=stored(init_decoder(key, config), config.dtype),
+            params=for_this_device(stored(init_decoder(key, config), config.dtype)),
             discriminator_params=guide_params,
             language_model=language_model(config, discriminator.taps),
             discriminator=discriminator,
@@ -190,15 +195,39 @@ def _attended(config: DecoderConfig, decoding: MCTSConfig, batch: int, prompt_le
     return slots * entry * jnp.dtype(config.dtype).itemsize
 
 
-def _call(
-    config: DecoderConfig, machine: Machine, rows: int, attended: int, *, output: bool
+def product_seconds(
+    machine: Machine, weights: int, rows: int, item: int, *, stacked: bool
 ) -> float:
-    """Returns the seconds of one call of so many rows."""
-    weights = matrix_parameters(config, output=output)
+    """Returns the seconds of products of so many rows with so many weights.
+
+    Between two numbers of rows that were measured the seconds are interpolated in the logarithms,
+    beyond the last they grow with the rows.
+
+    Args:
+      machine: how fast the machine is.
+      weights: numbers in all the matrices together.
+      rows: rows of every product.
+      item: bytes of a weight.
+      stacked: whether the matrices are slices of a stack.
+    """
+    curve = machine.stacked if stacked else machine.separate
+    if not curve:
+        return max(weights * item / machine.bandwidth, 2 * weights * rows / machine.rate)
+    known, seconds = zip(*curve, strict=True)
+    inside = min(rows, known[-1])
+    per_weight = math.exp(np.interp(math.log(inside), np.log(known), np.log(seconds)))
+    return weights * per_weight * rows / inside
+
+
+def _call(
+    config: DecoderConfig, machine: Machine, rows: int, *, stacked: bool, output: bool
+) -> float:
+    """Returns the seconds of one call of so many rows, without what it attends to."""
     item = jnp.dtype(config.dtype).itemsize
-    read = (weights * item + attended) / machine.bandwidth
-    multiply = 2 * weights * rows / machine.rate
-    seconds = max(read, multiply) if machine.overlap else read + multiply
+    layers = matrix_parameters(config, output=False)
+    seconds = product_seconds(machine, layers, rows, item, stacked=stacked)
     if output:
+        last = config.vocab_size * config.width
+        seconds += product_seconds(machine, last, rows, item, stacked=False)
         seconds += rows * config.vocab_size / machine.ranking
     return seconds + config.layers * machine.step

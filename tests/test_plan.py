@@ -12,8 +12,9 @@ from coopgen_jax.cli import main
 from coopgen_jax.decoding import mcts
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.errors import UserError
+from coopgen_jax.models import layout
 from coopgen_jax.models.transformer import init_decoder
-from coopgen_jax.plan import _job, matrix_parameters, plan
+from coopgen_jax.plan import _job, matrix_parameters, plan, product_seconds
 from coopgen_jax.search import SearchConfig
 from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA
 
@@ -21,7 +22,7 @@ CONFIG = MCTSConfig(
     new_tokens=5, samples=3,
     search=SearchConfig(simulations=8, wave=2, candidates=6, depth=4, kept=7),
 )  # fmt: skip
-MACHINE = machine.Machine(bandwidth=1e6, rate=1e8, ranking=1e5, step=0.001, overlap=False)
+MACHINE = machine.Machine(bandwidth=1e6, rate=1e8, ranking=1e5, step=0.001)
 
 
 @pytest.mark.parametrize("config", [TINY_LLAMA, TINY_GPT2])
@@ -62,17 +63,41 @@ def test_seconds_are_those_of_a_roofline():
     # Prompt and trunk are read once per prompt and per sample; a path three times per leaf.
     attended = (2 * 9 + 2 * 3 * 5 + 3 * rows * 4) * 2 * c.layers * c.kv_heads * c.head_width * 4
     weights = matrix_parameters(c)
-    read, multiply = (4 * weights + attended) / 1e6, 2 * weights * rows / 1e8
-    rest = rows * c.vocab_size / 1e5 + c.layers * 0.001
+    rest = attended / 1e6 + rows * c.vocab_size / 1e5 + c.layers * 0.001
     assert found.calls == 4
-    assert found.call_seconds == pytest.approx(read + multiply + rest)
+    assert found.call_seconds == pytest.approx(4 * weights / 1e6 + rest)
     moved = 2 * found.nodes * 8 / 16 / 1e6
     assert found.token_seconds == pytest.approx(4 * found.call_seconds + moved)
     assert found.seconds == pytest.approx(found.prefill_seconds + 5 * found.token_seconds)
     assert found.simulations_per_second == pytest.approx(2 * 3 * 8 / found.token_seconds)
-    overlapped = dataclasses.replace(MACHINE, overlap=True)
-    faster = plan(TINY_LLAMA, CONFIG, overlapped, batch=2, prompt_length=9)
-    assert faster.call_seconds == pytest.approx(max(read, multiply) + rest)
+    slow = dataclasses.replace(MACHINE, rate=1e6)
+    found = plan(TINY_LLAMA, CONFIG, slow, batch=2, prompt_length=9)
+    assert found.call_seconds == pytest.approx(2 * weights * rows / 1e6 + rest)
+
+
+def test_seconds_follow_what_was_measured(monkeypatch):
+    measured = dataclasses.replace(
+        MACHINE, stacked=((1, 3e-6), (4, 6e-6)), separate=((1, 1e-6), (16, 16e-6))
+    )
+    for rows, stacked, expected in [
+        (1, True, 3e-6),
+        (2, True, 18e-12**0.5),
+        (4, True, 6e-6),
+        (12, True, 18e-6),
+        (4, False, 4e-6),
+        (32, False, 32e-6),
+    ]:
+        got = product_seconds(measured, 1000, rows, 4, stacked=stacked)
+        assert got == pytest.approx(1000 * expected)
+    c, rows = TINY_LLAMA, 12
+    found = plan(c, CONFIG, measured, batch=2, prompt_length=9)
+    attended = (2 * 9 + 2 * 3 * 5 + 3 * rows * 4) * 2 * c.layers * c.kv_heads * c.head_width * 4
+    layers, output = matrix_parameters(c, output=False), c.vocab_size * c.width
+    rest = attended / 1e6 + rows * c.vocab_size / 1e5 + c.layers * 0.001
+    assert found.call_seconds == pytest.approx(layers * 18e-6 + output * 12e-6 + rest)
+    monkeypatch.setattr(layout, "CACHED", 0)
+    found = plan(c, CONFIG, measured, batch=2, prompt_length=9)
+    assert found.call_seconds == pytest.approx((layers + output) * 12e-6 + rest)
 
 
 def test_a_network_beside_the_model_costs_a_call_of_its_own():
@@ -91,7 +116,9 @@ def test_a_text_longer_than_the_context_is_refused():
 def test_the_machine_is_measured():
     found = machine.measure()
     assert min(found.bandwidth, found.rate, found.ranking, found.step) > 0
-    assert found.overlap == machine.on_accelerator()
+    for curve in (found.stacked, found.separate):
+        assert tuple(rows for rows, _ in curve) == machine.ROWS
+        assert all(seconds > 0 for _, seconds in curve)
 
 
 @pytest.fixture
@@ -116,7 +143,7 @@ def test_another_machine_can_be_described(unmeasured, capsys):
     command = ["plan", "--model", "gpt2-small", "--bandwidth", "3000", "--rate", "200", "--json"]
     assert main(command) == 0
     found = json.loads(capsys.readouterr().out)["machine"]
-    assert (found["bandwidth"], found["rate"], found["overlap"]) == (3e12, 2e14, True)
+    assert (found["bandwidth"], found["rate"], found["stacked"]) == (3e12, 2e14, [])
 
 
 @pytest.mark.parametrize(

@@ -78,8 +78,8 @@ class GenerateOptions:
     """Search: likeliest tokens that may follow each node."""
     depth: Annotated[int | None, _unset("D")] = None
     """Search: how many tokens to look ahead, at most."""
-    considered: Annotated[int | None, _unset("M", "the preset's; 0 for PUCT at the root too")] = None
-    """Search: candidates for the next token that sequential halving compares."""
+    considered: Annotated[int | None, _unset("M", "the preset's; 0 for PUCT there too")] = None
+    """Search: candidates for the next token that sequential halving compares at the root."""
     value_scale: Annotated[float | None, _unset("S")] = None
     """Search: weight of a text's value against the log prior in that comparison, 0 or more."""
     c_puct: Annotated[float | None, _unset("C")] = None

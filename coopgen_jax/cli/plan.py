@@ -80,7 +80,6 @@ def _speed(options: PlanOptions) -> machine.Machine:
         rate=options.rate * 1e12,
         ranking=bandwidth / 32,
         step=0.0,
-        overlap=True,
     )
 
 

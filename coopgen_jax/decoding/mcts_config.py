@@ -63,7 +63,7 @@ class MCTSConfig:
         if self.visit_temperature > 0 and self.search.considered:
             raise ValueError(
                 f"visit_temperature is {self.visit_temperature} and considered is "
-                f"{self.search.considered}: halving's visits are no distribution to draw from, give "
+                f"{self.search.considered}: halving's visits are nothing to draw from, give "
                 "considered 0 (the preset puct) or visit_temperature 0"
             )
         if self.visit_temperature > 0 and self.search.early_stop:

@@ -74,8 +74,8 @@ class SearchConfig:
             )
         if not 0 <= self.considered <= self.candidates:
             raise ValueError(
-                f"considered is {self.considered} and a node has {self.candidates} candidates: give "
-                "a number of them to halve, or 0 for none."
+                f"considered is {self.considered} and a node has {self.candidates} candidates: "
+                "give a number of them to halve, or 0 for none."
             )
         if self.considered:
             object.__setattr__(self, "early_stop", False)

@@ -86,6 +86,5 @@ def finalist(tree: Tree, *, config: SearchConfig) -> jax.Array:
     """
     visits = _visits(tree)
     last = (visits == visits.max()) & (visits > 0)
-    return jnp.argmax(jnp.where(last, _scores(tree, visits, config=config), -jnp.inf)).astype(
-        jnp.int32
-    )
+    scores = jnp.where(last, _scores(tree, visits, config=config), -jnp.inf)
+    return jnp.argmax(scores).astype(jnp.int32)

@@ -213,7 +213,9 @@ def test_choices_are_drawn_as_often_as_their_log_proposal_says():
     many = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf)[1:2, :1], draws, axis=1), tree)
     keys = jax.random.split(jax.random.key(0), (1, draws))
     for tau in (1.0, 0.5, 2.0):
-        rank, log_p = jax.tree.map(np.asarray, jax.jit(choose, static_argnums=1)(many, config, keys, tau))
+        rank, log_p = jax.tree.map(
+            np.asarray, jax.jit(choose, static_argnums=1)(many, config, keys, tau)
+        )
         expected = visits ** (1 / tau) / (visits ** (1 / tau)).sum()
         np.testing.assert_allclose(np.exp(log_p[0]), expected[rank[0]], rtol=1e-5)
         frequency = np.bincount(rank[0], minlength=len(visits)) / draws
