@@ -9,13 +9,13 @@ PRESETS: dict[str, MCTSConfig] = {
         repetition_penalty=1.0,
         no_repeat_ngram=3,
         search=SearchConfig(
-            simulations=96,
+            simulations=128,
             wave=16,
             considered=16,
             value_scale=0.25,
-            c_puct=0.5,
+            c_puct=0.15,
             first_play_urgency="parent",
-            kept=96,
+            kept=128,
         ),
     ),
     # The best with PUCT at the root too: its visits can be drawn from.

@@ -100,7 +100,7 @@ def test_a_whole_search_visits_what_mctx_visits(considered):
                 root_action_selection_fn=select_at_root,
                 interior_action_selection_fn=select,
                 num_simulations=simulations,
-                extra_data=mctx.GumbelMuZeroExtraData(jnp.zeros((len(roots), actions))),
+                extra_data=mctx.GumbelMuZeroExtraData(root_gumbel=jnp.zeros((len(roots), actions))),
             )
 
     def expansion(state):
