@@ -126,6 +126,8 @@ def make_job(
     size = parts.config.vocab_size
     candidates = min(search.pop("candidates", config.search.candidates), size)
     halved = min(search.pop("considered", config.search.considered), candidates)
+    # A wave wider than the preset's halves as many candidates as it has leaves.
+    halved = max(halved, search.get("wave", config.search.wave)) if halved else 0
     changed = {"candidates": candidates, "considered": halved, "early_stop": False} | search
     settings = replace(config.search, **changed)
     return Job(
@@ -148,6 +150,7 @@ STATED = (
     ("wave", "wave", "d"),
     ("depth", "D", "d"),
     ("candidates", "K", "d"),
+    ("considered", "halved", "d"),
     ("kept", "kept", "d"),
     ("penalty", "penalty", ".1f"),
 )
@@ -164,6 +167,9 @@ def described(job: Job) -> dict[str, Any]:
         "wave": config.search.wave,
         "depth": config.search.depth,
         "candidates": config.search.candidates,
+        "considered": config.search.considered,
+        "value_scale": config.search.value_scale,
+        "c_puct": config.search.c_puct,
         "kept": config.search.kept,
         "penalty": config.repetition_penalty,
         "no_repeat_ngram": config.no_repeat_ngram,

@@ -3,7 +3,7 @@
 The floor is `extend` alone, and where the discriminator has a network of its own that network's
 call too, as often and in the same shapes, compiled into one loop. Search and floor are timed in
 turn, and the ratio is the median of the ratios of neighbours. Beside them stands what
-`coopgen plan` predicts from the machine's speed, measured when the benchmark starts.
+`coopgen plan` predicts from the machine's speed just before and just after.
 """
 
 from collections.abc import Iterator
@@ -116,12 +116,13 @@ def measure_shape(parts: Parts, job: Job, repeats: int) -> Row:
 def measure(settings: Settings) -> Iterator[Row]:
     """Times every combination of the axes."""
     parts = make_parts(settings)
+    # A shared machine's speed drifts: it is measured on both sides of what it is to predict.
+    after = machine.measure(settings.dtype)
     for axes in combinations(settings):
         job = make_job(parts, new_tokens=settings.repeats + 2, **axes)
-        # A shared machine's speed drifts: it is measured on both sides of what it is to predict.
-        before = predicted(parts, job, machine.measure(settings.dtype))
         row = measure_shape(parts, job, settings.repeats)
-        expected = (before + predicted(parts, job, machine.measure(settings.dtype))) / 2
+        before, after = after, machine.measure(settings.dtype)
+        expected = (predicted(parts, job, before) + predicted(parts, job, after)) / 2
         over = expected / row["search_ms"]
         yield row | {"predicted_ms": expected, "predicted_over_measured": over}
 

@@ -1,5 +1,6 @@
 """How fast a machine reads, multiplies and sorts, measured in a few seconds."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -39,7 +40,7 @@ def on_accelerator() -> bool:
     return jax.devices()[0].platform != "cpu"
 
 
-def median_seconds(function: Callable, *arguments: Any, repeats: int = 5) -> float:
+def median_seconds(function: Callable, *arguments: Any, repeats: int = 3) -> float:
     """Returns the median seconds of the calls, after one that compiles."""
     program = jax.jit(function)
     jax.block_until_ready(program(*arguments))
@@ -69,12 +70,12 @@ def _through_each(rows: jax.Array, weights: tuple[jax.Array, ...]) -> jax.Array:
 def measure(dtype: str = "float32") -> Machine:
     """Measures the machine that JAX runs on, for weights of a dtype.
 
-    All weights together are more than a cache holds. On a processor those of a stack are of the
-    size up to which layers are stacked there.
+    All weights together are more than a cache holds. On a processor the matrices of a stack are 3
+    MB: larger ones are not stacked there (see `models.layout`).
     """
-    large = on_accelerator()
-    width, layers = (8192, 8) if large else (2048, 8)
-    low, deep = (8192, 8) if large else (896, 40)
+    large, item = on_accelerator(), jnp.dtype(dtype).itemsize
+    width, layers = (8192, 8) if large else (2048, 48 // item)
+    low, deep = (8192, 8) if large else (math.isqrt(3 * 2**20 // item), 64)
     each = tuple(jnp.ones((width, width), dtype) for _ in range(layers))
     stack = jnp.ones((deep, low, low), dtype)
 

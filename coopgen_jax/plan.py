@@ -200,8 +200,8 @@ def product_seconds(
 ) -> float:
     """Returns the seconds of products of so many rows with so many weights.
 
-    Between two numbers of rows that were measured the seconds are interpolated in the logarithms,
-    beyond the last they grow with the rows.
+    Between two numbers of rows that were measured the seconds are interpolated in the logarithms;
+    rows beyond the last are multiplied at the rate of large products.
 
     Args:
       machine: how fast the machine is.
@@ -216,7 +216,7 @@ def product_seconds(
     known, seconds = zip(*curve, strict=True)
     inside = min(rows, known[-1])
     per_weight = math.exp(np.interp(math.log(inside), np.log(known), np.log(seconds)))
-    return weights * per_weight * rows / inside
+    return weights * (per_weight + 2 * (rows - inside) / machine.rate)
 
 
 def _call(

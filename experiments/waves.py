@@ -32,8 +32,7 @@ class Config:
 
     prompts, judge, out, limit, batch_size, new_tokens: as in `experiments.sentiment`.
     simulations: of every wave; lock_step: simulations of the searches one leaf at a time.
-    waves: how many leaves; policies: where they stand, or "halving": each where it likes below a
-      root that is halved.
+    waves: how many leaves; policies: where they stand, or "halving": as in the default preset.
     repeats: timed tokens.
     """
 
@@ -52,18 +51,19 @@ class Config:
 
 def settings(config: Config) -> dict[str, cg.MCTSConfig]:
     """Returns the searches by name."""
-    halved = cg.PRESETS["default"].search
+    default = replace(cg.PRESETS["default"], new_tokens=config.new_tokens)
     preset = replace(cg.PRESETS["puct"], new_tokens=config.new_tokens)
 
     def search(simulations: int, wave: int, policy: str) -> cg.MCTSConfig:
-        changes: dict[str, Any] = {"policy": policy}
         if policy == "halving":
-            changes = {"considered": halved.considered, "value_scale": halved.value_scale}
-        changed = replace(preset.search, simulations=simulations, wave=wave, **changes)
+            halved = replace(default.search, simulations=simulations, wave=wave, kept=simulations)
+            return replace(default, search=halved)
+        changed = replace(preset.search, simulations=simulations, wave=wave, policy=policy)
         return replace(preset, search=changed)
 
     paper = replace(cg.PRESETS["paper"], new_tokens=config.new_tokens)
     found = {f"paper-{paper.search.simulations}": paper}
+    found |= {f"default-{default.search.wave}": default}
     found |= {f"lock-step-{count}": search(count, 1, "spread") for count in config.lock_step}
     for policy in config.policies:
         for wave in config.waves:
@@ -95,9 +95,10 @@ def seconds_per_token(decoding: cg.MCTSConfig, repeats: int) -> float:
     return statistics.median(seconds[1:])
 
 
-# What the numbers beside a line's points are, where they are not waves.
-NUMBERED = {
+# What a line is called, and what the numbers beside its points are.
+NAMES = {
     "paper": "PPL-MCTS as published (simulations)",
+    "default": "the default preset (wave)",
     "lock-step": "lock step (simulations)",
 }
 
@@ -117,7 +118,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             ],
             fmt="o-",
             elinewidth=0.5,
-            label=NUMBERED.get(policy, f"{policy} (wave)"),
+            label=NAMES.get(policy, f"{policy} (wave)"),
         )
         for row in own:
             number = row["method"].rpartition("-")[2]

@@ -4,6 +4,8 @@ Every prior and value of the toy language is a multiple of 1/64, so float32 sums
 and the compiled search can be compared bit for bit.
 """
 
+import functools
+
 import numpy as np
 
 from coopgen_jax.search import Expansion, SearchConfig, Tree
@@ -63,10 +65,9 @@ class Language:
         }
 
 
+@functools.cache
 def halving_schedule(considered: int, simulations: int) -> list[int]:
     """Returns the visits that the candidate of each simulation has had, by playing them."""
-    if considered == 0:
-        return []
     rounds = max(1, int(np.ceil(np.log2(considered))))
     visits, left, wanted = [0] * considered, considered, []
     while len(wanted) < simulations:
@@ -124,7 +125,9 @@ class Node:
     def candidate(self, free: list[int], number: int) -> int | None:
         """Returns the candidate that sequential halving visits in a simulation, if it has one."""
         most = max(self.recent(rank) for rank in range(len(self.priors)))
-        wanted = self.search.schedule[number]
+        config = self.search.config
+        considered = min(config.considered, int(np.sum(self.priors > 0)))
+        wanted = halving_schedule(considered, config.simulations)[number]
         equals = [rank for rank in free if self.recent(rank) == wanted]
         return max(equals, key=lambda rank: (self.halved(rank, most), -rank), default=None)
 
@@ -182,7 +185,6 @@ class Search:
         self.root = Node(self, state, None, -1, 1.0)
         self.root.credit(self.root.own)
         self.root.credits = 1
-        self.schedule = halving_schedule(config.considered, config.simulations)
         self.leaves: list[Node | None] = []
         self.fresh: list[bool] = []
 

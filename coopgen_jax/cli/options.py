@@ -146,7 +146,7 @@ class PlanOptions:
     """Tokens of every prompt, padding included."""
     new_tokens: Annotated[int, arg(metavar="T")] = 24
     """Tokens to write per text."""
-    preset: Literal["default", "paper"] = "default"
+    preset: Literal["default", "puct", "paper"] = "default"
     """Settings of the search that the next options change."""
     simulations: Annotated[int | None, _unset("N")] = None
     """Texts judged per written token."""

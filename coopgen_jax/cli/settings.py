@@ -150,8 +150,8 @@ def _mcts(options: GenerateOptions) -> MCTSConfig:
 def preset_search(options: GenerateOptions | PlanOptions, preset: SearchConfig) -> SearchConfig:
     """Returns a preset's search with what the options change.
 
-    What outlives a token grows with the simulations, the wave becomes one that divides them, and
-    halving compares no more candidates than there are.
+    What outlives a token grows with the simulations, halving compares no more candidates than there
+    are, and the wave becomes one that divides the simulations and that halving can fill.
 
     Raises:
       ValueError: a setting is out of its range.
@@ -161,10 +161,9 @@ def preset_search(options: GenerateOptions | PlanOptions, preset: SearchConfig) 
         given["kept"] = max(given["simulations"] * preset.kept // preset.simulations, 0)
     simulations = given.get("simulations", preset.simulations)
     candidates = given.get("candidates", preset.candidates)
-    if "considered" not in given:
-        given["considered"] = max(0, min(preset.considered, candidates))
+    considered = given.setdefault("considered", max(0, min(preset.considered, candidates)))
     if "wave" not in given and simulations > 0 and candidates > 0:
-        widest = min(preset.wave, simulations, candidates)
+        widest = min(preset.wave, simulations, candidates, max(considered, 0) or candidates)
         given["wave"] = max(wave for wave in range(1, widest + 1) if simulations % wave == 0)
     return replace(preset, **given)
 

@@ -85,7 +85,7 @@ def advance(key: jax.Array, job: Job, state: MCTSState) -> tuple[MCTSState, Tree
     draw = None
     if config.visit_temperature > 0:
         draw = jax.vmap(jax.vmap(partial(jax.random.fold_in, data=0)))(keys)
-    rank, log_proposal = choose(tree, config.search, draw, config.visit_temperature)
+    rank, log_proposal = choose(tree, config=config.search, key=draw, tau=config.visit_temperature)
 
     def chosen(array: jax.Array) -> jax.Array:
         return jnp.take_along_axis(array[:, :, 0], rank[..., None], axis=-1)[..., 0]

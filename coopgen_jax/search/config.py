@@ -18,9 +18,9 @@ class SearchConfig:
       has candidates. "descend": after a spread wave every lane goes down from its own leaf, one
       step per wave along the likeliest candidate, until `stride` waves have passed.
     stride: waves between two spread ones under "descend".
-    considered: `m`, candidates of the root that sequential halving compares; 0 for PUCT at the root
-      as everywhere below it. Halving spends the whole budget, and the token written is the best of
-      the candidates that it visited most.
+    considered: `m`, candidates of the root that sequential halving compares, at least `wave`; 0 for
+      PUCT at the root as everywhere below it. Halving spends the whole budget, and the token
+      written is the best of the candidates that it visited most.
     value_scale: what a value weighs beside a log prior at a root that is halved (c_scale).
     candidates: `K`, candidate tokens kept per node, at most the whole vocabulary.
     depth: `D`, depth below the root at which a node is evaluated but never expanded.
@@ -77,8 +77,15 @@ class SearchConfig:
                 f"considered is {self.considered} and a node has {self.candidates} candidates: "
                 "give a number of them to halve, or 0 for none."
             )
+        if self.policy not in ("spread", "siblings", "descend"):
+            raise ValueError(f'policy is {self.policy!r}: use "spread", "siblings" or "descend".')
         if self.considered:
             object.__setattr__(self, "early_stop", False)
+        if 0 < self.considered < self.wave:
+            raise ValueError(
+                f"wave is {self.wave} but halving compares only {self.considered} candidates, each "
+                "of them once before any of them twice: lower wave or raise considered."
+            )
         if self.considered and self.enough:
             raise ValueError(
                 "sequential halving spends its whole budget: enough needs considered 0 (the preset "
@@ -100,8 +107,6 @@ class SearchConfig:
                 raise ValueError(
                     f"{name} is {getattr(self, name)}: it must be finite and 0 or more."
                 )
-        if self.policy not in ("spread", "siblings", "descend"):
-            raise ValueError(f'policy is {self.policy!r}: use "spread", "siblings" or "descend".')
         if self.first_play_urgency not in ("zero", "parent"):
             raise ValueError(
                 f'first_play_urgency is {self.first_play_urgency!r}: use "zero" or "parent".'

@@ -1,8 +1,9 @@
 """Sequential halving: which of a root's candidates the next simulation is spent on.
 
 Danihelka, Guez, Schrittwieser and Silver, "Policy improvement by planning with Gumbel" (ICLR 2022),
-without the noise: the candidates compared are the likeliest ones, and the same tree gives the same
-token. Everything here is written for one tree, without the axes `B` and `R`.
+without the noise: the same tree gives the same token. In a new tree the candidates compared are the
+likeliest ones; where a subtree was kept, its values count from the start. Everything here is
+written for one tree, without the axes `B` and `R`.
 """
 
 import jax
@@ -59,8 +60,8 @@ def candidate(
 ) -> jax.Array:
     """Returns the rank of the root's candidate that a simulation goes to, `[]` int32.
 
-    It is the best of those with as many visits as the schedule says; -1 where there is none, as
-    when the root has fewer candidates than are to be compared.
+    It is the best of those with as many visits as the schedule says; -1 where there is none,
+    because all of them wait for their value.
 
     Args:
       tree: one tree.
@@ -72,8 +73,11 @@ def candidate(
     below = jnp.maximum(child, 0)
     visits = _visits(tree) + jnp.where(child < 0, 0, virtual[below])
     free = (tree.priors[0] > 0) & ((child < 0) | (tree.visits[below] > 0))
-    wanted = schedule(min(config.considered, child.shape[0]), config.simulations)
-    eligible = free & (visits == jnp.asarray(wanted)[number])
+    # A root may have fewer candidates than are to be compared: there is a schedule for any number.
+    most = min(config.considered, child.shape[0])
+    schedules = [schedule(considered, config.simulations) for considered in range(1, most + 1)]
+    considered = jnp.clip((tree.priors[0] > 0).sum(), 1, most)
+    eligible = free & (visits == jnp.asarray(schedules)[considered - 1, number])
     scores = jnp.where(eligible, _scores(tree, visits, config=config), -jnp.inf)
     return jnp.where(eligible.any(), jnp.argmax(scores), -1).astype(jnp.int32)
 

@@ -115,6 +115,7 @@ def search(
 
 def choose(
     tree: Tree,
+    *,
     config: SearchConfig,
     key: jax.Array | None = None,
     tau: jax.Array | float = 0.0,
@@ -124,11 +125,11 @@ def choose(
     Args:
       tree: the trees after a search.
       config: the search's settings.
-      key: `[B, R]` typed keys; None where `tau` is 0.
+      key: `[B, R]` typed keys; None where `tau` is 0, as it has to be where the root is halved.
       tau: temperature, a scalar or `[B, R]`. Above 0 the child is drawn with probability
         n^(1 / tau) / sum n^(1 / tau) (AlphaZero; Silver et al., 2018); at 0 it is the one with the
-        most visits, the lowest rank among equals. Of a root that was halved it is the finalist;
-        the visits are halving's own schedule there and nothing to draw from, so `tau` must be 0.
+        most visits, the lowest rank among equals. Of a root that was halved it is the finalist: the
+        visits are halving's own schedule there and nothing to draw from.
 
     Returns:
       The child's rank `[B, R]` int32 and the log-probability with which it was drawn `[B, R]`

@@ -38,7 +38,7 @@ def test_the_causal_discriminators_calls_belong_to_the_floor():
     )
     row = measure_shape(make_parts(settings), job, 1)
     assert row["search_ms"] > 0 and row["floor_ms"] > 0
-    assert (row["depth"], row["candidates"], row["kept"]) == (16, 50, 96)
+    assert (row["depth"], row["candidates"], row["kept"]) == (16, 50, 128)
 
 
 def test_rows_measured_before_an_interruption_are_kept(tmp_path, monkeypatch, capsys):

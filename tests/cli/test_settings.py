@@ -1,10 +1,11 @@
 """From options to settings: the presets, what follows from what, and what is remarked on."""
 
 from dataclasses import replace
+from typing import get_args, get_type_hints
 
 import pytest
 
-from coopgen_jax.cli.options import GenerateOptions
+from coopgen_jax.cli.options import GenerateOptions, PlanOptions
 from coopgen_jax.cli.settings import decoder_config, is_redundant
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.presets import PRESETS
@@ -65,9 +66,15 @@ def test_policy_and_enough_reach_the_search(preset):
     assert search == replace(preset.search, policy="siblings", enough=40)
 
 
+@pytest.mark.parametrize("kind", [GenerateOptions, PlanOptions])
+def test_every_preset_can_be_chosen(kind):
+    assert get_args(get_type_hints(kind)["preset"]) == tuple(PRESETS)
+
+
 def test_halving_compares_no_more_candidates_than_there_are():
     assert decoder_config(options(candidates=5)).search.considered == 5
-    assert decoder_config(options(considered=3)).search.considered == 3
+    narrow = decoder_config(options(considered=3)).search
+    assert (narrow.considered, narrow.wave) == (3, 2)
     assert decoder_config(options(value_scale=0.0)).search.value_scale == 0.0
 
 

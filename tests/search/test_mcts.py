@@ -1,4 +1,5 @@
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +56,7 @@ def test_every_wave_is_the_oracle_s(case):
             np.testing.assert_array_equal(np.asarray(state.visits)[:, b, r], history)
             assert_same(row(tree, b, r), oracle)
             assert ran[b, r] == oracle.root.visits - 1
-            assert choose(tree, config)[0][b, r] == oracle.best()
+            assert choose(tree, config=config)[0][b, r] == oracle.best()
 
 
 @pytest.mark.parametrize(
@@ -101,14 +102,16 @@ def test_waves_keep_the_invariants(case):
         np.testing.assert_array_equal(one.visits, used + below + revisits)
 
 
-def test_a_row_does_not_depend_on_its_neighbours():
-    config = config_of(candidates=6, wave=4, early_stop=True, c_puct=4.0)
+@pytest.mark.parametrize("considered", [0, 5])
+def test_a_row_does_not_depend_on_its_neighbours(considered):
+    config = config_of(candidates=6, wave=4, considered=considered, early_stop=True, c_puct=4.0)
     toy = Toy(Language(3, 6), config)
     active = np.array([[True, False], [True, True], [False, True]])
     begun = toy.begin(ROOTS)
     tree, _, ran = toy.search(*begun, active)
     ran = np.asarray(ran)
-    assert len(set(ran[active].tolist())) > 1, "all rows stop together: nothing is tested"
+    together = len(set(ran[active].tolist())) == 1
+    assert together == bool(considered), "only halving spends its whole budget in every row"
     assert not ran[~active].any()
     for b, r in np.ndindex(*ROOTS.shape):
         expected = row(begun[0], b, r)
@@ -127,7 +130,7 @@ def test_early_stop_freezes_a_row_and_changes_no_choice(wave):
     stops = []
     for roots in ROOTS + 6 * np.arange(4)[:, None, None]:
         tree, _, _ = toy.search(*toy.begin(roots))
-        chosen, _ = choose(tree, config)
+        chosen, _ = choose(tree, config=config)
         for b, r in np.ndindex(*roots.shape):
             oracle = Search(language, config, roots[b, r])
             waves, done = config.simulations // wave, 0
@@ -157,7 +160,7 @@ def test_what_was_kept_counts_towards_enough(wave):
 
     for roots in ROOTS + 6 * np.arange(3)[:, None, None]:
         tree, state, first = toy.search(*toy.begin(roots))
-        rank, _ = choose(tree, config)
+        rank, _ = choose(tree, config=config)
         tree, _, second = toy.search(*toy.reroot(tree, state.cache, rank)[:2])
         for b, r in np.ndindex(*roots.shape):
             oracle = Search(language, config, roots[b, r])
@@ -169,7 +172,8 @@ def test_what_was_kept_counts_towards_enough(wave):
     assert len(set(counts)) > 2 and min(counts) < 18
 
 
-def test_with_a_growing_budget_the_text_becomes_the_best_one():
+@pytest.mark.parametrize("considered", [0, 3])
+def test_with_a_growing_budget_the_text_becomes_the_best_one(considered):
     vocab, length = 3, 3
     language = Language.of_strings(11, vocab, 1 + length)
     roots = np.array([[1], [2], [3]])
@@ -188,15 +192,24 @@ def test_with_a_growing_budget_the_text_becomes_the_best_one():
         language.value[end(root, best[-1])] += 0.125
     found = []
     for simulations in (6, 4096):
-        config = config_of(simulations=simulations, candidates=3, depth=length, kept=0, c_puct=2.0)
+        config = config_of(
+            simulations=simulations,
+            candidates=3,
+            considered=considered,
+            depth=length,
+            kept=0,
+            c_puct=2.0,
+        )
         toy = Toy(language, config)
         tree, _, _ = toy.search(*toy.begin(roots))
+        chosen = choose(tree, config=config)[0]
         found.append([])
         for b in range(len(roots)):
             one, node, text = row(tree, b), 0, ()
             while (one.children[node] >= 0).any():
                 child = one.children[node]
-                node = child[np.argmax(np.where(child >= 0, one.visits[child], 0))]
+                rank = np.argmax(np.where(child >= 0, one.visits[child], 0))
+                node = child[rank if node else chosen[b, 0]]
                 text += (int(one.token[node]),)
             found[-1].append(text)
     assert all(text != wanted for text, wanted in zip(found[0], best, strict=True))
@@ -214,7 +227,7 @@ def test_choices_are_drawn_as_often_as_their_log_proposal_says():
     keys = jax.random.split(jax.random.key(0), (1, draws))
     for tau in (1.0, 0.5, 2.0):
         rank, log_p = jax.tree.map(
-            np.asarray, jax.jit(choose, static_argnums=1)(many, config, keys, tau)
+            np.asarray, jax.jit(partial(choose, config=config))(many, key=keys, tau=tau)
         )
         expected = visits ** (1 / tau) / (visits ** (1 / tau)).sum()
         np.testing.assert_allclose(np.exp(log_p[0]), expected[rank[0]], rtol=1e-5)
@@ -229,10 +242,13 @@ def test_argmax_takes_the_lowest_rank_among_equals_and_has_no_proposal():
         visits=tree.visits.at[0, 0].set(jnp.array([12, 3, 4, 4, 0])),
     )
     keys = jax.random.split(jax.random.key(0), (1, 2))
-    for rank, log_p in (choose(tree, config), choose(tree, config, keys, 0.0)):
+    for rank, log_p in (
+        choose(tree, config=config),
+        choose(tree, config=config, key=keys, tau=0.0),
+    ):
         np.testing.assert_array_equal(rank, [[2, 0]])
         assert np.isnan(log_p).all()
-    rank, log_p = choose(tree, config, keys, jnp.array([[1e-4, 1.0]]))
+    rank, log_p = choose(tree, config=config, key=keys, tau=jnp.array([[1e-4, 1.0]]))
     assert rank[0, 0] in (2, 3) and np.isclose(log_p[0, 0], np.log(0.5))
     assert rank[0, 1] == 0 and np.isnan(log_p[0, 1])
 
@@ -251,6 +267,7 @@ def test_argmax_takes_the_lowest_rank_among_equals_and_has_no_proposal():
         ({"considered": -1}, "considered is -1"),
         ({"considered": 51}, "a node has 50 candidates"),
         ({"considered": 4, "enough": 20}, "enough needs considered 0"),
+        ({"considered": 4, "wave": 8, "simulations": 8}, "halving compares only 4 candidates"),
         ({"considered": 4, "policy": "siblings"}, "policy 'siblings' needs considered 0"),
         ({"value_scale": float("inf")}, "value_scale is inf"),
         ({"policy": "deep"}, "policy is 'deep'"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mctx._src import seq_halving
 
-from coopgen_jax.search import Expansion, SearchConfig, new_tree, plant, search
+from coopgen_jax.search import Expansion, SearchConfig, choose, new_tree, plant, search
 from coopgen_jax.search.halving import VISITS, schedule
 from coopgen_jax.search.selection import puct
 
@@ -45,9 +45,12 @@ def test_a_whole_search_visits_what_mctx_visits(considered):
     states, actions, simulations, c_puct = 61, 6, 40, 1.5
     rng = np.random.default_rng(0)
     prior = -np.sort(-rng.dirichlet(np.ones(actions), states)).astype(np.float32)
-    value = rng.uniform(size=states).astype(np.float32)
-    step = rng.integers(0, states, (states, actions)).astype(np.int32)
     roots = np.arange(5)
+    # Some roots have fewer candidates than are compared; nothing leads back to them.
+    prior[0, 2:], prior[1, 3:], prior[2, 5:] = 0, 0, 0
+    prior /= prior.sum(axis=1, keepdims=True)
+    value = rng.uniform(size=states).astype(np.float32)
+    step = rng.integers(len(roots), states, (states, actions)).astype(np.int32)
 
     def recurrent(params, key, action, state):
         state = jnp.asarray(step)[state, action]
@@ -67,16 +70,17 @@ def test_a_whole_search_visits_what_mctx_visits(considered):
             key, tree, node, depth, pb_c_init=c_puct, pb_c_base=1e9, qtransform=q_or_zero
         )
 
+    scaled = partial(
+        mctx.qtransform_completed_by_mix_value,
+        value_scale=SearchConfig.value_scale,
+        maxvisit_init=VISITS,
+        rescale_values=False,
+        use_mixed_value=False,
+    )
+
     def select_at_root(key, tree, node):
         if not considered:
             return select(key, tree, node, 0)
-        scaled = partial(
-            mctx.qtransform_completed_by_mix_value,
-            value_scale=SearchConfig.value_scale,
-            maxvisit_init=VISITS,
-            rescale_values=False,
-            use_mixed_value=False,
-        )
         return mctx.gumbel_muzero_root_action_selection(
             key,
             tree,
@@ -100,6 +104,7 @@ def test_a_whole_search_visits_what_mctx_visits(considered):
                 root_action_selection_fn=select_at_root,
                 interior_action_selection_fn=select,
                 num_simulations=simulations,
+                invalid_actions=jnp.asarray(prior[roots] == 0),
                 extra_data=mctx.GumbelMuZeroExtraData(root_gumbel=jnp.zeros((len(roots), actions))),
             )
 
@@ -144,6 +149,17 @@ def test_a_whole_search_visits_what_mctx_visits(considered):
     mean = our_tree.value_sum / our_tree.visits
     np.testing.assert_allclose(mean[:, 0], their_tree.node_values, rtol=1e-5)
     assert our_tree.depth.max() > 4
+    if considered:
+        q = jax.vmap(partial(scaled, node_index=0))(their_tree)
+        visits = their_tree.children_visits[:, 0]
+        final = seq_halving.score_considered(
+            visits.max(axis=1, keepdims=True),
+            jnp.zeros_like(q),
+            their_tree.children_prior_logits[:, 0],
+            q,
+            visits,
+        )
+        np.testing.assert_array_equal(choose(our_tree, config=config)[0][:, 0], final.argmax(1))
 
 
 def test_the_schedule_is_mctx_s():

@@ -23,7 +23,7 @@ def test_search_goes_on_from_a_kept_subtree_like_the_oracle(wave, kept, consider
         # Not always the most visited child: what is kept is neither everything nor a chain.
         order = np.argsort(-np.asarray(root_visits(tree)), axis=2, kind="stable")
         rank = np.where(np.arange(6).reshape(3, 2) % 2 == 0, order[..., 0], order[..., 1])
-        chosen = np.asarray(choose(tree, config)[0])
+        chosen = np.asarray(choose(tree, config=config)[0])
         tree, cache, source = toy.reroot(tree, state.cache, rank)
         for at, oracle in oracles.items():
             if at in ended:
@@ -52,7 +52,7 @@ def test_a_root_that_was_never_expanded_leaves_an_empty_row_that_a_search_skips(
     after, _, ran = toy.search(tree, cache)
     assert not np.asarray(ran).any() and not np.asarray(after.visits).any()
     assert (np.asarray(after.children) == -1).all()
-    assert np.isnan(choose(after, config)[1]).all()
+    assert np.isnan(choose(after, config=config)[1]).all()
 
 
 def test_a_terminal_root_is_credited_with_its_own_value_only():
