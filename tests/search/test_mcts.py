@@ -286,3 +286,8 @@ def test_a_bad_config_is_refused_in_one_sentence(settings, sentence):
 
 def test_nodes_are_the_root_the_kept_and_the_new():
     assert SearchConfig(simulations=24, wave=4, kept=7).nodes == 32
+
+
+def test_halving_never_stops_early():
+    assert SearchConfig().early_stop
+    assert not SearchConfig(considered=4).early_stop
