@@ -62,8 +62,7 @@ def settings(config: Config) -> dict[str, cg.MCTSConfig]:
         return replace(preset, search=changed)
 
     paper = replace(cg.PRESETS["paper"], new_tokens=config.new_tokens)
-    found = {f"paper-{paper.search.simulations}": paper}
-    found |= {f"default-{default.search.wave}": default}
+    found = {f"paper-{paper.search.simulations}": paper, f"default-{default.search.wave}": default}
     found |= {f"lock-step-{count}": search(count, 1, "spread") for count in config.lock_step}
     for policy in config.policies:
         for wave in config.waves:
