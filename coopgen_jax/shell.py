@@ -1,6 +1,7 @@
 """From strings to strings: batches prompts, runs a decoder token by token, reads the texts back."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.decoding.spread import stepper
-from coopgen_jax.discriminators.heads import LoadedDiscriminator
+from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.pretrained.loading import LoadedModel
@@ -130,11 +131,12 @@ def generate(
             discriminator=guide,
             config=config,
         )
-        for step, generation, tree in _tokens(jax.random.key(seed), job, mesh, mapper):
-            if listener is not None:
-                done = batch * size
-                listener(Step(batch, len(batches), step, done, there, generation, tree))
-        generation = jax.device_get(generation)
+        with discriminator.explained() if discriminator else nullcontext():
+            for step, generation, tree in _tokens(jax.random.key(seed), job, mesh, mapper):
+                if listener is not None:
+                    done = batch * size
+                    listener(Step(batch, len(batches), step, done, there, generation, tree))
+            generation = jax.device_get(generation)
         for row, number in enumerate(there):
             texts[number] = [
                 read_text(

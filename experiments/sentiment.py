@@ -103,9 +103,8 @@ def write_texts(
     prompts = [row["text"] for row in rows] * len(TARGETS)
     targets = [target for target in TARGETS for _ in rows]
     common = {"config": decoding, "discriminator": guide, "batch_size": config.batch_size}
-    crossing = guide.crossing
-    if crossing:
-        crossing.reset()
+    for call in guide.calls:
+        call.reset()
     start = time.perf_counter()
     texts = cg.generate(
         model,
@@ -124,7 +123,7 @@ def write_texts(
         "made_with": recipe(config, decoding, guide_name, rows),
         "method": method,
         "seconds": time.perf_counter() - start,
-        "crossing_seconds": crossing.counts.seconds if crossing else None,
+        "crossing_seconds": guide.host_seconds,
         "texts": [
             {"kind": row["kind"]} | asdict(text)
             for row, text in zip(list(rows) * len(TARGETS), texts, strict=True)

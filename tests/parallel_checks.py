@@ -23,7 +23,7 @@ from coopgen_jax.decoding.spread import on_mesh
 from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, bidirectional
 from coopgen_jax.discriminators.crossing import Crossing
 from coopgen_jax.discriminators.head import Head, HeadConfig
-from coopgen_jax.discriminators.heads import LoadedDiscriminator
+from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import language_model
@@ -135,7 +135,7 @@ def callback() -> None:
     config = BidirectionalConfig(encoder.config, head, crossing, reads_prompt=True)
     weights = Head(head).init(jax.random.key(1), jnp.zeros((1, 8)))["params"]
     params = {"encoder": encoder.params, "head": weights}
-    judge = LoadedDiscriminator(bidirectional(config), params, {}, crossing)
+    judge = LoadedDiscriminator(bidirectional(config), params, {}, (crossing,))
     write = functools.partial(
         generate, model(), ["a b", "c", "a c", "b"], discriminator=judge, target="good",
         config=dataclasses.replace(PLAIN, new_tokens=2, samples=1),

@@ -10,7 +10,7 @@ from coopgen_jax import PRESETS, load_discriminator, load_language_model, shell
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.discriminators.head import Head, HeadConfig
-from coopgen_jax.discriminators.heads import LoadedDiscriminator
+from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loading import LoadedModel

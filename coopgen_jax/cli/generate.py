@@ -21,7 +21,8 @@ from coopgen_jax.cli.report import entry, for_people, strict, to_json, to_json_l
 from coopgen_jax.cli.settings import compared_config, decoder_config, is_redundant
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.sampling import SamplingConfig
-from coopgen_jax.discriminators.heads import LoadedDiscriminator, load_discriminator
+from coopgen_jax.discriminators.heads import load_discriminator
+from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.hosts import Hosts, generate_on_hosts
 from coopgen_jax.models.pretrained.loading import LoadedModel, load
@@ -90,8 +91,7 @@ def _run(
     started = time.perf_counter()
     texts = _write(job, config, recorder)
     seconds = time.perf_counter() - started
-    crossing = discriminator.crossing if discriminator else None
-    crossing_seconds = round(crossing.counts.seconds, 3) if crossing else None
+    host_seconds = discriminator.host_seconds if discriminator else None
     compared = _write(job, compared_config(options), None) if options.compare else None
     if texts is None:
         return  # process 0 reports
@@ -100,7 +100,7 @@ def _run(
         "model": {"name": model.name, "sha256": model.sha256, "licence": model.licence},
         "discriminator": _about(options, discriminator),
         "seconds": round(seconds, 3),
-        "crossing_seconds": crossing_seconds,
+        "host_seconds": None if host_seconds is None else round(host_seconds, 3),
         "texts": [entry(text) for text in texts],
         "compare": None if compared is None else [entry(text) for text in compared],
     }

@@ -98,6 +98,6 @@ def _settings(document: dict[str, Any]) -> str:
     ]
     judge = document["discriminator"]
     parties = f"{document['model']['name']}, judged by {judge['name'] if judge else 'nobody'}"
-    seconds, crossing = document["seconds"], document["crossing_seconds"]
-    cost = "" if crossing is None else f", {crossing / seconds:.1%} of it between tokenizers"
+    seconds, host = document["seconds"], document["host_seconds"]
+    cost = "" if host is None else f", {host / seconds:.1%} of it in functions of the host"
     return f"{parties}: {', '.join(words)}; {seconds:.1f} s{cost}"

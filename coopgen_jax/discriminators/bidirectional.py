@@ -12,14 +12,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from coopgen_jax.discriminators.crossing import Crossing
-from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.discriminators.discriminator import Discriminator, uniform
 from coopgen_jax.discriminators.head import HeadConfig, classify
+from coopgen_jax.discriminators.spelled import Spelled, begin, of_nodes, of_prompt
 from coopgen_jax.models.encoder import EncoderConfig, encode, mean_pool
 from coopgen_jax.models.language_model import Bound, Nodes, Prompt
-from coopgen_jax.models.slots import Capacity, Slots, allocate, take, write
+from coopgen_jax.models.slots import Capacity
 
 # A wave of short texts need not pay for the longest that the width allows.
 WIDTH_STEP = 16
@@ -41,18 +41,6 @@ class BidirectionalConfig:
     reads_prompt: bool = False
 
 
-@struct.dataclass
-class BidirectionalState:
-    """The tokens of every text.
-
-    prompt: `[B, P]` int32 the prompt's ids, -1 in the padding; `[B, 0]` where it is not read.
-    tokens: `Slots` of int32 ids, nodes `[B, R, N]` and trunk `[B, R, T]`; -1 adds no text.
-    """
-
-    prompt: jax.Array
-    tokens: Slots
-
-
 def bidirectional(config: BidirectionalConfig) -> Discriminator:
     """Returns the discriminator; its params are `{"encoder": ..., "head": ...}`.
 
@@ -68,43 +56,43 @@ def bidirectional(config: BidirectionalConfig) -> Discriminator:
     )
 
 
-def read_pieces(
-    config: BidirectionalConfig, params: Any, pieces: jax.Array, count: jax.Array
-) -> jax.Array:
+def read_pieces(config: BidirectionalConfig, params: Any, pieces: jax.Array) -> jax.Array:
     """Returns log p(class | text) of word pieces.
 
     Args:
       config: the discriminator's.
       params: of encoder and head.
-      pieces: `[n, width]` int32 word pieces, padded on the right.
-      count: `[n]` int32 how many there are; a text of 0 is judged uniformly.
+      pieces: `[n, width]` int32 word pieces, -1 behind the last; a text without any is judged
+        uniformly.
 
     Returns:
       `[n, C]` float32.
     """
     width = pieces.shape[1]
+    count = jnp.sum(pieces >= 0, axis=-1)
     widths = [*range(WIDTH_STEP, width, WIDTH_STEP), width]
 
     def at(cut: int) -> Callable[[], jax.Array]:
         def read() -> jax.Array:
             mask = jnp.arange(cut)[None, :] < count[:, None]
-            hidden = encode(config.encoder, params["encoder"], pieces[:, :cut], mask)
+            tokens = jnp.maximum(pieces[:, :cut], 0)
+            hidden = encode(config.encoder, params["encoder"], tokens, mask)
             return classify(config.head, params["head"], mean_pool(hidden, mask))
 
         return read
 
     shortest = jnp.searchsorted(jnp.asarray(widths), jnp.max(count, initial=0))
     log_class = jax.lax.switch(shortest, [at(cut) for cut in widths])
-    return jnp.where(count[:, None] > 0, log_class, -jnp.log(float(len(config.head.classes))))
+    return jnp.where(count[:, None] > 0, log_class, uniform(len(pieces), len(config.head.classes)))
 
 
 def _judge(
     config: BidirectionalConfig, params: Any, common: jax.Array, own: jax.Array
 ) -> jax.Array:
     """Returns log p `[B, R, W, C]` of texts: `common` `[B, R, M]`, then `own` `[B, R, W, D]`."""
-    pieces, count = config.crossing(common, own)
-    flat = pieces.reshape(-1, config.crossing.width)
-    return read_pieces(config, params, flat, count.reshape(-1)).reshape(*own.shape[:3], -1)
+    pieces = config.crossing(common, own)
+    log_class = read_pieces(config, params, pieces.reshape(-1, config.crossing.width))
+    return log_class.reshape(*own.shape[:3], -1)
 
 
 def _init(
@@ -114,32 +102,15 @@ def _init(
     hidden: jax.Array,
     *,
     capacity: Capacity,
-) -> tuple[jax.Array, BidirectionalState]:
-    batch = prompt.tokens.shape[0]
-    tokens = allocate(batch, capacity, dtype=jnp.int32)
-    if not config.reads_prompt:
-        classes = len(config.head.classes)
-        log_class = jnp.full((batch, classes), -jnp.log(float(classes)), jnp.float32)
-        return log_class, BidirectionalState(jnp.zeros((batch, 0), jnp.int32), tokens)
-    real = prompt.mask if prompt.embedded is None else prompt.mask & ~prompt.embedded
-    ids = jnp.where(real, prompt.tokens, -1)
-    none = jnp.full((batch, 1, 1, 1), -1, jnp.int32)
-    log_class = _judge(config, params, ids[:, None], none)[:, 0, 0]
-    return log_class, BidirectionalState(ids, tokens)
+) -> tuple[jax.Array, Spelled]:
+    state = begin(prompt, capacity=capacity, reads_prompt=config.reads_prompt)
+    if config.reads_prompt:
+        return _judge(config, params, *of_prompt(state))[:, 0, 0], state
+    return uniform(len(prompt.tokens), len(config.head.classes)), state
 
 
 def _evaluate(
-    config: BidirectionalConfig, params: Any, state: BidirectionalState, nodes: Nodes
-) -> tuple[jax.Array, BidirectionalState]:
-    token = jnp.where(nodes.terminal, -1, nodes.token)
-    path = jnp.where(nodes.path >= 0, take(state.tokens, nodes.path), -1)
-    own = jnp.concatenate([path, token[..., None]], axis=-1)
-    trunk = state.tokens.trunk
-    assert trunk is not None
-    place = jnp.arange(trunk.shape[-1])[None, None, :]
-    trunk = jnp.where(place < nodes.committed[..., None], trunk, -1)
-    rows = (*trunk.shape[:2], state.prompt.shape[1])
-    prompt = jnp.broadcast_to(state.prompt[:, None, :], rows)
-    common = jnp.concatenate([prompt, trunk], axis=-1)
-    log_class = _judge(config, params, common, own)
-    return log_class, BidirectionalState(state.prompt, write(state.tokens, nodes.start, token))
+    config: BidirectionalConfig, params: Any, state: Spelled, nodes: Nodes
+) -> tuple[jax.Array, Spelled]:
+    common, own, state = of_nodes(state, nodes)
+    return _judge(config, params, common, own), state

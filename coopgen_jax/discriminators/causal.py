@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.discriminators.discriminator import Discriminator, uniform
 from coopgen_jax.discriminators.head import Head, HeadConfig, classify
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt
@@ -84,8 +84,7 @@ def _init(
     _, own, cache = _network(config).prefill(params["network"], prompt, capacity=capacity)
     if config.start_token is None:
         return classify(config.head, params["head"], own[:, -1, 0]), cache
-    count = len(config.head.classes)
-    return jnp.full((batch, count), -jnp.log(float(count)), jnp.float32), cache
+    return uniform(batch, len(config.head.classes)), cache
 
 
 def _evaluate(config: CausalConfig, params: Any, state: Any, nodes: Nodes) -> tuple[jax.Array, Any]:

@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import jax
+import jax.numpy as jnp
+
 
 @dataclass(frozen=True)
 class Discriminator:
@@ -36,3 +39,11 @@ class Discriminator:
     differentiable: bool = True
     tokenizer: str | None = None
     context: int | None = None
+
+
+def uniform(batch: int, classes: int) -> jax.Array:
+    """Returns what is known of texts of which nothing has been read: `[B, C]` log-probabilities.
+
+    A single class, such as a reward, is as likely as not.
+    """
+    return jnp.full((batch, classes), -jnp.log(float(max(classes, 2))), jnp.float32)

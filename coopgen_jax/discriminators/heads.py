@@ -2,7 +2,6 @@
 
 import json
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,8 +13,8 @@ from safetensors.numpy import load_file
 
 from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, bidirectional
 from coopgen_jax.discriminators.crossing import Crossing
-from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.discriminators.head import Head, HeadConfig
+from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loading import load_encoder
@@ -39,22 +38,6 @@ class LanguageModelParts(Protocol):
     @property
     def sha256(self) -> str:
         """The hash of the file of its weights."""
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedDiscriminator:
-    """A discriminator with its weights.
-
-    discriminator: the functions, equal for two loads of one head.
-    params: its weights, those of an encoder included.
-    card: what card.json says of it.
-    crossing: how the language model's tokens become its own, None where it reads them as they are.
-    """
-
-    discriminator: Discriminator
-    params: Any
-    card: dict[str, Any]
-    crossing: Crossing | None = None
 
 
 def packaged_heads() -> dict[str, Path]:
@@ -151,7 +134,7 @@ def _bidirectional(
         reads_prompt=card["reads_prompt"],
     )
     params = {"encoder": encoder.params, "head": head}
-    return LoadedDiscriminator(bidirectional(config), params, card, crossing)
+    return LoadedDiscriminator(bidirectional(config), params, card, (crossing,))
 
 
 def _shared_trunk(

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.discriminators.discriminator import Discriminator, uniform
 from coopgen_jax.discriminators.head import HeadConfig, classify
 from coopgen_jax.models.language_model import Bound, Nodes, Prompt
 from coopgen_jax.models.slots import Capacity, Slots, allocate, take, write
@@ -72,8 +72,7 @@ def _init(
     batch, _, taps, width = hidden.shape
     total = allocate(batch, capacity, (taps, width), trunk=False)
     before = jnp.zeros(batch, jnp.int32)
-    count = len(config.head.classes)
-    log_class = jnp.full((batch, count), -jnp.log(float(count)), jnp.float32)
+    log_class = uniform(batch, len(config.head.classes))
     if config.reads_prompt:
         before = jnp.sum(prompt.mask, axis=-1, dtype=jnp.int32)
         root = jnp.sum(jnp.where(prompt.mask[..., None, None], hidden, 0.0), axis=1)

@@ -30,6 +30,11 @@ class Prompt:
     embeddings: jax.Array | None = None
     embedded: jax.Array | None = None
 
+    @property
+    def spelt(self) -> jax.Array:
+        """Where a real token of text stands: `[B, P]` bool."""
+        return self.mask if self.embedded is None else self.mask & ~self.embedded
+
 
 @struct.dataclass
 class Nodes:

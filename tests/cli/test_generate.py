@@ -21,7 +21,7 @@ def test_json_holds_the_texts_their_figures_and_the_settings(capsys):
     assert found["discriminator"]["classes"] == ["zero", "one"]
     assert found["discriminator"]["card"]["terms"] == "for tests"
     assert found["seconds"] > 0
-    assert found["crossing_seconds"] is None
+    assert found["host_seconds"] is None
     assert found["compare"] is None
     settings = found["settings"]
     assert (settings["method"], settings["target"], settings["seed"]) == ("mcts", "one", 3)
@@ -35,16 +35,16 @@ def test_json_holds_the_texts_their_figures_and_the_settings(capsys):
         assert text["simulations"] > 0
 
 
-def test_the_report_tells_what_crossing_tokenizers_cost():
+def test_the_report_tells_what_functions_of_the_host_cost():
     document = {
         "settings": {"method": "greedy"},
         "model": {"name": "m"},
         "discriminator": {"name": "d"},
         "seconds": 8.0,
-        "crossing_seconds": 2.0,
+        "host_seconds": 2.0,
     }
     shown = for_people(document, [], None, style=False)
-    assert "8.0 s, 25.0% of it between tokenizers" in shown
+    assert "8.0 s, 25.0% of it in functions of the host" in shown
 
 
 def test_the_report_names_prompt_text_figures_and_settings(capsys):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
-from coopgen_jax.discriminators.heads import LoadedDiscriminator
+from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.testing import TINY_LLAMA, ToyLanguage, toy_discriminator

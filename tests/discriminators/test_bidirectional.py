@@ -10,8 +10,9 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors
 
 from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, bidirectional
-from coopgen_jax.discriminators.crossing import SAFE_ELEMENTS, Crossing
+from coopgen_jax.discriminators.crossing import Crossing
 from coopgen_jax.discriminators.head import Head, HeadConfig, classify
+from coopgen_jax.discriminators.host_call import SAFE_ELEMENTS
 from coopgen_jax.models.encoder import EncoderConfig, encode, init_encoder, mean_pool
 from coopgen_jax.models.language_model import Nodes, Prompt
 from coopgen_jax.models.slots import Capacity, commit, move
@@ -216,15 +217,14 @@ def test_compiled_equals_uncompiled_and_two_loads_share_a_trace(params):
 
 
 def test_known_texts_are_not_encoded_again(params, monkeypatch):
-    settings = config()
+    # A width of its own: a program compiled earlier would keep the crossing it was compiled with.
+    settings = config(width=19)
     discriminator = bidirectional(settings)
     _, state = started(discriminator, params)
     encoded = []
-    original = Crossing._encoded
+    original = settings.crossing._function
     monkeypatch.setattr(
-        Crossing,
-        "_encoded",
-        lambda self, rows: encoded.extend(self.texts(rows)) or original(self, rows),
+        settings.crossing, "_function", lambda texts: encoded.extend(texts) or original(texts)
     )
     nodes = make_nodes(1, [TOKEN["good"], TOKEN["bad"], TOKEN["good"]], [0] * 3, [[]] * 3)
     first, _ = compiled(discriminator, params, state, nodes)
@@ -249,9 +249,9 @@ def test_memory_is_bounded_and_forgets_the_oldest():
     crossing.host(common, bad)
     assert (crossing.counts.texts, crossing.counts.hits) == (6, 2)
     # More texts at once than are remembered still all come back.
-    pieces, counts = crossing.host(common, np.concatenate([good, bad, film], axis=1))
+    pieces = crossing.host(common, np.concatenate([good, bad, film], axis=1))
     assert pieces[0, :, 1].tolist() == [TARGET.encode(w)[0] for w in ("good", "bad", "film")]
-    assert counts.tolist() == [[3, 3, 3]]
+    assert (pieces >= 0).sum(-1).tolist() == [[3, 3, 3]]
 
 
 def test_texts_can_end_inside_a_word_or_a_character():
@@ -261,8 +261,8 @@ def test_texts_can_end_inside_a_word_or_a_character():
     common = np.zeros((1, 0), np.int64)
 
     def read(ids):
-        pieces, count = crossing.host(common, np.array([[ids]]))
-        return pieces[0, 0, : count[0, 0]].tolist()
+        pieces = crossing.host(common, np.array([[ids]]))[0, 0]
+        return pieces[pieces >= 0].tolist()
 
     assert read([TOKEN["good"], TOKEN["pl"]]) == TARGET.encode("good pl", special=True)
     assert read([TOKEN["pl"], *byte_ids("ayed")]) == TARGET.encode("played", special=True)
@@ -277,8 +277,8 @@ def test_long_texts_keep_their_end(params):
     crossing = Crossing(SOURCE, TARGET, width=width)
     words = ["good", "bad", "film", "bad", "bad", "good"]
     ids = np.array([[[TOKEN[word] for word in words]]])
-    pieces, count = crossing.host(np.zeros((1, 0), np.int64), ids)
-    assert count.tolist() == [[width]]
+    pieces = crossing.host(np.zeros((1, 0), np.int64), ids)
+    assert pieces.shape == (1, 1, width)
     kept = TARGET.encode(" ".join(words[-4:]), special=True)
     assert pieces[0, 0].tolist() == kept
 
@@ -309,7 +309,8 @@ def test_large_arguments_cross_in_a_loop_that_keeps_the_device_busy(params):
     def loop(own):
         def step(carry, _):
             square, own = carry
-            pieces, count = crossing(jnp.zeros((1, 1, 0), jnp.int32), own)
+            pieces = crossing(jnp.zeros((1, 1, 0), jnp.int32), own)
+            count = jnp.sum(pieces >= 0, axis=-1)
             square = jnp.tanh(square @ square + pieces[0, 0, 0, 1])
             return (square, own + 0 * count[..., None]), count
 

@@ -62,7 +62,7 @@ def test_what_was_written_comes_back(folder):
     assert loaded.card == CARD
     assert loaded.discriminator.classes == ("no", "yes")
     assert not loaded.discriminator.reads_prompt
-    assert loaded.crossing.width == CARD["width"]
+    assert loaded.calls[0].width == CARD["width"]
     assert loaded.params["encoder"] == {"name": "tiny"}
     assert jax.tree.structure(loaded.params["head"]) == jax.tree.structure(params)
     for kept, original in zip(

@@ -1,0 +1,301 @@
+"""The generative discriminator: Bayes' rule over a class-conditional language model.
+
+GeDi (Krause et al. 2021, arXiv 2009.06367), equation 3, and the generative kind of Chaffin et al.
+(2022, arXiv 2204.11586): behind a prefix that names the class a language model says how likely the
+text is, and
+
+    p(c | x_1..t) is proportional to p(c) * (prod_j p(x_j | x_<j, c))^(scale / t),
+
+or to the same without the mean over t tokens, which is Bayes' rule as it stands. Each class reads
+the tree out of slots of its own, all classes in one call. The state of a node is kept, so one pass
+tells p(c | x v) of every token v that may follow. Untrained, a prefix in plain words ("A positive
+review:") makes a discriminator of any language model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from coopgen_jax.discriminators.discriminator import Discriminator, uniform
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.decoder import language_model
+from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt
+from coopgen_jax.models.slots import Capacity, Slots, allocate, take, write
+from coopgen_jax.models.transformer import DecoderConfig
+
+
+@dataclass(frozen=True)
+class GenerativeConfig:
+    """What a generative discriminator is made of.
+
+    network: of the class-conditional language model; its tokens are those of the one it guides.
+    classes: names of the `C` classes.
+    prefixes: the tokens in front of a text of each class.
+    mean: whether the likelihood of a text is its mean over tokens (GeDi) or its product (Bayes).
+    reads_prompt: whether it judges the prompt and the continuation, or the continuation alone.
+    """
+
+    network: DecoderConfig
+    classes: tuple[str, ...]
+    prefixes: tuple[tuple[int, ...], ...]
+    mean: bool = True
+    reads_prompt: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.classes) != len(self.prefixes) or len(self.classes) < 2:
+            raise UserError(
+                f"{len(self.classes)} classes and {len(self.prefixes)} prefixes: give two or more "
+                "classes, and a prefix for each"
+            )
+        for name, prefix in zip(self.classes, self.prefixes, strict=True):
+            if not prefix:
+                raise UserError(f"the prefix of {name!r} is empty: give it at least one token")
+
+
+@struct.dataclass
+class GenerativeState:
+    """What a node's children need of it; classes stand in front of `B`.
+
+    cache: the language model's, with `Slots` `[L, C, B, R, ...]`.
+    hidden: `Slots` `[C, B, R, N, E]`, the last state after the final norm.
+    log_norm: `Slots` `[C, B, R, N]` float32, logsumexp of the logits that state gives.
+    log_likelihood: `Slots` `[C, B, R, N]` float32, log p(text | class).
+    before: `[B]` int32 how many of the prompt's tokens count.
+    """
+
+    cache: Any
+    hidden: Slots
+    log_norm: Slots
+    log_likelihood: Slots
+    before: jax.Array
+
+
+def generative(config: GenerativeConfig) -> Discriminator:
+    """Returns the discriminator; see `generative_params` for its params."""
+    longest = max(map(len, config.prefixes))
+    return Discriminator(
+        init=Bound(_init, config),
+        evaluate=Bound(_evaluate, config),
+        evaluate_children=Bound(_evaluate_children, config),
+        classes=config.classes,
+        reads_prompt=config.reads_prompt,
+        context=config.network.context - longest,
+    )
+
+
+def generative_params(
+    network: Any, classes: int, *, prior: Sequence[float] | None = None, scale: float = 1.0
+) -> dict[str, Any]:
+    """Returns the params of a generative discriminator.
+
+    Args:
+      network: the language model's.
+      classes: `C`.
+      prior: p(c), `[C]` positive numbers; None for equal ones.
+      scale: the exponent of the likelihood.
+
+    Raises:
+      UserError: the prior is not `C` positive numbers.
+    """
+    weights = np.ones(classes) if prior is None else np.asarray(prior, np.float64)
+    if weights.shape != (classes,) or not (np.isfinite(weights) & (weights > 0)).all():
+        raise UserError(f"the prior is {prior}: it must be {classes} positive numbers")
+    return {
+        "network": network,
+        "log_prior": jnp.asarray(np.log(weights / weights.sum()), jnp.float32),
+        "scale": jnp.float32(scale),
+    }
+
+
+def _network(config: GenerativeConfig) -> LanguageModel:
+    return language_model(config.network, taps=(config.network.layers,))
+
+
+def _logits(config: GenerativeConfig, params: Any, hidden: jax.Array) -> jax.Array:
+    """Returns the logits `[..., V]` in float32 of normalised states `[..., E]`."""
+    return jnp.einsum(
+        "...i,oi->...o",
+        hidden.astype(config.network.dtype),
+        _head(config, params),
+        preferred_element_type=jnp.float32,
+    )
+
+
+def _head(config: GenerativeConfig, params: Any) -> jax.Array:
+    head = params["network"]["embedding" if config.network.tied else "head"]
+    return head.astype(config.network.dtype)
+
+
+def _posterior(
+    config: GenerativeConfig, params: Any, log_likelihood: jax.Array, length: jax.Array
+) -> jax.Array:
+    """Returns log p(c | x) `[..., C]` of log p(x | c) `[C, ...]` of texts of `length` `[...]`."""
+    power = params["scale"]
+    if config.mean:
+        power = (power / jnp.maximum(length, 1))[None]
+    prior = params["log_prior"].reshape(-1, *[1] * length.ndim)
+    return jax.nn.log_softmax(jnp.moveaxis(prior + power * log_likelihood, 0, -1))
+
+
+def _map_slots(function: Any, cache: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf: function(leaf) if isinstance(leaf, Slots) else leaf,
+        cache,
+        is_leaf=lambda leaf: isinstance(leaf, Slots),
+    )
+
+
+def _by_class(cache: Any, classes: int) -> Any:
+    """Returns a cache of `C * B` rows with its slots as `[L, C, B, ...]`."""
+
+    def split(array: jax.Array) -> jax.Array:
+        layers, rows = array.shape[:2]
+        return array.reshape(layers, classes, rows // classes, *array.shape[2:])
+
+    return _map_slots(lambda slots: replace(jax.tree.map(split, slots), lead=2), cache)
+
+
+def _in_rows(cache: Any) -> Any:
+    """Returns the cache as the language model made it: the inverse of `_by_class`."""
+
+    def joined(array: jax.Array) -> jax.Array:
+        return array.reshape(array.shape[0], -1, *array.shape[3:])
+
+    return _map_slots(lambda slots: replace(jax.tree.map(joined, slots), lead=1), cache)
+
+
+def _prefixed(config: GenerativeConfig, prompt: Prompt) -> tuple[Prompt, Prompt]:
+    """Returns the bare prefixes and the prefixed texts, `C * B` rows each, class by class."""
+    batch, classes = len(prompt.tokens), len(config.classes)
+    longest = max(map(len, config.prefixes))
+    tokens = np.zeros((classes, longest), np.int32)
+    mask = np.zeros((classes, longest), bool)
+    for row, prefix in enumerate(config.prefixes):
+        tokens[row, longest - len(prefix) :], mask[row, longest - len(prefix) :] = prefix, True
+    index = jnp.tile(prompt.index, classes)
+    bare = Prompt(jnp.repeat(tokens, batch, axis=0), jnp.repeat(mask, batch, axis=0), index)
+    if not config.reads_prompt:
+        return bare, bare
+    behind = (jnp.tile(prompt.tokens, (classes, 1)), jnp.tile(prompt.spelt, (classes, 1)))
+    return bare, Prompt(
+        jnp.concatenate([bare.tokens, behind[0]], axis=1),
+        jnp.concatenate([bare.mask, behind[1]], axis=1),
+        index,
+    )
+
+
+def _init(
+    config: GenerativeConfig,
+    params: Any,
+    prompt: Prompt,
+    hidden: jax.Array,
+    *,
+    capacity: Capacity,
+) -> tuple[jax.Array, GenerativeState]:
+    batch, classes = len(prompt.tokens), len(config.classes)
+    network = _network(config)
+    bare, whole = _prefixed(config, prompt)
+    logits, own, cache = network.prefill(params["network"], whole, capacity=capacity)
+
+    def rooted(values: jax.Array) -> Slots:
+        """Returns slots with `values` `[C * B, ...]` at the root of every sample."""
+        item = values.shape[1:]
+        slots = allocate(batch, capacity, item, lead=(classes,), trunk=False, dtype=values.dtype)
+        values = values.reshape(classes, batch, 1, 1, *item)
+        return write(
+            slots, 0, jnp.broadcast_to(values, (classes, batch, capacity.samples, 1, *item))
+        )
+
+    likelihood = jnp.zeros(classes * batch, jnp.float32)
+    before = jnp.zeros(batch, jnp.int32)
+    log_class = uniform(batch, classes)
+    if config.reads_prompt:
+        # Without gaps: the token in front of another says how likely that one is.
+        order = jnp.argsort(~prompt.spelt, axis=-1, stable=True)
+        tokens, mask = (
+            jnp.tile(jnp.take_along_axis(array, order, axis=-1), (classes, 1))[:, None]
+            for array in (prompt.tokens, prompt.spelt)
+        )
+        log_p = network.score(params["network"], bare, tokens, mask)
+        likelihood = jnp.sum(log_p, axis=(1, 2))
+        before = jnp.sum(prompt.spelt, axis=-1, dtype=jnp.int32)
+        log_class = _posterior(config, params, likelihood.reshape(classes, batch), before)
+    state = GenerativeState(
+        cache=_by_class(cache, classes),
+        hidden=rooted(own[:, -1, 0].astype(config.network.dtype)),
+        log_norm=rooted(jax.nn.logsumexp(logits, axis=-1)),
+        log_likelihood=rooted(likelihood),
+        before=before,
+    )
+    return log_class, state
+
+
+def _evaluate(
+    config: GenerativeConfig, params: Any, state: GenerativeState, nodes: Nodes
+) -> tuple[jax.Array, GenerativeState]:
+    classes = len(config.classes)
+
+    def all_classes(array: jax.Array) -> jax.Array:
+        return jnp.tile(array, (classes, *[1] * (array.ndim - 1)))
+
+    tiled = Nodes(
+        start=nodes.start,
+        **{
+            name: all_classes(getattr(nodes, name))
+            for name in ("token", "parent", "path", "depth", "committed", "terminal")
+        },
+    )
+    logits, own, cache = _network(config).extend(params["network"], _in_rows(state.cache), tiled)
+
+    def by_class(array: jax.Array) -> jax.Array:
+        return array.reshape(classes, -1, *array.shape[1:])
+
+    # What the token adds: its logit behind the parent's state, which was kept instead of logits.
+    rows = _head(config, params)[nodes.token].astype(jnp.float32)
+    hidden = take(state.hidden, nodes.parent).astype(jnp.float32)
+    logit = jnp.einsum("cbrwi,brwi->cbrw", hidden, rows)
+    above = take(state.log_likelihood, nodes.parent)
+    likelihood = above + logit - take(state.log_norm, nodes.parent)
+    length = _length(state, nodes)
+    log_norm = by_class(jax.nn.logsumexp(logits, axis=-1))
+    hidden = by_class(own[..., 0, :])
+    state = replace(
+        state,
+        cache=_by_class(cache, classes),
+        hidden=write(state.hidden, nodes.start, hidden),
+        log_norm=write(state.log_norm, nodes.start, log_norm),
+        log_likelihood=write(state.log_likelihood, nodes.start, likelihood),
+    )
+    return _posterior(config, params, likelihood, length), state
+
+
+def _length(state: GenerativeState, nodes: Nodes) -> jax.Array:
+    """Returns how many tokens `[B, R, W]` the likelihood of each node's text counts."""
+    return state.before[:, None, None] + nodes.committed[..., None] + nodes.depth
+
+
+def _evaluate_children(
+    config: GenerativeConfig,
+    params: Any,
+    state: GenerativeState,
+    nodes: Nodes,
+    candidates: jax.Array | None,
+) -> jax.Array:
+    """Judges the children of nodes that have been evaluated; see `Discriminator`."""
+    slots = nodes.start + jnp.arange(nodes.token.shape[-1])
+    slots = jnp.broadcast_to(slots, nodes.token.shape)
+    hidden = take(state.hidden, slots)
+    if candidates is None:
+        logits = _logits(config, params, hidden)
+    else:
+        rows = _head(config, params)[candidates].astype(jnp.float32)
+        logits = jnp.einsum("cbrwi,brwki->cbrwk", hidden.astype(jnp.float32), rows)
+    step = logits - take(state.log_norm, slots)[..., None]
+    likelihood = take(state.log_likelihood, slots)[..., None] + step
+    length = jnp.broadcast_to(_length(state, nodes)[..., None] + 1, likelihood.shape[1:])
+    return _posterior(config, params, likelihood, length)

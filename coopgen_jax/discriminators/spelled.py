@@ -1,0 +1,58 @@
+"""The tokens of every node's text, for discriminators that read it anew as a whole."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from coopgen_jax.models.language_model import Nodes, Prompt
+from coopgen_jax.models.slots import Capacity, Slots, allocate, take, write
+
+
+@struct.dataclass
+class Spelled:
+    """The tokens of every text.
+
+    prompt: `[B, P]` int32 the prompt's ids, -1 in the padding; `[B, 0]` where it is not read.
+    tokens: `Slots` of int32 ids, nodes `[B, R, N]` and trunk `[B, R, T]`; -1 adds no text.
+    """
+
+    prompt: jax.Array
+    tokens: Slots
+
+
+def begin(prompt: Prompt, *, capacity: Capacity, reads_prompt: bool) -> Spelled:
+    """Returns the state in front of the first token."""
+    batch = prompt.tokens.shape[0]
+    ids = jnp.zeros((batch, 0), jnp.int32)
+    if reads_prompt:
+        ids = jnp.where(prompt.spelt, prompt.tokens, -1)
+    return Spelled(ids, allocate(batch, capacity, dtype=jnp.int32))
+
+
+def of_prompt(state: Spelled) -> tuple[jax.Array, jax.Array]:
+    """Returns the bare prompts as `of_nodes` does: `[B, 1, P]`, and one node without a token."""
+    return state.prompt[:, None], jnp.full((len(state.prompt), 1, 1, 1), -1, jnp.int32)
+
+
+def of_nodes(state: Spelled, nodes: Nodes) -> tuple[jax.Array, jax.Array, Any]:
+    """Returns the tokens of every node's text, and the state with the nodes.
+
+    A terminal node adds no token to its parent's text.
+
+    Returns:
+      `[B, R, M]` ids with which all texts of a sample begin, `[B, R, W, D + 1]` ids with which each
+      goes on (-1 is no token in both), and the next state.
+    """
+    token = jnp.where(nodes.terminal, -1, nodes.token)
+    path = jnp.where(nodes.path >= 0, take(state.tokens, nodes.path), -1)
+    own = jnp.concatenate([path, token[..., None]], axis=-1)
+    trunk = state.tokens.trunk
+    assert trunk is not None
+    place = jnp.arange(trunk.shape[-1])[None, None, :]
+    trunk = jnp.where(place < nodes.committed[..., None], trunk, -1)
+    rows = (*trunk.shape[:2], state.prompt.shape[1])
+    prompt = jnp.broadcast_to(state.prompt[:, None, :], rows)
+    common = jnp.concatenate([prompt, trunk], axis=-1)
+    return common, own, Spelled(state.prompt, write(state.tokens, nodes.start, token))
