@@ -84,6 +84,17 @@ def place(tree: Any, mesh: Mesh, specs: Any = None) -> Any:
     return jax.device_put(tree, shardings)
 
 
+def share(rows: Any, mesh: Mesh) -> Any:
+    """Puts the rows that this process holds onto its part of a mesh's "batch" axis.
+
+    Args:
+      rows: pytree of host arrays, whose rows are this process's part of all rows.
+      mesh: the mesh, of the devices of all processes.
+    """
+    sharding = NamedSharding(mesh, P(BATCH))
+    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), rows)
+
+
 def map_over_mesh(
     function: Callable,
     mesh: Mesh,

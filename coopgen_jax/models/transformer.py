@@ -108,7 +108,11 @@ def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
 
 
 class Dense(nn.Module):
-    """A dense layer whose kernel is `[out, in]`: a processor multiplies few rows by it faster."""
+    """A dense layer whose kernel is `[out, in]`: a processor multiplies few rows by it faster.
+
+    Where its params have `lora_down` and `lora_up` too, their product is added to the kernel; see
+    `models.lora`.
+    """
 
     features: int
     use_bias: bool
@@ -119,7 +123,13 @@ class Dense(nn.Module):
         """Maps `x` `[..., in]` to `[..., out]`."""
         init = nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)
         kernel = self.param("kernel", init, (self.features, x.shape[-1]))
-        y = jnp.einsum("...i,oi->...o", x.astype(self.dtype), kernel.astype(self.dtype))
+        x = x.astype(self.dtype)
+        y = jnp.einsum("...i,oi->...o", x, kernel.astype(self.dtype))
+        if self.has_variable("params", "lora_down"):
+            down: Any = self.get_variable("params", "lora_down")
+            up: Any = self.get_variable("params", "lora_up")
+            inner = jnp.einsum("...i,ri->...r", x, down.astype(self.dtype))
+            y = y + jnp.einsum("...r,or->...o", inner, up.astype(self.dtype))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
             y = y + bias.astype(self.dtype).reshape(*[1] * (y.ndim - 1), -1)

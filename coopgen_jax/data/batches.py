@@ -1,0 +1,187 @@
+"""From tokenised texts to batches: shuffled, balanced, cut to prefixes, padded, shared by hosts.
+
+A batch is a pure function of its number (grain's `MapDataset`), so a training that resumes at a
+step reads what it would have read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import grain
+import numpy as np
+
+from coopgen_jax.errors import UserError
+
+# Lengths of batches are multiples of this, so that few of them are compiled.
+STEP = 16
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """How batches are made.
+
+    rows: texts in a batch, of all processes together.
+    longest: tokens read of a text, the first ones.
+    shortest: every batch is cut to a random number of tokens from here to its longest text (Chaffin
+      et al. 2022, arXiv 2204.11586), so that unfinished texts are learnt; None to cut nothing.
+    balanced: whether every class is drawn as often as any other.
+    seed: of the order of the rows and of the cuts.
+    """
+
+    rows: int = 32
+    longest: int = 64
+    shortest: int | None = 1
+    balanced: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.longest < 1:
+            raise UserError(
+                f"batches of {self.rows} rows of {self.longest} tokens: give 1 or more of each"
+            )
+        if self.shortest is not None and not 1 <= self.shortest <= self.longest:
+            raise UserError(
+                f"the shortest cut is {self.shortest} tokens: it must be 1 to {self.longest}"
+            )
+
+
+def pad(rows: Sequence[Sequence[int]], labels: Sequence[int], index: Any) -> dict[str, np.ndarray]:
+    """Returns a batch of rows of ids, padded on the right to a multiple of `STEP`.
+
+    Returns:
+      tokens `[B, S]` int32, mask `[B, S]` bool, label `[B]` int32, and index `[B]` int32, the
+      number of every row in its batch.
+    """
+    width = -(-max(1, *map(len, rows)) // STEP) * STEP
+    tokens = np.zeros((len(rows), width), np.int32)
+    mask = np.zeros((len(rows), width), bool)
+    for place, row in enumerate(rows):
+        tokens[place, : len(row)], mask[place, : len(row)] = row, True
+    return {
+        "tokens": tokens,
+        "mask": mask,
+        "label": np.asarray(labels, np.int32),
+        "index": np.asarray(index, np.int32),
+    }
+
+
+def training_batches(
+    rows: Sequence[Sequence[int]],
+    labels: Sequence[int],
+    config: BatchConfig,
+    *,
+    process: int = 0,
+    processes: int = 1,
+) -> Any:
+    """Returns endless batches of tokenised texts, by number.
+
+    Args:
+      rows: `n` rows of token ids, none of them empty.
+      labels: their classes, `n` numbers.
+      config: how batches are made.
+      process: which of the processes asks; each gets its part of the same batch's rows.
+      processes: how many there are; they divide `config.rows`.
+
+    Returns:
+      A `grain.MapDataset` of batches as `pad` makes them.
+
+    Raises:
+      UserError: there are no rows, a row is empty, or the processes do not divide a batch.
+    """
+    if not len(rows):
+        raise UserError("there are no texts to train on")
+    if not all(len(row) for row in rows):
+        raise UserError("a text to train on has no tokens: leave empty texts out")
+    if config.rows % processes:
+        raise UserError(
+            f"a batch of {config.rows} rows cannot be shared by {processes} processes: give a "
+            f"multiple of {processes}"
+        )
+
+    def order(numbers: Sequence[int], seed: int) -> Any:
+        return grain.MapDataset.source(numbers).seed(seed).shuffle().repeat()
+
+    numbers = list(range(len(rows)))
+    if config.balanced:
+        classes = sorted(set(labels))
+        members = [[n for n in numbers if labels[n] == name] for name in classes]
+        parts = [order(own, config.seed + 1 + at) for at, own in enumerate(members)]
+        chosen = grain.MapDataset.mix(parts, [1 / len(parts)] * len(parts))
+    else:
+        chosen = order(numbers, config.seed)
+    batches = chosen.batch(config.rows, batch_fn=list)
+    make = partial(_batch, rows, labels, config, process, processes)
+    return batches.seed(config.seed).random_map(make)
+
+
+def _batch(
+    rows: Sequence[Sequence[int]],
+    labels: Sequence[int],
+    config: BatchConfig,
+    process: int,
+    processes: int,
+    numbers: list[int],
+    rng: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    chosen = [rows[number][: config.longest] for number in numbers]
+    # The cut is drawn from the whole batch, so that all processes draw the same one.
+    longest = max(map(len, chosen))
+    cut = longest
+    if config.shortest is not None:
+        cut = int(rng.integers(min(config.shortest, longest), longest, endpoint=True))
+    share = len(numbers) // processes
+    own = slice(process * share, (process + 1) * share)
+    index = np.arange(len(numbers))[own]
+    batch = pad(
+        [row[:cut] for row in chosen[own]], [labels[number] for number in numbers[own]], index
+    )
+    width = -(-cut // STEP) * STEP
+    return {name: _widened(array, width) for name, array in batch.items()}
+
+
+def _widened(array: np.ndarray, width: int) -> np.ndarray:
+    """Pads `[B, S]` to `width`, that of the whole batch, of which a process sees its rows."""
+    if array.ndim < 2:
+        return array
+    return np.pad(array, [(0, 0), (0, width - array.shape[1])])
+
+
+def in_order(
+    rows: Sequence[Sequence[int]],
+    labels: Sequence[int],
+    *,
+    size: int,
+    longest: int,
+) -> list[dict[str, np.ndarray]]:
+    """Returns all rows once, by length, in batches of `size`; the last is filled with empty rows.
+
+    An empty row's mask is false everywhere, so that it weighs nothing.
+    """
+    numbers = sorted(range(len(rows)), key=lambda number: len(rows[number]))
+    batches = []
+    for at in range(0, len(numbers), size):
+        chosen = numbers[at : at + size]
+        missing = size - len(chosen)
+        tokens = [list(rows[number][:longest]) for number in chosen] + [[]] * missing
+        own = [labels[number] for number in chosen] + [0] * missing
+        batches.append(pad(tokens, own, np.arange(size)))
+    return batches
+
+
+def packed(rows: Sequence[Sequence[int]], *, length: int, end: int) -> np.ndarray:
+    """Returns texts one behind the other, each closed by `end`, as windows `[n, length]`.
+
+    What is left over at the end is dropped: a window has no padding.
+
+    Raises:
+      UserError: all texts together are shorter than one window.
+    """
+    stream = [number for row in rows for number in (*row, end)]
+    count = len(stream) // length
+    if count == 0:
+        raise UserError(
+            f"all texts together have {len(stream)} tokens: windows of {length} need at least one"
+        )
+    return np.asarray(stream[: count * length], np.int32).reshape(count, length)

@@ -1,0 +1,86 @@
+"""LoRA: low-rank additions to a decoder's kernels, small enough to train and to keep.
+
+Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (ICLR 2022, arXiv 2106.09685): a
+kernel W is used as W + (alpha / rank) * up @ down, with `up` zero at first.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.transformer import Params
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Which kernels are added to, and how much.
+
+    rank: of the additions; alpha: their scale is alpha / rank.
+    targets: dense layers of a block by name: query, key, value, output, gate, up, down.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ("query", "key", "value", "output", "gate", "up", "down")
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise UserError(f"the rank of LoRA is {self.rank}: it must be 1 or more")
+
+
+def init_lora(key: jax.Array, params: Params, config: LoraConfig) -> dict[str, Any]:
+    """Returns additions that change nothing yet.
+
+    Args:
+      key: typed key.
+      params: a decoder's parameters, its layers stacked.
+      config: what to add; targets that the network does not have are left out.
+
+    Returns:
+      By target, `lora_down` `[L, rank, in]` and `lora_up` `[L, out, rank]`.
+
+    Raises:
+      UserError: the layers are separate, or the network has none of the targets.
+    """
+    layers = params["layers"]
+    if isinstance(layers, tuple):
+        raise UserError("LoRA wants stacked layers: load the language model with stacked=True")
+    names = [name for name in config.targets if name in layers]
+    if not names:
+        raise UserError(
+            f"the network has none of the layers {', '.join(config.targets)}: choose among "
+            f"{', '.join(name for name in layers if 'kernel' in layers[name])}"
+        )
+    additions = {}
+    for number, name in enumerate(names):
+        count, out, inputs = layers[name]["kernel"].shape
+        drawn = jax.random.normal(jax.random.fold_in(key, number), (count, config.rank, inputs))
+        additions[name] = {
+            "lora_down": drawn / jnp.sqrt(float(inputs)),
+            "lora_up": jnp.zeros((count, out, config.rank)),
+        }
+    return additions
+
+
+def add_lora(params: Params, additions: dict[str, Any], config: LoraConfig) -> Params:
+    """Returns the parameters with additions beside their kernels, as every network reads them."""
+    layers = dict(params["layers"])
+    for name, addition in additions.items():
+        up = addition["lora_up"] * (config.alpha / config.rank)
+        layers[name] = {**layers[name], "lora_down": addition["lora_down"], "lora_up": up}
+    return {**params, "layers": layers}
+
+
+def merge_lora(params: Params) -> Params:
+    """Returns the parameters with what `add_lora` put beside the kernels inside them."""
+    layers = {}
+    for name, leaves in params["layers"].items():
+        leaves = dict(leaves)
+        if "lora_up" in leaves:
+            up, down = leaves.pop("lora_up"), leaves.pop("lora_down")
+            leaves["kernel"] = leaves["kernel"] + jnp.einsum("lor,lri->loi", up, down)
+        layers[name] = leaves
+    return {**params, "layers": layers}

@@ -1,0 +1,65 @@
+"""Checkpoints of a training run: kept by orbax, complete or not there at all."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from coopgen_jax.errors import UserError
+
+
+class Checkpoints:
+    """The checkpoints in a folder.
+
+    A checkpoint is written beside its place and then renamed, so that a run killed at any moment
+    leaves the last complete one.
+    """
+
+    def __init__(self, folder: Path, *, keep: int = 2) -> None:
+        """Opens `folder`, which is made, and clears what an interrupted run left unfinished."""
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=False
+        )
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+
+    def save(self, step: int, state: Any, notes: dict[str, Any]) -> None:
+        """Writes arrays `state` and plain values `notes` as the checkpoint of `step`."""
+        arguments = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(notes)
+        )
+        self._manager.save(step, args=arguments, force=True)
+
+    def latest(self) -> int | None:
+        """Returns the step of the last complete checkpoint, None without any."""
+        step: int | None = self._manager.latest_step()
+        return step
+
+    def restore(self, template: Any) -> tuple[Any, dict[str, Any]]:
+        """Returns the last checkpoint's state and notes.
+
+        Args:
+          template: a state of the same shapes, lying where the restored one is to lie.
+
+        Raises:
+          UserError: there is none, or it is of other shapes.
+        """
+        step = self.latest()
+        if step is None:
+            raise UserError(f"{self._manager.directory} has no checkpoint to resume from")
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+        arguments = ocp.args.Composite(
+            state=ocp.args.StandardRestore(shapes), notes=ocp.args.JsonRestore()
+        )
+        try:
+            found = self._manager.restore(step, args=arguments)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"the checkpoint in {self._manager.directory} is of another training: give an "
+                "empty folder, or the settings that it was begun with"
+            ) from error
+        return found["state"], found["notes"]
+
+    def close(self) -> None:
+        """Waits for whatever is being written."""
+        self._manager.close()

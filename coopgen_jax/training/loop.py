@@ -1,0 +1,207 @@
+"""The training loop: steps, validation, early stopping, checkpoints, a record of all metrics.
+
+A batch is a pure function of its number and a step of the state and the batch, so that a run that
+was killed at any moment and resumed ends where one that never was ends.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import jax
+from flax import struct
+from tensorboardX import SummaryWriter
+
+from coopgen_jax.errors import UserError
+from coopgen_jax.training.checkpoint import Checkpoints
+from coopgen_jax.training.step import TrainState
+
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How long to train, and when to look up.
+
+    steps: the most steps.
+    validate_every: steps between validations; patience: validations without a better loss after
+      which training stops, None to go on.
+    save_every: steps between checkpoints.
+    log_every: steps between records of the training loss.
+    budget_minutes: wall-clock minutes of this run after which it saves and stops, None without
+      limit; the next run goes on.
+    """
+
+    steps: int
+    validate_every: int = 100
+    patience: int | None = None
+    save_every: int = 100
+    log_every: int = 10
+    budget_minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "validate_every", "save_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        for name in ("patience", "budget_minutes"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"{name} is {value}: it must be above 0")
+
+
+class Batches(Protocol):
+    """Batches by number; the same number gives the same batch."""
+
+    def __getitem__(self, number: int) -> Any:
+        """Returns one batch."""
+
+
+@struct.dataclass
+class _Kept:
+    """What a checkpoint holds: the state, and the best parameters so far."""
+
+    state: TrainState
+    best: Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    learnt: the parameters of the best validation loss.
+    best: their metrics on the validation rows, with the "step" they are of.
+    step: steps taken.
+    stopped: why: all steps were taken, patience or the budget was at its end.
+    """
+
+    learnt: Any
+    best: dict[str, float]
+    step: int
+    stopped: Literal["steps", "patience", "budget"]
+
+
+# Told after every step: steps taken, of how many, and the means, which may still be on their way.
+Listener = Callable[[int, int, dict[str, jax.Array]], None]
+
+
+class _Record:
+    """Metrics as JSON lines and for TensorBoard, written by the first of several processes.
+
+    Lines behind a resumed step are dropped.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self._writes = jax.process_index() == 0
+        if not self._writes:
+            return
+        path = folder / METRICS
+        before = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        kept = [line for line in before if _step_of(line) <= step]
+        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self._lines = path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def add(self, step: int, split: str, means: dict[str, float]) -> None:
+        if not self._writes:
+            return
+        self._lines.write(json.dumps({"step": step, "split": split, **means}) + "\n")
+        self._lines.flush()
+        for name, value in means.items():
+            self._board.add_scalar(f"{split}/{name}", value, step)
+
+    def close(self) -> None:
+        if not self._writes:
+            return
+        self._lines.close()
+        self._board.close()
+
+
+def _step_of(line: str) -> float:
+    """Returns the step of a line; one that a killed run broke off is behind every step."""
+    try:
+        return json.loads(line)["step"]
+    except ValueError:
+        return float("inf")
+
+
+def train(
+    state: TrainState,
+    *,
+    step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]],
+    batches: Batches,
+    validate: Callable[[Any], dict[str, float]],
+    folder: Path,
+    config: LoopConfig,
+    listener: Listener = lambda done, total, means: None,
+) -> Outcome:
+    """Trains, going on from the last checkpoint in `folder` if there is one.
+
+    Args:
+      state: in front of the first step, lying on the devices that train; it is donated.
+      step: one step, `(state, batch) -> (state, means)`.
+      batches: what the steps read, by the number of the step.
+      validate: from learnt parameters to metrics, "loss" among them.
+      folder: where checkpoints and metrics are written; it is made.
+      config: how long, and what happens when.
+      listener: told after every step.
+
+    Returns:
+      The best parameters, and how the run ended.
+
+    Raises:
+      UserError: the folder holds the checkpoint of another training, or the loss is not finite.
+    """
+    started = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(folder / "checkpoints")
+    kept = _Kept(state, jax.tree.map(lambda leaf: leaf.copy(), state.learnt))
+    notes: dict[str, Any] = {"best": {}, "since": 0, "stopped": None}
+    done = 0
+    if checkpoints.latest() is not None:
+        kept, notes = checkpoints.restore(kept)
+        done = int(kept.state.step)
+    record = _Record(folder, done)
+    state, best_learnt = kept.state, kept.best
+    stopped = notes["stopped"]
+    if done >= config.steps:
+        stopped = "steps"
+    try:
+        while stopped is None:
+            state, means = step(state, batches[done])
+            done += 1
+            if done % config.log_every == 0 or done == config.steps:
+                record.add(done, "training", _finite(means, done))
+            if done % config.validate_every == 0 or done == config.steps:
+                found = _finite(validate(state.learnt), done)
+                record.add(done, "validation", found)
+                notes["since"] += 1
+                if not notes["best"] or found["loss"] < notes["best"]["loss"]:
+                    notes["best"], notes["since"] = {**found, "step": done}, 0
+                    best_learnt = jax.tree.map(lambda leaf: leaf.copy(), state.learnt)
+                if config.patience is not None and notes["since"] >= config.patience:
+                    stopped = notes["stopped"] = "patience"
+            if done == config.steps:
+                stopped = "steps"
+            minutes = (time.monotonic() - started) / 60
+            if stopped is None and minutes >= (config.budget_minutes or float("inf")):
+                stopped = "budget"
+            if done % config.save_every == 0 or stopped:
+                checkpoints.save(done, _Kept(state, best_learnt), notes)
+            listener(done, config.steps, means)
+    finally:
+        record.close()
+        checkpoints.close()
+    return Outcome(best_learnt, notes["best"], done, stopped)
+
+
+def _finite(means: dict[str, Any], step: int) -> dict[str, float]:
+    plain = {name: float(mean) for name, mean in means.items()}
+    if not all(abs(value) < float("inf") for value in plain.values()):
+        raise UserError(
+            f"the loss is no longer finite at step {step}: lower the learning rate and resume from "
+            "the last checkpoint"
+        )
+    return plain

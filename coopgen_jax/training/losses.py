@@ -1,0 +1,69 @@
+"""Losses of one sequence, as free functions; `jax.vmap` makes them those of a batch."""
+
+import jax
+import jax.numpy as jnp
+
+
+def cross_entropy(log_class: jax.Array, label: jax.Array) -> jax.Array:
+    """Returns -log p(label) in nats, `[]`.
+
+    Args:
+      log_class: `[C]` log-probabilities.
+      label: `[]` int32 class number.
+    """
+    return -log_class[label]
+
+
+def log_likelihoods(logits: jax.Array, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns log p of every token behind those in front of it, `[S]`, zero where there is none.
+
+    Args:
+      logits: `[S, V]` behind every token.
+      tokens: `[S]` int32.
+      mask: `[S]` bool, true at the tokens that count; the first one of a sequence never does, for
+        nothing in front of it says anything.
+    """
+    log_probs = jax.nn.log_softmax(logits[:-1].astype(jnp.float32))
+    chosen = jnp.take_along_axis(log_probs, tokens[1:, None], axis=-1)[:, 0]
+    return jnp.concatenate([jnp.zeros(1), jnp.where(mask[1:], chosen, 0.0)])
+
+
+def class_posterior(
+    log_likelihood: jax.Array, length: jax.Array, log_prior: jax.Array, scale: jax.Array
+) -> jax.Array:
+    """Returns GeDi's log p(c | x) `[C]` (Krause et al. 2021, arXiv 2009.06367, equation 3).
+
+    Args:
+      log_likelihood: `[C]` log p(x | c).
+      length: `[]` tokens of the text.
+      log_prior: `[C]`.
+      scale: `[]` exponent of the mean likelihood of a token.
+    """
+    power = scale / jnp.maximum(length, 1)
+    return jax.nn.log_softmax(log_prior + power * log_likelihood)
+
+
+def gedi(
+    log_likelihood: jax.Array,
+    length: jax.Array,
+    label: jax.Array,
+    *,
+    log_prior: jax.Array,
+    scale: jax.Array,
+    class_weight: float,
+) -> jax.Array:
+    """Returns GeDi's loss, equation 6: a mean of what it writes and of what it judges.
+
+    class_weight * -log p(c | x) + (1 - class_weight) * -log p(x | c) / length, in nats.
+
+    Args:
+      log_likelihood: `[C]` log p(x | c) of the text under every class.
+      length: `[]` its tokens.
+      label: `[]` int32 its class.
+      log_prior: `[C]`.
+      scale: `[]`; see `class_posterior`.
+      class_weight: between 0 (a language model per class) and 1 (a classifier).
+    """
+    posterior = class_posterior(log_likelihood, length, log_prior, scale)
+    writes = -log_likelihood[label] / jnp.maximum(length, 1)
+    return class_weight * cross_entropy(posterior, label) + (1 - class_weight) * writes

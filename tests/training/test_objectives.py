@@ -1,0 +1,120 @@
+"""Objectives of batches against the discriminators and the language model that they train."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coopgen_jax.data.batches import pad
+from coopgen_jax.discriminators.causal import CausalConfig, causal, init_causal
+from coopgen_jax.discriminators.generative import GenerativeConfig, generative, generative_params
+from coopgen_jax.discriminators.head import HeadConfig
+from coopgen_jax.models.decoder import language_model
+from coopgen_jax.models.language_model import Nodes
+from coopgen_jax.models.slots import Capacity
+from coopgen_jax.models.transformer import init_decoder
+from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA
+from coopgen_jax.training.objectives import generates, judges, writes
+from tests.discriminators.trees import prompt_of
+
+ROWS = [[3, 4, 5], [9], [10, 11, 12, 13, 14]]
+LABELS = [0, 1, 2]
+CLASSES = ("a", "b", "c")
+# One empty row, which must weigh nothing.
+BATCH = jax.tree.map(jnp.asarray, pad([*ROWS, []], [*LABELS, 0], np.arange(4)))
+KEY = jax.random.key(0)
+
+
+def judged(discriminator, params, text: list[int]) -> np.ndarray:
+    """log p(class | text) of a text read token by token, as a decoder has it read."""
+    prompt = prompt_of([[1]], 1)
+    room = Capacity(1, 1, 8)
+    _, state = discriminator.init(params, prompt, jnp.zeros((1, 1, 0, 1)), capacity=room)
+    evaluate = jax.jit(discriminator.evaluate)
+    for at, token in enumerate(text):
+        path = [*range(1, at + 1), *[-1] * (6 - at)]
+        nodes = Nodes(
+            start=jnp.int32(at + 1),
+            token=jnp.full((1, 1, 1), token, jnp.int32),
+            parent=jnp.full((1, 1, 1), at, jnp.int32),
+            path=jnp.asarray(path, jnp.int32).reshape(1, 1, 1, -1),
+            depth=jnp.full((1, 1, 1), at + 1, jnp.int32),
+            committed=jnp.zeros((1, 1), jnp.int32),
+            terminal=jnp.zeros((1, 1, 1), bool),
+        )
+        log_class, state = evaluate(params, state, nodes)
+    return np.asarray(log_class[0, 0, 0])
+
+
+def test_a_judges_loss_is_what_it_says_of_the_texts():
+    config = CausalConfig(TINY_GPT2, HeadConfig(CLASSES, TINY_GPT2.width, (8,)), start_token=60)
+    params = init_causal(jax.random.key(1), config)
+    sums = jax.jit(judges(config, training=False))(params, None, BATCH, KEY)
+    said = [judged(causal(config), params, row) for row in ROWS]
+    expected = -sum(log_class[label] for log_class, label in zip(said, LABELS, strict=True))
+    assert float(sums["loss"][0]) == pytest.approx(expected, abs=1e-4)
+    hits = sum(int(np.argmax(row)) == label for row, label in zip(said, LABELS, strict=True))
+    assert [float(x) for x in sums["accuracy"]] == [hits, 3]
+
+
+def test_dropout_is_a_rows_own_whatever_is_beside_it():
+    head = HeadConfig(CLASSES, TINY_GPT2.width, (8,), dropout=0.5)
+    config = CausalConfig(TINY_GPT2, head, start_token=60)
+    params = init_causal(jax.random.key(1), config)
+    loss = jax.jit(judges(config))
+    whole = float(loss(params, None, BATCH, KEY)["loss"][0])
+    parts = [
+        float(loss(params, None, jax.tree.map(lambda x, r=r: x[r : r + 1], BATCH), KEY)["loss"][0])
+        for r in range(3)
+    ]
+    assert whole == pytest.approx(sum(parts), abs=1e-4)
+    assert whole != float(loss(params, None, BATCH, jax.random.key(1))["loss"][0])
+
+
+def test_a_writers_loss_is_the_mean_over_tokens_that_score_gives():
+    params = init_decoder(jax.random.key(2), TINY_LLAMA)
+    total, weight = jax.jit(writes(TINY_LLAMA))(params, None, BATCH, KEY)["loss"]
+    expected = 0.0
+    for row in ROWS:
+        if len(row) > 1:
+            tokens = jnp.asarray([[row[1:]]])
+            log_p = language_model(TINY_LLAMA).score(
+                params, prompt_of([row[:1]], 1), tokens, jnp.ones(tokens.shape, bool)
+            )
+            expected -= float(log_p.sum())
+    assert float(total) == pytest.approx(expected, rel=1e-4)
+    assert float(weight) == 2 + 0 + 4
+
+
+def test_gedis_loss_is_that_of_what_the_generative_discriminator_says():
+    config = GenerativeConfig(TINY_GPT2, CLASSES, ((7,), (8, 9, 10), (11, 12)))
+    network = jax.tree.map(lambda leaf: 3 * leaf, init_decoder(jax.random.key(3), TINY_GPT2))
+    params = generative_params(network, 3, prior=[1, 2, 3], scale=1.3)
+    loss = jax.jit(generates(config, class_weight=0.4))
+    sums = {name: float(x[0]) for name, x in loss(params, None, BATCH, KEY).items()}
+    said = [judged(generative(config), params, row) for row in ROWS]
+    judging = -sum(log_class[label] for log_class, label in zip(said, LABELS, strict=True))
+    assert sums["class_loss"] == pytest.approx(judging, abs=1e-3)
+    model, writing = language_model(TINY_GPT2), 0.0
+    for row, label in zip(ROWS, LABELS, strict=True):
+        tokens = jnp.asarray([[row]])
+        front = prompt_of([list(config.prefixes[label])], len(config.prefixes[label]))
+        log_p = model.score(network, front, tokens, jnp.ones(tokens.shape, bool))
+        writing -= float(log_p.mean())
+    assert sums["language_loss"] == pytest.approx(writing, abs=1e-3)
+    assert sums["loss"] == pytest.approx(0.4 * judging + 0.6 * writing, abs=1e-3)
+
+
+def test_an_empty_row_has_no_gradient():
+    config = dataclasses.replace(TINY_GPT2, layers=1)
+    judge = CausalConfig(config, HeadConfig(CLASSES, config.width, ()), start_token=60)
+    params = init_causal(jax.random.key(1), judge)
+    short = jax.tree.map(lambda x: x[:3], BATCH)
+    both = [
+        jax.grad(lambda p, b=batch: judges(judge)(p, None, b, KEY)["loss"][0])(params)
+        for batch in (BATCH, short)
+    ]
+    for one, other in zip(*map(jax.tree.leaves, both), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
