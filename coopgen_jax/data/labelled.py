@@ -1,18 +1,18 @@
-"""Labelled texts: a CSV file with a header in, texts and class numbers out.
+"""Labelled texts: a file or a dataset in, texts and class numbers out.
 
 Guides and judges must not learn the same rows, or a judge would share its guide's mistakes. A text
 belongs to half A or B by its hash, so that the halves are the same wherever and in whatever order
 the file is read.
 """
 
-import csv
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from coopgen_jax.data.sources import Row, read_rows
 from coopgen_jax.errors import UserError
 
 
@@ -23,11 +23,13 @@ class Labelled:
     texts: `n` texts.
     labels: `[n]` int32 class numbers.
     classes: the classes' names, by number.
+    broken: what is wrong with the rows that were left out, one line each.
     """
 
     texts: tuple[str, ...]
     labels: np.ndarray
     classes: tuple[str, ...]
+    broken: tuple[str, ...] = ()
 
     def rows(self, keep: Sequence[int]) -> "Labelled":
         """Returns the rows with the numbers `keep`, in that order."""
@@ -58,50 +60,80 @@ def joined(parts: Sequence[Labelled]) -> Labelled:
 
 
 def read_labelled(
-    path: str | Path,
+    where: str | Path,
     *,
     text: str = "text",
     label: str = "label",
     classes: Sequence[str] | None = None,
+    rename: Mapping[str, str] | None = None,
 ) -> Labelled:
-    """Reads a CSV file in UTF-8 with a header.
+    """Reads labelled texts.
 
     Args:
-      path: the file.
+      where: a file or a dataset; see `sources.read_rows`.
       text: name of the column of texts.
       label: name of the column of class names.
       classes: the classes in their order, or None for those of the file, sorted.
+      rename: what classes are called here, by what they are called there.
 
     Returns:
-      Every row of the file.
+      Every row that has a text and a class; what is wrong with the others is in `broken`.
 
     Raises:
-      UserError: the file is missing, empty or no UTF-8, a column is missing, or a row has a class
-        that is not among `classes`.
+      UserError: the source cannot be read, a column is missing, all rows are broken, or a row has a
+        class that is not among `classes`.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} is not a file: give a CSV file with columns {text} and {label}")
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            reader = csv.DictReader(stream)
-            header = reader.fieldnames or ()
-            for column in (text, label):
-                if column not in header:
-                    raise UserError(
-                        f"{path} has no column {column!r}: its columns are {', '.join(header)}"
-                    )
-            rows = [(row[text] or "", row[label] or "") for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is not a CSV file in UTF-8: {error}") from error
-    if not rows:
-        raise UserError(f"{path} has no rows below its header: add at least one")
-    names = tuple(sorted({name for _, name in rows}) if classes is None else classes)
-    numbers = {name: number for number, name in enumerate(names)}
-    for line, (_, name) in enumerate(rows, start=1):
+    places, texts, names = [], [], []
+    broken: list[str] = []
+    for row, values in _sound(where, (text, label), broken):
+        name = values[1]
+        places.append(row.place)
+        texts.append(values[0])
+        names.append((rename or {}).get(name, name))
+    known = tuple(sorted(set(names)) if classes is None else classes)
+    numbers = {name: number for number, name in enumerate(known)}
+    for place, name in zip(places, names, strict=True):
         if name not in numbers:
             raise UserError(
-                f"{path} has the class {name!r} in row {line}: it must be {' or '.join(names)}"
+                f"{where} has the class {name!r} in {place}: it must be {' or '.join(known)}"
             )
-    labels = np.array([numbers[name] for _, name in rows], np.int32)
-    return Labelled(tuple(one for one, _ in rows), labels, names)
+    labels = np.array([numbers[name] for name in names], np.int32)
+    return Labelled(tuple(texts), labels, known, tuple(broken))
+
+
+def read_texts(where: str | Path, *, text: str = "text") -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Reads texts without classes; see `read_labelled`.
+
+    Returns:
+      The texts, and what is wrong with the rows that were left out, one line each.
+    """
+    broken: list[str] = []
+    texts = tuple(values[0] for _, values in _sound(where, (text,), broken))
+    return texts, tuple(broken)
+
+
+def _sound(
+    where: str | Path, columns: tuple[str, ...], broken: list[str]
+) -> Iterator[tuple[Row, list[str]]]:
+    """Yields the rows that have all columns, with their values, and fills `broken` meanwhile.
+
+    Raises:
+      UserError: see `read_labelled`.
+    """
+    found, rows = read_rows(where)
+    for column in columns:
+        if column not in found:
+            raise UserError(f"{where} has no column {column!r}: its columns are {', '.join(found)}")
+    sound = 0
+    for row in rows:
+        values = ["" if (v := row.values.get(c)) is None else str(v).strip() for c in columns]
+        missing = [column for column, value in zip(columns, values, strict=True) if not value]
+        if row.fault or missing:
+            broken.append(f"{row.place}: {row.fault or f'no {missing[0]}'}")
+            continue
+        sound += 1
+        yield row, values
+    if not sound and broken:
+        raise UserError(f"{where} has no sound row among {len(broken)}: {broken[0]}")
+    if not sound:
+        raise UserError(f"{where} has no rows below its header: add at least one")

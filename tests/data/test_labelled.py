@@ -31,8 +31,9 @@ def test_reads_quotes_line_breaks_and_further_columns(tmp_path):
     [
         ("text,class\na,b\n", "no column 'label': its columns are text, class"),
         ("text,label\n", "no rows below its header"),
-        ("", "no column 'text'"),
-        (b"text,label\n\xff,good\n", "not a CSV file in UTF-8"),
+        ("", "is empty: give a file with at least one row"),
+        (b"text,label\n\xff,good\n", r"not in UTF-8 \(byte 11 is 0xff\): convert it first"),
+        ("text,label\n,good\nb\n", "no sound row among 2: row 1: no text"),
         ("text,label\na,good\nb,odd\n", "class 'odd' in row 2: it must be good or bad"),
     ],
 )

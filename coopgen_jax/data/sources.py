@@ -1,0 +1,152 @@
+"""Where texts come from: CSV, TSV, JSON lines, plain lines, and TensorFlow Datasets.
+
+A source is a sequence of rows, each a mapping from column to value with a place to name it by. What
+is wrong with one row (too few fields, no JSON) makes it broken: it is counted, told and left out.
+What is wrong with the whole (no such column, bytes that are no text) is an error.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coopgen_jax.errors import UserError
+
+TFDS = "tfds:"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its place, such as "row 3", its values, and what is wrong with it, if anything."""
+
+    place: str
+    values: Mapping[str, Any]
+    fault: str | None = None
+
+
+def read_rows(where: str | Path) -> tuple[tuple[str, ...], Iterator[Row]]:
+    """Opens a source.
+
+    Args:
+      where: a file that ends in .csv or .tsv (with a header), .jsonl (an object a line) or .txt (a
+        text a line, in the column "text"), in UTF-8; or `tfds:NAME/SPLIT`, a dataset that
+        TensorFlow Datasets has or can prepare.
+
+    Returns:
+      The names of the columns (of JSON lines those of the first object), and the rows.
+
+    Raises:
+      UserError: there is no such file or dataset, its kind is unknown, it is empty or not in UTF-8.
+    """
+    if str(where).startswith(TFDS):
+        return _tfds(str(where).removeprefix(TFDS))
+    path = Path(where).expanduser()
+    if path.suffix not in FORMATS:
+        raise UserError(
+            f"{path} is of an unknown kind: give a file that ends in {', '.join(FORMATS)}, or "
+            "tfds:NAME/SPLIT"
+        )
+    if not path.is_file():
+        raise UserError(f"{path} is not a file: give one that ends in {', '.join(FORMATS)}")
+    try:
+        # Line breaks inside quotes belong to a CSV field, so they are left as they are.
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            content = stream.read()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not in UTF-8 (byte {error.start} is {error.object[error.start]:#x}): "
+            "convert it first"
+        ) from error
+    if not content.strip():
+        raise UserError(f"{path} is empty: give a file with at least one row")
+    return FORMATS[path.suffix](path, content)
+
+
+def _separated(delimiter: str) -> Callable[[Path, str], tuple[tuple[str, ...], Iterator[Row]]]:
+    def opened(path: Path, content: str) -> tuple[tuple[str, ...], Iterator[Row]]:
+        reader = csv.reader(content.splitlines(keepends=True), delimiter=delimiter)
+        header = tuple(next(reader))
+
+        def rows() -> Iterator[Row]:
+            number = 0
+            try:
+                for fields in reader:
+                    if not fields:
+                        continue
+                    number += 1
+                    fault = None
+                    if len(fields) != len(header):
+                        fault = f"{len(fields)} fields instead of {len(header)}"
+                    yield Row(f"row {number}", dict(zip(header, fields, strict=False)), fault)
+            except csv.Error as error:
+                raise UserError(f"{path} is damaged behind row {number}: {error}") from error
+
+        return header, rows()
+
+    return opened
+
+
+def _json_lines(path: Path, content: str) -> tuple[tuple[str, ...], Iterator[Row]]:
+    def rows() -> Iterator[Row]:
+        for number, line in enumerate(content.split("\n"), start=1):
+            if not line.strip():
+                continue
+            try:
+                values = json.loads(line)
+            except ValueError:
+                yield Row(f"line {number}", {}, "no JSON")
+                continue
+            fault = None if isinstance(values, dict) else "no JSON object"
+            yield Row(f"line {number}", values if fault is None else {}, fault)
+
+    columns = next((tuple(row.values) for row in rows() if row.fault is None), ())
+    return columns, rows()
+
+
+def _lines(path: Path, content: str) -> tuple[tuple[str, ...], Iterator[Row]]:
+    lines = enumerate(content.splitlines(), start=1)
+    return ("text",), (Row(f"line {n}", {"text": line}) for n, line in lines if line.strip())
+
+
+FORMATS = {
+    ".csv": _separated(","),
+    ".tsv": _separated("\t"),
+    ".jsonl": _json_lines,
+    ".txt": _lines,
+}
+
+
+def _tfds(name: str) -> tuple[tuple[str, ...], Iterator[Row]]:
+    dataset, _, split = name.rpartition("/")
+    if not dataset or not split:
+        raise UserError(
+            f"{TFDS}{name} names no split: give tfds:NAME/SPLIT, such as tfds:imdb/train"
+        )
+    try:
+        import tensorflow_datasets as tfds
+
+        builder = tfds.builder(dataset, file_format="array_record")
+        builder.download_and_prepare()
+        source = builder.as_data_source(split=split)
+        features = builder.info.features
+    except Exception as error:  # the library raises whatever its parts raise
+        reason = str(error).strip().splitlines()
+        raise UserError(
+            f"{TFDS}{name} cannot be read ({reason[0] if reason else type(error).__name__}): see "
+            "its name and splits on tensorflow.org/datasets"
+        ) from error
+
+    def plain(column: str, value: Any) -> Any:
+        if isinstance(value, bytes):
+            return value.decode("utf-8", errors="replace")
+        names = getattr(features[column], "names", None)
+        return names[int(value)] if names else value
+
+    def rows() -> Iterator[Row]:
+        for number in range(len(source)):
+            values = {column: plain(column, value) for column, value in source[number].items()}
+            yield Row(f"row {number + 1}", values)
+
+    return tuple(features), rows()
