@@ -1,0 +1,136 @@
+"""Saves a language model as a Hugging Face folder, which this library and others load."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from jax.tree_util import DictKey, tree_flatten_with_path
+from safetensors.numpy import save_file
+
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.pretrained.assemble import Params, Source
+from coopgen_jax.models.pretrained.families import ACTIVATIONS, decoder_sources
+from coopgen_jax.models.transformer import DecoderConfig
+from coopgen_jax.text import Tokenizer
+
+
+def save_model(
+    folder: Path, config: DecoderConfig, params: Params, tokenizer: Tokenizer, *, dtype: str
+) -> None:
+    """Writes config.json, model.safetensors and the tokenizer's files into a folder.
+
+    Args:
+      folder: where to; it is made, and files of these names in it are replaced.
+      config: the network's shape.
+      params: its parameters, the layers stacked.
+      tokenizer: its tokenizer.
+      dtype: of the tensors in the file, "float32", "float16" or "bfloat16".
+
+    Raises:
+      UserError: the layers are separate, or no family of Hugging Face's has such a shape.
+    """
+    if isinstance(params["layers"], tuple):
+        raise UserError("only stacked layers can be saved: load the model with stacked=True")
+    values = _config(config) | {"dtype": dtype, "eos_token_id": list(tokenizer.end_tokens)}
+    tensors = _tensors(params, decoder_sources(values["model_type"]))
+    folder.mkdir(parents=True, exist_ok=True)
+    # Beside its place and then renamed: a folder never holds half the weights.
+    unfinished = folder / "model.safetensors.part"
+    kind = np.dtype(dtype)
+    save_file(
+        {name: np.ascontiguousarray(array.astype(kind)) for name, array in tensors.items()},
+        unfinished,
+        metadata={"format": "pt"},
+    )
+    unfinished.chmod(0o644)
+    _write(folder / "config.json", values)
+    _with_begin(tokenizer).save(str(folder / "tokenizer.json"))
+    settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    if tokenizer.end_tokens:
+        settings["eos_token"] = tokenizer.core.id_to_token(tokenizer.end_tokens[0])
+    if tokenizer.chat_template is not None:
+        settings["chat_template"] = tokenizer.chat_template
+    _write(folder / "tokenizer_config.json", settings)
+    unfinished.replace(folder / "model.safetensors")
+
+
+def _with_begin(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
+    """Returns the tokenizer's core, which puts the begin tokens in front of a text by itself."""
+    core = tokenizers.Tokenizer.from_str(tokenizer.core.to_str())
+    if tokenizer.begin_tokens:
+        named = [(str(core.id_to_token(number)), number) for number in tokenizer.begin_tokens]
+        front = " ".join(name for name, _ in named)
+        core.post_processor = tokenizers.processors.TemplateProcessing(
+            single=f"{front} $A", special_tokens=named
+        )
+    return core
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    text = json.dumps(values, indent=2, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _config(config: DecoderConfig) -> dict[str, Any]:
+    """Returns the config.json of a shape."""
+    activation = next(name for name, own in ACTIVATIONS.items() if own == config.activation)
+    if config.norm == "layer":
+        alike = not config.gated and config.positions == "learned" and config.ffn_bias
+        if not (alike and config.qkv_bias and config.heads == config.kv_heads):
+            raise UserError("no family of Hugging Face's has a network of this shape")
+        return {
+            "model_type": "gpt2",
+            "architectures": ["GPT2LMHeadModel"],
+            "vocab_size": config.vocab_size,
+            "n_layer": config.layers,
+            "n_embd": config.width,
+            "n_head": config.heads,
+            "n_inner": config.ffn_width,
+            "n_positions": config.context,
+            "layer_norm_epsilon": config.norm_epsilon,
+            "activation_function": "gelu_new" if activation == "gelu_pytorch_tanh" else activation,
+            "tie_word_embeddings": config.tied,
+        }
+    only_inputs = config.qkv_bias and not config.output_bias
+    if config.positions != "rotary" or not config.gated or (only_inputs and config.ffn_bias):
+        raise UserError("no family of Hugging Face's has a network of this shape")
+    rope: dict[str, Any] = {"rope_type": "default"}
+    return {
+        "model_type": "qwen2" if only_inputs else "llama",
+        "architectures": ["Qwen2ForCausalLM" if only_inputs else "LlamaForCausalLM"],
+        "vocab_size": config.vocab_size,
+        "num_hidden_layers": config.layers,
+        "hidden_size": config.width,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads,
+        "head_dim": config.head_width,
+        "intermediate_size": config.ffn_width,
+        "max_position_embeddings": config.context,
+        "rms_norm_eps": config.norm_epsilon,
+        "hidden_act": activation,
+        "attention_bias": config.qkv_bias and config.output_bias,
+        "mlp_bias": config.ffn_bias,
+        "rope_parameters": rope | dict(config.rope_scaling) | {"rope_theta": config.rope_theta},
+        "tie_word_embeddings": config.tied,
+    }
+
+
+def _tensors(params: Params, sources: dict[str, Source]) -> dict[str, np.ndarray]:
+    """Returns the tensors of a file: the inverse of `assemble.assemble`."""
+    parts: dict[str, dict[int, np.ndarray]] = defaultdict(dict)
+    for path, leaf in tree_flatten_with_path(params)[0]:
+        keys = [entry.key for entry in path if isinstance(entry, DictKey)]
+        source = sources["/".join(keys)]
+        values = np.asarray(leaf, np.float32)
+        layers = values if keys[0] == "layers" else values[None]
+        for number, array in enumerate(layers):
+            own = array.T if source.transposed else array
+            parts[source.name.format(number)][source.third or 0] = own
+    # What is made of thirds is split along its outputs, which stand last once it is transposed.
+    return {
+        name: np.concatenate([arrays[third] for third in sorted(arrays)], axis=-1)
+        for name, arrays in parts.items()
+    }

@@ -1,0 +1,74 @@
+"""A saved model is loaded again as it was, here and by transformers."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import torch
+import transformers
+from tokenizers import decoders
+
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.layout import separate_layers
+from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.models.pretrained.saving import save_model
+from coopgen_jax.testing import TINY_GPT2
+from coopgen_jax.text import Tokenizer
+from tests.models.model_files import byte_tokenizer, hf_model, save
+
+SCALED = {"rope_type": "linear", "factor": 4.0, "rope_theta": 5000.0}
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("gpt2", {}),
+        ("llama", {"tie_word_embeddings": False, "rope_parameters": SCALED}),
+        ("llama", {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}),
+        ("qwen2", {"tie_word_embeddings": True}),
+    ],
+)
+def test_a_saved_model_is_loaded_as_it_was(tmp_path, family, options):
+    original = hf_model(family, **options).eval()
+    first = load(save(original, tmp_path / "first"))
+    save_model(tmp_path / "second", first.config, first.params, first.tokenizer, dtype="float32")
+    second = load(tmp_path / "second")
+    assert second.config == first.config
+    assert second.tokenizer.end_tokens == first.tokenizer.end_tokens
+    assert jax.tree.structure(second.params) == jax.tree.structure(first.params)
+    jax.tree.map(np.testing.assert_array_equal, second.params, first.params)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "second").eval()
+    tokens = torch.randint(0, 256, (2, 9))
+    with torch.no_grad():
+        np.testing.assert_allclose(
+            again(tokens).logits.numpy(), original(tokens).logits.numpy(), atol=1e-5
+        )
+    assert not list((tmp_path / "second").glob("*.part"))
+
+
+def test_begin_tokens_and_template_are_kept(tmp_path):
+    core = byte_tokenizer()
+    core.decoder = decoders.ByteLevel()
+    tokenizer = Tokenizer(
+        core, begin_tokens=[256], end_tokens=[256], chat_template="Q {{ messages[0]['content'] }}"
+    )
+    first = load(save(hf_model("llama"), tmp_path / "first"))
+    save_model(tmp_path / "second", first.config, first.params, tokenizer, dtype="bfloat16")
+    second = load(tmp_path / "second")
+    assert second.tokenizer.begin_tokens == (256,)
+    assert second.tokenizer.encode("ab") == tokenizer.encode("ab")
+    assert second.tokenizer.chat("x") == tokenizer.chat("x") == "Q x"
+    rounded = first.params["embedding"].astype("bfloat16").astype("float32")
+    np.testing.assert_array_equal(second.params["embedding"], rounded)
+
+
+def test_what_cannot_be_saved_is_told(tmp_path):
+    first = load(save(hf_model("gpt2"), tmp_path / "first"))
+    separate = separate_layers(first.params)
+    with pytest.raises(UserError, match="only stacked layers can be saved"):
+        save_model(tmp_path / "x", first.config, separate, first.tokenizer, dtype="float32")
+    odd = dataclasses.replace(TINY_GPT2, positions="rotary")
+    with pytest.raises(UserError, match="no family of Hugging Face's has a network of this shape"):
+        save_model(tmp_path / "x", odd, first.params, first.tokenizer, dtype="float32")
+    assert not (tmp_path / "x").exists()
