@@ -90,7 +90,12 @@ def share(rows: Any, mesh: Mesh) -> Any:
     Args:
       rows: pytree of host arrays, whose rows are this process's part of all rows.
       mesh: the mesh, of the devices of all processes.
+
+    Raises:
+      UserError: the rows cannot be split evenly.
     """
+    parts = max(1, mesh.shape[BATCH] // jax.process_count())
+    _each(lambda spec, leaf: _check_even(spec, leaf, parts), P(BATCH), rows)
     sharding = NamedSharding(mesh, P(BATCH))
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), rows)
 

@@ -120,8 +120,13 @@ class Tokenizer:
 
         Many tokenizers drop the first space of a text; here it stays.
         """
-        alone, both = self.decode_batch([self._anchor, [*self._anchor, *ids]])
-        return both.removeprefix(alone)
+        return self.continuations([ids])[0]
+
+    def continuations(self, rows: Iterable[Iterable[int]]) -> list[str]:
+        """Returns the text of every row of ids as it stands behind other text."""
+        behind = [[*self._anchor, *ids] for ids in rows]
+        alone, *texts = self.decode_batch([self._anchor, *behind])
+        return [text.removeprefix(alone) for text in texts]
 
     @cached_property
     def _anchor(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""The command line: `coopgen generate`, `coopgen models` and `coopgen plan`."""
+"""The command line: `coopgen generate`, `coopgen train`, `coopgen models` and `coopgen plan`."""
 
 import contextlib
 import errno
@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Annotated
 
+from coopgen_jax.cli import train_options
 from coopgen_jax.cli.options import EXAMPLES, GenerateOptions, ModelsOptions, PlanOptions
+from coopgen_jax.cli.train_options import DiscriminatorOptions, LanguageModelOptions, TrainOptions
 from coopgen_jax.errors import UserError
 
 __all__ = ["main"]
 
 DESCRIPTION = """Cooperative text generation: a language model proposes, a discriminator judges, a
-tree search writes. `coopgen generate --help` explains every option; `coopgen --version` prints the
-version."""
+tree search writes. `coopgen generate --help` and `coopgen train --help` explain every option;
+`coopgen --version` prints the version."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,7 +67,7 @@ def _close_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-Options = GenerateOptions | ModelsOptions | PlanOptions
+Options = GenerateOptions | ModelsOptions | PlanOptions | TrainOptions
 
 
 def _parse(arguments: list[str]) -> Options:
@@ -74,10 +76,13 @@ def _parse(arguments: list[str]) -> Options:
     generate = tyro.conf.subcommand("generate", description=GenerateOptions.__doc__)
     models = tyro.conf.subcommand("models", description=ModelsOptions.__doc__)
     plan = tyro.conf.subcommand("plan", description=PlanOptions.__doc__)
+    if arguments[0] == "train":
+        return _parse_train(arguments[1:])
     commands = (
         Annotated[GenerateOptions, generate]
         | Annotated[ModelsOptions, models]
         | Annotated[PlanOptions, plan]
+        | Annotated[TrainOptions, tyro.conf.subcommand("train", description=TrainOptions.__doc__)]
     )
     try:
         return tyro.cli(
@@ -91,6 +96,27 @@ def _parse(arguments: list[str]) -> Options:
         if not stop.code and arguments[0] == "generate":
             print(f"{_presets()}\n{EXAMPLES}", end="")
         raise
+
+
+def _parse_train(arguments: list[str]) -> TrainOptions:
+    import tyro
+
+    judge = tyro.conf.subcommand("discriminator", description=DiscriminatorOptions.__doc__)
+    writer = tyro.conf.subcommand("lm", description=LanguageModelOptions.__doc__)
+    kinds = Annotated[DiscriminatorOptions, judge] | Annotated[LanguageModelOptions, writer]
+    try:
+        what = tyro.cli(
+            kinds,  # type: ignore[arg-type]
+            prog="coopgen train",
+            description=TrainOptions.__doc__,
+            args=arguments or ["--help"],
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+    except SystemExit as stop:
+        if not stop.code:
+            print(train_options.EXAMPLES, end="")
+        raise
+    return TrainOptions(what)
 
 
 def _presets() -> str:
@@ -110,6 +136,10 @@ def _run(options: Options) -> None:
         from coopgen_jax.cli.plan import run_plan
 
         run_plan(options)
+    elif isinstance(options, TrainOptions):
+        from coopgen_jax.cli.train import run_train
+
+        run_train(options)
     else:
         from coopgen_jax.cli.generate import run_generate
 

@@ -15,7 +15,7 @@ import numpy as np
 from coopgen_jax.errors import UserError
 
 # Lengths of batches are multiples of this, so that few of them are compiled.
-STEP = 16
+MULTIPLE = 16
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class BatchConfig:
 
 
 def pad(rows: Sequence[Sequence[int]], labels: Sequence[int], index: Any) -> dict[str, np.ndarray]:
-    """Returns a batch of rows of ids, padded on the right to a multiple of `STEP`.
+    """Returns a batch of rows of ids, padded on the right to a multiple of `MULTIPLE`.
 
     Returns:
       tokens `[B, S]` int32, mask `[B, S]` bool, label `[B]` int32, and index `[B]` int32, the
       number of every row in its batch.
     """
-    width = -(-max(1, *map(len, rows)) // STEP) * STEP
+    width = -(-max(1, *map(len, rows)) // MULTIPLE) * MULTIPLE
     tokens = np.zeros((len(rows), width), np.int32)
     mask = np.zeros((len(rows), width), bool)
     for place, row in enumerate(rows):
@@ -92,6 +92,8 @@ def training_batches(
     """
     if not len(rows):
         raise UserError("there are no texts to train on")
+    if len(labels) != len(rows):
+        raise UserError(f"there are {len(rows)} texts and {len(labels)} classes: give one for each")
     if not all(len(row) for row in rows):
         raise UserError("a text to train on has no tokens: leave empty texts out")
     if config.rows % processes:
@@ -137,7 +139,7 @@ def _batch(
     batch = pad(
         [row[:cut] for row in chosen[own]], [labels[number] for number in numbers[own]], index
     )
-    width = -(-cut // STEP) * STEP
+    width = -(-cut // MULTIPLE) * MULTIPLE
     return {name: _widened(array, width) for name, array in batch.items()}
 
 

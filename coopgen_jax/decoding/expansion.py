@@ -68,6 +68,7 @@ def expand(
     config = job.config
     rows = jnp.arange(tree.visits.shape[0])[:, None, None]
     samples = jnp.arange(tree.visits.shape[1])[None, :, None]
+    ended = leaves.fresh & ends(job, leaves.token)
     nodes = Nodes(
         start=leaves.start,
         token=leaves.token,
@@ -75,7 +76,8 @@ def expand(
         path=leaves.path,
         depth=leaves.depth,
         committed=generation.length,
-        terminal=leaves.fresh & ends(job, leaves.token),
+        # Lanes without a new node have no text to judge either.
+        terminal=ended | ~leaves.fresh,
     )
     above = tree.log_class[rows, samples, leaves.parent]
     logits, log_class, states = read_nodes(job, states, nodes, above)
@@ -97,7 +99,7 @@ def expand(
             nodes,
             shaped,
             log_class,
-            live=leaves.fresh & ~nodes.terminal,
+            live=~nodes.terminal,
             shape=lambda logits, tokens, there: _shape(
                 job,
                 logits,
@@ -111,7 +113,7 @@ def expand(
         **_candidates(job, logits, shaped),
         log_class=log_class,
         value=_value(job, final_class, leaves.log_likelihood, leaves.depth),
-        terminal=nodes.terminal,
+        terminal=ended,
     )
     return (states, read), expansion
 

@@ -62,9 +62,8 @@ def read_prompts(job: Job, capacity: Capacity, ahead: int) -> tuple[jax.Array, j
     """
     batch, length = job.prompt.tokens.shape
     _check_context("language model", job.language_model.context, length, ahead)
-    guide = job.discriminator
-    if guide is not None and guide.context is not None:
-        _check_context("discriminator", guide.context, length if guide.reads_prompt else 1, ahead)
+    if job.discriminator is not None:
+        _check_guide(job.discriminator, length, ahead)
     logits, hidden, cache = job.language_model.prefill(job.params, job.prompt, capacity=capacity)
     log_class, judgement = jnp.zeros((batch, 0), jnp.float32), None
     if job.discriminator is not None:
@@ -73,6 +72,13 @@ def read_prompts(job: Job, capacity: Capacity, ahead: int) -> tuple[jax.Array, j
         )
     samples = capacity.samples
     return per_sample(logits, samples), per_sample(log_class, samples), (cache, judgement)
+
+
+def _check_guide(guide: Discriminator, length: int, ahead: int) -> None:
+    if guide.context is not None:
+        _check_context("discriminator", guide.context, length if guide.reads_prompt else 1, ahead)
+    for part in guide.parts:
+        _check_guide(part, length, ahead)
 
 
 def _check_context(name: str, context: int, length: int, ahead: int) -> None:

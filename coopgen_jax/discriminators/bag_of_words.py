@@ -77,6 +77,8 @@ def bag_of_words(
     """
     if not 0 < leak < 1 or not 0 < strength <= 1:
         raise UserError(f"leak is {leak} and strength {strength}: they must lie between 0 and 1")
+    if isinstance(words, str):
+        raise UserError("words is one string: give a list of words")
     plain = [stripped for word in words if (stripped := word.strip())]
     if not plain:
         raise UserError("the bag of words is empty: give at least one word")
@@ -84,6 +86,9 @@ def bag_of_words(
         form for word in plain for form in (word, word.lower(), word.upper(), word.capitalize())
     )
     spelt = dict.fromkeys(tuple(_behind_space(tokenizer, form)) for form in forms)
+    spelt.pop((), None)  # what the vocabulary has no token for
+    if not spelt:
+        raise UserError(f"the tokenizer can spell none of the words, such as {plain[0]!r}")
     longest = max(map(len, spelt))
     if longest > LONGEST:
         long = max(forms, key=lambda form: len(_behind_space(tokenizer, form)))
@@ -120,7 +125,7 @@ def _goes_on(tokenizer: Tokenizer) -> np.ndarray:
 
     Half a character counts as a letter, since few others are spelt with several tokens.
     """
-    texts = (tokenizer.continuation([number]) for number in range(tokenizer.vocab_size))
+    texts = tokenizer.continuations([[number] for number in range(tokenizer.vocab_size)])
     return np.array([text[:1].isalnum() or text[:1] == "\ufffd" for text in texts])
 
 

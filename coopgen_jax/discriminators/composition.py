@@ -97,24 +97,25 @@ def compose(terms: Sequence[Term]) -> LoadedDiscriminator:
         "weight": jnp.asarray([term.weight for term in terms], jnp.float32),
         "threshold": jnp.asarray([term.threshold for term in terms], jnp.float32),
     }
-    calls = tuple(call for one in loaded for call in one.calls)
+    calls = tuple(dict.fromkeys(call for one in loaded for call in one.calls))
     return LoadedDiscriminator(composition(config), params, calls=calls)
 
 
 def composition(config: CompositionConfig) -> Discriminator:
     """Returns the discriminator of the class "all"; its params are those that `compose` makes."""
     parts = config.parts
-    contexts = [part.context for part in parts if part.context is not None]
+    ahead = all(part.evaluate_children is not None for part in parts)
     tokenizers = dict.fromkeys(part.tokenizer for part in parts if part.tokenizer)
     return Discriminator(
         init=Bound(_init, config),
         evaluate=Bound(_evaluate, config),
+        evaluate_children=Bound(_evaluate_children, config) if ahead else None,
         classes=("all",),
         taps=_taps(config),
         reads_prompt=any(part.reads_prompt for part in parts),
         differentiable=all(part.differentiable for part in parts),
         tokenizer=", ".join(tokenizers) or None,
-        context=min(contexts, default=None),
+        parts=parts,
     )
 
 
@@ -167,3 +168,17 @@ def _evaluate(
     ]
     judged, states = zip(*pairs, strict=True)
     return _combined(config, params, list(judged)), states
+
+
+def _evaluate_children(
+    config: CompositionConfig,
+    params: Any,
+    state: tuple,
+    nodes: Nodes,
+    candidates: jax.Array | None,
+) -> jax.Array:
+    judged = []
+    for part, own, before in zip(config.parts, params["parts"], state, strict=True):
+        assert part.evaluate_children is not None
+        judged.append(part.evaluate_children(own, before, nodes, candidates))
+    return _combined(config, params, judged)

@@ -22,12 +22,14 @@ class Discriminator:
     classes: names of the `C` classes; a reward has one.
     taps: the language model's layers whose states it reads; empty where it reads tokens.
     evaluate_children: `(params, state, nodes, candidates [B, R, W, K] | None) -> log p
-      [B, R, W, K or V, C]` of a node's children without extending them, or None.
+      [B, R, W, K or V, C]` of the children of nodes that have been evaluated, without extending
+      them; one that ends the text keeps its parent's. None where it cannot.
     reads_prompt: whether it judges the prompt and the continuation, or the continuation alone.
     differentiable: whether gradients flow from log p to `nodes.hidden`.
     tokenizer: which tokenizer it has, or None for the language model's own. With another one,
       texts cross over in one batched host callback per wave.
     context: the most tokens that it can read, None where there is no limit of its own.
+    parts: the discriminators that it is composed of, each with a context of its own.
     """
 
     init: Callable
@@ -39,6 +41,7 @@ class Discriminator:
     differentiable: bool = True
     tokenizer: str | None = None
     context: int | None = None
+    parts: "tuple[Discriminator, ...]" = ()
 
 
 def uniform(batch: int, classes: int) -> jax.Array:

@@ -28,6 +28,9 @@ from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Promp
 from coopgen_jax.models.slots import Capacity, Slots, allocate, take, write
 from coopgen_jax.models.transformer import DecoderConfig
 
+# Columns of a prompt that are turned into logits at once.
+COLUMNS = 8
+
 
 @dataclass(frozen=True)
 class GenerativeConfig:
@@ -38,6 +41,7 @@ class GenerativeConfig:
     prefixes: the tokens in front of a text of each class.
     mean: whether the likelihood of a text is its mean over tokens (GeDi) or its product (Bayes).
     reads_prompt: whether it judges the prompt and the continuation, or the continuation alone.
+    begin_tokens: how many tokens begin every prompt that are no text of it; prefixes have theirs.
     """
 
     network: DecoderConfig
@@ -45,6 +49,7 @@ class GenerativeConfig:
     prefixes: tuple[tuple[int, ...], ...]
     mean: bool = True
     reads_prompt: bool = False
+    begin_tokens: int = 0
 
     def __post_init__(self) -> None:
         if len(self.classes) != len(self.prefixes) or len(self.classes) < 2:
@@ -55,6 +60,11 @@ class GenerativeConfig:
         for name, prefix in zip(self.classes, self.prefixes, strict=True):
             if not prefix:
                 raise UserError(f"the prefix of {name!r} is empty: give it at least one token")
+            if not all(0 <= token < self.network.vocab_size for token in prefix):
+                raise UserError(
+                    f"the prefix of {name!r} has tokens that the network lacks: its own are 0 to "
+                    f"{self.network.vocab_size - 1}"
+                )
 
 
 @struct.dataclass
@@ -91,7 +101,7 @@ def generative(config: GenerativeConfig) -> Discriminator:
 def generative_params(
     network: Any, classes: int, *, prior: Sequence[float] | None = None, scale: float = 1.0
 ) -> dict[str, Any]:
-    """Returns the params of a generative discriminator.
+    """Returns the params of a generative discriminator, as they are before any training.
 
     Args:
       network: the language model's.
@@ -169,24 +179,35 @@ def _in_rows(cache: Any) -> Any:
     return _map_slots(lambda slots: replace(jax.tree.map(joined, slots), lead=1), cache)
 
 
-def _prefixed(config: GenerativeConfig, prompt: Prompt) -> tuple[Prompt, Prompt]:
-    """Returns the bare prefixes and the prefixed texts, `C * B` rows each, class by class."""
+def _prefixed(config: GenerativeConfig, prompt: Prompt, read: jax.Array) -> Prompt:
+    """Returns every prompt behind every prefix, `C * B` rows, class by class, without gaps.
+
+    Args:
+      config: the discriminator's.
+      prompt: the prompts.
+      read: `[B, P]` bool, which of their tokens are read.
+    """
     batch, classes = len(prompt.tokens), len(config.classes)
     longest = max(map(len, config.prefixes))
     tokens = np.zeros((classes, longest), np.int32)
     mask = np.zeros((classes, longest), bool)
     for row, prefix in enumerate(config.prefixes):
         tokens[row, longest - len(prefix) :], mask[row, longest - len(prefix) :] = prefix, True
-    index = jnp.tile(prompt.index, classes)
-    bare = Prompt(jnp.repeat(tokens, batch, axis=0), jnp.repeat(mask, batch, axis=0), index)
+
+    def behind(front: np.ndarray, text: jax.Array) -> jax.Array:
+        return jnp.concatenate([jnp.repeat(front, batch, 0), jnp.tile(text, (classes, 1))], axis=1)
+
+    whole, there = behind(tokens, prompt.tokens), behind(mask, read)
+    order = jnp.argsort(there, axis=-1, stable=True)  # padding to the left
+    whole, there = (jnp.take_along_axis(array, order, axis=-1) for array in (whole, there))
+    return Prompt(whole, there, jnp.tile(prompt.index, classes))
+
+
+def _text_of(config: GenerativeConfig, prompt: Prompt) -> jax.Array:
+    """Returns which of the prompts' tokens are text that is read: `[B, P]` bool."""
     if not config.reads_prompt:
-        return bare, bare
-    behind = (jnp.tile(prompt.tokens, (classes, 1)), jnp.tile(prompt.spelt, (classes, 1)))
-    return bare, Prompt(
-        jnp.concatenate([bare.tokens, behind[0]], axis=1),
-        jnp.concatenate([bare.mask, behind[1]], axis=1),
-        index,
-    )
+        return jnp.zeros(prompt.tokens.shape, bool)
+    return prompt.spelt & (jnp.cumsum(prompt.spelt, axis=-1) > config.begin_tokens)
 
 
 def _init(
@@ -198,41 +219,62 @@ def _init(
     capacity: Capacity,
 ) -> tuple[jax.Array, GenerativeState]:
     batch, classes = len(prompt.tokens), len(config.classes)
-    network = _network(config)
-    bare, whole = _prefixed(config, prompt)
-    logits, own, cache = network.prefill(params["network"], whole, capacity=capacity)
+    if not config.reads_prompt:
+        prompt = replace(prompt, tokens=prompt.tokens[:, :0], mask=prompt.mask[:, :0])
+        prompt = replace(prompt, embeddings=None, embedded=None)
+    text = _text_of(config, prompt)
+    whole = _prefixed(config, prompt, text)
+    logits, own, cache = _network(config).prefill(params["network"], whole, capacity=capacity)
+    states = own[:, :, 0].astype(config.network.dtype)
 
     def rooted(values: jax.Array) -> Slots:
         """Returns slots with `values` `[C * B, ...]` at the root of every sample."""
         item = values.shape[1:]
         slots = allocate(batch, capacity, item, lead=(classes,), trunk=False, dtype=values.dtype)
-        values = values.reshape(classes, batch, 1, 1, *item)
-        return write(
-            slots, 0, jnp.broadcast_to(values, (classes, batch, capacity.samples, 1, *item))
-        )
+        shape = (classes, batch, capacity.samples, 1, *item)
+        return write(slots, 0, jnp.broadcast_to(values.reshape(*shape[:2], 1, 1, *item), shape))
 
-    likelihood = jnp.zeros(classes * batch, jnp.float32)
-    before = jnp.zeros(batch, jnp.int32)
-    log_class = uniform(batch, classes)
+    before = jnp.sum(text, axis=-1, dtype=jnp.int32)
+    likelihood, log_class = jnp.zeros(classes * batch, jnp.float32), uniform(batch, classes)
     if config.reads_prompt:
-        # Without gaps: the token in front of another says how likely that one is.
-        order = jnp.argsort(~prompt.spelt, axis=-1, stable=True)
-        tokens, mask = (
-            jnp.tile(jnp.take_along_axis(array, order, axis=-1), (classes, 1))[:, None]
-            for array in (prompt.tokens, prompt.spelt)
-        )
-        log_p = network.score(params["network"], bare, tokens, mask)
-        likelihood = jnp.sum(log_p, axis=(1, 2))
-        before = jnp.sum(prompt.spelt, axis=-1, dtype=jnp.int32)
+        counts = jnp.tile(before, classes)
+        likelihood = _log_likelihood(config, params, states, whole.tokens, counts)
         log_class = _posterior(config, params, likelihood.reshape(classes, batch), before)
     state = GenerativeState(
         cache=_by_class(cache, classes),
-        hidden=rooted(own[:, -1, 0].astype(config.network.dtype)),
+        hidden=rooted(states[:, -1]),
         log_norm=rooted(jax.nn.logsumexp(logits, axis=-1)),
         log_likelihood=rooted(likelihood),
         before=before,
     )
     return log_class, state
+
+
+def _log_likelihood(
+    config: GenerativeConfig, params: Any, states: jax.Array, tokens: jax.Array, count: jax.Array
+) -> jax.Array:
+    """Returns log p of each row's last `count` tokens, `[n]`.
+
+    A few columns at a time are turned into logits: all of them together can be gigabytes.
+
+    Args:
+      config: the discriminator's.
+      params: its parameters.
+      states: `[n, S, E]` behind every token.
+      tokens: `[n, S]`.
+      count: `[n]`.
+    """
+
+    def one(column: tuple[jax.Array, jax.Array]) -> jax.Array:
+        state, token = column
+        log_probs = jax.nn.log_softmax(_logits(config, params, state))
+        return jnp.take_along_axis(log_probs, token[:, None], axis=-1)[:, 0]
+
+    length = tokens.shape[1]
+    columns = (jnp.swapaxes(states[:, :-1], 0, 1), tokens[:, 1:].T)
+    log_p: jax.Array = jax.lax.map(one, columns, batch_size=COLUMNS)
+    counts = jnp.arange(1, length)[:, None] >= length - count[None, :]
+    return jnp.sum(jnp.where(counts, log_p, 0.0), axis=0)
 
 
 def _evaluate(
@@ -297,5 +339,11 @@ def _evaluate_children(
         logits = jnp.einsum("cbrwi,brwki->cbrwk", hidden.astype(jnp.float32), rows)
     step = logits - take(state.log_norm, slots)[..., None]
     likelihood = take(state.log_likelihood, slots)[..., None] + step
-    length = jnp.broadcast_to(_length(state, nodes)[..., None] + 1, likelihood.shape[1:])
-    return _posterior(config, params, likelihood, length)
+    length = _length(state, nodes)
+    longer = jnp.broadcast_to(length[..., None] + 1, likelihood.shape[1:])
+    children = _posterior(config, params, likelihood, longer)
+    # An end token is no text: where one follows, the node's own judgement stays.
+    itself = _posterior(config, params, take(state.log_likelihood, slots), length)
+    ids = jnp.arange(logits.shape[-1])[None, None, None] if candidates is None else candidates
+    ends = jnp.isin(ids, jnp.asarray(config.network.end_tokens, jnp.int32))
+    return jnp.where(ends[..., None], itself[..., None, :], children)

@@ -12,12 +12,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, bidirectional
+from coopgen_jax.discriminators.causal import CausalConfig, causal
 from coopgen_jax.discriminators.crossing import Crossing
+from coopgen_jax.discriminators.generative import GenerativeConfig, generative
 from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.pretrained.loading import load_encoder
+from coopgen_jax.models.pretrained.loading import LoadedModel, load, load_encoder
 from coopgen_jax.models.transformer import DecoderConfig
 from coopgen_jax.text import Tokenizer
 
@@ -73,8 +75,7 @@ def load_discriminator(
     if kind not in KINDS:
         raise UserError(f"{folder} is a head of kind {kind!r}: known are {', '.join(KINDS)}")
     try:
-        _check(head_config(card, head), head)
-        return KINDS[kind](card, head, language_model)
+        return KINDS[kind](folder, card, head, language_model)
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error
     except KeyError as error:
@@ -117,8 +118,9 @@ def _check(config: HeadConfig, head: Any) -> None:
 
 
 def _bidirectional(
-    card: dict[str, Any], head: Any, language_model: LanguageModelParts
+    folder: Path, card: dict[str, Any], head: Any, language_model: LanguageModelParts
 ) -> LoadedDiscriminator:
+    _check(head_config(card, head), head)
     encoder = load_encoder(card["encoder"])
     if encoder.sha256 != card["encoder_sha256"]:
         warnings.warn(
@@ -138,8 +140,9 @@ def _bidirectional(
 
 
 def _shared_trunk(
-    card: dict[str, Any], head: Any, language_model: LanguageModelParts
+    folder: Path, card: dict[str, Any], head: Any, language_model: LanguageModelParts
 ) -> LoadedDiscriminator:
+    _check(head_config(card, head), head)
     config = head_config(card, head)
     taps = tuple(card["taps"])
     model = language_model.config
@@ -161,5 +164,46 @@ def _shared_trunk(
     return LoadedDiscriminator(discriminator, head, card)
 
 
-# A kind of head is one function: card, weights and language model in, the discriminator out.
-KINDS = {"bidirectional": _bidirectional, "shared-trunk": _shared_trunk}
+def _causal(
+    folder: Path, card: dict[str, Any], head: Any, language_model: LanguageModelParts
+) -> LoadedDiscriminator:
+    _check(head_config(card, head), head)
+    network = _own_network(folder, language_model)
+    config = CausalConfig(network.config, head_config(card, head), card["start_token"])
+    params = {"network": network.params, "head": head}
+    return LoadedDiscriminator(causal(config), params, card)
+
+
+def _generative(
+    folder: Path, card: dict[str, Any], weights: Any, language_model: LanguageModelParts
+) -> LoadedDiscriminator:
+    network = _own_network(folder, language_model)
+    prefixes = tuple(tuple(prefix) for prefix in card["prefixes"])
+    config = GenerativeConfig(network.config, tuple(card["classes"]), prefixes)
+    params = {"network": network.params, **{n: weights[n] for n in ("log_prior", "scale")}}
+    return LoadedDiscriminator(generative(config), params, card)
+
+
+def _own_network(folder: Path, language_model: LanguageModelParts) -> LoadedModel:
+    """Returns the decoder that a discriminator has for itself.
+
+    Raises:
+      UserError: its tokens are not those of the language model.
+    """
+    network = load(folder / "network", dtype=language_model.config.dtype)
+    vocabularies = [one.tokenizer.core.get_vocab() for one in (network, language_model)]
+    if vocabularies[0] != vocabularies[1]:
+        raise UserError(
+            "this discriminator reads the tokens of another vocabulary than the language model's: "
+            "choose one that was trained on this model"
+        )
+    return network
+
+
+# A kind is one function: folder, card, weights and language model in, the discriminator out.
+KINDS = {
+    "bidirectional": _bidirectional,
+    "causal": _causal,
+    "generative": _generative,
+    "shared-trunk": _shared_trunk,
+}

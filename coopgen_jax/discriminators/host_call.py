@@ -41,11 +41,12 @@ class Counts:
 
 
 class _Memory:
-    """Rows by their token ids, the least recently used forgotten first."""
+    """Rows by token ids and by text, the least recently used forgotten first."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.rows: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self.spelt: OrderedDict[str, np.ndarray] = OrderedDict()
         self.counts = Counts()
         self.failure: Exception | None = None
 
@@ -65,7 +66,7 @@ class HostCall:
       dtype: their kind.
       remember: how many texts are remembered.
       counts: what the calls have cost so far; `reset` sets it to zero.
-      failure: what the function raised when it was last called, or None.
+      failure: what the function raised, until `forgive` is called; or None.
     """
 
     def __init__(
@@ -100,13 +101,18 @@ class HostCall:
 
     @property
     def failure(self) -> Exception | None:
-        """What the function raised when it was last called, or None."""
+        """What the function has raised since `forgive` was called, or None."""
         return self._memory.failure
+
+    def forgive(self) -> None:
+        """Forgets the last failure."""
+        self._memory.failure = None
 
     def reset(self) -> None:
         """Forgets every text and sets the counts to zero."""
         with self._memory.lock:
             self._memory.rows.clear()
+            self._memory.spelt.clear()
             self._memory.counts = Counts()
 
     def texts(self, rows: list[np.ndarray]) -> list[str]:
@@ -152,12 +158,21 @@ class HostCall:
     def _worked_out(self, rows: list[np.ndarray]) -> list[np.ndarray]:
         if not rows:
             return []
-        self._memory.failure = None
+        # Several tokenisations spell one text, and half a character adds nothing to it.
+        texts, spelt = self.texts(rows), self._memory.spelt
+        known = {text: spelt[text] for text in texts if text in spelt}
+        fresh = [text for text in dict.fromkeys(texts) if text not in known]
         try:
-            return list(self._function(self.texts(rows)))
+            known.update(zip(fresh, self._function(fresh) if fresh else (), strict=True))
         except Exception as error:
             self._memory.failure = error
             raise
+        for text in texts:
+            spelt[text] = known[text]
+            spelt.move_to_end(text)
+        while len(spelt) > self.remember:
+            spelt.popitem(last=False)
+        return [known[text] for text in texts]
 
     def __call__(self, common: jax.Array, own: jax.Array) -> jax.Array:
         """Makes the call in one host callback; can be called under `jit`.

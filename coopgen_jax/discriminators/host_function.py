@@ -5,7 +5,7 @@ judges texts as strings guides a search. It is called on the host, once per wave
 that it has not judged before.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +58,8 @@ def host_function(
       remember: how many texts' probabilities are remembered.
 
     Returns:
-      The discriminator. A text without a character yet is judged uniformly, unasked.
+      The discriminator. A text without a character yet is judged uniformly, unasked. What has been
+      asked is remembered until the function is given here again: do so when it has changed.
 
     Raises:
       UserError: there are fewer than two classes or `batch` is below 1; while it decodes, the
@@ -86,6 +87,7 @@ def host_function(
         return array
 
     call = _call(function, columns, tokenizer, ("probabilities", classes), batch, remember)
+    call.reset()
     config = _Config(call, classes, reads_prompt)
     return LoadedDiscriminator(_discriminator(config, _log_probabilities), calls=(call,))
 
@@ -133,6 +135,7 @@ def reward(
         return array.reshape(count, 1)
 
     call = _call(function, column, tokenizer, ("reward",), batch, remember)
+    call.reset()
     params = {"centre": jnp.float32(centre), "scale": jnp.float32(scale)}
     discriminator = _discriminator(_Config(call, ("reward",), reads_prompt), _log_sigmoid)
     return LoadedDiscriminator(discriminator, params, calls=(call,))
@@ -147,23 +150,22 @@ def _call(
     remember: int,
 ) -> HostCall:
     """Returns the call of `function` in batches; an empty text gives a row of NaN, unasked."""
-    if batch < 1:
-        raise UserError(f"batch is {batch}: it must be 1 or more")
+    if batch < 1 or remember < 1:
+        raise UserError(f"batch is {batch} and remember {remember}: they must be 1 or more")
     width = len(kind[1]) if len(kind) > 1 else 1
 
     def asked(texts: list[str]) -> np.ndarray:
-        known = {"": np.full(width, np.nan, np.float32)}
-        # Tokens that complete no character yet leave a text as it was.
-        fresh = [text for text in dict.fromkeys(texts) if text]
-        for at in range(0, len(fresh), batch):
-            part = fresh[at : at + batch]
-            known.update(zip(part, rows(function(part), len(part)), strict=True))
-        return np.stack([known[text] for text in texts])
+        result = np.full((len(texts), width), np.nan, np.float32)
+        full = [place for place, text in enumerate(texts) if text]
+        for at in range(0, len(full), batch):
+            part = full[at : at + batch]
+            result[part] = rows(function([texts[place] for place in part]), len(part))
+        return result
 
     return HostCall(
         asked,
         tokenizer,
-        key=(*kind, function, batch),
+        key=(*kind, function if isinstance(function, Hashable) else id(function), batch),
         width=width,
         dtype=np.float32,
         remember=remember,

@@ -35,6 +35,8 @@ class LoadedDiscriminator:
     @contextmanager
     def explained(self) -> Iterator[None]:
         """Raises UserError in place of JAX's error where a function of the host has failed."""
+        for call in self.calls:
+            call.forgive()
         try:
             yield
         except jax.errors.JaxRuntimeError as error:

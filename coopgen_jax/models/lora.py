@@ -45,9 +45,7 @@ def init_lora(key: jax.Array, params: Params, config: LoraConfig) -> dict[str, A
     Raises:
       UserError: the layers are separate, or the network has none of the targets.
     """
-    layers = params["layers"]
-    if isinstance(layers, tuple):
-        raise UserError("LoRA wants stacked layers: load the language model with stacked=True")
+    layers = _stacked(params)
     names = [name for name in config.targets if name in layers]
     if not names:
         raise UserError(
@@ -65,9 +63,16 @@ def init_lora(key: jax.Array, params: Params, config: LoraConfig) -> dict[str, A
     return additions
 
 
+def _stacked(params: Params) -> dict[str, Any]:
+    layers: Any = params["layers"]
+    if isinstance(layers, tuple):
+        raise UserError("LoRA wants stacked layers: load the language model with stacked=True")
+    return layers
+
+
 def add_lora(params: Params, additions: dict[str, Any], config: LoraConfig) -> Params:
     """Returns the parameters with additions beside their kernels, as every network reads them."""
-    layers = dict(params["layers"])
+    layers = dict(_stacked(params))
     for name, addition in additions.items():
         up = addition["lora_up"] * (config.alpha / config.rank)
         layers[name] = {**layers[name], "lora_down": addition["lora_down"], "lora_up": up}
@@ -77,10 +82,12 @@ def add_lora(params: Params, additions: dict[str, Any], config: LoraConfig) -> P
 def merge_lora(params: Params) -> Params:
     """Returns the parameters with what `add_lora` put beside the kernels inside them."""
     layers = {}
-    for name, leaves in params["layers"].items():
+    for name, leaves in _stacked(params).items():
         leaves = dict(leaves)
         if "lora_up" in leaves:
             up, down = leaves.pop("lora_up"), leaves.pop("lora_down")
-            leaves["kernel"] = leaves["kernel"] + jnp.einsum("lor,lri->loi", up, down)
+            kernel = leaves["kernel"]
+            product = jnp.einsum("lor,lri->loi", up, down, preferred_element_type=jnp.float32)
+            leaves["kernel"] = (kernel.astype(jnp.float32) + product).astype(kernel.dtype)
         layers[name] = leaves
     return {**params, "layers": layers}

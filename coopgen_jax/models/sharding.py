@@ -58,7 +58,8 @@ def decoder_specs(config: DecoderConfig, params: Params, tensor: int) -> Params:
         names = [str(part.key) for part in path if isinstance(part, DictKey)]
         if names in (["embedding"], ["head"]) and divides("vocab_size"):
             return P(TENSOR, None)
-        if names[0] != "layers":
+        # Low-rank additions are small and stay whole.
+        if names[0] != "layers" or names[-1].startswith("lora"):
             return P()
         module, kind = names[1], names[-1]
         # Kernels end in [out, in], biases in [out]; a stack has an axis in front.

@@ -5,6 +5,7 @@ was killed at any moment and resumed ends where one that never was ends.
 """
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,10 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import struct
+from jax.experimental import multihost_utils
 from tensorboardX import SummaryWriter
 
 from coopgen_jax.errors import UserError
@@ -71,7 +75,7 @@ class _Kept:
 class Outcome:
     """How a run ended.
 
-    learnt: the parameters of the best validation loss.
+    learnt: the parameters of the best validation loss; the last ones where there has been none.
     best: their metrics on the validation rows, with the "step" they are of.
     step: steps taken.
     stopped: why: all steps were taken, patience or the budget was at its end.
@@ -97,18 +101,29 @@ class _Record:
         self._writes = jax.process_index() == 0
         if not self._writes:
             return
-        path = folder / METRICS
+        path, board = folder / METRICS, folder / "tensorboard"
         before = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         kept = [line for line in before if _step_of(line) <= step]
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        # Beside its place and then renamed: killed in between, nothing is lost.
+        unfinished = path.with_suffix(".part")
+        unfinished.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        unfinished.replace(path)
         self._lines = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        # A killed run takes what it has not handed over yet along, so all is written anew.
+        shutil.rmtree(board, ignore_errors=True)
+        self._board = SummaryWriter(str(board))
+        for line in kept:
+            values = json.loads(line)
+            self._scalars(values.pop("step"), values.pop("split"), values)
 
     def add(self, step: int, split: str, means: dict[str, float]) -> None:
         if not self._writes:
             return
         self._lines.write(json.dumps({"step": step, "split": split, **means}) + "\n")
         self._lines.flush()
+        self._scalars(step, split, means)
+
+    def _scalars(self, step: int, split: str, means: dict[str, float]) -> None:
         for name, value in means.items():
             self._board.add_scalar(f"{split}/{name}", value, step)
 
@@ -161,10 +176,13 @@ def train(
     notes: dict[str, Any] = {"best": {}, "since": 0, "stopped": None}
     done = 0
     if checkpoints.latest() is not None:
-        kept, notes = checkpoints.restore(kept)
+        restored, notes = checkpoints.restore(kept)
+        jax.tree.map(lambda leaf: leaf.delete(), kept)
+        kept = restored
         done = int(kept.state.step)
     record = _Record(folder, done)
     state, best_learnt = kept.state, kept.best
+    del kept
     stopped = notes["stopped"]
     if done >= config.steps:
         stopped = "steps"
@@ -185,23 +203,37 @@ def train(
                     stopped = notes["stopped"] = "patience"
             if done == config.steps:
                 stopped = "steps"
-            minutes = (time.monotonic() - started) / 60
-            if stopped is None and minutes >= (config.budget_minutes or float("inf")):
-                stopped = "budget"
+            if stopped is None and config.budget_minutes is not None:
+                stopped = "budget" if _spent(started, config.budget_minutes) else None
             if done % config.save_every == 0 or stopped:
+                _finite({**means, "parameters": _largest(state.learnt)}, done)
                 checkpoints.save(done, _Kept(state, best_learnt), notes)
             listener(done, config.steps, means)
     finally:
         record.close()
         checkpoints.close()
-    return Outcome(best_learnt, notes["best"], done, stopped)
+    return Outcome(best_learnt if notes["best"] else state.learnt, notes["best"], done, stopped)
+
+
+def _spent(started: float, minutes: float) -> bool:
+    """Returns whether the budget is spent; of several processes the first one's clock rules."""
+    spent = time.monotonic() - started >= 60 * minutes
+    if jax.process_count() == 1:
+        return spent
+    return bool(multihost_utils.broadcast_one_to_all(np.int32(spent)))
+
+
+@jax.jit
+def _largest(tree: Any) -> jax.Array:
+    """Returns the largest absolute value in a tree, NaN where there is one."""
+    return jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(tree)]).max()
 
 
 def _finite(means: dict[str, Any], step: int) -> dict[str, float]:
     plain = {name: float(mean) for name, mean in means.items()}
     if not all(abs(value) < float("inf") for value in plain.values()):
         raise UserError(
-            f"the loss is no longer finite at step {step}: lower the learning rate and resume from "
-            "the last checkpoint"
+            f"the training is no longer finite at step {step}: lower the learning rate and begin "
+            "anew, in another folder"
         )
     return plain

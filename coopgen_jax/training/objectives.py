@@ -1,7 +1,8 @@
 """What networks are trained for: losses of whole batches, for `training.step`.
 
 Every objective is built from the shape of what it trains and from `join`, which puts learnt and
-fixed parameters together: nothing fixed for full training, additions beside kernels for LoRA.
+fixed parameters together: nothing fixed for full training, additions beside kernels for LoRA. What
+is joined from the learnt ones is trained, a head's standardisation and a prior included.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 from coopgen_jax.discriminators.causal import CausalConfig
 from coopgen_jax.discriminators.generative import GenerativeConfig
 from coopgen_jax.discriminators.head import Head
+from coopgen_jax.errors import UserError
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.transformer import DecoderConfig, final_norm, unembed
 from coopgen_jax.training import losses
@@ -90,7 +92,12 @@ def generates(config: GenerativeConfig, *, join: Join = whole, class_weight: flo
       config: the discriminator's.
       join: `(learnt, fixed) -> {"network", "log_prior", "scale"}`.
       class_weight: what judging weighs against writing; the published training took 0.4.
+
+    Raises:
+      UserError: the discriminator takes products of likelihoods where GeDi takes their mean.
     """
+    if not config.mean:
+        raise UserError("GeDi's loss is that of mean likelihoods: train with mean=True")
     prefixes, classes = config.prefixes, len(config.classes)
     longest = max(map(len, prefixes))
     front = jnp.asarray([[0] * (longest - len(prefix)) + list(prefix) for prefix in prefixes])

@@ -14,6 +14,7 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
+from coopgen_jax.errors import UserError
 from coopgen_jax.parallel import BATCH, Mapper, P, map_over_mesh
 
 # By name of a metric, "loss" among them: what it adds up to over the rows, and over what weight.
@@ -65,8 +66,12 @@ def gradient(
 
     def one(piece: Any) -> tuple[Any, Sums]:
         (_, sums), grads = jax.value_and_grad(summed, has_aux=True)(learnt, piece)
-        return grads, sums
+        # Sums over pieces and devices would lose bits in less than single precision.
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), grads), sums
 
+    rows = len(jax.tree.leaves(batch)[0])
+    if pieces < 1 or rows % pieces:
+        raise UserError(f"{rows} rows cannot be read in {pieces} equal pieces: give a divisor")
     if pieces == 1:
         return one(batch)
     parts = jax.tree.map(lambda x: x.reshape(pieces, -1, *x.shape[1:]), batch)
@@ -108,7 +113,7 @@ def make_step(
         grads, sums = gradient(loss, state.learnt, fixed, batch, own, pieces=pieces)
         grads, sums = jax.lax.psum((grads, sums), BATCH)
         weight = jnp.maximum(sums["loss"][1], 1e-9)
-        grads = jax.tree.map(lambda leaf: leaf / weight.astype(leaf.dtype), grads)
+        grads = jax.tree.map(lambda leaf: leaf / weight, grads)
         updates, moments = optimiser.update(grads, state.moments, state.learnt)
         learnt = optax.apply_updates(state.learnt, updates)
         means = _means(sums) | {"gradient_norm": optax.tree.norm(grads)}
@@ -131,7 +136,13 @@ def make_validation(
 
 
 def mean_over(batches: Any, validate: Callable[[Any], Sums]) -> dict[str, float]:
-    """Returns the means of all metrics over several batches."""
+    """Returns the means of all metrics over several batches.
+
+    Raises:
+      UserError: there are no batches.
+    """
+    if not batches:
+        raise UserError("there are no texts to validate on")
     total = jax.tree.map(lambda *leaves: sum(leaves), *map(validate, batches))
     return {name: float(mean) for name, mean in _means(total).items()}
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from coopgen_jax.data.batches import STEP, BatchConfig, in_order, packed, training_batches
+from coopgen_jax.data.batches import MULTIPLE, BatchConfig, in_order, packed, training_batches
 from coopgen_jax.errors import UserError
 
 ROWS = [[n + 1] * (1 + n % 7) for n in range(20)]
@@ -48,7 +48,7 @@ def test_a_batch_is_cut_to_one_random_length_of_prefixes():
             row = ROWS[text[0] - 1]
             assert text == row[: min(longest, len(row))]
             assert label == LABELS[text[0] - 1]
-        assert batch["tokens"].shape == (5, STEP) and batch["index"].tolist() == [0, 1, 2, 3, 4]
+        assert batch["tokens"].shape == (5, MULTIPLE) and batch["index"].tolist() == [0, 1, 2, 3, 4]
     assert lengths == {2, 3, 4, 5, 6}
 
 

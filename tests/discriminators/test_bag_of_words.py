@@ -143,6 +143,8 @@ def test_proof_by_one_word_is_finite():
 def test_mistakes_are_told():
     with pytest.raises(UserError, match="the bag of words is empty"):
         bag_of_words([" ", ""], tokenizer=SOURCE)
+    with pytest.raises(UserError, match="words is one string"):
+        bag_of_words("good", tokenizer=SOURCE)
     with pytest.raises(UserError, match="is spelt with 31 tokens: a word has at most 16"):
         bag_of_words(["x" * 30], tokenizer=SOURCE)
     for settings in ({"leak": 0}, {"leak": 1}, {"strength": 0}, {"strength": 1.1}):

@@ -8,14 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from coopgen_jax.decoding.job import _check_guide
+from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.discriminators.bag_of_words import bag_of_words
 from coopgen_jax.discriminators.composition import Term, compose
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.discriminators.head import Head, HeadConfig
+from coopgen_jax.discriminators.host_function import host_function
 from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Nodes, Prompt
 from coopgen_jax.models.slots import Capacity
+from coopgen_jax.search import SearchConfig
+from coopgen_jax.shell import generate
+from coopgen_jax.text import make_prompt
+from tests.test_shell import model
 
 B, R, W, P, E = 2, 2, 3, 4, 6
 
@@ -129,10 +137,12 @@ def test_a_composition_tells_what_its_parts_are():
     short = replace(continuation.discriminator, context=9, tokenizer="other", differentiable=False)
     short = LoadedDiscriminator(short, continuation.params)
     judge = compose([Term(MOOD, "good"), Term(short, "a")]).discriminator
-    assert judge.reads_prompt and judge.context == 9
+    # Each part has a context of its own: that of a continuation holds no prompt.
+    assert judge.reads_prompt and judge.context is None
+    assert [part.context for part in judge.parts] == [None, 9]
     assert judge.tokenizer == "other" and not judge.differentiable
     plain = compose([Term(MOOD, "good")]).discriminator
-    assert plain.tokenizer is None and plain.differentiable and plain.context is None
+    assert plain.tokenizer is None and plain.differentiable
 
 
 @pytest.mark.parametrize(
@@ -149,3 +159,69 @@ def test_a_composition_tells_what_its_parts_are():
 def test_mistakes_are_told(terms, sentence):
     with pytest.raises(UserError, match=sentence):
         compose(terms)
+
+
+def children(params, state, nodes, candidates):
+    log_p = jnp.log(jnp.asarray([[0.5, 0.5], [0.2, 0.8], [0.9, 0.1]]))
+    return log_p[candidates]
+
+
+def test_children_are_judged_where_all_parts_judge_them():
+    ahead = LoadedDiscriminator(
+        replace(MOOD.discriminator, evaluate_children=children), MOOD.params
+    )
+    candidates = jnp.asarray([[[[0, 1, 2]]]])
+    judge = compose([Term(ahead, "good"), Term(ahead, "bad", negated=True, weight=2.0)])
+    found = judge.discriminator.evaluate_children(judge.params, ((),), NODES, candidates)
+    good = np.asarray([0.5, 0.8, 0.1])
+    np.testing.assert_allclose(np.exp(found[0, 0, 0, :, 0]), good**3, rtol=1e-5)
+    mixed = compose([Term(ahead, "good"), Term(TOPIC, "sport")])
+    assert mixed.discriminator.evaluate_children is None
+
+
+def test_texts_are_written_under_a_composition_as_its_parts_judge_them():
+    """Through roots that move on, samples, and a decoder of strings."""
+    config = MCTSConfig(
+        new_tokens=4, samples=2, search=SearchConfig(simulations=6, wave=2, depth=4, kept=6)
+    )
+    tokenizer = model().tokenizer
+    letters = host_function(
+        lambda texts: [len(text) / (1 + len(text)) for text in texts],
+        classes=("short", "long"), tokenizer=tokenizer,
+    )  # fmt: skip
+    bag = bag_of_words(["q", "K"], tokenizer=tokenizer, leak=0.2)
+    judge = compose(
+        [
+            Term(letters, "long", weight=0.5),
+            Term(compose([Term(bag, "present"), Term(letters, "short")]), "all", negated=True),
+        ]
+    )
+    assert len(judge.calls) == 1
+    texts = generate(model(), ["so", "A film"], discriminator=judge, target="all", config=config)
+    assert len({text.text for text in texts}) > 1
+    for text in texts:
+        ids, said = text.tokens, text.text.rstrip("\ufffd")
+        long = len(said) / (1 + len(said)) if said else 0.5
+        state = bag.discriminator.init(
+            bag.params, make_prompt(tokenizer, ["x"]), jnp.zeros((1, 16, 0, 1)),
+            capacity=Capacity(1, 1, 8),
+        )[1]  # fmt: skip
+        for at, token in enumerate(ids):
+            one = replace(
+                jax.tree.map(lambda leaf: leaf[:1, :1, :1] if leaf.ndim > 2 else leaf, NODES),
+                start=jnp.int32(at + 1),
+                token=jnp.full((1, 1, 1), token),
+                parent=jnp.full((1, 1, 1), at),
+            )
+            log_class, state = bag.discriminator.evaluate(bag.params, state, one)
+        present = float(jnp.exp(log_class[0, 0, 0, 1]))
+        expected = long**0.5 * (1 - present * (1 - long))
+        assert text.class_probabilities == {"all": pytest.approx(expected, abs=1e-4)}
+
+
+def test_a_part_that_reads_the_continuation_alone_has_room_for_it():
+    short = replace(head_of((1,), ("a", "b"), 4, reads_prompt=False).discriminator, context=9)
+    judge = compose([Term(MOOD, "good"), Term(LoadedDiscriminator(short), "a")]).discriminator
+    _check_guide(judge, length=60, ahead=8)
+    with pytest.raises(UserError, match="discriminator's context of 9"):
+        _check_guide(judge, length=60, ahead=9)

@@ -11,6 +11,7 @@ from coopgen_jax.data.batches import pad
 from coopgen_jax.discriminators.causal import CausalConfig, causal, init_causal
 from coopgen_jax.discriminators.generative import GenerativeConfig, generative, generative_params
 from coopgen_jax.discriminators.head import HeadConfig
+from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Nodes
 from coopgen_jax.models.slots import Capacity
@@ -105,6 +106,12 @@ def test_gedis_loss_is_that_of_what_the_generative_discriminator_says():
         writing -= float(log_p.mean())
     assert sums["language_loss"] == pytest.approx(writing, abs=1e-3)
     assert sums["loss"] == pytest.approx(0.4 * judging + 0.6 * writing, abs=1e-3)
+
+
+def test_gedis_loss_is_refused_for_products():
+    config = GenerativeConfig(TINY_GPT2, CLASSES, ((7,), (8,), (9,)), mean=False)
+    with pytest.raises(UserError, match="that of mean likelihoods"):
+        generates(config)
 
 
 def test_an_empty_row_has_no_gradient():

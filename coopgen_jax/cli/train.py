@@ -1,0 +1,194 @@
+"""The command `coopgen train`."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from coopgen_jax.cli.progress import INTERVAL
+from coopgen_jax.cli.train_options import DiscriminatorOptions, LanguageModelOptions, TrainOptions
+from coopgen_jax.data.batches import BatchConfig
+from coopgen_jax.data.labelled import Labelled, read_labelled, read_texts
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.lora import LoraConfig
+from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.parallel import make_mesh
+from coopgen_jax.training.loop import Listener, LoopConfig
+from coopgen_jax.training.recipes import (
+    RecipeConfig,
+    train_causal,
+    train_generative,
+    train_language_model,
+)
+
+
+def run_train(options: TrainOptions) -> None:
+    """Trains, and prints the card.
+
+    Raises:
+      UserError: an option is out of its range, or the data or the folder are of no use.
+    """
+    what = options.what
+    _check(what)
+    run: Any = _discriminator if isinstance(what, DiscriminatorOptions) else _language_model
+    card = run(what)
+    if what.json:
+        print(json.dumps(card, indent=1, ensure_ascii=False))
+    else:
+        _print(what, card)
+
+
+def _check(what: DiscriminatorOptions | LanguageModelOptions) -> None:
+    for name in ("rows", "pieces", "longest", "validate_every", "validation_rows", "devices"):
+        if getattr(what, name) < 1:
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} is {getattr(what, name)}: give 1 or more")
+    if not 0 < what.epochs < math.inf:
+        raise UserError(f"--epochs is {what.epochs}: give a number above 0")
+    if what.rank < 0:
+        raise UserError(f"--rank is {what.rank}: give 1 or more, or 0 to train all of the network")
+    if what.out.exists() and not what.out.is_dir():
+        raise UserError(f"{what.out} is a file: give a folder")
+
+
+def _recipe(what: Any, rows: int, **batch: Any) -> RecipeConfig:
+    steps = max(1, math.ceil(what.epochs * rows / what.rows))
+    judges = isinstance(what, DiscriminatorOptions)
+    return RecipeConfig(
+        loop=LoopConfig(
+            steps=steps,
+            validate_every=min(what.validate_every, steps),
+            save_every=min(what.validate_every, steps),
+            patience=what.patience,
+            budget_minutes=what.budget_minutes,
+        ),
+        batch=BatchConfig(rows=what.rows, longest=what.longest, seed=what.seed, **batch),
+        lora=LoraConfig(rank=what.rank, alpha=2.0 * what.rank) if what.rank else None,
+        learning_rate=what.learning_rate,
+        pieces=what.pieces,
+        validation_rows=what.validation_rows,
+        mapper=what.mapper,
+        class_weight=what.class_weight if judges else 0.0,
+    )
+
+
+def _discriminator(what: DiscriminatorOptions) -> dict[str, Any]:
+    rename = dict(_pair(entry) for entry in what.rename)
+    training = read_labelled(
+        what.data, text=what.text, label=what.label, classes=what.classes or None, rename=rename
+    )
+    validation = read_labelled(
+        what.validation, text=what.text, label=what.label, classes=training.classes, rename=rename
+    )
+    if len(training.classes) < 2:
+        raise UserError(f"{what.data} has one class only, {training.classes[0]}: give two or more")
+    _tell(what, what.data, training.broken)
+    _tell(what, what.validation, validation.broken)
+    shortest = what.shortest
+    if shortest is None:
+        shortest = min(what.longest, 2 if what.kind == "generative" else 1)
+    recipe = _recipe(what, len(training.texts), shortest=shortest or None, balanced=what.balanced)
+    model = load(what.model, dtype=what.dtype, stacked=True)
+    run = train_causal if what.kind == "causal" else train_generative
+    with _progress(what) as listener:
+        return run(
+            model, training, validation, recipe,
+            folder=what.out, mesh=make_mesh(what.devices), listener=listener,
+        )  # fmt: skip
+
+
+def _language_model(what: LanguageModelOptions) -> dict[str, Any]:
+    training, validation = (_texts(what, where) for where in (what.data, what.validation))
+    recipe = _recipe(what, len(training), shortest=None)
+    model = load(what.model, dtype=what.dtype, stacked=True)
+    with _progress(what) as listener:
+        return train_language_model(
+            model, training, validation, recipe,
+            folder=what.out, mesh=make_mesh(what.devices), listener=listener,
+        )  # fmt: skip
+
+
+def _texts(what: LanguageModelOptions, where: str) -> tuple[str, ...]:
+    """Returns texts, behind the name of their class where there is a column of classes."""
+    if what.label is None:
+        texts, broken = read_texts(where, text=what.text)
+        _tell(what, where, broken)
+        return texts
+    data: Labelled = read_labelled(where, text=what.text, label=what.label)
+    _tell(what, where, data.broken)
+    names = (data.classes[number] for number in data.labels)
+    return tuple(f"{name}: {text}" for name, text in zip(names, data.texts, strict=True))
+
+
+def _pair(entry: str) -> tuple[str, str]:
+    old, separator, new = entry.partition("=")
+    if not separator or not old or not new:
+        raise UserError(f"--rename {entry}: give the old name and the new one as OLD=NEW")
+    return old, new
+
+
+def _tell(what: Any, where: str, broken: tuple[str, ...]) -> None:
+    if broken and not what.quiet:
+        more = ", ..." if len(broken) > 3 else ""
+        print(
+            f"coopgen: {where}: {len(broken)} rows left out ({', '.join(broken[:3])}{more})",
+            file=sys.stderr,
+        )
+
+
+@contextmanager
+def _progress(what: Any) -> Iterator[Listener]:
+    """Shows a bar on a terminal, and a line now and then elsewhere."""
+    if what.quiet:
+        yield lambda done, total, means: None
+        return
+    print("coopgen: compiling the training step", file=sys.stderr, flush=True)
+    if not sys.stderr.isatty():
+        said = time.monotonic()
+
+        def line(done: int, total: int, means: dict[str, jax.Array]) -> None:
+            nonlocal said
+            if time.monotonic() - said >= INTERVAL or done == total:
+                said = time.monotonic()
+                print(
+                    f"coopgen: step {done} of {total}, loss {float(means['loss']):.3f}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+        yield line
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("training", total=None)
+
+        def show(done: int, total: int, means: dict[str, jax.Array]) -> None:
+            text = f"step {done} of {total}, loss {float(means['loss']):.3f}"
+            bar.update(task, total=total, completed=done, description=text)
+
+        yield show
+
+
+def _print(what: Any, card: dict[str, Any]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    best = card["best"]
+    loss = f"best validation loss {best['loss']:.3f} at step {best['step']}" if best else "no step"
+    console.print(f"{what.out}: {card['kind']}, {card['steps']} steps, {loss}")
+    for name, row in card.get("accuracy", {}).items():
+        table = Table(title=f"accuracy on {name} texts by {card['accuracy_unit']}", box=None)
+        for length in row:
+            table.add_column(length, justify="right")
+        table.add_row(*(f"{share:.3f}" for share in row.values()))
+        console.print(table)
+    if card.get("perplexity"):
+        console.print(f"perplexity {card['perplexity']:.2f}")
+    if card["stopped"] == "budget":
+        console.print("the budget is spent: start the same command again to go on")

@@ -1,0 +1,181 @@
+"""From texts to a folder that decodes: `coopgen train` on a tiny model."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coopgen_jax.cli import main
+from coopgen_jax.discriminators.heads import load_discriminator
+from coopgen_jax.models.decoder import language_model
+from coopgen_jax.models.pretrained.loading import load
+from tests.discriminators.trees import prompt_of
+from tests.models.model_files import hf_model, save
+from tests.training.test_objectives import judged
+
+TRAIN = ["--rows", "16", "--longest", "16", "--quiet", "--json", "--learning-rate", "3e-2"]
+
+
+def sentence(rng, label: str) -> str:
+    """A word of one letter, which tells the class, and others that do not."""
+    letter = {"high": "ab", "low": "xy"}[label][rng.integers(2)]
+    return letter * int(rng.integers(2, 5)) + " " + "mn"[rng.integers(2)] * int(rng.integers(0, 4))
+
+
+def written(path: Path, seed: int, count: int) -> Path:
+    rng = np.random.default_rng(seed)
+    labels = [("high", "low")[number % 2] for number in range(count)]
+    rows = [{"said": sentence(rng, label), "class": label} for label in labels]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory) -> tuple[Path, list[str]]:
+    folder = tmp_path_factory.mktemp("recipes")
+    save(hf_model("llama"), folder / "base")
+    data, held_out = written(folder / "a.jsonl", 0, 64), written(folder / "b.jsonl", 1, 32)
+    options = ["--data", str(data), "--validation", str(held_out), "--text", "said"]
+    return folder, [*options, "--model", str(folder / "base"), *TRAIN]
+
+
+def card_of(capsys, *arguments) -> dict:
+    status = main(["train", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    assert status == 0, err
+    return json.loads(out)
+
+
+@pytest.mark.parametrize(("kind", "rank"), [("causal", 4), ("generative", 0)])
+def test_a_trained_discriminator_judges_and_guides(places, capsys, tmp_path, kind, rank):
+    folder, common = places
+    job = ["discriminator", *common, "--label", "class", "--kind", kind, "--rank", rank]
+    job += ["--epochs", 6 if rank else 4, "--out", tmp_path / "judge"]
+    card = card_of(capsys, *job)
+    assert card["kind"] == kind and card["classes"] == ["high", "low"]
+    assert card["trained"] == ("LoRA of rank 4" if rank else "everything")
+    assert card["accuracy"]["validation"]["8"] > 0.9
+    assert {path.name for path in (tmp_path / "judge").iterdir()} >= {
+        "card.json", "card.md", "head.safetensors", "metrics.jsonl", "network", "training.json"
+    }  # fmt: skip
+
+    base = load(folder / "base")
+    judge = load_discriminator(tmp_path / "judge", language_model=base)
+    assert judge.card == card
+    # What is loaded says of the held-out texts what the training said of them.
+    rows = [json.loads(line) for line in (folder / "b.jsonl").read_text().splitlines()[:-1]]
+    hits = []
+    for row in rows:
+        ids = base.tokenizer.encode(" " + row["said"].strip())[:7]
+        said = judged(judge.discriminator, judge.params, ids)
+        hits.append(card["classes"][int(np.argmax(said))] == row["class"])
+    assert np.mean(hits) > 0.9
+
+    texts = []
+    for target in card["classes"]:
+        status = main([
+            "generate", "the", "--model", str(folder / "base"), "--target", target, "--json",
+            "--discriminator", str(tmp_path / "judge"), "--new-tokens", "2", "--quiet",
+            "--simulations", "4", "--considered", "0", "--wave", "1", "--candidates", "8",
+        ])  # fmt: skip
+        out, err = capsys.readouterr()
+        assert status == 0, err
+        texts.append(json.loads(out)["texts"][0])
+    assert texts[0]["class_probabilities"]["high"] > texts[1]["class_probabilities"]["high"]
+
+    # Started again it is done; with other settings the folder is refused.
+    assert card_of(capsys, *job) == card
+    assert main(["train", *map(str, job), "--seed", "5"]) == 2
+    assert "holds a training with another batch" in capsys.readouterr().err
+
+
+def test_a_trained_language_model_writes_what_it_has_read(places, capsys, tmp_path):
+    folder, common = places
+    job = ["lm", *common, "--label", "class", "--out", tmp_path / "writer", "--epochs", 15]
+    job += ["--rank", 0]
+    card = card_of(capsys, *job)
+    before, after = load(folder / "base"), load(tmp_path / "writer")
+    assert after.tokenizer == before.tokenizer
+    ids = before.tokenizer.encode("high: aaa mm")
+    perplexities = []
+    for model in (before, after):
+        tokens = jnp.asarray([[ids[1:]]])
+        log_p = language_model(model.config).score(
+            model.params, prompt_of([ids[:1]], 1), tokens, jnp.ones(tokens.shape, bool)
+        )
+        perplexities.append(float(jnp.exp(-log_p.mean())))
+    assert perplexities[1] < perplexities[0] / 10
+    assert card["perplexity"] == pytest.approx(np.exp(card["best"]["loss"]))
+
+
+def test_a_budget_leaves_a_folder_that_can_be_used_and_gone_on_with(places, capsys, tmp_path):
+    _, common = places
+    job = ["discriminator", *common, "--label", "class", "--kind", "causal", "--rank", 2]
+    whole = card_of(capsys, *job, "--out", tmp_path / "whole")
+    first = card_of(capsys, *job, "--out", tmp_path / "parts", "--budget-minutes", 1e-9)
+    assert (first["stopped"], first["steps"]) == ("budget", 1)
+    assert card_of(capsys, *job, "--out", tmp_path / "parts") == whole
+    weights = [
+        load(tmp_path / name / "network").params["layers"]["query"]["kernel"]
+        for name in ("whole", "parts")
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *weights)
+
+
+def test_broken_rows_are_told(places, capsys, tmp_path):
+    _, common = places
+    loud = [word for word in common if word != "--quiet"]
+    job = ["discriminator", *loud, "--label", "class", "--epochs", "0.25", "--rank", "1"]
+    assert main(["train", *job, "--out", str(tmp_path / "x")]) == 0
+    told = capsys.readouterr().err
+    assert "a.jsonl: 1 rows left out (line 65: no JSON)" in told
+    assert "coopgen: step 1 of 1, loss " in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--text", "words"], "has no column 'words': its columns are said, class"),
+        (["--classes", "high", "other"], "has the class 'low' in line 2: it must be high or other"),
+        (["--rename", "high"], "--rename high: give the old name and the new one as OLD=NEW"),
+        (["--rename", "high=low"], "has one class only, low: give two or more"),
+        (["--rows", "0"], "--rows is 0: give 1 or more"),
+        (["--epochs", "0"], "--epochs is 0.0: give a number above 0"),
+        (["--rank", "-1"], "--rank is -1: give 1 or more, or 0"),
+        (["--pieces", "3"], "16 rows cannot be read in 3 equal pieces"),
+        (["--learning-rate", "0"], "the learning rate is 0.0: it must be above 0"),
+        (["--shortest", "17"], "the shortest cut is 17 tokens: it must be 1 to 16"),
+        (["--model", "nowhere"], "there is no language model 'nowhere'"),
+        (["--devices", "64"], "a mesh of 64 by 1 needs 64 devices"),
+    ],
+)
+def test_mistakes_are_told_and_nothing_is_left_behind(
+    places, capsys, tmp_path, arguments, sentence
+):
+    _, common = places
+    out = tmp_path / "x"
+    job = ["discriminator", *common, "--label", "class", "--out", str(out), *arguments]
+    assert main(["train", *job]) == 2
+    told = capsys.readouterr().err
+    assert sentence in told and "Traceback" not in told
+    assert not out.exists()
+
+
+def test_a_discriminator_of_other_tokens_is_refused(places, capsys, tmp_path):
+    _, common = places
+    job = ["discriminator", *common, "--label", "class", "--rank", 1, "--epochs", 0.25]
+    card_of(capsys, *job, "--out", tmp_path / "judge")
+    other = save(hf_model("gpt2"), tmp_path / "other")
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    status = main([
+        "generate", "the", "--model", str(other), "--target", "low", "--quiet",
+        "--discriminator", str(tmp_path / "judge"),
+    ])  # fmt: skip
+    assert status == 2
+    assert "reads the tokens of another vocabulary" in capsys.readouterr().err
