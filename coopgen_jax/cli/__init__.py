@@ -1,4 +1,4 @@
-"""The command line: `coopgen generate`, `coopgen train`, `coopgen models` and `coopgen plan`."""
+"""The command line: generate, train, evaluate, models and plan."""
 
 import contextlib
 import errno
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Annotated
 
-from coopgen_jax.cli import train_options
+from coopgen_jax.cli import evaluate_options, train_options
+from coopgen_jax.cli.evaluate_options import EvaluateOptions, JudgementOptions
 from coopgen_jax.cli.options import EXAMPLES, GenerateOptions, ModelsOptions, PlanOptions
 from coopgen_jax.cli.train_options import DiscriminatorOptions, LanguageModelOptions, TrainOptions
 from coopgen_jax.errors import UserError
@@ -17,7 +18,7 @@ from coopgen_jax.errors import UserError
 __all__ = ["main"]
 
 DESCRIPTION = """Cooperative text generation: a language model proposes, a discriminator judges, a
-tree search writes. `coopgen generate --help` and `coopgen train --help` explain every option;
+tree search writes. `coopgen generate --help` explains every option, and so do the others';
 `coopgen --version` prints the version."""
 
 
@@ -67,7 +68,7 @@ def _close_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-Options = GenerateOptions | ModelsOptions | PlanOptions | TrainOptions
+Options = GenerateOptions | ModelsOptions | PlanOptions | TrainOptions | EvaluateOptions
 
 
 def _parse(arguments: list[str]) -> Options:
@@ -78,11 +79,16 @@ def _parse(arguments: list[str]) -> Options:
     plan = tyro.conf.subcommand("plan", description=PlanOptions.__doc__)
     if arguments[0] == "train":
         return _parse_train(arguments[1:])
+    if arguments[0] == "evaluate":
+        return _parse_evaluate(arguments[1:])
+    train = tyro.conf.subcommand("train", description=TrainOptions.__doc__)
+    evaluate = tyro.conf.subcommand("evaluate", description=EvaluateOptions.__doc__)
     commands = (
         Annotated[GenerateOptions, generate]
         | Annotated[ModelsOptions, models]
         | Annotated[PlanOptions, plan]
-        | Annotated[TrainOptions, tyro.conf.subcommand("train", description=TrainOptions.__doc__)]
+        | Annotated[TrainOptions, train]
+        | Annotated[EvaluateOptions, evaluate]
     )
     try:
         return tyro.cli(
@@ -119,6 +125,27 @@ def _parse_train(arguments: list[str]) -> TrainOptions:
     return TrainOptions(what)
 
 
+def _parse_evaluate(arguments: list[str]) -> EvaluateOptions:
+    import tyro
+
+    what, *rest = arguments or ["--help"]
+    if what not in ("discriminator", "--help", "-h"):
+        raise UserError(f"there is nothing called {what} to evaluate: give discriminator")
+    try:
+        options = tyro.cli(
+            JudgementOptions,
+            prog="coopgen evaluate discriminator",
+            description=JudgementOptions.__doc__,
+            args=rest if what == "discriminator" else ["--help"],
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+    except SystemExit as stop:
+        if not stop.code:
+            print(evaluate_options.EXAMPLES, end="")
+        raise
+    return EvaluateOptions(options)
+
+
 def _presets() -> str:
     """Returns what the presets stand for."""
     from coopgen_jax.cli.settings import preset_values
@@ -140,6 +167,10 @@ def _run(options: Options) -> None:
         from coopgen_jax.cli.train import run_train
 
         run_train(options)
+    elif isinstance(options, EvaluateOptions):
+        from coopgen_jax.cli.evaluate import run_evaluate
+
+        run_evaluate(options)
     else:
         from coopgen_jax.cli.generate import run_generate
 

@@ -81,7 +81,7 @@ def _recipe(what: Any, rows: int, **batch: Any) -> RecipeConfig:
 
 
 def _discriminator(what: DiscriminatorOptions) -> dict[str, Any]:
-    rename = dict(_pair(entry) for entry in what.rename)
+    rename = dict(map(pair, what.rename))
     training = read_labelled(
         what.data, text=what.text, label=what.label, classes=what.classes or None, rename=rename
     )
@@ -128,7 +128,12 @@ def _texts(what: LanguageModelOptions, where: str) -> tuple[str, ...]:
     return tuple(f"{name}: {text}" for name, text in zip(names, data.texts, strict=True))
 
 
-def _pair(entry: str) -> tuple[str, str]:
+def pair(entry: str) -> tuple[str, str]:
+    """Returns what an entry of --rename says.
+
+    Raises:
+      UserError: it is not of the form OLD=NEW.
+    """
     old, separator, new = entry.partition("=")
     if not separator or not old or not new:
         raise UserError(f"--rename {entry}: give the old name and the new one as OLD=NEW")

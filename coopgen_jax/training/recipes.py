@@ -224,14 +224,24 @@ class _Run:
         return report
 
 
-def _check(model: LoadedModel, training: Labelled, validation: Labelled) -> None:
+def _check(model: LoadedModel, config: RecipeConfig, front: int) -> None:
+    """Raises UserError where `front` tokens and a text do not fit, or layers are separate."""
+    longest = front + config.batch.longest
+    if longest > model.config.context:
+        raise UserError(
+            f"texts of {config.batch.longest} tokens and {front} in front of them exceed the "
+            f"network's context of {model.config.context}: shorten them"
+        )
+    if isinstance(model.params["layers"], tuple):
+        raise UserError("training wants stacked layers: load the model with stacked=True")
+
+
+def _check_classes(training: Labelled, validation: Labelled) -> None:
     if training.classes != validation.classes:
         raise UserError(
             f"the training texts have the classes {', '.join(training.classes)} and the validation "
             f"texts {', '.join(validation.classes)}: they must be the same"
         )
-    if isinstance(model.params["layers"], tuple):
-        raise UserError("training wants stacked layers: load the model with stacked=True")
 
 
 def _network(model: LoadedModel, config: RecipeConfig, key: jax.Array) -> tuple[Any, Any, Any]:
@@ -297,7 +307,8 @@ def train_causal(
     Raises:
       UserError: the classes differ, the layers are separate, or the folder holds another training.
     """
-    _check(model, training, validation)
+    _check_classes(training, validation)
+    _check(model, config, 1)
     starts = (*model.tokenizer.begin_tokens, *model.tokenizer.end_tokens)
     if not starts:
         raise UserError("the model has no token that begins or ends a text to read a text behind")
@@ -344,11 +355,12 @@ def train_generative(
     listener: Listener = lambda done, total, means: None,
 ) -> dict[str, Any]:
     """Trains a generative discriminator by GeDi's loss; see `train_causal`."""
-    _check(model, training, validation)
+    _check_classes(training, validation)
     prefixes = tuple(
         (*model.tokenizer.begin_tokens, *model.tokenizer.encode(config.prefix.format(name)))
         for name in training.classes
     )
+    _check(model, config, max(map(len, prefixes)))
     judge = GenerativeConfig(model.config, training.classes, prefixes)
     key = jax.random.key(config.batch.seed)
     learnt, fixed, join = _network(model, config, key)
@@ -426,8 +438,7 @@ def train_language_model(
     Raises:
       UserError: see `train_causal`.
     """
-    if isinstance(model.params["layers"], tuple):
-        raise UserError("training wants stacked layers: load the model with stacked=True")
+    _check(model, config, 0)
     config = replace(config, batch=replace(config.batch, shortest=None, balanced=False))
     tokenizer = model.tokenizer
     front, end = list(tokenizer.begin_tokens), list(tokenizer.end_tokens[:1])

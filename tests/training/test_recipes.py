@@ -49,6 +49,20 @@ def card_of(capsys, *arguments) -> dict:
     return json.loads(out)
 
 
+def evaluated(capsys, tmp_path, *options, base) -> dict:
+    """What `coopgen evaluate` says of the judge in the folder; checks its table and its picture."""
+    held_out = options[options.index("--validation") + 1]
+    job = ["evaluate", "discriminator", "--data", held_out, "--text", "said", "--label", "class"]
+    job += ["--discriminator", str(tmp_path / "judge"), "--model", str(base), "--longest", "16"]
+    job += ["--quiet", "--picture", str(tmp_path / "x.png"), "--out", str(tmp_path / "x.json")]
+    status = main(job)
+    out, err = capsys.readouterr()
+    assert status == 0, err
+    assert "tokens read" in out and "best calibrated at a temperature of" in out
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    return json.loads((tmp_path / "x.json").read_text())
+
+
 @pytest.mark.parametrize(("kind", "rank"), [("causal", 4), ("generative", 0)])
 def test_a_trained_discriminator_judges_and_guides(places, capsys, tmp_path, kind, rank):
     folder, common = places
@@ -85,6 +99,10 @@ def test_a_trained_discriminator_judges_and_guides(places, capsys, tmp_path, kin
         assert status == 0, err
         texts.append(json.loads(out)["texts"][0])
     assert texts[0]["class_probabilities"]["high"] > texts[1]["class_probabilities"]["high"]
+
+    report = evaluated(capsys, tmp_path, *job[1:5], base=folder / "base")
+    row = report["judges"][str(tmp_path / "judge")]["by_tokens_read"]["8"]
+    assert row["accuracy"] == pytest.approx(card["accuracy"]["validation"]["8"])
 
     # Started again it is done; with other settings the folder is refused.
     assert card_of(capsys, *job) == card
@@ -125,6 +143,18 @@ def test_a_budget_leaves_a_folder_that_can_be_used_and_gone_on_with(places, caps
     jax.tree.map(np.testing.assert_array_equal, *weights)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["generator"], "there is nothing called generator to evaluate: give discriminator"),
+        (["discriminator", "--data", "x.csv", "--rows", "0"], "--rows is 0: give 1 or more"),
+    ],
+)
+def test_mistakes_of_an_evaluation_are_told(capsys, arguments, sentence):
+    assert main(["evaluate", *arguments]) == 2
+    assert sentence in capsys.readouterr().err
+
+
 def test_broken_rows_are_told(places, capsys, tmp_path):
     _, common = places
     loud = [word for word in common if word != "--quiet"]
@@ -148,6 +178,7 @@ def test_broken_rows_are_told(places, capsys, tmp_path):
         (["--pieces", "3"], "16 rows cannot be read in 3 equal pieces"),
         (["--learning-rate", "0"], "the learning rate is 0.0: it must be above 0"),
         (["--shortest", "17"], "the shortest cut is 17 tokens: it must be 1 to 16"),
+        (["--longest", "64"], "and 1 in front of them exceed the network's context of 64"),
         (["--model", "nowhere"], "there is no language model 'nowhere'"),
         (["--devices", "64"], "a mesh of 64 by 1 needs 64 devices"),
     ],

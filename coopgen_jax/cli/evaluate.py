@@ -1,0 +1,161 @@
+"""The command `coopgen evaluate`."""
+
+import itertools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from coopgen_jax.cli.evaluate_options import EvaluateOptions, JudgementOptions
+from coopgen_jax.cli.files import check_writable
+from coopgen_jax.cli.train import pair
+from coopgen_jax.data.labelled import Labelled, read_labelled
+from coopgen_jax.discriminators.heads import load_discriminator
+from coopgen_jax.errors import UserError
+from coopgen_jax.evaluation.discriminators import by_length, fit_temperature, judge_prefixes
+from coopgen_jax.models.pretrained.loading import load
+
+LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+# A discriminator that is almost always sure leaves a search nothing to choose by.
+SATURATED = 0.9
+
+
+def run_evaluate(options: EvaluateOptions) -> None:
+    """Judges the texts and reports.
+
+    Raises:
+      UserError: an option is out of its range, or data and discriminators do not go together.
+    """
+    what = options.what
+    for name in ("rows", "longest", "batch_size"):
+        value = getattr(what, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} is {value}: give 1 or more")
+    for path, option in ((what.out, "--out"), (what.picture, "--picture")):
+        if path:
+            check_writable(path, option)
+    found = _figures(what)
+    text = json.dumps(found, indent=1, ensure_ascii=False)
+    if what.out:
+        what.out.write_text(text + "\n", encoding="utf-8")
+    if what.picture:
+        _draw(found, what.picture)
+    if what.json:
+        print(text)
+    else:
+        _print(found)
+
+
+def _figures(what: JudgementOptions) -> dict[str, Any]:
+    model = load(what.model)
+    judges = {name: load_discriminator(name, language_model=model) for name in what.discriminator}
+    classes = next(iter(judges.values())).discriminator.classes
+    for name, judge in judges.items():
+        if judge.discriminator.classes != classes:
+            raise UserError(
+                f"{name} has the classes {', '.join(judge.discriminator.classes)}, not "
+                f"{', '.join(classes)}: evaluate it by itself"
+            )
+    data: Labelled = read_labelled(
+        what.data,
+        text=what.text,
+        label=what.label,
+        classes=classes,
+        rename=dict(map(pair, what.rename)),
+    )
+    count = min(what.rows or len(data.texts), len(data.texts))
+    data = data.rows([number * len(data.texts) // count for number in range(count)])
+    lengths = [length for length in LENGTHS if length <= what.longest]
+    report: dict[str, Any] = {"data": what.data, "classes": list(classes), "judges": {}}
+    last = {}
+    for name, judge in judges.items():
+        said = judge_prefixes(
+            model,
+            judge,
+            data.texts,
+            longest=what.longest,
+            batch=what.batch_size,
+            listener=_listener(what, name),
+        )
+        read = (~np.isnan(said[..., 0])).sum(axis=-1)
+        last[name] = said[np.arange(count), read - 1]
+        report["judges"][name] = {
+            "by_tokens_read": by_length(said, data.labels, lengths),
+            "temperature": fit_temperature(last[name], data.labels),
+        }
+    guesses = {name: log_class.argmax(axis=-1) for name, log_class in last.items()}
+    report["agreement"] = {
+        f"{one} and {other}": float((guesses[one] == guesses[other]).mean())
+        for one, other in itertools.combinations(guesses, 2)
+    }
+    return report
+
+
+def _listener(what: JudgementOptions, name: str) -> Callable[[int, int], None]:
+    def listen(done: int, total: int) -> None:
+        if not what.quiet:
+            end = "\n" if done == total or not sys.stderr.isatty() else ""
+            begin = "\r" if sys.stderr.isatty() else ""
+            line = f"coopgen: {name}: {done} of {total} texts"
+            print(f"{begin}{line}", end=end, file=sys.stderr, flush=True)
+
+    return listen
+
+
+def _print(found: dict[str, Any]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for name, judge in found["judges"].items():
+        table = Table(title=name, box=None, pad_edge=False)
+        for column in (
+            "tokens read", "texts", "accuracy", "95 %", "macro F1", "calibration error", "Brier",
+        ):  # fmt: skip
+            table.add_column(column, justify="right")
+        for length, row in judge["by_tokens_read"].items():
+            table.add_row(
+                length,
+                f"{row['texts']}",
+                f"{row['accuracy']:.3f}",
+                "{:.3f} to {:.3f}".format(*row["interval"]),
+                f"{row['macro_f1']:.3f}",
+                f"{row['calibration_error']:.3f}",
+                f"{row['brier']:.3f}",
+            )
+        console.print(table)
+        whole = judge["by_tokens_read"]["whole"]
+        console.print(f"best calibrated at a temperature of {judge['temperature']:.2f}")
+        if whole["saturated"] > SATURATED:
+            console.print(
+                f"warning: {whole['saturated']:.0%} of the texts are judged with more than 0.999, "
+                "which leaves a search little to choose by"
+            )
+    for names, share in found["agreement"].items():
+        console.print(f"{names} agree on {share:.3f} of the texts")
+
+
+def _draw(found: dict[str, Any], path: Path) -> None:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError("--picture needs matplotlib: pip install matplotlib") from error
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name, judge in found["judges"].items():
+        rows = {int(n): row for n, row in judge["by_tokens_read"].items() if n != "whole"}
+        accuracy = [row["accuracy"] for row in rows.values()]
+        low, high = zip(*(row["interval"] for row in rows.values()), strict=True)
+        (line,) = left.plot(list(rows), accuracy, "o-", label=name)
+        left.fill_between(list(rows), low, high, alpha=0.15, color=line.get_color())
+        gaps = [row["calibration_error"] for row in rows.values()]
+        right.plot(list(rows), gaps, "o-", label=name, color=line.get_color())
+    for axes, what in ((left, "accuracy"), (right, "expected calibration error")):
+        axes.set_xscale("log", base=2)
+        axes.set_xlabel("tokens read")
+        axes.set_ylabel(what)
+        axes.grid(alpha=0.3)
+    left.legend(frameon=False)
+    figure.savefig(path, dpi=150)
