@@ -209,11 +209,12 @@ class _Run:
         )
 
     def accuracy_by_length(self, loss: Loss, learnt: Any, rows: _Rows) -> dict[str, float]:
-        """Returns the accuracy on the first tokens of texts, by their number.
+        """Returns the accuracy on the first tokens of validation texts, by their number.
 
         Only texts of at least as many tokens count, so the rows of different lengths differ.
         """
         means = self.validation(loss)
+        rows = _evenly(rows, self.config.validation_rows)
         report = {}
         for length in (n for n in LENGTHS if n <= self.config.batch.longest):
             long = [number for number, row in enumerate(rows.ids) if len(row) >= length]
