@@ -22,12 +22,8 @@ from coopgen_jax.models.lora import LoraConfig
 from coopgen_jax.models.pretrained.loading import load
 from coopgen_jax.parallel import make_mesh
 from coopgen_jax.training.loop import Listener, LoopConfig
-from coopgen_jax.training.recipes import (
-    RecipeConfig,
-    train_causal,
-    train_generative,
-    train_language_model,
-)
+from coopgen_jax.training.recipes import train_causal, train_generative, train_language_model
+from coopgen_jax.training.run import RecipeConfig
 
 
 def run_train(options: TrainOptions) -> None:

@@ -1,0 +1,205 @@
+"""One training run: its settings, the folder it claims, and how it fits and measures on a mesh."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from coopgen_jax.data.batches import BatchConfig, in_order, training_batches
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.lora import LoraConfig
+from coopgen_jax.models.pretrained.loading import LoadedModel
+from coopgen_jax.parallel import Mapper, place, share
+from coopgen_jax.training.loop import Listener, LoopConfig, Outcome, train
+from coopgen_jax.training.step import Loss, begin, make_step, make_validation, mean_over
+
+# Of how many tokens the accuracy is told.
+LENGTHS = (1, 2, 4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+    """How to train.
+
+    loop: how long; batch: what is read at once.
+    lora: additions to train beside a frozen network; None to train all of it.
+    learning_rate, weight_decay: AdamW's (Loshchilov and Hutter 2019, arXiv 1711.05101).
+    warmup: share of the steps in which the learning rate rises; it falls to 0 along a cosine.
+    clip: largest norm of a gradient.
+    pieces: parts that a batch is read in, one after another.
+    hidden, dropout: of a judge's head.
+    class_weight: of a generative discriminator's loss; see `losses.gedi`.
+    prefix: what stands in front of a text of a class in a generative discriminator; {} is its name.
+    validation_rows: validation texts that are read, at most, taken evenly.
+    mapper: how a step is mapped over devices.
+    saved_dtype: of the network's file.
+    """
+
+    loop: LoopConfig
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    lora: LoraConfig | None = field(default_factory=LoraConfig)
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    clip: float = 1.0
+    pieces: int = 1
+    hidden: tuple[int, ...] = ()
+    dropout: float = 0.1
+    class_weight: float = 0.4
+    prefix: str = "{}:"
+    validation_rows: int = 1000
+    mapper: Mapper = "shard_map"
+    saved_dtype: str = "float16"
+
+    def __post_init__(self) -> None:
+        if not self.learning_rate > 0:
+            raise UserError(f"the learning rate is {self.learning_rate}: it must be above 0")
+        for name in ("warmup", "class_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} is {getattr(self, name)}: it must lie between 0 and 1")
+        if self.pieces < 1 or self.batch.rows % self.pieces:
+            raise UserError(
+                f"{self.batch.rows} rows cannot be read in {self.pieces} equal pieces: give a "
+                "number that divides them"
+            )
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Tokenised texts and their class numbers."""
+
+    ids: list[list[int]]
+    labels: list[int]
+
+
+def tokenised(model: LoadedModel, texts: Sequence[str], labels: Sequence[int]) -> Rows:
+    """Returns texts as they stand in a continuation, those without a token left out."""
+    # A continuation goes on behind a space, and so do the texts to learn from.
+    ids = model.tokenizer.encode_batch([f" {text.strip()}" for text in texts])
+    kept = [number for number, row in enumerate(ids) if row]
+    return Rows([ids[number] for number in kept], [int(labels[number]) for number in kept])
+
+
+def _evenly(rows: Rows, most: int) -> Rows:
+    count = min(most, len(rows.ids))
+    chosen = [number * len(rows.ids) // count for number in range(count)]
+    return Rows([rows.ids[n] for n in chosen], [rows.labels[n] for n in chosen])
+
+
+def _optimiser(config: RecipeConfig) -> optax.GradientTransformation:
+    steps = config.loop.steps
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, max(1, round(config.warmup * steps)), max(2, steps)
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip),
+        optax.adamw(schedule, weight_decay=config.weight_decay),
+    )
+
+
+def claim(folder: Path, kind: str, model: LoadedModel, config: RecipeConfig, rows: Any) -> None:
+    """Notes in a folder what is trained there, or checks that it is the same.
+
+    Raises:
+      UserError: something else is.
+    """
+    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    wanted: dict[str, Any] = {"kind": kind, "model_sha256": model.sha256, "rows_sha256": digest}
+    wanted |= json.loads(json.dumps(asdict(config)))
+    # How long one run lasts changes nothing about what comes out.
+    del wanted["loop"]["budget_minutes"]
+    path = folder / "training.json"
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        other = [name for name, value in wanted.items() if found.get(name) != value]
+        if other:
+            raise UserError(
+                f"{folder} holds a training with another {other[0].replace('_', ' ')}: give an "
+                "empty folder, or the settings and data that it was begun with"
+            )
+    elif jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+
+
+class Run:
+    """One training on a mesh: how losses are taken over batches and over held-out rows."""
+
+    def __init__(self, fixed: Any, config: RecipeConfig, mesh: Mesh) -> None:
+        """Takes the parameters that are not trained as they lie on the mesh."""
+        self.fixed = fixed
+        self.config = config
+        self.mesh = mesh
+        self.key = jax.random.key(config.batch.seed)
+
+    def validation(self, loss: Loss) -> Callable[[Any, Rows], dict[str, float]]:
+        """Returns `(learnt, rows) -> means` of a loss."""
+        measure = make_validation(loss, mesh=self.mesh, mapper=self.config.mapper)
+        size, parts = self.config.batch.rows, jax.process_count()
+        own = slice(jax.process_index() * size // parts, (jax.process_index() + 1) * size // parts)
+
+        def means(learnt: Any, rows: Rows) -> dict[str, float]:
+            batches = in_order(rows.ids, rows.labels, size=size, longest=self.config.batch.longest)
+            parts = [{name: array[own] for name, array in batch.items()} for batch in batches]
+            return mean_over(
+                [share(part, self.mesh) for part in parts],
+                lambda batch: measure(learnt, self.fixed, batch, self.key),
+            )
+
+        return means
+
+    def fit(
+        self,
+        learnt: Any,
+        losses: tuple[Loss, Loss],
+        training: Rows,
+        validation: Rows,
+        folder: Path,
+        listener: Listener,
+    ) -> Outcome:
+        """Trains by the first loss and validates by the second."""
+        config, mesh = self.config, self.mesh
+        optimiser = _optimiser(config)
+        step = make_step(
+            losses[0], optimiser, mesh=mesh, mapper=config.mapper, pieces=config.pieces
+        )
+        means = self.validation(losses[1])
+        batches = training_batches(
+            training.ids,
+            training.labels,
+            config.batch,
+            process=jax.process_index(),
+            processes=jax.process_count(),
+        )
+        held_out = _evenly(validation, config.validation_rows)
+        return train(
+            place(begin(learnt, optimiser), mesh),
+            step=lambda state, batch: step(state, self.fixed, share(batch, mesh), self.key),
+            batches=batches,
+            validate=lambda learnt: means(learnt, held_out),
+            folder=folder,
+            config=config.loop,
+            listener=listener,
+        )
+
+    def accuracy_by_length(self, loss: Loss, learnt: Any, rows: Rows) -> dict[str, float]:
+        """Returns the accuracy on the first tokens of validation texts, by their number.
+
+        Only texts of at least as many tokens count, so the rows of different lengths differ.
+        """
+        means = self.validation(loss)
+        rows = _evenly(rows, self.config.validation_rows)
+        report = {}
+        for length in (n for n in LENGTHS if n <= self.config.batch.longest):
+            long = [number for number, row in enumerate(rows.ids) if len(row) >= length]
+            if long:
+                cut = Rows([rows.ids[n][:length] for n in long], [rows.labels[n] for n in long])
+                report[str(length)] = means(learnt, cut)["accuracy"]
+        report["whole"] = means(learnt, rows)["accuracy"]
+        return report
