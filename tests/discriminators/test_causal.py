@@ -16,7 +16,7 @@ from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.transformer import final_norm, init_decoder
 from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA
-from tests.discriminators.trees import CONFIG, ROWS, prompt_of, texts_of
+from tests.discriminators.trees import CONFIG, ROWS, check_every_node, prompt_of
 
 START = 60
 HEAD = HeadConfig(("bad", "good", "none"), TINY_GPT2.width, (16,))
@@ -61,17 +61,11 @@ def test_every_node_is_judged_as_if_read_anew(reads):
     for row, tokens in enumerate(ROWS):
         bare = judged_anew(tokens) if config.start_token is None else np.full(3, -np.log(3))
         np.testing.assert_allclose(root[row, 1], bare, atol=1e-4)
-    advance = jax.jit(decoder.advance)
-    compared = 0
-    for step in range(3):
-        committed = np.asarray(state.generation.tokens[:, :, :step])
-        state, tree = advance(jax.random.key(2), job, state)
-        for row, sample, node, text in texts_of(tree, committed):
-            front = ROWS[row] if config.start_token is None else [START]
-            expected = judged_anew([*front, *text])
-            np.testing.assert_allclose(tree.log_class[row, sample, node], expected, atol=1e-4)
-            compared += 1
-    assert compared > 60
+
+    def anew(row, text):
+        return judged_anew([*(ROWS[row] if config.start_token is None else [START]), *text])
+
+    check_every_node(job, state, anew)
 
 
 def test_equal_configs_make_equal_discriminators():

@@ -24,7 +24,7 @@ from coopgen_jax.models.reading import read
 from coopgen_jax.models.slots import Capacity
 from coopgen_jax.models.transformer import init_decoder, unembed
 from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA
-from tests.discriminators.trees import CONFIG, ROWS, prompt_of, texts_of
+from tests.discriminators.trees import CONFIG, ROWS, check_every_node, prompt_of
 
 CLASSES = ("bad", "good", "none")
 PREFIXES = ((7,), (8, 9, 10), (11, 12))
@@ -81,17 +81,11 @@ def test_every_node_has_the_posterior_of_its_text_read_anew(kind, mean, reads_pr
     for row, tokens in enumerate(ROWS):
         bare = posterior_anew(kind, tokens, mean=mean) if reads_prompt else np.full(3, -np.log(3))
         np.testing.assert_allclose(state.generation.log_class[row, 1], bare, atol=1e-4)
-    advance = jax.jit(decoder.advance)
-    compared = 0
-    for step in range(3):
-        committed = np.asarray(state.generation.tokens[:, :, :step])
-        state, tree = advance(jax.random.key(2), job, state)
-        for row, sample, node, text in texts_of(tree, committed):
-            front = ROWS[row] if reads_prompt else []
-            expected = posterior_anew(kind, [*front, *text], mean=mean)
-            np.testing.assert_allclose(tree.log_class[row, sample, node], expected, atol=2e-4)
-            compared += 1
-    assert compared > 60
+
+    def anew(row, text):
+        return posterior_anew(kind, [*(ROWS[row] if reads_prompt else []), *text], mean=mean)
+
+    check_every_node(job, state, anew, atol=2e-4)
 
 
 def chain(start: int, tokens: list[int], parent: int, path: list[int], depth: int) -> Nodes:

@@ -1,8 +1,10 @@
 """A search to judge the nodes of: its prompts, its settings, and what every node's text is."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coopgen_jax.decoding import mcts as decoder
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.search import SearchConfig
@@ -32,3 +34,17 @@ def texts_of(tree, committed):
             above = int(tree.parent[row, sample, above])
         if text := [*committed[row, sample].tolist(), *text]:
             yield row, sample, node, text
+
+
+def check_every_node(job, state, judged_anew, *, atol=1e-4):
+    """Searches for three tokens; `judged_anew(row, text)` says of every node what it should be."""
+    advance = jax.jit(decoder.advance)
+    compared = 0
+    for step in range(3):
+        committed = np.asarray(state.generation.tokens[:, :, :step])
+        state, tree = advance(jax.random.key(2), job, state)
+        for row, sample, node, text in texts_of(tree, committed):
+            found = tree.log_class[row, sample, node]
+            np.testing.assert_allclose(found, judged_anew(row, text), atol=atol)
+            compared += 1
+    assert compared > 60
