@@ -4,8 +4,9 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 import jax
@@ -19,11 +20,13 @@ from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.data.labelled import Labelled, read_labelled, read_texts
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.lora import LoraConfig
-from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.models.pretrained.loading import load, load_encoder
 from coopgen_jax.parallel import make_mesh
+from coopgen_jax.training.encoder_recipe import train_bidirectional
 from coopgen_jax.training.loop import Listener, LoopConfig
 from coopgen_jax.training.recipes import train_causal, train_generative, train_language_model
 from coopgen_jax.training.run import RecipeConfig
+from coopgen_jax.training.trunk_recipe import TrunkConfig, train_shared_trunk
 
 
 def run_train(options: TrainOptions) -> None:
@@ -47,17 +50,59 @@ def _check(what: DiscriminatorOptions | LanguageModelOptions) -> None:
         if getattr(what, name) < 1:
             flag = name.replace("_", "-")
             raise UserError(f"--{flag} is {getattr(what, name)}: give 1 or more")
-    if not 0 < what.epochs < math.inf:
+    if what.epochs is not None and not 0 < what.epochs < math.inf:
         raise UserError(f"--epochs is {what.epochs}: give a number above 0")
-    if what.rank < 0:
+    if what.rank is not None and what.rank < 0:
         raise UserError(f"--rank is {what.rank}: give 1 or more, or 0 to train all of the network")
+    if isinstance(what, DiscriminatorOptions):
+        _check_kind(what)
     if what.out.exists() and not what.out.is_dir():
         raise UserError(f"{what.out} is a file: give a folder")
 
 
+# What only some kinds take, by option: the kinds.
+ONLY = {
+    "encoder": ("bidirectional",),
+    "frozen": ("bidirectional",),
+    "taps": ("shared-trunk",),
+    "layers": ("shared-trunk",),
+    "width": ("shared-trunk",),
+    "look_ahead": ("shared-trunk",),
+    "states": ("shared-trunk",),
+    "class_weight": ("generative",),
+    "rank": ("causal", "generative"),
+    "shortest": ("causal", "generative", "bidirectional"),
+    "hidden": ("shared-trunk", "causal", "bidirectional"),
+    "dropout": ("shared-trunk", "causal", "bidirectional"),
+}
+
+
+def _check_kind(what: DiscriminatorOptions) -> None:
+    """Raises UserError where an option says nothing to the kind that is trained."""
+    for name, kinds in ONLY.items():
+        untouched = next(f.default for f in fields(what) if f.name == name)
+        if getattr(what, name) != untouched and what.kind not in kinds:
+            flag = name.replace("_", "-")
+            raise UserError(
+                f"--{flag} says nothing to a {what.kind} discriminator, only to "
+                f"{' and '.join(kinds)} ones: leave it out"
+            )
+    if what.dropout is not None and not 0 <= what.dropout < 1:
+        raise UserError(f"--dropout is {what.dropout}: give a share from 0 to below 1")
+    if any(width < 1 for width in what.hidden):
+        raise UserError(f"--hidden is {' '.join(map(str, what.hidden))}: give widths of 1 or more")
+
+
 def _recipe(what: Any, rows: int, **batch: Any) -> RecipeConfig:
-    steps = max(1, math.ceil(what.epochs * rows / what.rows))
     judges = isinstance(what, DiscriminatorOptions)
+    kind = what.kind if judges else "language model"
+    small = kind == "shared-trunk"
+    epochs = (12.0 if small else 1.0) if what.epochs is None else what.epochs
+    steps = max(1, math.ceil(epochs * rows / what.rows))
+    rank = (8 if kind != "bidirectional" else 0) if what.rank is None else what.rank
+    whole = not rank and not small and not (judges and what.frozen)
+    rate = what.learning_rate
+    dropout = what.dropout if judges else 0.0
     return RecipeConfig(
         loop=LoopConfig(
             steps=steps,
@@ -67,8 +112,10 @@ def _recipe(what: Any, rows: int, **batch: Any) -> RecipeConfig:
             budget_minutes=what.budget_minutes,
         ),
         batch=BatchConfig(rows=what.rows, longest=what.longest, seed=what.seed, **batch),
-        lora=LoraConfig(rank=what.rank, alpha=2.0 * what.rank) if what.rank else None,
-        learning_rate=what.learning_rate,
+        lora=LoraConfig(rank=rank, alpha=2.0 * rank) if rank else None,
+        learning_rate=(5e-5 if whole else 5e-4) if rate is None else rate,
+        hidden=what.hidden if judges else (),
+        dropout=(0.4 if small else 0.1) if dropout is None else dropout,
         pieces=what.pieces,
         validation_rows=what.validation_rows,
         mapper=what.mapper,
@@ -91,14 +138,41 @@ def _discriminator(what: DiscriminatorOptions) -> dict[str, Any]:
     shortest = what.shortest
     if shortest is None:
         shortest = min(what.longest, 2 if what.kind == "generative" else 1)
+    if what.kind == "shared-trunk":
+        shortest = 0  # every beginning of a text is learnt from anyway
     recipe = _recipe(what, len(training.texts), shortest=shortest or None, balanced=what.balanced)
-    model = load(what.model, dtype=what.dtype, stacked=True)
-    run = train_causal if what.kind == "causal" else train_generative
+    mesh = make_mesh(what.devices)
     with _progress(what) as listener:
-        return run(
-            model, training, validation, recipe,
-            folder=what.out, mesh=make_mesh(what.devices), listener=listener,
-        )  # fmt: skip
+        place: dict[str, Any] = {"folder": what.out, "mesh": mesh, "listener": listener}
+        if what.kind == "bidirectional":
+            encoder = load_encoder(what.encoder, dtype=what.dtype)
+            return train_bidirectional(
+                encoder, training, validation, recipe, frozen=what.frozen, **place
+            )
+        model = load(what.model, dtype=what.dtype, stacked=True)
+        if what.kind == "shared-trunk":
+            depth = model.config.layers
+            taps = what.taps or tuple(sorted({0, depth // 3, 2 * depth // 3, depth}))
+            trunk = TrunkConfig(taps, what.layers, what.width, what.look_ahead)
+            return train_shared_trunk(
+                model, training, validation, recipe, trunk,
+                reading=_reading(what), states=what.states, **place,
+            )  # fmt: skip
+        run = train_causal if what.kind == "causal" else train_generative
+        return run(model, training, validation, recipe, **place)
+
+
+def _reading(what: DiscriminatorOptions) -> Callable[[int, int], None]:
+    """Returns what tells how much of the texts the language model has read."""
+    said = time.monotonic()
+
+    def told(done: int, total: int) -> None:
+        nonlocal said
+        if not what.quiet and (time.monotonic() - said >= INTERVAL or done == total):
+            said = time.monotonic()
+            print(f"coopgen: {done} of {total} texts read", file=sys.stderr, flush=True)
+
+    return told
 
 
 def _language_model(what: LanguageModelOptions) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from coopgen_jax.cli.options import _unset
 
 EXAMPLES = """\
 examples:
-  coopgen train discriminator --kind causal --data train.csv --validation dev.csv --out judge
+  coopgen train discriminator --data train.csv --validation dev.csv --out judge
+  coopgen train discriminator --kind causal --data train.csv --validation dev.csv --out reader
   coopgen train discriminator --kind generative --data reviews.jsonl --label stars \\
       --rename 1=negative 5=positive --validation dev.jsonl --out gedi
   coopgen generate "This film was" --discriminator judge --target positive
@@ -33,18 +34,18 @@ class _Common:
     """The language model to begin with: a name, a folder, a GGUF file, or a hub name."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the network's products; what is learnt is always float32."""
-    epochs: Annotated[float, arg(metavar="N")] = 1.0
-    """Times that every text is read."""
+    epochs: Annotated[float | None, _unset("N", "1; shared-trunk: 12")] = None
+    """Times that every text is learnt from."""
     rows: Annotated[int, arg(metavar="B")] = 32
     """Texts of a step."""
     pieces: Annotated[int, arg(metavar="N")] = 1
     """Parts that they are read in, one after another, to save memory."""
     longest: Annotated[int, arg(metavar="T")] = 64
     """Tokens read of a text, the first ones."""
-    rank: Annotated[int, arg(metavar="R")] = 8
+    rank: Annotated[int | None, _unset("R", "8; bidirectional: 0")] = None
     """Rank of LoRA's additions to a frozen network; 0 trains all of the network."""
-    learning_rate: Annotated[float, arg(metavar="X")] = 5e-4
-    """The highest learning rate; full training wants about a tenth."""
+    learning_rate: Annotated[float | None, _unset("X", "5e-4; of a whole network 5e-5")] = None
+    """The highest learning rate."""
     validate_every: Annotated[int, arg(metavar="N")] = 100
     """Steps between validations, and between checkpoints."""
     validation_rows: Annotated[int, arg(metavar="N")] = 1000
@@ -69,8 +70,10 @@ class _Common:
 class DiscriminatorOptions(_Common):
     """Train a discriminator on labelled texts; `coopgen generate --discriminator` takes it."""
 
-    kind: Literal["causal", "generative"] = "causal"
-    """A class head on a network of its own, or a language model per class (GeDi's loss)."""
+    kind: Literal["shared-trunk", "causal", "bidirectional", "generative"] = "shared-trunk"
+    """Small layers on the states of the language model itself, which is left as it is; a class head
+    on a network of its own like it; an encoder that reads every text anew; or a language model per
+    class (GeDi's loss)."""
     label: Annotated[str, arg(metavar="COLUMN")] = "label"
     """The column of the classes."""
     classes: Annotated[tuple[str, ...], arg(metavar="[CLASS ...]")] = ()
@@ -83,6 +86,26 @@ class DiscriminatorOptions(_Common):
     """Draw every class as often as any other."""
     class_weight: Annotated[float, arg(metavar="X")] = 0.4
     """Generative: weight of judging against writing in the loss."""
+    encoder: Annotated[str, arg(metavar="NAME|PATH")] = "minilm-l6"
+    """Bidirectional: the encoder to begin with."""
+    frozen: bool = False
+    """Bidirectional: leave the encoder as it is and train the head alone."""
+    taps: Annotated[tuple[int, ...], arg(metavar="[LAYER ...]")] = ()
+    """Shared-trunk: the layers whose states are read, 0 for the embedding; four of them, spread
+    evenly, where none are given."""
+    layers: Annotated[int, arg(metavar="N")] = 1
+    """Shared-trunk: small causal layers on these states; 0 for their last and their mean alone."""
+    width: Annotated[int, arg(metavar="E")] = 128
+    """Shared-trunk: width of the small layers, a multiple of 32."""
+    look_ahead: Annotated[int, arg(metavar="K")] = 0
+    """Shared-trunk: width of the keys by which tokens are judged before they are read; 0 for no
+    look-ahead head."""
+    hidden: Annotated[tuple[int, ...], arg(metavar="[N ...]")] = ()
+    """Widths of the hidden layers of the class head, none for a linear one."""
+    dropout: Annotated[float | None, _unset("X", "0.1; shared-trunk: 0.4")] = None
+    """Share of a head's inputs that a step leaves out."""
+    states: Annotated[Path | None, _unset("FOLDER", "none")] = None
+    """Shared-trunk: where the states are kept for another training on the same texts."""
 
 
 @dataclass(frozen=True)

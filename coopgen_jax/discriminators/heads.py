@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +19,12 @@ from coopgen_jax.discriminators.generative import GenerativeConfig, generative
 from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
+from coopgen_jax.discriminators.trunk_layers import (
+    TrunkLayersConfig,
+    init_trunk_layers,
+    small_network,
+    trunk_layers,
+)
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loading import LoadedModel, load, load_encoder
 from coopgen_jax.models.transformer import DecoderConfig
@@ -32,6 +39,10 @@ class LanguageModelParts(Protocol):
     @property
     def config(self) -> DecoderConfig:
         """The network's shape."""
+
+    @property
+    def params(self) -> Any:
+        """The network's parameters."""
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -103,8 +114,12 @@ def head_config(card: dict[str, Any], head: Any) -> HeadConfig:
 def _check(config: HeadConfig, head: Any) -> None:
     """Raises UserError where weights are not those of the head that the card describes."""
     inputs = jax.ShapeDtypeStruct((1, config.inputs), jnp.float32)
-    wanted: Any = jax.eval_shape(Head(config).init, jax.random.key(0), inputs)["params"]
-    found, wanted = flatten_dict(head, sep="."), flatten_dict(wanted, sep=".")
+    _compare(head, jax.eval_shape(Head(config).init, jax.random.key(0), inputs)["params"])
+
+
+def _compare(found: Any, wanted: Any) -> None:
+    """Raises UserError where arrays do not have the wanted shapes or are not finite."""
+    found, wanted = flatten_dict(found, sep="."), flatten_dict(wanted, sep=".")
     for name, leaf in wanted.items():
         if name not in found:
             raise KeyError(name)
@@ -121,8 +136,9 @@ def _bidirectional(
     folder: Path, card: dict[str, Any], head: Any, language_model: LanguageModelParts
 ) -> LoadedDiscriminator:
     _check(head_config(card, head), head)
-    encoder = load_encoder(card["encoder"])
-    if encoder.sha256 != card["encoder_sha256"]:
+    own = (folder / "encoder").is_dir()
+    encoder = load_encoder(folder / "encoder" if own else card["encoder"])
+    if not own and encoder.sha256 != card["encoder_sha256"]:
         warnings.warn(
             f"this head was trained on another copy of the encoder {card['encoder']}: its "
             "probabilities may be wrong",
@@ -142,14 +158,16 @@ def _bidirectional(
 def _shared_trunk(
     folder: Path, card: dict[str, Any], head: Any, language_model: LanguageModelParts
 ) -> LoadedDiscriminator:
-    _check(head_config(card, head), head)
-    config = head_config(card, head)
     taps = tuple(card["taps"])
     model = language_model.config
-    if (
-        not all(0 <= tap <= model.layers for tap in taps)
-        or config.inputs != 2 * len(taps) * model.width
-    ):
+    layers = card.get("layers", 0)
+    if layers:
+        config = _layers_config(card, taps, language_model)
+        found = head["entrance"]["projection"]["kernel"].shape[0]
+    else:
+        _check(head_config(card, head), head)
+        found = head_config(card, head).inputs // 2
+    if not all(0 <= tap <= model.layers for tap in taps) or found != len(taps) * model.width:
         raise UserError(
             f"this head reads layers {', '.join(map(str, taps))} of {card['model']}, which the "
             "language model loaded here does not have: choose a head made for it"
@@ -160,8 +178,29 @@ def _shared_trunk(
             "wrong",
             stacklevel=4,
         )
-    discriminator = shared_trunk(SharedTrunkConfig(taps, card["reads_prompt"], config))
-    return LoadedDiscriminator(discriminator, head, card)
+    if not layers:
+        trunk = SharedTrunkConfig(taps, card["reads_prompt"], head_config(card, head))
+        return LoadedDiscriminator(shared_trunk(trunk), head, card)
+    _compare(head, jax.eval_shape(partial(init_trunk_layers, config=config), jax.random.key(0)))
+    if config.look_ahead:
+        embedding = jnp.asarray(language_model.params["embedding"], jnp.float32)
+        head = {**head, "vocabulary": embedding @ head["keys"]}
+    return LoadedDiscriminator(trunk_layers(config), head, card)
+
+
+def _layers_config(
+    card: dict[str, Any], taps: tuple[int, ...], language_model: LanguageModelParts
+) -> TrunkLayersConfig:
+    network = small_network(layers=card["layers"], width=card["width"], context=card["context"])
+    head = HeadConfig(tuple(card["classes"]), card["width"], tuple(card["hidden"]))
+    return TrunkLayersConfig(
+        taps,
+        language_model.config.width,
+        network,
+        head,
+        card["look_ahead"],
+        tuple(language_model.tokenizer.end_tokens),
+    )
 
 
 def _causal(

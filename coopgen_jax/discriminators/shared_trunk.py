@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.discriminators.discriminator import Discriminator, uniform
-from coopgen_jax.discriminators.head import HeadConfig, classify
+from coopgen_jax.discriminators.head import Head, HeadConfig, classify
 from coopgen_jax.models.language_model import Bound, Nodes, Prompt
 from coopgen_jax.models.slots import Capacity, Slots, allocate, take, write
 
@@ -92,3 +92,49 @@ def _evaluate(
     mean = total / count[..., None, None].astype(jnp.float32)
     log_class = classify(config.head, params, features(nodes.hidden, mean))
     return log_class, replace(state, total=write(state.total, nodes.start, total))
+
+
+def running_features(states: jax.Array, inside: jax.Array) -> jax.Array:
+    """Returns what a head sees of every beginning of whole texts, `[B, S, 2 J E]`.
+
+    Args:
+      states: `[B, S, J, E]` the language model's states at the taps.
+      inside: `[B, S]` bool, which tokens the mean runs over.
+    """
+    counted = jnp.where(inside[..., None, None], states, 0.0)
+    count = jnp.maximum(jnp.cumsum(inside, axis=-1), 1)
+    mean = jnp.cumsum(counted, axis=1) / count[..., None, None].astype(jnp.float32)
+    return features(states, mean)
+
+
+def judge_texts(
+    config: SharedTrunkConfig,
+    params: Any,
+    states: jax.Array,
+    inside: jax.Array,
+    keys: jax.Array | None = None,
+) -> jax.Array:
+    """Judges every beginning of whole texts at once, as training does.
+
+    Args:
+      config: the discriminator's.
+      params: the head's.
+      states: `[B, S, J, E]` the language model's states at the taps.
+      inside: `[B, S]` bool, which tokens are text.
+      keys: `[B]` typed keys of each row's dropout, None for none.
+
+    Returns:
+      log p(class) `[B, S, C]` of the text that ends at each token.
+    """
+    seen = running_features(states, inside)
+    if keys is None:
+        return classify(config.head, params, seen)
+
+    def dropping(seen: jax.Array, key: jax.Array) -> jax.Array:
+        log_class: Any = Head(config.head).apply(
+            {"params": params}, seen, training=True, rngs={"dropout": key}
+        )
+        return log_class
+
+    log_class: jax.Array = jax.vmap(dropping)(seen, keys)
+    return log_class

@@ -6,6 +6,7 @@ is joined from the learnt ones is trained, a head's standardisation and a prior 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,8 +14,17 @@ import jax.numpy as jnp
 
 from coopgen_jax.discriminators.causal import CausalConfig
 from coopgen_jax.discriminators.generative import GenerativeConfig
-from coopgen_jax.discriminators.head import Head
+from coopgen_jax.discriminators.head import Head, HeadConfig
+from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig
+from coopgen_jax.discriminators.shared_trunk import judge_texts as judge_by_features
+from coopgen_jax.discriminators.trunk_layers import (
+    Queries,
+    TrunkLayersConfig,
+    foreseen,
+)
+from coopgen_jax.discriminators.trunk_layers import judge_texts as judge_by_layers
 from coopgen_jax.errors import UserError
+from coopgen_jax.models.encoder import EncoderConfig, encode, mean_pool
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.transformer import DecoderConfig, final_norm, unembed
 from coopgen_jax.training import losses
@@ -132,3 +142,112 @@ def generates(config: GenerativeConfig, *, join: Join = whole, class_weight: flo
         return _sums(batch, loss=both, class_loss=judged, language_loss=written, accuracy=hits)
 
     return loss
+
+
+def judges_pieces(
+    encoder: EncoderConfig,
+    head: HeadConfig,
+    special: tuple[int, int],
+    *,
+    join: Join = whole,
+    training: bool = True,
+) -> Loss:
+    """Returns the cross-entropy of a bidirectional discriminator on word pieces, in nats a text.
+
+    Args:
+      encoder: the encoder's shape.
+      head: the head's; it reads the encoder's mean state.
+      special: the pieces in front of and behind every text.
+      join: `(learnt, fixed) -> {"encoder", "head"}`.
+      training: whether the head drops what it is configured to drop.
+    """
+
+    def loss(learnt: Any, fixed: Any, batch: Any, key: jax.Array) -> Sums:
+        params = join(learnt, fixed)
+        tokens = jnp.pad(batch["tokens"], [(0, 0), (1, 1)], constant_values=special[0])
+        length = jnp.sum(batch["mask"], axis=-1)[:, None]
+        place = jnp.arange(tokens.shape[1])[None, :]
+        tokens = jnp.where(place == length + 1, special[1], tokens)
+        mask = place <= length + 1
+        state = mean_pool(encode(encoder, params["encoder"], tokens, mask), mask)
+
+        def classified(state: jax.Array, key: jax.Array) -> jax.Array:
+            log_class: Any = Head(head).apply(
+                {"params": params["head"]}, state, training=training, rngs={"dropout": key}
+            )
+            return log_class
+
+        log_class = jax.vmap(classified)(state, row_keys(key, batch["index"]))
+        each = jax.vmap(losses.cross_entropy)(log_class, batch["label"])
+        return _sums(batch, loss=each, accuracy=_hits(log_class, batch["label"]))
+
+    return loss
+
+
+def judges_states(
+    config: SharedTrunkConfig | TrunkLayersConfig,
+    *,
+    join: Join = whole,
+    training: bool = True,
+    before: int = 12,
+) -> Loss:
+    """Returns the cross-entropy of a shared-trunk discriminator, in nats a text.
+
+    Every beginning of a text is judged, and counts alike. A batch's tokens are places in the tables
+    `fixed["states"]` `[n, J, E]` and, for a look-ahead head, `fixed["tokens"]` `[n]`, whose
+    embeddings stand in `fixed["embedding"]` `[V, E]`; its loss is added: what it says of every
+    beginning and one more token, before that token has been read.
+
+    Args:
+      config: the discriminator's.
+      join: `(learnt, fixed) -> params`.
+      training: whether to drop what is configured, and to begin to judge behind a random number of
+        tokens in three of five texts: what is in front of them plays the prompt.
+      before: fewer than so many tokens play the prompt.
+    """
+
+    def loss(learnt: Any, fixed: Any, batch: Any, key: jax.Array) -> Sums:
+        params = join(learnt, fixed)
+        places, inside = batch["tokens"], batch["mask"]
+        keys = row_keys(key, batch["index"])
+        if training:
+            inside = jax.vmap(partial(_behind_a_prompt, before=before))(inside, keys)
+        states = fixed["states"][places].astype(jnp.float32)
+        noise = keys if training else None
+        if isinstance(config, SharedTrunkConfig):
+            log_class = judge_by_features(config, params, states, inside, noise)
+        else:
+            log_class, own = judge_by_layers(config, params, states, inside, noise)
+        label = batch["label"]
+        each = _mean_cross_entropy(log_class, label, inside)
+        end = jnp.maximum(jnp.sum(batch["mask"], axis=-1) - 1, 0)
+        last = jnp.take_along_axis(log_class, end[:, None, None], axis=1)[:, 0]
+        sums = _sums(batch, loss=each, accuracy=_hits(last, label))
+        if isinstance(config, SharedTrunkConfig) or not config.look_ahead:
+            return sums
+        queries: Any = Queries(len(config.head.classes), config.look_ahead).apply(
+            {"params": params["queries"]}, own[:, :-1]
+        )
+        following = fixed["embedding"][fixed["tokens"][places[:, 1:]]].astype(jnp.float32)
+        ahead = foreseen(queries, (following @ params["keys"])[..., None, :])[..., 0, :]
+        known = inside[:, :-1] & inside[:, 1:]
+        further = _mean_cross_entropy(ahead, label, known)
+        seen = _sums(batch, ahead_loss=further)
+        return {**sums, **seen, "loss": (sums["loss"][0] + seen["ahead_loss"][0], sums["loss"][1])}
+
+    return loss
+
+
+def _behind_a_prompt(inside: jax.Array, key: jax.Array, *, before: int) -> jax.Array:
+    """Returns which tokens `[S]` of a text are judged where the others play the prompt."""
+    length = jnp.sum(inside)
+    whether, where = jax.random.split(key)
+    most = jnp.maximum(jnp.minimum(before, length), 1)
+    first = jnp.where(jax.random.bernoulli(whether, 0.6), jax.random.randint(where, (), 0, most), 0)
+    return inside & (jnp.arange(len(inside)) >= first)
+
+
+def _mean_cross_entropy(log_class: jax.Array, label: jax.Array, counted: jax.Array) -> jax.Array:
+    """Returns the mean over the counted beginnings of each text, `[B]`; 0 where there is none."""
+    each = -jnp.take_along_axis(log_class, label[:, None, None], axis=-1)[..., 0]
+    return jnp.sum(jnp.where(counted, each, 0.0), axis=-1) / jnp.maximum(counted.sum(axis=-1), 1)

@@ -7,7 +7,7 @@ that a run which stopped goes on by being started again.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,18 @@ from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.models.pretrained.saving import save_model
 from coopgen_jax.models.transformer import Params
 from coopgen_jax.parallel import place
-from coopgen_jax.training.heads import save_head
+from coopgen_jax.training.card import save_head
 from coopgen_jax.training.loop import Listener, Outcome
 from coopgen_jax.training.objectives import generates, judges, writes
-from coopgen_jax.training.run import RecipeConfig, Rows, Run, claim, tokenised
-from coopgen_jax.training.step import Loss
+from coopgen_jax.training.run import (
+    RecipeConfig,
+    Rows,
+    Run,
+    check_classes,
+    claim,
+    how_trained,
+    tokenised,
+)
 
 
 def _check(model: LoadedModel, config: RecipeConfig, front: int) -> None:
@@ -43,14 +50,6 @@ def _check(model: LoadedModel, config: RecipeConfig, front: int) -> None:
         )
     if isinstance(model.params["layers"], tuple):
         raise UserError("training wants stacked layers: load the model with stacked=True")
-
-
-def _check_classes(training: Labelled, validation: Labelled) -> None:
-    if training.classes != validation.classes:
-        raise UserError(
-            f"the training texts have the classes {', '.join(training.classes)} and the validation "
-            f"texts {', '.join(validation.classes)}: they must be the same"
-        )
 
 
 def _network(model: LoadedModel, config: RecipeConfig, mesh: Mesh) -> tuple[Any, Any, Any]:
@@ -74,19 +73,14 @@ def _whole_network(join: Any, learnt: Any, fixed: Any) -> Params:
     return params
 
 
-def _base(model: LoadedModel, config: RecipeConfig, outcome: Outcome) -> dict[str, Any]:
-    """Returns what every card says."""
+def _card_of(model: LoadedModel, config: RecipeConfig, outcome: Outcome) -> dict[str, Any]:
+    """Returns what every card of a network as large as the language model says."""
     lora = config.lora
     return {
         "model": model.name,
         "model_sha256": model.sha256,
         "trained": "everything" if lora is None else f"LoRA of rank {lora.rank}",
-        "steps": outcome.step,
-        "stopped": outcome.stopped,
-        "best": outcome.best,
-        "rows_of_a_step": config.batch.rows,
-        "learning_rate": config.learning_rate,
-        "seed": config.batch.seed,
+        **how_trained(config, outcome),
     }
 
 
@@ -117,7 +111,7 @@ def train_causal(
     Raises:
       UserError: the classes differ, the layers are separate, or the folder holds another training.
     """
-    _check_classes(training, validation)
+    check_classes(training, validation)
     _check(model, config, 1)
     starts = (*model.tokenizer.begin_tokens, *model.tokenizer.end_tokens)
     if not starts:
@@ -132,18 +126,19 @@ def train_causal(
         return {"network": join(learnt["network"], fixed), "head": learnt["head"]}
 
     losses = (judges(judge, join=joined), judges(judge, join=joined, training=False))
-    outcome, card = _trained_discriminator(
-        {"network": learnt, "head": fresh}, fixed, losses,
-        model, training, validation, config,
-        card={
-            "kind": "causal",
-            "classes": list(training.classes),
-            "hidden": list(config.hidden),
-            "reads_prompt": False,
-            "start_token": starts[0],
-        },
-        folder=folder, mesh=mesh, listener=listener,
-    )  # fmt: skip
+    rows = tokenised(model.tokenizer, training), tokenised(model.tokenizer, validation)
+    claim(folder, "causal", model.sha256, config, rows)
+    run = Run(fixed, config, mesh)
+    outcome = run.fit({"network": learnt, "head": fresh}, losses, *rows, folder, listener)
+    card = {
+        "kind": "causal",
+        "classes": list(training.classes),
+        "hidden": list(config.hidden),
+        "reads_prompt": False,
+        "start_token": starts[0],
+        **_card_of(model, config, outcome),
+        **run.report(losses[1], outcome.learnt, rows[1]),
+    }
     network = _whole_network(join, outcome.learnt["network"], fixed)
     _deliver(folder, model, network, outcome.learnt["head"], card, config)
     return card
@@ -160,7 +155,7 @@ def train_generative(
     listener: Listener = lambda done, total, means: None,
 ) -> dict[str, Any]:
     """Trains a generative discriminator by GeDi's loss; see `train_causal`."""
-    _check_classes(training, validation)
+    check_classes(training, validation)
     prefixes = tuple(
         (*model.tokenizer.begin_tokens, *model.tokenizer.encode(config.prefix.format(name)))
         for name in training.classes
@@ -175,51 +170,23 @@ def train_generative(
         return {**learnt, "network": join(learnt["network"], fixed)}
 
     loss = generates(judge, join=joined, class_weight=config.class_weight)
-    outcome, card = _trained_discriminator(
-        start, fixed, (loss, loss),
-        model, training, validation, config,
-        card={
-            "kind": "generative",
-            "classes": list(training.classes),
-            "reads_prompt": False,
-            "prefixes": [list(prefix) for prefix in prefixes],
-            "class_weight": config.class_weight,
-        },
-        folder=folder, mesh=mesh, listener=listener,
-    )  # fmt: skip
+    rows = tokenised(model.tokenizer, training), tokenised(model.tokenizer, validation)
+    claim(folder, "generative", model.sha256, config, rows)
+    run = Run(fixed, config, mesh)
+    outcome = run.fit(start, (loss, loss), *rows, folder, listener)
+    card = {
+        "kind": "generative",
+        "classes": list(training.classes),
+        "reads_prompt": False,
+        "prefixes": [list(prefix) for prefix in prefixes],
+        "class_weight": config.class_weight,
+        **_card_of(model, config, outcome),
+        **run.report(loss, outcome.learnt, rows[1]),
+    }
     weights = {name: outcome.learnt[name] for name in ("log_prior", "scale")}
     network = _whole_network(join, outcome.learnt["network"], fixed)
     _deliver(folder, model, network, weights, card, config)
     return card
-
-
-def _trained_discriminator(
-    learnt: Any,
-    fixed: Any,
-    losses: tuple[Loss, Loss],
-    model: LoadedModel,
-    training: Labelled,
-    validation: Labelled,
-    config: RecipeConfig,
-    *,
-    card: dict[str, Any],
-    folder: Path,
-    mesh: Mesh,
-    listener: Listener,
-) -> tuple[Outcome, dict[str, Any]]:
-    """Trains by the first loss, validates by the second, and completes the card."""
-    rows = [tokenised(model, data.texts, data.labels.tolist()) for data in (training, validation)]
-    claim(folder, card["kind"], model, config, [asdict(part) for part in rows])
-    run = Run(fixed, config, mesh)
-    outcome = run.fit(learnt, losses, rows[0], rows[1], folder, listener)
-    return outcome, {
-        **card,
-        **_base(model, config, outcome),
-        "accuracy": {
-            "validation": run.accuracy_by_length(losses[1], outcome.learnt, rows[1]),
-        },
-        "accuracy_unit": "tokens read",
-    }
 
 
 def _deliver(
@@ -281,12 +248,12 @@ def train_language_model(
     learnt, fixed, join = _network(model, config, mesh)
     run = Run(fixed, config, mesh)
     loss = writes(model.config, join=join)
-    rows = [rows_of(training), rows_of(validation)]
-    claim(folder, "language model", model, config, [asdict(part) for part in rows])
-    outcome = run.fit(learnt, (loss, loss), rows[0], rows[1], folder, listener)
+    rows = rows_of(training), rows_of(validation)
+    claim(folder, "language model", model.sha256, config, rows)
+    outcome = run.fit(learnt, (loss, loss), *rows, folder, listener)
     card = {
         "kind": "language model",
-        **_base(model, config, outcome),
+        **_card_of(model, config, outcome),
         "perplexity": float(np.exp(outcome.best["loss"])) if outcome.best else None,
     }
     if jax.process_index() == 0:

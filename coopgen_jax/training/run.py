@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ import optax
 from jax.sharding import Mesh
 
 from coopgen_jax.data.batches import BatchConfig, in_order, training_batches
+from coopgen_jax.data.labelled import Labelled
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.lora import LoraConfig
-from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.parallel import Mapper, place, share
+from coopgen_jax.text import Tokenizer
 from coopgen_jax.training.loop import Listener, LoopConfig, Outcome, train
 from coopgen_jax.training.step import Loss, begin, make_step, make_validation, mean_over
 
@@ -78,12 +79,33 @@ class Rows:
     labels: list[int]
 
 
-def tokenised(model: LoadedModel, texts: Sequence[str], labels: Sequence[int]) -> Rows:
+def tokenised(tokenizer: Tokenizer, data: Labelled) -> Rows:
     """Returns texts as they stand in a continuation, those without a token left out."""
     # A continuation goes on behind a space, and so do the texts to learn from.
-    ids = model.tokenizer.encode_batch([f" {text.strip()}" for text in texts])
+    ids = tokenizer.encode_batch([f" {text.strip()}" for text in data.texts])
     kept = [number for number, row in enumerate(ids) if row]
-    return Rows([ids[number] for number in kept], [int(labels[number]) for number in kept])
+    return Rows([ids[number] for number in kept], [int(data.labels[number]) for number in kept])
+
+
+def check_classes(training: Labelled, validation: Labelled) -> None:
+    """Raises UserError where validation texts have other classes than training texts."""
+    if training.classes != validation.classes:
+        raise UserError(
+            f"the training texts have the classes {', '.join(training.classes)} and the validation "
+            f"texts {', '.join(validation.classes)}: they must be the same"
+        )
+
+
+def how_trained(config: RecipeConfig, outcome: Outcome) -> dict[str, Any]:
+    """Returns what every card says of how its weights came to be."""
+    return {
+        "steps": outcome.step,
+        "stopped": outcome.stopped,
+        "best": outcome.best,
+        "rows_of_a_step": config.batch.rows,
+        "learning_rate": config.learning_rate,
+        "seed": config.batch.seed,
+    }
 
 
 def _evenly(rows: Rows, most: int) -> Rows:
@@ -103,15 +125,30 @@ def _optimiser(config: RecipeConfig) -> optax.GradientTransformation:
     )
 
 
-def claim(folder: Path, kind: str, model: LoadedModel, config: RecipeConfig, rows: Any) -> None:
+def claim(
+    folder: Path,
+    kind: str,
+    source: str,
+    config: RecipeConfig,
+    rows: tuple[Rows, Rows],
+    **more: Any,
+) -> None:
     """Notes in a folder what is trained there, or checks that it is the same.
 
+    Args:
+      folder: the training's.
+      kind: of what is trained.
+      source: hash of the weights that it begins with or stands on.
+      config: how it is trained.
+      rows: what it learns from and is validated on.
+      more: what else decides what comes out.
+
     Raises:
-      UserError: something else is.
+      UserError: something else is trained there.
     """
-    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-    wanted: dict[str, Any] = {"kind": kind, "model_sha256": model.sha256, "rows_sha256": digest}
-    wanted |= json.loads(json.dumps(asdict(config)))
+    digest = hashlib.sha256(json.dumps([asdict(part) for part in rows]).encode()).hexdigest()
+    wanted: dict[str, Any] = {"kind": kind, "model_sha256": source, "rows_sha256": digest}
+    wanted |= json.loads(json.dumps(asdict(config) | more))
     # How long one run lasts changes nothing about what comes out.
     del wanted["loop"]["budget_minutes"]
     path = folder / "training.json"
@@ -188,7 +225,12 @@ class Run:
             listener=listener,
         )
 
-    def accuracy_by_length(self, loss: Loss, learnt: Any, rows: Rows) -> dict[str, float]:
+    def report(self, loss: Loss, learnt: Any, rows: Rows) -> dict[str, Any]:
+        """Returns what a discriminator's card says of how well it judges validation texts."""
+        accuracy = self._accuracy_by_length(loss, learnt, rows)
+        return {"accuracy": {"validation": accuracy}, "accuracy_unit": "tokens read"}
+
+    def _accuracy_by_length(self, loss: Loss, learnt: Any, rows: Rows) -> dict[str, float]:
         """Returns the accuracy on the first tokens of validation texts, by their number.
 
         Only texts of at least as many tokens count, so the rows of different lengths differ.

@@ -1,4 +1,4 @@
-"""Saves a language model as a Hugging Face folder, which this library and others load."""
+"""Saves a network as a Hugging Face folder, which this library and others load."""
 
 import json
 from collections import defaultdict
@@ -11,8 +11,13 @@ from jax.tree_util import DictKey, tree_flatten_with_path
 from safetensors.numpy import save_file
 
 from coopgen_jax.errors import UserError
+from coopgen_jax.models.encoder import EncoderConfig
 from coopgen_jax.models.pretrained.assemble import Params, Source
-from coopgen_jax.models.pretrained.families import ACTIVATIONS, decoder_sources
+from coopgen_jax.models.pretrained.families import (
+    ACTIVATIONS,
+    decoder_sources,
+    encoder_sources,
+)
 from coopgen_jax.models.transformer import DecoderConfig
 from coopgen_jax.text import Tokenizer
 
@@ -35,11 +40,40 @@ def save_model(
     if isinstance(params["layers"], tuple):
         raise UserError("only stacked layers can be saved: load the model with stacked=True")
     values = _config(config) | {"dtype": dtype, "eos_token_id": list(tokenizer.end_tokens)}
-    tensors = _tensors(params, decoder_sources(values["model_type"]))
+    _save(folder, values, _tensors(params, decoder_sources(values["model_type"])), tokenizer)
+
+
+def save_encoder(
+    folder: Path, config: EncoderConfig, params: Params, tokenizer: Tokenizer, *, dtype: str
+) -> None:
+    """Writes an encoder's folder; see `save_model`."""
+    values = {
+        "model_type": "bert",
+        "architectures": ["BertModel"],
+        "vocab_size": config.vocab_size,
+        "num_hidden_layers": config.layers,
+        "hidden_size": config.width,
+        "num_attention_heads": config.heads,
+        "intermediate_size": config.ffn_width,
+        "max_position_embeddings": config.context,
+        "type_vocab_size": 2,
+        "layer_norm_eps": config.norm_epsilon,
+        "hidden_act": config.activation,
+        "dtype": dtype,
+    }
+    tensors = _tensors(params, encoder_sources())
+    # What a bare encoder's file calls its tensors.
+    named = {name.removeprefix("bert."): array for name, array in tensors.items()}
+    _save(folder, values, named, tokenizer)
+
+
+def _save(
+    folder: Path, values: dict[str, Any], tensors: dict[str, np.ndarray], tokenizer: Tokenizer
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # Beside its place and then renamed: a folder never holds half the weights.
     unfinished = folder / "model.safetensors.part"
-    kind = np.dtype(dtype)
+    kind = np.dtype(values["dtype"])
     save_file(
         {name: np.ascontiguousarray(array.astype(kind)) for name, array in tensors.items()},
         unfinished,

@@ -1,0 +1,290 @@
+"""A shared-trunk discriminator with causal layers of its own on the language model's states.
+
+The tapped states of every token are projected to a narrow stream, which one or two small layers
+read along the tree out of a slot cache of their own, behind a start vector that is learnt. They can
+weigh single words, which a running mean cannot, and cost next to nothing beside the network below.
+
+A look-ahead head judges the children of a node from the node's own state and the embeddings of the
+candidate tokens, before any of them has been read: log p(c | x, v) is a softmax over classes of
+b_c(x) + q_c(x) . k(v), as in value functions over actions; the whole vocabulary costs one product.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+
+from coopgen_jax.discriminators.discriminator import Discriminator, uniform
+from coopgen_jax.discriminators.head import Head, HeadConfig, classify
+from coopgen_jax.models.decoder import language_model
+from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt
+from coopgen_jax.models.reading import read
+from coopgen_jax.models.slots import Capacity, Slots, allocate, take, write
+from coopgen_jax.models.transformer import DecoderConfig, final_norm, init_decoder
+
+
+@dataclass(frozen=True)
+class TrunkLayersConfig:
+    """What is read, and by what.
+
+    taps: the `J` layers of the language model that are read, numbered as `LanguageModel.taps`.
+    inputs: `E`, the language model's width.
+    network: the small layers; their one token, number 0, stands in front of every text.
+    head: on the last layer's state after the final norm.
+    look_ahead: width of the keys of candidate tokens, 0 for no look-ahead head.
+    end_tokens: the language model's ids that end a text, which a look-ahead head does not judge.
+    """
+
+    taps: tuple[int, ...]
+    inputs: int
+    network: DecoderConfig
+    head: HeadConfig
+    look_ahead: int = 0
+    end_tokens: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.head.inputs != self.network.width:
+            raise ValueError(
+                f"the head reads {self.head.inputs} numbers but the layers' states have "
+                f"{self.network.width}"
+            )
+
+
+def small_network(*, layers: int, width: int, context: int) -> DecoderConfig:
+    """Returns the shape of a few narrow layers of the Llama family.
+
+    Args:
+      layers: how many.
+      width: of their stream, a multiple of 32.
+      context: longest text, start vector included.
+    """
+    return DecoderConfig(
+        vocab_size=1,
+        layers=layers,
+        width=width,
+        heads=width // 32,
+        kv_heads=width // 32,
+        head_width=32,
+        ffn_width=2 * width,
+        context=context,
+        norm="rms",
+        norm_epsilon=1e-5,
+        activation="silu",
+        gated=True,
+        positions="rotary",
+    )
+
+
+class Entrance(nn.Module):
+    """From tapped states `[..., J, E]`, standardised, to the small layers' stream."""
+
+    width: int
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, states: jax.Array, *, training: bool = False) -> jax.Array:
+        """Maps states `[..., J, E]` to `[..., width]`."""
+        x = states.reshape(*states.shape[:-2], -1).astype(jnp.float32)
+        shape = (1,) * (x.ndim - 1) + x.shape[-1:]
+        centre = self.param("centre", nn.initializers.zeros, x.shape[-1:])
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        x = (x - centre.reshape(shape)) * scale.reshape(shape)
+        x = nn.Dropout(self.dropout, deterministic=not training)(x)
+        projected: jax.Array = nn.Dense(self.width, name="projection")(x)
+        return projected
+
+
+class Queries(nn.Module):
+    """What a look-ahead head asks of candidates: `[..., C, K + 1]`, the last of each the bias."""
+
+    classes: int
+    width: int
+
+    @nn.compact
+    def __call__(self, state: jax.Array) -> jax.Array:
+        """Maps states `[..., E]` to queries."""
+        flat = nn.Dense(self.classes * (self.width + 1), name="query")(state)
+        return flat.reshape(*state.shape[:-1], self.classes, self.width + 1)
+
+
+def init_trunk_layers(key: jax.Array, config: TrunkLayersConfig) -> dict[str, Any]:
+    """Returns random parameters: `entrance`, `network`, `head`, and `queries` and `keys` [E, K]."""
+    keys = jax.random.split(key, 5)
+    width = config.network.width
+    states = jnp.zeros((1, len(config.taps), config.inputs))
+    params = {
+        "entrance": Entrance(width).init(keys[0], states)["params"],
+        "network": init_decoder(keys[1], config.network),
+        "head": Head(config.head).init(keys[2], jnp.zeros((1, width)))["params"],
+    }
+    if config.look_ahead:
+        asking = Queries(len(config.head.classes), config.look_ahead)
+        params["queries"] = asking.init(keys[3], jnp.zeros((1, width)))["params"]
+        drawn = jax.random.normal(keys[4], (config.inputs, config.look_ahead))
+        params["keys"] = drawn / jnp.sqrt(float(config.inputs))
+    return params
+
+
+@struct.dataclass
+class TrunkLayersState:
+    """What a node's children, and who judges them, need of it.
+
+    cache: of the small layers.
+    queries: `Slots` `[B, R, N, C, K + 1]` of the look-ahead head, or None.
+    log_class: `Slots` `[B, R, N, C]`, the nodes' own judgements, or None.
+    """
+
+    cache: Any
+    queries: Slots | None = None
+    log_class: Slots | None = None
+
+
+def trunk_layers(config: TrunkLayersConfig) -> Discriminator:
+    """Returns the discriminator; its params are those of `init_trunk_layers`.
+
+    For a look-ahead head they hold, besides, `vocabulary` `[V, K]`: the keys of all tokens, which
+    are `embedding @ keys` of the language model's embedding `[V, E]`.
+    """
+    return Discriminator(
+        init=Bound(_init, config),
+        evaluate=Bound(_evaluate, config),
+        classes=config.head.classes,
+        taps=config.taps,
+        evaluate_children=Bound(_evaluate_children, config) if config.look_ahead else None,
+        context=config.network.context,
+    )
+
+
+def _network(config: TrunkLayersConfig) -> LanguageModel:
+    return language_model(config.network, taps=(config.network.layers,))
+
+
+def _init(
+    config: TrunkLayersConfig,
+    params: Any,
+    prompt: Prompt,
+    hidden: jax.Array,
+    *,
+    capacity: Capacity,
+) -> tuple[jax.Array, TrunkLayersState]:
+    batch, classes = len(prompt.tokens), len(config.head.classes)
+    start = Prompt(jnp.zeros((batch, 1), jnp.int32), jnp.ones((batch, 1), bool), prompt.index)
+    _, own, cache = _network(config).prefill(params["network"], start, capacity=capacity)
+    state = TrunkLayersState(cache)
+    if config.look_ahead:
+        root = jnp.broadcast_to(
+            own[:, None, :, 0], (batch, capacity.samples, 1, config.network.width)
+        )
+        item = (classes, config.look_ahead + 1)
+        state = TrunkLayersState(
+            cache,
+            write(allocate(batch, capacity, item, trunk=False), 0, _queries(config, params, root)),
+            allocate(batch, capacity, (classes,), trunk=False),
+        )
+    return uniform(batch, classes), state
+
+
+def _evaluate(
+    config: TrunkLayersConfig, params: Any, state: TrunkLayersState, nodes: Nodes
+) -> tuple[jax.Array, TrunkLayersState]:
+    assert nodes.hidden is not None, "the nodes have not been extended by a tapped language model"
+    stream: Any = Entrance(config.network.width).apply({"params": params["entrance"]}, nodes.hidden)
+    inside = replace(nodes, token=jnp.zeros_like(nodes.token), embedding=stream, hidden=None)
+    _, own, cache = _network(config).extend(params["network"], state.cache, inside)
+    own = own[..., 0, :]
+    log_class = classify(config.head, params["head"], own)
+    if state.queries is None or state.log_class is None:
+        return log_class, TrunkLayersState(cache)
+    queries = write(state.queries, nodes.start, _queries(config, params, own))
+    return log_class, TrunkLayersState(
+        cache, queries, write(state.log_class, nodes.start, log_class)
+    )
+
+
+def _queries(config: TrunkLayersConfig, params: Any, own: jax.Array) -> jax.Array:
+    asking = Queries(len(config.head.classes), config.look_ahead)
+    queries: Any = asking.apply({"params": params["queries"]}, own)
+    return queries
+
+
+def foreseen(queries: jax.Array, keys: jax.Array) -> jax.Array:
+    """Returns log p(class | text and one more token) `[..., N, C]`.
+
+    Args:
+      queries: `[..., C, K + 1]` of the text.
+      keys: `[..., N, K]` of the tokens, or `[V, K]` of all.
+    """
+    names = "vk" if keys.ndim == 2 else "...vk"
+    logits = jnp.einsum(f"...ck,{names}->...vc", queries[..., :-1], keys)
+    bias = queries[..., None, :, -1]
+    return jax.nn.log_softmax(logits + bias)
+
+
+def _evaluate_children(
+    config: TrunkLayersConfig,
+    params: Any,
+    state: TrunkLayersState,
+    nodes: Nodes,
+    candidates: jax.Array | None,
+) -> jax.Array:
+    """Judges the children of nodes that have been evaluated; see `Discriminator`."""
+    assert state.queries is not None and state.log_class is not None
+    slots = nodes.start + jnp.arange(nodes.token.shape[-1])
+    slots = jnp.broadcast_to(slots, nodes.token.shape)
+    queries = take(state.queries, slots)
+    keys = params["vocabulary"]
+    ids = jnp.arange(len(keys))[None, None, None] if candidates is None else candidates
+    children = foreseen(queries, keys if candidates is None else keys[candidates])
+    # An end token is no text: where one follows, the node's own judgement stays.
+    itself = take(state.log_class, slots)[..., None, :]
+    ends = jnp.isin(ids, jnp.asarray(config.end_tokens, jnp.int32))
+    return jnp.where(ends[..., None], itself, children)
+
+
+def judge_texts(
+    config: TrunkLayersConfig,
+    params: Any,
+    states: jax.Array,
+    inside: jax.Array,
+    keys: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Judges every beginning of whole texts at once, as training does.
+
+    Args:
+      config: the discriminator's.
+      params: its parameters.
+      states: `[B, S, J, E]` the language model's states at the taps.
+      inside: `[B, S]` bool, which tokens are read.
+      keys: `[B]` typed keys of each row's dropout, None for none.
+
+    Returns:
+      log p(class) `[B, S, C]` of the text that ends at each token, and the states `[B, S, width]`
+      that it was judged by.
+    """
+    network, dropout = config.network, config.head.dropout
+
+    def entered(states: jax.Array, key: jax.Array) -> jax.Array:
+        stream: Any = Entrance(network.width, dropout).apply(
+            {"params": params["entrance"]}, states, training=keys is not None, rngs={"dropout": key}
+        )
+        return stream
+
+    def classified(own: jax.Array, key: jax.Array) -> jax.Array:
+        log_class: Any = Head(config.head).apply(
+            {"params": params["head"]}, own, training=keys is not None, rngs={"dropout": key}
+        )
+        return log_class
+
+    rows = len(states)
+    noise = jax.random.split(jax.random.key(0), rows) if keys is None else keys
+    stream = jax.vmap(entered)(states, jax.vmap(jax.random.fold_in, (0, None))(noise, 0))
+    stream = jnp.pad(stream, [(0, 0), (1, 0), (0, 0)])
+    mask = jnp.pad(inside, [(0, 0), (1, 0)], constant_values=True)
+    tokens = jnp.zeros(mask.shape, jnp.int32)
+    given = jnp.broadcast_to(jnp.arange(mask.shape[1]) > 0, mask.shape)
+    _, last, _, _ = read(network, params["network"], tokens, mask, stream, given)
+    own = final_norm(network, params["network"], last)[:, 1:].astype(jnp.float32)
+    return jax.vmap(classified)(own, jax.vmap(jax.random.fold_in, (0, None))(noise, 1)), own

@@ -1,0 +1,42 @@
+"""What a training leaves of a discriminator: its weights, its card, and the card as a page."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import save
+
+
+def save_head(folder: Path, params: Any, card: dict[str, Any]) -> None:
+    """Writes `head.safetensors`, `card.json` and `card.md` into `folder`, which is made.
+
+    Kernels and biases are kept in half precision, the standardisation in single precision: a
+    centre can be thousands of times the spread around it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    flat = {
+        name: np.asarray(value, np.float16 if _halved(name) else np.float32)
+        for name, value in flatten_dict(params, sep=".").items()
+    }
+    # Not `save_file`, whose files only their owner can read.
+    (folder / "head.safetensors").write_bytes(save(flat))
+    (folder / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+    (folder / "card.md").write_text(_card_page(folder.name, card))
+
+
+def _halved(name: str) -> bool:
+    return "." in name and name.rpartition(".")[2] not in ("centre", "scale")
+
+
+def _card_page(name: str, card: dict[str, Any]) -> str:
+    """Returns the card as a page to read."""
+    lines = [f"# {name}", ""]
+    tables, unit = card.get("accuracy", {}), card.get("accuracy_unit", "words read")
+    lines += [f"- **{key}**: {value}" for key, value in card.items() if key != "accuracy"]
+    for data, row in tables.items():
+        figures = " | ".join(f"{value:.3f}" for value in row.values())
+        lines += ["", f"Accuracy on {data}, by {unit}:", ""]
+        lines += [f"| {' | '.join(row)} |", "|" + " --- |" * len(row), f"| {figures} |"]
+    return "\n".join(lines) + "\n"

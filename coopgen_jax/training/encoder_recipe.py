@@ -1,0 +1,115 @@
+"""The recipe of bidirectional discriminators: an encoder of the BERT family with a class head."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from coopgen_jax.data.labelled import Labelled
+from coopgen_jax.discriminators.head import Head, HeadConfig
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.pretrained.loading import LoadedEncoder
+from coopgen_jax.models.pretrained.saving import save_encoder
+from coopgen_jax.parallel import place
+from coopgen_jax.training.card import save_head
+from coopgen_jax.training.loop import Listener
+from coopgen_jax.training.objectives import judges_pieces
+from coopgen_jax.training.run import (
+    RecipeConfig,
+    Run,
+    check_classes,
+    claim,
+    how_trained,
+    tokenised,
+)
+
+
+def train_bidirectional(
+    encoder: LoadedEncoder,
+    training: Labelled,
+    validation: Labelled,
+    config: RecipeConfig,
+    *,
+    frozen: bool = False,
+    folder: Path,
+    mesh: Mesh,
+    listener: Listener = lambda done, total, means: None,
+) -> dict[str, Any]:
+    """Trains a bidirectional discriminator; `load_discriminator` takes the folder.
+
+    Args:
+      encoder: what reads the texts.
+      training: texts and classes.
+      validation: others of the same classes.
+      config: how to train; `lora` and what concerns generative discriminators have no meaning here.
+      frozen: whether the encoder is left as it is and its head alone is trained; such a folder
+        names its encoder and does not hold it.
+      folder: where everything goes, checkpoints included; a run that stopped there goes on.
+      mesh: the devices.
+      listener: told after every step.
+
+    Returns:
+      The card.
+
+    Raises:
+      UserError: the classes differ, texts exceed the encoder's context, its tokenizer puts not one
+        piece in front of a text and one behind it, or the folder holds another training.
+    """
+    check_classes(training, validation)
+    special = encoder.tokenizer.encode("", special=True)
+    if len(special) != 2:
+        raise UserError(
+            f"{encoder.name} puts {len(special)} pieces around a text where one in front and one "
+            "behind are expected: choose another encoder"
+        )
+    width = config.batch.longest + 2
+    if width > encoder.config.context:
+        raise UserError(
+            f"texts of {config.batch.longest} word pieces and 2 around them exceed the encoder's "
+            f"context of {encoder.config.context}: shorten them"
+        )
+    head = HeadConfig(training.classes, encoder.config.width, config.hidden, config.dropout)
+    key = jax.random.key(config.batch.seed)
+    fresh = Head(head).init(key, jnp.zeros((1, head.inputs)))["params"]
+    learnt: dict[str, Any] = {"head": fresh}
+    if not frozen:
+        # A copy, since a step gives its state's memory away; what is learnt is single precision.
+        learnt["encoder"] = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), encoder.params)
+    fixed = place(encoder.params if frozen else None, mesh)
+
+    def join(learnt: Any, fixed: Any) -> Any:
+        return {"encoder": fixed, **learnt}
+
+    losses = tuple(
+        judges_pieces(encoder.config, head, (special[0], special[1]), join=join, training=training)
+        for training in (True, False)
+    )
+    rows = tokenised(encoder.tokenizer, training), tokenised(encoder.tokenizer, validation)
+    claim(folder, "bidirectional", encoder.sha256, config, rows, frozen=frozen)
+    run = Run(fixed, config, mesh)
+    outcome = run.fit(learnt, (losses[0], losses[1]), *rows, folder, listener)
+    card = {
+        "kind": "bidirectional",
+        "classes": list(training.classes),
+        "hidden": list(config.hidden),
+        "reads_prompt": False,
+        "encoder": encoder.name,
+        "encoder_sha256": encoder.sha256,
+        "trained": "the head alone" if frozen else "everything",
+        "width": width,
+        **how_trained(config, outcome),
+        **run.report(losses[1], outcome.learnt, rows[1]),
+        "accuracy_unit": "word pieces read",
+    }
+    if jax.process_index() == 0:
+        if not frozen:
+            params = jax.tree.map(np.asarray, outcome.learnt["encoder"])
+            save_encoder(
+                folder / "encoder", encoder.config, params, encoder.tokenizer,
+                dtype=config.saved_dtype,
+            )  # fmt: skip
+        save_head(folder, jax.tree.map(np.asarray, outcome.learnt["head"]), card)
+    return card
