@@ -8,16 +8,33 @@ import numpy as np
 import pytest
 
 from coopgen_jax.data.batches import pad
+from coopgen_jax.discriminators import shared_trunk as trunk
+from coopgen_jax.discriminators import trunk_layers as layers
+from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, read_pieces
 from coopgen_jax.discriminators.causal import CausalConfig, causal, init_causal
 from coopgen_jax.discriminators.generative import GenerativeConfig, generative, generative_params
-from coopgen_jax.discriminators.head import HeadConfig
+from coopgen_jax.discriminators.head import Head, HeadConfig
+from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig
+from coopgen_jax.discriminators.trunk_layers import (
+    Queries,
+    TrunkLayersConfig,
+    init_trunk_layers,
+    small_network,
+)
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Nodes
 from coopgen_jax.models.slots import Capacity
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA
-from coopgen_jax.training.objectives import generates, judges, writes
+from coopgen_jax.training.objectives import (
+    _behind_a_prompt,
+    generates,
+    judges,
+    judges_pieces,
+    judges_states,
+    writes,
+)
 from tests.discriminators.trees import prompt_of
 
 ROWS = [[3, 4, 5], [9], [10, 11, 12, 13, 14]]
@@ -125,3 +142,84 @@ def test_an_empty_row_has_no_gradient():
     ]
     for one, other in zip(*map(jax.tree.leaves, both), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_bidirectional_judges_loss_is_what_it_says_of_the_pieces(tiny_encoder):
+    encoder, width = tiny_encoder.config, tiny_encoder.config.width
+    head = HeadConfig(CLASSES, width, (4,))
+    drawn = Head(head).init(jax.random.key(1), jnp.zeros((1, width)))["params"]
+    params = {"encoder": tiny_encoder.params, "head": jax.tree.map(lambda leaf: 3 * leaf, drawn)}
+    rows = [[3, 4, 5], [5], [4, 4, 3, 3, 5]]
+    batch = jax.tree.map(jnp.asarray, pad([*rows, []], [*LABELS, 0], np.arange(4)))
+    sums = judges_pieces(encoder, head, (1, 2), training=False)(params, None, batch, KEY)
+    config = BidirectionalConfig(encoder, head, crossing=None)
+    pieces = np.full((3, 8), -1, np.int32)
+    for place, row in enumerate(rows):
+        pieces[place, : len(row) + 2] = [1, *row, 2]
+    said = np.asarray(read_pieces(config, params, jnp.asarray(pieces)))
+    expected = -sum(row[label] for row, label in zip(said, LABELS, strict=True))
+    assert float(sums["loss"][0]) == pytest.approx(expected, abs=1e-4)
+    hits = sum(int(np.argmax(row)) == label for row, label in zip(said, LABELS, strict=True))
+    assert [float(x) for x in sums["accuracy"]] == [hits, 3]
+
+
+STATES = jax.random.normal(jax.random.key(8), (40, 2, 16))
+TABLES = {
+    "states": STATES,
+    "tokens": jnp.arange(40) % 7,
+    "embedding": jax.random.normal(jax.random.key(9), (7, 16)),
+}
+SMALL = small_network(layers=1, width=32, context=20)
+TRUNKS = {
+    "layers": TrunkLayersConfig((1, 2), 16, SMALL, HeadConfig(CLASSES, 32), look_ahead=4),
+    "features": SharedTrunkConfig((1, 2), False, HeadConfig(CLASSES, 64, (8,))),
+}
+
+
+def trunk_params(config):
+    if isinstance(config, TrunkLayersConfig):
+        return init_trunk_layers(jax.random.key(1), config)
+    return Head(config.head).init(jax.random.key(1), jnp.zeros((1, 64)))["params"]
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_a_shared_trunks_loss_is_the_mean_over_every_beginning(name):
+    config = TRUNKS[name]
+    params = trunk_params(config)
+    sums = judges_states(config, training=False)(params, TABLES, BATCH, KEY)
+    total = ahead = hits = 0.0
+    for row, label in zip(ROWS, LABELS, strict=True):
+        states, inside = STATES[jnp.asarray(row)][None], jnp.ones((1, len(row)), bool)
+        if name == "layers":
+            said, own = layers.judge_texts(config, params, states, inside)
+            asked = Queries(3, 4).apply({"params": params["queries"]}, own)[0]
+            for at, token in enumerate(row[1:]):
+                key = TABLES["embedding"][token % 7] @ params["keys"]
+                logits = asked[at, :, :-1] @ key + asked[at, :, -1]
+                ahead -= jax.nn.log_softmax(logits)[label] / (len(row) - 1)
+        else:
+            said = trunk.judge_texts(config, params, states, inside)
+        total -= said[0, :, label].mean()
+        hits += int(jnp.argmax(said[0, -1])) == label
+    assert float(sums["loss"][0]) == pytest.approx(float(total + ahead), abs=1e-4)
+    assert float(sums["loss"][1]) == 3
+    assert [float(x) for x in sums["accuracy"]] == [hits, 3]
+    assert ("ahead_loss" in sums) == (name == "layers")
+
+
+def test_a_prompt_of_random_length_stands_in_front_of_a_training_text():
+    inside = jnp.arange(16) < 9
+    drawn = jax.vmap(lambda key: _behind_a_prompt(inside, key, before=4))(
+        jax.random.split(KEY, 400)
+    )
+    firsts = np.asarray(jnp.argmax(drawn, axis=-1))
+    np.testing.assert_array_equal(drawn.sum(axis=-1), 9 - firsts)
+    # Two of five begin with the text, and of the others one in four.
+    shares = np.bincount(firsts, minlength=5) / 400
+    np.testing.assert_allclose(shares, [0.55, 0.15, 0.15, 0.15, 0], atol=0.08)
+    # A text shorter than that keeps its last token; an empty row stays empty.
+    short = jax.vmap(lambda key: _behind_a_prompt(jnp.arange(4) < 2, key, before=12))(
+        jax.random.split(KEY, 50)
+    )
+    assert short[:, 1].all() and not short[:, 2:].any()
+    assert not _behind_a_prompt(jnp.zeros(4, bool), KEY, before=12).any()

@@ -1,0 +1,275 @@
+"""Trains the heads that ship with the library, and the floor that each has to reach.
+
+    python -m experiments.train_heads --data FOLDER --work FOLDER --out coopgen_jax/heads/research
+
+Every head learns from half A of the training rows; texts and pieces of texts of up to 64 tokens. The
+floor is a logistic regression on tf-idf of words and pairs of words, fitted on the same texts. Both
+are measured on all validation rows, the heads as a decoder asks them, token by token. A head that
+is in `work` is not trained again, and one that was interrupted goes on.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from coopgen_jax.data.batches import BatchConfig
+from coopgen_jax.data.labelled import Labelled, half, joined, read_labelled
+from coopgen_jax.data.pieces import Cutting, cut_all
+from coopgen_jax.discriminators.heads import load_discriminator
+from coopgen_jax.evaluation.discriminators import by_length, judge_prefixes
+from coopgen_jax.evaluation.metrics import wilson_interval
+from coopgen_jax.models.pretrained.loading import LoadedModel, load, load_encoder
+from coopgen_jax.parallel import make_mesh
+from coopgen_jax.training.card import save_head
+from coopgen_jax.training.encoder_recipe import train_bidirectional
+from coopgen_jax.training.loop import LoopConfig
+from coopgen_jax.training.run import RecipeConfig
+from coopgen_jax.training.trunk_recipe import TrunkConfig, train_shared_trunk
+
+LONGEST = 64
+LENGTHS = (1, 2, 4, 8, 16, 32, 64)
+SOURCES = {
+    "sst2": "Stanford Sentiment Treebank, two classes (Socher et al. 2013); research only",
+    "amazon_reviews": "Multi-domain sentiment (Blitzer et al. 2007); research only",
+    "emotion": "Contextualized affect representations (Saravia et al. 2018); research only",
+    "ag_news": "AG's news topics (Zhang et al. 2015); non-commercial",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a head learns from, and how.
+
+    sets: folders of the data, of the same classes.
+    classes: the classes in their order.
+    trunk: what stands on the language model, None for a frozen sentence encoder.
+    epochs, learning_rate, dropout, hidden: of the training.
+    """
+
+    sets: tuple[str, ...]
+    classes: tuple[str, ...]
+    trunk: TrunkConfig | None
+    epochs: int = 12
+    learning_rate: float = 5e-4
+    dropout: float = 0.4
+    hidden: tuple[int, ...] = ()
+
+
+SENTIMENT = ("negative", "positive")
+HEADS = {
+    "sentiment": Recipe(("sst2", "amazon_reviews"), SENTIMENT, TrunkConfig((0, 15, 20, 25))),
+    "emotion": Recipe(
+        ("emotion",),
+        ("sadness", "joy", "love", "anger", "fear", "surprise"),
+        TrunkConfig((0, 5, 10, 15)),
+    ),
+    "topic": Recipe(
+        ("ag_news",), ("world", "sports", "business", "scitech"), TrunkConfig((0, 15, 25, 30))
+    ),
+    "sentiment-minilm": Recipe(
+        ("sst2", "amazon_reviews"), SENTIMENT, None, dropout=0.5, hidden=(256,)
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to train, from what, and where to put it.
+
+    data: a folder with a folder per data set, each with train.csv and validation.csv.
+    work: where the trainings go.
+    out: where the heads go, a folder each; None for nowhere.
+    only: which heads; all where none is named.
+    model: the language model whose states are read; encoder: of the head that reads texts anew.
+    validation_rows: of every data set, at most.
+    """
+
+    data: Path
+    work: Path
+    out: Path | None = None
+    only: tuple[str, ...] = ()
+    model: str = "smollm2-135m"
+    encoder: str = "minilm-l6"
+    validation_rows: int = 1000
+
+
+def read_set(config: Config, recipe: Recipe, name: str, split: str) -> Labelled:
+    """Returns the rows of one data set; a review is shortened, or begins anywhere."""
+    data = read_labelled(config.data / name / f"{split}.csv", classes=recipe.classes)
+    if split == "train":
+        data = half(data, "A")
+    if name != "amazon_reviews" or split != "train":
+        return data
+    # A text that goes on behind a prompt begins anywhere, one that is judged whole at its start.
+    rng = np.random.default_rng(0)
+    numbers = np.arange(len(data.texts))
+    parts = (
+        cut_all(rng, data.rows(numbers[::2].tolist()), cutting(anywhere=True)),
+        cut_all(rng, data.rows(numbers[1::2].tolist()), cutting(anywhere=False)),
+    )
+    return joined(parts)
+
+
+def cutting(*, anywhere: bool) -> Cutting:
+    """Returns how reviews are cut: to about as many tokens as are read."""
+    return Cutting(pieces=1, shortest=32, longest=52, anywhere=anywhere, mid_word=0.0)
+
+
+def settings(recipe: Recipe, rows: int) -> RecipeConfig:
+    """Returns how a head is trained."""
+    steps = recipe.epochs * rows // 64
+    every = max(1, rows // 64)
+    return RecipeConfig(
+        LoopConfig(steps, validate_every=every, patience=4, save_every=every),
+        BatchConfig(rows=64, longest=LONGEST, shortest=None if recipe.trunk else 1),
+        lora=None,
+        learning_rate=recipe.learning_rate,
+        dropout=recipe.dropout,
+        hidden=recipe.hidden,
+    )
+
+
+def floor(training: Labelled, validation: dict[str, Labelled]) -> dict[str, float]:
+    """Returns the accuracy of a logistic regression on tf-idf, its penalty the best of five."""
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
+    inputs = vectorizer.fit_transform(training.texts)
+    best: dict[str, float] = {}
+    for strength in (0.3, 1, 3, 10, 30):
+        fitted = LogisticRegression(C=strength, max_iter=2000).fit(inputs, training.labels)
+        for name, data in validation.items():
+            hits = fitted.predict(vectorizer.transform(data.texts)) == data.labels
+            best[name] = max(best.get(name, 0.0), float(hits.mean()))
+    return best
+
+
+def shortened(model: LoadedModel, data: Labelled, most: int) -> Labelled:
+    """Returns rows of a set, evenly, cut to the tokens that a head is asked about."""
+    count = min(most, len(data.texts))
+    data = data.rows([number * len(data.texts) // count for number in range(count)])
+    ids = model.tokenizer.encode_batch([f" {text.strip()}" for text in data.texts])
+    texts = tuple(model.tokenizer.decode(row[:LONGEST]).strip() for row in ids)
+    return Labelled(texts, data.labels, data.classes)
+
+
+def told(name: str, what: str) -> Callable[..., None]:
+    """Returns a listener that prints a line at every tenth of a long work."""
+    shown = 0
+
+    def listen(done: int, total: int, means: Any = None) -> None:
+        nonlocal shown
+        if (tenth := 10 * done // total) > shown:
+            shown = tenth
+            loss = f", loss {float(means['loss']):.3f}" if means else ""
+            print(f"{name}: {what} {done} of {total}{loss}", flush=True)
+
+    return listen
+
+
+def train(config: Config, name: str, training: Labelled, validation: Labelled) -> None:
+    """Trains one head into its folder of `work`."""
+    recipe = HEADS[name]
+    folder, mesh = config.work / name, make_mesh(1)
+    chosen = settings(recipe, len(training.texts))
+    listener = told(name, "step")
+    if recipe.trunk is None:
+        encoder = load_encoder(config.encoder)
+        train_bidirectional(
+            encoder, training, validation, chosen, frozen=True,
+            folder=folder, mesh=mesh, listener=listener,
+        )  # fmt: skip
+        return
+    train_shared_trunk(
+        load(config.model, stacked=True), training, validation, chosen, recipe.trunk,
+        folder=folder, mesh=mesh, listener=listener,
+        reading=told(name, "texts read"), states=config.work / "states",
+    )  # fmt: skip
+
+
+def measure(
+    config: Config, name: str, model: LoadedModel, validation: dict[str, Labelled]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Returns a head's figures by data set and tokens read, as a decoder asks it."""
+    head = load_discriminator(config.work / name, language_model=model)
+    found = {}
+    for source, data in validation.items():
+        said = judge_prefixes(
+            model, head, data.texts, longest=LONGEST, listener=told(name, f"{source} texts judged")
+        )
+        found[source] = by_length(said, data.labels, LENGTHS)
+    return found
+
+
+def publish(config: Config, name: str, found: dict, floors: dict[str, float]) -> None:
+    """Puts a head with its card where it ships from."""
+    assert config.out is not None
+    recipe = HEADS[name]
+    card = json.loads((config.work / name / "card.json").read_text(encoding="utf-8"))
+    card |= {
+        "name": name,
+        "licence": "Apache-2.0",
+        "data": {source: SOURCES[source] for source in recipe.sets},
+        "terms": "trained on data licensed for research only",
+        "recipe": (
+            "half A of the training rows; texts and pieces of reviews of up to "
+            f"{LONGEST} tokens; every beginning of a text is judged"
+        ),
+        "accuracy": {
+            source: {length: round(row["accuracy"], 4) for length, row in rows.items()}
+            for source, rows in found.items()
+        },
+        "accuracy_unit": "tokens of the language model read",
+        "intervals": {
+            source: [round(end, 4) for end in rows["whole"]["interval"]]
+            for source, rows in found.items()
+        },
+        "tf_idf_floor": {source: round(share, 4) for source, share in floors.items()},
+    }
+    shutil.copyfile(
+        config.work / name / "head.safetensors", _made(config.out / name) / "head.safetensors"
+    )
+    write_card(config.out / name, card)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def main(config: Config) -> None:
+    """Trains, measures and publishes."""
+    model = load(config.model)
+    for name in config.only or tuple(HEADS):
+        recipe = HEADS[name]
+        training = joined([read_set(config, recipe, source, "train") for source in recipe.sets])
+        validation = {
+            source: shortened(
+                model, read_set(config, recipe, source, "validation"), config.validation_rows
+            )
+            for source in recipe.sets
+        }
+        if not (config.work / name / "card.json").is_file():
+            train(config, name, training, joined(list(validation.values())))
+        found = measure(config, name, model, validation)
+        floors = floor(training, validation)
+        for source, rows in found.items():
+            whole = rows["whole"]
+            low, high = whole["interval"]
+            print(
+                f"{name} on {source}: {whole['accuracy']:.3f} [{low:.3f}, {high:.3f}] of "
+                f"{whole['texts']} texts; tf-idf {floors[source]:.3f}",
+                flush=True,
+            )
+        if config.out:
+            publish(config, name, found, floors)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

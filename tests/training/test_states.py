@@ -1,0 +1,68 @@
+"""States of many texts in one table against reading each text alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.models.reading import read
+from coopgen_jax.models.transformer import tapped
+from coopgen_jax.training import states
+from coopgen_jax.training.states import front_of, places, read_states
+from tests.models.model_files import hf_model, save
+
+TAPS = (0, 2)
+ROWS = [[5, 6, 7, 8, 9, 10, 11, 12, 13], [40], [3, 4], [9, 9, 9]]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return load(save(hf_model("llama"), tmp_path_factory.mktemp("model") / "m"), stacked=True)
+
+
+def test_each_rows_states_are_those_of_reading_it_alone(model):
+    told = []
+    table = read_states(
+        model, TAPS, ROWS, batch=2, listener=lambda done, total: told.append((done, total))
+    )
+    assert told == [(2, 4), (4, 4)]
+    assert table.shape == (15, 2, model.config.width) and table.dtype == np.float16
+    front = front_of(model)
+    assert front == model.tokenizer.encode("\n")
+    for row, where in zip(ROWS, places(ROWS), strict=True):
+        tokens = jnp.asarray([[*front, *row]])
+        x, _, streams, _ = read(model.config, model.params, tokens, jnp.ones(tokens.shape, bool))
+        alone = tapped(model.config, model.params, x, streams, TAPS)[0, len(front) :]
+        np.testing.assert_allclose(table[where], alone, rtol=2e-3, atol=2e-3)
+
+
+def test_a_table_is_kept_by_model_taps_and_rows(model, tmp_path):
+    first = read_states(model, TAPS, ROWS, folder=tmp_path / "kept")
+    (path,) = (tmp_path / "kept").iterdir()
+    np.save(path, first + 1)
+    np.testing.assert_array_equal(read_states(model, TAPS, ROWS, folder=path.parent), first + 1)
+    np.testing.assert_array_equal(read_states(model, TAPS, ROWS), first)
+    read_states(model, (0,), ROWS, folder=path.parent)
+    read_states(model, TAPS, ROWS[:2], folder=path.parent)
+    assert len(list(path.parent.iterdir())) == 3
+
+
+def test_states_that_half_precision_cannot_hold_are_cut(model, monkeypatch):
+    def huge(config, taps, params, tokens, mask):
+        return jnp.full((*tokens.shape, len(taps), config.width), jnp.inf, jnp.float16)
+
+    monkeypatch.setattr(states, "_states", huge)
+    assert np.isfinite(read_states(model, TAPS, ROWS)).all()
+
+
+def test_too_many_states_are_refused(model):
+    rows = [range(10_000_000)] * 20
+    with pytest.raises(UserError, match="the states of 200000000 tokens at 2 taps take 24 GiB"):
+        read_states(model, TAPS, rows)
+
+
+def test_places_count_on_from_a_start():
+    assert places([[9, 9], [9]], start=4) == [[4, 5], [6]]
+    assert jax.tree.leaves(places([])) == []
