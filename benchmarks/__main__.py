@@ -12,6 +12,7 @@ from tyro.conf import Positional
 
 from benchmarks.extend import EXTEND
 from benchmarks.features import FEATURES
+from benchmarks.guidance import GUIDANCE
 from benchmarks.length import LENGTH
 from benchmarks.pytorch import FAIR, PUBLISHED
 from benchmarks.samples import SAMPLES
@@ -22,7 +23,7 @@ from coopgen_jax.errors import UserError
 
 BENCHMARKS = {
     benchmark.name: benchmark
-    for benchmark in (SEARCH, EXTEND, LENGTH, SAMPLES, FEATURES, PUBLISHED, FAIR)
+    for benchmark in (SEARCH, EXTEND, LENGTH, SAMPLES, FEATURES, GUIDANCE, PUBLISHED, FAIR)
 }
 ABOUT = "\n".join(
     ["benchmarks:", *(f"  {name:10} {entry.about}" for name, entry in BENCHMARKS.items())]

@@ -2,15 +2,16 @@
 
     python -m experiments.train_heads --data FOLDER --work FOLDER --out coopgen_jax/heads/research
 
-Every head learns from half A of the training rows; texts and pieces of texts of up to 64 tokens. The
-floor is a logistic regression on tf-idf of words and pairs of words, fitted on the same texts. Both
-are measured on all validation rows, the heads as a decoder asks them, token by token. A head that
+Every head learns from half A of the training rows, from texts and pieces of texts of up to 64
+tokens. The floor is a logistic regression on tf-idf of words and pairs of words, fitted on the same
+texts. Both are measured on validation rows, the heads as a decoder asks them, token by token; a
+temperature (Guo et al. 2017, arXiv 1706.04599) is fitted there and stored in the card. A head that
 is in `work` is not trained again, and one that was interrupted goes on.
 """
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,15 @@ from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.data.labelled import Labelled, half, joined, read_labelled
 from coopgen_jax.data.pieces import Cutting, cut_all
 from coopgen_jax.discriminators.heads import load_discriminator
-from coopgen_jax.evaluation.discriminators import by_length, judge_prefixes
-from coopgen_jax.evaluation.metrics import wilson_interval
+from coopgen_jax.evaluation.discriminators import (
+    all_beginnings,
+    by_length,
+    fit_temperature,
+    judge_prefixes,
+)
 from coopgen_jax.models.pretrained.loading import LoadedModel, load, load_encoder
 from coopgen_jax.parallel import make_mesh
-from coopgen_jax.training.card import save_head
+from coopgen_jax.training.card import write_card
 from coopgen_jax.training.encoder_recipe import train_bidirectional
 from coopgen_jax.training.loop import LoopConfig
 from coopgen_jax.training.run import RecipeConfig
@@ -58,7 +63,7 @@ class Recipe:
     classes: tuple[str, ...]
     trunk: TrunkConfig | None
     epochs: int = 12
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     dropout: float = 0.4
     hidden: tuple[int, ...] = ()
 
@@ -89,6 +94,7 @@ class Config:
     out: where the heads go, a folder each; None for nowhere.
     only: which heads; all where none is named.
     model: the language model whose states are read; encoder: of the head that reads texts anew.
+    reviews: training reviews of half A, at most.
     validation_rows: of every data set, at most.
     """
 
@@ -98,6 +104,7 @@ class Config:
     only: tuple[str, ...] = ()
     model: str = "smollm2-135m"
     encoder: str = "minilm-l6"
+    reviews: int = 5000
     validation_rows: int = 1000
 
 
@@ -108,6 +115,7 @@ def read_set(config: Config, recipe: Recipe, name: str, split: str) -> Labelled:
         data = half(data, "A")
     if name != "amazon_reviews" or split != "train":
         return data
+    data = evenly(data, config.reviews)
     # A text that goes on behind a prompt begins anywhere, one that is judged whole at its start.
     rng = np.random.default_rng(0)
     numbers = np.arange(len(data.texts))
@@ -150,10 +158,14 @@ def floor(training: Labelled, validation: dict[str, Labelled]) -> dict[str, floa
     return best
 
 
-def shortened(model: LoadedModel, data: Labelled, most: int) -> Labelled:
-    """Returns rows of a set, evenly, cut to the tokens that a head is asked about."""
+def evenly(data: Labelled, most: int) -> Labelled:
+    """Returns rows of a set, taken evenly."""
     count = min(most, len(data.texts))
-    data = data.rows([number * len(data.texts) // count for number in range(count)])
+    return data.rows([number * len(data.texts) // count for number in range(count)])
+
+
+def shortened(model: LoadedModel, data: Labelled) -> Labelled:
+    """Returns texts cut to the tokens that a head is asked about."""
     ids = model.tokenizer.encode_batch([f" {text.strip()}" for text in data.texts])
     texts = tuple(model.tokenizer.decode(row[:LONGEST]).strip() for row in ids)
     return Labelled(texts, data.labels, data.classes)
@@ -195,19 +207,26 @@ def train(config: Config, name: str, training: Labelled, validation: Labelled) -
 
 def measure(
     config: Config, name: str, model: LoadedModel, validation: dict[str, Labelled]
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Returns a head's figures by data set and tokens read, as a decoder asks it."""
+) -> tuple[dict[str, dict[str, dict[str, Any]]], float]:
+    """Returns a head's figures by data set and tokens read, as a decoder asks it; its temperature.
+
+    The temperature is the best for all beginnings of all texts.
+    """
     head = load_discriminator(config.work / name, language_model=model)
-    found = {}
+    found, judgements = {}, []
     for source, data in validation.items():
         said = judge_prefixes(
             model, head, data.texts, longest=LONGEST, listener=told(name, f"{source} texts judged")
         )
         found[source] = by_length(said, data.labels, LENGTHS)
-    return found
+        judgements.append(all_beginnings(said, data.labels))
+    every = (np.concatenate(part) for part in zip(*judgements, strict=True))
+    return found, fit_temperature(*every)
 
 
-def publish(config: Config, name: str, found: dict, floors: dict[str, float]) -> None:
+def publish(
+    config: Config, name: str, found: dict, temperature: float, floors: dict[str, float]
+) -> None:
     """Puts a head with its card where it ships from."""
     assert config.out is not None
     recipe = HEADS[name]
@@ -230,17 +249,13 @@ def publish(config: Config, name: str, found: dict, floors: dict[str, float]) ->
             source: [round(end, 4) for end in rows["whole"]["interval"]]
             for source, rows in found.items()
         },
+        "temperature": round(temperature, 3),
         "tf_idf_floor": {source: round(share, 4) for source, share in floors.items()},
     }
-    shutil.copyfile(
-        config.work / name / "head.safetensors", _made(config.out / name) / "head.safetensors"
-    )
-    write_card(config.out / name, card)
-
-
-def _made(folder: Path) -> Path:
+    folder = config.out / name
     folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    shutil.copyfile(config.work / name / "head.safetensors", folder / "head.safetensors")
+    write_card(folder, card)
 
 
 def main(config: Config) -> None:
@@ -250,15 +265,16 @@ def main(config: Config) -> None:
         recipe = HEADS[name]
         training = joined([read_set(config, recipe, source, "train") for source in recipe.sets])
         validation = {
-            source: shortened(
-                model, read_set(config, recipe, source, "validation"), config.validation_rows
-            )
+            source: evenly(read_set(config, recipe, source, "validation"), config.validation_rows)
             for source in recipe.sets
         }
         if not (config.work / name / "card.json").is_file():
             train(config, name, training, joined(list(validation.values())))
-        found = measure(config, name, model, validation)
-        floors = floor(training, validation)
+        found, temperature = measure(config, name, model, validation)
+        floors = floor(
+            shortened(model, training),
+            {source: shortened(model, data) for source, data in validation.items()},
+        )
         for source, rows in found.items():
             whole = rows["whole"]
             low, high = whole["interval"]
@@ -268,7 +284,7 @@ def main(config: Config) -> None:
                 flush=True,
             )
         if config.out:
-            publish(config, name, found, floors)
+            publish(config, name, found, temperature, floors)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from coopgen_jax.data.pieces import Cutting, cut_all
 from coopgen_jax.evaluation.judge import fit_judge
 from coopgen_jax.evaluation.metrics import wilson_interval
 from coopgen_jax.models.pretrained.loading import load_encoder
-from experiments.sentiment_heads import read_sets
+from experiments.sentiment_data import read_sets
 
 
 @dataclass(frozen=True)

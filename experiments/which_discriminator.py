@@ -1,30 +1,47 @@
 """Which discriminator for cooperative text generation? Every kind on the same texts, as guides.
 
-    python -m experiments.which_discriminator --data FOLDER --work FOLDER --prompts PROMPTS.jsonl
+    python -m experiments.which_discriminator --data FOLDER --work FOLDER \
+        --prompts PROMPTS.jsonl --judge FOLDER --out experiments/results
 
 Chaffin et al. (SIGIR 2022, arXiv 2204.11586) asked this of networks of one size, fine-tuned on one
-data set. Guides learn from half A of the training rows; the judge and the oracle language model,
-which say how good the texts are, from half B. Everything trained goes to `work`: what is there is
-not trained again, and what was interrupted goes on.
+data set. Guides learn from half A of the training rows; the judge (see train_judge.py) and the
+oracle language model, which say how good the texts are, from half B. Everything trained and written
+goes to `work`: what is there is not made again, and what was interrupted goes on.
 """
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
+from matplotlib.figure import Figure
 
+import coopgen_jax as cg
 from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.data.labelled import Labelled, half, joined
 from coopgen_jax.data.pieces import Cutting, cut_all
-from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.discriminators.loaded import LoadedDiscriminator
+from coopgen_jax.evaluation.discriminators import (
+    by_length,
+    evaluations_per_second,
+    judge_prefixes,
+)
+from coopgen_jax.evaluation.oracle import oracle_perplexity
+from coopgen_jax.models.pretrained.loading import LoadedModel, load, load_encoder
 from coopgen_jax.parallel import make_mesh
+from coopgen_jax.training.encoder_recipe import train_bidirectional
 from coopgen_jax.training.loop import LoopConfig
 from coopgen_jax.training.recipes import train_causal, train_generative, train_language_model
 from coopgen_jax.training.run import RecipeConfig
-from experiments.sentiment_heads import read_sets
+from experiments.sentiment import Config as SentimentConfig
+from experiments.sentiment import write_missing
+from experiments.sentiment_data import read_sets
+
+LENGTHS = (1, 2, 4, 8, 16, 32, 64)
+KINDS = ("shared-trunk", "causal", "generative", "bidirectional")
 
 
 @dataclass(frozen=True)
@@ -32,22 +49,39 @@ class Config:
     """What to compare.
 
     data: a folder with sst2/ and amazon_reviews/, each with train.csv and validation.csv.
-    work: where everything trained goes.
+    work: where everything trained and written goes.
+    prompts, judge: as in `experiments.sentiment`; None to stop behind the training.
+    out: where the table's figures and the pictures go.
     model: the language model to guide, as which the causal and generative kinds begin.
+    shared_trunk: the shared-trunk discriminator, which has learnt from half A.
     rows, longest: texts of a step, and tokens read of each.
     causal_steps, generative_steps, oracle_steps: steps of the networks as large as the language
       model; a generative step reads every text once per class.
+    bidirectional_steps: steps of the encoder.
+    validation_rows: texts of either set that are judged.
+    limit, new_tokens: prompts, evenly spread over the file, and tokens of every text.
+    simulations, wave: of the searches of equal simulations.
     only: what to train, by name; everything where nothing is named.
     """
 
     data: Path
     work: Path
+    prompts: Path | None = None
+    judge: Path | None = None
+    out: Path = Path("experiments/results")
     model: str = "smollm2-135m"
+    shared_trunk: str = "sentiment"
     rows: int = 16
     longest: int = 64
     causal_steps: int = 240
     generative_steps: int = 160
     oracle_steps: int = 200
+    bidirectional_steps: int = 800
+    validation_rows: int = 300
+    limit: int = 24
+    new_tokens: int = 24
+    simulations: int = 64
+    wave: int = 8
     only: tuple[str, ...] = ()
 
 
@@ -61,22 +95,27 @@ def texts_of(config: Config, split: str, part: str | None) -> Labelled:
     return joined([sets["sst2"], cut_all(rng, sets["amazon_reviews"], cutting)])
 
 
-def recipe(config: Config, steps: int, shortest: int | None) -> RecipeConfig:
-    """Returns how a network of the language model's size is trained."""
+def recipe(config: Config, steps: int, shortest: int | None, **more: Any) -> RecipeConfig:
+    """Returns how a network is trained."""
     every = max(1, steps // 4)
     return RecipeConfig(
         LoopConfig(steps=steps, validate_every=every, save_every=every),
         BatchConfig(rows=config.rows, longest=config.longest, shortest=shortest),
         validation_rows=256,
+        **more,
     )
 
 
-def told(name: str) -> Callable[[int, int, Any], None]:
-    """Returns a listener that prints a line now and then."""
+def told(name: str, what: str = "step") -> Callable[..., None]:
+    """Returns a listener that prints a line at every tenth of a long work."""
+    shown = 0
 
-    def listen(done: int, total: int, means: Any) -> None:
-        if done % 20 == 0 or done == total:
-            print(f"{name}: step {done} of {total}, loss {float(means['loss']):.3f}", flush=True)
+    def listen(done: int, total: int, means: Any = None) -> None:
+        nonlocal shown
+        if (tenth := 10 * done // total) > shown:
+            shown = tenth
+            loss = f", loss {float(means['loss']):.3f}" if means else ""
+            print(f"{name}: {what} {done} of {total}{loss}", flush=True)
 
     return listen
 
@@ -87,6 +126,7 @@ def train_all(config: Config) -> None:
     kinds: dict[str, tuple[Any, str, int, int | None]] = {
         "causal": (train_causal, "A", config.causal_steps, 1),
         "generative": (train_generative, "A", config.generative_steps, 2),
+        "bidirectional": (train_bidirectional, "A", config.bidirectional_steps, 1),
         "oracle": (train_language_model, "B", config.oracle_steps, None),
     }
     for name, (train, part, steps, shortest) in kinds.items():
@@ -99,16 +139,203 @@ def train_all(config: Config) -> None:
         print(f"{name}: reads {read} texts of the {len(training.texts)} in half {part}", flush=True)
         if name == "oracle":
             training, held_out = training.texts, held_out.texts
-        model = load(config.model, stacked=True)
+        own = recipe(config, steps, shortest)
+        if name == "bidirectional":
+            own = replace(own, lora=None, learning_rate=5e-5)
+            source: Any = load_encoder()
+        else:
+            source = load(config.model, stacked=True)
         train(
-            model, training, held_out, recipe(config, steps, shortest),
+            source, training, held_out, own,
             folder=folder, mesh=make_mesh(1), listener=told(name),
         )  # fmt: skip
 
 
+def folder_of(config: Config, kind: str) -> str:
+    """Returns the name or the folder of a kind's discriminator."""
+    return config.shared_trunk if kind == "shared-trunk" else str(config.work / kind)
+
+
+def kept(path: Path, make: Callable[[], Any]) -> Any:
+    """Returns what a JSON file holds, made first where there is none."""
+    if not path.is_file():
+        made = json.dumps(make(), indent=1) + "\n"
+        path.with_suffix(".partial").write_text(made, encoding="utf-8")
+        path.with_suffix(".partial").replace(path)
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def judgements(
+    config: Config, kind: str, model: LoadedModel, guide: LoadedDiscriminator
+) -> dict[str, Any]:
+    """Returns how well a discriminator judges each set, by tokens read."""
+    found = {}
+    for name, data in read_sets(config.data, "validation").items():
+        count = min(config.validation_rows, len(data.texts))
+        data = data.rows([number * len(data.texts) // count for number in range(count)])
+        said = judge_prefixes(
+            model, guide, data.texts, longest=config.longest, listener=told(kind, f"{name} text")
+        )
+        found[name] = by_length(said, data.labels, LENGTHS)
+    return found
+
+
+def searches(config: Config, speeds: dict[str, float]) -> dict[str, tuple[cg.MCTSConfig, str]]:
+    """Returns the searches to compare, by name, each with its guide.
+
+    Args:
+      config: the experiment's.
+      speeds: evaluations per second under every kind.
+    """
+    default = replace(cg.PRESETS["default"], new_tokens=config.new_tokens)
+
+    def search(simulations: int) -> cg.MCTSConfig:
+        halved = replace(
+            default.search, simulations=simulations, wave=config.wave, kept=simulations
+        )
+        return replace(default, search=halved)
+
+    def equal_time(kind: str) -> int:
+        waves = config.simulations * speeds[kind] / speeds["shared-trunk"] / config.wave
+        return max(1, round(waves)) * config.wave
+
+    found = {}
+    for kind in KINDS:
+        guide = folder_of(config, kind)
+        found[f"{kind}, {config.simulations}"] = (search(config.simulations), guide)
+        if kind != "shared-trunk":
+            simulations = equal_time(kind)
+            found[f"{kind}, {simulations} (equal time)"] = (search(simulations), guide)
+    # The paper spends what cached states save on more simulations.
+    found["causal, 104"] = (search(104), folder_of(config, "causal"))
+    return found
+
+
+def compare(config: Config, speeds: dict[str, float]) -> list[dict[str, Any]]:
+    """Writes texts under every search and returns the table."""
+    assert config.prompts is not None and config.judge is not None
+    texts = SentimentConfig(
+        prompts=config.prompts,
+        judge=config.judge,
+        out=config.work,
+        limit=config.limit,
+        batch_size=2 * config.limit,
+        new_tokens=config.new_tokens,
+        model=config.model,
+    )
+    oracle, rows = load(config.work / "oracle"), []
+    methods = searches(config, speeds)
+    for row in write_missing(texts, methods, "which"):
+        name = row["method"]
+        path = config.work / f"which-{name}.json"
+        written = json.loads(path.read_text(encoding="utf-8"))["texts"]
+        row["oracle_perplexity"] = oracle_perplexity(
+            oracle, [text["prompt"] for text in written], [text["text"] for text in written]
+        )
+        simulations = methods[name][0].search.simulations
+        row["seconds_per_token"] = simulations / speeds[name.partition(",")[0]]
+        share = row["all"]
+        print(
+            f"{name:32} on target {share['share']:.3f} "
+            f"[{share['interval'][0]:.2f}, {share['interval'][1]:.2f}], oracle perplexity "
+            f"{row['oracle_perplexity']:.1f}, 5-Self-BLEU {row['self_bleu_5']:.3f}, "
+            f"{row['seconds_per_token']:.2f} s per token",
+            flush=True,
+        )
+        rows.append(row)
+    return rows
+
+
+def draw_accuracy(found: dict[str, Any], path: Path) -> None:
+    """Draws accuracy by tokens read, one picture per set."""
+    sets = list(next(iter(found.values())))
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(sets), sharey=True), sets, strict=True):
+        for kind, by_set in found.items():
+            rows = {int(n): row for n, row in by_set[name].items() if n != "whole"}
+            low, high = zip(*(row["interval"] for row in rows.values()), strict=True)
+            (line,) = axes.plot(
+                list(rows), [row["accuracy"] for row in rows.values()], "o-", label=kind
+            )
+            axes.fill_between(list(rows), low, high, alpha=0.1, color=line.get_color())
+        axes.set_title(name)
+        axes.set_xscale("log", base=2)
+        axes.set_xlabel("tokens read")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def draw_guides(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draws the share on target against seconds per token."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for kind in KINDS:
+        own = [row for row in rows if row["method"].partition(",")[0] == kind]
+        own.sort(key=lambda row: row["seconds_per_token"])
+        shares = np.array([row["all"]["share"] for row in own])
+        ends = np.array([row["all"]["interval"] for row in own])
+        axes.errorbar(
+            [row["seconds_per_token"] for row in own],
+            shares,
+            yerr=np.stack([shares - ends[:, 0], ends[:, 1] - shares]).clip(0),
+            fmt="o-",
+            elinewidth=0.5,
+            label=kind,
+        )
+        for row, share in zip(own, shares, strict=True):
+            simulations = row["method"].split(", ")[1].split(" ")[0]
+            at = (row["seconds_per_token"], share)
+            axes.annotate(simulations, at, xytext=(5, -11), textcoords="offset points")
+    axes.set_xscale("log")
+    axes.set_xlabel("seconds per token, one prompt (the numbers are simulations)")
+    axes.set_ylabel("share on target under the judge")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
 def main(config: Config) -> None:
-    """Trains what is missing."""
+    """Trains what is missing, measures every kind, writes under it, and draws."""
     train_all(config)
+    if config.prompts is None or config.judge is None:
+        return
+    model = load(config.model)
+    accuracy, speeds = {}, {}
+    for kind in KINDS:
+        guide = cg.load_discriminator(folder_of(config, kind), language_model=model)
+        accuracy[kind] = kept(
+            config.work / f"accuracy-{kind}.json",
+            lambda kind=kind, guide=guide: judgements(config, kind, model, guide),
+        )
+        speeds[kind] = kept(
+            config.work / f"speed-{kind}.json",
+            lambda guide=guide: evaluations_per_second(
+                model,
+                guide,
+                replace(
+                    cg.PRESETS["default"],
+                    search=replace(
+                        cg.PRESETS["default"].search,
+                        simulations=config.simulations,
+                        wave=config.wave,
+                        kept=config.simulations,
+                    ),
+                ),
+            ),
+        )
+        for name, rows in accuracy[kind].items():
+            shares = "  ".join(f"{n}: {row['accuracy']:.3f}" for n, row in rows.items())
+            print(f"{kind} on {name}: {shares}", flush=True)
+        print(f"{kind}: {speeds[kind]:.0f} evaluations a second", flush=True)
+    rows = compare(config, speeds)
+    config.out.mkdir(parents=True, exist_ok=True)
+    report = {"accuracy": accuracy, "evaluations_per_second": speeds, "guides": rows}
+    (config.out / "which_discriminator.json").write_text(
+        json.dumps(report, indent=1) + "\n", encoding="utf-8"
+    )
+    draw_accuracy(accuracy, config.out / "which_discriminator_accuracy.png")
+    draw_guides(rows, config.out / "which_discriminator.png")
 
 
 if __name__ == "__main__":

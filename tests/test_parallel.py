@@ -15,12 +15,10 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.parallel import BATCH, OWN, P, make_mesh, map_over_mesh, top_k
 
 ROOT = Path(__file__).parents[1]
-# The checks compare programs, not their speed: compiling them fast is what counts.
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 def environment(devices: int) -> dict[str, str]:
-    flags = f"--xla_force_host_platform_device_count={devices} {QUICK}"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths}
 

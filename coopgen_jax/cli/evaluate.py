@@ -17,8 +17,15 @@ from coopgen_jax.cli.train import pair
 from coopgen_jax.data.labelled import Labelled, read_labelled
 from coopgen_jax.discriminators.heads import load_discriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.evaluation.discriminators import by_length, fit_temperature, judge_prefixes
+from coopgen_jax.evaluation.discriminators import (
+    all_beginnings,
+    by_length,
+    evaluations_per_second,
+    fit_temperature,
+    judge_prefixes,
+)
 from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.training.card import write_card
 
 LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 # A discriminator that is almost always sure leaves a search nothing to choose by.
@@ -36,6 +43,11 @@ def run_evaluate(options: EvaluateOptions) -> None:
         value = getattr(what, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} is {value}: give 1 or more")
+    for name in what.discriminator if what.calibrate else ():
+        if not (Path(name) / "card.json").is_file():
+            raise UserError(
+                f"--calibrate writes into the card of a folder, and {name} is none: name a folder"
+            )
     for path, option in ((what.out, "--out"), (what.picture, "--picture")):
         if path:
             check_writable(path, option)
@@ -86,14 +98,26 @@ def _figures(what: JudgementOptions) -> dict[str, Any]:
         last[name] = said[np.arange(count), read - 1]
         report["judges"][name] = {
             "by_tokens_read": by_length(said, data.labels, lengths),
-            "temperature": fit_temperature(last[name], data.labels),
+            "temperature": fit_temperature(*all_beginnings(said, data.labels)),
         }
+        if what.speed:
+            speed = evaluations_per_second(model, judge)
+            report["judges"][name]["evaluations_per_second"] = speed
+        if what.calibrate:
+            _calibrate(Path(name), report["judges"][name]["temperature"])
     guesses = {name: log_class.argmax(axis=-1) for name, log_class in last.items()}
     report["agreement"] = {
         f"{one} and {other}": float((guesses[one] == guesses[other]).mean())
         for one, other in itertools.combinations(guesses, 2)
     }
     return report
+
+
+def _calibrate(folder: Path, temperature: float) -> None:
+    """Multiplies the temperature in a folder's card; what is loaded from it is calibrated."""
+    path = folder / "card.json"
+    card = json.loads(path.read_text(encoding="utf-8"))
+    write_card(folder, card | {"temperature": card.get("temperature", 1.0) * temperature})
 
 
 def _listener(what: JudgementOptions, name: str) -> Callable[[int, int], None]:
@@ -127,7 +151,15 @@ def _print(found: dict[str, Any]) -> None:
             )
         console.print(table)
         whole = judge["by_tokens_read"]["whole"]
-        console.print(f"best calibrated at a temperature of {judge['temperature']:.2f}")
+        console.print(
+            f"unfinished texts are judged best calibrated at a temperature of "
+            f"{judge['temperature']:.2f}"
+        )
+        if "evaluations_per_second" in judge:
+            console.print(
+                f"{judge['evaluations_per_second']:.0f} evaluations a second in a search, the "
+                "language model's calls included"
+            )
         if whole["saturated"] > SATURATED:
             console.print(
                 f"warning: {whole['saturated']:.0%} of the texts are judged with more than 0.999, "

@@ -38,6 +38,10 @@ class JudgementOptions:
     """Tokens read of a text, the first ones."""
     batch_size: Annotated[int, arg(metavar="B")] = 32
     """Texts read at once."""
+    speed: bool = False
+    """Time a search under each of them too."""
+    calibrate: bool = False
+    """Store the temperature in each folder's card: what is loaded from it is calibrated."""
     out: Annotated[Path | None, _unset("FILE", "none")] = None
     """Write the figures as JSON."""
     picture: Annotated[Path | None, _unset("FILE.png", "none")] = None

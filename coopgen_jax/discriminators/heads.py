@@ -86,6 +86,7 @@ def load_discriminator(
     if kind not in KINDS:
         raise UserError(f"{folder} is a head of kind {kind!r}: known are {', '.join(KINDS)}")
     try:
+        head = _tempered(head, card.get("temperature", 1.0))
         return KINDS[kind](folder, card, head, language_model)
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error
@@ -93,6 +94,32 @@ def load_discriminator(
         raise UserError(f"{folder}'s card or weights lack {error}: train the head anew") from error
     except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{folder}'s card is damaged ({error}): train the head anew") from error
+
+
+def _tempered(weights: Any, temperature: float) -> Any:
+    """Returns weights whose log-probabilities are divided by a temperature (Guo et al. 2017).
+
+    A class head's is one of its output layer, a look-ahead head's of its queries, a generative
+    discriminator's of prior and power.
+
+    Raises:
+      ValueError: it is not above 0.
+    """
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"its temperature is {temperature}")
+    if temperature == 1.0:
+        return weights
+    cooled = {}
+    for name, leaf in weights.items():
+        if name == "head":
+            cooled[name] = _tempered(leaf, temperature)
+        elif name in ("output", "queries") or (
+            name in ("log_prior", "scale") and "log_prior" in weights
+        ):
+            cooled[name] = jax.tree.map(lambda array: array / temperature, leaf)
+        else:
+            cooled[name] = leaf
+    return cooled
 
 
 def _folder(name_or_folder: str | Path) -> Path:

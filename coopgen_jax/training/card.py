@@ -22,6 +22,11 @@ def save_head(folder: Path, params: Any, card: dict[str, Any]) -> None:
     }
     # Not `save_file`, whose files only their owner can read.
     (folder / "head.safetensors").write_bytes(save(flat))
+    write_card(folder, card)
+
+
+def write_card(folder: Path, card: dict[str, Any]) -> None:
+    """Writes `card.json`, and `card.md` to read."""
     (folder / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
     (folder / "card.md").write_text(_card_page(folder.name, card))
 

@@ -7,6 +7,7 @@ cuts and shuffles like a row of token ids, and a loss looks the states up.
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ def read_states(
         return np.load(path)
     table = np.empty(shape, np.float16)
     front = front_of(model)
+    config, params = _up_to(model, max(taps))
     order = sorted(range(len(rows)), key=lambda number: lengths[number])
     limit = float(np.finfo(np.float16).max)
     for at in range(0, len(order), batch):
@@ -93,7 +95,7 @@ def read_states(
         for place, number in enumerate(numbers):
             row = [*front, *rows[number]]
             tokens[place, : len(row)], mask[place, : len(row)] = row, True
-        found = np.asarray(_states(model.config, taps, model.params, tokens, mask))
+        found = np.asarray(_states(config, taps, params, tokens, mask))
         for place, number in enumerate(numbers):
             own = found[place, len(front) : len(front) + lengths[number]]
             table[starts[number] : starts[number + 1]] = np.clip(own, -limit, limit)
@@ -105,6 +107,20 @@ def read_states(
             np.save(file, table)
         unfinished.replace(path)
     return table
+
+
+def _up_to(model: LoadedModel, highest: int) -> tuple[DecoderConfig, Any]:
+    """Returns the network without most layers above the highest tap, which nobody reads.
+
+    One stays, since the last layer's state is normalised.
+    """
+    count = min(highest + 1, model.config.layers)
+    layers = model.params["layers"]
+    if isinstance(layers, tuple):
+        kept = layers[:count]
+    else:
+        kept = jax.tree.map(lambda leaf: leaf[:count], layers)
+    return replace(model.config, layers=count), {**model.params, "layers": kept}
 
 
 def _digest(model: LoadedModel, taps: tuple[int, ...], rows: Sequence[Sequence[int]]) -> str:

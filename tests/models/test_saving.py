@@ -11,8 +11,8 @@ from tokenizers import decoders
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.layout import separate_layers
-from coopgen_jax.models.pretrained.loading import load
-from coopgen_jax.models.pretrained.saving import save_model
+from coopgen_jax.models.pretrained.loading import load, load_encoder
+from coopgen_jax.models.pretrained.saving import save_encoder, save_model
 from coopgen_jax.testing import TINY_GPT2
 from coopgen_jax.text import Tokenizer
 from tests.models.model_files import byte_tokenizer, hf_model, save
@@ -45,6 +45,29 @@ def test_a_saved_model_is_loaded_as_it_was(tmp_path, family, options):
             again(tokens).logits.numpy(), original(tokens).logits.numpy(), atol=1e-5
         )
     assert not list((tmp_path / "second").glob("*.part"))
+
+
+def test_a_saved_encoder_is_loaded_as_it_was(tmp_path):
+    torch.manual_seed(0)
+    original = transformers.BertModel(
+        transformers.BertConfig(
+            vocab_size=256, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+            intermediate_size=48, max_position_embeddings=40,
+        ),
+        add_pooling_layer=False,
+    ).eval()  # fmt: skip
+    first = load_encoder(save(original, tmp_path / "first"))
+    folder = tmp_path / "second"
+    save_encoder(folder, first.config, first.params, first.tokenizer, dtype="float32")
+    second = load_encoder(folder)
+    assert second.config == first.config and second.tokenizer == first.tokenizer
+    jax.tree.map(np.testing.assert_array_equal, second.params, first.params)
+    again = transformers.AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()
+    tokens = torch.randint(0, 256, (2, 9))
+    with torch.no_grad():
+        np.testing.assert_allclose(
+            again(tokens).last_hidden_state, original(tokens).last_hidden_state, atol=1e-5
+        )
 
 
 def test_begin_tokens_and_template_are_kept(tmp_path):

@@ -1,6 +1,7 @@
 """From texts to a folder that decodes: `coopgen train` on a tiny model."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -10,8 +11,10 @@ import pytest
 
 from coopgen_jax.cli import main
 from coopgen_jax.discriminators.heads import load_discriminator
+from coopgen_jax.evaluation.discriminators import judge_prefixes
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.models.pretrained.saving import save_encoder
 from tests.discriminators.trees import prompt_of
 from tests.models.model_files import hf_model, save
 from tests.training.test_objectives import judged
@@ -58,9 +61,26 @@ def evaluated(capsys, tmp_path, *options, base) -> dict:
     status = main(job)
     out, err = capsys.readouterr()
     assert status == 0, err
-    assert "tokens read" in out and "best calibrated at a temperature of" in out
+    assert "tokens read" in out and "calibrated at a temperature of" in out
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
     return json.loads((tmp_path / "x.json").read_text())
+
+
+def check_calibration(capsys, tmp_path, data: str, base: Path) -> None:
+    """A temperature that was stored is what a second look need not correct."""
+    folder = shutil.copytree(tmp_path / "judge", tmp_path / "calibrated")
+    job = ["evaluate", "discriminator", "--data", data, "--text", "said", "--label", "class"]
+    job += ["--discriminator", str(folder), "--model", str(base), "--longest", "8", "--rows", "8"]
+    reports = []
+    for more in ("--calibrate", "--speed"):
+        assert main([*job, "--quiet", "--json", more]) == 0
+        reports.append(json.loads(capsys.readouterr().out)["judges"][str(folder)])
+    stored = json.loads((folder / "card.json").read_text())["temperature"]
+    assert stored == reports[0]["temperature"] != pytest.approx(1, abs=0.05)
+    assert reports[1]["temperature"] == pytest.approx(1, abs=0.05)
+    assert reports[1]["evaluations_per_second"] > 0
+    first, second = (report["by_tokens_read"]["whole"]["accuracy"] for report in reports)
+    assert first == second
 
 
 @pytest.mark.parametrize(("kind", "rank"), [("causal", 4), ("generative", 0)])
@@ -104,10 +124,64 @@ def test_a_trained_discriminator_judges_and_guides(places, capsys, tmp_path, kin
     row = report["judges"][str(tmp_path / "judge")]["by_tokens_read"]["8"]
     assert row["accuracy"] == pytest.approx(card["accuracy"]["validation"]["8"])
 
+    check_calibration(capsys, tmp_path, str(folder / "b.jsonl"), folder / "base")
+
     # Started again it is done; with other settings the folder is refused.
     assert card_of(capsys, *job) == card
     assert main(["train", *map(str, job), "--seed", "5"]) == 2
     assert "holds a training with another batch" in capsys.readouterr().err
+
+
+def said_alone(model, judge, text: str, longest: int = 8) -> np.ndarray:
+    return judge_prefixes(model, judge, [text], longest=longest, batch=1)[0]
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+def test_a_head_on_the_language_models_states_judges(places, capsys, tmp_path, layers):
+    folder, common = places
+    job = ["discriminator", *common, "--label", "class", "--out", tmp_path / "judge"]
+    job += ["--epochs", 8, "--layers", layers, "--taps", 0, 3, "--states", tmp_path / "states"]
+    job += ["--width", 32, "--look-ahead", 4] if layers else ["--hidden", 8]
+    card = card_of(capsys, *job)
+    assert (card["kind"], card["taps"], card["layers"]) == ("shared-trunk", [0, 3], layers)
+    assert card["accuracy"]["validation"]["whole"] > 0.9
+    assert len(list((tmp_path / "states").iterdir())) == 1
+    base = load(folder / "base")
+    judge = load_discriminator(tmp_path / "judge", language_model=base)
+    assert judge.card == card
+    # Behind a prompt a decoder hears what the training said.
+    rows = [json.loads(line) for line in (folder / "b.jsonl").read_text().splitlines()[:-1]]
+    hits = [
+        card["classes"][int(np.nanargmax(said_alone(base, judge, row["said"])[1]))] == row["class"]
+        for row in rows[:8]
+    ]
+    assert np.mean(hits) > 0.8
+    assert card_of(capsys, *job) == card
+    assert main(["train", *map(str, job), "--dropout", "0.2"]) == 2
+    assert "holds a training with another dropout" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_an_encoder_learns_to_judge(places, tiny_encoder, capsys, tmp_path, frozen):
+    folder, _ = places
+    parts = tiny_encoder.config, tiny_encoder.params, tiny_encoder.tokenizer
+    save_encoder(tmp_path / "bert", *parts, dtype="float32")
+    data = tmp_path / "abc.jsonl"
+    rows = [{"said": "a b c "[: 2 * n], "class": "high" if n == 1 else "low"} for n in (1, 2, 3)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows * 8))
+    job = ["discriminator", "--data", data, "--validation", data, "--text", "said", *TRAIN]
+    job += ["--label", "class", "--kind", "bidirectional", "--encoder", tmp_path / "bert"]
+    job += ["--out", tmp_path / "judge", "--epochs", 20, "--longest", 8, "--dropout", 0]
+    card = card_of(capsys, *job, "--shortest", 0, *["--frozen"] * frozen)
+    assert card["trained"] == ("the head alone" if frozen else "everything")
+    assert (tmp_path / "judge" / "encoder").exists() != frozen
+    assert card["accuracy"]["validation"]["whole"] == 1
+    base = load(folder / "base")
+    judge = load_discriminator(tmp_path / "judge", language_model=base)
+    for row in rows:
+        said = said_alone(base, judge, row["said"].strip())
+        last = said[~np.isnan(said[:, 0])][-1]
+        assert card["classes"][int(last.argmax())] == row["class"]
 
 
 def test_a_trained_language_model_writes_what_it_has_read(places, capsys, tmp_path):
@@ -148,6 +222,7 @@ def test_a_budget_leaves_a_folder_that_can_be_used_and_gone_on_with(places, caps
     [
         (["generator"], "there is nothing called generator to evaluate: give discriminator"),
         (["discriminator", "--data", "x.csv", "--rows", "0"], "--rows is 0: give 1 or more"),
+        (["discriminator", "--data", "x.csv", "--calibrate"], "and sentiment is none: name a"),
     ],
 )
 def test_mistakes_of_an_evaluation_are_told(capsys, arguments, sentence):
@@ -158,7 +233,7 @@ def test_mistakes_of_an_evaluation_are_told(capsys, arguments, sentence):
 def test_broken_rows_are_told(places, capsys, tmp_path):
     _, common = places
     loud = [word for word in common if word != "--quiet"]
-    job = ["discriminator", *loud, "--label", "class", "--epochs", "0.25", "--rank", "1"]
+    job = ["discriminator", *loud, "--label", "class", "--epochs", "0.25"]
     assert main(["train", *job, "--out", str(tmp_path / "x")]) == 0
     told = capsys.readouterr().err
     assert "a.jsonl: 1 rows left out (line 65: no JSON)" in told
@@ -174,11 +249,20 @@ def test_broken_rows_are_told(places, capsys, tmp_path):
         (["--rename", "high=low"], "has one class only, low: give two or more"),
         (["--rows", "0"], "--rows is 0: give 1 or more"),
         (["--epochs", "0"], "--epochs is 0.0: give a number above 0"),
-        (["--rank", "-1"], "--rank is -1: give 1 or more, or 0"),
+        (["--kind", "causal", "--rank", "-1"], "--rank is -1: give 1 or more, or 0"),
         (["--pieces", "3"], "16 rows cannot be read in 3 equal pieces"),
         (["--learning-rate", "0"], "the learning rate is 0.0: it must be above 0"),
-        (["--shortest", "17"], "the shortest cut is 17 tokens: it must be 1 to 16"),
-        (["--longest", "64"], "and 1 in front of them exceed the network's context of 64"),
+        (["--kind", "causal", "--shortest", "17"], "the shortest cut is 17 tokens: it must be 1"),
+        (["--longest", "64"], "texts of 64 tokens exceed the network's context of 64"),
+        (["--kind", "causal", "--longest", "64"], "and 1 in front of them exceed the network's"),
+        (["--kind", "causal", "--taps", "1"], "--taps says nothing to a causal discriminator"),
+        (["--taps", "1", "9"], "the taps are 1, 9: the language model has the layers 0 to 3"),
+        (["--layers", "-1"], "-1 layers with a look-ahead of 0: give 0 or more"),
+        (["--width", "40"], "the layers' width is 40: give a multiple of 32"),
+        (["--layers", "0", "--look-ahead", "4"], "a look-ahead head stands on layers"),
+        (["--dropout", "1"], "--dropout is 1.0: give a share from 0 to below 1"),
+        (["--hidden", "0"], "--hidden is 0: give widths of 1 or more"),
+        (["--rank", "4"], "--rank says nothing to a shared-trunk discriminator"),
         (["--model", "nowhere"], "there is no language model 'nowhere'"),
         (["--devices", "64"], "a mesh of 64 by 1 needs 64 devices"),
     ],
@@ -197,7 +281,7 @@ def test_mistakes_are_told_and_nothing_is_left_behind(
 
 def test_a_discriminator_of_other_tokens_is_refused(places, capsys, tmp_path):
     _, common = places
-    job = ["discriminator", *common, "--label", "class", "--rank", 1, "--epochs", 0.25]
+    job = ["discriminator", *common, "--label", "class", "--kind", "causal", "--epochs", 0.25]
     card_of(capsys, *job, "--out", tmp_path / "judge")
     other = save(hf_model("gpt2"), tmp_path / "other")
     tokenizer = json.loads((other / "tokenizer.json").read_text())
