@@ -62,7 +62,7 @@ class Recipe:
     sets: tuple[str, ...]
     classes: tuple[str, ...]
     trunk: TrunkConfig | None
-    epochs: int = 12
+    epochs: int = 6
     learning_rate: float = 1e-3
     dropout: float = 0.4
     hidden: tuple[int, ...] = ()

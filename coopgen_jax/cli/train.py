@@ -20,12 +20,13 @@ from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.data.labelled import Labelled, read_labelled, read_texts
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.lora import LoraConfig
-from coopgen_jax.models.pretrained.loading import load, load_encoder
+from coopgen_jax.models.pretrained.loading import LoadedModel, load, load_encoder
 from coopgen_jax.parallel import make_mesh
 from coopgen_jax.training.encoder_recipe import train_bidirectional
 from coopgen_jax.training.loop import Listener, LoopConfig
 from coopgen_jax.training.recipes import train_causal, train_generative, train_language_model
 from coopgen_jax.training.run import RecipeConfig
+from coopgen_jax.training.scratch import ScratchConfig, fresh_model, train_tokenizer
 from coopgen_jax.training.trunk_recipe import TrunkConfig, train_shared_trunk
 
 
@@ -56,6 +57,8 @@ def _check(what: DiscriminatorOptions | LanguageModelOptions) -> None:
         raise UserError(f"--rank is {what.rank}: give 1 or more, or 0 to train all of the network")
     if isinstance(what, DiscriminatorOptions):
         _check_kind(what)
+    else:
+        _check_scratch(what)
     if what.out.exists() and not what.out.is_dir():
         raise UserError(f"{what.out} is a file: give a folder")
 
@@ -93,14 +96,25 @@ def _check_kind(what: DiscriminatorOptions) -> None:
         raise UserError(f"--hidden is {' '.join(map(str, what.hidden))}: give widths of 1 or more")
 
 
+def _check_scratch(what: LanguageModelOptions) -> None:
+    """Raises UserError where options do not go together with whether all begins from scratch."""
+    if what.from_scratch and what.rank:
+        raise UserError("--rank adds to a trained network: leave it out with --from-scratch")
+    for option in fields(what):
+        scratch = option.name in ("vocabulary", "layers", "width", "context")
+        if scratch and not what.from_scratch and getattr(what, option.name) != option.default:
+            raise UserError(f"--{option.name} shapes a new network: give --from-scratch with it")
+
+
 def _recipe(what: Any, rows: int, **batch: Any) -> RecipeConfig:
     judges = isinstance(what, DiscriminatorOptions)
     kind = what.kind if judges else "language model"
     small = kind == "shared-trunk"
     epochs = (12.0 if small else 1.0) if what.epochs is None else what.epochs
     steps = max(1, math.ceil(epochs * rows / what.rows))
-    rank = (8 if kind != "bidirectional" else 0) if what.rank is None else what.rank
-    whole = not rank and not small and not (judges and what.frozen)
+    scratch = not judges and what.from_scratch
+    rank = (0 if scratch or kind == "bidirectional" else 8) if what.rank is None else what.rank
+    whole = not rank and not small and not scratch and not (judges and what.frozen)
     rate = what.learning_rate
     dropout = what.dropout if judges else 0.0
     return RecipeConfig(
@@ -177,13 +191,29 @@ def _reading(what: DiscriminatorOptions) -> Callable[[int, int], None]:
 
 def _language_model(what: LanguageModelOptions) -> dict[str, Any]:
     training, validation = (_texts(what, where) for where in (what.data, what.validation))
-    recipe = _recipe(what, len(training), shortest=None)
-    model = load(what.model, dtype=what.dtype, stacked=True)
+    model, rows = _beginning(what, training), len(training)
+    if what.pack:
+        # A window is read where a text was; every text has an end.
+        tokens = rows + sum(map(len, model.tokenizer.encode_batch(training)))
+        rows = max(1, tokens // what.longest)
+    recipe = _recipe(what, rows, shortest=None)
     with _progress(what) as listener:
         return train_language_model(
-            model, training, validation, recipe,
+            model, training, validation, recipe, pack=what.pack,
             folder=what.out, mesh=make_mesh(what.devices), listener=listener,
         )  # fmt: skip
+
+
+def _beginning(what: LanguageModelOptions, texts: tuple[str, ...]) -> LoadedModel:
+    """Returns what the training of a language model begins with."""
+    if not what.from_scratch:
+        return load(what.model, dtype=what.dtype, stacked=True)
+    shape = ScratchConfig(what.layers, what.width, what.context)
+    if what.vocabulary is None:
+        tokenizer = load(what.model).tokenizer
+    else:
+        tokenizer = train_tokenizer(texts, what.vocabulary)
+    return fresh_model(tokenizer, shape, seed=what.seed, dtype=what.dtype)
 
 
 def _texts(what: LanguageModelOptions, where: str) -> tuple[str, ...]:

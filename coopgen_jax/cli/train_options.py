@@ -17,6 +17,8 @@ examples:
   coopgen generate "This film was" --discriminator judge --target positive
   coopgen train lm --data corpus.txt --validation held-out.txt --out writer --budget-minutes 30
   coopgen generate "This film was" --model writer --method sample --discriminator none
+  coopgen train lm --from-scratch --vocabulary 4000 --data corpus.txt --validation dev.txt \\
+      --out small
 """
 
 
@@ -114,6 +116,18 @@ class LanguageModelOptions(_Common):
 
     label: Annotated[str | None, _unset("COLUMN", "none")] = None
     """A column of classes, whose names are put in front of the texts (CC-LM)."""
+    pack: bool = False
+    """Read texts one behind the other in windows of --longest tokens, without padding."""
+    from_scratch: bool = False
+    """Begin with random weights instead of the model's; its tokenizer is taken."""
+    vocabulary: Annotated[int | None, _unset("N", "the model's tokenizer")] = None
+    """From scratch: learn a tokenizer of so many tokens from the texts too."""
+    layers: Annotated[int, arg(metavar="N")] = 6
+    """From scratch: layers of the network."""
+    width: Annotated[int, arg(metavar="E")] = 256
+    """From scratch: width of the network, a multiple of 64."""
+    context: Annotated[int, arg(metavar="T")] = 512
+    """From scratch: the longest text that the network can read."""
 
 
 @dataclass(frozen=True)

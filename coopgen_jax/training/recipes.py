@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from coopgen_jax.data.batches import packed
 from coopgen_jax.data.labelled import Labelled
 from coopgen_jax.discriminators.causal import CausalConfig
 from coopgen_jax.discriminators.generative import GenerativeConfig, generative_params
@@ -210,6 +211,7 @@ def train_language_model(
     validation: Sequence[str],
     config: RecipeConfig,
     *,
+    pack: bool = False,
     folder: Path,
     mesh: Mesh,
     listener: Listener = lambda done, total, means: None,
@@ -225,6 +227,9 @@ def train_language_model(
       training: texts.
       validation: other texts.
       config: how to train; nothing is cut to prefixes.
+      pack: whether texts are read one behind the other in windows of `config.batch.longest` tokens,
+        which leaves no padding and cuts no text short; each is closed by the token that ends one,
+        and what is left over behind the last window is dropped.
       folder: where everything goes, checkpoints included.
       mesh: the devices.
       listener: told after every step.
@@ -239,17 +244,23 @@ def train_language_model(
     config = replace(config, batch=replace(config.batch, shortest=None, balanced=False))
     tokenizer = model.tokenizer
     front, end = list(tokenizer.begin_tokens), list(tokenizer.end_tokens[:1])
+    if pack and not end:
+        raise UserError("the model has no token that ends a text: texts cannot be packed")
 
     def rows_of(texts: Sequence[str]) -> Rows:
         ids = tokenizer.encode_batch([text.strip() for text in texts])
         rows = [[*front, *row, *end] for row in ids if row]
+        if pack:
+            # What begins a text and what ends one are often the same token, which then stands once.
+            bare = [row for row in ids if row] if front == end else [row[:-1] for row in rows]
+            rows = packed(bare, length=config.batch.longest, end=end[0]).tolist()
         return Rows(rows, [0] * len(rows))
 
     learnt, fixed, join = _network(model, config, mesh)
     run = Run(fixed, config, mesh)
     loss = writes(model.config, join=join)
     rows = rows_of(training), rows_of(validation)
-    claim(folder, "language model", model.sha256, config, rows)
+    claim(folder, "language model", model.sha256, config, rows, pack=pack)
     outcome = run.fit(learnt, (loss, loss), *rows, folder, listener)
     card = {
         "kind": "language model",

@@ -11,7 +11,7 @@ import tokenizers
 from tokenizers import models, processors
 
 from coopgen_jax.discriminators import heads
-from coopgen_jax.discriminators.head import Head, HeadConfig
+from coopgen_jax.discriminators.head import Head, HeadConfig, classify
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.encoder import EncoderConfig
 from coopgen_jax.text import Tokenizer
@@ -129,3 +129,31 @@ def test_damaged_and_missing_heads_are_named(folder, tmp_path):
         load(path)
     with pytest.raises(UserError, match="neither a folder with a card"):
         load(tmp_path / "none")
+
+
+def test_a_temperature_divides_what_is_said(folder):
+    path, _ = folder
+    plain = load(path)
+    (path / "card.json").write_text(json.dumps(CARD | {"temperature": 2.5}))
+    cooled = load(path)
+    x = 3 * jax.random.normal(jax.random.key(1), (4, 6))
+    shape = HeadConfig(("no", "yes"), inputs=6, hidden=(4,))
+    before, after = (classify(shape, one.params["head"], x) for one in (plain, cooled))
+    np.testing.assert_allclose(after, jax.nn.log_softmax(before / 2.5), atol=1e-5)
+    assert np.abs(after - before).max() > 0.01
+
+
+def test_a_generative_discriminators_temperature_is_that_of_its_posterior():
+    weights = {"log_prior": jnp.log(jnp.asarray([0.2, 0.8])), "scale": jnp.float32(1.5)}
+    cooled = heads._tempered(weights, 2.0)
+    logits = weights["log_prior"] + weights["scale"] * jnp.asarray([-3.0, -4.0])
+    halved = cooled["log_prior"] + cooled["scale"] * jnp.asarray([-3.0, -4.0])
+    np.testing.assert_allclose(jax.nn.log_softmax(halved), jax.nn.log_softmax(logits / 2))
+
+
+@pytest.mark.parametrize("temperature", [0, -1, "warm"])
+def test_a_temperature_that_is_none_is_told(folder, temperature):
+    path, _ = folder
+    (path / "card.json").write_text(json.dumps(CARD | {"temperature": temperature}))
+    with pytest.raises(UserError, match="card is damaged"):
+        load(path)
