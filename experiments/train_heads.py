@@ -210,8 +210,12 @@ def measure(
 ) -> tuple[dict[str, dict[str, dict[str, Any]]], float]:
     """Returns a head's figures by data set and tokens read, as a decoder asks it; its temperature.
 
-    The temperature is the best for all beginnings of all texts.
+    The temperature is the best for all beginnings of all texts. What was measured stays in `work`.
     """
+    path = config.work / name / "measured.json"
+    if path.is_file():
+        found, temperature = json.loads(path.read_text(encoding="utf-8"))
+        return found, temperature
     head = load_discriminator(config.work / name, language_model=model)
     found, judgements = {}, []
     for source, data in validation.items():
@@ -221,7 +225,9 @@ def measure(
         found[source] = by_length(said, data.labels, LENGTHS)
         judgements.append(all_beginnings(said, data.labels))
     every = (np.concatenate(part) for part in zip(*judgements, strict=True))
-    return found, fit_temperature(*every)
+    temperature = fit_temperature(*every)
+    path.write_text(json.dumps([found, temperature]) + "\n", encoding="utf-8")
+    return found, temperature
 
 
 def publish(

@@ -15,8 +15,9 @@ from coopgen_jax.discriminators.discriminator import Discriminator, uniform
 from coopgen_jax.discriminators.head import Head, HeadConfig, classify
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt
+from coopgen_jax.models.reading import read
 from coopgen_jax.models.slots import Capacity
-from coopgen_jax.models.transformer import DecoderConfig, init_decoder
+from coopgen_jax.models.transformer import DecoderConfig, final_norm, init_decoder
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,22 @@ def _init(
     if config.start_token is None:
         return classify(config.head, params["head"], own[:, -1, 0]), cache
     return uniform(batch, len(config.head.classes)), cache
+
+
+def read_tokens(config: CausalConfig, params: Any, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns log p(class | text) `[n, C]` of whole texts `[n, S]`, padded behind the last token.
+
+    Behind the start token, if there is one, a text is read alone. For texts of another tokenizer
+    than the language model's; see `rereading`.
+    """
+    if config.start_token is not None:
+        tokens = jnp.pad(tokens, [(0, 0), (1, 0)], constant_values=config.start_token)
+        mask = jnp.pad(mask, [(0, 0), (1, 0)], constant_values=True)
+    _, stream, _, _ = read(config.network, params["network"], tokens, mask)
+    last = jnp.maximum(jnp.sum(mask, axis=-1) - 1, 0)
+    state = jnp.take_along_axis(stream, last[:, None, None], axis=1)[:, 0]
+    state = final_norm(config.network, params["network"], state)
+    return classify(config.head, params["head"], state)
 
 
 def _evaluate(config: CausalConfig, params: Any, state: Any, nodes: Nodes) -> tuple[jax.Array, Any]:

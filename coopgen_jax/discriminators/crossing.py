@@ -1,4 +1,4 @@
-"""From one tokenizer to another: a language model's tokens become an encoder's word pieces."""
+"""From one tokenizer to another: a language model's tokens become those of a discriminator."""
 
 from collections.abc import Sequence
 
@@ -10,28 +10,45 @@ from coopgen_jax.text import Tokenizer
 
 
 class Crossing(HostCall):
-    """The host function from texts to word pieces, equal when tokenizers and width are equal.
+    """The host function from texts to tokens, equal when tokenizers and settings are equal.
 
-    A row holds the word pieces of a text, special ones included, the last ones of a longer text; -1
-    is no word piece, and a text without any of its own has none at all.
+    A row holds the tokens of a text, special ones included, the last ones of a longer text; -1 is
+    no token, and a text without any of its own has none at all.
 
     Attributes:
-      target: the encoder's tokenizer.
-      special: how many special word pieces stand around a text.
+      target: the discriminator's tokenizer.
+      special: how many special tokens stand around a text.
     """
 
     def __init__(
-        self, source: Tokenizer, target: Tokenizer, *, width: int, remember: int = 65_536
+        self,
+        source: Tokenizer,
+        target: Tokenizer,
+        *,
+        width: int,
+        bare: bool = False,
+        remember: int = 65_536,
     ) -> None:
-        """Makes a crossing from `source` to at most `width` pieces of `target`."""
+        """Makes a crossing from `source` to at most `width` tokens of `target`.
+
+        Args:
+          source: the language model's tokenizer.
+          target: the discriminator's.
+          width: tokens of a text, the last ones of a longer one.
+          bare: whether no special tokens stand around a text.
+          remember: texts that are remembered.
+
+        Raises:
+          ValueError: the width leaves no room beside the special tokens.
+        """
         self.target = target
-        self.special = len(target.encode("", special=True))
+        self.special = 0 if bare else len(target.encode("", special=True))
         if width <= self.special:
             raise ValueError(f"a width of {width} leaves no room beside the special word pieces")
         super().__init__(
             self._pieces,
             source,
-            key=("crossing", target.identity),
+            key=("crossing", target.identity, bare),
             width=width,
             dtype=np.int32,
             remember=remember,
@@ -39,7 +56,11 @@ class Crossing(HostCall):
 
     def _pieces(self, texts: Sequence[str]) -> np.ndarray:
         rows = np.full((len(texts), self.width), -1, np.int32)
-        for row, ids in zip(rows, word_pieces(self.target, texts, self.width), strict=True):
+        if self.special:
+            found = word_pieces(self.target, texts, self.width)
+        else:
+            found = [ids[-self.width :] for ids in self.target.encode_batch(texts)]
+        for row, ids in zip(rows, found, strict=True):
             if len(ids) > self.special:
                 row[: len(ids)] = ids
         return rows

@@ -13,11 +13,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, bidirectional
-from coopgen_jax.discriminators.causal import CausalConfig, causal
+from coopgen_jax.discriminators.causal import CausalConfig, causal, read_tokens
 from coopgen_jax.discriminators.crossing import Crossing
 from coopgen_jax.discriminators.generative import GenerativeConfig, generative
 from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.discriminators.loaded import LoadedDiscriminator
+from coopgen_jax.discriminators.rereading import RereadingConfig, rereading
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
 from coopgen_jax.discriminators.trunk_layers import (
     TrunkLayersConfig,
@@ -26,6 +27,7 @@ from coopgen_jax.discriminators.trunk_layers import (
     trunk_layers,
 )
 from coopgen_jax.errors import UserError
+from coopgen_jax.models.language_model import Bound
 from coopgen_jax.models.pretrained.loading import LoadedModel, load, load_encoder
 from coopgen_jax.models.transformer import DecoderConfig
 from coopgen_jax.text import Tokenizer
@@ -234,10 +236,19 @@ def _causal(
     folder: Path, card: dict[str, Any], head: Any, language_model: LanguageModelParts
 ) -> LoadedDiscriminator:
     _check(head_config(card, head), head)
-    network = _own_network(folder, language_model)
+    network = load(folder / "network", dtype=language_model.config.dtype)
     config = CausalConfig(network.config, head_config(card, head), card["start_token"])
     params = {"network": network.params, "head": head}
-    return LoadedDiscriminator(causal(config), params, card)
+    if _same_tokens(network, language_model):
+        return LoadedDiscriminator(causal(config), params, card)
+    # Tokens of another vocabulary cannot be read along the tree: every text is read anew.
+    if config.start_token is None:
+        raise UserError("it reads prompts in the tokens of another vocabulary: train it anew")
+    crossing = Crossing(
+        language_model.tokenizer, network.tokenizer, width=card["longest"], bare=True
+    )
+    anew = RereadingConfig(Bound(read_tokens, config), config.head.classes, crossing)
+    return LoadedDiscriminator(rereading(anew), params, card, (crossing,))
 
 
 def _generative(
@@ -257,13 +268,17 @@ def _own_network(folder: Path, language_model: LanguageModelParts) -> LoadedMode
       UserError: its tokens are not those of the language model.
     """
     network = load(folder / "network", dtype=language_model.config.dtype)
-    vocabularies = [one.tokenizer.core.get_vocab() for one in (network, language_model)]
-    if vocabularies[0] != vocabularies[1]:
+    if not _same_tokens(network, language_model):
         raise UserError(
             "this discriminator reads the tokens of another vocabulary than the language model's: "
             "choose one that was trained on this model"
         )
     return network
+
+
+def _same_tokens(one: LanguageModelParts, other: LanguageModelParts) -> bool:
+    vocabularies = [parts.tokenizer.core.get_vocab() for parts in (one, other)]
+    return vocabularies[0] == vocabularies[1]
 
 
 # A kind is one function: folder, card, weights and language model in, the discriminator out.

@@ -103,6 +103,7 @@ def how_trained(config: RecipeConfig, outcome: Outcome) -> dict[str, Any]:
         "stopped": outcome.stopped,
         "best": outcome.best,
         "rows_of_a_step": config.batch.rows,
+        "longest": config.batch.longest,
         "learning_rate": config.learning_rate,
         "seed": config.batch.seed,
     }

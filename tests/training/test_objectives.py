@@ -10,7 +10,7 @@ import pytest
 from coopgen_jax.data.batches import pad
 from coopgen_jax.discriminators import shared_trunk as trunk
 from coopgen_jax.discriminators import trunk_layers as layers
-from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, read_pieces
+from coopgen_jax.discriminators.bidirectional import EncoderJudge, read_pieces
 from coopgen_jax.discriminators.causal import CausalConfig, causal, init_causal
 from coopgen_jax.discriminators.generative import GenerativeConfig, generative, generative_params
 from coopgen_jax.discriminators.head import Head, HeadConfig
@@ -152,11 +152,12 @@ def test_a_bidirectional_judges_loss_is_what_it_says_of_the_pieces(tiny_encoder)
     rows = [[3, 4, 5], [5], [4, 4, 3, 3, 5]]
     batch = jax.tree.map(jnp.asarray, pad([*rows, []], [*LABELS, 0], np.arange(4)))
     sums = judges_pieces(encoder, head, (1, 2), training=False)(params, None, batch, KEY)
-    config = BidirectionalConfig(encoder, head, crossing=None)
+    judge = EncoderJudge(encoder, head)
     pieces = np.full((3, 8), -1, np.int32)
     for place, row in enumerate(rows):
         pieces[place, : len(row) + 2] = [1, *row, 2]
-    said = np.asarray(read_pieces(config, params, jnp.asarray(pieces)))
+    tokens = jnp.asarray(pieces)
+    said = np.asarray(read_pieces(judge, params, jnp.maximum(tokens, 0), tokens >= 0))
     expected = -sum(row[label] for row, label in zip(said, LABELS, strict=True))
     assert float(sums["loss"][0]) == pytest.approx(expected, abs=1e-4)
     hits = sum(int(np.argmax(row)) == label for row, label in zip(said, LABELS, strict=True))

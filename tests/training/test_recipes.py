@@ -11,10 +11,12 @@ import pytest
 
 from coopgen_jax.cli import main
 from coopgen_jax.discriminators.heads import load_discriminator
+from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.discriminators import judge_prefixes
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.pretrained.loading import load
 from coopgen_jax.models.pretrained.saving import save_encoder
+from coopgen_jax.training.card import save_head
 from tests.discriminators.trees import prompt_of
 from tests.models.model_files import hf_model, save
 from tests.training.test_objectives import judged
@@ -279,18 +281,35 @@ def test_mistakes_are_told_and_nothing_is_left_behind(
     assert not out.exists()
 
 
-def test_a_discriminator_of_other_tokens_is_refused(places, capsys, tmp_path):
-    _, common = places
-    job = ["discriminator", *common, "--label", "class", "--kind", "causal", "--epochs", 0.25]
-    card_of(capsys, *job, "--out", tmp_path / "judge")
-    other = save(hf_model("gpt2"), tmp_path / "other")
+def test_a_judge_of_other_tokens_reads_every_text_anew(places, capsys, tmp_path):
+    folder, common = places
+    job = ["discriminator", *common, "--label", "class", "--kind", "causal", "--epochs", 3]
+    card = card_of(capsys, *job, "--rank", 4, "--out", tmp_path / "judge")
+    # The same model with two tokens that have changed their numbers.
+    other = save(hf_model("llama"), tmp_path / "other")
     tokenizer = json.loads((other / "tokenizer.json").read_text())
     vocabulary = tokenizer["model"]["vocab"]
-    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    vocabulary["a"], vocabulary["m"] = vocabulary["m"], vocabulary["a"]
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
-    status = main([
-        "generate", "the", "--model", str(other), "--target", "low", "--quiet",
-        "--discriminator", str(tmp_path / "judge"),
-    ])  # fmt: skip
-    assert status == 2
-    assert "reads the tokens of another vocabulary" in capsys.readouterr().err
+    said = []
+    for name in (folder / "base", other):
+        model = load(name)
+        judge = load_discriminator(tmp_path / "judge", language_model=model)
+        texts = ["aaa mm", "xx", "yy nnnn mm nnn mm nnn"]
+        said.append(judge_prefixes(model, judge, texts, longest=16, batch=2))
+        assert len(judge.calls) == (name == other)
+    np.testing.assert_allclose(said[0], said[1], atol=1e-3)
+    assert np.nanstd(np.exp(said[0])) > 0.01 and card["longest"] == 16
+
+
+def test_a_generative_discriminator_of_other_tokens_is_refused(places, tmp_path):
+    folder, _ = places
+    save(hf_model("gpt2"), tmp_path / "judge" / "network")
+    card = {"kind": "generative", "classes": ["high", "low"], "prefixes": [[1], [2]]}
+    save_head(tmp_path / "judge", {"log_prior": np.zeros(2), "scale": np.ones(())}, card)
+    vocabulary = json.loads((tmp_path / "judge" / "network" / "tokenizer.json").read_text())
+    tokens = vocabulary["model"]["vocab"]
+    tokens["a"], tokens["b"] = tokens["b"], tokens["a"]
+    (tmp_path / "judge" / "network" / "tokenizer.json").write_text(json.dumps(vocabulary))
+    with pytest.raises(UserError, match="reads the tokens of another vocabulary"):
+        load_discriminator(tmp_path / "judge", language_model=load(folder / "base"))
