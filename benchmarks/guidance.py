@@ -1,4 +1,4 @@
-"""What a discriminator adds to a search's time: guides of each kind beside one that says nothing.
+"""What a discriminator that reads the tree adds to a search's time, beside one that says nothing.
 
 The silent guide judges every text uniformly and reads nothing, so its search makes the language
 model's calls alone. All searches are timed in turn.
@@ -44,7 +44,7 @@ def _silent() -> Discriminator:
 
 
 def guides(parts: Parts) -> dict[str, tuple[Discriminator, Any]]:
-    """Returns a discriminator of every kind with random weights, by what it is."""
+    """Returns discriminators with random weights, by what they are."""
     config, key = parts.config, jax.random.key(1)
     taps = tuple(sorted({0, config.layers // 3, 2 * config.layers // 3, config.layers}))
     mlp = HeadConfig(CLASSES, 2 * len(taps) * config.width, (256,))
@@ -110,7 +110,7 @@ def draw(rows: list[Row], axes: Any) -> None:
 
 GUIDANCE = Benchmark(
     name="guidance",
-    about="what a discriminator of each kind adds to a search's time",
+    about="what discriminators that read the tree add to a search's time",
     measure=measure,
     columns=(
         ("guide", "guide", ""),

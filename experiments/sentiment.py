@@ -84,12 +84,15 @@ def decoders(config: Config) -> dict[str, tuple[Any, str]]:
 
 def recipe(config: Config, decoding: Any, guide: str, rows: Sequence[dict]) -> dict[str, Any]:
     """Returns what a method's texts depend on; texts of another recipe are not used again."""
-    head = (packaged_heads().get(guide) or Path(guide)) / "head.safetensors"
+    folder = packaged_heads().get(guide) or Path(guide)
+    # A card can hold a temperature, which changes what the guide says.
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     return {
         "decoding": json.loads(json.dumps(asdict(decoding))),
         "model": config.model,
         "guide": guide,
-        "guide_sha256": hashlib.sha256(head.read_bytes()).hexdigest(),
+        "guide_sha256": hashlib.sha256((folder / "head.safetensors").read_bytes()).hexdigest(),
+        **({"temperature": card["temperature"]} if "temperature" in card else {}),
         "prompts_sha256": hashlib.sha256(json.dumps(list(rows)).encode()).hexdigest(),
         "seed": config.seed,
     }

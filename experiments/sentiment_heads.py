@@ -6,7 +6,7 @@ from typing import Any
 
 from coopgen_jax.data.labelled import Labelled, read_labelled
 from coopgen_jax.discriminators.head import HeadConfig
-from coopgen_jax.training.heads import save_head
+from coopgen_jax.training.card import save_head
 
 CLASSES = ("negative", "positive")
 SOURCES = {

@@ -1,4 +1,4 @@
-"""Trains the heads that ship with the library, and the floor that each has to reach.
+"""Trains heads to ship with the library, and the floor that each has to reach.
 
     python -m experiments.train_heads --data FOLDER --work FOLDER --out coopgen_jax/heads/research
 
@@ -9,6 +9,7 @@ temperature (Guo et al. 2017, arXiv 1706.04599) is fitted there and stored in th
 is in `work` is not trained again, and one that was interrupted goes on.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -213,9 +214,12 @@ def measure(
     The temperature is the best for all beginnings of all texts. What was measured stays in `work`.
     """
     path = config.work / name / "measured.json"
+    weights = hashlib.sha256((config.work / name / "head.safetensors").read_bytes()).hexdigest()
+    made_with = [weights, config.validation_rows]
     if path.is_file():
-        found, temperature = json.loads(path.read_text(encoding="utf-8"))
-        return found, temperature
+        *kept, found, temperature = json.loads(path.read_text(encoding="utf-8"))
+        if kept == made_with:
+            return found, temperature
     head = load_discriminator(config.work / name, language_model=model)
     found, judgements = {}, []
     for source, data in validation.items():
@@ -226,7 +230,7 @@ def measure(
         judgements.append(all_beginnings(said, data.labels))
     every = (np.concatenate(part) for part in zip(*judgements, strict=True))
     temperature = fit_temperature(*every)
-    path.write_text(json.dumps([found, temperature]) + "\n", encoding="utf-8")
+    path.write_text(json.dumps([*made_with, found, temperature]) + "\n", encoding="utf-8")
     return found, temperature
 
 

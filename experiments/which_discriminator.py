@@ -9,6 +9,7 @@ oracle language model, which say how good the texts are, from half B. Everything
 goes to `work`: what is there is not made again, and what was interrupted goes on.
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ import coopgen_jax as cg
 from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.data.labelled import Labelled, half, joined
 from coopgen_jax.data.pieces import Cutting, cut_all
+from coopgen_jax.discriminators.heads import folder_of
 from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.evaluation.discriminators import (
     by_length,
@@ -151,18 +153,22 @@ def train_all(config: Config) -> None:
         )  # fmt: skip
 
 
-def folder_of(config: Config, kind: str) -> str:
+def folder_name(config: Config, kind: str) -> str:
     """Returns the name or the folder of a kind's discriminator."""
     return config.shared_trunk if kind == "shared-trunk" else str(config.work / kind)
 
 
-def kept(path: Path, make: Callable[[], Any]) -> Any:
-    """Returns what a JSON file holds, made first where there is none."""
-    if not path.is_file():
-        made = json.dumps(make(), indent=1) + "\n"
-        path.with_suffix(".partial").write_text(made, encoding="utf-8")
-        path.with_suffix(".partial").replace(path)
-    return json.loads(path.read_text(encoding="utf-8"))
+def kept(path: Path, made_with: list[Any], make: Callable[[], Any]) -> Any:
+    """Returns what a JSON file holds, made first where there is none of these settings."""
+    if path.is_file():
+        before, found = json.loads(path.read_text(encoding="utf-8"))
+        if before == made_with:
+            return found
+    found = make()
+    text = json.dumps([made_with, found], indent=1) + "\n"
+    path.with_suffix(".partial").write_text(text, encoding="utf-8")
+    path.with_suffix(".partial").replace(path)
+    return found
 
 
 def judgements(
@@ -201,13 +207,13 @@ def searches(config: Config, speeds: dict[str, float]) -> dict[str, tuple[cg.MCT
 
     found = {}
     for kind in KINDS:
-        guide = folder_of(config, kind)
+        guide = folder_name(config, kind)
         found[f"{kind}, {config.simulations}"] = (search(config.simulations), guide)
         if kind != "shared-trunk":
             simulations = equal_time(kind)
             found[f"{kind}, {simulations} (equal time)"] = (search(simulations), guide)
     # The paper spends what cached states save on more simulations.
-    found["causal, 104"] = (search(104), folder_of(config, "causal"))
+    found["causal, 104"] = (search(104), folder_name(config, "causal"))
     return found
 
 
@@ -303,13 +309,18 @@ def main(config: Config) -> None:
     model = load(config.model)
     accuracy, speeds = {}, {}
     for kind in KINDS:
-        guide = cg.load_discriminator(folder_of(config, kind), language_model=model)
+        guide = cg.load_discriminator(folder_name(config, kind), language_model=model)
+        folder = folder_of(folder_name(config, kind))
+        guide_files = [folder / name for name in ("head.safetensors", "card.json")]
+        guided = [hashlib.sha256(path.read_bytes()).hexdigest() for path in guide_files]
         accuracy[kind] = kept(
             config.work / f"accuracy-{kind}.json",
+            [*guided, config.validation_rows, config.longest],
             lambda kind=kind, guide=guide: judgements(config, kind, model, guide),
         )
         speeds[kind] = kept(
             config.work / f"speed-{kind}.json",
+            [*guided, config.simulations, config.wave],
             lambda guide=guide: evaluations_per_second(
                 model,
                 guide,

@@ -15,7 +15,7 @@ from coopgen_jax.cli.evaluate_options import EvaluateOptions, JudgementOptions
 from coopgen_jax.cli.files import check_writable
 from coopgen_jax.cli.train import pair
 from coopgen_jax.data.labelled import Labelled, read_labelled
-from coopgen_jax.discriminators.heads import load_discriminator
+from coopgen_jax.discriminators.heads import PACKAGED, folder_of, load_discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.discriminators import (
     all_beginnings,
@@ -43,11 +43,8 @@ def run_evaluate(options: EvaluateOptions) -> None:
         value = getattr(what, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} is {value}: give 1 or more")
-    for name in what.discriminator if what.calibrate else ():
-        if not (Path(name) / "card.json").is_file():
-            raise UserError(
-                f"--calibrate writes into the card of a folder, and {name} is none: name a folder"
-            )
+    if what.calibrate:
+        _check_cards(what.discriminator)
     for path, option in ((what.out, "--out"), (what.picture, "--picture")):
         if path:
             check_writable(path, option)
@@ -86,6 +83,7 @@ def _figures(what: JudgementOptions) -> dict[str, Any]:
     report: dict[str, Any] = {"data": what.data, "classes": list(classes), "judges": {}}
     last = {}
     for name, judge in judges.items():
+        speed = evaluations_per_second(model, judge) if what.speed else None
         said = judge_prefixes(
             model,
             judge,
@@ -100,17 +98,30 @@ def _figures(what: JudgementOptions) -> dict[str, Any]:
             "by_tokens_read": by_length(said, data.labels, lengths),
             "temperature": fit_temperature(*all_beginnings(said, data.labels)),
         }
-        if what.speed:
-            speed = evaluations_per_second(model, judge)
+        if speed is not None:
             report["judges"][name]["evaluations_per_second"] = speed
         if what.calibrate:
-            _calibrate(Path(name), report["judges"][name]["temperature"])
+            _calibrate(folder_of(name), report["judges"][name]["temperature"])
     guesses = {name: log_class.argmax(axis=-1) for name, log_class in last.items()}
     report["agreement"] = {
         f"{one} and {other}": float((guesses[one] == guesses[other]).mean())
         for one, other in itertools.combinations(guesses, 2)
     }
     return report
+
+
+def _check_cards(names: tuple[str, ...]) -> None:
+    """Raises UserError where a card is that of the package, is named twice or cannot be written."""
+    folders = [folder_of(name).resolve() for name in names]
+    for name, folder in zip(names, folders, strict=True):
+        if folder.is_relative_to(PACKAGED):
+            raise UserError(
+                f"--calibrate writes into the card of a folder, and {name} comes with the library: "
+                "name a folder of your own"
+            )
+        if folders.count(folder) > 1:
+            raise UserError(f"{name} is named twice: --calibrate would count it twice")
+        check_writable(folder / "card.json", "--calibrate")
 
 
 def _calibrate(folder: Path, temperature: float) -> None:

@@ -46,8 +46,8 @@ class _Common:
     """Tokens read of a text, the first ones."""
     rank: Annotated[int | None, _unset("R", "8; bidirectional: 0")] = None
     """Rank of LoRA's additions to a frozen network; 0 trains all of the network."""
-    learning_rate: Annotated[float | None, _unset("X", "5e-4; of a whole network 5e-5")] = None
-    """The highest learning rate."""
+    learning_rate: Annotated[float | None, _unset("X", "5e-4; whole: 5e-5")] = None
+    """The highest learning rate; a trained network that is trained whole wants a tenth."""
     validate_every: Annotated[int, arg(metavar="N")] = 100
     """Steps between validations, and between checkpoints."""
     validation_rows: Annotated[int, arg(metavar="N")] = 1000
@@ -101,7 +101,7 @@ class DiscriminatorOptions(_Common):
     """Shared-trunk: width of the small layers, a multiple of 32."""
     look_ahead: Annotated[int, arg(metavar="K")] = 0
     """Shared-trunk: width of the keys by which tokens are judged before they are read; 0 for no
-    look-ahead head."""
+    look-ahead head. It is for decoders that judge candidates (`evaluate_children`)."""
     hidden: Annotated[tuple[int, ...], arg(metavar="[N ...]")] = ()
     """Widths of the hidden layers of the class head, none for a linear one."""
     dropout: Annotated[float | None, _unset("X", "0.1; shared-trunk: 0.4")] = None

@@ -35,7 +35,8 @@ class Crossing(HostCall):
           source: the language model's tokenizer.
           target: the discriminator's.
           width: tokens of a text, the last ones of a longer one.
-          bare: whether no special tokens stand around a text.
+          bare: whether a text stands behind a space, as continuations do, and no special tokens
+            stand around it.
           remember: texts that are remembered.
 
         Raises:
@@ -59,7 +60,9 @@ class Crossing(HostCall):
         if self.special:
             found = word_pieces(self.target, texts, self.width)
         else:
-            found = [ids[-self.width :] for ids in self.target.encode_batch(texts)]
+            # Some tokenizers drop a leading space, behind which every text was learnt.
+            spaced = [f" {text.lstrip()}" if text else "" for text in texts]
+            found = [ids[-self.width :] for ids in self.target.encode_batch(spaced)]
         for row, ids in zip(rows, found, strict=True):
             if len(ids) > self.special:
                 row[: len(ids)] = ids

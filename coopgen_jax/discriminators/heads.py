@@ -76,7 +76,7 @@ def load_discriminator(
     Raises:
       UserError: there is no such head, its files are damaged, or its kind is unknown.
     """
-    folder = _folder(name_or_folder)
+    folder = folder_of(name_or_folder)
     try:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
         flat = load_file(folder / "head.safetensors")
@@ -124,7 +124,12 @@ def _tempered(weights: Any, temperature: float) -> Any:
     return cooled
 
 
-def _folder(name_or_folder: str | Path) -> Path:
+def folder_of(name_or_folder: str | Path) -> Path:
+    """Returns the folder of a trained discriminator.
+
+    Raises:
+      UserError: there is none of that name, nor a folder with a card.
+    """
     packaged = packaged_heads()
     folder = packaged.get(str(name_or_folder), Path(name_or_folder).expanduser())
     if not (folder / "card.json").is_file():
@@ -244,9 +249,8 @@ def _causal(
     # Tokens of another vocabulary cannot be read along the tree: every text is read anew.
     if config.start_token is None:
         raise UserError("it reads prompts in the tokens of another vocabulary: train it anew")
-    crossing = Crossing(
-        language_model.tokenizer, network.tokenizer, width=card["longest"], bare=True
-    )
+    width = card.get("longest", network.config.context - 1)
+    crossing = Crossing(language_model.tokenizer, network.tokenizer, width=width, bare=True)
     anew = RereadingConfig(Bound(read_tokens, config), config.head.classes, crossing)
     return LoadedDiscriminator(rereading(anew), params, card, (crossing,))
 

@@ -182,7 +182,12 @@ def _init(
         state = TrunkLayersState(
             cache,
             write(allocate(batch, capacity, item, trunk=False), 0, _queries(config, params, root)),
-            allocate(batch, capacity, (classes,), trunk=False),
+            # Of the bare prompt nothing is known.
+            write(
+                allocate(batch, capacity, (classes,), trunk=False),
+                0,
+                jnp.full((batch, capacity.samples, 1, classes), -jnp.log(float(max(classes, 2)))),
+            ),
         )
     return uniform(batch, classes), state
 
@@ -261,8 +266,8 @@ def judge_texts(
       keys: `[B]` typed keys of each row's dropout, None for none.
 
     Returns:
-      log p(class) `[B, S, C]` of the text that ends at each token, and the states `[B, S, width]`
-      that it was judged by.
+      log p(class) `[B, S, C]` of the text that ends at each token, and the small layers' states
+      `[B, 1 + S, width]` at the start vector and at each token.
     """
     network, dropout = config.network, config.head.dropout
 
@@ -286,5 +291,6 @@ def judge_texts(
     tokens = jnp.zeros(mask.shape, jnp.int32)
     given = jnp.broadcast_to(jnp.arange(mask.shape[1]) > 0, mask.shape)
     _, last, _, _ = read(network, params["network"], tokens, mask, stream, given)
-    own = final_norm(network, params["network"], last)[:, 1:].astype(jnp.float32)
-    return jax.vmap(classified)(own, jax.vmap(jax.random.fold_in, (0, None))(noise, 1)), own
+    own = final_norm(network, params["network"], last).astype(jnp.float32)
+    log_class = jax.vmap(classified)(own[:, 1:], jax.vmap(jax.random.fold_in, (0, None))(noise, 1))
+    return log_class, own

@@ -21,14 +21,24 @@ def save_head(folder: Path, params: Any, card: dict[str, Any]) -> None:
         for name, value in flatten_dict(params, sep=".").items()
     }
     # Not `save_file`, whose files only their owner can read.
-    (folder / "head.safetensors").write_bytes(save(flat))
+    weights, path = save(flat), folder / "head.safetensors"
+    kept = folder / "card.json"
+    if path.is_file() and kept.is_file() and path.read_bytes() == weights:
+        # The same weights are as well calibrated as they were.
+        before = json.loads(kept.read_text(encoding="utf-8"))
+        if "temperature" in before:
+            card = {**card, "temperature": before["temperature"]}
+    path.write_bytes(weights)
     write_card(folder, card)
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
-    """Writes `card.json`, and `card.md` to read."""
-    (folder / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
-    (folder / "card.md").write_text(_card_page(folder.name, card))
+    """Writes `card.json`, and `card.md` to read; what was there is replaced by all or nothing."""
+    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+    for name, content in (("card.md", _card_page(folder.name, card)), ("card.json", text)):
+        unfinished = folder / f"{name}.part"
+        unfinished.write_text(content, encoding="utf-8")
+        unfinished.replace(folder / name)
 
 
 def _halved(name: str) -> bool:

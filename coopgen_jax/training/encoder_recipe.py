@@ -88,15 +88,17 @@ def train_bidirectional(
         for training in (True, False)
     )
     rows = tokenised(encoder.tokenizer, training), tokenised(encoder.tokenizer, validation)
-    claim(folder, "bidirectional", encoder.sha256, config, rows, frozen=frozen)
+    settings = {"classes": training.classes, "dtype": encoder.config.dtype, "frozen": frozen}
+    claim(folder, "bidirectional", encoder.sha256, config, rows, **settings)
     run = Run(fixed, config, mesh)
     outcome = run.fit(learnt, (losses[0], losses[1]), *rows, folder, listener)
+    own = Path(encoder.name).expanduser()
     card = {
         "kind": "bidirectional",
         "classes": list(training.classes),
         "hidden": list(config.hidden),
         "reads_prompt": False,
-        "encoder": encoder.name,
+        "encoder": str(own.resolve()) if own.is_dir() else encoder.name,
         "encoder_sha256": encoder.sha256,
         "trained": "the head alone" if frozen else "everything",
         "width": width,

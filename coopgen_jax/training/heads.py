@@ -4,19 +4,15 @@ What a head is trained on is a function from texts to features, so a bidirection
 language model's own states share everything else: the cutting, the loop, the report and the files.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax.traverse_util import flatten_dict
-from safetensors.numpy import save
 
 from coopgen_jax.data.labelled import Labelled
 from coopgen_jax.data.pieces import first_words
@@ -134,32 +130,3 @@ def accuracy_by_length(
             report[str(words)] = accuracy(head, params, features(cut.texts), cut.labels)
     report["whole"] = accuracy(head, params, features(data.texts), data.labels)
     return report
-
-
-def save_head(folder: Path, params: Any, card: dict[str, Any]) -> None:
-    """Writes `head.safetensors`, `card.json` and `card.md` into `folder`, which is made.
-
-    Kernels and biases are kept in half precision, the standardisation in single precision: a
-    centre can be thousands of times the spread around it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    flat = {
-        name: np.asarray(value, np.float16 if "." in name else np.float32)
-        for name, value in flatten_dict(params, sep=".").items()
-    }
-    # Not `save_file`, whose files only their owner can read.
-    (folder / "head.safetensors").write_bytes(save(flat))
-    (folder / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
-    (folder / "card.md").write_text(_card_page(folder.name, card))
-
-
-def _card_page(name: str, card: dict[str, Any]) -> str:
-    """Returns the card as a page to read."""
-    lines = [f"# {name}", ""]
-    tables, unit = card.get("accuracy", {}), card.get("accuracy_unit", "words read")
-    lines += [f"- **{key}**: {value}" for key, value in card.items() if key != "accuracy"]
-    for data, row in tables.items():
-        figures = " | ".join(f"{value:.3f}" for value in row.values())
-        lines += ["", f"Accuracy on {data}, by {unit}:", ""]
-        lines += [f"| {' | '.join(row)} |", "|" + " --- |" * len(row), f"| {figures} |"]
-    return "\n".join(lines) + "\n"

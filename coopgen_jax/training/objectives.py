@@ -165,6 +165,8 @@ def judges_pieces(
     def loss(learnt: Any, fixed: Any, batch: Any, key: jax.Array) -> Sums:
         params = join(learnt, fixed)
         tokens = jnp.pad(batch["tokens"], [(0, 0), (1, 1)], constant_values=special[0])
+        # Of a batch as long as the context what is beyond it is padding.
+        tokens = tokens[:, : encoder.context]
         length = jnp.sum(batch["mask"], axis=-1)[:, None]
         place = jnp.arange(tokens.shape[1])[None, :]
         tokens = jnp.where(place == length + 1, special[1], tokens)
@@ -196,7 +198,7 @@ def judges_states(
     Every beginning of a text is judged, and counts alike. A batch's tokens are places in the tables
     `fixed["states"]` `[n, J, E]` and, for a look-ahead head, `fixed["tokens"]` `[n]`, whose
     embeddings stand in `fixed["embedding"]` `[V, E]`; its loss is added: what it says of every
-    beginning and one more token, before that token has been read.
+    beginning before its last token has been read.
 
     Args:
       config: the discriminator's.
@@ -225,13 +227,16 @@ def judges_states(
         sums = _sums(batch, loss=each, accuracy=_hits(last, label))
         if isinstance(config, SharedTrunkConfig) or not config.look_ahead:
             return sums
+        # What is asked of a token stands at the one in front of it, or at the start vector.
+        above = jnp.pad(inside[:, :-1], [(0, 0), (1, 0)])
+        above = jnp.where(above, jnp.arange(inside.shape[1])[None, :], 0)
+        asking = jnp.take_along_axis(own, above[..., None], axis=1)
         queries: Any = Queries(len(config.head.classes), config.look_ahead).apply(
-            {"params": params["queries"]}, own[:, :-1]
+            {"params": params["queries"]}, asking
         )
-        following = fixed["embedding"][fixed["tokens"][places[:, 1:]]].astype(jnp.float32)
+        following = fixed["embedding"][fixed["tokens"][places]].astype(jnp.float32)
         ahead = foreseen(queries, (following @ params["keys"])[..., None, :])[..., 0, :]
-        known = inside[:, :-1] & inside[:, 1:]
-        further = _mean_cross_entropy(ahead, label, known)
+        further = _mean_cross_entropy(ahead, label, inside)
         seen = _sums(batch, ahead_loss=further)
         return {**sums, **seen, "loss": (sums["loss"][0] + seen["ahead_loss"][0], sums["loss"][1])}
 

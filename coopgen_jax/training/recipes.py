@@ -128,7 +128,8 @@ def train_causal(
 
     losses = (judges(judge, join=joined), judges(judge, join=joined, training=False))
     rows = tokenised(model.tokenizer, training), tokenised(model.tokenizer, validation)
-    claim(folder, "causal", model.sha256, config, rows)
+    settings = {"classes": training.classes, "dtype": model.config.dtype}
+    claim(folder, "causal", model.sha256, config, rows, **settings)
     run = Run(fixed, config, mesh)
     outcome = run.fit({"network": learnt, "head": fresh}, losses, *rows, folder, listener)
     card = {
@@ -172,7 +173,8 @@ def train_generative(
 
     loss = generates(judge, join=joined, class_weight=config.class_weight)
     rows = tokenised(model.tokenizer, training), tokenised(model.tokenizer, validation)
-    claim(folder, "generative", model.sha256, config, rows)
+    settings = {"classes": training.classes, "dtype": model.config.dtype}
+    claim(folder, "generative", model.sha256, config, rows, **settings)
     run = Run(fixed, config, mesh)
     outcome = run.fit(start, (loss, loss), *rows, folder, listener)
     card = {
@@ -260,7 +262,8 @@ def train_language_model(
     run = Run(fixed, config, mesh)
     loss = writes(model.config, join=join)
     rows = rows_of(training), rows_of(validation)
-    claim(folder, "language model", model.sha256, config, rows, pack=pack)
+    settings = {"pack": pack, "dtype": model.config.dtype}
+    claim(folder, "language model", model.sha256, config, rows, **settings)
     outcome = run.fit(learnt, (loss, loss), *rows, folder, listener)
     card = {
         "kind": "language model",

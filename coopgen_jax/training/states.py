@@ -6,6 +6,7 @@ cuts and shuffles like a row of token ids, and a loss looks the states up.
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -68,17 +69,12 @@ def read_states(
       the lengths of the rows in front of it. Values that half precision cannot hold are cut.
 
     Raises:
-      UserError: the table would be larger than 16 GiB.
+      UserError: see `check_room`.
     """
+    check_room(model, taps, rows, folder=folder)
     lengths = [len(row) for row in rows]
     starts = np.concatenate([[0], np.cumsum(lengths)])
     shape = (int(starts[-1]), len(taps), model.config.width)
-    if 2 * np.prod(shape, dtype=np.int64) > LARGEST:
-        raise UserError(
-            f"the states of {shape[0]} tokens at {len(taps)} taps take "
-            f"{2 * np.prod(shape, dtype=np.int64) / 2**30:.0f} GiB: give fewer texts, shorter ones "
-            "or fewer taps, or train a causal discriminator"
-        )
     path = folder and folder / f"states-{_digest(model, taps, rows)}.npy"
     if path and path.is_file():
         return np.load(path)
@@ -101,12 +97,40 @@ def read_states(
             table[starts[number] : starts[number + 1]] = np.clip(own, -limit, limit)
         listener(min(at + batch, len(rows)), len(rows))
     if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(f".part{jax.process_index()}")
         with unfinished.open("wb") as file:
             np.save(file, table)
         unfinished.replace(path)
     return table
+
+
+def check_room(
+    model: LoadedModel,
+    taps: tuple[int, ...],
+    rows: Sequence[Sequence[int]],
+    *,
+    folder: Path | None,
+) -> None:
+    """Checks that `read_states` has room, and makes its folder.
+
+    Raises:
+      UserError: the table would be larger than 16 GiB, or the folder cannot be written.
+    """
+    tokens = sum(len(row) for row in rows)
+    size = 2 * tokens * len(taps) * model.config.width
+    if size > LARGEST:
+        raise UserError(
+            f"the states of {tokens} tokens at {len(taps)} taps take {size / 2**30:.0f} GiB: give "
+            "fewer texts, shorter ones or fewer taps, or train a causal discriminator"
+        )
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"the states cannot be kept in {folder}: {error}") from error
 
 
 def _up_to(model: LoadedModel, highest: int) -> tuple[DecoderConfig, Any]:

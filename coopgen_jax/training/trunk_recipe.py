@@ -1,7 +1,7 @@
 """The recipe of shared-trunk discriminators: small networks on a frozen language model's states."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from coopgen_jax.training.run import (
     how_trained,
     tokenised,
 )
-from coopgen_jax.training.states import front_of, places, read_states
+from coopgen_jax.training.states import check_room, front_of, places, read_states
 
 # Of so many batches the standardisation is taken.
 STANDARD_BATCHES = 32
@@ -108,6 +108,7 @@ def train_shared_trunk(
         training.
     """
     check_classes(training, validation)
+    config = replace(config, batch=replace(config.batch, shortest=None))
     longest = config.batch.longest
     if longest + len(front_of(model)) > model.config.context:
         raise UserError(
@@ -121,9 +122,12 @@ def train_shared_trunk(
         )
     parts = tuple(tokenised(model.tokenizer, data) for data in (training, validation))
     parts = tuple(Rows([row[:longest] for row in part.ids], part.labels) for part in parts)
-    settings = {"trunk": asdict(trunk)}
-    claim(folder, "shared-trunk", model.sha256, config, (parts[0], parts[1]), **settings)
     ids = [row for part in parts for row in part.ids]
+    check_room(model, trunk.taps, ids, folder=states)
+    claim(
+        folder, "shared-trunk", model.sha256, config, (parts[0], parts[1]),
+        trunk=asdict(trunk), classes=training.classes, dtype=model.config.dtype,
+    )  # fmt: skip
     table = read_states(model, trunk.taps, ids, folder=states, listener=reading)
     where = places(ids)
     cut = len(parts[0].ids)

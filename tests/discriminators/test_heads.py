@@ -15,7 +15,7 @@ from coopgen_jax.discriminators.head import Head, HeadConfig, classify
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.encoder import EncoderConfig
 from coopgen_jax.text import Tokenizer
-from coopgen_jax.training.heads import save_head
+from coopgen_jax.training.card import save_head
 
 CARD = {
     "kind": "bidirectional",

@@ -142,6 +142,19 @@ def test_the_children_are_judged_by_their_embeddings_before_they_are_read():
     assert np.abs(expected[4] - expected[60]).max() > 0.01
 
 
+def test_of_a_bare_prompt_an_end_is_judged_like_the_prompt():
+    guide = trunk_layers(SHAPE)
+    room = Capacity(samples=1, trunk=1, nodes=4)
+    prompt = prompt_of([[7]], 1)
+    _, hidden, _ = MODEL.prefill(PARAMS, prompt, capacity=room)
+    said, state = guide.init(GUIDE_PARAMS, prompt, hidden, capacity=room)
+    one = jnp.zeros((1, 1, 1), jnp.int32)
+    root = Nodes(jnp.int32(0), one, one, one[..., None] - 1, one, one[..., 0], one > 0)
+    children = guide.evaluate_children(GUIDE_PARAMS, state, root, None)[0, 0, 0]
+    np.testing.assert_allclose(children[END], said[0], atol=1e-6)
+    assert np.abs(children[END - 1] - said[0]).max() > 1e-3
+
+
 def test_without_a_look_ahead_head_children_are_not_judged():
     assert trunk_layers(dataclasses.replace(SHAPE, look_ahead=0)).evaluate_children is None
 

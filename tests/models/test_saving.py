@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tokenizers import decoders
+from tokenizers import decoders, processors
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.layout import separate_layers
@@ -56,11 +56,22 @@ def test_a_saved_encoder_is_loaded_as_it_was(tmp_path):
         ),
         add_pooling_layer=False,
     ).eval()  # fmt: skip
-    first = load_encoder(save(original, tmp_path / "first"))
+    save(original, tmp_path / "first")
+    core = byte_tokenizer()
+    core.add_special_tokens(["[CLS]", "[SEP]"])
+    special = [(name, core.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    core.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=special
+    )
+    core.save(str(tmp_path / "first" / "tokenizer.json"))
+    first = load_encoder(tmp_path / "first")
     folder = tmp_path / "second"
     save_encoder(folder, first.config, first.params, first.tokenizer, dtype="float32")
     second = load_encoder(folder)
     assert second.config == first.config and second.tokenizer == first.tokenizer
+    numbers = [number for _, number in special]
+    around = [numbers[0], *first.tokenizer.encode("ab"), numbers[1]]
+    assert second.tokenizer.encode("ab", special=True) == around
     jax.tree.map(np.testing.assert_array_equal, second.params, first.params)
     again = transformers.AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()
     tokens = torch.randint(0, 256, (2, 9))

@@ -9,13 +9,8 @@ from safetensors.numpy import load_file
 
 from coopgen_jax.data.labelled import Labelled
 from coopgen_jax.discriminators.head import HeadConfig, classify
-from coopgen_jax.training.heads import (
-    FitConfig,
-    accuracy,
-    accuracy_by_length,
-    fit_head,
-    save_head,
-)
+from coopgen_jax.training.card import save_head
+from coopgen_jax.training.heads import FitConfig, accuracy, accuracy_by_length, fit_head
 
 HEAD = HeadConfig(("no", "yes"), inputs=3, hidden=(8,), dropout=0.1)
 FIT = FitConfig(epochs=15, batch=50, learning_rate=1e-2, seed=3)

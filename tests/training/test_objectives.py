@@ -194,10 +194,11 @@ def test_a_shared_trunks_loss_is_the_mean_over_every_beginning(name):
         if name == "layers":
             said, own = layers.judge_texts(config, params, states, inside)
             asked = Queries(3, 4).apply({"params": params["queries"]}, own)[0]
-            for at, token in enumerate(row[1:]):
+            # State 0 is the start vector's: every token is asked about in front of it.
+            for at, token in enumerate(row):
                 key = TABLES["embedding"][token % 7] @ params["keys"]
                 logits = asked[at, :, :-1] @ key + asked[at, :, -1]
-                ahead -= jax.nn.log_softmax(logits)[label] / (len(row) - 1)
+                ahead -= jax.nn.log_softmax(logits)[label] / len(row)
         else:
             said = trunk.judge_texts(config, params, states, inside)
         total -= said[0, :, label].mean()

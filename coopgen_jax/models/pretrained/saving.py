@@ -40,7 +40,8 @@ def save_model(
     if isinstance(params["layers"], tuple):
         raise UserError("only stacked layers can be saved: load the model with stacked=True")
     values = _config(config) | {"dtype": dtype, "eos_token_id": list(tokenizer.end_tokens)}
-    _save(folder, values, _tensors(params, decoder_sources(values["model_type"])), tokenizer)
+    tensors = _tensors(params, decoder_sources(values["model_type"]))
+    _save(folder, values, tensors, tokenizer, _with_begin(tokenizer))
 
 
 def save_encoder(
@@ -64,11 +65,15 @@ def save_encoder(
     tensors = _tensors(params, encoder_sources())
     # What a bare encoder's file calls its tensors.
     named = {name.removeprefix("bert."): array for name, array in tensors.items()}
-    _save(folder, values, named, tokenizer)
+    _save(folder, values, named, tokenizer, tokenizer.core)
 
 
 def _save(
-    folder: Path, values: dict[str, Any], tensors: dict[str, np.ndarray], tokenizer: Tokenizer
+    folder: Path,
+    values: dict[str, Any],
+    tensors: dict[str, np.ndarray],
+    tokenizer: Tokenizer,
+    core: tokenizers.Tokenizer,
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # Beside its place and then renamed: a folder never holds half the weights.
@@ -81,7 +86,7 @@ def _save(
     )
     unfinished.chmod(0o644)
     _write(folder / "config.json", values)
-    _with_begin(tokenizer).save(str(folder / "tokenizer.json"))
+    core.save(str(folder / "tokenizer.json"))
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
     if tokenizer.end_tokens:
         settings["eos_token"] = tokenizer.core.id_to_token(tokenizer.end_tokens[0])
