@@ -1,0 +1,52 @@
+"""The heads that come with the library."""
+
+import json
+
+import numpy as np
+import pytest
+
+from coopgen_jax.discriminators.heads import PACKAGED, load_discriminator, packaged_heads
+from coopgen_jax.evaluation.discriminators import judge_prefixes
+from coopgen_jax.models.pretrained.loading import load
+
+SAYS = {
+    "sentiment": {"positive": "A wonderful film, moving and funny.", "negative": "Dull and awful."},
+    "sentiment-minilm": {"positive": "I love this book.", "negative": "A terrible, boring waste."},
+    "emotion": {
+        "joy": "i feel so happy and cheerful today",
+        "anger": "i feel furious and so angry with him",
+        "fear": "i feel terrified and scared of the dark",
+        "sadness": "i feel miserable and lonely",
+    },
+    "topic": {
+        "sports": "The team scored twice in the last minute and won the championship match.",
+        "business": "Shares fell after the company reported lower quarterly profits.",
+        "scitech": "The new software lets computers find viruses on the internet.",
+        "world": "Troops and rebels clashed near the capital, the minister said.",
+    },
+}
+
+
+def test_all_weights_together_are_small_and_every_card_says_what_it_must():
+    folders = packaged_heads()
+    assert folders.keys() == SAYS.keys()
+    assert sum(path.stat().st_size for path in PACKAGED.rglob("*.safetensors")) < 8e6
+    notice = (PACKAGED / "research" / "NOTICE.md").read_text(encoding="utf-8")
+    for name, folder in folders.items():
+        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        assert card["name"] == name and card["terms"] and card["recipe"]
+        assert card["accuracy"].keys() == card["data"].keys()
+        assert all(f"| {source} |" in notice for source in card["data"])
+        for source, floor in card.get("tf_idf_floor", {}).items():
+            assert card["accuracy"][source]["whole"] > floor
+
+
+@pytest.mark.default_model
+@pytest.mark.parametrize("name", SAYS)
+def test_a_head_knows_plain_cases(name):
+    model = load()
+    head = load_discriminator(name, language_model=model)
+    said = judge_prefixes(model, head, list(SAYS[name].values()), longest=24, batch=4)
+    for row, wanted in zip(said, SAYS[name], strict=True):
+        last = row[~np.isnan(row[:, 0])][-1]
+        assert head.discriminator.classes[int(last.argmax())] == wanted
