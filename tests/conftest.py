@@ -4,6 +4,8 @@ import os
 
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -41,6 +43,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     chosen = [item for item in items if "default_model" not in item.keywords]
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     items[:] = chosen
+
+
+# Every compiled program takes maps of memory, and Linux gives a process 65,530 of them.
+MANY_MAPS = 20_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs() -> Iterator[None]:
+    """Has compiled programs forgotten between files, before a process has too many of them."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > MANY_MAPS:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

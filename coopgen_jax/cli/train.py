@@ -2,7 +2,9 @@
 
 import json
 import math
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,6 +46,8 @@ def run_train(options: TrainOptions) -> None:
         print(json.dumps(card, indent=1, ensure_ascii=False))
     else:
         _print(what, card)
+    if card["stopped"] == "interrupt":
+        raise KeyboardInterrupt
 
 
 def _check(what: DiscriminatorOptions | LanguageModelOptions) -> None:
@@ -156,7 +160,7 @@ def _discriminator(what: DiscriminatorOptions) -> dict[str, Any]:
         shortest = 0  # every beginning of a text is learnt from anyway
     recipe = _recipe(what, len(training.texts), shortest=shortest or None, balanced=what.balanced)
     mesh = make_mesh(what.devices)
-    with _progress(what) as listener:
+    with _progress(what) as shown, _interruptible(shown) as listener:
         place: dict[str, Any] = {"folder": what.out, "mesh": mesh, "listener": listener}
         if what.kind == "bidirectional":
             encoder = load_encoder(what.encoder, dtype=what.dtype)
@@ -197,7 +201,7 @@ def _language_model(what: LanguageModelOptions) -> dict[str, Any]:
         tokens = rows + sum(map(len, model.tokenizer.encode_batch(training)))
         rows = max(1, tokens // what.longest)
     recipe = _recipe(what, rows, shortest=None)
-    with _progress(what) as listener:
+    with _progress(what) as shown, _interruptible(shown) as listener:
         return train_language_model(
             model, training, validation, recipe, pack=what.pack,
             folder=what.out, mesh=make_mesh(what.devices), listener=listener,
@@ -282,6 +286,34 @@ def _progress(what: Any) -> Iterator[Listener]:
         yield show
 
 
+@contextmanager
+def _interruptible(listener: Listener) -> Iterator[Listener]:
+    """Has the first Ctrl-C while steps are taken end the run at the next step, and save it."""
+    before = signal.getsignal(signal.SIGINT)
+    installed = asked = False
+
+    def handle(number: int, frame: Any) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, before)
+        print("coopgen: saving; press once more to stop at once", file=sys.stderr, flush=True)
+
+    def listen(done: int, total: int, means: dict[str, jax.Array]) -> bool:
+        nonlocal installed
+        # In front of the first step there is nothing to save.
+        if not installed and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handle)
+            installed = True
+        listener(done, total, means)
+        return asked
+
+    try:
+        yield listen
+    finally:
+        if installed:
+            signal.signal(signal.SIGINT, before)
+
+
 def _print(what: Any, card: dict[str, Any]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     best = card["best"]
@@ -297,3 +329,5 @@ def _print(what: Any, card: dict[str, Any]) -> None:
         console.print(f"perplexity {card['perplexity']:.2f}")
     if card["stopped"] == "budget":
         console.print("the budget is spent: start the same command again to go on")
+    if card["stopped"] == "interrupt":
+        console.print("interrupted and saved: start the same command again to go on")

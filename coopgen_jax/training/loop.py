@@ -78,17 +78,19 @@ class Outcome:
     learnt: the parameters of the best validation loss; the last ones where there has been none.
     best: their metrics on the validation rows, with the "step" they are of.
     step: steps taken.
-    stopped: why: all steps were taken, patience or the budget was at its end.
+    stopped: why: all steps were taken, patience or the budget was at its end, or the listener asked
+      for it.
     """
 
     learnt: Any
     best: dict[str, float]
     step: int
-    stopped: Literal["steps", "patience", "budget"]
+    stopped: Literal["steps", "patience", "budget", "interrupt"]
 
 
 # Told after every step: steps taken, of how many, and the means, which may still be on their way.
-Listener = Callable[[int, int, dict[str, jax.Array]], None]
+# Where it returns True a run of one process saves and stops; the next one goes on.
+Listener = Callable[[int, int, dict[str, jax.Array]], bool | None]
 
 
 class _Record:
@@ -161,7 +163,7 @@ def train(
       validate: from learnt parameters to metrics, "loss" among them.
       folder: where checkpoints and metrics are written; it is made.
       config: how long, and what happens when.
-      listener: told after every step.
+      listener: told after every step; see `Listener`.
 
     Returns:
       The best parameters, and how the run ended.
@@ -201,14 +203,16 @@ def train(
                     best_learnt = jax.tree.map(lambda leaf: leaf.copy(), state.learnt)
                 if config.patience is not None and notes["since"] >= config.patience:
                     stopped = notes["stopped"] = "patience"
+            asked = listener(done, config.steps, means) and jax.process_count() == 1
             if done == config.steps:
                 stopped = "steps"
+            if stopped is None and asked:
+                stopped = "interrupt"
             if stopped is None and config.budget_minutes is not None:
                 stopped = "budget" if _spent(started, config.budget_minutes) else None
             if done % config.save_every == 0 or stopped:
                 _finite({**means, "parameters": _largest(state.learnt)}, done)
                 checkpoints.save(done, _Kept(state, best_learnt), notes)
-            listener(done, config.steps, means)
     finally:
         record.close()
         checkpoints.close()

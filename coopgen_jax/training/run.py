@@ -145,7 +145,7 @@ def claim(
       more: what else decides what comes out.
 
     Raises:
-      UserError: something else is trained there.
+      UserError: something else is trained there, or it cannot be written.
     """
     digest = hashlib.sha256(json.dumps([asdict(part) for part in rows]).encode()).hexdigest()
     wanted: dict[str, Any] = {"kind": kind, "model_sha256": source, "rows_sha256": digest}
@@ -162,8 +162,11 @@ def claim(
                 "empty folder, or the settings and data that it was begun with"
             )
     elif jax.process_index() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{folder} cannot be written: {error}") from error
 
 
 class Run:

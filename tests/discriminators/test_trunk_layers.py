@@ -71,14 +71,12 @@ def judged_anew(prompt: list[int], text: list[int]) -> np.ndarray:
     return np.asarray(judged(padded.tokens, padded.mask, inside))[16 - len(text) :]
 
 
-@pytest.mark.parametrize("look_ahead", [0, 4])
-def test_every_node_is_judged_as_if_read_anew(look_ahead):
-    config = dataclasses.replace(SHAPE, look_ahead=look_ahead)
+def test_every_node_is_judged_as_if_read_anew():
     job = Job(
         prompt=prompt_of(ROWS),
         language_model=MODEL,
         params=PARAMS,
-        discriminator=trunk_layers(config),
+        discriminator=trunk_layers(SHAPE),
         discriminator_params=GUIDE_PARAMS,
         target=jnp.asarray([0, 1]),
         config=CONFIG,

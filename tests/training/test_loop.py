@@ -126,7 +126,7 @@ def slope(learnt, fixed, batch, key):
 KEY = jax.random.key(0)
 
 
-def fitted(folder, *, rate=0.1, values=(3.0, 3.0), validate=None, **settings):
+def fitted(folder, *, rate=0.1, values=(3.0, 3.0), validate=None, listener=None, **settings):
     optimiser, mesh = optax.sgd(rate), make_mesh(1)
     step = make_step(slope, optimiser, mesh=mesh)
     validation = make_validation(slope, mesh=mesh)
@@ -140,6 +140,7 @@ def fitted(folder, *, rate=0.1, values=(3.0, 3.0), validate=None, **settings):
         or (lambda learnt: mean_over([batch], lambda b: validation(learnt, None, b, KEY))),
         folder=folder,
         config=LoopConfig(**settings),
+        listener=listener or (lambda done, total, means: None),
     )
 
 
@@ -150,6 +151,21 @@ def test_gradient_descent_is_worked_out_by_hand(tmp_path):
     assert outcome.best["loss"] == pytest.approx((3 - expected) ** 2, rel=1e-5)
     again = fitted(tmp_path, steps=5, validate_every=1)
     assert float(again.learnt) == pytest.approx(3 * (1 - 0.8**5), rel=1e-6)
+
+
+def test_a_run_that_is_asked_to_stop_saves_and_goes_on(tmp_path):
+    asked = fitted(
+        tmp_path / "a", steps=5, validate_every=5, save_every=5,
+        listener=lambda done, total, means: done == 3,
+    )  # fmt: skip
+    assert (asked.stopped, asked.step) == ("interrupt", 3)
+    assert float(asked.learnt) == pytest.approx(3 * (1 - 0.8**3), rel=1e-6)
+    again = fitted(tmp_path / "a", steps=5, validate_every=5, save_every=5)
+    whole = fitted(tmp_path / "b", steps=5, validate_every=5, save_every=5)
+    assert again == whole and again.stopped == "steps"
+    # Asked at its last step it has come to its end.
+    last = fitted(tmp_path / "c", steps=2, listener=lambda done, total, means: done == 2)
+    assert last.stopped == "steps"
 
 
 def test_patience_stops_and_gives_the_best_parameters_back(tmp_path):

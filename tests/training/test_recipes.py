@@ -8,17 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
+from tokenizers import processors
 
 from coopgen_jax.cli import main
 from coopgen_jax.discriminators.heads import load_discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.discriminators import judge_prefixes
 from coopgen_jax.models.decoder import language_model
+from coopgen_jax.models.encoder import EncoderConfig, init_encoder
 from coopgen_jax.models.pretrained.loading import load
 from coopgen_jax.models.pretrained.saving import save_encoder
+from coopgen_jax.text import Tokenizer
 from coopgen_jax.training.card import save_head
 from tests.discriminators.trees import prompt_of
-from tests.models.model_files import hf_model, save
+from tests.models.model_files import byte_tokenizer, hf_model, save
 from tests.training.test_objectives import judged
 
 TRAIN = ["--rows", "16", "--longest", "16", "--quiet", "--json", "--learning-rate", "3e-2"]
@@ -45,6 +49,22 @@ def places(tmp_path_factory) -> tuple[Path, list[str]]:
     data, held_out = written(folder / "a.jsonl", 0, 64), written(folder / "b.jsonl", 1, 32)
     options = ["--data", str(data), "--validation", str(held_out), "--text", "said"]
     return folder, [*options, "--model", str(folder / "base"), *TRAIN]
+
+
+@pytest.fixture(scope="module")
+def byte_encoder(tmp_path_factory) -> Path:
+    """A BERT whose pieces are bytes."""
+    folder = tmp_path_factory.mktemp("encoder") / "bert"
+    core = byte_tokenizer()
+    core.add_special_tokens(["[CLS]", "[SEP]"])
+    special = [(name, core.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    core.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=special
+    )
+    config = EncoderConfig(vocab_size=300, layers=1, width=16, heads=2, ffn_width=16, context=32)
+    params = init_encoder(jax.random.key(0), config)
+    save_encoder(folder, config, params, Tokenizer(core), dtype="float32")
+    return folder
 
 
 def card_of(capsys, *arguments) -> dict:
@@ -133,7 +153,8 @@ def test_a_trained_discriminator_judges_and_guides(places, capsys, tmp_path, kin
     row = report["judges"][str(tmp_path / "judge")]["by_tokens_read"]["8"]
     assert row["accuracy"] == pytest.approx(card["accuracy"]["validation"]["8"])
 
-    check_calibration(capsys, tmp_path, str(folder / "b.jsonl"), folder / "base")
+    if kind == "generative":
+        check_calibration(capsys, tmp_path, str(folder / "b.jsonl"), folder / "base")
 
     # Started again it is done; with other settings the folder is refused.
     assert card_of(capsys, *job) == card
@@ -212,18 +233,26 @@ def test_a_trained_language_model_writes_what_it_has_read(places, capsys, tmp_pa
     assert card["perplexity"] == pytest.approx(np.exp(card["best"]["loss"]))
 
 
-def test_a_budget_leaves_a_folder_that_can_be_used_and_gone_on_with(places, capsys, tmp_path):
+@pytest.mark.parametrize(
+    "kind", [["--kind", "causal", "--rank", 2], ["--layers", 0], ["--kind", "bidirectional"]]
+)
+def test_a_budget_leaves_a_folder_that_can_be_used_and_gone_on_with(
+    places, byte_encoder, capsys, tmp_path, kind
+):
     _, common = places
-    job = ["discriminator", *common, "--label", "class", "--kind", "causal", "--rank", 2]
+    kind = [*kind, "--encoder", byte_encoder] if "bidirectional" in kind else kind
+    job = ["discriminator", *common, "--label", "class", "--epochs", 1, *kind]
     whole = card_of(capsys, *job, "--out", tmp_path / "whole")
     first = card_of(capsys, *job, "--out", tmp_path / "parts", "--budget-minutes", 1e-9)
     assert (first["stopped"], first["steps"]) == ("budget", 1)
+    assert (tmp_path / "parts" / "head.safetensors").is_file()
     assert card_of(capsys, *job, "--out", tmp_path / "parts") == whole
-    weights = [
-        load(tmp_path / name / "network").params["layers"]["query"]["kernel"]
-        for name in ("whole", "parts")
-    ]
-    jax.tree.map(np.testing.assert_array_equal, *weights)
+    weights = sorted((tmp_path / "whole").rglob("*.safetensors"))
+    assert len(weights) == 1 + ("--layers" not in kind)
+    for path in weights:
+        again = tmp_path / "parts" / path.relative_to(tmp_path / "whole")
+        parts = [load_file(place) for place in (path, again)]
+        jax.tree.map(np.testing.assert_array_equal, *parts)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,36 @@
+"""What `coopgen train` does with a signal and with a folder that cannot be written."""
+
+import os
+import signal
+
+import pytest
+
+from coopgen_jax.cli.train import _interruptible
+from coopgen_jax.data.batches import BatchConfig
+from coopgen_jax.errors import UserError
+from coopgen_jax.training.loop import LoopConfig
+from coopgen_jax.training.run import RecipeConfig, Rows, claim
+
+
+def test_the_first_interrupt_asks_and_the_second_stops(capsys):
+    heard = []
+    before = signal.getsignal(signal.SIGINT)
+    with _interruptible(lambda done, total, means: heard.append(done)) as listen:
+        # In front of the first step nothing is caught.
+        assert signal.getsignal(signal.SIGINT) is before
+        assert not listen(1, 9, {})
+        os.kill(os.getpid(), signal.SIGINT)
+        assert listen(2, 9, {})
+        assert "saving; press once more to stop at once" in capsys.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert heard == [1, 2]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    rows = Rows([[1]], [0])
+    config = RecipeConfig(LoopConfig(1), BatchConfig())
+    with pytest.raises(UserError, match="out cannot be written"):
+        claim(tmp_path / "file" / "out", "causal", "x", config, (rows, rows))
