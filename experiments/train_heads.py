@@ -32,6 +32,7 @@ from coopgen_jax.evaluation.discriminators import (
     fit_temperature,
     judge_prefixes,
 )
+from coopgen_jax.models.lora import LoraConfig
 from coopgen_jax.models.pretrained.loading import LoadedModel, load, load_encoder
 from coopgen_jax.parallel import make_mesh
 from coopgen_jax.training.card import write_card
@@ -58,17 +59,17 @@ class Recipe:
 
     sets: folders of the data, of the same classes.
     classes: the classes in their order.
-    trunk: what stands on the language model, None for a frozen sentence encoder.
-    epochs, learning_rate, dropout, hidden: of the training.
+    trunk: what stands on the language model, None for LoRA beside a sentence encoder.
+    epochs, rows, learning_rate, dropout: of the training.
     """
 
     sets: tuple[str, ...]
     classes: tuple[str, ...]
     trunk: TrunkConfig | None
     epochs: int = 6
+    rows: int = 64
     learning_rate: float = 1e-3
     dropout: float = 0.4
-    hidden: tuple[int, ...] = ()
 
 
 SENTIMENT = ("negative", "positive")
@@ -83,7 +84,13 @@ HEADS = {
         ("ag_news",), ("world", "sports", "business", "scitech"), TrunkConfig((0, 15, 25, 30))
     ),
     "sentiment-minilm": Recipe(
-        ("sst2", "amazon_reviews"), SENTIMENT, None, dropout=0.5, hidden=(256,)
+        ("sst2", "amazon_reviews"),
+        SENTIMENT,
+        None,
+        epochs=3,
+        rows=32,
+        learning_rate=5e-4,
+        dropout=0.1,
     ),
 }
 
@@ -136,15 +143,14 @@ def cutting(*, anywhere: bool) -> Cutting:
 
 def settings(recipe: Recipe, rows: int) -> RecipeConfig:
     """Returns how a head is trained."""
-    steps = recipe.epochs * rows // 64
-    every = max(1, rows // 64)
+    steps = recipe.epochs * rows // recipe.rows
+    every = max(1, rows // recipe.rows)
     return RecipeConfig(
         LoopConfig(steps, validate_every=every, patience=4, save_every=every),
-        BatchConfig(rows=64, longest=LONGEST, shortest=None if recipe.trunk else 1),
-        lora=None,
+        BatchConfig(rows=recipe.rows, longest=LONGEST, shortest=None if recipe.trunk else 1),
+        lora=None if recipe.trunk else LoraConfig(),
         learning_rate=recipe.learning_rate,
         dropout=recipe.dropout,
-        hidden=recipe.hidden,
     )
 
 
@@ -197,8 +203,7 @@ def train(config: Config, name: str, training: Labelled, validation: Labelled) -
     if recipe.trunk is None:
         encoder = load_encoder(config.encoder)
         train_bidirectional(
-            encoder, training, validation, chosen, frozen=True,
-            folder=folder, mesh=mesh, listener=listener,
+            encoder, training, validation, chosen, folder=folder, mesh=mesh, listener=listener,
         )  # fmt: skip
         return
     train_shared_trunk(

@@ -77,7 +77,7 @@ ONLY = {
     "look_ahead": ("shared-trunk",),
     "states": ("shared-trunk",),
     "class_weight": ("generative",),
-    "rank": ("causal", "generative"),
+    "rank": ("causal", "generative", "bidirectional"),
     "shortest": ("causal", "generative", "bidirectional"),
     "hidden": ("shared-trunk", "causal", "bidirectional"),
     "dropout": ("shared-trunk", "causal", "bidirectional"),
@@ -94,6 +94,10 @@ def _check_kind(what: DiscriminatorOptions) -> None:
                 f"--{flag} says nothing to a {what.kind} discriminator, only to "
                 f"{' and '.join(kinds)} ones: leave it out"
             )
+    if what.frozen and what.rank:
+        raise UserError(
+            "--rank adds to the encoder that --frozen leaves as it is: give one of them"
+        )
     if what.dropout is not None and not 0 <= what.dropout < 1:
         raise UserError(f"--dropout is {what.dropout}: give a share from 0 to below 1")
     if any(width < 1 for width in what.hidden):
@@ -117,8 +121,9 @@ def _recipe(what: Any, rows: int, **batch: Any) -> RecipeConfig:
     epochs = (12.0 if small else 1.0) if what.epochs is None else what.epochs
     steps = max(1, math.ceil(epochs * rows / what.rows))
     scratch = not judges and what.from_scratch
-    rank = (0 if scratch or kind == "bidirectional" else 8) if what.rank is None else what.rank
-    whole = not rank and not small and not scratch and not (judges and what.frozen)
+    frozen = judges and what.frozen
+    rank = (0 if scratch or small or frozen else 8) if what.rank is None else what.rank
+    whole = not rank and not small and not scratch and not frozen
     rate = what.learning_rate
     dropout = what.dropout if judges else 0.0
     return RecipeConfig(

@@ -44,7 +44,7 @@ class _Common:
     """Parts that they are read in, one after another, to save memory."""
     longest: Annotated[int, arg(metavar="T")] = 64
     """Tokens read of a text, the first ones."""
-    rank: Annotated[int | None, _unset("R", "8; bidirectional: 0")] = None
+    rank: Annotated[int | None, _unset("R", "8")] = None
     """Rank of LoRA's additions to a frozen network; 0 trains all of the network."""
     learning_rate: Annotated[float | None, _unset("X", "5e-4; whole: 5e-5")] = None
     """The highest learning rate; a trained network that is trained whole wants a tenth."""

@@ -28,6 +28,7 @@ from coopgen_jax.discriminators.trunk_layers import (
 )
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Bound
+from coopgen_jax.models.lora import LoraConfig, add_lora, init_lora, merge_lora
 from coopgen_jax.models.pretrained.loading import LoadedModel, load, load_encoder
 from coopgen_jax.models.transformer import DecoderConfig
 from coopgen_jax.text import Tokenizer
@@ -169,6 +170,8 @@ def _compare(found: Any, wanted: Any) -> None:
 def _bidirectional(
     folder: Path, card: dict[str, Any], head: Any, language_model: LanguageModelParts
 ) -> LoadedDiscriminator:
+    # Beside LoRA's additions the head has a name of its own.
+    additions, head = head.get("lora"), head.get("head", head)
     _check(head_config(card, head), head)
     own = (folder / "encoder").is_dir()
     encoder = load_encoder(folder / "encoder" if own else card["encoder"])
@@ -185,8 +188,17 @@ def _bidirectional(
         crossing=crossing,
         reads_prompt=card["reads_prompt"],
     )
-    params = {"encoder": encoder.params, "head": head}
+    network = _with_lora(encoder.params, additions) if additions else encoder.params
+    params = {"encoder": network, "head": head}
     return LoadedDiscriminator(bidirectional(config), params, card, (crossing,))
+
+
+def _with_lora(params: Any, additions: Any) -> Any:
+    """Returns an encoder's parameters with LoRA's additions, at a scale of one, in its kernels."""
+    rank = next(iter(additions.values()))["lora_down"].shape[1]
+    lora = LoraConfig(rank=rank, alpha=rank, targets=tuple(additions))
+    _compare(additions, jax.eval_shape(partial(init_lora, config=lora), jax.random.key(0), params))
+    return merge_lora(add_lora(params, additions, lora))
 
 
 def _shared_trunk(

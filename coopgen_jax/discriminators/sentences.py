@@ -1,9 +1,7 @@
 """Sentence features: a frozen encoder's mean state of each text, on the host, in bulk."""
 
-import hashlib
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import jax
@@ -79,25 +77,4 @@ def sentence_features(
             mask[place, : len(pieces[row])] = True
         pooled = _pooled(encoder.config, encoder.params, tokens, mask)
         features[rows] = np.asarray(pooled)[: len(rows)]
-    return features
-
-
-def cached_features(
-    encoder: Encoder, texts: Sequence[str], folder: Path | None, *, longest: int = 128
-) -> np.ndarray:
-    """Returns `sentence_features`, kept in a file of `folder` for the next time.
-
-    The file's name is a hash of the encoder, the texts and their longest length.
-    """
-    if folder is None:
-        return sentence_features(encoder, texts, longest=longest)
-    digest = hashlib.sha256(f"{encoder.sha256} {longest}".encode())
-    for text in texts:
-        digest.update(hashlib.sha256(text.encode()).digest())
-    path = folder / f"features-{digest.hexdigest()[:16]}.npy"
-    if path.is_file():
-        return np.load(path)
-    features = sentence_features(encoder, texts, longest=longest)
-    folder.mkdir(parents=True, exist_ok=True)
-    np.save(path, features)
     return features

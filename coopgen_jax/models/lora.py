@@ -1,4 +1,4 @@
-"""LoRA: low-rank additions to a decoder's kernels, small enough to train and to keep.
+"""LoRA: low-rank additions to a network's kernels, small enough to train and to keep.
 
 Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (ICLR 2022, arXiv 2106.09685): a
 kernel W is used as W + (alpha / rank) * up @ down, with `up` zero at first.
@@ -36,11 +36,12 @@ def init_lora(key: jax.Array, params: Params, config: LoraConfig) -> dict[str, A
 
     Args:
       key: typed key.
-      params: a decoder's parameters, its layers stacked.
+      params: a decoder's or an encoder's parameters, its layers stacked.
       config: what to add; targets that the network does not have are left out.
 
     Returns:
-      By target, `lora_down` `[L, rank, in]` and `lora_up` `[L, out, rank]`.
+      By target, `lora_down` `[L, rank, in]` and `lora_up` `[L, out, rank]`; an encoder's kernels
+      lie the other way round, and so do these.
 
     Raises:
       UserError: the layers are separate, or the network has none of the targets.

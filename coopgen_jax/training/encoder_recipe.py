@@ -1,5 +1,6 @@
 """The recipe of bidirectional discriminators: an encoder of the BERT family with a class head."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from jax.sharding import Mesh
 from coopgen_jax.data.labelled import Labelled
 from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.errors import UserError
+from coopgen_jax.models.lora import add_lora, init_lora, merge_lora
 from coopgen_jax.models.pretrained.loading import LoadedEncoder
 from coopgen_jax.models.pretrained.saving import save_encoder
 from coopgen_jax.parallel import place
@@ -44,9 +46,9 @@ def train_bidirectional(
       encoder: what reads the texts.
       training: texts and classes.
       validation: others of the same classes.
-      config: how to train; `lora` and what concerns generative discriminators have no meaning here.
-      frozen: whether the encoder is left as it is and its head alone is trained; such a folder
-        names its encoder and does not hold it.
+      config: how to train; what concerns generative discriminators has no meaning here. A folder
+        that was trained with `lora` names its encoder and does not hold it.
+      frozen: whether the encoder is left as it is, without `lora`, and its head alone is trained.
       folder: where everything goes, checkpoints included; a run that stopped there goes on.
       mesh: the devices.
       listener: told after every step.
@@ -74,15 +76,8 @@ def train_bidirectional(
     head = HeadConfig(training.classes, encoder.config.width, config.hidden, config.dropout)
     key = jax.random.key(config.batch.seed)
     fresh = Head(head).init(key, jnp.zeros((1, head.inputs)))["params"]
-    learnt: dict[str, Any] = {"head": fresh}
-    if not frozen:
-        # A copy, since a step gives its state's memory away; what is learnt is single precision.
-        learnt["encoder"] = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), encoder.params)
-    fixed = place(encoder.params if frozen else None, mesh)
-
-    def join(learnt: Any, fixed: Any) -> Any:
-        return {"encoder": fixed, **learnt}
-
+    learnt, fixed, join, trained = _encoder(encoder, config, frozen)
+    learnt, fixed = {"head": fresh, **learnt}, place(fixed, mesh)
     losses = tuple(
         judges_pieces(encoder.config, head, (special[0], special[1]), join=join, training=training)
         for training in (True, False)
@@ -100,18 +95,58 @@ def train_bidirectional(
         "reads_prompt": False,
         "encoder": str(own.resolve()) if own.is_dir() else encoder.name,
         "encoder_sha256": encoder.sha256,
-        "trained": "the head alone" if frozen else "everything",
+        "trained": trained,
         "width": width,
         **how_trained(config, outcome),
         **run.report(losses[1], outcome.learnt, rows[1]),
         "accuracy_unit": "word pieces read",
     }
     if jax.process_index() == 0:
-        if not frozen:
-            params = jax.tree.map(np.asarray, outcome.learnt["encoder"])
+        weights = jax.tree.map(np.asarray, outcome.learnt)
+        if "encoder" in weights:
             save_encoder(
-                folder / "encoder", encoder.config, params, encoder.tokenizer,
+                folder / "encoder", encoder.config, weights["encoder"], encoder.tokenizer,
                 dtype=config.saved_dtype,
             )  # fmt: skip
-        save_head(folder, jax.tree.map(np.asarray, outcome.learnt["head"]), card)
+        save_head(folder, _kept(weights, config), card)
     return card
+
+
+def _encoder(
+    encoder: LoadedEncoder, config: RecipeConfig, frozen: bool
+) -> tuple[dict[str, Any], Any, Callable[[Any, Any], Any], str]:
+    """Returns what is learnt of an encoder, what is not, how both are joined, and its name."""
+    if frozen:
+        return (
+            {},
+            encoder.params,
+            lambda learnt, fixed: {"encoder": fixed, **learnt},
+            "the head alone",
+        )
+    if config.lora is None:
+        # A copy, since a step gives its state's memory away; what is learnt is single precision.
+        single = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), encoder.params)
+        return {"encoder": single}, None, lambda learnt, fixed: learnt, "everything"
+    lora = config.lora
+
+    def join(learnt: Any, fixed: Any) -> Any:
+        return {
+            "encoder": merge_lora(add_lora(fixed, learnt["lora"], lora)),
+            "head": learnt["head"],
+        }
+
+    additions = init_lora(jax.random.key(config.batch.seed + 1), encoder.params, lora)
+    return {"lora": additions}, encoder.params, join, f"LoRA of rank {lora.rank}"
+
+
+def _kept(weights: Any, config: RecipeConfig) -> Any:
+    """Returns what the head's file holds: the head, and additions at a scale of one beside it."""
+    if "lora" not in weights:
+        return weights["head"]
+    assert config.lora is not None
+    scale = config.lora.alpha / config.lora.rank
+    additions = {
+        name: {**addition, "lora_up": scale * addition["lora_up"]}
+        for name, addition in weights["lora"].items()
+    }
+    return {"head": weights["head"], "lora": additions}

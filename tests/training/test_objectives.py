@@ -144,6 +144,27 @@ def test_an_empty_row_has_no_gradient():
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+def test_in_bfloat16_weights_and_gradients_stay_float32_and_point_the_same_way():
+    config = dataclasses.replace(TINY_LLAMA, layers=1)
+    head = HeadConfig(CLASSES, config.width, ())
+    params = init_causal(jax.random.key(1), CausalConfig(config, head, start_token=60))
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        judge = CausalConfig(dataclasses.replace(config, dtype=dtype), head, start_token=60)
+        loss = judges(judge, training=False)
+        found[dtype] = jax.jit(
+            jax.value_and_grad(lambda p, loss=loss: loss(p, None, BATCH, KEY)["loss"][0])
+        )(params)
+    (exact, whole), (near, rounded) = found["float32"], found["bfloat16"]
+    assert near != exact and float(near) == pytest.approx(float(exact), rel=0.02)
+    assert {leaf.dtype for leaf in jax.tree.leaves(rounded)} == {jnp.dtype("float32")}
+    one, other = (
+        jnp.concatenate(list(map(jnp.ravel, jax.tree.leaves(g)))) for g in (whole, rounded)
+    )
+    cosine = one @ other / (jnp.linalg.norm(one) * jnp.linalg.norm(other))
+    assert float(cosine) > 0.99
+
+
 def test_a_bidirectional_judges_loss_is_what_it_says_of_the_pieces(tiny_encoder):
     encoder, width = tiny_encoder.config, tiny_encoder.config.width
     head = HeadConfig(CLASSES, width, (4,))

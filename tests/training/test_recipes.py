@@ -191,8 +191,15 @@ def test_a_head_on_the_language_models_states_judges(places, capsys, tmp_path, l
     assert "holds a training with another dropout" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-def test_an_encoder_learns_to_judge(places, tiny_encoder, capsys, tmp_path, frozen):
+@pytest.mark.parametrize(
+    ("how", "trained"),
+    [
+        (["--frozen"], "the head alone"),
+        (["--rank", 2], "LoRA of rank 2"),
+        (["--rank", 0], "everything"),
+    ],
+)
+def test_an_encoder_learns_to_judge(places, tiny_encoder, capsys, tmp_path, how, trained):
     folder, _ = places
     parts = tiny_encoder.config, tiny_encoder.params, tiny_encoder.tokenizer
     save_encoder(tmp_path / "bert", *parts, dtype="float32")
@@ -202,9 +209,9 @@ def test_an_encoder_learns_to_judge(places, tiny_encoder, capsys, tmp_path, froz
     job = ["discriminator", "--data", data, "--validation", data, "--text", "said", *TRAIN]
     job += ["--label", "class", "--kind", "bidirectional", "--encoder", tmp_path / "bert"]
     job += ["--out", tmp_path / "judge", "--epochs", 20, "--longest", 8, "--dropout", 0]
-    card = card_of(capsys, *job, "--shortest", 0, *["--frozen"] * frozen)
-    assert card["trained"] == ("the head alone" if frozen else "everything")
-    assert (tmp_path / "judge" / "encoder").exists() != frozen
+    card = card_of(capsys, *job, "--shortest", 0, *how)
+    assert card["trained"] == trained
+    assert (tmp_path / "judge" / "encoder").exists() == (trained == "everything")
     assert card["accuracy"]["validation"]["whole"] == 1
     base = load(folder / "base")
     judge = load_discriminator(tmp_path / "judge", language_model=base)
@@ -234,7 +241,8 @@ def test_a_trained_language_model_writes_what_it_has_read(places, capsys, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "kind", [["--kind", "causal", "--rank", 2], ["--layers", 0], ["--kind", "bidirectional"]]
+    "kind",
+    [["--kind", "causal", "--rank", 2], ["--layers", 0], ["--kind", "bidirectional", "--rank", 0]],
 )
 def test_a_budget_leaves_a_folder_that_can_be_used_and_gone_on_with(
     places, byte_encoder, capsys, tmp_path, kind
@@ -303,6 +311,7 @@ def test_broken_rows_are_told(places, capsys, tmp_path):
         (["--layers", "0", "--look-ahead", "4"], "a look-ahead head stands on layers"),
         (["--dropout", "1"], "--dropout is 1.0: give a share from 0 to below 1"),
         (["--hidden", "0"], "--hidden is 0: give widths of 1 or more"),
+        (["--kind", "bidirectional", "--frozen", "--rank", "4"], "that --frozen leaves as it is"),
         (["--rank", "4"], "--rank says nothing to a shared-trunk discriminator"),
         (["--model", "nowhere"], "there is no language model 'nowhere'"),
         (["--devices", "64"], "a mesh of 64 by 1 needs 64 devices"),
