@@ -32,9 +32,8 @@ from coopgen_jax.evaluation.discriminators import (
     judge_prefixes,
 )
 from coopgen_jax.evaluation.oracle import oracle_perplexity
-from coopgen_jax.models.pretrained.loading import LoadedModel, load, load_encoder
+from coopgen_jax.models.pretrained.loading import LoadedModel, load
 from coopgen_jax.parallel import make_mesh
-from coopgen_jax.training.encoder_recipe import train_bidirectional
 from coopgen_jax.training.loop import LoopConfig
 from coopgen_jax.training.recipes import train_causal, train_generative, train_language_model
 from coopgen_jax.training.run import RecipeConfig
@@ -55,11 +54,11 @@ class Config:
     prompts, judge: as in `experiments.sentiment`; None to stop behind the training.
     out: where the table's figures and the pictures go.
     model: the language model to guide, as which the causal and generative kinds begin.
-    shared_trunk: the shared-trunk discriminator, which has learnt from half A.
+    shared_trunk, bidirectional: trained discriminators of these kinds, which have learnt from half
+      A (`experiments.train_heads`).
     rows, longest: texts of a step, and tokens read of each.
     causal_steps, generative_steps, oracle_steps: steps of the networks as large as the language
       model; a generative step reads every text once per class.
-    bidirectional_steps: steps of the encoder.
     validation_rows: texts of either set that are judged.
     limit, new_tokens: prompts, evenly spread over the file, and tokens of every text.
     simulations, wave: of the searches of equal simulations.
@@ -73,12 +72,12 @@ class Config:
     out: Path = Path("experiments/results")
     model: str = "smollm2-135m"
     shared_trunk: str = "sentiment"
+    bidirectional: str = "sentiment-minilm"
     rows: int = 16
     longest: int = 64
     causal_steps: int = 240
     generative_steps: int = 160
     oracle_steps: int = 200
-    bidirectional_steps: int = 800
     validation_rows: int = 300
     limit: int = 24
     new_tokens: int = 24
@@ -97,14 +96,13 @@ def texts_of(config: Config, split: str, part: str | None) -> Labelled:
     return joined([sets["sst2"], cut_all(rng, sets["amazon_reviews"], cutting)])
 
 
-def recipe(config: Config, steps: int, shortest: int | None, **more: Any) -> RecipeConfig:
+def recipe(config: Config, steps: int, shortest: int | None) -> RecipeConfig:
     """Returns how a network is trained."""
     every = max(1, steps // 4)
     return RecipeConfig(
         LoopConfig(steps=steps, validate_every=every, save_every=every),
         BatchConfig(rows=config.rows, longest=config.longest, shortest=shortest),
         validation_rows=256,
-        **more,
     )
 
 
@@ -128,7 +126,6 @@ def train_all(config: Config) -> None:
     kinds: dict[str, tuple[Any, str, int, int | None]] = {
         "causal": (train_causal, "A", config.causal_steps, 1),
         "generative": (train_generative, "A", config.generative_steps, 2),
-        "bidirectional": (train_bidirectional, "A", config.bidirectional_steps, 1),
         "oracle": (train_language_model, "B", config.oracle_steps, None),
     }
     for name, (train, part, steps, shortest) in kinds.items():
@@ -141,21 +138,17 @@ def train_all(config: Config) -> None:
         print(f"{name}: reads {read} texts of the {len(training.texts)} in half {part}", flush=True)
         if name == "oracle":
             training, held_out = training.texts, held_out.texts
-        own = recipe(config, steps, shortest)
-        if name == "bidirectional":
-            own = replace(own, lora=None, learning_rate=5e-5)
-            source: Any = load_encoder()
-        else:
-            source = load(config.model, stacked=True)
         train(
-            source, training, held_out, own,
+            load(config.model, stacked=True), training, held_out,
+            recipe(config, steps, shortest),
             folder=folder, mesh=make_mesh(1), listener=told(name),
         )  # fmt: skip
 
 
 def folder_name(config: Config, kind: str) -> str:
     """Returns the name or the folder of a kind's discriminator."""
-    return config.shared_trunk if kind == "shared-trunk" else str(config.work / kind)
+    trained = {"shared-trunk": config.shared_trunk, "bidirectional": config.bidirectional}
+    return trained.get(kind, str(config.work / kind))
 
 
 def kept(path: Path, made_with: list[Any], make: Callable[[], Any]) -> Any:

@@ -18,7 +18,7 @@ from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.cli.progress import ProgressBar
 from coopgen_jax.cli.prompts import read_prompts
 from coopgen_jax.cli.report import entry, for_people, strict, to_json, to_json_lines
-from coopgen_jax.cli.settings import compared_config, decoder_config, is_redundant
+from coopgen_jax.cli.settings import compared_config, decoder_config, is_redundant, with_words
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.discriminators.heads import load_discriminator
@@ -79,6 +79,7 @@ def _run(
         )
     _keep_compilations(cache_folder() / "compilation")
     model = load(options.model, dtype=options.dtype)
+    config = with_words(config, options, model.tokenizer)
     if whole := whole_parts(options, model.config):
         _note(options, whole)
     discriminator = None

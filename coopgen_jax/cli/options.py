@@ -106,6 +106,20 @@ class GenerateOptions:
     """Sampling: draw from the K likeliest tokens."""
     top_p: Annotated[float | None, _unset("P", "1, all")] = None
     """Sampling: draw from the likeliest tokens that make up this probability (nucleus)."""
+    min_p: Annotated[float | None, _unset("X", "0, all")] = None
+    """Sampling: draw from tokens of at least this share of the likeliest one's probability."""
+    typical_p: Annotated[float | None, _unset("P", "1, all")] = None
+    """Sampling: draw from the tokens of most typical surprise that make up this probability."""
+    eta: Annotated[float | None, _unset("X", "0, all")] = None
+    """Sampling: epsilon of eta sampling, a least probability that falls with the entropy."""
+    mirostat: Annotated[float | None, _unset("BITS", "0, none")] = None
+    """Sampling: surprise per token that Mirostat 2 steers the text to."""
+    mirostat_rate: Annotated[float | None, _unset("X", "0.1")] = None
+    """Sampling: how fast Mirostat corrects itself."""
+    bad_words: Annotated[tuple[str, ...], arg(metavar="[WORD ...]")] = ()
+    """Plain decoding: words, as they are spelt here, that are never written."""
+    begin_with: Annotated[str | None, _unset("TEXT", "nothing")] = None
+    """Plain decoding: how every continuation begins; it counts among the new tokens."""
     compare: bool = False
     """Write plain nucleus sampling (top-p 0.9, same seed) beside each text."""
     json: bool = False

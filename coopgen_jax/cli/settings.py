@@ -12,6 +12,7 @@ from coopgen_jax.decoding.presets import PRESETS
 from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.search.config import SearchConfig
+from coopgen_jax.text import Tokenizer
 from coopgen_jax.trace import SUFFIXES
 
 OF_SEARCH = (
@@ -26,7 +27,8 @@ OF_SEARCH = (
     "enough",
 )
 OF_MCTS = ("alpha", "visit_temperature", "rollout", "rollout_confidence")
-OF_SAMPLING = ("top_k", "top_p")
+OF_SAMPLING = ("top_k", "top_p", "min_p", "typical_p", "eta", "mirostat", "mirostat_rate")
+OF_PLAIN = ("bad_words", "begin_with")
 SHARED = ("temperature", "repetition_penalty", "no_repeat_ngram")
 SEEDS = 1 << 32
 # What `--compare` writes beside every text.
@@ -44,6 +46,28 @@ def decoder_config(options: GenerateOptions) -> MCTSConfig | SamplingConfig:
         if options.method == "mcts":
             return _mcts(options)
         return _sampling(options)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def with_words(
+    config: MCTSConfig | SamplingConfig, options: GenerateOptions, tokenizer: Tokenizer
+) -> MCTSConfig | SamplingConfig:
+    """Returns the settings with the options' words as tokens.
+
+    Raises:
+      UserError: the beginning is longer than the text.
+    """
+    if not isinstance(config, SamplingConfig):
+        return config
+    # A word stands behind a space or at the beginning of something.
+    words = [form for word in options.bad_words for form in (word, f" {word}")]
+    try:
+        return replace(
+            config,
+            bad_words=tuple(dict.fromkeys(tuple(tokenizer.encode(word)) for word in words)),
+            forced=tuple(tokenizer.encode(options.begin_with or "")),
+        )
     except ValueError as error:
         raise UserError(str(error)) from error
 
@@ -87,12 +111,12 @@ def _check(options: GenerateOptions) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{_flag(field.name)} is {value}: give a finite number")
     foreign = {
-        "mcts": OF_SAMPLING,
+        "mcts": OF_SAMPLING + OF_PLAIN,
         "sample": OF_SEARCH + OF_MCTS,
         "greedy": (*OF_SEARCH, *OF_MCTS, *OF_SAMPLING, "temperature"),
     }[options.method]
     for name in foreign:
-        if getattr(options, name) is not None:
+        if getattr(options, name) not in (None, ()):
             raise UserError(
                 f"{_flag(name)} means nothing to --method {options.method}: leave one of them out"
             )
@@ -107,6 +131,8 @@ def _check(options: GenerateOptions) -> None:
         raise UserError(f"--out and --trace both write {options.out}: give each a file of its own")
     if not 0 <= options.seed < SEEDS:
         raise UserError(f"--seed is {options.seed}: give a number from 0 to {SEEDS - 1}")
+    if not all(word.strip() for word in options.bad_words):
+        raise UserError("--bad-words has an empty word: leave it out")
     if options.batch_size < 1:
         raise UserError(f"--batch-size is {options.batch_size}: give 1 or more")
     check_machines(options)

@@ -1,9 +1,8 @@
-"""Rules on one distribution over the vocabulary: repetition and truncation."""
+"""Rules on what may follow a text: against repetition, against words, for forced tokens."""
 
 import jax
 import jax.numpy as jnp
-
-from coopgen_jax import parallel
+import numpy as np
 
 
 def check_repetition(penalty: float, ngram: int) -> None:
@@ -76,30 +75,54 @@ def no_repeat_ngram(logits: jax.Array, tokens: jax.Array, mask: jax.Array, n: in
     return rows.at[row, at].set(-jnp.inf, mode="drop").reshape(logits.shape)
 
 
-def truncate(
-    logits: jax.Array, *, top_k: int = 0, top_p: float = 1.0, shards: int = 1
+def no_bad_words(
+    logits: jax.Array, tokens: jax.Array, mask: jax.Array, words: tuple[tuple[int, ...], ...]
 ) -> jax.Array:
-    """Keeps the likeliest tokens of `logits` `[..., V]`, the rest become minus infinity.
+    """Rules out every token that would complete one of some sequences of tokens.
 
     Args:
-      logits: unnormalised log-probabilities.
-      top_k: how many to keep, 0 for all; the lower id first among equals.
-      top_p: nucleus (Holtzman et al., 2020): the smallest set of likeliest tokens whose
-        probability, after `top_k`, reaches this; at least one token stays.
-      shards: over how many devices the vocabulary is split; see `parallel.top_k`.
+      logits: `[..., V]` float32.
+      tokens: `[..., S]` int32 the text so far, in order.
+      mask: `[..., S]` bool, true where a token is part of it; what is left out leaves no gap.
+      words: the sequences, none of them empty.
 
     Returns:
-      Logits whose softmax is the renormalised, truncated distribution.
+      `[..., V]` logits, minus infinity where a token is ruled out.
     """
-    vocab = logits.shape[-1]
-    if top_k <= 0 and top_p >= 1.0:
+    if not words:
         return logits
-    count = vocab if top_k <= 0 else min(top_k, vocab)
-    best, tokens = parallel.top_k(logits, count, shards=shards)
-    probs = jax.nn.softmax(best, axis=-1)
-    before = jnp.cumsum(probs, axis=-1) - probs
-    kept = jnp.where(before < top_p, best, -jnp.inf).at[..., 0].set(best[..., 0])
-    rows = jnp.arange(logits.size // vocab)[:, None]
-    flat = jnp.full((logits.size // vocab, vocab), -jnp.inf, logits.dtype)
-    flat = flat.at[rows, tokens.reshape(-1, count)].set(kept.reshape(-1, count))
-    return flat.reshape(logits.shape)
+    vocab = logits.shape[-1]
+    rows = logits.reshape(-1, vocab)
+    text, real = (array.reshape(len(rows), array.shape[-1]) for array in (tokens, mask))
+    text = jnp.take_along_axis(text, jnp.argsort(~real, axis=-1, stable=True), axis=-1)
+    before = max(map(len, words)) - 1
+    # In front of its beginning stands what no token is.
+    text = jnp.pad(text, ((0, 0), (before, 0)), constant_values=-1)
+    places = real.sum(axis=-1, keepdims=True) + jnp.arange(before)[None, :]
+    tail = jnp.take_along_axis(text, places, axis=-1)
+    wanted = np.full((len(words), before), -2)
+    for beginning, word in zip(wanted, words, strict=True):
+        beginning[before - len(word) + 1 :] = word[:-1]
+    matches = (wanted == -2)[None] | (tail[:, None, :] == jnp.asarray(wanted)[None])
+    last = jnp.asarray([word[-1] for word in words])[None, :]
+    at = jnp.where(jnp.all(matches, axis=-1), last, vocab)
+    row = jnp.arange(len(rows))[:, None]
+    return rows.at[row, at].set(-jnp.inf, mode="drop").reshape(logits.shape)
+
+
+def force(logits: jax.Array, step: jax.Array, forced: tuple[int, ...]) -> jax.Array:
+    """Leaves one token alone where a text has to begin with given ones.
+
+    Args:
+      logits: `[..., V]` float32.
+      step: `[...]` int32 tokens that have been written.
+      forced: what texts begin with; free behind it.
+
+    Returns:
+      `[..., V]` logits, those of a forced token zero and of all others minus infinity.
+    """
+    if not forced:
+        return logits
+    wanted = jnp.asarray(forced)[jnp.minimum(step, len(forced) - 1)]
+    only = jnp.where(jax.nn.one_hot(wanted, logits.shape[-1], dtype=bool), 0.0, -jnp.inf)
+    return jnp.where((step < len(forced))[..., None], only, logits)

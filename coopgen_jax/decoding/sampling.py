@@ -1,4 +1,4 @@
-"""Plain decoding: greedy, temperature, top-k and nucleus, on the same cache as the search."""
+"""Plain decoding: greedy and the sampling rules, on the same cache as the search."""
 
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -11,9 +11,18 @@ from coopgen_jax.decoding.generation import Generation, append, blank, per_sampl
 from coopgen_jax.decoding.job import Job, States, ends, read_nodes, read_prompts, write_all
 from coopgen_jax.decoding.rules import (
     check_repetition,
+    force,
+    no_bad_words,
     no_repeat_ngram,
     repetition_penalty,
-    truncate,
+)
+from coopgen_jax.decoding.truncation import (
+    bits,
+    eta_cutoff,
+    min_p,
+    mirostat,
+    top_k_and_nucleus,
+    typical,
 )
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.models.language_model import LanguageModel, Nodes, Prompt
@@ -24,22 +33,39 @@ from coopgen_jax.models.slots import Capacity, commit
 class SamplingConfig:
     """How plain decoding chooses each token.
 
+    The rules are applied in the order in which they stand here, each to the renormalised
+    distribution that the ones in front of it have left.
+
     new_tokens: `T`, the most tokens to write.
     samples: `R`, texts per prompt.
-    temperature: 0 is greedy.
-    top_k: how many of the likeliest tokens may be drawn, 0 for all.
-    top_p: the nucleus' probability.
     repetition_penalty: CTRL's, over the prompt and the text so far; 1 for none.
     no_repeat_ngram: n-grams of this length are never written twice; 0 for no such rule.
+    bad_words: sequences of tokens that are never completed.
+    forced: tokens that every text begins with, whatever the other rules say.
+    temperature: 0 is greedy, and what follows has no say then.
+    top_k: how many of the likeliest tokens may be drawn, 0 for all.
+    top_p: the nucleus' probability.
+    min_p: least share of the likeliest token's probability; 0 for none.
+    typical_p: probability of the locally typical tokens that may be drawn; 1 for all.
+    eta: epsilon of eta sampling; 0 for none.
+    mirostat: the surprise in bits that Mirostat 2 steers every text to; 0 for none.
+    mirostat_rate: how fast it corrects itself.
     """
 
     new_tokens: int = 24
     samples: int = 1
+    repetition_penalty: float = 1.0
+    no_repeat_ngram: int = 0
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    forced: tuple[int, ...] = ()
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
-    repetition_penalty: float = 1.0
-    no_repeat_ngram: int = 0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    eta: float = 0.0
+    mirostat: float = 0.0
+    mirostat_rate: float = 0.1
 
     guided: ClassVar[bool] = False
 
@@ -52,6 +78,25 @@ class SamplingConfig:
             raise ValueError(f"top_p is {self.top_p}: give a probability above 0, 1 for no nucleus")
         if self.top_k < 0:
             raise ValueError(f"top_k is {self.top_k}: give 0 (all tokens) or more")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p is {self.min_p}: give a share from 0 (no rule) to 1")
+        if not 0 < self.typical_p <= 1:
+            raise ValueError(
+                f"typical_p is {self.typical_p}: give a probability above 0, 1 for all"
+            )
+        if not 0 <= self.eta < 1:
+            raise ValueError(f"eta is {self.eta}: give 0 (no rule) or a probability below 1")
+        if not 0 <= self.mirostat < float("inf"):
+            raise ValueError(f"mirostat is {self.mirostat}: give 0 (no rule) or bits above it")
+        if not 0 < self.mirostat_rate < float("inf"):
+            raise ValueError(f"mirostat_rate is {self.mirostat_rate}: it must be above 0")
+        if not all(self.bad_words):
+            raise ValueError("a bad word has no tokens: leave it out")
+        if len(self.forced) > self.new_tokens:
+            raise ValueError(
+                f"{len(self.forced)} tokens are forced and {self.new_tokens} are to be written: "
+                "ask for more new tokens"
+            )
         check_repetition(self.repetition_penalty, self.no_repeat_ngram)
 
     @property
@@ -62,11 +107,17 @@ class SamplingConfig:
 
 @struct.dataclass
 class SamplingState:
-    """Between two tokens: the logits `[B, R, V]` of the next, both states, the texts, the step."""
+    """What stands between two tokens.
+
+    logits: `[B, R, V]` of the next one; states: of both networks; generation: the texts.
+    limit: `[B, R]` float32 the surprise in bits up to which Mirostat lets tokens be drawn.
+    step: tokens written.
+    """
 
     logits: jax.Array
     states: States
     generation: Generation
+    limit: jax.Array
     step: jax.Array
 
 
@@ -79,13 +130,14 @@ def begin(job: Job) -> SamplingState:
     config: SamplingConfig = job.config
     capacity = Capacity(config.samples, config.new_tokens, nodes=1)
     logits, log_class, states = read_prompts(job, capacity, config.ahead)
-    return SamplingState(logits, states, blank(log_class, config.new_tokens), jnp.int32(0))
+    limit = jnp.full(logits.shape[:2], 2 * config.mirostat, jnp.float32)
+    return SamplingState(logits, states, blank(log_class, config.new_tokens), limit, jnp.int32(0))
 
 
 def advance(key: jax.Array, job: Job, state: SamplingState) -> tuple[SamplingState, None]:
     """Writes one token of every text that is not finished; there is no tree to show."""
     generation = state.generation
-    token, log_proposal = _draw(key, job, state)
+    token, log_proposal, limit = _draw(key, job, state)
     log_probs = jax.nn.log_softmax(state.logits)
     rows = (*token.shape, 1)
     node = Nodes(
@@ -109,11 +161,11 @@ def advance(key: jax.Array, job: Job, state: SamplingState) -> tuple[SamplingSta
         end=node.terminal[..., 0],
     )
     states = commit(states, generation.length)
-    return SamplingState(logits[:, :, 0], states, written, state.step + 1), None
+    return SamplingState(logits[:, :, 0], states, written, limit, state.step + 1), None
 
 
-def _draw(key: jax.Array, job: Job, state: SamplingState) -> tuple[jax.Array, jax.Array]:
-    """Returns a token of every row `[B, R]` and the log-probability with which it was drawn."""
+def _draw(key: jax.Array, job: Job, state: SamplingState) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns a token of every row `[B, R]`, its log-probability as drawn, and the next limit."""
     config: SamplingConfig = job.config
     generation, prompt = state.generation, job.prompt
     written = jnp.arange(config.new_tokens)[None, None] < generation.length[..., None]
@@ -121,16 +173,29 @@ def _draw(key: jax.Array, job: Job, state: SamplingState) -> tuple[jax.Array, ja
     mask = jnp.concatenate([per_sample(prompt.mask, config.samples), written], axis=-1)
     logits = repetition_penalty(state.logits, seen, mask, config.repetition_penalty)
     logits = no_repeat_ngram(logits, seen, mask, config.no_repeat_ngram)
+    logits = no_bad_words(logits, seen, mask, config.bad_words)
+    logits = force(logits, generation.length, config.forced)
     if config.temperature == 0:
         token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-        return token, jnp.full(token.shape, jnp.nan, jnp.float32)
+        return token, jnp.full(token.shape, jnp.nan, jnp.float32), state.limit
     shards = job.language_model.vocab_shards
-    logits = logits / config.temperature
-    kept = truncate(logits, top_k=config.top_k, top_p=config.top_p, shards=shards)
+    kept = logits / config.temperature
+    kept = top_k_and_nucleus(kept, top_k=config.top_k, top_p=config.top_p, shards=shards)
+    kept = min_p(kept, config.min_p)
+    kept = typical(kept, config.typical_p)
+    whole = kept = eta_cutoff(kept, config.eta)
+    if config.mirostat:
+        kept = mirostat(whole, state.limit)
     keys = row_keys(key, prompt, config.samples, state.step)
     token = jax.vmap(jax.vmap(jax.random.categorical))(keys, kept).astype(jnp.int32)
-    log_proposal = jnp.take_along_axis(jax.nn.log_softmax(kept), token[..., None], axis=-1)
-    return token, log_proposal[..., 0]
+
+    def log_p(logits: jax.Array) -> jax.Array:
+        chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), token[..., None], axis=-1)
+        return chosen[..., 0]
+
+    # The surprise that is steered is that of the distribution before Mirostat cut it.
+    limit = state.limit - config.mirostat_rate * (bits(log_p(whole)) - config.mirostat)
+    return token, log_p(kept), limit if config.mirostat else state.limit
 
 
 def sample(

@@ -35,6 +35,24 @@ def test_json_holds_the_texts_their_figures_and_the_settings(capsys):
         assert text["simulations"] > 0
 
 
+def test_words_are_forced_and_kept_out(capsys):
+    rules = ["--bad-words", "w1", "was w2", "--begin-with", "film was", "--min-p", 0.001]
+    job = ["This", "--method", "sample", "--samples", 64, "--new-tokens", 6, *rules]
+    found = generate_json(capsys, *job)
+    tokenizer = tiny_model().tokenizer
+    film, was, first, second = (tokenizer.encode(word)[0] for word in ("film", "was", "w1", "w2"))
+    assert found["settings"]["bad_words"] == [[first], [was, second]]
+    written = set()
+    for text in found["texts"]:
+        assert text["tokens"][:2] == [film, was]
+        assert text["tokens"][2:3] != [second]
+        written |= set(text["tokens"])
+    assert first not in written and second in written and len(written) > 40
+    assert "2 tokens are forced and 1 are to be written" in sentence(
+        capsys, "generate", *job[:5], "--new-tokens", 1, "--begin-with", "film was"
+    )
+
+
 def test_the_report_tells_what_functions_of_the_host_cost():
     document = {
         "settings": {"method": "greedy"},

@@ -91,6 +91,13 @@ def test_a_flag_that_does_not_exist_ends_with_status_two(capsys):
         (["film", "--method", "sample", "--top-p", "0"], "top_p is 0"),
         (["film", "--method", "greedy", "--temperature", "1"], "--temperature means nothing"),
         (["film", "--method", "sample", "--wave", "2"], "--wave means nothing"),
+        (["film", *GUIDED, "--bad-words", "was"], "--bad-words means nothing to --method mcts"),
+        (
+            ["film", "--method", "sample", "--bad-words", "was", " "],
+            "--bad-words has an empty word",
+        ),
+        (["film", "--method", "greedy", "--mirostat", "2"], "--mirostat means nothing"),
+        (["film", "--method", "sample", "--min-p", "2"], "min_p is 2.0: give a share from 0"),
         (["film", *GUIDED, "--rollout-confidence", "0.9"], "needs --rollout"),
         (["film", *GUIDED, "--rollout", "2", "--rollout-confidence", "9"], "confidence is 9"),
         (["film", *GUIDED, "--trace", "tree.svg"], "must end in .json or .html"),

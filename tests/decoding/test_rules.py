@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from coopgen_jax.decoding.mcts_config import MCTSConfig
-from coopgen_jax.decoding.rules import no_repeat_ngram, repetition_penalty, truncate
+from coopgen_jax.decoding.rules import force, no_bad_words, no_repeat_ngram, repetition_penalty
 from coopgen_jax.decoding.sampling import SamplingConfig
 
 
@@ -69,27 +69,32 @@ def test_no_rule_changes_nothing():
     assert no_repeat_ngram(logits, tokens[:, :1], jnp.ones((2, 1), bool), 2) is logits
 
 
-@pytest.mark.parametrize(
-    ("top_k", "top_p", "kept"),
-    [
-        (0, 1.0, [0, 1, 2, 3]),
-        (2, 1.0, [1, 3]),
-        (0, 0.4, [1]),
-        (0, 0.41, [1, 3]),
-        (0, 0.75, [0, 1, 3]),
-        (0, 1e-9, [1]),
-        (9, 0.95, [0, 1, 2, 3]),
-        (2, 0.58, [1, 3]),  # of the two kept, the first has 0.4 / 0.7 = 0.571
-        (2, 0.57, [1]),
-    ],
-)
-def test_truncation_by_hand(top_k, top_p, kept):
-    logits = jnp.log(jnp.asarray([0.2, 0.4, 0.1, 0.3]))
-    got = truncate(logits, top_k=top_k, top_p=top_p)
-    assert np.flatnonzero(np.isfinite(got)).tolist() == kept
-    np.testing.assert_array_equal(got[jnp.asarray(kept)], logits[jnp.asarray(kept)])
+def test_no_bad_word_is_completed_as_a_loop_says():
+    rng = np.random.default_rng(5)
+    words = ((2,), (0, 1), (1, 1, 0), (0, 0, 0, 1))
+    logits = rng.normal(size=(3, 40, 3)).astype(np.float32)
+    tokens = rng.integers(0, 2, (3, 40, 6))
+    mask = rng.random((3, 40, 6)) < 0.6
+    mask[0, 0] = False
+    expected, ruled = logits.copy(), set()
+    for at in np.ndindex(3, 40):
+        text = [int(t) for t, real in zip(tokens[at], mask[at], strict=True) if real]
+        for word in words:
+            if tuple(text[len(text) - len(word) + 1 :]) == word[:-1] and len(text) >= len(word) - 1:
+                expected[*at, word[-1]] = -np.inf
+                ruled.add(word)
+    assert ruled == set(words)
+    got = no_bad_words(jnp.asarray(logits), jnp.asarray(tokens), jnp.asarray(mask), words)
+    np.testing.assert_array_equal(got, expected)
+    none = jnp.zeros((2, 0), jnp.int32)
+    got = no_bad_words(jnp.zeros((2, 3)), none, none.astype(bool), ((0, 1), (2,)))
+    np.testing.assert_array_equal(got, [[0, 0, -np.inf]] * 2)
 
 
-def test_equal_logits_keep_the_lower_id():
-    got = truncate(jnp.zeros((2, 4)), top_k=2)
-    assert np.isfinite(got).tolist() == [[True, True, False, False]] * 2
+def test_a_forced_token_is_the_only_one_until_all_are_written():
+    logits = jnp.asarray([[1.0, 2.0, 3.0]] * 3)
+    got = force(logits, jnp.asarray([0, 1, 2]), (2, 0))
+    infinity = np.inf
+    np.testing.assert_array_equal(
+        got, [[-infinity, -infinity, 0], [0, -infinity, -infinity], [1, 2, 3]]
+    )

@@ -80,6 +80,11 @@ def test_greedy_takes_the_likeliest_token_and_stops_at_the_end():
         SamplingConfig(new_tokens=2, samples=20_000),
         SamplingConfig(new_tokens=2, samples=20_000, temperature=1.7, top_p=0.8),
         SamplingConfig(new_tokens=2, samples=20_000, top_k=3, repetition_penalty=1.5),
+        SamplingConfig(new_tokens=2, samples=20_000, min_p=0.2, bad_words=((1, 2), (3,))),
+        SamplingConfig(new_tokens=2, samples=20_000, typical_p=0.7, temperature=1.5),
+        SamplingConfig(new_tokens=2, samples=20_000, eta=0.2, top_p=0.95),
+        SamplingConfig(new_tokens=3, samples=20_000, mirostat=1.2, mirostat_rate=0.9),
+        SamplingConfig(new_tokens=3, samples=20_000, forced=(1, 2), bad_words=((1,),)),
     ],
 )
 def test_log_proposal_is_the_frequency_of_each_text(config):
@@ -121,6 +126,36 @@ def test_samples_differ_and_the_key_decides():
     assert len(np.unique(np.asarray(first.tokens[0]), axis=0)) > 1
 
 
+def test_mirostat_is_its_loop_by_hand():
+    config = SamplingConfig(new_tokens=8, samples=50, temperature=1.3, mirostat=1.5)
+    got = decode(jax.random.key(6), prompt_of([0, 1]), config)
+    cut = 0
+    for tokens, length, proposal in zip(
+        np.asarray(got.tokens[0]), np.asarray(got.length[0]), got.log_proposal[0], strict=True
+    ):
+        limit, total = 3.0, 0.0
+        for at in range(length):
+            log_p = log_softmax(TABLES["logits"][memory_of([0, 1, *tokens[:at]])] / 1.3)
+            kept = (-log_p / np.log(2) <= limit) | (log_p == log_p.max())
+            assert kept[tokens[at]]
+            total += log_p[tokens[at]] - np.log(np.exp(log_p[kept]).sum())
+            limit -= 0.1 * (-log_p[tokens[at]] / np.log(2) - 1.5)
+            cut += not kept.all()
+        assert float(proposal) == pytest.approx(total, rel=1e-4, abs=1e-5)
+    assert cut
+
+
+def test_forced_tokens_begin_every_text_and_their_likelihood_counts():
+    config = SamplingConfig(new_tokens=4, samples=5, forced=(2, 0), temperature=0.0)
+    got = decode(jax.random.key(0), prompt_of([0, 1]), config)
+    assert (np.asarray(got.tokens[0, :, :2]) == [2, 0]).all()
+    log_prob, text = 0.0, [0, 1]
+    for token in np.asarray(got.tokens[0, 0, : int(got.length[0, 0])]):
+        log_prob += log_softmax(TABLES["logits"][memory_of(text)])[token]
+        text.append(int(token))
+    assert float(got.log_prob[0, 0]) == pytest.approx(log_prob, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
@@ -128,6 +163,13 @@ def test_samples_differ_and_the_key_decides():
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"top_k": -1}, "top_k is -1"),
+        ({"min_p": 1.1}, "min_p is 1.1"),
+        ({"typical_p": 0.0}, "typical_p is 0.0"),
+        ({"eta": 1.0}, "eta is 1.0"),
+        ({"mirostat": -1.0}, "mirostat is -1.0"),
+        ({"mirostat_rate": 0.0}, "mirostat_rate is 0.0"),
+        ({"bad_words": ((),)}, "a bad word has no tokens"),
+        ({"new_tokens": 2, "forced": (1, 1, 1)}, "3 tokens are forced and 2 are to be written"),
         ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),
     ],
 )
