@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from coopgen_jax.decoding import mcts, sampling
+from coopgen_jax.decoding import mcts, rerank, sampling
 from coopgen_jax.decoding.generation import Generation
 from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.presets import Decoding
+from coopgen_jax.decoding.rerank import RerankConfig
 from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.decoding.spread import stepper
 from coopgen_jax.discriminators.loaded import LoadedDiscriminator
@@ -27,10 +29,16 @@ from coopgen_jax.written import Text, read_text
 
 __all__ = ["Step", "Text", "generate"]
 
-_DECODERS: dict[type, Any] = {MCTSConfig: mcts, SamplingConfig: sampling}
+_DECODERS: dict[type, Any] = {MCTSConfig: mcts, SamplingConfig: sampling, RerankConfig: rerank}
 _begin = {kind: jax.jit(decoder.begin) for kind, decoder in _DECODERS.items()}
 _advance = {
     kind: jax.jit(decoder.advance, donate_argnames="state") for kind, decoder in _DECODERS.items()
+}
+# A decoder that writes more texts than it returns chooses among them at the end.
+_finish = {
+    kind: jax.jit(decoder.finish)
+    for kind, decoder in _DECODERS.items()
+    if hasattr(decoder, "finish")
 }
 
 
@@ -57,7 +65,7 @@ def generate(
     model: LoadedModel,
     prompts: Sequence[str],
     *,
-    config: MCTSConfig | SamplingConfig,
+    config: Decoding,
     discriminator: LoadedDiscriminator | None = None,
     target: str | Sequence[str] | None = None,
     seed: int = 0,
@@ -72,7 +80,8 @@ def generate(
     Args:
       model: a loaded language model.
       prompts: raw texts to continue.
-      config: `MCTSConfig` searches, `SamplingConfig` decodes plainly (temperature 0: greedily).
+      config: `MCTSConfig` searches, `SamplingConfig` decodes plainly (temperature 0: greedily), and
+        `RerankConfig` keeps the best of several such texts.
       discriminator: guides the search; plainly decoded texts are only judged by it.
       target: name of the class that every text is to have, or one per prompt.
       seed: the job's seed; with it a prompt's texts are the same in any batch.
@@ -136,6 +145,8 @@ def generate(
                 if listener is not None:
                     done = batch * size
                     listener(Step(batch, len(batches), step, done, there, generation, tree))
+            if type(config) in _finish:
+                generation = _finish[type(config)](job, generation)
             generation = jax.device_get(generation)
         for row, number in enumerate(there):
             texts[number] = [

@@ -20,7 +20,7 @@ from coopgen_jax.cli.prompts import read_prompts
 from coopgen_jax.cli.report import entry, for_people, strict, to_json, to_json_lines
 from coopgen_jax.cli.settings import compared_config, decoder_config, is_redundant, with_words
 from coopgen_jax.decoding.mcts_config import MCTSConfig
-from coopgen_jax.decoding.sampling import SamplingConfig
+from coopgen_jax.decoding.presets import Decoding
 from coopgen_jax.discriminators.heads import load_discriminator
 from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.errors import UserError
@@ -63,7 +63,7 @@ def run_generate(options: GenerateOptions) -> None:
 
 def _run(
     options: GenerateOptions,
-    config: MCTSConfig | SamplingConfig,
+    config: Decoding,
     prompts: list[str],
     hosts: Hosts | None,
 ) -> None:
@@ -108,9 +108,7 @@ def _run(
     _deliver(options, found, texts, compared, recorder)
 
 
-def _write(
-    job: _Job, config: MCTSConfig | SamplingConfig, recorder: Recorder | None
-) -> list[Text] | None:
+def _write(job: _Job, config: Decoding, recorder: Recorder | None) -> list[Text] | None:
     """Writes all texts by one method; None on a host that does not have them all."""
     hosts = job.hosts
     progress = ProgressBar(
@@ -184,7 +182,7 @@ def _encoding() -> str:
     return sys.stdout.encoding or "utf-8"
 
 
-def _settings(options: GenerateOptions, config: MCTSConfig | SamplingConfig) -> dict[str, Any]:
+def _settings(options: GenerateOptions, config: Decoding) -> dict[str, Any]:
     compared = {"method": "sample", **asdict(compared_config(options))}
     return {
         "method": options.method,

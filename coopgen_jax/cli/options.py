@@ -44,8 +44,9 @@ class GenerateOptions:
     """The language model: a name from `coopgen models`, a folder, a GGUF file, or a hub name."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the language model."""
-    method: Literal["mcts", "sample", "greedy"] = "mcts"
-    """How to write: guided tree search, plain sampling, or always the likeliest token."""
+    method: Literal["mcts", "rerank", "sample", "greedy"] = "mcts"
+    """How to write: guided tree search, the best of several sampled texts, plain sampling, or the
+    likeliest token each time."""
     new_tokens: Annotated[int, arg(metavar="T")] = 24
     """Most tokens to write per text."""
     samples: Annotated[int, arg(metavar="R")] = 1
@@ -89,7 +90,8 @@ class GenerateOptions:
     enough: Annotated[int | None, _unset("N", "the preset's; 0 for no limit")] = None
     """Search: visits of the root, those kept from the last token included, that end it early."""
     alpha: Annotated[float | None, _unset("A")] = None
-    """Search: weight of the discriminator against the likelihood in a text's value, from 0 to 1."""
+    """Search and re-ranking: weight of the discriminator against the likelihood in a text's value,
+    from 0 to 1."""
     visit_temperature: Annotated[float | None, _unset("TAU")] = None
     """Search: 0 writes the best token, above 0 tokens are drawn by their visits (--preset puct)."""
     rollout: Annotated[int | None, _unset("N")] = None
@@ -102,6 +104,8 @@ class GenerateOptions:
     """Makes tokens that have been seen less likely; 1 for none."""
     no_repeat_ngram: Annotated[int | None, _unset("N", "the preset's; plain: 0")] = None
     """Length of the n-grams that are never written twice; 0 allows all."""
+    of: Annotated[int | None, _unset("N", "16")] = None
+    """Re-ranking: texts drawn for every one that is kept."""
     top_k: Annotated[int | None, _unset("K", "0, all")] = None
     """Sampling: draw from the K likeliest tokens."""
     top_p: Annotated[float | None, _unset("P", "1, all")] = None

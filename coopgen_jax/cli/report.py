@@ -84,17 +84,17 @@ def _show(console: Console, text: Text, heading: str | None) -> None:
 
 def _settings(document: dict[str, Any]) -> str:
     settings = dict(document["settings"])
-    search = settings.pop("search", {})
+    search = {**settings.pop("search", {}), **settings.pop("proposal", {})}
     settings.pop("compare", None)
     if settings["method"] != "mcts":
         settings.pop("preset", None)
-    shown = {**settings, **search}
+    shown = {**search, **settings}
     words = [
         f"{name.replace('_', ' ')} {value:g}"
         if isinstance(value, float)
         else f"{name.replace('_', ' ')} {value}"
         for name, value in shown.items()
-        if value is not None and value is not False
+        if value is not None and value is not False and value != []
     ]
     judge = document["discriminator"]
     parties = f"{document['model']['name']}, judged by {judge['name'] if judge else 'nobody'}"

@@ -8,7 +8,8 @@ from typing import Any
 from coopgen_jax.cli.machines import check_machines
 from coopgen_jax.cli.options import GenerateOptions, PlanOptions
 from coopgen_jax.decoding.mcts_config import MCTSConfig
-from coopgen_jax.decoding.presets import PRESETS
+from coopgen_jax.decoding.presets import PRESETS, Decoding
+from coopgen_jax.decoding.rerank import RerankConfig
 from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.search.config import SearchConfig
@@ -26,16 +27,18 @@ OF_SEARCH = (
     "c_puct",
     "enough",
 )
-OF_MCTS = ("alpha", "visit_temperature", "rollout", "rollout_confidence")
+GUIDED = ("alpha",)
+OF_MCTS = ("visit_temperature", "rollout", "rollout_confidence")
 OF_SAMPLING = ("top_k", "top_p", "min_p", "typical_p", "eta", "mirostat", "mirostat_rate")
 OF_PLAIN = ("bad_words", "begin_with")
+OF_RERANK = ("of",)
 SHARED = ("temperature", "repetition_penalty", "no_repeat_ngram")
 SEEDS = 1 << 32
 # What `--compare` writes beside every text.
 COMPARED_TOP_P = 0.9
 
 
-def decoder_config(options: GenerateOptions) -> MCTSConfig | SamplingConfig:
+def decoder_config(options: GenerateOptions) -> Decoding:
     """Returns the settings that the options ask for; what is left unset is the preset's.
 
     Raises:
@@ -45,36 +48,37 @@ def decoder_config(options: GenerateOptions) -> MCTSConfig | SamplingConfig:
     try:
         if options.method == "mcts":
             return _mcts(options)
-        return _sampling(options)
+        drawn = _sampling(options)
+        return _rerank(options, drawn) if options.method == "rerank" else drawn
     except ValueError as error:
         raise UserError(str(error)) from error
 
 
-def with_words(
-    config: MCTSConfig | SamplingConfig, options: GenerateOptions, tokenizer: Tokenizer
-) -> MCTSConfig | SamplingConfig:
+def with_words(config: Decoding, options: GenerateOptions, tokenizer: Tokenizer) -> Decoding:
     """Returns the settings with the options' words as tokens.
 
     Raises:
       UserError: the beginning is longer than the text.
     """
-    if not isinstance(config, SamplingConfig):
+    if isinstance(config, MCTSConfig):
         return config
     # A word stands behind a space or at the beginning of something.
     words = [form for word in options.bad_words for form in (word, f" {word}")]
     try:
-        return replace(
-            config,
-            bad_words=tuple(dict.fromkeys(tuple(tokenizer.encode(word)) for word in words)),
-            forced=tuple(tokenizer.encode(options.begin_with or "")),
-        )
+        changes: dict[str, Any] = {
+            "bad_words": tuple(dict.fromkeys(tuple(tokenizer.encode(word)) for word in words)),
+            "forced": tuple(tokenizer.encode(options.begin_with or "")),
+        }
+        if isinstance(config, RerankConfig):
+            return replace(config, proposal=replace(config.proposal, **changes))
+        return replace(config, **changes)
     except ValueError as error:
         raise UserError(str(error)) from error
 
 
 def preset_values() -> list[str]:
     """Returns a line for every preset with the values that it stands for."""
-    names = (*SHARED, *OF_MCTS)
+    names = (*SHARED, *GUIDED, *OF_MCTS)
     lines = []
     for name, preset in PRESETS.items():
         values = {option: getattr(preset.search, option) for option in OF_SEARCH}
@@ -96,8 +100,10 @@ def compared_config(options: GenerateOptions) -> SamplingConfig:
     )
 
 
-def is_redundant(config: MCTSConfig | SamplingConfig) -> bool:
+def is_redundant(config: Decoding) -> bool:
     """Tells whether all samples of a prompt are bound to be the same."""
+    if isinstance(config, RerankConfig):
+        return is_redundant(replace(config.proposal, samples=config.samples * config.of))
     if config.samples == 1:
         return False
     if isinstance(config, SamplingConfig):
@@ -111,9 +117,10 @@ def _check(options: GenerateOptions) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{_flag(field.name)} is {value}: give a finite number")
     foreign = {
-        "mcts": OF_SAMPLING + OF_PLAIN,
-        "sample": OF_SEARCH + OF_MCTS,
-        "greedy": (*OF_SEARCH, *OF_MCTS, *OF_SAMPLING, "temperature"),
+        "mcts": OF_SAMPLING + OF_PLAIN + OF_RERANK,
+        "rerank": OF_SEARCH + OF_MCTS,
+        "sample": OF_SEARCH + OF_MCTS + GUIDED + OF_RERANK,
+        "greedy": (*OF_SEARCH, *OF_MCTS, *GUIDED, *OF_RERANK, *OF_SAMPLING, "temperature"),
     }[options.method]
     for name in foreign:
         if getattr(options, name) not in (None, ()):
@@ -141,7 +148,8 @@ def _check(options: GenerateOptions) -> None:
         raise UserError(f"--rollout-confidence is {confidence}: give a probability above 0")
     if options.target is not None and options.discriminator == "none":
         raise UserError("--target means nothing without a discriminator: leave one of them out")
-    if options.method == "mcts" and options.target is None and options.discriminator != "none":
+    guided = options.method in ("mcts", "rerank") and options.discriminator != "none"
+    if guided and options.target is None:
         raise UserError("the search needs a --target, such as positive: the class to write towards")
 
 
@@ -159,7 +167,7 @@ def _mcts(options: GenerateOptions) -> MCTSConfig:
         new_tokens=options.new_tokens,
         samples=options.samples,
         search=search,
-        **_given(options, OF_MCTS + SHARED),
+        **_given(options, GUIDED + OF_MCTS + SHARED),
     )
     if config.rollout_confidence is not None and not config.rollout:
         raise UserError("--rollout-confidence needs --rollout, the tokens to sample at most")
@@ -199,6 +207,14 @@ def _sampling(options: GenerateOptions) -> SamplingConfig:
     if options.method == "greedy":
         given["temperature"] = 0.0
     return SamplingConfig(new_tokens=options.new_tokens, samples=options.samples, **given)
+
+
+def _rerank(options: GenerateOptions, drawn: SamplingConfig) -> RerankConfig:
+    given = _given(options, OF_RERANK + GUIDED)
+    config = RerankConfig(proposal=drawn, samples=options.samples, **given)
+    if options.discriminator == "none" and config.alpha > 0:
+        raise UserError("re-ranking compares texts by a discriminator: choose one, or --alpha 0")
+    return config
 
 
 def _flag(name: str) -> str:

@@ -53,6 +53,21 @@ def test_words_are_forced_and_kept_out(capsys):
     )
 
 
+def test_the_best_of_several_is_written(capsys):
+    job = ["This", "film was", "--method", "rerank", "--target", "one", "--samples", 2]
+    job += ["--new-tokens", 3, "--of", 8]
+    found = generate_json(capsys, *job)
+    assert [text["prompt"] for text in found["texts"]] == ["This", "This", "film was", "film was"]
+    assert all(text["simulations"] == 8 for text in found["texts"])
+    plain = generate_json(capsys, *job[:2], "--method", "sample", "--samples", 16, *job[8:10])
+    for number, text in enumerate(found["texts"]):
+        group = plain["texts"][8 * number : 8 * number + 8]
+        best = max(group, key=lambda other: other["class_probabilities"]["one"])
+        assert text["tokens"] == best["tokens"]
+    status, out, _ = run(capsys, "generate", *job, "--quiet")
+    assert status == 0 and "of 8" in out and "temperature 1" in out
+
+
 def test_the_report_tells_what_functions_of_the_host_cost():
     document = {
         "settings": {"method": "greedy"},

@@ -92,6 +92,8 @@ def test_a_preset_that_keeps_nothing_goes_on_so(monkeypatch):
         ({"samples": 2, "preset": "puct"}, True),
         ({"samples": 2, "method": "greedy"}, True),
         ({"samples": 2, "method": "sample"}, False),
+        ({"method": "rerank"}, False),
+        ({"method": "rerank", "temperature": 0.0}, True),
         ({"samples": 2, "preset": "puct", "visit_temperature": 1.0}, False),
         ({"samples": 2, "rollout": 2}, False),
     ],

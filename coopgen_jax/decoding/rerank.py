@@ -1,0 +1,138 @@
+"""Re-ranking: several texts are drawn, and the one that the discriminator likes best is kept.
+
+Best-of-n sampling; the sampling-argmax that Chaffin et al. (NAACL 2022, arXiv 2109.13582) compare
+PPL-MCTS with. The discriminator has no say in what is written, only in what is kept.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from coopgen_jax.decoding import sampling
+from coopgen_jax.decoding.expansion import log_target
+from coopgen_jax.decoding.generation import Generation
+from coopgen_jax.decoding.job import Job, write_all
+from coopgen_jax.decoding.sampling import SamplingConfig, SamplingState
+from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.language_model import LanguageModel, Prompt
+
+
+@dataclass(frozen=True)
+class RerankConfig:
+    """How texts are drawn and chosen among.
+
+    proposal: how they are drawn; its `samples` is not read.
+    of: `n`, how many a text is chosen from.
+    samples: `R`, texts per prompt; each is chosen from draws of its own.
+    alpha: weight of log p(c|x) against the mean log-likelihood of a token in what is compared.
+    """
+
+    proposal: SamplingConfig = field(default_factory=SamplingConfig)
+    of: int = 16
+    samples: int = 1
+    alpha: float = 1.0
+
+    guided: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.of < 1 or self.samples < 1:
+            raise ValueError(f"of is {self.of} and samples {self.samples}: give 1 or more")
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha is {self.alpha}: give a weight from 0 to 1")
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens of a text, at most."""
+        return self.proposal.new_tokens
+
+    @property
+    def ahead(self) -> int:
+        """Tokens that may be read behind a prompt."""
+        return self.proposal.ahead
+
+
+def begin(job: Job) -> SamplingState:
+    """Reads the prompts.
+
+    Raises:
+      UserError: there is nothing to compare texts by, or they exceed the context.
+    """
+    if job.config.alpha > 0 and (job.discriminator is None or job.target is None):
+        raise UserError(
+            "re-ranking compares texts by a discriminator: give one and a target, or an alpha of 0"
+        )
+    return sampling.begin(_drawing(job))
+
+
+def advance(key: jax.Array, job: Job, state: SamplingState) -> tuple[SamplingState, None]:
+    """Writes one token of every text, `R * n` of them per prompt."""
+    return sampling.advance(key, _drawing(job), state)
+
+
+def finish(job: Job, generation: Generation) -> Generation:
+    """Returns the best of every `n` texts; what it cost to read them all is counted."""
+    config: RerankConfig = job.config
+
+    def grouped(array: jax.Array) -> jax.Array:
+        return array.reshape(array.shape[0], config.samples, config.of, *array.shape[2:])
+
+    score = jnp.zeros(generation.length.shape, jnp.float32)
+    if config.alpha > 0 and job.target is not None:
+        score = config.alpha * log_target(generation.log_class[:, :, None], job.target)[:, :, 0]
+    if config.alpha < 1:
+        mean = generation.log_prob / jnp.maximum(generation.length, 1)
+        score = score + (1 - config.alpha) * mean
+    best = jnp.argmax(grouped(score), axis=-1)
+
+    def chosen(array: jax.Array) -> jax.Array:
+        groups = grouped(array)
+        index = best.reshape(*best.shape, *(1,) * (groups.ndim - 2))
+        return jnp.take_along_axis(groups, index, axis=2)[:, :, 0]
+
+    return replace(
+        jax.tree.map(chosen, generation),
+        log_proposal=jnp.full(best.shape, jnp.nan, jnp.float32),
+        simulations=jnp.full(best.shape, config.of, jnp.int32),
+        model_tokens=grouped(generation.model_tokens).sum(axis=-1),
+    )
+
+
+def _drawing(job: Job) -> Job:
+    config: RerankConfig = job.config
+    drawn = replace(config.proposal, samples=config.samples * config.of)
+    return replace(job, config=drawn)
+
+
+def rerank(
+    key: jax.Array,
+    prompt: Prompt,
+    *,
+    language_model: LanguageModel,
+    params: Any,
+    discriminator: Discriminator | None = None,
+    discriminator_params: Any = None,
+    target: jax.Array | None = None,
+    config: RerankConfig,
+) -> Generation:
+    """Writes the best of several drawn texts; the arguments are those of `mcts`.
+
+    Returns:
+      The texts; `log_proposal` is NaN, for how likely the best of several is cannot be told, and
+      `simulations` is how many were compared.
+
+    Raises:
+      UserError: see `begin`.
+    """
+    job = Job(
+        prompt=prompt,
+        params=params,
+        discriminator_params=discriminator_params,
+        target=target,
+        language_model=language_model,
+        discriminator=discriminator,
+        config=config,
+    )
+    return finish(job, write_all(begin, advance, key, job))
