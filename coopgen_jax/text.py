@@ -106,6 +106,15 @@ class Tokenizer:
         coded = self.core.encode_batch_fast(list(texts), add_special_tokens=special)
         return [entry.ids for entry in coded]
 
+    def encode_behind(self, text: str) -> list[int]:
+        """Returns the ids of `text` as it stands behind other text.
+
+        Many tokenizers put a space in front of a text; here there is one only where it is given.
+        """
+        front = self.encode("\n")
+        ids = self.encode(f"\n{text}")
+        return ids[len(front) :] if ids[: len(front)] == front else self.encode(text)
+
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """Returns the text of `ids`; bytes that are no whole character become U+FFFD."""
         return self.decode_batch([ids], skip_special)[0]

@@ -254,8 +254,8 @@ def publish(
         "data": {source: SOURCES[source] for source in recipe.sets},
         "terms": "trained on data licensed for research only",
         "recipe": (
-            "half A of the training rows; texts, of reviews pieces, of up to "
-            f"{LONGEST} tokens; every beginning of a text counts alike"
+            f"half A of the training rows; texts, of reviews pieces, of up to {LONGEST} tokens; "
+            + ("every beginning of a text counts alike" if recipe.trunk else "cut anywhere")
         ),
         "accuracy": {
             source: {

@@ -4,9 +4,11 @@
         --prompts PROMPTS.jsonl --judge FOLDER --out experiments/results
 
 Chaffin et al. (SIGIR 2022, arXiv 2204.11586) asked this of networks of one size, fine-tuned on one
-data set. Guides learn from half A of the training rows; the judge (see train_judge.py) and the
-oracle language model, which say how good the texts are, from half B. Everything trained and written
-goes to `work`: what is there is not made again, and what was interrupted goes on.
+data set. Guides learn from half A of the training rows: the networks as large as the language model
+here, the small ones in train_heads.py, from the same texts in other pieces. The judge (see
+train_judge.py) and the oracle language model, which say how good the texts are, learn from half B.
+What is trained and written here goes to `work`: what is there is not made again, and what was
+interrupted goes on.
 """
 
 import hashlib
@@ -14,7 +16,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -62,7 +64,7 @@ class Config:
     validation_rows: texts of either set that are judged.
     limit, new_tokens: prompts, evenly spread over the file, and tokens of every text.
     simulations, wave: of the searches of equal simulations.
-    only: what to train, by name; everything where nothing is named.
+    only: what to train of causal, generative and oracle; everything where nothing is named.
     """
 
     data: Path
@@ -83,7 +85,7 @@ class Config:
     new_tokens: int = 24
     simulations: int = 64
     wave: int = 8
-    only: tuple[str, ...] = ()
+    only: tuple[Literal["causal", "generative", "oracle"], ...] = ()
 
 
 def texts_of(config: Config, split: str, part: str | None) -> Labelled:

@@ -114,6 +114,16 @@ def test_a_continuation_keeps_the_space_that_a_text_would_lose() -> None:
     assert bytewise.continuation([256]) == ""
 
 
+def test_a_text_behind_another_has_the_space_that_is_given_and_no_other() -> None:
+    assert make_tokenizer().encode_behind(" Hi") == make_tokenizer().encode(" Hi")
+    words = {"<0x0A>": 0, "\u2581": 1, "\u2581Hi": 2, "Hi": 3, "\n": 4, "<unk>": 5}
+    core = tokenizers.Tokenizer(tokenizers.models.Unigram([(w, -1.0) for w in words], unk_id=5))
+    core.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="first")
+    tokenizer = Tokenizer(core)
+    assert tokenizer.encode("Hi") == tokenizer.encode(" Hi") == [2]
+    assert tokenizer.encode_behind("Hi") == [3] and tokenizer.encode_behind(" Hi") == [2]
+
+
 def test_buckets() -> None:
     lengths = [1, 16, 17, 33, 49, 65, 97, 129, 193, 257]
     assert [bucket(length) for length in lengths] == [16, 16, 32, 48, 64, 96, 128, 192, 256, 384]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 EXAMPLES = """\
 examples:
@@ -120,10 +120,12 @@ class GenerateOptions:
     """Sampling: surprise per token that Mirostat 2 steers the text to."""
     mirostat_rate: Annotated[float | None, _unset("X", "0.1")] = None
     """Sampling: how fast Mirostat corrects itself."""
-    bad_words: Annotated[tuple[str, ...], arg(metavar="[WORD ...]")] = ()
-    """Plain decoding: words, as they are spelt here, that are never written."""
+    bad_words: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="WORD")] = ()
+    """Plain decoding: a word whose usual tokens are never written in a row, also not as part of a
+    longer one; can be given several times."""
     begin_with: Annotated[str | None, _unset("TEXT", "nothing")] = None
-    """Plain decoding: how every continuation begins; it counts among the new tokens."""
+    """Plain decoding: how every continuation begins, a space in front where there is to be one; it
+    counts among the new tokens, and bad words in it are written."""
     compare: bool = False
     """Write plain nucleus sampling (top-p 0.9, same seed) beside each text."""
     json: bool = False

@@ -94,7 +94,7 @@ def _settings(document: dict[str, Any]) -> str:
         if isinstance(value, float)
         else f"{name.replace('_', ' ')} {value}"
         for name, value in shown.items()
-        if value is not None and value is not False and value != []
+        if value is not None and value is not False and value not in ([], ())
     ]
     judge = document["discriminator"]
     parties = f"{document['model']['name']}, judged by {judge['name'] if judge else 'nobody'}"

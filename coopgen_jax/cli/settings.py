@@ -66,8 +66,8 @@ def with_words(config: Decoding, options: GenerateOptions, tokenizer: Tokenizer)
     words = [form for word in options.bad_words for form in (word, f" {word}")]
     try:
         changes: dict[str, Any] = {
-            "bad_words": tuple(dict.fromkeys(tuple(tokenizer.encode(word)) for word in words)),
-            "forced": tuple(tokenizer.encode(options.begin_with or "")),
+            "bad_words": tuple(dict.fromkeys(map(tuple, map(tokenizer.encode_behind, words)))),
+            "forced": tuple(tokenizer.encode_behind(options.begin_with or "")),
         }
         if isinstance(config, RerankConfig):
             return replace(config, proposal=replace(config.proposal, **changes))
@@ -148,6 +148,8 @@ def _check(options: GenerateOptions) -> None:
         raise UserError(f"--rollout-confidence is {confidence}: give a probability above 0")
     if options.target is not None and options.discriminator == "none":
         raise UserError("--target means nothing without a discriminator: leave one of them out")
+    if options.mirostat_rate is not None and not options.mirostat:
+        raise UserError("--mirostat-rate needs --mirostat, the surprise to steer to")
     guided = options.method in ("mcts", "rerank") and options.discriminator != "none"
     if guided and options.target is None:
         raise UserError("the search needs a --target, such as positive: the class to write towards")

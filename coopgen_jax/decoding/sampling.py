@@ -25,6 +25,7 @@ from coopgen_jax.decoding.truncation import (
     typical,
 )
 from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import LanguageModel, Nodes, Prompt
 from coopgen_jax.models.slots import Capacity, commit
 
@@ -92,6 +93,8 @@ class SamplingConfig:
             raise ValueError(f"mirostat_rate is {self.mirostat_rate}: it must be above 0")
         if not all(self.bad_words):
             raise ValueError("a bad word has no tokens: leave it out")
+        if any(token < 0 for word in (*self.bad_words, self.forced) for token in word):
+            raise ValueError("bad words and forced tokens are given as token ids: 0 or more")
         if len(self.forced) > self.new_tokens:
             raise ValueError(
                 f"{len(self.forced)} tokens are forced and {self.new_tokens} are to be written: "
@@ -125,9 +128,16 @@ def begin(job: Job) -> SamplingState:
     """Reads the prompts.
 
     Raises:
-      UserError: a prompt and what is to be written exceed the context.
+      UserError: a prompt and what is to be written exceed the context, or a rule names a token
+        that the language model does not have.
     """
     config: SamplingConfig = job.config
+    named = max((token for word in (*config.bad_words, config.forced) for token in word), default=0)
+    if named >= job.language_model.vocab_size:
+        raise UserError(
+            f"token {named} is ruled out or forced, and the language model has "
+            f"{job.language_model.vocab_size}, numbered from 0"
+        )
     capacity = Capacity(config.samples, config.new_tokens, nodes=1)
     logits, log_class, states = read_prompts(job, capacity, config.ahead)
     limit = jnp.full(logits.shape[:2], 2 * config.mirostat, jnp.float32)
@@ -194,8 +204,10 @@ def _draw(key: jax.Array, job: Job, state: SamplingState) -> tuple[jax.Array, ja
         return chosen[..., 0]
 
     # The surprise that is steered is that of the distribution before Mirostat cut it.
-    limit = state.limit - config.mirostat_rate * (bits(log_p(whole)) - config.mirostat)
-    return token, log_p(kept), limit if config.mirostat else state.limit
+    missed = jnp.where(
+        generation.length < len(config.forced), 0.0, bits(log_p(whole)) - config.mirostat
+    )
+    return token, log_p(kept), state.limit - config.mirostat_rate * missed
 
 
 def sample(

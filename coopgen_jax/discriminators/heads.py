@@ -171,7 +171,7 @@ def _bidirectional(
     folder: Path, card: dict[str, Any], head: Any, language_model: LanguageModelParts
 ) -> LoadedDiscriminator:
     # Beside LoRA's additions the head has a name of its own.
-    additions, head = head.get("lora"), head.get("head", head)
+    weights, head = head, head.get("head", head)
     _check(head_config(card, head), head)
     own = (folder / "encoder").is_dir()
     encoder = load_encoder(folder / "encoder" if own else card["encoder"])
@@ -188,15 +188,16 @@ def _bidirectional(
         crossing=crossing,
         reads_prompt=card["reads_prompt"],
     )
-    network = _with_lora(encoder.params, additions) if additions else encoder.params
+    network = encoder.params
+    if "lora" in card or "lora" in weights:
+        network = _with_lora(network, weights["lora"], **card["lora"])
     params = {"encoder": network, "head": head}
     return LoadedDiscriminator(bidirectional(config), params, card, (crossing,))
 
 
-def _with_lora(params: Any, additions: Any) -> Any:
+def _with_lora(params: Any, additions: Any, *, rank: int, targets: list[str]) -> Any:
     """Returns an encoder's parameters with LoRA's additions, at a scale of one, in its kernels."""
-    rank = next(iter(additions.values()))["lora_down"].shape[1]
-    lora = LoraConfig(rank=rank, alpha=rank, targets=tuple(additions))
+    lora = LoraConfig(rank=rank, alpha=rank, targets=tuple(targets))
     _compare(additions, jax.eval_shape(partial(init_lora, config=lora), jax.random.key(0), params))
     return merge_lora(add_lora(params, additions, lora))
 

@@ -96,6 +96,7 @@ def train_bidirectional(
         "encoder": str(own.resolve()) if own.is_dir() else encoder.name,
         "encoder_sha256": encoder.sha256,
         "trained": trained,
+        **_additions(config, outcome.learnt),
         "width": width,
         **how_trained(config, outcome),
         **run.report(losses[1], outcome.learnt, rows[1]),
@@ -137,6 +138,14 @@ def _encoder(
 
     additions = init_lora(jax.random.key(config.batch.seed + 1), encoder.params, lora)
     return {"lora": additions}, encoder.params, join, f"LoRA of rank {lora.rank}"
+
+
+def _additions(config: RecipeConfig, learnt: Any) -> dict[str, Any]:
+    """Returns what the card says of LoRA's additions, where there are any."""
+    if "lora" not in learnt:
+        return {}
+    assert config.lora is not None
+    return {"lora": {"rank": config.lora.rank, "targets": sorted(learnt["lora"])}}
 
 
 def _kept(weights: Any, config: RecipeConfig) -> Any:

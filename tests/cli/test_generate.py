@@ -36,7 +36,16 @@ def test_json_holds_the_texts_their_figures_and_the_settings(capsys):
 
 
 def test_words_are_forced_and_kept_out(capsys):
-    rules = ["--bad-words", "w1", "was w2", "--begin-with", "film was", "--min-p", 0.001]
+    rules = [
+        "--bad-words",
+        "w1",
+        "--bad-words",
+        "was w2",
+        "--begin-with",
+        "film was",
+        "--min-p",
+        0.001,
+    ]
     job = ["This", "--method", "sample", "--samples", 64, "--new-tokens", 6, *rules]
     found = generate_json(capsys, *job)
     tokenizer = tiny_model().tokenizer

@@ -93,10 +93,14 @@ def test_a_flag_that_does_not_exist_ends_with_status_two(capsys):
         (["film", "--method", "sample", "--wave", "2"], "--wave means nothing"),
         (["film", *GUIDED, "--bad-words", "was"], "--bad-words means nothing to --method mcts"),
         (
-            ["film", "--method", "sample", "--bad-words", "was", " "],
+            ["film", "--method", "sample", "--bad-words", " "],
             "--bad-words has an empty word",
         ),
         (["film", "--method", "greedy", "--mirostat", "2"], "--mirostat means nothing"),
+        (
+            ["film", "--method", "sample", "--mirostat-rate", "2"],
+            "--mirostat-rate needs --mirostat",
+        ),
         (["film", "--method", "rerank"], "the search needs a --target"),
         (["film", "--method", "rerank", "--target", "one", "--of", "0"], "of is 0"),
         (["film", "--method", "sample", "--of", "3"], "--of means nothing to --method sample"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from coopgen_jax.decoding.sampling import SamplingConfig, sample
+from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
 
@@ -126,15 +127,23 @@ def test_samples_differ_and_the_key_decides():
     assert len(np.unique(np.asarray(first.tokens[0]), axis=0)) > 1
 
 
-def test_mirostat_is_its_loop_by_hand():
-    config = SamplingConfig(new_tokens=8, samples=50, temperature=1.3, mirostat=1.5)
+@pytest.mark.parametrize("rule", [{"forced": (END + 1,)}, {"bad_words": ((0, END + 1),)}])
+def test_a_rule_on_a_token_that_does_not_exist_is_told(rule):
+    with pytest.raises(UserError, match=f"token {END + 1} is ruled out or forced, and the"):
+        decode(jax.random.key(0), prompt_of([0]), SamplingConfig(**rule))
+
+
+@pytest.mark.parametrize("forced", [(), (1, 2)])
+def test_mirostat_is_its_loop_by_hand(forced):
+    config = SamplingConfig(new_tokens=8, samples=50, temperature=1.3, mirostat=1.5, forced=forced)
     got = decode(jax.random.key(6), prompt_of([0, 1]), config)
     cut = 0
     for tokens, length, proposal in zip(
         np.asarray(got.tokens[0]), np.asarray(got.length[0]), got.log_proposal[0], strict=True
     ):
         limit, total = 3.0, 0.0
-        for at in range(length):
+        assert tuple(tokens[: len(forced)]) == forced
+        for at in range(len(forced), length):
             log_p = log_softmax(TABLES["logits"][memory_of([0, 1, *tokens[:at]])] / 1.3)
             kept = (-log_p / np.log(2) <= limit) | (log_p == log_p.max())
             assert kept[tokens[at]]
@@ -169,6 +178,7 @@ def test_forced_tokens_begin_every_text_and_their_likelihood_counts():
         ({"mirostat": -1.0}, "mirostat is -1.0"),
         ({"mirostat_rate": 0.0}, "mirostat_rate is 0.0"),
         ({"bad_words": ((),)}, "a bad word has no tokens"),
+        ({"bad_words": ((3, -1),)}, "are given as token ids: 0 or more"),
         ({"new_tokens": 2, "forced": (1, 1, 1)}, "3 tokens are forced and 2 are to be written"),
         ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),
     ],

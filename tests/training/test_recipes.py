@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from tokenizers import processors
 
 from coopgen_jax.cli import main
@@ -215,10 +215,24 @@ def test_an_encoder_learns_to_judge(places, tiny_encoder, capsys, tmp_path, how,
     assert card["accuracy"]["validation"]["whole"] == 1
     base = load(folder / "base")
     judge = load_discriminator(tmp_path / "judge", language_model=base)
+    losses = []
     for row in rows:
         said = said_alone(base, judge, row["said"].strip())
         last = said[~np.isnan(said[:, 0])][-1]
         assert card["classes"][int(last.argmax())] == row["class"]
+        losses.append(-last[card["classes"].index(row["class"])])
+    # What is loaded is as sure as what was trained.
+    assert np.mean(losses) == pytest.approx(card["best"]["loss"], rel=0.05)
+    if "LoRA" in trained:
+        path = tmp_path / "judge" / "head.safetensors"
+        flat = load_file(path)
+        for lost in ("query", "lora"):
+            save_file({name: x for name, x in flat.items() if lost not in name}, path)
+            with pytest.raises(UserError, match=f"weights lack '{lost}"):
+                load_discriminator(tmp_path / "judge", language_model=base)
+        capsys.readouterr()
+        assert main([*map(str, ["train", *job, "--shortest", 0, "--rank", 0])]) == 2
+        assert "another lora" in capsys.readouterr().err
 
 
 def test_a_trained_language_model_writes_what_it_has_read(places, capsys, tmp_path):
@@ -242,7 +256,7 @@ def test_a_trained_language_model_writes_what_it_has_read(places, capsys, tmp_pa
 
 @pytest.mark.parametrize(
     "kind",
-    [["--kind", "causal", "--rank", 2], ["--layers", 0], ["--kind", "bidirectional", "--rank", 0]],
+    [["--kind", "causal", "--rank", 2], ["--layers", 0], ["--kind", "bidirectional", "--rank", 2]],
 )
 def test_a_budget_leaves_a_folder_that_can_be_used_and_gone_on_with(
     places, byte_encoder, capsys, tmp_path, kind
@@ -256,7 +270,7 @@ def test_a_budget_leaves_a_folder_that_can_be_used_and_gone_on_with(
     assert (tmp_path / "parts" / "head.safetensors").is_file()
     assert card_of(capsys, *job, "--out", tmp_path / "parts") == whole
     weights = sorted((tmp_path / "whole").rglob("*.safetensors"))
-    assert len(weights) == 1 + ("--layers" not in kind)
+    assert len(weights) == 1 + ("causal" in kind)
     for path in weights:
         again = tmp_path / "parts" / path.relative_to(tmp_path / "whole")
         parts = [load_file(place) for place in (path, again)]
