@@ -7,6 +7,7 @@ imported when they are first used, so that importing the package costs nothing.
 from importlib import import_module
 
 _HOME = {
+    "BeamConfig": "decoding.beam",
     "Capacity": "models.slots",
     "CausalConfig": "discriminators.causal",
     "DecoderConfig": "models.transformer",
@@ -31,6 +32,7 @@ _HOME = {
     "Tree": "search.tree",
     "UserError": "errors",
     "bag_of_words": "discriminators.bag_of_words",
+    "beam_search": "decoding.beam",
     "causal": "discriminators.causal",
     "compose": "discriminators.composition",
     "connect": "hosts",

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from coopgen_jax.decoding import mcts, rerank, sampling
+from coopgen_jax.decoding import beam, mcts, rerank, sampling
+from coopgen_jax.decoding.beam import BeamConfig
 from coopgen_jax.decoding.generation import Generation
 from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.mcts_config import MCTSConfig
@@ -29,7 +30,12 @@ from coopgen_jax.written import Text, read_text
 
 __all__ = ["Step", "Text", "generate"]
 
-_DECODERS: dict[type, Any] = {MCTSConfig: mcts, SamplingConfig: sampling, RerankConfig: rerank}
+_DECODERS: dict[type, Any] = {
+    BeamConfig: beam,
+    MCTSConfig: mcts,
+    RerankConfig: rerank,
+    SamplingConfig: sampling,
+}
 _begin = {kind: jax.jit(decoder.begin) for kind, decoder in _DECODERS.items()}
 _advance = {
     kind: jax.jit(decoder.advance, donate_argnames="state") for kind, decoder in _DECODERS.items()
@@ -80,8 +86,9 @@ def generate(
     Args:
       model: a loaded language model.
       prompts: raw texts to continue.
-      config: `MCTSConfig` searches, `SamplingConfig` decodes plainly (temperature 0: greedily), and
-        `RerankConfig` keeps the best of several such texts.
+      config: `MCTSConfig` searches under guidance, `SamplingConfig` decodes plainly (temperature 0:
+        greedily), `BeamConfig` looks for the likeliest texts, and `RerankConfig` keeps the best of
+        several such texts.
       discriminator: guides the search; plainly decoded texts are only judged by it.
       target: name of the class that every text is to have, or one per prompt.
       seed: the job's seed; with it a prompt's texts are the same in any batch.

@@ -44,9 +44,9 @@ class GenerateOptions:
     """The language model: a name from `coopgen models`, a folder, a GGUF file, or a hub name."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the language model."""
-    method: Literal["mcts", "rerank", "sample", "greedy"] = "mcts"
-    """How to write: guided tree search, the best of several sampled texts, plain sampling, or the
-    likeliest token each time."""
+    method: Literal["mcts", "rerank", "beam", "sample", "greedy"] = "mcts"
+    """How to write: guided tree search, the best of several texts under the discriminator, beam
+    search for the likeliest texts, plain sampling, or the likeliest token each time."""
     new_tokens: Annotated[int, arg(metavar="T")] = 24
     """Most tokens to write per text."""
     samples: Annotated[int, arg(metavar="R")] = 1
@@ -104,8 +104,17 @@ class GenerateOptions:
     """Makes tokens that have been seen less likely; 1 for none."""
     no_repeat_ngram: Annotated[int | None, _unset("N", "the preset's; plain: 0")] = None
     """Length of the n-grams that are never written twice; 0 allows all."""
-    of: Annotated[int | None, _unset("N", "16")] = None
-    """Re-ranking: texts drawn for every one that is kept."""
+    of: Annotated[int | None, _unset("N", "16, or all beams")] = None
+    """Re-ranking: texts written for every one that is kept."""
+    beams: Annotated[int | None, _unset("W", "4")] = None
+    """Beam search: texts that are continued side by side; with --method rerank they are what is
+    chosen from."""
+    groups: Annotated[int | None, _unset("G", "1")] = None
+    """Beam search: groups of so many beams each, which choose one after another."""
+    diversity: Annotated[float | None, _unset("X", "0")] = None
+    """Beam search: what a token costs for every beam of an earlier group that took it too."""
+    length_penalty: Annotated[float | None, _unset("X", "1")] = None
+    """Beam search: power of the length that log-probabilities are divided by."""
     top_k: Annotated[int | None, _unset("K", "0, all")] = None
     """Sampling: draw from the K likeliest tokens."""
     top_p: Annotated[float | None, _unset("P", "1, all")] = None

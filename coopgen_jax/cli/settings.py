@@ -7,6 +7,7 @@ from typing import Any
 
 from coopgen_jax.cli.machines import check_machines
 from coopgen_jax.cli.options import GenerateOptions, PlanOptions
+from coopgen_jax.decoding.beam import BeamConfig
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.presets import PRESETS, Decoding
 from coopgen_jax.decoding.rerank import RerankConfig
@@ -32,6 +33,7 @@ OF_MCTS = ("visit_temperature", "rollout", "rollout_confidence")
 OF_SAMPLING = ("top_k", "top_p", "min_p", "typical_p", "eta", "mirostat", "mirostat_rate")
 OF_PLAIN = ("bad_words", "begin_with")
 OF_RERANK = ("of",)
+OF_BEAMS = ("beams", "groups", "diversity", "length_penalty")
 SHARED = ("temperature", "repetition_penalty", "no_repeat_ngram")
 SEEDS = 1 << 32
 # What `--compare` writes beside every text.
@@ -48,8 +50,9 @@ def decoder_config(options: GenerateOptions) -> Decoding:
     try:
         if options.method == "mcts":
             return _mcts(options)
-        drawn = _sampling(options)
-        return _rerank(options, drawn) if options.method == "rerank" else drawn
+        by_beams = options.method == "beam" or bool(_given(options, OF_BEAMS))
+        plain = _beams(options) if by_beams else _sampling(options)
+        return _rerank(options, plain) if options.method == "rerank" else plain
     except ValueError as error:
         raise UserError(str(error)) from error
 
@@ -60,7 +63,7 @@ def with_words(config: Decoding, options: GenerateOptions, tokenizer: Tokenizer)
     Raises:
       UserError: the beginning is longer than the text.
     """
-    if isinstance(config, MCTSConfig):
+    if not isinstance(config, SamplingConfig | RerankConfig) or _by_beams(config):
         return config
     # A word stands behind a space or at the beginning of something.
     words = [form for word in options.bad_words for form in (word, f" {word}")]
@@ -74,6 +77,10 @@ def with_words(config: Decoding, options: GenerateOptions, tokenizer: Tokenizer)
         return replace(config, **changes)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def _by_beams(config: Decoding) -> bool:
+    return isinstance(config, RerankConfig) and isinstance(config.proposal, BeamConfig)
 
 
 def preset_values() -> list[str]:
@@ -103,8 +110,8 @@ def compared_config(options: GenerateOptions) -> SamplingConfig:
 def is_redundant(config: Decoding) -> bool:
     """Tells whether all samples of a prompt are bound to be the same."""
     if isinstance(config, RerankConfig):
-        return is_redundant(replace(config.proposal, samples=config.samples * config.of))
-    if config.samples == 1:
+        return is_redundant(config.written)
+    if config.samples == 1 or isinstance(config, BeamConfig):
         return False
     if isinstance(config, SamplingConfig):
         return config.temperature == 0
@@ -116,11 +123,21 @@ def _check(options: GenerateOptions) -> None:
         value = getattr(options, field.name)
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{_flag(field.name)} is {value}: give a finite number")
+    not_of_beams = (*OF_SAMPLING, *OF_PLAIN, "temperature", "repetition_penalty")
     foreign = {
-        "mcts": OF_SAMPLING + OF_PLAIN + OF_RERANK,
+        "mcts": OF_SAMPLING + OF_PLAIN + OF_RERANK + OF_BEAMS,
         "rerank": OF_SEARCH + OF_MCTS,
-        "sample": OF_SEARCH + OF_MCTS + GUIDED + OF_RERANK,
-        "greedy": (*OF_SEARCH, *OF_MCTS, *GUIDED, *OF_RERANK, *OF_SAMPLING, "temperature"),
+        "beam": OF_SEARCH + OF_MCTS + GUIDED + OF_RERANK + not_of_beams,
+        "sample": OF_SEARCH + OF_MCTS + GUIDED + OF_RERANK + OF_BEAMS,
+        "greedy": (
+            *OF_SEARCH,
+            *OF_MCTS,
+            *GUIDED,
+            *OF_RERANK,
+            *OF_BEAMS,
+            *OF_SAMPLING,
+            "temperature",
+        ),
     }[options.method]
     for name in foreign:
         if getattr(options, name) not in (None, ()):
@@ -211,9 +228,22 @@ def _sampling(options: GenerateOptions) -> SamplingConfig:
     return SamplingConfig(new_tokens=options.new_tokens, samples=options.samples, **given)
 
 
-def _rerank(options: GenerateOptions, drawn: SamplingConfig) -> RerankConfig:
+def _beams(options: GenerateOptions) -> BeamConfig:
+    given = _given(options, (*OF_BEAMS, "no_repeat_ngram"))
+    if options.method == "rerank":
+        for name in (*OF_SAMPLING, *OF_PLAIN, "temperature", "repetition_penalty"):
+            if getattr(options, name) not in (None, ()):
+                raise UserError(f"{_flag(name)} means nothing to beams: leave it or --beams out")
+        return BeamConfig(new_tokens=options.new_tokens, **given)
+    return BeamConfig(new_tokens=options.new_tokens, samples=options.samples, **given)
+
+
+def _rerank(options: GenerateOptions, plain: SamplingConfig | BeamConfig) -> RerankConfig:
     given = _given(options, OF_RERANK + GUIDED)
-    config = RerankConfig(proposal=drawn, samples=options.samples, **given)
+    if isinstance(plain, BeamConfig):
+        # All beams are compared unless fewer are asked for.
+        given.setdefault("of", max(1, plain.beams * plain.groups // options.samples))
+    config = RerankConfig(proposal=plain, samples=options.samples, **given)
     if options.discriminator == "none" and config.alpha > 0:
         raise UserError("re-ranking compares texts by a discriminator: choose one, or --alpha 0")
     return config

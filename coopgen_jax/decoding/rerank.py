@@ -1,7 +1,7 @@
-"""Re-ranking: several texts are drawn, and the one that the discriminator likes best is kept.
+"""Re-ranking: several texts are written, and the one that the discriminator likes best is kept.
 
-Best-of-n sampling; the sampling-argmax that Chaffin et al. (NAACL 2022, arXiv 2109.13582) compare
-PPL-MCTS with. The discriminator has no say in what is written, only in what is kept.
+Best-of-n: the sampling-argmax and beam-argmax that Chaffin et al. (NAACL 2022, arXiv 2109.13582)
+compare PPL-MCTS with. The discriminator has no say in what is written, only in what is kept.
 """
 
 from dataclasses import dataclass, field, replace
@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from coopgen_jax.decoding import sampling
+from coopgen_jax.decoding import beam, sampling
+from coopgen_jax.decoding.beam import BeamConfig
 from coopgen_jax.decoding.expansion import log_target
 from coopgen_jax.decoding.generation import Generation
 from coopgen_jax.decoding.job import Job, write_all
-from coopgen_jax.decoding.sampling import SamplingConfig, SamplingState
+from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import LanguageModel, Prompt
@@ -22,15 +23,16 @@ from coopgen_jax.models.language_model import LanguageModel, Prompt
 
 @dataclass(frozen=True)
 class RerankConfig:
-    """How texts are drawn and chosen among.
+    """How texts are written and chosen among.
 
-    proposal: how they are drawn; its `samples` is not read.
+    proposal: how they are drawn, or found by beam search; its `samples` is not read.
     of: `n`, how many a text is chosen from.
-    samples: `R`, texts per prompt; each is chosen from draws of its own.
+    samples: `R`, texts per prompt, each chosen from texts of its own; of a beam search the best `n`
+      are the first's, the next `n` the second's.
     alpha: weight of log p(c|x) against the mean log-likelihood of a token in what is compared.
     """
 
-    proposal: SamplingConfig = field(default_factory=SamplingConfig)
+    proposal: SamplingConfig | BeamConfig = field(default_factory=SamplingConfig)
     of: int = 16
     samples: int = 1
     alpha: float = 1.0
@@ -42,6 +44,12 @@ class RerankConfig:
             raise ValueError(f"of is {self.of} and samples {self.samples}: give 1 or more")
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha is {self.alpha}: give a weight from 0 to 1")
+        assert self.written  # whose own checks are made
+
+    @property
+    def written(self) -> SamplingConfig | BeamConfig:
+        """How all texts of a prompt are written together."""
+        return replace(self.proposal, samples=self.samples * self.of)
 
     @property
     def new_tokens(self) -> int:
@@ -54,7 +62,7 @@ class RerankConfig:
         return self.proposal.ahead
 
 
-def begin(job: Job) -> SamplingState:
+def begin(job: Job) -> Any:
     """Reads the prompts.
 
     Raises:
@@ -64,12 +72,13 @@ def begin(job: Job) -> SamplingState:
         raise UserError(
             "re-ranking compares texts by a discriminator: give one and a target, or an alpha of 0"
         )
-    return sampling.begin(_drawing(job))
+    return _writer(job).begin(_writing(job))
 
 
-def advance(key: jax.Array, job: Job, state: SamplingState) -> tuple[SamplingState, None]:
+def advance(key: jax.Array, job: Job, state: Any) -> tuple[Any, None]:
     """Writes one token of every text, `R * n` of them per prompt."""
-    return sampling.advance(key, _drawing(job), state)
+    after, _ = _writer(job).advance(key, _writing(job), state)
+    return after, None
 
 
 def finish(job: Job, generation: Generation) -> Generation:
@@ -100,10 +109,12 @@ def finish(job: Job, generation: Generation) -> Generation:
     )
 
 
-def _drawing(job: Job) -> Job:
-    config: RerankConfig = job.config
-    drawn = replace(config.proposal, samples=config.samples * config.of)
-    return replace(job, config=drawn)
+def _writer(job: Job) -> Any:
+    return beam if isinstance(job.config.proposal, BeamConfig) else sampling
+
+
+def _writing(job: Job) -> Job:
+    return replace(job, config=job.config.written)
 
 
 def rerank(
@@ -117,7 +128,7 @@ def rerank(
     target: jax.Array | None = None,
     config: RerankConfig,
 ) -> Generation:
-    """Writes the best of several drawn texts; the arguments are those of `mcts`.
+    """Writes the best of several texts; the arguments are those of `mcts`.
 
     Returns:
       The texts; `log_proposal` is NaN, for how likely the best of several is cannot be told, and

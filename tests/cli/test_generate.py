@@ -77,6 +77,20 @@ def test_the_best_of_several_is_written(capsys):
     assert status == 0 and "of 8" in out and "temperature 1" in out
 
 
+def test_beams_are_written_best_first_and_chosen_from(capsys):
+    job = ["This", "film was", "--new-tokens", 3, "--beams", 4, "--target", "one"]
+    beams = generate_json(capsys, *job, "--method", "beam", "--samples", 4)
+    chosen = generate_json(capsys, *job, "--method", "rerank")["texts"]
+    for number, prompt in enumerate(("This", "film was")):
+        group = beams["texts"][4 * number : 4 * number + 4]
+        assert {text["prompt"] for text in group} == {prompt}
+        means = [text["log_prob"] / len(text["tokens"]) for text in group]
+        assert means == sorted(means, reverse=True) and means[0] > means[-1]
+        assert len({tuple(text["tokens"]) for text in group}) == 4
+        best = max(group, key=lambda text: text["class_probabilities"]["one"])
+        assert chosen[number]["tokens"] == best["tokens"]
+
+
 def test_the_report_tells_what_functions_of_the_host_cost():
     document = {
         "settings": {"method": "greedy"},

@@ -102,6 +102,20 @@ def test_a_flag_that_does_not_exist_ends_with_status_two(capsys):
             "--mirostat-rate needs --mirostat",
         ),
         (["film", "--method", "rerank"], "the search needs a --target"),
+        (["film", "--method", "beam", "--samples", "5"], "5 texts are asked of 4 beams"),
+        (["film", "--method", "beam", "--top-p", "0.9"], "--top-p means nothing to --method beam"),
+        (
+            ["film", "--method", "sample", "--beams", "2"],
+            "--beams means nothing to --method sample",
+        ),
+        (
+            ["film", "--method", "rerank", "--target", "one", "--beams", "2", "--top-k", "3"],
+            "--top-k means nothing to beams",
+        ),
+        (
+            ["film", "--method", "rerank", "--target", "one", "--beams", "2", "--of", "3"],
+            "3 texts are asked of 2 beams",
+        ),
         (["film", "--method", "rerank", "--target", "one", "--of", "0"], "of is 0"),
         (["film", "--method", "sample", "--of", "3"], "--of means nothing to --method sample"),
         (["film", "--method", "rerank", "--discriminator", "none"], "compares texts by a"),

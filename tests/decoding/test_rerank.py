@@ -1,5 +1,6 @@
 """Re-ranking against the draws that it chooses from."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from coopgen_jax.decoding.beam import BeamConfig, beam_search
 from coopgen_jax.decoding.rerank import RerankConfig, rerank
 from coopgen_jax.decoding.sampling import SamplingConfig, sample
 from coopgen_jax.errors import UserError
@@ -24,7 +26,7 @@ def test_the_best_of_the_draws_is_kept(alpha):
     config = RerankConfig(DRAWN, of=6, samples=2, alpha=alpha)
     write = jax.jit(functools.partial(rerank, config=config, **JUDGED))
     got = write(KEY, prompt, target=target)
-    many = SamplingConfig(**{**DRAWN.__dict__, "samples": 12})
+    many = dataclasses.replace(DRAWN, samples=12)
     drawn = jax.jit(functools.partial(sample, config=many, **JUDGED))(KEY, prompt)
     differs = 0
     for row, wanted in enumerate([0, 1, 1]):
@@ -41,6 +43,19 @@ def test_the_best_of_the_draws_is_kept(alpha):
     assert differs and np.isnan(got.log_proposal).all() and (got.simulations == 6).all()
 
 
+def test_the_best_of_the_beams_is_kept():
+    prompt, target = prompt_of([0, 1], [2]), jnp.asarray([0, 1])
+    beams = BeamConfig(new_tokens=4, beams=6, length_penalty=0.0)
+    write = jax.jit(functools.partial(rerank, config=RerankConfig(beams, of=6), **JUDGED))
+    got = write(KEY, prompt, target=target)
+    six = dataclasses.replace(beams, samples=6)
+    found = jax.jit(functools.partial(beam_search, config=six, **JUDGED))(KEY, prompt)
+    best = np.asarray(found.log_class)[np.arange(2), :, target].argmax(axis=1)
+    assert best.any()
+    for row in range(2):
+        np.testing.assert_array_equal(got.tokens[row, 0], found.tokens[row, best[row]])
+
+
 def test_without_a_judge_there_is_nothing_to_compare_by():
     with pytest.raises(UserError, match="re-ranking compares texts by a discriminator"):
         rerank(KEY, prompt_of([0]), config=RerankConfig(DRAWN), **GIVEN)
@@ -50,7 +65,11 @@ def test_without_a_judge_there_is_nothing_to_compare_by():
 
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
-    [({"of": 0}, "of is 0 and samples 1"), ({"alpha": 1.5}, "alpha is 1.5")],
+    [
+        ({"of": 0}, "of is 0 and samples 1"),
+        ({"alpha": 1.5}, "alpha is 1.5"),
+        ({"proposal": BeamConfig(beams=3), "of": 4}, "4 texts are asked of 3 beams"),
+    ],
 )
 def test_wrong_settings_are_named(wrong, sentence):
     with pytest.raises(ValueError, match=sentence):
