@@ -23,6 +23,7 @@ _HOME = {
     "PRESETS": "decoding.presets",
     "Prompt": "models.language_model",
     "RerankConfig": "decoding.rerank",
+    "SMCConfig": "decoding.smc",
     "SamplingConfig": "decoding.sampling",
     "SearchConfig": "search.config",
     "Slots": "models.slots",
@@ -52,8 +53,10 @@ _HOME = {
     "on_mesh": "decoding.spread",
     "rerank": "decoding.rerank",
     "reward": "discriminators.host_function",
+    "log_evidence": "decoding.smc",
     "sample": "decoding.sampling",
     "shard_decoder": "models.sharding",
+    "smc": "decoding.smc",
     "shared_trunk": "discriminators.shared_trunk",
 }
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from coopgen_jax.decoding import beam, mcts, rerank, sampling
+from coopgen_jax.decoding import beam, mcts, rerank, sampling, smc
 from coopgen_jax.decoding.beam import BeamConfig
 from coopgen_jax.decoding.generation import Generation
 from coopgen_jax.decoding.job import Job
@@ -17,6 +17,7 @@ from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.presets import Decoding
 from coopgen_jax.decoding.rerank import RerankConfig
 from coopgen_jax.decoding.sampling import SamplingConfig
+from coopgen_jax.decoding.smc import SMCConfig
 from coopgen_jax.decoding.spread import stepper
 from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.errors import UserError
@@ -34,6 +35,7 @@ _DECODERS: dict[type, Any] = {
     BeamConfig: beam,
     MCTSConfig: mcts,
     RerankConfig: rerank,
+    SMCConfig: smc,
     SamplingConfig: sampling,
 }
 _begin = {kind: jax.jit(decoder.begin) for kind, decoder in _DECODERS.items()}
@@ -87,8 +89,8 @@ def generate(
       model: a loaded language model.
       prompts: raw texts to continue.
       config: `MCTSConfig` searches under guidance, `SamplingConfig` decodes plainly (temperature 0:
-        greedily), `BeamConfig` looks for the likeliest texts, and `RerankConfig` keeps the best of
-        several such texts.
+        greedily), `BeamConfig` looks for the likeliest texts, `RerankConfig` keeps the best of
+        several such texts, and `SMCConfig` writes weighted particles.
       discriminator: guides the search; plainly decoded texts are only judged by it.
       target: name of the class that every text is to have, or one per prompt.
       seed: the job's seed; with it a prompt's texts are the same in any batch.

@@ -21,6 +21,7 @@ class Text:
     log_prob: natural log-probability of the continuation under the plain language model.
     perplexity: exp(-log_prob / tokens).
     log_proposal: log-probability with which the decoder drew the text, None where it chose.
+    log_weight: natural logarithm of a particle's weight (`SMCConfig`), 0 elsewhere.
     finished: whether the text came to its own end.
     simulations: evaluations spent on it; model_tokens: tokens that the language model read for
       it; deepest: depth of the deepest tree node.
@@ -36,6 +37,7 @@ class Text:
     log_prob: float
     perplexity: float
     log_proposal: float | None
+    log_weight: float
     finished: bool
     simulations: int
     model_tokens: int
@@ -84,6 +86,7 @@ def read_text(
         log_prob=log_prob,
         perplexity=float(np.exp(-log_prob / len(tokens))),
         log_proposal=None if np.isnan(log_proposal) else log_proposal,
+        log_weight=at(generation.log_weight),
         finished=at(generation.finished),
         simulations=at(generation.simulations),
         model_tokens=at(generation.model_tokens),

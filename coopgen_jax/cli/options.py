@@ -44,13 +44,14 @@ class GenerateOptions:
     """The language model: a name from `coopgen models`, a folder, a GGUF file, or a hub name."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the language model."""
-    method: Literal["mcts", "rerank", "beam", "sample", "greedy"] = "mcts"
-    """How to write: guided tree search, the best of several texts under the discriminator, beam
-    search for the likeliest texts, plain sampling, or the likeliest token each time."""
+    method: Literal["mcts", "smc", "rerank", "beam", "sample", "greedy"] = "mcts"
+    """How to write: guided tree search, sequential Monte Carlo, the best of several texts under the
+    discriminator, beam search for the likeliest texts, plain sampling, or the likeliest token each
+    time."""
     new_tokens: Annotated[int, arg(metavar="T")] = 24
     """Most tokens to write per text."""
     samples: Annotated[int, arg(metavar="R")] = 1
-    """Texts per prompt."""
+    """Texts per prompt; of --method smc the particles."""
     seed: Annotated[int, arg(metavar="N")] = 0
     """Seed of everything random; the same seed gives the same texts."""
     batch_size: Annotated[int, arg(metavar="B")] = 8
@@ -104,6 +105,14 @@ class GenerateOptions:
     """Makes tokens that have been seen less likely; 1 for none."""
     no_repeat_ngram: Annotated[int | None, _unset("N", "the preset's; plain: 0")] = None
     """Length of the n-grams that are never written twice; 0 allows all."""
+    power: Annotated[float | None, _unset("X", "1")] = None
+    """Sequential Monte Carlo: power of the discriminator in what the weighted texts stand for."""
+    threshold: Annotated[float | None, _unset("X", "0.5")] = None
+    """Sequential Monte Carlo: share of effective particles below which they are resampled."""
+    resampling: Annotated[
+        Literal["systematic", "residual"] | None, _unset("NAME", "systematic")
+    ] = None
+    """Sequential Monte Carlo: how particles that go on are chosen."""
     of: Annotated[int | None, _unset("N", "16, or all beams")] = None
     """Re-ranking: texts written for every one that is kept."""
     beams: Annotated[int | None, _unset("W", "4")] = None

@@ -78,6 +78,8 @@ def _show(console: Console, text: Text, heading: str | None) -> None:
     names = text.class_probabilities if text.target is None else [text.target]
     figures = [f"p({name}) {text.class_probabilities[name]:.3f}" for name in names]
     figures += [f"log-likelihood {text.log_prob:.2f}", f"perplexity {text.perplexity:.2f}"]
+    if text.log_weight:
+        figures.append(f"log-weight {text.log_weight:.2f}")
     figures.append(f"{len(text.tokens)} tokens" + (", ended" if text.finished else ""))
     console.print("  " + " · ".join(figures), style="cyan", markup=False)
 

@@ -12,6 +12,7 @@ from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.presets import PRESETS, Decoding
 from coopgen_jax.decoding.rerank import RerankConfig
 from coopgen_jax.decoding.sampling import SamplingConfig
+from coopgen_jax.decoding.smc import SMCConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.search.config import SearchConfig
 from coopgen_jax.text import Tokenizer
@@ -33,8 +34,18 @@ OF_MCTS = ("visit_temperature", "rollout", "rollout_confidence")
 OF_SAMPLING = ("top_k", "top_p", "min_p", "typical_p", "eta", "mirostat", "mirostat_rate")
 OF_PLAIN = ("bad_words", "begin_with")
 OF_RERANK = ("of",)
+OF_SMC = ("power", "threshold", "resampling")
 OF_BEAMS = ("beams", "groups", "diversity", "length_penalty")
 SHARED = ("temperature", "repetition_penalty", "no_repeat_ngram")
+# What each method takes of all that only some methods take.
+TAKES: dict[str, tuple[str, ...]] = {
+    "mcts": OF_SEARCH + OF_MCTS + GUIDED + SHARED,
+    "smc": (*OF_SMC, "temperature"),
+    "rerank": OF_RERANK + OF_BEAMS + OF_SAMPLING + OF_PLAIN + GUIDED + SHARED,
+    "beam": (*OF_BEAMS, "no_repeat_ngram"),
+    "sample": OF_SAMPLING + OF_PLAIN + SHARED,
+    "greedy": (*OF_PLAIN, "repetition_penalty", "no_repeat_ngram"),
+}
 SEEDS = 1 << 32
 # What `--compare` writes beside every text.
 COMPARED_TOP_P = 0.9
@@ -50,6 +61,8 @@ def decoder_config(options: GenerateOptions) -> Decoding:
     try:
         if options.method == "mcts":
             return _mcts(options)
+        if options.method == "smc":
+            return _particles(options)
         by_beams = options.method == "beam" or bool(_given(options, OF_BEAMS))
         plain = _beams(options) if by_beams else _sampling(options)
         return _rerank(options, plain) if options.method == "rerank" else plain
@@ -111,7 +124,7 @@ def is_redundant(config: Decoding) -> bool:
     """Tells whether all samples of a prompt are bound to be the same."""
     if isinstance(config, RerankConfig):
         return is_redundant(config.written)
-    if config.samples == 1 or isinstance(config, BeamConfig):
+    if config.samples == 1 or isinstance(config, BeamConfig | SMCConfig):
         return False
     if isinstance(config, SamplingConfig):
         return config.temperature == 0
@@ -123,22 +136,7 @@ def _check(options: GenerateOptions) -> None:
         value = getattr(options, field.name)
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{_flag(field.name)} is {value}: give a finite number")
-    not_of_beams = (*OF_SAMPLING, *OF_PLAIN, "temperature", "repetition_penalty")
-    foreign = {
-        "mcts": OF_SAMPLING + OF_PLAIN + OF_RERANK + OF_BEAMS,
-        "rerank": OF_SEARCH + OF_MCTS,
-        "beam": OF_SEARCH + OF_MCTS + GUIDED + OF_RERANK + not_of_beams,
-        "sample": OF_SEARCH + OF_MCTS + GUIDED + OF_RERANK + OF_BEAMS,
-        "greedy": (
-            *OF_SEARCH,
-            *OF_MCTS,
-            *GUIDED,
-            *OF_RERANK,
-            *OF_BEAMS,
-            *OF_SAMPLING,
-            "temperature",
-        ),
-    }[options.method]
+    foreign = sorted(set().union(*TAKES.values()) - set(TAKES[options.method]))
     for name in foreign:
         if getattr(options, name) not in (None, ()):
             raise UserError(
@@ -167,7 +165,9 @@ def _check(options: GenerateOptions) -> None:
         raise UserError("--target means nothing without a discriminator: leave one of them out")
     if options.mirostat_rate is not None and not options.mirostat:
         raise UserError("--mirostat-rate needs --mirostat, the surprise to steer to")
-    guided = options.method in ("mcts", "rerank") and options.discriminator != "none"
+    if options.method == "smc" and options.discriminator == "none":
+        raise UserError("particles are weighed by a discriminator: choose one and a --target")
+    guided = options.method in ("mcts", "rerank", "smc") and options.discriminator != "none"
     if guided and options.target is None:
         raise UserError("the search needs a --target, such as positive: the class to write towards")
 
@@ -231,11 +231,16 @@ def _sampling(options: GenerateOptions) -> SamplingConfig:
 def _beams(options: GenerateOptions) -> BeamConfig:
     given = _given(options, (*OF_BEAMS, "no_repeat_ngram"))
     if options.method == "rerank":
-        for name in (*OF_SAMPLING, *OF_PLAIN, "temperature", "repetition_penalty"):
+        for name in sorted(set(TAKES["sample"]) - set(TAKES["beam"])):
             if getattr(options, name) not in (None, ()):
                 raise UserError(f"{_flag(name)} means nothing to beams: leave it or --beams out")
         return BeamConfig(new_tokens=options.new_tokens, **given)
     return BeamConfig(new_tokens=options.new_tokens, samples=options.samples, **given)
+
+
+def _particles(options: GenerateOptions) -> SMCConfig:
+    given = _given(options, (*OF_SMC, "temperature"))
+    return SMCConfig(new_tokens=options.new_tokens, samples=options.samples, **given)
 
 
 def _rerank(options: GenerateOptions, plain: SamplingConfig | BeamConfig) -> RerankConfig:

@@ -16,10 +16,11 @@ import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.decoding.generation import Generation, blank, per_sample
-from coopgen_jax.decoding.job import Job, States, ends, read_nodes, read_prompts, write_all
+from coopgen_jax.decoding.job import Job, States, ends, read_prompts, write_all
+from coopgen_jax.decoding.lanes import at, extend_lanes, no_path, nodes_of, pick, put
 from coopgen_jax.decoding.rules import check_repetition, no_repeat_ngram
 from coopgen_jax.discriminators.discriminator import Discriminator
-from coopgen_jax.models.language_model import LanguageModel, Nodes, Prompt
+from coopgen_jax.models.language_model import LanguageModel, Prompt
 from coopgen_jax.models.slots import Capacity
 from coopgen_jax.parallel import top_k
 
@@ -111,7 +112,7 @@ def begin(job: Job) -> BeamState:
       UserError: a prompt and what is to be written exceed the context.
     """
     config: BeamConfig = job.config
-    capacity = Capacity(config.groups, 1, 1 + config.beams * config.new_tokens)
+    capacity = Capacity(config.groups, 1, nodes_of(config.beams, config.new_tokens))
     logits, log_class, states = read_prompts(job, capacity, config.ahead)
     shape = (*logits.shape[:2], config.beams)
     none = jnp.full(shape, -jnp.inf)
@@ -128,7 +129,7 @@ def begin(job: Job) -> BeamState:
         # All beams are the bare prompt, and one of them is enough.
         beams=replace(texts, log_prob=none.at[..., 0].set(0.0)),
         pool=texts,
-        path=jnp.full((*shape, config.new_tokens), -1, jnp.int32),
+        path=no_path(shape, config.new_tokens),
         done=jnp.zeros(shape[0], bool),
         read=jnp.zeros(shape[0], jnp.int32),
         generation=blank(bare, config.new_tokens),
@@ -141,9 +142,9 @@ def advance(key: jax.Array, job: Job, state: BeamState) -> tuple[BeamState, None
     config: BeamConfig = job.config
     lane, token, log_prob, chosen = _continuations(job, state)
     length = state.step + 1
-    came = jax.tree.map(partial(_from, index=lane), state.beams)
+    came = jax.tree.map(partial(pick, index=lane), state.beams)
     continued = Texts(
-        tokens=_put(came.tokens, state.step, token),
+        tokens=put(came.tokens, state.step, token),
         length=jnp.full(token.shape, length),
         log_prob=log_prob,
         log_class=came.log_class,
@@ -153,25 +154,22 @@ def advance(key: jax.Array, job: Job, state: BeamState) -> tuple[BeamState, None
     pool = _best(config, _joined(state.pool, _only(continued, ended)), config.beams)
     pool = jax.tree.map(partial(_where, state.done), state.pool, pool)
 
-    beams = jax.tree.map(partial(_from, index=chosen), _only(continued, ~ends(job, token)))
-    path = _from(_from(state.path, lane), chosen)
+    beams = jax.tree.map(partial(pick, index=chosen), _only(continued, ~ends(job, token)))
+    path = pick(pick(state.path, lane), chosen)
     missing = jnp.isinf(beams.log_prob) | state.done[:, None, None]
-    slots = 1 + config.beams * state.step + jnp.arange(config.beams)[None, None]
-    nodes = Nodes(
-        start=slots[0, 0, 0],
-        token=_at(beams.tokens, state.step),
-        parent=jnp.maximum(_at(path, state.step - 1), 0),
-        path=path,
-        depth=jnp.full(missing.shape, length),
-        committed=jnp.zeros(missing.shape[:2], jnp.int32),
-        terminal=missing,
+    logits, log_class, states, path = extend_lanes(
+        job,
+        state.states,
+        path,
+        at(beams.tokens, state.step),
+        beams.log_class,
+        step=state.step,
+        idle=missing,
     )
-    logits, log_class, states = read_nodes(job, state.states, nodes, beams.log_class)
     beams = replace(beams, log_class=log_class)
     read = state.read + jnp.sum(~missing, axis=(1, 2), dtype=jnp.int32)
     done = state.done | _nothing_better(config, beams, pool, length)
     generation = _generation(config, beams, pool, done, read, length)
-    path = _put(path, state.step, jnp.broadcast_to(slots, missing.shape))
     return BeamState(logits, states, beams, pool, path, done, read, generation, length), None
 
 
@@ -203,8 +201,8 @@ def _continuations(job: Job, state: BeamState) -> tuple[jax.Array, jax.Array, ja
         going = jnp.argsort(~stays, axis=-1, stable=True)[:, :width]
         found.append((rank // count, token, log_prob, going))
         there = jnp.take_along_axis(stays & jnp.isfinite(log_prob), going, axis=-1)
-        at = jnp.take_along_axis(token, going, axis=-1)
-        taken = jax.vmap(lambda row, at, more: row.at[at].add(more))(taken, at, 1.0 * there)
+        came = jnp.take_along_axis(token, going, axis=-1)
+        taken = jax.vmap(lambda row, came, more: row.at[came].add(more))(taken, came, 1.0 * there)
     lane, token, log_prob, going = (jnp.stack(part, axis=1) for part in zip(*found, strict=True))
     return lane, token, log_prob, going
 
@@ -246,7 +244,7 @@ def _generation(
     rows = len(done), 1, config.groups * 2 * config.beams
     texts = jax.tree.map(lambda array: array.reshape(*rows, *array.shape[3:]), both)
     score, order = jax.lax.top_k(_scores(config, texts)[:, 0], config.samples)
-    best = jax.tree.map(lambda array: _from(array, order[:, None])[:, 0], texts)
+    best = jax.tree.map(lambda array: pick(array, order[:, None])[:, 0], texts)
     width = config.beams
     ended = (order % (2 * width) < width) & jnp.isfinite(score)
     over = done | (length == config.new_tokens)
@@ -276,7 +274,7 @@ def _scores(config: BeamConfig, texts: Texts) -> jax.Array:
 
 def _best(config: BeamConfig, texts: Texts, count: int) -> Texts:
     order = jax.lax.top_k(_scores(config, texts), count)[1]
-    chosen: Texts = jax.tree.map(partial(_from, index=order), texts)
+    chosen: Texts = jax.tree.map(partial(pick, index=order), texts)
     return chosen
 
 
@@ -290,21 +288,8 @@ def _only(texts: Texts, there: jax.Array) -> Texts:
     return replace(texts, log_prob=jnp.where(there, texts.log_prob, -jnp.inf))
 
 
-def _from(array: jax.Array, index: jax.Array) -> jax.Array:
-    """Returns the entries of `[B, G, W, ...]` at `index` `[B, G, K]`."""
-    return jnp.take_along_axis(array, index.reshape(*index.shape, *(1,) * (array.ndim - 3)), axis=2)
-
-
 def _where(rows: jax.Array, one: jax.Array, other: jax.Array) -> jax.Array:
     return jnp.where(rows.reshape(-1, *(1,) * (one.ndim - 1)), one, other)
-
-
-def _put(array: jax.Array, step: jax.Array, value: jax.Array) -> jax.Array:
-    return jax.lax.dynamic_update_index_in_dim(array, value, step, axis=-1)
-
-
-def _at(array: jax.Array, step: jax.Array) -> jax.Array:
-    return jax.lax.dynamic_index_in_dim(array, jnp.maximum(step, 0), axis=-1, keepdims=False)
 
 
 def beam_search(

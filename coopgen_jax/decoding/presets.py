@@ -4,10 +4,11 @@ from coopgen_jax.decoding.beam import BeamConfig
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.rerank import RerankConfig
 from coopgen_jax.decoding.sampling import SamplingConfig
+from coopgen_jax.decoding.smc import SMCConfig
 from coopgen_jax.search.config import SearchConfig
 
 # The settings of any decoder.
-Decoding = MCTSConfig | SamplingConfig | BeamConfig | RerankConfig
+Decoding = MCTSConfig | SMCConfig | SamplingConfig | BeamConfig | RerankConfig
 
 PRESETS: dict[str, MCTSConfig] = {
     # The best of what was compared (all of it in the README).

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import sys
 from dataclasses import replace
 
@@ -89,6 +90,19 @@ def test_beams_are_written_best_first_and_chosen_from(capsys):
         assert len({tuple(text["tokens"]) for text in group}) == 4
         best = max(group, key=lambda text: text["class_probabilities"]["one"])
         assert chosen[number]["tokens"] == best["tokens"]
+
+
+def test_particles_come_with_their_weights(capsys):
+    job = ["This", "film was", "--new-tokens", 3, "--method", "smc", "--samples", 6]
+    job += ["--target", "one", "--threshold", 0]
+    texts = generate_json(capsys, *job)["texts"]
+    assert [text["prompt"] for text in texts] == ["This"] * 6 + ["film was"] * 6
+    for text in texts:
+        assert text["log_proposal"] is None
+        said = text["class_probabilities"]["one"]
+        assert text["log_weight"] == pytest.approx(math.log(said), rel=1e-4, abs=1e-5)
+    status, out, _ = run(capsys, "generate", *job, "--quiet")
+    assert status == 0 and f"log-weight {texts[0]['log_weight']:.2f}" in out
 
 
 def test_the_report_tells_what_functions_of_the_host_cost():

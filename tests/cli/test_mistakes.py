@@ -102,6 +102,10 @@ def test_a_flag_that_does_not_exist_ends_with_status_two(capsys):
             "--mirostat-rate needs --mirostat",
         ),
         (["film", "--method", "rerank"], "the search needs a --target"),
+        (["film", "--method", "smc"], "the search needs a --target"),
+        (["film", "--method", "smc", "--discriminator", "none"], "particles are weighed by a"),
+        (["film", "--method", "smc", "--target", "one", "--threshold", "2"], "threshold is 2.0"),
+        (["film", "--method", "smc", "--target", "one", "--alpha", "1"], "--alpha means nothing"),
         (["film", "--method", "beam", "--samples", "5"], "5 texts are asked of 4 beams"),
         (["film", "--method", "beam", "--top-p", "0.9"], "--top-p means nothing to --method beam"),
         (

@@ -1,0 +1,76 @@
+"""Lanes: texts that grow side by side in one tree, a node each per token.
+
+A lane is a path of node slots, so that lanes branch, merge and end by choosing paths, and no cache
+is copied. Arrays are `[B, G, W, ...]`: `W` lanes in each of `G` trees per prompt.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from coopgen_jax.decoding.job import Job, States, read_nodes
+from coopgen_jax.models.language_model import Nodes
+
+
+def nodes_of(lanes: int, new_tokens: int) -> int:
+    """Returns how many node slots a tree needs, the root's included."""
+    return 1 + lanes * new_tokens
+
+
+def no_path(shape: tuple[int, ...], new_tokens: int) -> jax.Array:
+    """Returns paths `[*shape, T]` that are at the root."""
+    return jnp.full((*shape, new_tokens), -1, jnp.int32)
+
+
+def extend_lanes(
+    job: Job,
+    states: States,
+    path: jax.Array,
+    token: jax.Array,
+    log_class: jax.Array,
+    *,
+    step: jax.Array,
+    idle: jax.Array,
+) -> tuple[jax.Array, jax.Array, States, jax.Array]:
+    """Has both networks read one token more of every lane.
+
+    Args:
+      job: the job.
+      states: of both networks.
+      path: `[B, G, W, T]` int32 slots of each lane's tokens so far, -1 behind the last.
+      token: `[B, G, W]` int32 the tokens to read.
+      log_class: `[B, G, W, C]` what the discriminator says of the texts without them.
+      step: how many tokens every lane has.
+      idle: `[B, G, W]` bool, true where there is no text to go on with or to judge.
+
+    Returns:
+      Logits `[B, G, W, V]`, log p(class | text), the states, and the paths with the new slots.
+    """
+    lanes = token.shape[-1]
+    slots = 1 + lanes * step + jnp.arange(lanes)
+    nodes = Nodes(
+        start=slots[0],
+        token=token,
+        parent=jnp.maximum(at(path, step - 1), 0),
+        path=path,
+        depth=jnp.full(token.shape, step + 1),
+        committed=jnp.zeros(token.shape[:2], jnp.int32),
+        terminal=idle,
+    )
+    logits, log_class, states = read_nodes(job, states, nodes, log_class)
+    slots = jnp.broadcast_to(slots[None, None], token.shape)
+    return logits, log_class, states, put(path, step, slots)
+
+
+def pick(array: jax.Array, index: jax.Array) -> jax.Array:
+    """Returns the entries of `[B, G, W, ...]` at the lanes `index` `[B, G, K]`."""
+    return jnp.take_along_axis(array, index.reshape(*index.shape, *(1,) * (array.ndim - 3)), axis=2)
+
+
+def put(array: jax.Array, step: jax.Array, value: jax.Array) -> jax.Array:
+    """Returns `[..., T]` with `value` `[...]` at a step."""
+    return jax.lax.dynamic_update_index_in_dim(array, value, step, axis=-1)
+
+
+def at(array: jax.Array, step: jax.Array) -> jax.Array:
+    """Returns the entries `[...]` of `[..., T]` at a step, those of the first before it."""
+    return jax.lax.dynamic_index_in_dim(array, jnp.maximum(step, 0), axis=-1, keepdims=False)
