@@ -44,10 +44,10 @@ class GenerateOptions:
     """The language model: a name from `coopgen models`, a folder, a GGUF file, or a hub name."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the language model."""
-    method: Literal["mcts", "smc", "rerank", "beam", "sample", "greedy"] = "mcts"
-    """How to write: guided tree search, sequential Monte Carlo, the best of several texts under the
-    discriminator, beam search for the likeliest texts, plain sampling, or the likeliest token each
-    time."""
+    method: Literal["mcts", "fudge", "smc", "rerank", "beam", "sample", "greedy"] = "mcts"
+    """How to write: guided tree search, drawing among judged candidates, sequential Monte Carlo,
+    the best of several texts under the discriminator, beam search for the likeliest texts, plain
+    sampling, or the likeliest token each time."""
     new_tokens: Annotated[int, arg(metavar="T")] = 24
     """Most tokens to write per text."""
     samples: Annotated[int, arg(metavar="R")] = 1
@@ -77,7 +77,7 @@ class GenerateOptions:
     wave: Annotated[int | None, _unset("W", "the preset's, or what divides the simulations")] = None
     """Search: tree nodes evaluated at once; divides the simulations."""
     candidates: Annotated[int | None, _unset("K")] = None
-    """Search: likeliest tokens that may follow each node."""
+    """Search and fudge: likeliest tokens that may follow each text."""
     depth: Annotated[int | None, _unset("D")] = None
     """Search: how many tokens to look ahead, at most."""
     considered: Annotated[int | None, _unset("M", "the preset's; 0 for PUCT there too")] = None
@@ -105,6 +105,10 @@ class GenerateOptions:
     """Makes tokens that have been seen less likely; 1 for none."""
     no_repeat_ngram: Annotated[int | None, _unset("N", "the preset's; plain: 0")] = None
     """Length of the n-grams that are never written twice; 0 allows all."""
+    strength: Annotated[float | None, _unset("X", "1")] = None
+    """Fudge: weight of the discriminator beside the logits."""
+    score: Annotated[Literal["log", "value"] | None, _unset("NAME", "log")] = None
+    """Fudge: whether it adds log p(target | text) (FUDGE) or p(target | text) (RAD)."""
     power: Annotated[float | None, _unset("X", "1")] = None
     """Sequential Monte Carlo: power of the discriminator in what the weighted texts stand for."""
     threshold: Annotated[float | None, _unset("X", "0.5")] = None

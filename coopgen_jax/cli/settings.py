@@ -8,6 +8,7 @@ from typing import Any
 from coopgen_jax.cli.machines import check_machines
 from coopgen_jax.cli.options import GenerateOptions, PlanOptions
 from coopgen_jax.decoding.beam import BeamConfig
+from coopgen_jax.decoding.fudge import FudgeConfig
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.presets import PRESETS, Decoding
 from coopgen_jax.decoding.rerank import RerankConfig
@@ -34,12 +35,14 @@ OF_MCTS = ("visit_temperature", "rollout", "rollout_confidence")
 OF_SAMPLING = ("top_k", "top_p", "min_p", "typical_p", "eta", "mirostat", "mirostat_rate")
 OF_PLAIN = ("bad_words", "begin_with")
 OF_RERANK = ("of",)
+OF_FUDGE = ("candidates", "strength", "score")
 OF_SMC = ("power", "threshold", "resampling")
 OF_BEAMS = ("beams", "groups", "diversity", "length_penalty")
 SHARED = ("temperature", "repetition_penalty", "no_repeat_ngram")
 # What each method takes of all that only some methods take.
 TAKES: dict[str, tuple[str, ...]] = {
     "mcts": OF_SEARCH + OF_MCTS + GUIDED + SHARED,
+    "fudge": OF_FUDGE + SHARED,
     "smc": (*OF_SMC, "temperature"),
     "rerank": OF_RERANK + OF_BEAMS + OF_SAMPLING + OF_PLAIN + GUIDED + SHARED,
     "beam": (*OF_BEAMS, "no_repeat_ngram"),
@@ -61,6 +64,8 @@ def decoder_config(options: GenerateOptions) -> Decoding:
     try:
         if options.method == "mcts":
             return _mcts(options)
+        if options.method == "fudge":
+            return _fudge(options)
         if options.method == "smc":
             return _particles(options)
         by_beams = options.method == "beam" or bool(_given(options, OF_BEAMS))
@@ -124,11 +129,13 @@ def is_redundant(config: Decoding) -> bool:
     """Tells whether all samples of a prompt are bound to be the same."""
     if isinstance(config, RerankConfig):
         return is_redundant(config.written)
-    if config.samples == 1 or isinstance(config, BeamConfig | SMCConfig):
+    if config.samples == 1:
         return False
     if isinstance(config, SamplingConfig):
         return config.temperature == 0
-    return config.visit_temperature == 0 and config.rollout == 0
+    if isinstance(config, MCTSConfig):
+        return config.visit_temperature == 0 and config.rollout == 0
+    return False
 
 
 def _check(options: GenerateOptions) -> None:
@@ -165,9 +172,13 @@ def _check(options: GenerateOptions) -> None:
         raise UserError("--target means nothing without a discriminator: leave one of them out")
     if options.mirostat_rate is not None and not options.mirostat:
         raise UserError("--mirostat-rate needs --mirostat, the surprise to steer to")
-    if options.method == "smc" and options.discriminator == "none":
-        raise UserError("particles are weighed by a discriminator: choose one and a --target")
-    guided = options.method in ("mcts", "rerank", "smc") and options.discriminator != "none"
+    if options.method in ("fudge", "smc") and options.discriminator == "none":
+        raise UserError(
+            f"--method {options.method} goes by a discriminator: choose one and a --target"
+        )
+    guided = (
+        options.method in ("mcts", "fudge", "rerank", "smc") and options.discriminator != "none"
+    )
     if guided and options.target is None:
         raise UserError("the search needs a --target, such as positive: the class to write towards")
 
@@ -236,6 +247,11 @@ def _beams(options: GenerateOptions) -> BeamConfig:
                 raise UserError(f"{_flag(name)} means nothing to beams: leave it or --beams out")
         return BeamConfig(new_tokens=options.new_tokens, **given)
     return BeamConfig(new_tokens=options.new_tokens, samples=options.samples, **given)
+
+
+def _fudge(options: GenerateOptions) -> FudgeConfig:
+    given = _given(options, OF_FUDGE + SHARED)
+    return FudgeConfig(new_tokens=options.new_tokens, samples=options.samples, **given)
 
 
 def _particles(options: GenerateOptions) -> SMCConfig:

@@ -105,6 +105,17 @@ def test_particles_come_with_their_weights(capsys):
     assert status == 0 and f"log-weight {texts[0]['log_weight']:.2f}" in out
 
 
+def test_strong_judges_have_their_way_among_candidates(capsys):
+    job = ["This", "film was", "--new-tokens", 3, "--method", "fudge", "--samples", 8]
+    job += ["--target", "one", "--candidates", 61]
+    means = []
+    for strength in (0, 20):
+        texts = generate_json(capsys, *job, "--strength", strength)["texts"]
+        assert len(texts) == 16 and all(text["log_proposal"] < 0 for text in texts)
+        means.append(sum(text["class_probabilities"]["one"] for text in texts) / 16)
+    assert means[1] > max(0.9, means[0] + 0.1)
+
+
 def test_the_report_tells_what_functions_of_the_host_cost():
     document = {
         "settings": {"method": "greedy"},
