@@ -16,9 +16,13 @@ import numpy as np
 import tokenizers
 
 from coopgen_jax.decoding import spread
+from coopgen_jax.decoding.beam import BeamConfig, beam_search
+from coopgen_jax.decoding.fudge import FudgeConfig, fudge
 from coopgen_jax.decoding.mcts import mcts
 from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.rerank import RerankConfig, rerank
 from coopgen_jax.decoding.sampling import SamplingConfig, sample
+from coopgen_jax.decoding.smc import SMCConfig, smc
 from coopgen_jax.decoding.spread import on_mesh
 from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, bidirectional
 from coopgen_jax.discriminators.crossing import Crossing
@@ -101,6 +105,19 @@ def toy() -> None:
     for mapper, devices in (("shard_map", 8), ("pmap", 4)):
         decode = on_mesh(mcts, make_mesh(devices), mapper=mapper)
         assert same(alone, jax.jit(decode, static_argnames=STATIC)(key, prompt, **given)), mapper
+    for write, config in (
+        (fudge, FudgeConfig(new_tokens=4, samples=2)),
+        (rerank, RerankConfig(SamplingConfig(new_tokens=4), of=3, samples=2)),
+        (smc, SMCConfig(new_tokens=4, samples=4, threshold=1.0)),
+        (beam_search, BeamConfig(new_tokens=4, beams=3, samples=2)),
+    ):
+        given["config"] = config
+        if write is beam_search:
+            del given["target"]
+        alone = jax.jit(write, static_argnames=STATIC)(key, prompt, **given)
+        decode = on_mesh(write, make_mesh(4))
+        found = jax.jit(decode, static_argnames=STATIC)(key, prompt, **given)
+        assert same(alone, found), write.__name__
     given = {name: given[name] for name in ("language_model", "params")}
     given["config"] = SamplingConfig(new_tokens=6, samples=2, top_k=3)
     alone = jax.jit(sample, static_argnames=STATIC)(key, prompt, **given)
