@@ -58,7 +58,8 @@ class Step:
 
     batch, batches: which batch, of how many; step: tokens written in it so far, at most.
     done: prompts of the batches finished before this one; prompts: numbers of this one's prompts.
-    generation: the texts so far, rows `[B, R]`, of which the first `len(prompts)` are real.
+    generation: the texts so far, rows `[B, R]`, of which the first `len(prompts)` are real; all
+      that are to be chosen among, where the decoder chooses at the end.
     tree: the search trees as they stood when the token was chosen; None for plain decoding.
     """
 
@@ -202,7 +203,7 @@ def _targets(
     if discriminator is None or target is None:
         if discriminator is not None and guided:
             known = ", ".join(discriminator.discriminator.classes)
-            raise UserError(f"the search needs a target: choose one of {known}")
+            raise UserError(f"this decoder needs a target: choose one of {known}")
         return [None] * count
     names = [target] * count if isinstance(target, str) else list(target)
     if len(names) != count:

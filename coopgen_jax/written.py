@@ -84,7 +84,7 @@ def read_text(
             name: float(np.exp(log_p)) for name, log_p in zip(classes, log_class, strict=True)
         },
         log_prob=log_prob,
-        perplexity=float(np.exp(-log_prob / len(tokens))),
+        perplexity=float(np.exp(-log_prob / max(len(tokens), 1))),
         log_proposal=None if np.isnan(log_proposal) else log_proposal,
         log_weight=at(generation.log_weight),
         finished=at(generation.finished),

@@ -36,7 +36,7 @@ class GenerateOptions:
     """Texts to continue, each in quotes; - reads them from standard input, one a line."""
     prompts: Annotated[Path | None, _unset("FILE", "none")] = None
     """Read the prompts from a file: .txt with one a line, or .jsonl with a "prompt" or "text"."""
-    target: Annotated[str | None, _unset("CLASS", "none; the search needs one")] = None
+    target: Annotated[str | None, _unset("CLASS", "none; the guided methods need one")] = None
     """The class that the texts are to have, such as positive."""
     discriminator: Annotated[str, arg(metavar="NAME|FOLDER")] = "sentiment"
     """What judges the texts: a name from `coopgen models`, the folder of a head, or none."""
@@ -76,7 +76,7 @@ class GenerateOptions:
     """Search: texts judged per written token."""
     wave: Annotated[int | None, _unset("W", "the preset's, or what divides the simulations")] = None
     """Search: tree nodes evaluated at once; divides the simulations."""
-    candidates: Annotated[int | None, _unset("K")] = None
+    candidates: Annotated[int | None, _unset("K", "the preset's; fudge: 20")] = None
     """Search and fudge: likeliest tokens that may follow each text."""
     depth: Annotated[int | None, _unset("D")] = None
     """Search: how many tokens to look ahead, at most."""
@@ -99,7 +99,7 @@ class GenerateOptions:
     """Search: tokens sampled behind a node before it is judged, at most; 0 for none."""
     rollout_confidence: Annotated[float | None, _unset("P")] = None
     """Search: probability of a class at which a roll-out ends early."""
-    temperature: Annotated[float | None, _unset("T", "the preset's; sampling: 1")] = None
+    temperature: Annotated[float | None, _unset("T", "the preset's; others: 1")] = None
     """Divides the model's logits, above 0; lower is more conservative."""
     repetition_penalty: Annotated[float | None, _unset("X", "the preset's; plain: 1")] = None
     """Makes tokens that have been seen less likely; 1 for none."""
@@ -123,7 +123,8 @@ class GenerateOptions:
     """Beam search: texts that are continued side by side; with --method rerank they are what is
     chosen from."""
     groups: Annotated[int | None, _unset("G", "1")] = None
-    """Beam search: groups of so many beams each, which choose one after another."""
+    """Beam search: groups of so many beams each, which choose one after another; with
+    --diversity."""
     diversity: Annotated[float | None, _unset("X", "0")] = None
     """Beam search: what a token costs for every beam of an earlier group that took it too."""
     length_penalty: Annotated[float | None, _unset("X", "1")] = None

@@ -135,7 +135,7 @@ def is_redundant(config: Decoding) -> bool:
         return config.temperature == 0
     if isinstance(config, MCTSConfig):
         return config.visit_temperature == 0 and config.rollout == 0
-    return False
+    return isinstance(config, FudgeConfig) and (config.greedy or config.candidates == 1)
 
 
 def _check(options: GenerateOptions) -> None:
@@ -176,11 +176,16 @@ def _check(options: GenerateOptions) -> None:
         raise UserError(
             f"--method {options.method} goes by a discriminator: choose one and a --target"
         )
-    guided = (
-        options.method in ("mcts", "fudge", "rerank", "smc") and options.discriminator != "none"
+    guided = options.method in ("mcts", "fudge", "smc") or (
+        options.method == "rerank" and options.alpha != 0
     )
-    if guided and options.target is None:
-        raise UserError("the search needs a --target, such as positive: the class to write towards")
+    if guided and options.discriminator != "none" and options.target is None:
+        raise UserError(
+            f"--method {options.method} needs a --target, such as positive: the class to write "
+            "towards"
+        )
+    if options.method == "smc" and options.samples < 2:
+        raise UserError("--method smc weighs particles against each other: give --samples 8, say")
 
 
 def _given(options: GenerateOptions | PlanOptions, names: Iterable[str]) -> dict[str, Any]:
@@ -263,7 +268,7 @@ def _rerank(options: GenerateOptions, plain: SamplingConfig | BeamConfig) -> Rer
     given = _given(options, OF_RERANK + GUIDED)
     if isinstance(plain, BeamConfig):
         # All beams are compared unless fewer are asked for.
-        given.setdefault("of", max(1, plain.beams * plain.groups // options.samples))
+        given.setdefault("of", max(1, plain.beams * plain.groups // max(1, options.samples)))
     config = RerankConfig(proposal=plain, samples=options.samples, **given)
     if options.discriminator == "none" and config.alpha > 0:
         raise UserError("re-ranking compares texts by a discriminator: choose one, or --alpha 0")

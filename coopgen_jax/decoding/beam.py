@@ -7,6 +7,7 @@ et al. 2016, arXiv 1609.08144, in the form of the transformers library). Diverse
 costing every group a penalty for each earlier beam that took it at the same step.
 """
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -20,6 +21,7 @@ from coopgen_jax.decoding.job import Job, States, ends, read_prompts, write_all
 from coopgen_jax.decoding.lanes import at, extend_lanes, no_path, nodes_of, pick, put
 from coopgen_jax.decoding.rules import check_repetition, no_repeat_ngram
 from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import LanguageModel, Prompt
 from coopgen_jax.models.slots import Capacity
 from coopgen_jax.parallel import top_k
@@ -58,8 +60,16 @@ class BeamConfig:
             )
         if not 0 <= self.diversity < float("inf"):
             raise ValueError(f"diversity is {self.diversity}: give 0 or more")
-        if not -float("inf") < self.length_penalty < float("inf"):
-            raise ValueError(f"length_penalty is {self.length_penalty}: give a finite number")
+        if (self.groups > 1) != (self.diversity > 0):
+            raise ValueError(
+                f"{self.groups} groups with a diversity of {self.diversity}: several groups need a "
+                "diversity above 0, and it needs several groups"
+            )
+        # Beyond, powers of the length leave single precision.
+        if not abs(self.length_penalty) * math.log(self.new_tokens) <= 80:
+            raise ValueError(
+                f"length_penalty is {self.length_penalty}: give a number nearer 0, such as 1"
+            )
         check_repetition(1.0, self.no_repeat_ngram)
 
     @property
@@ -109,9 +119,16 @@ def begin(job: Job) -> BeamState:
     """Reads the prompts.
 
     Raises:
-      UserError: a prompt and what is to be written exceed the context.
+      UserError: a prompt and what is to be written exceed the context, or more texts are asked for
+        than there can be.
     """
     config: BeamConfig = job.config
+    vocab = job.language_model.vocab_size
+    if config.samples > vocab ** min(2, config.new_tokens):
+        raise UserError(
+            f"{config.samples} texts of {config.new_tokens} tokens are asked of a vocabulary of "
+            f"{vocab}: ask for fewer"
+        )
     capacity = Capacity(config.groups, 1, nodes_of(config.beams, config.new_tokens))
     logits, log_class, states = read_prompts(job, capacity, config.ahead)
     shape = (*logits.shape[:2], config.beams)
@@ -224,6 +241,9 @@ def _allowed(job: Job, state: BeamState) -> jax.Array:
 
 def _nothing_better(config: BeamConfig, beams: Texts, pool: Texts, length: jax.Array) -> jax.Array:
     """Returns `[B]`, true where no beam can still end better than what is in its group's pool."""
+    if config.groups > 1:
+        # What is best of a group may be another's too, and the next best be asked for.
+        return jnp.zeros(beams.log_prob.shape[0], bool)
     # A log-probability only falls, and most of it is forgiven at the greatest length.
     last = config.new_tokens if config.length_penalty > 0 else length
     hope = _score(config, jnp.max(beams.log_prob, axis=-1), last)
@@ -243,7 +263,11 @@ def _generation(
     both = _joined(pool, live)
     rows = len(done), 1, config.groups * 2 * config.beams
     texts = jax.tree.map(lambda array: array.reshape(*rows, *array.shape[3:]), both)
-    score, order = jax.lax.top_k(_scores(config, texts)[:, 0], config.samples)
+    scores = _scores(config, texts)[:, 0]
+    if config.groups > 1:
+        # Groups can find the same text: it counts once, unless there are too few others.
+        scores = jnp.where(_again(texts), scores - 1e30, scores)
+    score, order = jax.lax.top_k(scores, config.samples)
     best = jax.tree.map(lambda array: pick(array, order[:, None])[:, 0], texts)
     width = config.beams
     ended = (order % (2 * width) < width) & jnp.isfinite(score)
@@ -262,6 +286,16 @@ def _generation(
         model_tokens=jnp.broadcast_to(-(-read // config.samples)[:, None], order.shape),
         deepest=zero,
     )
+
+
+def _again(texts: Texts) -> jax.Array:
+    """Returns `[B, K]` of `[B, 1, K]` texts, true where one before is the same."""
+    tokens, length = texts.tokens[:, 0], texts.length[:, 0]
+    same = jnp.all(tokens[:, :, None] == tokens[:, None], axis=-1)
+    same = same & (length[:, :, None] == length[:, None])
+    there = jnp.isfinite(texts.log_prob[:, 0])
+    before = jnp.tril(jnp.ones(same.shape[1:], bool), k=-1)[None]
+    return jnp.any(same & before & there[:, None], axis=-1)
 
 
 def _score(config: BeamConfig, log_prob: jax.Array, length: jax.Array | int) -> jax.Array:

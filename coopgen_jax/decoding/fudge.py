@@ -118,7 +118,9 @@ def advance(key: jax.Array, job: Job, state: FudgeState) -> tuple[FudgeState, No
     )
     logits, log_class, states = read_nodes(job, state.states, nodes, above)
     said = log_target(log_class, job.target)
-    score = best + config.strength * (said if config.score == "log" else jnp.exp(said))
+    score = best
+    if config.strength:
+        score = best + config.strength * (said if config.score == "log" else jnp.exp(said))
     if config.greedy:
         chosen = jnp.argmax(score, axis=-1)
         log_proposal = jnp.full(chosen.shape, jnp.nan)

@@ -5,7 +5,7 @@ compare PPL-MCTS with. The discriminator has no say in what is written, only in 
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,14 +37,17 @@ class RerankConfig:
     samples: int = 1
     alpha: float = 1.0
 
-    guided: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
         if self.of < 1 or self.samples < 1:
             raise ValueError(f"of is {self.of} and samples {self.samples}: give 1 or more")
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha is {self.alpha}: give a weight from 0 to 1")
-        assert self.written  # whose own checks are made
+        _ = self.written  # whose own checks are made
+
+    @property
+    def guided(self) -> bool:
+        """Whether it goes by a discriminator."""
+        return self.alpha > 0
 
     @property
     def written(self) -> SamplingConfig | BeamConfig:
@@ -94,6 +97,8 @@ def finish(job: Job, generation: Generation) -> Generation:
     if config.alpha < 1:
         mean = generation.log_prob / jnp.maximum(generation.length, 1)
         score = score + (1 - config.alpha) * mean
+    # Beams that found nothing are no texts.
+    score = jnp.where(jnp.isfinite(generation.log_prob), score, -jnp.inf)
     best = jnp.argmax(grouped(score), axis=-1)
 
     def chosen(array: jax.Array) -> jax.Array:

@@ -111,10 +111,16 @@ def advance(key: jax.Array, job: Job, state: SMCState) -> tuple[SMCState, None]:
         particles.log_weight,
         config=config,
     )
+    # A prompt whose particles have all ended is done, whatever the others need.
+    over = particles.finished.all(axis=-1, keepdims=True)
+    source = jnp.where(over, jnp.arange(config.samples)[None], source)
+    log_weight = jnp.where(over, particles.log_weight, log_weight)
+    read = particles.model_tokens
     particles, logits, path = jax.tree.map(
         lambda array: pick(array, source[:, None]), (_lanes(particles), logits, path)
     )
-    particles = replace(_rows(particles), log_weight=log_weight)
+    # What a particle's place has cost stays with the place, whoever stands there now.
+    particles = replace(_rows(particles), log_weight=log_weight, model_tokens=read)
 
     log_p = jax.nn.log_softmax(logits[:, 0])
     log_q = jax.nn.log_softmax(logits[:, 0] / config.temperature)
@@ -135,7 +141,10 @@ def advance(key: jax.Array, job: Job, state: SMCState) -> tuple[SMCState, None]:
     )
     # A text of nothing has not been weighed yet.
     before = jnp.where(state.step > 0, _log_potential(job, particles.log_class), 0.0)
-    gained = of_token(log_p) - of_token(log_q) + _log_potential(job, log_class[:, 0]) - before
+    now = _log_potential(job, log_class[:, 0])
+    gained = of_token(log_p) - of_token(log_q) + now - before
+    # What has become impossible stays so, and is not the difference of two infinities.
+    gained = jnp.where(jnp.isneginf(now) | jnp.isneginf(before), -jnp.inf, gained)
     live = ~particles.finished
     written = append(
         replace(
@@ -209,7 +218,8 @@ def _log_potential(job: Job, log_class: jax.Array) -> jax.Array:
     """Returns log p(c|text)^power `[B, W]`."""
     assert job.target is not None
     config: SMCConfig = job.config
-    return config.power * log_target(log_class[:, None], job.target)[:, 0]
+    said = log_target(log_class[:, None], job.target)[:, 0]
+    return config.power * said if config.power else jnp.zeros_like(said)
 
 
 def _lanes(generation: Generation) -> Generation:

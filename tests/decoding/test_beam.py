@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from coopgen_jax.decoding.beam import BeamConfig, beam_search
+from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.pretrained.loading import load
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
@@ -76,7 +77,9 @@ def slow(prompt: list[int], config: BeamConfig) -> list[tuple[float, list[int]]]
             groups[number] = (live, pool[: config.beams])
     ended = [entry for beams, pool in groups for entry in pool]
     ended += [(score(log_prob, len(text)), text) for beams, _ in groups for log_prob, text in beams]
-    return sorted(ended, key=lambda entry: -entry[0])
+    # Groups that end alike have found one text.
+    distinct = {tuple(text): (score, text) for score, text in ended}
+    return sorted(distinct.values(), key=lambda entry: -entry[0])
 
 
 @pytest.mark.parametrize(
@@ -111,6 +114,11 @@ def test_the_texts_are_those_of_a_slow_search(config):
             np.testing.assert_allclose(got.log_class[row, number], log_softmax(scores), rtol=1e-4)
             ended += text[-1] == END
     assert ended or config.beams == 1
+
+
+def test_more_texts_than_tokens_are_refused():
+    with pytest.raises(UserError, match="9 texts of 1 tokens are asked of a vocabulary of 5"):
+        decoder(BeamConfig(new_tokens=1, beams=9, samples=9))(prompt_of([0]))
 
 
 def likelihood(prompt: list[int], text: list[int]) -> float:
@@ -169,6 +177,9 @@ def test_a_networks_texts_are_those_of_transformers(penalty, tmp_path):
         ({"samples": 5}, "5 texts are asked of 4 beams"),
         ({"diversity": -1.0}, "diversity is -1.0"),
         ({"length_penalty": float("nan")}, "length_penalty is nan"),
+        ({"length_penalty": 40.0}, "length_penalty is 40.0: give a number nearer 0"),
+        ({"groups": 2}, "2 groups with a diversity of 0.0"),
+        ({"diversity": 1.0}, "1 groups with a diversity of 1.0"),
         ({"no_repeat_ngram": 1}, "no_repeat_ngram is 1"),
     ],
 )

@@ -128,6 +128,44 @@ def test_equal_particles_and_particles_above_the_threshold_stay():
             assert same == stay[row]
 
 
+def test_a_row_does_not_depend_on_its_neighbours_or_on_padding():
+    """Rows end at different steps, and at this temperature an end changes the weights."""
+    rows = [[0, 3, 3, 0], [0, 1], [2], [3, 3, 1], [2, 2], [1, 0]]
+    config = SMCConfig(new_tokens=12, samples=3, temperature=1.5, threshold=1.0)
+    write = jax.jit(functools.partial(
+        smc, KEY, language_model=MODEL, params=PARAMS, discriminator=JUDGE,
+        discriminator_params=PARAMS, config=config,
+    ))  # fmt: skip
+    together = write(prompt_of(*rows), target=jnp.asarray([0, 1] * 3))
+    assert len(set(np.asarray(together.length).max(axis=1).tolist())) > 1
+    for row, text in enumerate(rows):
+        alone = write(prompt_of(text, length=9, first=row), target=jnp.asarray([row % 2]))
+        jax.tree.map(
+            lambda a, b, row=row: np.testing.assert_array_equal(a[row], b[0]), together, alone
+        )
+
+
+def test_what_is_impossible_has_no_weight_and_stays_so():
+    scores = TABLES["scores"].astype(np.float32)
+    dead = {memory_of([0, 1, 2]), memory_of([0, 1, 0])}
+    for memory in dead:
+        scores[memory, TARGET] = -np.inf
+    impossible = {**PARAMS, "scores": jnp.asarray(scores)}
+    got = jax.jit(functools.partial(
+        smc, language_model=MODEL, params=PARAMS, discriminator=JUDGE,
+        discriminator_params=impossible, config=SMCConfig(new_tokens=4, samples=64, threshold=0),
+    ))(KEY, prompt_of([0, 1]), target=jnp.asarray([TARGET]))  # fmt: skip
+    weights, died = np.asarray(got.log_weight[0]), 0
+    assert not np.isnan(weights).any()
+    for lane, weight in enumerate(weights):
+        text = np.asarray(got.tokens[0, lane, : int(got.length[0, lane])]).tolist()
+        judged = [text[:at] for at in range(1, len(text) + 1) if END not in text[:at]]
+        ever = any(memory_of([0, 1, *part]) in dead for part in judged)
+        assert np.isneginf(weight) == ever
+        died += ever
+    assert 0 < died < 64
+
+
 def test_without_a_judge_there_is_nothing_to_weigh_by():
     with pytest.raises(UserError, match="particles are weighed by a discriminator"):
         smc(
