@@ -277,8 +277,10 @@ def sharded(
     )
     separate, _ = mapped(shard_decoder(separate_layers(params), config, mesh), prompt, nodes)
     for one, other, third in zip(found, expected, separate, strict=True):
-        assert np.allclose(one, other, atol=1e-3), np.abs(one - other).max()
-        assert np.allclose(one, third, atol=1e-3), np.abs(one - third).max()
+        # Single precision has seven digits, and these sums reach hundreds.
+        close = functools.partial(np.allclose, rtol=1e-5, atol=1e-5 * np.abs(other).max())
+        assert close(one, other), np.abs(one - other).max()
+        assert close(one, third), np.abs(one - third).max()
     for entries in (cache.keys.nodes, cache.values.trunk, cache.prompt_keys):
         assert shape(entries)[-2] == part(kv_heads), shape(entries)
     write = functools.partial(
