@@ -278,7 +278,8 @@ def sharded(
     separate, _ = mapped(shard_decoder(separate_layers(params), config, mesh), prompt, nodes)
     for one, other, third in zip(found, expected, separate, strict=True):
         # Single precision has seven digits, and these sums reach hundreds.
-        close = functools.partial(np.allclose, rtol=1e-5, atol=1e-5 * np.abs(other).max())
+        slack = 1e-4 + 1e-5 * np.abs(other).max()
+        close = functools.partial(np.allclose, rtol=1e-5, atol=slack)
         assert close(one, other), np.abs(one - other).max()
         assert close(one, third), np.abs(one - third).max()
     for entries in (cache.keys.nodes, cache.values.trunk, cache.prompt_keys):
