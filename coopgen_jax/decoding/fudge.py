@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.decoding.expansion import log_target
-from coopgen_jax.decoding.generation import Generation, append, blank, per_sample, row_keys
+from coopgen_jax.decoding.generation import Generation, append, blank, row_keys, so_far
 from coopgen_jax.decoding.job import Job, States, ends, read_nodes, read_prompts, write_all
+from coopgen_jax.decoding.lanes import pick
 from coopgen_jax.decoding.rules import check_repetition, no_repeat_ngram, repetition_penalty
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.errors import UserError
@@ -149,18 +150,14 @@ def advance(key: jax.Array, job: Job, state: FudgeState) -> tuple[FudgeState, No
 def _shaped(job: Job, state: FudgeState) -> jax.Array:
     """Returns the logits `[B, R, V]` by the rules."""
     config: FudgeConfig = job.config
-    generation, prompt = state.generation, job.prompt
-    written = jnp.arange(config.new_tokens)[None, None] < generation.length[..., None]
-    seen = jnp.concatenate([per_sample(prompt.tokens, config.samples), generation.tokens], axis=-1)
-    mask = jnp.concatenate([per_sample(prompt.mask, config.samples), written], axis=-1)
+    seen, mask = so_far(state.generation, job.prompt)
     logits = repetition_penalty(state.logits, seen, mask, config.repetition_penalty)
     return no_repeat_ngram(logits, seen, mask, config.no_repeat_ngram) / config.temperature
 
 
 def _of(array: jax.Array, index: jax.Array) -> jax.Array:
     """Returns the entries of `[B, R, K, ...]` at `index` `[B, R]`."""
-    where = index.reshape(*index.shape, *(1,) * (array.ndim - 2))
-    return jnp.take_along_axis(array, where, axis=2)[:, :, 0]
+    return pick(array, index[..., None])[:, :, 0]
 
 
 def fudge(

@@ -15,6 +15,7 @@ from coopgen_jax.decoding.beam import BeamConfig
 from coopgen_jax.decoding.expansion import log_target
 from coopgen_jax.decoding.generation import Generation
 from coopgen_jax.decoding.job import Job, write_all
+from coopgen_jax.decoding.lanes import pick
 from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.errors import UserError
@@ -101,13 +102,8 @@ def finish(job: Job, generation: Generation) -> Generation:
     score = jnp.where(jnp.isfinite(generation.log_prob), score, -jnp.inf)
     best = jnp.argmax(grouped(score), axis=-1)
 
-    def chosen(array: jax.Array) -> jax.Array:
-        groups = grouped(array)
-        index = best.reshape(*best.shape, *(1,) * (groups.ndim - 2))
-        return jnp.take_along_axis(groups, index, axis=2)[:, :, 0]
-
     return replace(
-        jax.tree.map(chosen, generation),
+        jax.tree.map(lambda array: pick(grouped(array), best[..., None])[:, :, 0], generation),
         log_proposal=jnp.full(best.shape, jnp.nan, jnp.float32),
         simulations=jnp.full(best.shape, config.of, jnp.int32),
         model_tokens=grouped(generation.model_tokens).sum(axis=-1),

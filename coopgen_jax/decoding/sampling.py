@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from coopgen_jax.decoding.generation import Generation, append, blank, per_sample, row_keys
+from coopgen_jax.decoding.generation import Generation, append, blank, row_keys, so_far
 from coopgen_jax.decoding.job import Job, States, ends, read_nodes, read_prompts, write_all
 from coopgen_jax.decoding.rules import (
     check_repetition,
@@ -178,9 +178,7 @@ def _draw(key: jax.Array, job: Job, state: SamplingState) -> tuple[jax.Array, ja
     """Returns a token of every row `[B, R]`, its log-probability as drawn, and the next limit."""
     config: SamplingConfig = job.config
     generation, prompt = state.generation, job.prompt
-    written = jnp.arange(config.new_tokens)[None, None] < generation.length[..., None]
-    seen = jnp.concatenate([per_sample(prompt.tokens, config.samples), generation.tokens], axis=-1)
-    mask = jnp.concatenate([per_sample(prompt.mask, config.samples), written], axis=-1)
+    seen, mask = so_far(generation, prompt)
     logits = repetition_penalty(state.logits, seen, mask, config.repetition_penalty)
     logits = no_repeat_ngram(logits, seen, mask, config.no_repeat_ngram)
     logits = no_bad_words(logits, seen, mask, config.bad_words)
