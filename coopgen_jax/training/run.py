@@ -156,7 +156,7 @@ def claim(
     if path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))
         other = [name for name, value in wanted.items() if found.get(name) != value]
-        if set(other) == {"lora", "learning_rate"} and not found["lora"]:
+        if "lora" in other and set(other) <= {"lora", "learning_rate"} and not found["lora"]:
             raise UserError(
                 f"{folder} holds a training of everything: give --rank 0 to go on with it"
             )

@@ -160,6 +160,10 @@ def test_a_trained_discriminator_judges_and_guides(places, capsys, tmp_path, kin
     assert card_of(capsys, *job) == card
     assert main(["train", *map(str, job), "--seed", "5"]) == 2
     assert "holds a training with another batch" in capsys.readouterr().err
+    if rank == 0:
+        at = job.index("--rank")
+        assert main(["train", *map(str, [*job[:at], *job[at + 2 :]])]) == 2
+        assert "holds a training of everything: give --rank 0" in capsys.readouterr().err
 
 
 def said_alone(model, judge, text: str, longest: int = 8) -> np.ndarray:
