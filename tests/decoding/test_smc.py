@@ -130,13 +130,13 @@ def test_equal_particles_and_particles_above_the_threshold_stay():
 
 def test_a_row_does_not_depend_on_its_neighbours_or_on_padding():
     """Rows end at different steps, and at this temperature an end changes the weights."""
-    rows = [[0, 3, 3, 0], [0, 1], [2], [3, 3, 1], [2, 2], [1, 0]]
-    config = SMCConfig(new_tokens=12, samples=3, temperature=1.5, threshold=1.0)
+    rows = [[first, second] for first in range(5) for second in range(4)]
+    config = SMCConfig(new_tokens=12, samples=3, temperature=0.6, threshold=1.0)
     write = jax.jit(functools.partial(
         smc, KEY, language_model=MODEL, params=PARAMS, discriminator=JUDGE,
         discriminator_params=PARAMS, config=config,
     ))  # fmt: skip
-    together = write(prompt_of(*rows), target=jnp.asarray([0, 1] * 3))
+    together = write(prompt_of(*rows), target=jnp.asarray([0, 1] * 10))
     assert len(set(np.asarray(together.length).max(axis=1).tolist())) > 1
     for row, text in enumerate(rows):
         alone = write(prompt_of(text, length=9, first=row), target=jnp.asarray([row % 2]))
