@@ -48,6 +48,7 @@ _HOME = {
     "language_model": "models.decoder",
     "load_discriminator": "discriminators.heads",
     "load_language_model": "models.pretrained.loading",
+    "log_evidence": "decoding.smc",
     "make_mesh": "parallel",
     "make_prompt": "text",
     "map_over_mesh": "parallel",
@@ -55,11 +56,10 @@ _HOME = {
     "on_mesh": "decoding.spread",
     "rerank": "decoding.rerank",
     "reward": "discriminators.host_function",
-    "log_evidence": "decoding.smc",
     "sample": "decoding.sampling",
     "shard_decoder": "models.sharding",
-    "smc": "decoding.smc",
     "shared_trunk": "discriminators.shared_trunk",
+    "smc": "decoding.smc",
 }
 
 __all__ = sorted(_HOME)
