@@ -10,6 +10,7 @@ import jax
 import tyro
 from tyro.conf import Positional
 
+from benchmarks.decoders import DECODERS
 from benchmarks.extend import EXTEND
 from benchmarks.features import FEATURES
 from benchmarks.guidance import GUIDANCE
@@ -23,7 +24,17 @@ from coopgen_jax.errors import UserError
 
 BENCHMARKS = {
     benchmark.name: benchmark
-    for benchmark in (SEARCH, EXTEND, LENGTH, SAMPLES, FEATURES, GUIDANCE, PUBLISHED, FAIR)
+    for benchmark in (
+        SEARCH,
+        EXTEND,
+        LENGTH,
+        SAMPLES,
+        FEATURES,
+        GUIDANCE,
+        DECODERS,
+        PUBLISHED,
+        FAIR,
+    )
 }
 ABOUT = "\n".join(
     ["benchmarks:", *(f"  {name:10} {entry.about}" for name, entry in BENCHMARKS.items())]

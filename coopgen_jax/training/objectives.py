@@ -26,7 +26,7 @@ from coopgen_jax.discriminators.trunk_layers import judge_texts as judge_by_laye
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.encoder import EncoderConfig, encode, mean_pool
 from coopgen_jax.models.reading import read
-from coopgen_jax.models.transformer import DecoderConfig, final_norm, unembed
+from coopgen_jax.models.transformer import DecoderConfig, Params, final_norm, unembed
 from coopgen_jax.training import losses
 from coopgen_jax.training.step import Loss, Sums, row_keys
 
@@ -49,35 +49,51 @@ def _hits(log_class: jax.Array, label: jax.Array) -> jax.Array:
     return (jnp.argmax(log_class, axis=-1) == label).astype(jnp.float32)
 
 
-def judges(config: CausalConfig, *, join: Join = whole, training: bool = True) -> Loss:
+def states_read(config: CausalConfig, network: Params, batch: Any) -> jax.Array:
+    """Returns the states `[B, S, E]` that a causal discriminator's head reads, of every token.
+
+    Behind a start token, if there is one, a text is read alone.
+    """
+    tokens, mask, front = batch["tokens"], batch["mask"], config.start_token is not None
+    if front:
+        tokens = jnp.pad(tokens, [(0, 0), (1, 0)], constant_values=config.start_token)
+        mask = jnp.pad(mask, [(0, 0), (1, 0)], constant_values=True)
+    _, stream, _, _ = read(config.network, network, tokens, mask)
+    return final_norm(config.network, network, stream[:, int(front) :]).astype(jnp.float32)
+
+
+def judges(
+    config: CausalConfig, *, join: Join = whole, training: bool = True, beginnings: bool = False
+) -> Loss:
     """Returns the cross-entropy of a causal discriminator on texts, in nats a text.
 
     Args:
-      config: the discriminator's; behind a start token, if it has one, a text is read alone.
+      config: the discriminator's.
       join: `(learnt, fixed) -> {"network", "head"}`.
       training: whether the head drops what it is configured to drop.
+      beginnings: whether every beginning of a text is judged, all alike, rather than the whole of
+        it: one reading gives the state of each.
     """
 
     def loss(learnt: Any, fixed: Any, batch: Any, key: jax.Array) -> Sums:
         params = join(learnt, fixed)
-        tokens, mask = batch["tokens"], batch["mask"]
-        if config.start_token is not None:
-            tokens = jnp.pad(tokens, [(0, 0), (1, 0)], constant_values=config.start_token)
-            mask = jnp.pad(mask, [(0, 0), (1, 0)], constant_values=True)
-        _, stream, _, _ = read(config.network, params["network"], tokens, mask)
-        last = jnp.maximum(jnp.sum(mask, axis=-1) - 1, 0)
-        state = jnp.take_along_axis(stream, last[:, None, None], axis=1)[:, 0]
-        state = final_norm(config.network, params["network"], state).astype(jnp.float32)
+        states = states_read(config, params["network"], batch)
+        end = jnp.maximum(jnp.sum(batch["mask"], axis=-1) - 1, 0)
+        counted = batch["mask"]
+        if not beginnings:
+            states = jnp.take_along_axis(states, end[:, None, None], axis=1)
+            counted, end = counted.any(axis=-1, keepdims=True), jnp.zeros_like(end)
 
-        def classified(state: jax.Array, key: jax.Array) -> jax.Array:
+        def classified(states: jax.Array, key: jax.Array) -> jax.Array:
             log_class: Any = Head(config.head).apply(
-                {"params": params["head"]}, state, training=training, rngs={"dropout": key}
+                {"params": params["head"]}, states, training=training, rngs={"dropout": key}
             )
             return log_class
 
-        log_class = jax.vmap(classified)(state, row_keys(key, batch["index"]))
-        each = jax.vmap(losses.cross_entropy)(log_class, batch["label"])
-        return _sums(batch, loss=each, accuracy=_hits(log_class, batch["label"]))
+        log_class = jax.vmap(classified)(states, row_keys(key, batch["index"]))
+        each = _mean_cross_entropy(log_class, batch["label"], counted)
+        last = jnp.take_along_axis(log_class, end[:, None, None], axis=1)[:, 0]
+        return _sums(batch, loss=each, accuracy=_hits(last, batch["label"]))
 
     return loss
 

@@ -8,6 +8,7 @@ that a run which stopped goes on by being started again.
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from coopgen_jax.data.batches import packed
+from coopgen_jax.data.batches import packed, training_batches
 from coopgen_jax.data.labelled import Labelled
 from coopgen_jax.discriminators.causal import CausalConfig
 from coopgen_jax.discriminators.generative import GenerativeConfig, generative_params
@@ -29,7 +30,7 @@ from coopgen_jax.models.transformer import Params
 from coopgen_jax.parallel import place
 from coopgen_jax.training.card import save_head
 from coopgen_jax.training.loop import Listener, Outcome
-from coopgen_jax.training.objectives import generates, judges, writes
+from coopgen_jax.training.objectives import generates, judges, states_read, writes
 from coopgen_jax.training.run import (
     RecipeConfig,
     Rows,
@@ -37,8 +38,12 @@ from coopgen_jax.training.run import (
     check_classes,
     claim,
     how_trained,
+    standardisation,
     tokenised,
 )
+
+# Of so many batches the standardisation is taken.
+STANDARD_BATCHES = 8
 
 
 def _check(model: LoadedModel, config: RecipeConfig, front: int) -> None:
@@ -117,21 +122,27 @@ def train_causal(
     starts = (*model.tokenizer.begin_tokens, *model.tokenizer.end_tokens)
     if not starts:
         raise UserError("the model has no token that begins or ends a text to read a text behind")
-    key = jax.random.key(config.batch.seed)
     head = HeadConfig(training.classes, model.config.width, config.hidden, config.dropout)
     judge = CausalConfig(model.config, head, starts[0])
-    fresh = Head(head).init(key, jnp.zeros((1, head.inputs)))["params"]
     learnt, fixed, join = _network(model, config, mesh)
+    rows = tokenised(model.tokenizer, training), tokenised(model.tokenizer, validation)
+    drawn = Head(head).init(jax.random.key(config.batch.seed), jnp.zeros((1, head.inputs)))[
+        "params"
+    ]
+    begun = {name: leaf for name, leaf in drawn.items() if name not in ("centre", "scale")}
+    standard = _standard(judge, model.params, config, rows[0])
 
     def joined(learnt: Any, fixed: Any) -> Any:
-        return {"network": join(learnt["network"], fixed), "head": learnt["head"]}
+        return {"network": join(learnt["network"], fixed), "head": {**learnt["head"], **standard}}
 
-    losses = (judges(judge, join=joined), judges(judge, join=joined, training=False))
-    rows = tokenised(model.tokenizer, training), tokenised(model.tokenizer, validation)
+    losses = (
+        judges(judge, join=joined, beginnings=config.batch.shortest is not None),
+        judges(judge, join=joined, training=False),
+    )
     settings = {"classes": training.classes, "dtype": model.config.dtype}
     claim(folder, "causal", model.sha256, config, rows, **settings)
     run = Run(fixed, config, mesh)
-    outcome = run.fit({"network": learnt, "head": fresh}, losses, *rows, folder, listener)
+    outcome = run.fit({"network": learnt, "head": begun}, losses, *rows, folder, listener)
     card = {
         "kind": "causal",
         "classes": list(training.classes),
@@ -142,8 +153,24 @@ def train_causal(
         **run.report(losses[1], outcome.learnt, rows[1]),
     }
     network = _whole_network(join, outcome.learnt["network"], fixed)
-    _deliver(folder, model, network, outcome.learnt["head"], card, config)
+    _deliver(folder, model, network, {**outcome.learnt["head"], **standard}, card, config)
     return card
+
+
+def _standard(
+    judge: CausalConfig, network: Params, config: RecipeConfig, rows: Rows
+) -> dict[str, np.ndarray]:
+    """Returns the mean and the inverse deviation of the states that an untrained network gives.
+
+    A head on states as they are would learn at another speed in every direction.
+    """
+    batches = training_batches(rows.ids, rows.labels, config.batch)
+    read = jax.jit(partial(states_read, judge))
+
+    def seen(batch: dict[str, np.ndarray]) -> np.ndarray:
+        return np.asarray(read(network, batch))[batch["mask"]]
+
+    return standardisation(seen(batches[number]) for number in range(STANDARD_BATCHES))
 
 
 def train_generative(

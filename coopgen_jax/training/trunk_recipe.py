@@ -32,6 +32,7 @@ from coopgen_jax.training.run import (
     check_classes,
     claim,
     how_trained,
+    standardisation,
     tokenised,
 )
 from coopgen_jax.training.states import check_room, front_of, places, read_states
@@ -207,17 +208,12 @@ def _standard(
 ) -> dict[str, np.ndarray]:
     """Returns the mean and the inverse deviation of what the first layer sees in training."""
     batches = training_batches(rows.ids, rows.labels, config.batch)
-    total, squares, count = 0.0, 0.0, 0
-    for number in range(STANDARD_BATCHES):
-        batch = batches[number]
+
+    def seen(batch: dict[str, np.ndarray]) -> np.ndarray:
         states = table[batch["tokens"]].astype(np.float32)
-        seen: Any = states.reshape(*states.shape[:2], -1)
+        inputs: Any = states.reshape(*states.shape[:2], -1)
         if not trunk.layers:
-            seen = np.asarray(running_features(jnp.asarray(states), jnp.asarray(batch["mask"])))
-        seen = seen[batch["mask"]].astype(np.float64)
-        total, squares = total + seen.sum(axis=0), squares + (seen**2).sum(axis=0)
-        count += len(seen)
-    centre = total / count
-    spread = np.sqrt(np.maximum(squares / count - centre**2, 0.0))
-    scale = 1.0 / np.maximum(spread, 1e-6)
-    return {"centre": np.asarray(centre, np.float32), "scale": np.asarray(scale, np.float32)}
+            inputs = np.asarray(running_features(jnp.asarray(states), jnp.asarray(batch["mask"])))
+        return inputs[batch["mask"]]
+
+    return standardisation(seen(batches[number]) for number in range(STANDARD_BATCHES))

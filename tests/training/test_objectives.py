@@ -77,6 +77,23 @@ def test_a_judges_loss_is_what_it_says_of_the_texts():
     assert [float(x) for x in sums["accuracy"]] == [hits, 3]
 
 
+def test_a_causal_judge_may_learn_from_every_beginning():
+    config = CausalConfig(TINY_GPT2, HeadConfig(CLASSES, TINY_GPT2.width, (8,)), start_token=60)
+    params = init_causal(jax.random.key(1), config)
+    loss = jax.jit(judges(config, training=False, beginnings=True))
+    sums, whole = (
+        loss(params, None, BATCH, KEY),
+        jax.jit(judges(config, training=False))(params, None, BATCH, KEY),
+    )
+    expected = 0.0
+    for row, label in zip(ROWS, LABELS, strict=True):
+        said = [judged(causal(config), params, row[:n])[label] for n in range(1, len(row) + 1)]
+        expected -= np.mean(said)
+    assert float(sums["loss"][0]) == pytest.approx(expected, abs=1e-4)
+    assert float(sums["loss"][0]) != pytest.approx(float(whole["loss"][0]), abs=1e-3)
+    assert float(sums["accuracy"][0]) == float(whole["accuracy"][0])
+
+
 def test_dropout_is_a_rows_own_whatever_is_beside_it():
     head = HeadConfig(CLASSES, TINY_GPT2.width, (8,), dropout=0.5)
     config = CausalConfig(TINY_GPT2, head, start_token=60)
