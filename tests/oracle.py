@@ -103,10 +103,12 @@ class Node:
         spread = np.float32(config.c_puct) * np.sqrt(np.float32(self.visits + self.virtual))
         child = self.children.get(rank)
         if child is None:
-            zero = config.first_play_urgency == "zero"
-            return (
-                np.float32(0) if zero else self.total / np.float32(self.visits)
-            ) + spread * prior
+            urgencies = {
+                "zero": np.float32(0),
+                "parent": self.total / np.float32(self.visits),
+                "value": np.float32(self.own),
+            }
+            return urgencies[config.first_play_urgency] + spread * prior
         loss = np.float32(config.virtual_loss) * np.float32(child.virtual)
         mean = child.total / (np.float32(child.visits) + loss)
         return mean + spread * (prior / np.float32(1 + child.visits + child.virtual))

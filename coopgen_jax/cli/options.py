@@ -69,9 +69,9 @@ class GenerateOptions:
     """Several machines: which process this one is; 0 is the first, where the coordinator runs."""
     chat: bool = False
     """Put each prompt to the model's assistant, in its chat template, instead of continuing it."""
-    preset: Literal["default", "puct", "paper"] = "default"
-    """Settings of the search; puct is the one to draw from, paper is PPL-MCTS as published (Chaffin
-    et al., 2022)."""
+    preset: Literal["default", "puct", "ppo", "paper"] = "default"
+    """Settings of the search; puct is the one to draw from, ppo draws ever more greedily (PPO-MCTS;
+    Liu et al., 2024), paper is PPL-MCTS as published (Chaffin et al., 2022)."""
     simulations: Annotated[int | None, _unset("N")] = None
     """Search: texts judged per written token."""
     wave: Annotated[int | None, _unset("W", "the preset's, or what divides the simulations")] = None
@@ -189,7 +189,7 @@ class PlanOptions:
     """Tokens of every prompt, padding included."""
     new_tokens: Annotated[int, arg(metavar="T")] = 24
     """Tokens to write per text."""
-    preset: Literal["default", "puct", "paper"] = "default"
+    preset: Literal["default", "puct", "ppo", "paper"] = "default"
     """Settings of the search that the next options change."""
     simulations: Annotated[int | None, _unset("N")] = None
     """Texts judged per written token."""

@@ -199,6 +199,7 @@ def _mcts(options: GenerateOptions) -> MCTSConfig:
     # The whole is checked once, not every option on its own.
     config = replace(
         preset,
+        anneal=preset.anneal and options.visit_temperature != 0,
         new_tokens=options.new_tokens,
         samples=options.samples,
         search=search,

@@ -82,10 +82,12 @@ def advance(key: jax.Array, job: Job, state: MCTSState) -> tuple[MCTSState, Tree
         active=live,
         config=config.search,
     )
-    draw = None
+    draw, tau = None, jnp.float32(config.visit_temperature)
+    if config.anneal:
+        tau = tau * (1 - generation.length / config.new_tokens)
     if config.visit_temperature > 0:
         draw = jax.vmap(jax.vmap(partial(jax.random.fold_in, data=0)))(keys)
-    rank, log_proposal = choose(tree, config=config.search, key=draw, tau=config.visit_temperature)
+    rank, log_proposal = choose(tree, config=config.search, key=draw, tau=tau)
 
     def chosen(array: jax.Array) -> jax.Array:
         return jnp.take_along_axis(array[:, :, 0], rank[..., None], axis=-1)[..., 0]

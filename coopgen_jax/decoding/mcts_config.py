@@ -25,6 +25,8 @@ class MCTSConfig:
       tokens are drawn from visits^(1 / visit_temperature) and `log_proposal` is the draw's
       log-probability. What halving visits is its schedule and no proposal: the two exclude each
       other.
+    anneal: whether visit_temperature falls linearly over the text, to 1/T of it at the last token
+      (PPO-MCTS; Liu et al., COLM 2024, arXiv 2309.15028).
     rollout: tokens sampled behind a leaf before it is judged, at most; 0 for none.
     rollout_confidence: a roll-out ends as soon as a class has this probability; None for a fixed
       length.
@@ -40,6 +42,7 @@ class MCTSConfig:
     alpha: float = 1.0
     likelihood: Literal["mean", "product"] = "mean"
     visit_temperature: float = 0.0
+    anneal: bool = False
     rollout: int = 0
     rollout_confidence: float | None = None
     search: SearchConfig = field(default_factory=SearchConfig)
@@ -58,6 +61,8 @@ class MCTSConfig:
             raise ValueError(f'likelihood is {self.likelihood!r}: use "mean" or "product"')
         if not 0 <= self.visit_temperature < float("inf"):
             raise ValueError(f"visit_temperature is {self.visit_temperature}: give 0 or more")
+        if self.anneal and not self.visit_temperature:
+            raise ValueError("anneal lowers visit_temperature, which is 0: give it above 0")
         if self.rollout < 0:
             raise ValueError(f"rollout is {self.rollout}: give 0 (none) or more tokens")
         if self.visit_temperature > 0 and self.search.considered:

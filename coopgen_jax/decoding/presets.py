@@ -39,6 +39,21 @@ PRESETS: dict[str, MCTSConfig] = {
             early_stop=False,
         ),
     ),
+    # PPO-MCTS (Liu et al., COLM 2024, arXiv 2309.15028) with a discriminator as its value: what is
+    # unvisited is worth what its parent was evaluated at, and tokens are drawn ever more greedily.
+    "ppo": MCTSConfig(
+        repetition_penalty=1.0,
+        visit_temperature=1.0,
+        anneal=True,
+        search=SearchConfig(
+            simulations=10,
+            candidates=10,
+            c_puct=8.0,
+            first_play_urgency="value",
+            kept=10,
+            early_stop=False,
+        ),
+    ),
     # PPL-MCTS as it was published: 50 simulations per token from an empty tree, in lock step, and
     # the raw product of priors where alpha is below 1. A straight line is as deep as the budget.
     "paper": MCTSConfig(

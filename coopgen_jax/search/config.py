@@ -25,8 +25,9 @@ class SearchConfig:
     candidates: `K`, candidate tokens kept per node, at most the whole vocabulary.
     depth: `D`, depth below the root at which a node is evaluated but never expanded.
     c_puct: weight of the exploration term.
-    first_play_urgency: mean value assumed of a child without visits: "zero", or "parent", the mean
-      value of its parent.
+    first_play_urgency: mean value assumed of a child without visits: "zero"; "parent", the mean
+      value of its parent; or "value", what its parent was itself evaluated at (PPO-MCTS; Liu et
+      al., COLM 2024, arXiv 2309.15028).
     renormalise: whether the priors of a node's candidates are divided by their sum at selection;
       they are stored as they are either way.
     virtual_loss: how many visits of value zero a choice still waiting for its value counts in the
@@ -49,7 +50,7 @@ class SearchConfig:
     candidates: int = 50
     depth: int = 16
     c_puct: float = 3.0
-    first_play_urgency: Literal["zero", "parent"] = "zero"
+    first_play_urgency: Literal["zero", "parent", "value"] = "zero"
     renormalise: bool = False
     virtual_loss: float = 1.0
     kept: int = 32
@@ -107,9 +108,10 @@ class SearchConfig:
                 raise ValueError(
                     f"{name} is {getattr(self, name)}: it must be finite and 0 or more."
                 )
-        if self.first_play_urgency not in ("zero", "parent"):
+        if self.first_play_urgency not in ("zero", "parent", "value"):
             raise ValueError(
-                f'first_play_urgency is {self.first_play_urgency!r}: use "zero" or "parent".'
+                f'first_play_urgency is {self.first_play_urgency!r}: use "zero", "parent" or '
+                '"value".'
             )
 
     @property

@@ -45,6 +45,8 @@ def puct(tree: Tree, node: jax.Array, virtual: jax.Array, *, config: SearchConfi
     urgency = jnp.float32(0)
     if config.first_play_urgency == "parent":
         urgency = tree.value_sum[node] / jnp.maximum(tree.visits[node], 1)
+    elif config.first_play_urgency == "value":
+        urgency = tree.value[node]
     losses = config.virtual_loss * waiting.astype(jnp.float32)
     counted = jnp.where(visited, visits.astype(jnp.float32) + losses, 1.0)
     q = jnp.where(visited, tree.value_sum[child] / counted, urgency)

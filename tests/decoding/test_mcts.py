@@ -14,7 +14,7 @@ from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.mcts import mcts
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.models.language_model import Prompt
-from coopgen_jax.search import SearchConfig
+from coopgen_jax.search import SearchConfig, root_visits
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
 from tests.oracle import Search
 
@@ -296,6 +296,30 @@ def test_sampled_visits_return_the_probability_they_were_drawn_with():
     assert total == pytest.approx(1, abs=0.05)
 
 
+def test_the_temperature_of_the_visits_falls_over_the_text():
+    tables = tables_of(1)
+    tables["logits"][:, END] = -1e4
+    params = jax.tree.map(jnp.asarray, tables)
+    config = MCTSConfig(
+        new_tokens=3,
+        visit_temperature=0.9,
+        anneal=True,
+        search=search_config(simulations=40, c_puct=9.0, kept=0),
+    )
+    job = Job(prompt=prompt_of([0, 1]), **parts_of(params, jnp.asarray([1]), config))
+    state, before = decoder.begin(job), 0.0
+    for tau in (0.9, 0.6, 0.3):
+        state, tree = decoder.advance(jax.random.key(2), job, state)
+        visits = np.asarray(root_visits(tree))[0, 0].astype(float)
+        token = int(state.generation.tokens[0, 0, int(state.step) - 1])
+        rank = np.asarray(tree.tokens[0, 0, 0]).tolist().index(token)
+        after = float(state.generation.log_proposal[0, 0])
+        expected = visits[rank] ** (1 / tau) / (visits ** (1 / tau)).sum()
+        assert np.exp(after - before) == pytest.approx(expected, rel=1e-4)
+        assert 0 < expected < 1
+        before = after
+
+
 @pytest.mark.parametrize("rollout", [0, 3])
 def test_a_row_does_not_depend_on_its_neighbours_or_on_padding(rollout):
     tables = tables_of(2)
@@ -388,6 +412,7 @@ def test_weighted_targets_and_no_discriminator():
         ({"repetition_penalty": float("nan")}, "repetition_penalty is nan"),
         ({"alpha": 1.5}, "alpha is 1.5"),
         ({"likelihood": "sum"}, "likelihood is 'sum'"),
+        ({"anneal": True}, "anneal lowers visit_temperature, which is 0"),
         ({"visit_temperature": -1.0}, "visit_temperature is -1.0"),
         ({"visit_temperature": 1.0, "search": search_config(considered=4)}, "considered is 4"),
         ({"rollout": -1}, "rollout is -1"),

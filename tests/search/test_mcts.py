@@ -27,6 +27,7 @@ CASES: dict[str, tuple[int, dict]] = {
     "descend": (12, {"candidates": 8, "wave": 4, "policy": "descend", "stride": 3}),
     "descend alone": (6, {"candidates": 3, "policy": "descend", "depth": 5, "c_puct": 1.0}),
     "crowded descend": (3, {"candidates": 4, "wave": 4, "policy": "descend", "depth": 4}),
+    "value": (16, {"candidates": 6, "first_play_urgency": "value", "depth": 5}),
     "parent wave": (7, {"candidates": 8, "wave": 4, "first_play_urgency": "parent", "depth": 5}),
     "halved": (12, {"candidates": 8, "considered": 8}),
     "halved wave": (12, {"candidates": 8, "wave": 8, "considered": 8, "depth": 6}),

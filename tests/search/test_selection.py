@@ -15,6 +15,7 @@ from coopgen_jax.search.selection import puct
 HAND = {
     "paper": ({}, [0.5 + 2 * 0.5 * 3 / 5, 2 * 0.25 * 3, -np.inf, -np.inf]),
     "parent": ({"first_play_urgency": "parent"}, [1.1, 0.4375 + 1.5, -np.inf, -np.inf]),
+    "value": ({"first_play_urgency": "value"}, [1.1, 0.75 + 1.5, -np.inf, -np.inf]),
     "renormalised": (
         {"renormalise": True},
         [0.5 + 2 * 0.5 / 0.875 * 3 / 5, 12 / 7, -np.inf, -np.inf],
@@ -34,6 +35,7 @@ def test_puct_by_hand(case):
         priors=tree.priors.at[0].set(jnp.array([0.5, 0.25, 0.125, 0])),
         visits=jnp.array([8, 0, 3, 0, 0, 0]),
         value_sum=jnp.array([3.5, 0, 2, 0, 0, 0]),
+        value=jnp.array([0.75, 0, 0.5, 0, 0, 0]),
     )
     config = SearchConfig(c_puct=2.0, **settings)
     scores = puct(tree, jnp.int32(0), jnp.array([1, 0, 1, 0, 0, 0]), config=config)
