@@ -138,11 +138,14 @@ def main(config: Config) -> None:
         prompts=config.prompts, judge=config.judge, out=config.out, limit=config.limit,
         batch_size=config.batch_size, new_tokens=config.new_tokens,
     )  # fmt: skip
-    methods = {name: (decoding, texts.trunk) for name, decoding in searches.items()}
+    # What stands on several lines is written once.
+    first = {decoding: name for name, decoding in reversed(searches.items())}
+    methods = {name: (decoding, texts.trunk) for decoding, name in reversed(first.items())}
     rows: list[dict[str, Any]] = []
     for row in write_missing(texts, methods, "budget"):
-        row["seconds_per_token"] = seconds_per_token(searches[row["method"]], config.repeats)
-        rows.append(row)
+        decoding = searches[row["method"]]
+        row["seconds_per_token"] = seconds_per_token(decoding, config.repeats)
+        rows += [row | {"method": name} for name, own in searches.items() if own == decoding]
         share = row["all"]
         print(
             f"{row['method']:14} {share['share']:.3f} "
