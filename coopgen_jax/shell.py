@@ -22,9 +22,8 @@ from coopgen_jax.decoding.smc import SMCConfig
 from coopgen_jax.decoding.spread import stepper
 from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.decoder import language_model
+from coopgen_jax.models.pretrained.combined import network_of, params_of
 from coopgen_jax.models.pretrained.loading import LoadedModel
-from coopgen_jax.models.sharding import shard_decoder
 from coopgen_jax.parallel import BATCH, Mapper, place, shares
 from coopgen_jax.search.tree import Tree
 from coopgen_jax.text import bucket, make_prompt
@@ -89,7 +88,7 @@ def generate(
     """Writes continuations of prompts.
 
     Args:
-      model: a loaded language model.
+      model: a loaded language model, or several as one (`combined`).
       prompts: raw texts to continue.
       config: `MCTSConfig` searches under guidance, `SamplingConfig` decodes plainly (temperature 0:
         greedily), `BeamConfig` looks for the likeliest texts, `RerankConfig` keeps the best of
@@ -121,7 +120,9 @@ def generate(
         raise UserError(f"there is no prompt {wrong[0]}: they are numbered 0 to {len(prompts) - 1}")
     targets = _targets(discriminator, target, len(prompts), guided=config.guided)
     # Every prompt is checked before the first one is worked on.
-    make_prompt(model.tokenizer, prompts, context=model.config.context, reserve=config.ahead)
+    guide = discriminator.discriminator if discriminator else None
+    network = network_of(model, guide.taps if guide else (), tensor=shares(mesh))
+    make_prompt(model.tokenizer, prompts, context=network.context, reserve=config.ahead)
     ids = model.tokenizer.encode_batch(list(prompts))
     buckets = [bucket(len(row)) for row in ids]
     chosen = range(len(prompts)) if numbers is None else dict.fromkeys(numbers)
@@ -130,8 +131,6 @@ def generate(
     if mesh is not None:
         size += -size % mesh.shape[BATCH]
     batches = [order[at : at + size] for at in range(0, len(order), size)]
-    guide = discriminator.discriminator if discriminator else None
-    network = language_model(model.config, guide.taps if guide else (), tensor=shares(mesh))
     params, guide_params = _placed(model, discriminator, mesh)
     texts: dict[int, list[Text]] = {}
     for batch, there in enumerate(batches):
@@ -140,7 +139,7 @@ def generate(
         prompt = make_prompt(
             model.tokenizer,
             [prompts[number] for number in rows],
-            context=model.config.context,
+            context=network.context,
             reserve=config.ahead,
         )
         wanted = [targets[number] for number in rows]
@@ -183,13 +182,13 @@ def _placed(
     """Returns the parameters of both networks, on the mesh if there is one."""
     guide_params = discriminator.params if discriminator else None
     if mesh is None:
-        return model.params, guide_params
+        return params_of(model), guide_params
     if discriminator and discriminator.discriminator.tokenizer and shares(mesh) > 1:
         raise UserError(
             "a discriminator with a tokenizer of its own calls the host, which devices that share "
             "weights cannot do: split the batch alone, or take another discriminator"
         )
-    return shard_decoder(model.params, model.config, mesh), place(guide_params, mesh)
+    return params_of(model, mesh), place(guide_params, mesh)
 
 
 def _targets(

@@ -183,6 +183,11 @@ class Tokenizer:
         return PreTrainedTokenizerFast(tokenizer_object=self.core, **names)
 
 
+def same_tokens(one: Tokenizer, other: Tokenizer) -> bool:
+    """Tells whether the same ids stand for the same tokens in both."""
+    return bool(one.core.get_vocab() == other.core.get_vocab())
+
+
 def bucket(length: int, multiple: int = 16) -> int:
     """Returns the padded length: the next of 1, 2, 3, 4, 6, 8, 12, 16, 24 ... times `multiple`.
 

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from coopgen_jax.cli.combining import about_model, combine_models, settings_of
 from coopgen_jax.cli.files import check_writable, write_whole
 from coopgen_jax.cli.machines import join_hosts, mesh_of, whole_parts
 from coopgen_jax.cli.options import GenerateOptions
@@ -25,6 +26,7 @@ from coopgen_jax.discriminators.heads import load_discriminator
 from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.hosts import Hosts, generate_on_hosts
+from coopgen_jax.models.pretrained.combined import CombinedModel
 from coopgen_jax.models.pretrained.loading import LoadedModel, load
 from coopgen_jax.models.pretrained.packaged import cache_folder
 from coopgen_jax.shell import Step, Text, generate
@@ -80,13 +82,16 @@ def _run(
     _keep_compilations(cache_folder() / "compilation")
     model = load(options.model, dtype=options.dtype)
     config = with_words(config, options, model.tokenizer)
-    if whole := whole_parts(options, model.config):
-        _note(options, whole)
+    writer = combine_models(options, model, load)
+    networks = writer.networks if isinstance(writer, CombinedModel) else (model,)
+    for whole in dict.fromkeys(whole_parts(options, network.config) for network in networks):
+        if whole:
+            _note(options, whole)
     discriminator = None
     if options.discriminator != "none":
         discriminator = load_discriminator(options.discriminator, language_model=model)
     wrapped = [model.tokenizer.chat(text) for text in prompts] if options.chat else prompts
-    job = _Job(options, prompts, wrapped, model, discriminator, hosts, mesh)
+    job = _Job(options, prompts, wrapped, writer, discriminator, hosts, mesh)
 
     recorder = Recorder(model.tokenizer, _classes(discriminator)) if options.trace else None
     started = time.perf_counter()
@@ -98,7 +103,7 @@ def _run(
         return  # process 0 reports
     found = {
         "settings": _settings(options, config),
-        "model": {"name": model.name, "sha256": model.sha256, "licence": model.licence},
+        "model": about_model(writer),
         "discriminator": _about(options, discriminator),
         "seconds": round(seconds, 3),
         "host_seconds": None if host_seconds is None else round(host_seconds, 3),
@@ -195,6 +200,7 @@ def _settings(options: GenerateOptions, config: Decoding) -> dict[str, Any]:
         "hosts": options.hosts,
         "dtype": options.dtype,
         "chat": options.chat,
+        **settings_of(options),
         **asdict(config),
         "compare": compared if options.compare else None,
     }

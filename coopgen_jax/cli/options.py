@@ -18,6 +18,8 @@ examples:
   coopgen generate --prompts prompts.txt --target positive \\
       --coordinator 10.0.0.1:8476 --hosts 2 --host 0
   coopgen generate "How was it?" --chat --method sample --top-p 0.9 --temperature 0.8
+  coopgen generate "This film was" --method sample --discriminator none \\
+      --expert tuned --anti-expert smollm2-135m --expert-weight 2
 """
 
 
@@ -69,6 +71,23 @@ class GenerateOptions:
     """Several machines: which process this one is; 0 is the first, where the coordinator runs."""
     chat: bool = False
     """Put each prompt to the model's assistant, in its chat template, instead of continuing it."""
+    expert: Annotated[str | None, _unset("NAME|PATH", "none")] = None
+    """A model of texts as they are to be, with the same tokens: --expert-weight times the logits by
+    which it differs from --anti-expert are added to the model's (DExperts, proxy tuning). Whatever
+    the --method, truncation and candidates are of the sum. Alone it is mixed with the model."""
+    anti_expert: Annotated[str | None, _unset("NAME|PATH", "none")] = None
+    """A model of texts as they are not to be; alone the model itself is the expert."""
+    expert_weight: Annotated[float | None, _unset("ALPHA", "1")] = None
+    """Weight of the expert against the anti-expert."""
+    negative_prompt: Annotated[str | None, _unset("TEXT", "none")] = None
+    """What the model reads in place of the prompt to be guided away from (classifier-free
+    guidance)."""
+    guidance: Annotated[float | None, _unset("GAMMA", "1.5")] = None
+    """How far away from it: 1 not at all, above 1 the prompt counts more."""
+    control_code: Annotated[str | None, _unset("TEXT", "none")] = None
+    """Stands in front of every prompt, a chat's template included, for the model alone (a
+    class-conditional one); it is not reported, nor read by discriminators but in the model's own
+    states."""
     preset: Literal["default", "puct", "ppo", "paper"] = "default"
     """Settings of the search; puct is the one to draw from, ppo draws ever more greedily (PPO-MCTS;
     Liu et al., 2024), paper is PPL-MCTS as published (Chaffin et al., 2022)."""

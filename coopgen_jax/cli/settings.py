@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Any
 
+from coopgen_jax.cli.combining import check_combining
 from coopgen_jax.cli.machines import check_machines
 from coopgen_jax.cli.options import GenerateOptions, PlanOptions
 from coopgen_jax.decoding.beam import BeamConfig
@@ -165,6 +166,7 @@ def _check(options: GenerateOptions) -> None:
     if options.batch_size < 1:
         raise UserError(f"--batch-size is {options.batch_size}: give 1 or more")
     check_machines(options)
+    check_combining(options)
     confidence = options.rollout_confidence
     if confidence is not None and not 0 < confidence <= 1:
         raise UserError(f"--rollout-confidence is {confidence}: give a probability above 0")

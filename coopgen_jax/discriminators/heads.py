@@ -31,7 +31,7 @@ from coopgen_jax.models.language_model import Bound
 from coopgen_jax.models.lora import LoraConfig, add_lora, init_lora, merge_lora
 from coopgen_jax.models.pretrained.loading import LoadedModel, load, load_encoder
 from coopgen_jax.models.transformer import DecoderConfig
-from coopgen_jax.text import Tokenizer
+from coopgen_jax.text import Tokenizer, same_tokens
 
 PACKAGED = Path(__file__).parent.parent / "heads"
 
@@ -294,8 +294,7 @@ def _own_network(folder: Path, language_model: LanguageModelParts) -> LoadedMode
 
 
 def _same_tokens(one: LanguageModelParts, other: LanguageModelParts) -> bool:
-    vocabularies = [parts.tokenizer.core.get_vocab() for parts in (one, other)]
-    return vocabularies[0] == vocabularies[1]
+    return same_tokens(one.tokenizer, other.tokenizer)
 
 
 # A kind is one function: folder, card, weights and language model in, the discriminator out.
