@@ -33,6 +33,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Nodes, Prompt
 from coopgen_jax.models.layout import separate_layers
+from coopgen_jax.models.pretrained.combined import combined
 from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.models.sharding import shard_decoder, undivided
 from coopgen_jax.models.slots import Capacity
@@ -294,11 +295,26 @@ def sharded(
     assert spread._advance._cache_size() == counted
 
 
+def combination() -> None:
+    """Several networks as one write the same on a mesh, their weights shared or not."""
+    other = dataclasses.replace(NETWORK, layers=1, heads=2, kv_heads=1)
+    whole = combined(model(), anti_expert=model(other), negative_prompt="no", control_code="x")
+    given = {"discriminator": guide(), "target": "good", "config": PLAIN}
+    write = functools.partial(generate, whole, PROMPTS, **given)
+    alone, plain = write(), generate(model(), PROMPTS, **given)
+    assert [text.tokens for text in alone] != [text.tokens for text in plain]
+    for mesh, mapper in ((make_mesh(4, 2), "shard_map"), (make_mesh(2), "pmap")):
+        together = write(mesh=mesh, mapper=mapper)
+        assert [text.tokens for text in together] == [text.tokens for text in alone], mapper
+        assert np.allclose([t.log_prob for t in together], [t.log_prob for t in alone], atol=1e-3)
+
+
 CHECKS = {
     "toy": toy,
     "batch": batch,
     "callback": callback,
     "largest": largest,
+    "combination": combination,
     "training": training,
     "8 key/value heads": functools.partial(
         sharded, 16, 8, shares=8, vocabulary=304, decoder=CONFIG

@@ -41,6 +41,7 @@ def found() -> dict:
         "batch",
         "callback",
         "largest",
+        "combination",
         "training",
         "8 key/value heads",
         "3 key/value heads",

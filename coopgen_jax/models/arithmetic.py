@@ -241,8 +241,8 @@ def _score(
             terminal=jnp.zeros(rows, bool),
         )
         after, _, caches = _extend(members, params, caches, nodes)
-        caches = move(caches, real[..., None].astype(jnp.int32))
-        caches = commit(caches, jnp.where(real, committed, length))
+        # Behind the committed tokens of a trunk nothing is read, and the next one is written.
+        caches = commit(move(caches, real[..., None].astype(jnp.int32)), committed)
         logits = jnp.where(real[..., None], after[:, :, 0], logits)
         return (logits, caches, committed + real), jnp.where(real, chosen, 0.0)
 

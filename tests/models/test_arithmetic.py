@@ -197,6 +197,22 @@ def test_networks_are_read_as_if_by_themselves(begin_tokens):
         np.testing.assert_allclose(logits[b, r, 0], expected, atol=1e-4)
 
 
+def test_score_reads_networks_past_what_is_masked():
+    model, members = of_networks(1)
+    weights = (2.0, -1.0, 0.5)
+    rows, mask = [[3, 4, 5, 6], [9]], np.asarray([[[1, 1, 1]], [[1, 0, 1]]], bool)
+    tokens = np.asarray([[[1, 2, 3]], [[4, 5, 6]]])
+    params = combined_params((BASE, EXPERT), weights)
+    got = jax.jit(model.score)(params, prompt_of(rows, 6), jnp.asarray(tokens), jnp.asarray(mask))
+    for b, row in enumerate(rows):
+        read = []
+        for at in range(3):
+            log_p = log_softmax(uncached(members, weights, row, read))[tokens[b, 0, at]]
+            expected = log_p if mask[b, 0, at] else 0.0
+            np.testing.assert_allclose(got[b, 0, at], expected, atol=1e-4)
+            read += [tokens[b, 0, at]] if mask[b, 0, at] else []
+
+
 def test_states_are_the_bases_at_the_prompts_own_columns():
     model, _ = of_networks(1, taps=(1, 2))
     params = combined_params((BASE, EXPERT), (1.0, 1.0, 1.0))
