@@ -103,7 +103,7 @@ def test_score_is_normalised_at_every_token():
     texts = list(itertools.product(range(V), repeat=3))
     tokens = jnp.broadcast_to(jnp.asarray(texts), (len(ROWS), len(texts), 3))
     score = jax.jit(COMBINED.score)
-    for mask in ((1, 1, 1), (1, 1, 0), (1, 0, 1)):
+    for mask in ((1, 1, 1), (1, 1, 0), (0, 1, 1)):
         there = np.flatnonzero(mask)
         masks = jnp.broadcast_to(jnp.asarray(mask, bool), tokens.shape)
         got = score(PARAMS, prompt_of(ROWS, 6), tokens, masks)
@@ -200,7 +200,7 @@ def test_networks_are_read_as_if_by_themselves(begin_tokens):
 def test_score_reads_networks_past_what_is_masked():
     model, members = of_networks(1)
     weights = (2.0, -1.0, 0.5)
-    rows, mask = [[3, 4, 5, 6], [9]], np.asarray([[[1, 1, 1]], [[1, 0, 1]]], bool)
+    rows, mask = [[3, 4, 5, 6], [9]], np.asarray([[[1, 1, 1]], [[0, 1, 1]]], bool)
     tokens = np.asarray([[[1, 2, 3]], [[4, 5, 6]]])
     params = combined_params((BASE, EXPERT), weights)
     got = jax.jit(model.score)(params, prompt_of(rows, 6), jnp.asarray(tokens), jnp.asarray(mask))
