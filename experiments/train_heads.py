@@ -177,7 +177,7 @@ def shortened(model: LoadedModel, data: Labelled) -> Labelled:
     """Returns texts cut to the tokens that a head is asked about."""
     ids = model.tokenizer.encode_batch([f" {text.strip()}" for text in data.texts])
     texts = tuple(model.tokenizer.decode(row[:LONGEST]).strip() for row in ids)
-    return Labelled(texts, data.labels, data.classes)
+    return Labelled(texts, data.labels, data.classes, sources=data.origins)
 
 
 def told(name: str, what: str) -> Callable[..., None]:
@@ -275,7 +275,10 @@ def publish(
     }
     folder = config.out / name
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(config.work / name / "head.safetensors", folder / "head.safetensors")
+    for file in ("head.safetensors", "rows.npy"):
+        # A training of before fingerprints were kept has none; the card says which half it read.
+        if (config.work / name / file).is_file():
+            shutil.copyfile(config.work / name / file, folder / file)
     write_card(folder, card)
 
 

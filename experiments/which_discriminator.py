@@ -15,6 +15,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -141,6 +142,7 @@ def train_all(config: Config) -> None:
         read = steps * config.rows
         print(f"{name}: reads {read} texts of the {len(training.texts)} in half {part}", flush=True)
         if name == "oracle":
+            train = partial(train, sources=training.origins)
             training, held_out = training.texts, held_out.texts
         train(
             load(config.model, stacked=True), training, held_out,

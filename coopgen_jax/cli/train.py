@@ -199,7 +199,9 @@ def _reading(what: DiscriminatorOptions) -> Callable[[int, int], None]:
 
 
 def _language_model(what: LanguageModelOptions) -> dict[str, Any]:
-    training, validation = (_texts(what, where) for where in (what.data, what.validation))
+    (training, sources), (validation, _) = (
+        _texts(what, where) for where in (what.data, what.validation)
+    )
     model, rows = _beginning(what, training), len(training)
     if what.pack:
         # A window is read where a text was; every text has an end.
@@ -208,7 +210,7 @@ def _language_model(what: LanguageModelOptions) -> dict[str, Any]:
     recipe = _recipe(what, rows, shortest=None)
     with _progress(what) as shown, _interruptible(shown) as listener:
         return train_language_model(
-            model, training, validation, recipe, pack=what.pack,
+            model, training, validation, recipe, pack=what.pack, sources=sources,
             folder=what.out, mesh=make_mesh(what.devices), listener=listener,
         )  # fmt: skip
 
@@ -225,16 +227,17 @@ def _beginning(what: LanguageModelOptions, texts: tuple[str, ...]) -> LoadedMode
     return fresh_model(tokenizer, shape, seed=what.seed, dtype=what.dtype)
 
 
-def _texts(what: LanguageModelOptions, where: str) -> tuple[str, ...]:
-    """Returns texts, behind the name of their class where there is a column of classes."""
+def _texts(what: LanguageModelOptions, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns texts, behind the name of their class where they have one, and without it."""
     if what.label is None:
         texts, broken = read_texts(where, text=what.text)
         _tell(what, where, broken)
-        return texts
+        return texts, texts
     data: Labelled = read_labelled(where, text=what.text, label=what.label)
     _tell(what, where, data.broken)
     names = (data.classes[number] for number in data.labels)
-    return tuple(f"{name}: {text}" for name, text in zip(names, data.texts, strict=True))
+    named = (f"{name}: {text}" for name, text in zip(names, data.texts, strict=True))
+    return tuple(named), data.texts
 
 
 def pair(entry: str) -> tuple[str, str]:

@@ -24,17 +24,29 @@ class Labelled:
     labels: `[n]` int32 class numbers.
     classes: the classes' names, by number.
     broken: what is wrong with the rows that were left out, one line each.
+    sources: the `n` texts that the rows were cut from, empty where they are whole.
     """
 
     texts: tuple[str, ...]
     labels: np.ndarray
     classes: tuple[str, ...]
     broken: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The `n` texts that were learnt from: the sources where there are any."""
+        return self.sources or self.texts
 
     def rows(self, keep: Sequence[int]) -> "Labelled":
         """Returns the rows with the numbers `keep`, in that order."""
         chosen = np.asarray(keep, np.int64)
-        return Labelled(tuple(self.texts[row] for row in chosen), self.labels[chosen], self.classes)
+        return Labelled(
+            tuple(self.texts[row] for row in chosen),
+            self.labels[chosen],
+            self.classes,
+            sources=tuple(self.sources[row] for row in chosen) if self.sources else (),
+        )
 
 
 def half_of(text: str) -> str:
@@ -56,7 +68,10 @@ def joined(parts: Sequence[Labelled]) -> Labelled:
             + "; ".join(", ".join(part.classes) for part in parts)
         )
     texts = tuple(text for part in parts for text in part.texts)
-    return Labelled(texts, np.concatenate([part.labels for part in parts]), classes)
+    cut = any(part.sources for part in parts)
+    sources = tuple(text for part in parts for text in part.origins) if cut else ()
+    labels = np.concatenate([part.labels for part in parts])
+    return Labelled(texts, labels, classes, sources=sources)
 
 
 def read_labelled(

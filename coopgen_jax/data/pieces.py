@@ -46,7 +46,9 @@ def cut(rng: np.random.Generator, text: str, cutting: Cutting) -> str:
 def cut_all(rng: np.random.Generator, data: Labelled, cutting: Cutting) -> Labelled:
     """Returns `cutting.pieces` random pieces of every text, each with its text's class."""
     texts = [cut(rng, text, cutting) for text in data.texts for _ in range(cutting.pieces)]
-    return Labelled(tuple(texts), np.repeat(data.labels, cutting.pieces), data.classes)
+    sources = [text for text in data.origins for _ in range(cutting.pieces)]
+    labels = np.repeat(data.labels, cutting.pieces)
+    return Labelled(tuple(texts), labels, data.classes, sources=tuple(sources))
 
 
 def first_words(data: Labelled, words: int) -> Labelled:
@@ -54,5 +56,8 @@ def first_words(data: Labelled, words: int) -> Labelled:
     long = [row for row, text in enumerate(data.texts) if len(text.split()) >= words]
     kept = data.rows(long)
     return Labelled(
-        tuple(" ".join(text.split()[:words]) for text in kept.texts), kept.labels, kept.classes
+        tuple(" ".join(text.split()[:words]) for text in kept.texts),
+        kept.labels,
+        kept.classes,
+        sources=kept.origins,
     )

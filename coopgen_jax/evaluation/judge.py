@@ -17,6 +17,12 @@ from scipy.special import softmax
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from coopgen_jax.data.fingerprint import (
+    common_half,
+    fingerprint,
+    read_fingerprint,
+    write_fingerprint,
+)
 from coopgen_jax.data.labelled import Labelled
 from coopgen_jax.discriminators.sentences import Encoder, sentence_features
 from coopgen_jax.errors import UserError
@@ -35,6 +41,8 @@ class Judge:
     vectorizer: texts to tf-idf `[n, F]`.
     encoder: the sentence encoder, of width `E`.
     weights: `[C, F + E]`; bias: `[C]`.
+    rows: the fingerprint of the texts that it has learnt from, None where it is unknown.
+    half: the half of the training rows that they all belong to, or None.
     """
 
     classes: tuple[str, ...]
@@ -42,6 +50,8 @@ class Judge:
     encoder: Encoder
     weights: np.ndarray
     bias: np.ndarray
+    rows: np.ndarray | None = None
+    half: str | None = None
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Returns p(class | text) `[n, C]`; of an empty text the encoder alone decides."""
@@ -53,7 +63,14 @@ class Judge:
         folder.mkdir(parents=True, exist_ok=True)
         vocabulary = self.vectorizer.vocabulary_
         terms = sorted(vocabulary, key=vocabulary.__getitem__)
-        card = {"classes": self.classes, "encoder": "minilm-l6", "terms": terms}
+        card = {
+            "classes": self.classes,
+            "encoder": "minilm-l6",
+            **({} if self.half is None else {"half": self.half}),
+            "terms": terms,
+        }
+        if self.rows is not None:
+            write_fingerprint(folder, self.rows)
         text = json.dumps(card, ensure_ascii=False, indent=0) + "\n"
         (folder / "judge.json").write_text(text, encoding="utf-8")
         arrays = {"weights": self.weights, "bias": self.bias, "idf": self.vectorizer.idf_}
@@ -89,7 +106,8 @@ def fit_judge(data: Labelled, encoder: Encoder, *, strength: float = 3.0) -> Jud
     if len(data.classes) == 2:
         # Of two classes the library fits the log-odds of the second.
         weights, bias = np.stack([-weights[0], weights[0]]) / 2, np.array([-bias[0], bias[0]]) / 2
-    return Judge(data.classes, vectorizer, encoder, weights, bias)
+    learnt = fingerprint(data.origins), common_half(data.origins)
+    return Judge(data.classes, vectorizer, encoder, weights, bias, *learnt)
 
 
 def load_judge(folder: str | Path) -> Judge:
@@ -106,7 +124,9 @@ def load_judge(folder: str | Path) -> Judge:
         vectorizer = _vectorizer(vocabulary=vocabulary)
         vectorizer.idf_ = arrays["idf"].astype(float)
         encoder = load_encoder(card["encoder"])
-        return Judge(tuple(card["classes"]), vectorizer, encoder, arrays["weights"], arrays["bias"])
+        rows, half = read_fingerprint(folder), card.get("half")
+        classes, weights, bias = tuple(card["classes"]), arrays["weights"], arrays["bias"]
+        return Judge(classes, vectorizer, encoder, weights, bias, rows, half)
     except UserError:
         raise
     except Exception as error:  # whatever is wrong with a file, it is no judge

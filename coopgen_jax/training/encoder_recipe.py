@@ -25,6 +25,7 @@ from coopgen_jax.training.run import (
     check_classes,
     claim,
     how_trained,
+    note_rows,
     tokenised,
 )
 
@@ -98,6 +99,7 @@ def train_bidirectional(
         "trained": trained,
         **_additions(config, outcome.learnt),
         "width": width,
+        **note_rows(folder, training.origins),
         **how_trained(config, outcome),
         **run.report(losses[1], outcome.learnt, rows[1]),
         "accuracy_unit": "word pieces read",

@@ -38,6 +38,7 @@ from coopgen_jax.training.run import (
     check_classes,
     claim,
     how_trained,
+    note_rows,
     standardisation,
     tokenised,
 )
@@ -149,6 +150,7 @@ def train_causal(
         "hidden": list(config.hidden),
         "reads_prompt": False,
         "start_token": starts[0],
+        **note_rows(folder, training.origins),
         **_card_of(model, config, outcome),
         **run.report(losses[1], outcome.learnt, rows[1]),
     }
@@ -210,6 +212,7 @@ def train_generative(
         "reads_prompt": False,
         "prefixes": [list(prefix) for prefix in prefixes],
         "class_weight": config.class_weight,
+        **note_rows(folder, training.origins),
         **_card_of(model, config, outcome),
         **run.report(loss, outcome.learnt, rows[1]),
     }
@@ -241,6 +244,7 @@ def train_language_model(
     config: RecipeConfig,
     *,
     pack: bool = False,
+    sources: Sequence[str] | None = None,
     folder: Path,
     mesh: Mesh,
     listener: Listener = lambda done, total, means: None,
@@ -259,6 +263,8 @@ def train_language_model(
       pack: whether texts are read one behind the other in windows of `config.batch.longest` tokens,
         which leaves no padding and cuts no text short; each is closed by the token that ends one,
         and what is left over behind the last window is dropped.
+      sources: the texts that these were cut or made from, of which the fingerprint is kept; None
+        where they are whole.
       folder: where everything goes, checkpoints included.
       mesh: the devices.
       listener: told after every step.
@@ -294,6 +300,7 @@ def train_language_model(
     outcome = run.fit(learnt, (loss, loss), *rows, folder, listener)
     card = {
         "kind": "language model",
+        **note_rows(folder, training if sources is None else sources),
         **_card_of(model, config, outcome),
         "perplexity": float(np.exp(outcome.best["loss"])) if outcome.best else None,
     }

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import optax
 from jax.sharding import Mesh
 
 from coopgen_jax.data.batches import BatchConfig, in_order, training_batches
+from coopgen_jax.data.fingerprint import common_half, fingerprint, write_fingerprint
 from coopgen_jax.data.labelled import Labelled
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.lora import LoraConfig
@@ -86,6 +87,18 @@ def tokenised(tokenizer: Tokenizer, data: Labelled) -> Rows:
     ids = tokenizer.encode_batch([f" {text.strip()}" for text in data.texts])
     kept = [number for number, row in enumerate(ids) if row]
     return Rows([ids[number] for number in kept], [int(data.labels[number]) for number in kept])
+
+
+def note_rows(folder: Path, texts: Sequence[str]) -> dict[str, Any]:
+    """Leaves the fingerprint of training texts in a folder.
+
+    Returns:
+      What the card says of them: their half, where they all belong to one.
+    """
+    if jax.process_index() == 0:
+        write_fingerprint(folder, fingerprint(texts))
+    name = common_half(texts)
+    return {} if name is None else {"half": name}
 
 
 def check_classes(training: Labelled, validation: Labelled) -> None:

@@ -32,6 +32,7 @@ from coopgen_jax.training.run import (
     check_classes,
     claim,
     how_trained,
+    note_rows,
     standardisation,
     tokenised,
 )
@@ -156,6 +157,7 @@ def train_shared_trunk(
         **asdict(trunk),
         "taps": list(trunk.taps),
         "context": model.config.context,
+        **note_rows(folder, training.origins),
         **how_trained(config, outcome),
         **run.report(losses[1], outcome.learnt, rows[1]),
     }

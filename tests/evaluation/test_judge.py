@@ -7,7 +7,8 @@ import pytest
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from coopgen_jax.data.labelled import Labelled
+from coopgen_jax.data.fingerprint import fingerprint
+from coopgen_jax.data.labelled import Labelled, half
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation import judge as judging
 from coopgen_jax.evaluation.judge import fit_judge, load_judge
@@ -70,8 +71,17 @@ def test_comes_back_from_its_folder(tiny_encoder, kind, tmp_path, monkeypatch):
     again = load_judge(tmp_path / "new" / "judge")
     assert asked == ["minilm-l6"]
     assert again.classes == kind["classes"]
+    np.testing.assert_array_equal(again.rows, fingerprint(texts_of(**kind).texts))
+    assert again.half is None
     texts = [*texts_of(**kind, seed=2).texts, ""]
     np.testing.assert_allclose(again.predict_proba(texts), judge.predict_proba(texts), rtol=1e-4)
+
+
+def test_a_judge_of_one_half_says_so(tiny_encoder, tmp_path, monkeypatch):
+    judge = fit_judge(half(texts_of(**TWO), "B"), tiny_encoder)
+    judge.save(tmp_path)
+    monkeypatch.setattr(judging, "load_encoder", lambda name: tiny_encoder)
+    assert judge.half == load_judge(tmp_path).half == "B"
 
 
 def test_a_folder_without_a_judge_is_told(tiny_encoder, tmp_path, monkeypatch):

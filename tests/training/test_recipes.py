@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import processors
 
 from coopgen_jax.cli import main
+from coopgen_jax.data.fingerprint import fingerprint, read_fingerprint
 from coopgen_jax.discriminators.heads import load_discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.discriminators import judge_prefixes
@@ -71,6 +72,11 @@ def card_of(capsys, *arguments) -> dict:
     status = main(["train", *map(str, arguments)])
     out, err = capsys.readouterr()
     assert status == 0, err
+    # Beside the card stands what has been learnt from, whatever was trained.
+    data, folder = (Path(arguments[arguments.index(flag) + 1]) for flag in ("--data", "--out"))
+    lines = [line for line in data.read_text().splitlines() if line != "{"]
+    expected = fingerprint([json.loads(line)["said"] for line in lines])
+    np.testing.assert_array_equal(read_fingerprint(folder), expected)
     return json.loads(out)
 
 

@@ -1,0 +1,138 @@
+"""Whether a judge may judge: it must not have learnt from the rows that a guide has learnt from.
+
+A judge that has learnt the guide's rows shares its mistakes and finds its texts better than they
+are. What something was trained on is told by the fingerprint beside its card (data.fingerprint);
+where one of two has none, by the half of `data.labelled.half` that both cards name.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coopgen_jax.data.fingerprint import read_fingerprint
+from coopgen_jax.discriminators.heads import folder_of
+from coopgen_jax.errors import UserError
+
+CARDS = ("card.json", "judge.json")
+# What cards say that were written before they had a key for it.
+HALF = re.compile(r"^half ([AB]) of the training rows\b")
+
+
+@dataclass(frozen=True, eq=False)
+class Learnt:
+    """What is known of how something was trained.
+
+    name: what it is called.
+    weights: hash of its weights, None where there are none.
+    rows: `[m]` fingerprint of its training texts, None where it is unknown.
+    half: the half of the training rows, "A" or "B", that its card names, or None.
+    """
+
+    name: str
+    weights: str | None = None
+    rows: np.ndarray | None = None
+    half: str | None = None
+
+
+@dataclass(frozen=True)
+class Independence:
+    """Whether two have learnt from different rows, and how that is known, as a clause."""
+
+    holds: bool
+    why: str
+
+
+def learnt(name_or_folder: str | Path) -> Learnt:
+    """Returns what is known of how a discriminator, a judge or a language model was trained.
+
+    Args:
+      name_or_folder: a folder, or the name of a head that comes with the package; of anything else
+        nothing is known.
+
+    Raises:
+      UserError: its fingerprint or its card is damaged.
+    """
+    name = str(name_or_folder)
+    folder = Path(name).expanduser()
+    if not any((folder / card).is_file() for card in CARDS):
+        try:
+            folder = folder_of(name)
+        except UserError:
+            weights = _weights(folder) if folder.is_dir() else None
+            return Learnt(name, weights)
+    return Learnt(name, _weights(folder), read_fingerprint(folder), _half(folder))
+
+
+def _weights(folder: Path) -> str | None:
+    files = sorted(folder.rglob("*.safetensors"))
+    if not files:
+        return None
+    whole = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
+
+
+def _half(folder: Path) -> str | None:
+    path = next(folder / card for card in CARDS if (folder / card).is_file())
+    try:
+        card: Any = json.loads(path.read_text(encoding="utf-8"))
+        said = card.get("half")
+        found = HALF.match(card.get("recipe") or "")
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"{path} is no card: train anew") from error
+    if said is not None and said not in ("A", "B"):
+        raise UserError(f"{path} names the half {said!r}: it must be A or B")
+    return said or (found[1] if found else None)
+
+
+def independence(judge: Learnt, guide: Learnt) -> Independence:
+    """Tells whether a judge and a guide have learnt from different rows.
+
+    Their rows are compared where both are known; else the halves that their cards name.
+    """
+    judges, guides = judge.name, guide.name
+    if judge.weights is not None and judge.weights == guide.weights:
+        return Independence(False, f"{judges} is the guide {guides} itself")
+    if judge.rows is not None and guide.rows is not None:
+        shared = len(np.intersect1d(judge.rows, guide.rows, assume_unique=True))
+        if shared:
+            return Independence(
+                False,
+                f"{judges} and the guide {guides} have both learnt from {shared} of the judge's "
+                f"{len(judge.rows)} rows",
+            )
+        return Independence(True, f"{judges} and the guide {guides} have no row in common")
+    if judge.half is not None and guide.half is not None:
+        if judge.half == guide.half:
+            return Independence(
+                False, f"{judges} and the guide {guides} have both learnt from half {judge.half}"
+            )
+        return Independence(
+            True,
+            f"{judges} has learnt from half {judge.half} and the guide {guides} from half "
+            f"{guide.half}, by their cards",
+        )
+    lacking = min(judge, guide, key=lambda one: (one.rows is not None, one.half is not None))
+    unknown = judges if lacking is judge else f"the guide {guides}"
+    return Independence(False, f"which rows {unknown} has learnt from is unknown")
+
+
+def require(found: Independence, *, force: bool) -> str:
+    """Returns what a report says of a judge's independence.
+
+    Raises:
+      UserError: it is not independent, or nobody knows, and it is not forced.
+    """
+    if not found.holds and not force:
+        raise UserError(
+            f"{found.why}: take a judge that was trained on other rows, or give --force to have it "
+            "judge nevertheless"
+        )
+    return found.why if found.holds else f"forced: {found.why}"

@@ -1,0 +1,78 @@
+"""Who may judge whom: by rows, by halves, or not known."""
+
+import json
+
+import pytest
+
+from coopgen_jax.data.fingerprint import fingerprint, write_fingerprint
+from coopgen_jax.errors import UserError
+from coopgen_jax.evaluation.independence import Learnt, independence, learnt, require
+
+
+def known(name, *texts, half=None, weights=None) -> Learnt:
+    return Learnt(name, weights or name, fingerprint(texts) if texts else None, half)
+
+
+@pytest.mark.parametrize(
+    ("judge", "guide", "holds", "why"),
+    [
+        (known("j", "a", "b"), known("g", "c", "d"), True, "have no row in common"),
+        (known("j", "a", "b"), known("g", "B ", "d"), False, "from 1 of the judge's 2 rows"),
+        # Rows are better known than halves.
+        (known("j", "a", half="A"), known("g", "b", half="A"), True, "have no row in common"),
+        (known("j", "a", half="A"), known("g", "a", half="B"), False, "from 1 of the judge's"),
+        (known("j", half="B"), known("g", half="A"), True, "half B and the guide g from half A"),
+        (known("j", "a", half="B"), known("g", half="B"), False, "both learnt from half B"),
+        (known("j", "a"), known("g", half="A"), False, "the guide g has learnt from is unknown"),
+        (known("j", half="A"), known("g", "a"), False, "rows j has learnt from is unknown"),
+        (known("j"), known("g", "a", half="A"), False, "rows j has learnt from is unknown"),
+        (known("j"), known("g"), False, "rows j has learnt from is unknown"),
+        (known("j", "a", weights="w"), known("g", "b", weights="w"), False, "is the guide g"),
+    ],
+)
+def test_who_is_independent(judge, guide, holds, why):
+    found = independence(judge, guide)
+    assert found.holds == holds and why in found.why
+    if holds:
+        assert require(found, force=False) == require(found, force=True) == found.why
+        return
+    with pytest.raises(UserError, match="give --force"):
+        require(found, force=False)
+    assert require(found, force=True).startswith("forced: ")
+
+
+def card(folder, name="card.json", **entries):
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(json.dumps(entries))
+    return folder
+
+
+def test_a_folder_says_what_it_has_learnt_from(tmp_path):
+    folder = card(tmp_path / "x", half="A")
+    write_fingerprint(folder, fingerprint(["a"]))
+    (folder / "head.safetensors").write_bytes(b"weights")
+    found = learnt(folder)
+    assert found.half == "A" and found.rows.tolist() == fingerprint(["a"]).tolist()
+    copy = card(tmp_path / "y", "judge.json", classes=[])
+    (copy / "network").mkdir()
+    (copy / "network" / "model.safetensors").write_bytes(b"other")
+    assert learnt(copy).weights not in (None, found.weights)
+    (copy / "network" / "model.safetensors").write_bytes(b"weights")
+    assert learnt(copy).weights == found.weights and learnt(copy).rows is None
+
+
+def test_heads_of_the_package_name_their_half():
+    found = learnt("sentiment")
+    assert found.half == "A" and found.weights
+    nobody = learnt("no such thing")
+    assert nobody.half is nobody.rows is nobody.weights is None
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [('{"half": "C"}', "it must be A or B"), ("[1]", "is no card"), ("{", "is no card")],
+)
+def test_damaged_cards_are_told(tmp_path, content, told):
+    (tmp_path / "card.json").write_text(content)
+    with pytest.raises(UserError, match=told):
+        learnt(tmp_path)
