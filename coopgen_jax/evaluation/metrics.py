@@ -3,7 +3,7 @@
 Words are what white space separates, but in self-BLEU, which has a tokeniser of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 from nltk.tokenize import NLTKWordTokenizer
@@ -29,16 +29,31 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
 
 def repetition(text: str, n: int) -> float:
     """Returns the share of a text's n-grams that it has had before, 0 where it has none."""
-    grams = ngrams(text, n)
+    return seq_rep(text.split(), n)
+
+
+def seq_rep(tokens: Sequence[Hashable], n: int = 4) -> float:
+    """Returns 1 - |different n-grams| / |n-grams| of one continuation, 0 where it has none.
+
+    seq-rep-n (Welleck et al., 2020, arXiv 1908.04319, section 6.1): the share of duplicate n-grams.
+    """
+    grams = [tuple(tokens[at : at + n]) for at in range(len(tokens) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def self_bleu(texts: Sequence[str], n: int = 5) -> float:
+def self_bleu(texts: Sequence[str], n: int = 5, *, most: int | None = None) -> float:
     """Returns the mean BLEU of every text against all others, NaN for fewer than two texts.
 
     Self-BLEU (Zhu et al., 2018, arXiv 1802.01886), as PPL-MCTS reports it: uniform weights of 1- to
-    `n`-grams, smoothing method 1 of Chen and Cherry (2014). Lower is more diverse.
+    `n`-grams, smoothing method 1 of Chen and Cherry (2014). Lower is more diverse. It rises as
+    texts are added: compare equal numbers.
+
+    Args:
+      texts: the texts.
+      n: length of the longest n-grams.
+      most: how many of the texts are taken, the first ones; None for all.
     """
+    texts = texts[:most]
     if len(texts) < 2:
         return float("nan")
     tokenizer = NLTKWordTokenizer()

@@ -1,0 +1,176 @@
+"""Written texts read back from files: those of `coopgen generate` and `compare`, or others.
+
+A .json file is the document of `coopgen generate`. A .jsonl file has a text a line, with "prompt",
+"text" and, where they are known, "method", "target", "tokens", "seconds" and "model_tokens"; a line
+with "settings" in place of a text says how the texts below it were written.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from coopgen_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Written:
+    """One text.
+
+    prompt: what it continues; text: the continuation; target: the class asked for, or None.
+    tokens: its ids in the model that wrote it.
+    seconds: its share of the time that its batch took; batch: the batch's number.
+    model_tokens: tokens that the language model read for it.
+    """
+
+    prompt: str
+    text: str
+    target: str | None = None
+    tokens: tuple[int, ...] | None = None
+    seconds: float | None = None
+    batch: int | None = None
+    model_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """The texts of one method.
+
+    guide: the discriminator that they were written with, None where there was none.
+    told: whether the file says so.
+    model, model_sha256: the language model that wrote them, None where it is unknown.
+    """
+
+    name: str
+    texts: tuple[Written, ...]
+    guide: str | None = None
+    told: bool = False
+    model: str | None = None
+    model_sha256: str | None = None
+
+
+def read_methods(path: Path, name: str | None = None) -> list[Method]:
+    """Reads the methods of a file.
+
+    Args:
+      path: the file.
+      name: what its method is called, None for what the file says.
+
+    Raises:
+      UserError: it cannot be read, is not such a file, or holds no text.
+    """
+    if path.suffix not in (".json", ".jsonl"):
+        raise UserError(f"{path} is neither a .json nor a .jsonl file of texts")
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8: convert it first") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    found = _lines(path, content) if path.suffix == ".jsonl" else _document(path, content)
+    found = [method for method in found if method.texts]
+    if not found:
+        raise UserError(f"{path} holds no texts")
+    if name is None:
+        return found
+    if len(found) > 1:
+        # What was written for comparison keeps its name.
+        return [replace(found[0], name=name), *found[1:]]
+    return [replace(found[0], name=name)]
+
+
+def _document(path: Path, content: str) -> list[Method]:
+    value = _parsed(content, str(path))
+    if not isinstance(value, dict) or not isinstance(value.get("texts"), list):
+        raise UserError(f'{path} has no list of "texts": give what `coopgen generate --out` wrote')
+    main = replace(_header(value, str(path)), name=_method(value.get("settings"), path))
+    texts = list(_rows(value["texts"], f"of {path}"))
+    seconds: Any = value.get("seconds")
+    if _is_number(seconds) and texts and all(text.seconds is None for text in texts):
+        texts = [replace(text, seconds=seconds / len(texts)) for text in texts]
+    compared = value.get("compare")
+    others = list(_rows(compared, f"compared of {path}")) if isinstance(compared, list) else []
+    plain = replace(main, name="compare", texts=tuple(others), guide=None)
+    return [replace(main, texts=tuple(texts)), plain]
+
+
+def _lines(path: Path, content: str) -> list[Method]:
+    headers: dict[str, Method] = {}
+    texts: dict[str, list[Written]] = {}
+    latest = Method(path.stem, ())
+    for number, line in enumerate(content.split("\n"), start=1):
+        if not line.strip():
+            continue
+        place = f"line {number} of {path}"
+        value = _parsed(line, place)
+        if isinstance(value, dict) and "settings" in value and "text" not in value:
+            latest = replace(_header(value, place), name=_method(value["settings"], path))
+            continue
+        text = _row(value, place)
+        said = value.get("method")
+        name = said if isinstance(said, str) and said else latest.name
+        headers.setdefault(name, replace(latest, name=name))
+        texts.setdefault(name, []).append(text)
+    return [replace(headers[name], texts=tuple(rows)) for name, rows in texts.items()]
+
+
+def _parsed(content: str, place: str) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise UserError(f"{place} is not JSON: {error}") from error
+
+
+def _method(settings: Any, path: Path) -> str:
+    name = settings.get("method") if isinstance(settings, dict) else None
+    return name if isinstance(name, str) and name else path.stem
+
+
+def _header(value: dict[str, Any], place: str) -> Method:
+    """Returns a method with what its file says of guide and model, and no texts."""
+    guide, model = value.get("discriminator"), value.get("model")
+    if not isinstance(guide, dict | None) or not isinstance(model, dict | None):
+        raise UserError(f"{place}: model and discriminator must be objects or null")
+    told = "discriminator" in value and (guide is None or isinstance(guide.get("name"), str))
+    about = model or {}
+    return Method(
+        "", (), guide["name"] if guide and told else None, told, about.get("name"),
+        about.get("sha256"),
+    )  # fmt: skip
+
+
+def _rows(values: list[Any], place: str) -> Iterator[Written]:
+    for number, value in enumerate(values, start=1):
+        yield _row(value, f"text {number} {place}")
+
+
+def _row(value: Any, place: str) -> Written:
+    if not isinstance(value, dict):
+        raise UserError(f"{place} is not an object")
+    for name in ("prompt", "text"):
+        if not isinstance(value.get(name), str):
+            raise UserError(f'{place} has no "{name}" that is a string')
+    target, tokens = value.get("target"), value.get("tokens")
+    if not isinstance(target, str | None):
+        raise UserError(f'{place}: its "target" is no name of a class')
+    if tokens is not None and not (
+        isinstance(tokens, list) and all(type(token) is int for token in tokens)
+    ):
+        raise UserError(f'{place}: its "tokens" are no list of numbers')
+    numbers = {name: value.get(name) for name in ("seconds", "batch", "model_tokens")}
+    for name, number in numbers.items():
+        if number is not None and not _is_number(number):
+            raise UserError(f'{place}: its "{name}" is no number of 0 or more')
+    return Written(
+        value["prompt"],
+        value["text"],
+        target,
+        None if tokens is None else tuple(tokens),
+        **numbers,
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and value >= 0

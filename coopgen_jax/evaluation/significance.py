@@ -1,0 +1,73 @@
+"""Whether two methods differ: paired tests on the same prompts, and how sure a ratio is."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import binomtest, bootstrap, wilcoxon
+
+
+def mcnemar(one: Sequence[bool], other: Sequence[bool]) -> float:
+    """Returns the exact two-sided p of McNemar's (1947) test: of pairs that differ, half each way.
+
+    Args:
+      one: whether each of `n` pairs' first is a hit.
+      other: whether its second is.
+    """
+    first, second = np.asarray(one, bool), np.asarray(other, bool)
+    gained, lost = int((first & ~second).sum()), int((second & ~first).sum())
+    if gained + lost == 0:
+        return 1.0
+    return float(binomtest(gained, gained + lost).pvalue)
+
+
+def signed_rank(one: Sequence[float], other: Sequence[float]) -> float:
+    """Returns the two-sided p of Wilcoxon's (1945) signed-rank test; 1 where nothing differs.
+
+    Args:
+      one: what was measured of each of `n` pairs' first.
+      other: of its second.
+    """
+    differences = np.asarray(one, float) - np.asarray(other, float)
+    differences = differences[differences != 0]
+    if not len(differences):
+        return 1.0
+    return float(wilcoxon(differences).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns p-values corrected for being several, by Holm's (1979) step-down method."""
+    order = np.argsort(p_values)
+    corrected, highest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = highest
+    return corrected
+
+
+def perplexity_interval(
+    log_probs: np.ndarray, lengths: np.ndarray, level: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """Returns the percentile bootstrap interval of a set's perplexity, whole texts drawn.
+
+    Args:
+      log_probs: natural log-probability of every text `[n]`.
+      lengths: its tokens `[n]`, 1 or more.
+      level: of the interval.
+      seed: of the draws.
+    """
+
+    def ratio(log_p: np.ndarray, tokens: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.exp(-log_p.sum(axis=axis) / tokens.sum(axis=axis))
+
+    if len(log_probs) < 2 or np.ptp(log_probs / lengths) == 0:
+        value = float(ratio(log_probs, lengths))
+        return value, value
+    found = bootstrap(
+        (log_probs, lengths),
+        ratio,
+        paired=True,
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(found.low), float(found.high)

@@ -1,0 +1,137 @@
+"""Figures as tables for a terminal, a page or a paper; a picture of quality against cost."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from coopgen_jax.errors import UserError
+
+Format = Literal["text", "markdown", "latex"]
+# Of every figure: its heading, and how a number of it looks.
+FIGURES = {
+    "accuracy": ("accuracy", "{:.3f}"),
+    "perplexity": ("perplexity", "{:.2f}"),
+    "self_bleu_5": ("5-self-BLEU", "{:.3f}"),
+    "distinct_1": ("dist-1", "{:.3f}"),
+    "distinct_2": ("dist-2", "{:.3f}"),
+    "distinct_3": ("dist-3", "{:.3f}"),
+    "seq_rep_4": ("seq-rep-4", "{:.4f}"),
+    "mauve": ("MAUVE", "{:.3f}"),
+    "length": ("length", "{:.1f}"),
+    "seconds_per_token": ("s/token", "{:.4f}"),
+    "calls_per_token": ("calls/token", "{:.1f}"),
+}
+P_VALUES = {"accuracy_p": "p (accuracy)", "perplexity_p": "p (perplexity)"}
+ESCAPED = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+}  # fmt: skip
+
+
+def cells(report: dict[str, Any]) -> list[list[str]]:
+    """Returns a report of `evaluate_texts` as rows of words, the headings first.
+
+    An interval stands in brackets behind its figure; what is nowhere known has no column.
+    """
+    rows = report["methods"]
+    shown = [name for name in FIGURES if any(name in row for row in rows)]
+    tests = [name for name in P_VALUES if any(name in row.get("paired", {}) for row in rows)]
+    head = ["method", "texts", *(FIGURES[name][0] for name in shown)]
+    table = [[*head, *(P_VALUES[name] for name in tests)]]
+    for row in rows:
+        line = [row["method"], str(row["texts"])]
+        line += [_figure(row.get(name), FIGURES[name][1]) for name in shown]
+        line += [_p(row.get("paired", {}).get(f"{name}_holm")) for name in tests]
+        table.append(line)
+    return table
+
+
+def _figure(found: dict[str, Any] | None, form: str) -> str:
+    if found is None or found["value"] is None or np.isnan(found["value"]):
+        return "-"
+    value = form.format(found["value"])
+    if found.get("interval") is None:
+        return value
+    low, high = (form.format(end) for end in found["interval"])
+    return f"{value} [{low}, {high}]"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def render(table: Sequence[Sequence[str]], form: Format) -> str:
+    """Returns rows of words as a table, the first row its headings, the first column to the left.
+
+    Args:
+      table: rows of as many words each.
+      form: "text" is aligned with spaces; "latex" wants the package booktabs.
+    """
+    if form == "markdown":
+        rule = ["---", *["---:"] * (len(table[0]) - 1)]
+        escaped = [[word.replace("|", r"\|") for word in row] for row in table]
+        whole = [escaped[0], rule, *escaped[1:]]
+        return "".join(f"| {' | '.join(row)} |\n" for row in whole)
+    if form == "latex":
+        lines = [" & ".join(map(_escaped, line)) + r" \\" for line in table]
+        columns = "l" + "r" * (len(table[0]) - 1)
+        body = [lines[0], r"\midrule", *lines[1:]]
+        whole = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *body, r"\bottomrule"]
+        return "\n".join([*whole, r"\end{tabular}"]) + "\n"
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    aligned = []
+    for row in table:
+        first, *rest = (
+            word.ljust(width) if at == 0 else word.rjust(width)
+            for at, (word, width) in enumerate(zip(row, widths, strict=True))
+        )
+        aligned.append("  ".join([first, *rest]).rstrip())
+    return "\n".join(aligned) + "\n"
+
+
+def _escaped(word: str) -> str:
+    return "".join(ESCAPED.get(letter, letter) for letter in word)
+
+
+def draw(report: dict[str, Any], path: Path) -> None:
+    """Draws accuracy and perplexity of the methods against their seconds per token.
+
+    Raises:
+      UserError: there is no matplotlib, or no method has the figures.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError("a picture needs matplotlib: pip install matplotlib") from error
+    rows = [row for row in report["methods"] if "seconds_per_token" in row]
+    panels = [name for name in ("accuracy", "perplexity") if any(name in row for row in rows)]
+    if not panels:
+        raise UserError(
+            "there is nothing to draw: quality against cost wants seconds in the files, and a "
+            "--judge or an --oracle"
+        )
+    figure = Figure(figsize=(4.5 * len(panels), 4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for row in rows:
+            if name not in row:
+                continue
+            cost, found = row["seconds_per_token"]["value"], row[name]
+            gaps = [
+                [found["value"] - found["interval"][0]],
+                [found["interval"][1] - found["value"]],
+            ]
+            axes.errorbar([cost], [found["value"]], np.clip(gaps, 0, None), fmt="o", capsize=3)
+            axes.annotate(row["method"], (cost, found["value"]), (6, 4), textcoords="offset points")
+        axes.set_xscale("log")
+        axes.set_xlabel("seconds per token")
+        better = "higher" if name == "accuracy" else "lower"
+        axes.set_ylabel(f"{name} ({better} is better)")
+        axes.grid(alpha=0.3)
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} could not be drawn: {error}") from error

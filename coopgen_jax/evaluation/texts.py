@@ -1,0 +1,238 @@
+"""How good written texts are, method by method: the figures of a comparison.
+
+Accuracy is the share of texts that a judge, who reads the continuation alone, finds likeliest of
+their target; an empty text is never on target. Diversity is that of the texts of one target, the
+mean over targets: plain decoding writes the same text for all. Differences are tested on the texts
+of the same prompts and targets.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from coopgen_jax.errors import UserError
+from coopgen_jax.evaluation.documents import Method, Written
+from coopgen_jax.evaluation.judges import TextJudge
+from coopgen_jax.evaluation.metrics import (
+    bootstrap_interval,
+    distinct_n,
+    perplexity,
+    self_bleu,
+    seq_rep,
+    wilson_interval,
+)
+from coopgen_jax.evaluation.oracle import log_likelihoods
+from coopgen_jax.evaluation.significance import holm, mcnemar, perplexity_interval, signed_rank
+from coopgen_jax.models.pretrained.loading import LoadedModel
+
+# Texts of which self-BLEU is taken, the first ones.
+BLEU_TEXTS = 1000
+REPEATED = 4
+# `[n]` texts to `[n, E]` features.
+Features = Callable[[Sequence[str]], np.ndarray]
+
+
+def evaluate_texts(
+    methods: Sequence[Method],
+    *,
+    judge: TextJudge | None = None,
+    oracle: LoadedModel | None = None,
+    against: str | None = None,
+    reference: Sequence[str] = (),
+    features: Features | None = None,
+) -> dict[str, Any]:
+    """Returns the figures of methods.
+
+    Args:
+      methods: their texts; names differ.
+      judge: says whether texts are on target; None leaves accuracy out.
+      oracle: says how likely they are; None leaves perplexity out.
+      against: the method that the others are tested against, the first one by default.
+      reference: human texts for MAUVE (Pillutla et al. 2021, arXiv 2102.01454).
+      features: reads texts for MAUVE, which is left out without it.
+
+    Returns:
+      `unit` of lengths ("tokens", or "words" where a file has no tokens), `against`, and
+      `methods`: for each a dict with its `method` and number of `texts`, and, as `{"value",
+      "interval"}`, what there is of `accuracy`, `perplexity`, `self_bleu_5`, `distinct_1` to 3,
+      `seq_rep_4`, `length`, `seconds_per_token` (with its range over batches), `calls_per_token`
+      (tokens that the language model read for one that was written) and `mauve`; `paired` has the
+      number of `pairs` and the p-values against the other method, `accuracy_p` (McNemar's, exact)
+      and `perplexity_p` (Wilcoxon's, of mean log-probabilities), each also corrected for the number
+      of methods by Holm's rule.
+
+    Raises:
+      UserError: two methods share a name, `against` is not among them, or a target is missing or
+        unknown to the judge.
+    """
+    names = [method.name for method in methods]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two methods are called {name}: name one of them as NAME=FILE")
+    against = names[0] if against is None else against
+    if against not in names:
+        raise UserError(f"there is no method {against!r} to compare with: {', '.join(names)}")
+    if judge is not None:
+        for method in methods:
+            _check_targets(method, judge.classes)
+    unit = "tokens" if all(t.tokens is not None for m in methods for t in m.texts) else "words"
+    rows, measured = [], {}
+    for method in methods:
+        row, measured[method.name] = _figures(method, unit, judge, oracle)
+        if reference and features is not None:
+            found = mauve_score(features([t.text for t in method.texts]), features(reference))
+            row["mauve"] = {"value": found, "interval": None}
+        rows.append(row)
+    others = [row for row in rows if row["method"] != against]
+    for row in others:
+        one, other = measured[row["method"]], measured[against]
+        row["paired"] = _paired(one, other)
+    for name in ("accuracy_p", "perplexity_p"):
+        tested = [row["paired"] for row in others if name in row["paired"]]
+        for paired, value in zip(tested, holm([p[name] for p in tested]), strict=True):
+            paired[f"{name}_holm"] = value
+    return {"unit": unit, "against": against, "methods": rows}
+
+
+def _check_targets(method: Method, classes: tuple[str, ...]) -> None:
+    for text in method.texts:
+        if text.target is None:
+            raise UserError(
+                f"texts of {method.name} say no target: name it with --target, or leave --judge out"
+            )
+        if text.target not in classes:
+            raise UserError(
+                f"texts of {method.name} have the target {text.target!r}, and the judge knows "
+                f"{', '.join(classes)}: rename it with --rename {text.target}=CLASS, or take "
+                "another judge"
+            )
+
+
+def _figures(
+    method: Method, unit: str, judge: TextJudge | None, oracle: LoadedModel | None
+) -> tuple[dict[str, Any], dict[Any, dict[str, Any]]]:
+    """Returns a method's row, and what was measured of each text by what it was asked for."""
+    texts = method.texts
+    written = [text.text for text in texts]
+    pieces = [_pieces(text, unit) for text in texts]
+    measured: dict[Any, dict[str, Any]] = {key: {} for key in _keys(texts)}
+    row: dict[str, Any] = {"method": method.name, "texts": len(texts)}
+    if judge is not None:
+        hits = on_target(judge, texts)
+        row["accuracy"] = _valued(float(hits.mean()), wilson_interval(int(hits.sum()), len(texts)))
+        for found, hit in zip(measured.values(), hits, strict=True):
+            found["hit"] = bool(hit)
+    if oracle is not None:
+        log_p, counts = log_likelihoods(oracle, [text.prompt for text in texts], written)
+        some = counts > 0
+        if some.any():
+            kept, lengths = log_p[some], counts[some]
+            value = perplexity(kept.tolist(), lengths.tolist())
+            row["perplexity"] = _valued(value, perplexity_interval(kept, lengths))
+        for found, value, count in zip(measured.values(), log_p, counts, strict=True):
+            if count:
+                found["mean_log_p"] = value / count
+    groups: dict[str | None, list[str]] = {}
+    for text in texts:
+        groups.setdefault(text.target, []).append(text.text)
+    diversity: dict[str, Callable[[list[str]], float]] = {
+        "self_bleu_5": lambda group: self_bleu(group, most=BLEU_TEXTS),
+        **{f"distinct_{n}": partial(distinct_n, n=n) for n in (1, 2, 3)},
+    }
+    for name, measure in diversity.items():
+        row[name] = _valued(float(np.mean([measure(group) for group in groups.values()])))
+    for name, values in {
+        f"seq_rep_{REPEATED}": [seq_rep(piece, REPEATED) for piece in pieces],
+        "length": [float(len(piece)) for piece in pieces],
+    }.items():
+        row[name] = _valued(float(np.mean(values)), bootstrap_interval(values))
+    row |= _cost(texts, pieces)
+    return row, measured
+
+
+def on_target(judge: TextJudge, texts: Sequence[Written]) -> np.ndarray:
+    """Returns whether a judge finds each text likeliest of its target, `[n]`.
+
+    Args:
+      judge: reads the continuation alone.
+      texts: `n` texts, whose targets are classes of the judge.
+    """
+    p = judge.predict_proba([text.text for text in texts])
+    wanted = np.array([judge.classes.index(str(text.target)) for text in texts])
+    there = np.array([bool(text.text.strip()) for text in texts])
+    if p.shape[1] == 1:
+        # A reward of one class is on target where it says more likely than not.
+        return there & (p[:, 0] > 0.5)
+    return there & (p.argmax(axis=1) == wanted)
+
+
+def _cost(texts: Sequence[Written], pieces: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    """Returns seconds and network calls per token, where the files tell them.
+
+    Of several batches the median counts: the first of a length waits for the compilation.
+    """
+    found: dict[str, Any] = {}
+    if all(text.seconds is not None for text in texts):
+        seconds: dict[Any, float] = {}
+        tokens: dict[Any, int] = {}
+        for text, piece in zip(texts, pieces, strict=True):
+            seconds[text.batch] = seconds.get(text.batch, 0.0) + (text.seconds or 0.0)
+            tokens[text.batch] = tokens.get(text.batch, 0) + len(piece)
+        rates = [seconds[batch] / tokens[batch] for batch in seconds if tokens[batch]]
+        if rates:
+            spread = {"batches": len(rates), "range": [min(rates), max(rates)]}
+            found["seconds_per_token"] = _valued(float(np.median(rates))) | spread
+    total = sum(map(len, pieces))
+    if total and all(text.model_tokens is not None for text in texts):
+        calls = [text.model_tokens or 0 for text in texts]
+        found["calls_per_token"] = _valued(sum(calls) / total)
+    return found
+
+
+def _pieces(text: Written, unit: str) -> Sequence[Any]:
+    return text.tokens or () if unit == "tokens" else text.text.split()
+
+
+def _keys(texts: Sequence[Written]) -> list[tuple[str, str | None, int]]:
+    """Returns what each text was asked for: its prompt, its target, and which of those it is."""
+    seen: dict[tuple[str, str | None], int] = {}
+    keys = []
+    for text in texts:
+        asked = (text.prompt, text.target)
+        seen[asked] = seen.get(asked, -1) + 1
+        keys.append((*asked, seen[asked]))
+    return keys
+
+
+def _paired(one: dict[Any, dict[str, Any]], other: dict[Any, dict[str, Any]]) -> dict[str, Any]:
+    """Returns the tests of two methods on what both have written."""
+    common = [key for key in one if key in other]
+    found: dict[str, Any] = {"pairs": len(common)}
+    for name, measure, test in (
+        ("accuracy_p", "hit", mcnemar),
+        ("perplexity_p", "mean_log_p", signed_rank),
+    ):
+        both = [key for key in common if measure in one[key] and measure in other[key]]
+        if both:
+            first, second = ([side[key][measure] for key in both] for side in (one, other))
+            found[name] = test(first, second)
+    return found
+
+
+def mauve_score(features: np.ndarray, reference: np.ndarray) -> float:
+    """Returns MAUVE of texts against human ones, from features `[n, E]` and `[m, E]` of both.
+
+    Raises:
+      UserError: the library is not there.
+    """
+    try:
+        from mauve import compute_mauve
+    except ImportError as error:
+        raise UserError("MAUVE needs its library: pip install mauve-text") from error
+    return float(compute_mauve(p_features=features, q_features=reference, verbose=False).mauve)
+
+
+def _valued(value: float, interval: tuple[float, float] | None = None) -> dict[str, Any]:
+    return {"value": value, "interval": None if interval is None else list(interval)}

@@ -1,0 +1,82 @@
+"""Files of texts: what is read from them, and one sentence for what is wrong with them."""
+
+import json
+
+import pytest
+
+from coopgen_jax.errors import UserError
+from coopgen_jax.evaluation.documents import Written, read_methods
+
+TEXT = {"prompt": "So", "text": " good", "target": "one", "tokens": [3], "model_tokens": 9}
+HEADER = {
+    "settings": {"method": "mcts", "seed": 0},
+    "model": {"name": "tiny", "sha256": "0"},
+    "discriminator": {"name": "guide"},
+}
+
+
+def lines(*values) -> str:
+    return "".join(json.dumps(value) + "\n" for value in values)
+
+
+def test_a_document_of_generate(tmp_path):
+    path = tmp_path / "a.json"
+    document = HEADER | {"seconds": 4.0, "texts": [TEXT, TEXT], "compare": [TEXT]}
+    path.write_text(json.dumps(document))
+    main, plain = read_methods(path)
+    assert (main.name, main.guide, main.told) == ("mcts", "guide", True)
+    assert (main.model, main.model_sha256) == ("tiny", "0")
+    assert main.texts[0] == Written("So", " good", "one", (3,), 2.0, None, 9)
+    assert (plain.name, plain.guide, plain.told) == ("compare", None, True)
+    assert plain.texts[0].seconds is None
+    assert [method.name for method in read_methods(path, "search")] == ["search", "compare"]
+    path.write_text(json.dumps(document | {"compare": None, "discriminator": None}))
+    (main,) = read_methods(path)
+    assert main.guide is None and main.told
+
+
+def test_lines_with_and_without_a_header(tmp_path):
+    path = tmp_path / "a.jsonl"
+    row = TEXT | {"seconds": 0.5, "batch": 2}
+    path.write_text(lines(HEADER, row, row))
+    (found,) = read_methods(path)
+    assert (found.name, found.guide, len(found.texts)) == ("mcts", "guide", 2)
+    assert (found.texts[1].seconds, found.texts[1].batch) == (0.5, 2)
+    path.write_text(lines(TEXT | {"method": "x"}, TEXT | {"method": "y"}, TEXT | {"method": "x"}))
+    one, other = read_methods(path)
+    assert (one.name, len(one.texts), other.name, len(other.texts)) == ("x", 2, "y", 1)
+    assert not one.told
+    path.write_text("\n" + lines({"prompt": "So", "text": ""}))
+    (found,) = read_methods(path)
+    assert found.name == "a" and found.texts == (Written("So", ""),)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.txt", b"x", "neither a .json nor a .jsonl file"),
+        ("a.json", b"", "is not JSON"),
+        ("a.json", b"[]", 'no list of "texts"'),
+        ("a.json", b'{"texts": 3}', 'no list of "texts"'),
+        ("a.json", b'{"texts": []}', "holds no texts"),
+        ("a.json", b'{"texts": [{"text": "x"}]}', 'text 1 of .* has no "prompt"'),
+        ("a.json", b'{"texts": [3]}', "text 1 of .* is not an object"),
+        ("a.json", b'{"texts": [], "model": 3}', "must be objects or null"),
+        ("a.jsonl", b"", "holds no texts"),
+        ("a.jsonl", lines(HEADER).encode(), "holds no texts"),
+        ("a.jsonl", b'{"prompt": "a", "text": "b"}\n{"prompt": "a"}\n', 'line 2 of .* no "text"'),
+        ("a.jsonl", b'{"prompt": "a", "te', "line 1 of .* is not JSON"),
+        ("a.jsonl", lines(TEXT | {"target": 1}).encode(), '"target" is no name'),
+        ("a.jsonl", lines(TEXT | {"tokens": "ab"}).encode(), '"tokens" are no list'),
+        ("a.jsonl", lines(TEXT | {"seconds": -1}).encode(), '"seconds" is no number'),
+        ("a.jsonl", lines(TEXT | {"model_tokens": "x"}).encode(), '"model_tokens" is no number'),
+        ("a.jsonl", b"\xff\n", "is not UTF-8"),
+        ("b.jsonl", None, "cannot be read: No such file"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_one_sentence(tmp_path, name, content, told):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=told) as caught:
+        read_methods(tmp_path / name)
+    assert name in str(caught.value) and "\n" not in str(caught.value)
