@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import Annotated
 
 from coopgen_jax.cli import evaluate_options, train_options
-from coopgen_jax.cli.evaluate_options import EvaluateOptions, JudgementOptions
+from coopgen_jax.cli.evaluate_options import EvaluateOptions, JudgementOptions, TextsOptions
 from coopgen_jax.cli.options import EXAMPLES, GenerateOptions, ModelsOptions, PlanOptions
 from coopgen_jax.cli.train_options import DiscriminatorOptions, LanguageModelOptions, TrainOptions
 from coopgen_jax.errors import UserError
@@ -128,22 +128,27 @@ def _parse_train(arguments: list[str]) -> TrainOptions:
 def _parse_evaluate(arguments: list[str]) -> EvaluateOptions:
     import tyro
 
-    what, *rest = arguments or ["--help"]
-    if what not in ("discriminator", "--help", "-h"):
-        raise UserError(f"there is nothing called {what} to evaluate: give discriminator")
+    arguments = arguments or ["--help"]
+    if arguments[0] not in ("discriminator", "texts", "--help", "-h"):
+        raise UserError(
+            f"there is nothing called {arguments[0]} to evaluate: give discriminator or texts"
+        )
+    judge = tyro.conf.subcommand("discriminator", description=JudgementOptions.__doc__)
+    texts = tyro.conf.subcommand("texts", description=TextsOptions.__doc__)
+    kinds = Annotated[JudgementOptions, judge] | Annotated[TextsOptions, texts]
     try:
-        options = tyro.cli(
-            JudgementOptions,
-            prog="coopgen evaluate discriminator",
-            description=JudgementOptions.__doc__,
-            args=rest if what == "discriminator" else ["--help"],
+        what = tyro.cli(
+            kinds,  # type: ignore[arg-type]
+            prog="coopgen evaluate",
+            description=EvaluateOptions.__doc__,
+            args=arguments,
             config=(tyro.conf.FlagCreatePairsOff,),
         )
     except SystemExit as stop:
         if not stop.code:
             print(evaluate_options.EXAMPLES, end="")
         raise
-    return EvaluateOptions(options)
+    return EvaluateOptions(what)
 
 
 def _presets() -> str:

@@ -11,7 +11,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from coopgen_jax.cli.evaluate_options import EvaluateOptions, JudgementOptions
+from coopgen_jax.cli.evaluate_options import EvaluateOptions, JudgementOptions, TextsOptions
+from coopgen_jax.cli.evaluate_texts import run_texts
 from coopgen_jax.cli.files import check_writable
 from coopgen_jax.cli.train import pair
 from coopgen_jax.data.labelled import Labelled, read_labelled
@@ -33,12 +34,15 @@ SATURATED = 0.9
 
 
 def run_evaluate(options: EvaluateOptions) -> None:
-    """Judges the texts and reports.
+    """Measures and reports.
 
     Raises:
       UserError: an option is out of its range, or data and discriminators do not go together.
     """
     what = options.what
+    if isinstance(what, TextsOptions):
+        run_texts(what)
+        return
     for name in ("rows", "longest", "batch_size"):
         value = getattr(what, name)
         if value is not None and value < 1:

@@ -41,10 +41,16 @@ class Learnt:
 
 @dataclass(frozen=True)
 class Independence:
-    """Whether two have learnt from different rows, and how that is known, as a clause."""
+    """Whether two have learnt from different rows.
+
+    holds: whether they have, as far as is known.
+    why: how that is known, as a clause.
+    known: whether it is.
+    """
 
     holds: bool
     why: str
+    known: bool = True
 
 
 def learnt(name_or_folder: str | Path) -> Learnt:
@@ -121,7 +127,7 @@ def independence(judge: Learnt, guide: Learnt) -> Independence:
         )
     lacking = min(judge, guide, key=lambda one: (one.rows is not None, one.half is not None))
     unknown = judges if lacking is judge else f"the guide {guides}"
-    return Independence(False, f"which rows {unknown} has learnt from is unknown")
+    return Independence(False, f"which rows {unknown} has learnt from is unknown", known=False)
 
 
 def require(found: Independence, *, force: bool) -> str:

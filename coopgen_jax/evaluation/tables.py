@@ -74,8 +74,8 @@ def render(table: Sequence[Sequence[str]], form: Format) -> str:
     if form == "markdown":
         rule = ["---", *["---:"] * (len(table[0]) - 1)]
         escaped = [[word.replace("|", r"\|") for word in row] for row in table]
-        whole = [escaped[0], rule, *escaped[1:]]
-        return "".join(f"| {' | '.join(row)} |\n" for row in whole)
+        page = [escaped[0], rule, *escaped[1:]]
+        return "".join(f"| {' | '.join(row)} |\n" for row in page)
     if form == "latex":
         lines = [" & ".join(map(_escaped, line)) + r" \\" for line in table]
         columns = "l" + "r" * (len(table[0]) - 1)

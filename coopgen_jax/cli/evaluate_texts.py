@@ -1,0 +1,211 @@
+"""The command `coopgen evaluate texts`."""
+
+import importlib.util
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from coopgen_jax.cli.evaluate_options import TextsOptions
+from coopgen_jax.cli.files import check_writable, write_whole
+from coopgen_jax.cli.report import to_json
+from coopgen_jax.cli.train import pair
+from coopgen_jax.discriminators.heads import folder_of
+from coopgen_jax.discriminators.sentences import sentence_features
+from coopgen_jax.errors import UserError
+from coopgen_jax.evaluation.documents import Method, read_methods
+from coopgen_jax.evaluation.independence import Independence, independence, learnt, require
+from coopgen_jax.evaluation.judges import load_text_judge
+from coopgen_jax.evaluation.tables import cells, draw, render
+from coopgen_jax.evaluation.texts import evaluate_texts
+from coopgen_jax.models.pretrained.loading import DEFAULT_MODEL, LoadedModel, load, load_encoder
+
+SUFFIXES = {"text": ".txt", "markdown": ".md", "latex": ".tex"}
+
+
+def run_texts(what: TextsOptions) -> None:
+    """Reads the files, measures their texts and reports.
+
+    Raises:
+      UserError: a file is not as it should be, the judge is not independent, or the texts and the
+        judge do not go together.
+    """
+    if not what.files:
+        raise UserError("there are no texts: give files of `coopgen generate --out`")
+    methods = [method for entry in what.files for method in _read(entry)]
+    report_on(methods, what)
+
+
+def _read(entry: str) -> list[Method]:
+    """Returns the methods of FILE or of NAME=FILE."""
+    name, separator, file = entry.partition("=")
+    if separator and not Path(entry).exists():
+        if not name or not file:
+            raise UserError(f"{entry}: give the method's name and its file as NAME=FILE")
+        return read_methods(Path(file), name)
+    return read_methods(Path(entry))
+
+
+def report_on(methods: Sequence[Method], what: TextsOptions) -> None:
+    """Measures the texts of methods and reports; what can be refused is refused at first.
+
+    Raises:
+      UserError: see `run_texts`.
+    """
+    outputs = _outputs(what)
+    if what.judge and not _holds_judge(what.judge):
+        folder_of(what.judge)  # a judge that is not there is told as such
+    for path in outputs.values():
+        check_writable(path, "--out")
+    if what.reference and importlib.util.find_spec("mauve") is None:
+        reference: tuple[str, ...] = ()
+        notes = ["MAUVE is left out: its library is not installed (pip install mauve-text)"]
+    else:
+        reference, notes = _reference(what.reference), []
+    methods = [_completed(method, what) for method in methods]
+    notes += check_independence(methods, what)
+    oracle = load(what.oracle) if what.oracle else None
+    if oracle is not None:
+        notes += _check_oracle(oracle, methods, what)
+    features = None
+    if reference:
+        features = partial(sentence_features, load_encoder(what.encoder))
+    _tell(what, f"measuring {sum(len(method.texts) for method in methods)} texts")
+    report = evaluate_texts(
+        methods,
+        judge=load_text_judge(what.judge, model=_model(methods, what)) if what.judge else None,
+        oracle=oracle,
+        against=what.against,
+        reference=reference,
+        features=features,
+    )
+    whole = all(text.batch is None for method in methods for text in method.texts)
+    if whole and any("seconds_per_token" in row for row in report["methods"]):
+        notes.append("seconds are those of whole runs, their compilation included")
+    report |= {"judge": what.judge, "oracle": what.oracle, "notes": notes}
+    _deliver(report, what, outputs)
+
+
+def _outputs(what: TextsOptions) -> dict[str, Path]:
+    """Returns the files that --out asks for."""
+    if what.out is None:
+        return {}
+    suffixes = {"json": ".json", "table": SUFFIXES[what.format], "picture": ".png"}
+    return {kind: what.out.with_name(what.out.name + end) for kind, end in suffixes.items()}
+
+
+def _reference(path: Path | None) -> tuple[str, ...]:
+    if path is None:
+        return ()
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as lines of text: {error}") from error
+    texts = tuple(line.strip() for line in lines if line.strip())
+    if not texts:
+        raise UserError(f"{path} holds no texts: put one on each line")
+    return texts
+
+
+def _completed(method: Method, what: TextsOptions) -> Method:
+    """Returns a method with what the options say of targets and guide."""
+    names = dict(map(pair, what.rename))
+
+    def target(said: str | None) -> str | None:
+        said = what.target if said is None else said
+        return said if said is None else names.get(said, said)
+
+    texts = tuple(replace(text, target=target(text.target)) for text in method.texts)
+    if not method.told and what.guide is not None:
+        guide = None if what.guide == "none" else what.guide
+        method = replace(method, guide=guide, told=True)
+    return replace(method, texts=texts)
+
+
+def check_independence(methods: Sequence[Method], what: TextsOptions) -> list[str]:
+    """Returns what the report says of how independent judge and oracle are.
+
+    Raises:
+      UserError: one is not, and that is not forced.
+    """
+    notes = []
+    guides = dict.fromkeys(method.guide for method in methods if method.guide)
+    untold = [method.name for method in methods if not method.told]
+    if what.judge:
+        judge = learnt(what.judge)
+        found = [independence(judge, learnt(guide)) for guide in guides]
+        if untold:
+            why = f"nobody says what guided the texts of {untold[0]} (--guide names it, or none)"
+            found.append(Independence(False, why, known=False))
+        notes += [require(one, force=what.force) for one in found]
+    if what.oracle:
+        oracle = learnt(what.oracle)
+        for one in (independence(oracle, learnt(guide)) for guide in guides):
+            # Most language models say nothing of their rows: that is told, not refused.
+            notes.append(require(one, force=what.force) if one.known else one.why)
+    return list(dict.fromkeys(notes))
+
+
+def _check_oracle(oracle: LoadedModel, methods: Sequence[Method], what: TextsOptions) -> list[str]:
+    """Returns what the report says where the oracle has written the texts; see above."""
+    same = [
+        method.name
+        for method in methods
+        if method.model_sha256 == oracle.sha256
+        or (method.model_sha256 is None and method.model == what.oracle)
+    ]
+    if not same:
+        return []
+    found = Independence(False, f"the oracle {what.oracle} itself wrote the texts of {same[0]}")
+    if not what.force:
+        raise UserError(
+            f"{found.why}: take another language model, or give --force to ask it nevertheless"
+        )
+    return [require(found, force=True)]
+
+
+def _holds_judge(folder: str) -> bool:
+    return (Path(folder).expanduser() / "judge.json").is_file()
+
+
+def _model(methods: Sequence[Method], what: TextsOptions) -> str:
+    """Returns the name of the language model in whose tokens the judge reads."""
+    if what.model:
+        return what.model
+    said = None
+    if what.judge and not _holds_judge(what.judge):
+        card = json.loads((folder_of(what.judge) / "card.json").read_text(encoding="utf-8"))
+        said = card.get("model") if card.get("kind") == "shared-trunk" else None
+    return said or next((method.model for method in methods if method.model), DEFAULT_MODEL)
+
+
+def _deliver(report: dict[str, Any], what: TextsOptions, outputs: dict[str, Path]) -> None:
+    table = render(cells(report), what.format)
+    if outputs:
+        write_whole(outputs["json"], to_json(report, indent=1) + "\n")
+        write_whole(outputs["table"], table)
+        try:
+            draw(report, outputs["picture"])
+        except UserError as error:
+            report["notes"].append(f"no picture: {error}")
+    if what.json:
+        print(to_json(report, indent=1))
+        return
+    print(table, end="")
+    comment = "% " if what.format == "latex" else ""
+    gap = "\n" if what.format == "markdown" else ""
+    lines = [
+        f"intervals of 95 %; lengths in {report['unit']}; p against {report['against']}, paired, "
+        "corrected by Holm's rule",
+        *report["notes"],
+    ]
+    for line in lines:
+        print(f"{gap}{comment}{line}")
+
+
+def _tell(what: TextsOptions, message: str) -> None:
+    if not what.quiet:
+        print(f"coopgen: {message}", file=sys.stderr, flush=True)
