@@ -1,4 +1,4 @@
-"""The command line: generate, train, evaluate, models and plan."""
+"""The command line: generate, compare, train, evaluate, models and plan."""
 
 import contextlib
 import errno
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Annotated
 
-from coopgen_jax.cli import evaluate_options, train_options
+from coopgen_jax.cli import compare_options, evaluate_options, train_options
+from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.cli.evaluate_options import EvaluateOptions, JudgementOptions, TextsOptions
 from coopgen_jax.cli.options import EXAMPLES, GenerateOptions, ModelsOptions, PlanOptions
 from coopgen_jax.cli.train_options import DiscriminatorOptions, LanguageModelOptions, TrainOptions
@@ -68,13 +69,16 @@ def _close_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-Options = GenerateOptions | ModelsOptions | PlanOptions | TrainOptions | EvaluateOptions
+Options = (
+    GenerateOptions | CompareOptions | ModelsOptions | PlanOptions | TrainOptions | EvaluateOptions
+)
 
 
 def _parse(arguments: list[str]) -> Options:
     import tyro
 
     generate = tyro.conf.subcommand("generate", description=GenerateOptions.__doc__)
+    compare = tyro.conf.subcommand("compare", description=CompareOptions.__doc__)
     models = tyro.conf.subcommand("models", description=ModelsOptions.__doc__)
     plan = tyro.conf.subcommand("plan", description=PlanOptions.__doc__)
     if arguments[0] == "train":
@@ -85,6 +89,7 @@ def _parse(arguments: list[str]) -> Options:
     evaluate = tyro.conf.subcommand("evaluate", description=EvaluateOptions.__doc__)
     commands = (
         Annotated[GenerateOptions, generate]
+        | Annotated[CompareOptions, compare]
         | Annotated[ModelsOptions, models]
         | Annotated[PlanOptions, plan]
         | Annotated[TrainOptions, train]
@@ -101,6 +106,8 @@ def _parse(arguments: list[str]) -> Options:
     except SystemExit as stop:
         if not stop.code and arguments[0] == "generate":
             print(f"{_presets()}\n{EXAMPLES}", end="")
+        if not stop.code and arguments[0] == "compare":
+            print(compare_options.EXAMPLES, end="")
         raise
 
 
@@ -164,6 +171,10 @@ def _run(options: Options) -> None:
         from coopgen_jax.cli.models import list_models
 
         list_models(options)
+    elif isinstance(options, CompareOptions):
+        from coopgen_jax.cli.compare import run_compare
+
+        run_compare(options)
     elif isinstance(options, PlanOptions):
         from coopgen_jax.cli.plan import run_plan
 

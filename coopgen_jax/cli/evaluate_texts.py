@@ -20,8 +20,8 @@ from coopgen_jax.evaluation.documents import Method, read_methods
 from coopgen_jax.evaluation.independence import Independence, independence, learnt, require
 from coopgen_jax.evaluation.judges import load_text_judge
 from coopgen_jax.evaluation.tables import cells, draw, render
-from coopgen_jax.evaluation.texts import evaluate_texts
-from coopgen_jax.models.pretrained.loading import DEFAULT_MODEL, LoadedModel, load, load_encoder
+from coopgen_jax.evaluation.texts import check_names, check_targets, evaluate_texts
+from coopgen_jax.models.pretrained.loading import DEFAULT_MODEL, load, load_encoder
 
 SUFFIXES = {"text": ".txt", "markdown": ".md", "latex": ".tex"}
 
@@ -56,20 +56,17 @@ def report_on(methods: Sequence[Method], what: TextsOptions) -> None:
       UserError: see `run_texts`.
     """
     outputs = _outputs(what)
-    if what.judge and not _holds_judge(what.judge):
-        folder_of(what.judge)  # a judge that is not there is told as such
     for path in outputs.values():
         check_writable(path, "--out")
-    if what.reference and importlib.util.find_spec("mauve") is None:
-        reference: tuple[str, ...] = ()
-        notes = ["MAUVE is left out: its library is not installed (pip install mauve-text)"]
-    else:
-        reference, notes = _reference(what.reference), []
-    methods = [_completed(method, what) for method in methods]
-    notes += check_independence(methods, what)
+    methods, reference, notes = prepare(methods, what)
     oracle = load(what.oracle) if what.oracle else None
     if oracle is not None:
-        notes += _check_oracle(oracle, methods, what)
+        same = [
+            m.name
+            for m in methods
+            if m.model_sha256 == oracle.sha256 or (not m.model_sha256 and m.model == what.oracle)
+        ]
+        notes += _refuse_writer(what, same)
     features = None
     if reference:
         features = partial(sentence_features, load_encoder(what.encoder))
@@ -87,6 +84,43 @@ def report_on(methods: Sequence[Method], what: TextsOptions) -> None:
         notes.append("seconds are those of whole runs, their compilation included")
     report |= {"judge": what.judge, "oracle": what.oracle, "notes": notes}
     _deliver(report, what, outputs)
+
+
+def prepare(
+    methods: Sequence[Method], what: TextsOptions
+) -> tuple[list[Method], tuple[str, ...], list[str]]:
+    """Checks what can be known before anything is loaded.
+
+    Returns:
+      The methods with what the options say of them, the reference texts, and what the report says.
+
+    Raises:
+      UserError: see `run_texts`.
+    """
+    methods, notes = [_completed(method, what) for method in methods], []
+    reference = _reference(what.reference)
+    if reference and importlib.util.find_spec("mauve") is None:
+        reference = ()
+        notes.append("MAUVE is left out: its library is not installed (pip install mauve-text)")
+    check_names([method.name for method in methods], what.against)
+    classes = _classes(what.judge) if what.judge else ()
+    notes += _independent(methods, what)
+    if what.judge:
+        for method in methods:
+            check_targets(method, classes)
+    if what.oracle:
+        _refuse_writer(what, [m.name for m in methods if m.model == what.oracle])
+    return methods, reference, notes
+
+
+def _classes(judge: str) -> tuple[str, ...]:
+    """Returns the classes that the card of a judge names."""
+    folder = Path(judge).expanduser()
+    path = folder / "judge.json" if _holds_judge(judge) else folder_of(judge) / "card.json"
+    try:
+        return tuple(json.loads(path.read_text(encoding="utf-8"))["classes"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} names no classes: train the judge anew") from error
 
 
 def _outputs(what: TextsOptions) -> dict[str, Path]:
@@ -125,12 +159,8 @@ def _completed(method: Method, what: TextsOptions) -> Method:
     return replace(method, texts=texts)
 
 
-def check_independence(methods: Sequence[Method], what: TextsOptions) -> list[str]:
-    """Returns what the report says of how independent judge and oracle are.
-
-    Raises:
-      UserError: one is not, and that is not forced.
-    """
+def _independent(methods: Sequence[Method], what: TextsOptions) -> list[str]:
+    """Returns what the report says of how independent judge and oracle are of the guides."""
     notes = []
     guides = dict.fromkeys(method.guide for method in methods if method.guide)
     untold = [method.name for method in methods if not method.told]
@@ -149,22 +179,16 @@ def check_independence(methods: Sequence[Method], what: TextsOptions) -> list[st
     return list(dict.fromkeys(notes))
 
 
-def _check_oracle(oracle: LoadedModel, methods: Sequence[Method], what: TextsOptions) -> list[str]:
-    """Returns what the report says where the oracle has written the texts; see above."""
-    same = [
-        method.name
-        for method in methods
-        if method.model_sha256 == oracle.sha256
-        or (method.model_sha256 is None and method.model == what.oracle)
-    ]
-    if not same:
+def _refuse_writer(what: TextsOptions, written: Sequence[str]) -> list[str]:
+    """Returns what the report says of methods that the oracle has written, if they are forced."""
+    if not written:
         return []
-    found = Independence(False, f"the oracle {what.oracle} itself wrote the texts of {same[0]}")
+    found = f"the oracle {what.oracle} itself wrote the texts of {written[0]}"
     if not what.force:
         raise UserError(
-            f"{found.why}: take another language model, or give --force to ask it nevertheless"
+            f"{found}: take another language model, or give --force to ask it nevertheless"
         )
-    return [require(found, force=True)]
+    return [f"forced: {found}"]
 
 
 def _holds_judge(folder: str) -> bool:

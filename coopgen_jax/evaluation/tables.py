@@ -114,23 +114,26 @@ def draw(report: dict[str, Any], path: Path) -> None:
             "there is nothing to draw: quality against cost wants seconds in the files, and a "
             "--judge or an --oracle"
         )
-    figure = Figure(figsize=(4.5 * len(panels), 4), layout="constrained")
+    figure = Figure(figsize=(4.5 * len(panels), 4 + 0.2 * len(rows)), layout="constrained")
+    marks = {}
     for axes, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for row in rows:
+        for number, row in enumerate(rows):
             if name not in row:
                 continue
             cost, found = row["seconds_per_token"]["value"], row[name]
-            gaps = [
-                [found["value"] - found["interval"][0]],
-                [found["interval"][1] - found["value"]],
-            ]
-            axes.errorbar([cost], [found["value"]], np.clip(gaps, 0, None), fmt="o", capsize=3)
-            axes.annotate(row["method"], (cost, found["value"]), (6, 4), textcoords="offset points")
+            value, (low, high) = found["value"], found["interval"]
+            gaps = np.clip([[value - low], [high - value]], 0, None)
+            marks[row["method"]] = axes.errorbar(
+                [cost], [value], gaps, fmt="o", capsize=3, color=f"C{number}"
+            )
         axes.set_xscale("log")
         axes.set_xlabel("seconds per token")
         better = "higher" if name == "accuracy" else "lower"
         axes.set_ylabel(f"{name} ({better} is better)")
         axes.grid(alpha=0.3)
+    figure.legend(
+        list(marks.values()), list(marks), loc="outside lower center", fontsize=8, frameon=False
+    )
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:

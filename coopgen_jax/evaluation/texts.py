@@ -67,16 +67,10 @@ def evaluate_texts(
       UserError: two methods share a name, `against` is not among them, or a target is missing or
         unknown to the judge.
     """
-    names = [method.name for method in methods]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"two methods are called {name}: name one of them as NAME=FILE")
-    against = names[0] if against is None else against
-    if against not in names:
-        raise UserError(f"there is no method {against!r} to compare with: {', '.join(names)}")
+    against = check_names([method.name for method in methods], against)
     if judge is not None:
         for method in methods:
-            _check_targets(method, judge.classes)
+            check_targets(method, judge.classes)
     unit = "tokens" if all(t.tokens is not None for m in methods for t in m.texts) else "words"
     rows, measured = [], {}
     for method in methods:
@@ -96,7 +90,22 @@ def evaluate_texts(
     return {"unit": unit, "against": against, "methods": rows}
 
 
-def _check_targets(method: Method, classes: tuple[str, ...]) -> None:
+def check_names(names: Sequence[str], against: str | None) -> str:
+    """Returns the method that the others are tested against.
+
+    Raises:
+      UserError: two share a name, or there is none of that name.
+    """
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two methods are called {name}: name one of them as NAME=FILE")
+    if against is not None and against not in names:
+        raise UserError(f"there is no method {against!r} to compare with: {', '.join(names)}")
+    return names[0] if against is None else against
+
+
+def check_targets(method: Method, classes: tuple[str, ...]) -> None:
+    """Raises UserError where a text has no target, or one that is not among the classes."""
     for text in method.texts:
         if text.target is None:
             raise UserError(

@@ -1,0 +1,110 @@
+"""A file of texts that grows: a header, then a line a text, a whole batch at once.
+
+What a run that was broken off left behind is kept up to the last whole batch, so that going on
+gives the batches, and so the texts, of a run that was never broken off.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from coopgen_jax.cli.report import strict, to_json
+from coopgen_jax.errors import UserError
+
+
+def resume(path: Path, header: dict[str, Any], batches: Sequence[int]) -> int:
+    """Prepares a file to be gone on with, and makes it where there is none.
+
+    Args:
+      path: the file; a line that was half written and a batch that is not whole are cut off.
+      header: what its texts depend on.
+      batches: how many texts each batch has.
+
+    Returns:
+      How many batches it has.
+
+    Raises:
+      UserError: it holds texts of other settings or something else, or cannot be written.
+    """
+    try:
+        content = path.read_bytes() if path.exists() else b""
+        kept, done = _whole(path, content, strict(header), batches)
+        if done is None:
+            kept, done = len(content), 0
+            first = to_json(header).encode("utf-8", errors="backslashreplace") + b"\n"
+            path.write_bytes(first)
+        elif kept < len(content):
+            os.truncate(path, kept)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
+    return done
+
+
+def _whole(
+    path: Path, content: bytes, header: dict[str, Any], batches: Sequence[int]
+) -> tuple[int, int | None]:
+    """Returns how many bytes are whole batches, and how many batches; None without a header."""
+    lines = content.split(b"\n")[:-1]
+    if not lines:
+        return 0, None
+    found = _parsed(path, 1, lines[0])
+    if not isinstance(found, dict) or "settings" not in found:
+        raise UserError(f"{path} was not written by `coopgen compare`: name another --out")
+    if found != header:
+        raise UserError(
+            f"{path} holds texts of {_difference(found, header)}: name another --out, or delete it"
+        )
+    at, kept, number = 1, len(lines[0]) + 1, 0
+    for number, size in enumerate(batches):
+        there = lines[at : at + size]
+        for line, text in enumerate(there, start=at + 1):
+            _parsed(path, line, text)
+        if len(there) < size:
+            return kept, number
+        kept += sum(len(text) + 1 for text in there)
+        at += size
+    if len(lines) > at:
+        raise UserError(f"{path} holds more texts than are to be written: name another --out")
+    return kept, len(batches)
+
+
+def _parsed(path: Path, number: int, line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise UserError(f"line {number} of {path} is not JSON: delete the file") from error
+
+
+def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Returns what differs first between two headers, in words."""
+    for part in wanted:
+        one, other = found.get(part), wanted[part]
+        if one == other:
+            continue
+        if isinstance(one, dict) and isinstance(other, dict):
+            names = [name for name in other if one.get(name) != other[name]]
+            if names:
+                return f"another {names[0].replace('_', ' ')}"
+        return f"another {part}"
+    return "other settings"
+
+
+def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Adds the texts of a batch; they are on the disk when it returns.
+
+    Raises:
+      UserError: the disk is full or cannot be written.
+    """
+    lines = "".join(to_json(row) + "\n" for row in rows)
+    try:
+        with path.open("ab") as file:
+            file.write(lines.encode("utf-8", errors="backslashreplace"))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise UserError(
+            f"{path} could not be written: {error.strerror or error}; start the same command again "
+            "to go on"
+        ) from error

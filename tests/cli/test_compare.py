@@ -1,0 +1,221 @@
+"""`coopgen compare`: what is written, what is kept, and what is measured."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import coopgen_jax.cli.compare as command
+from coopgen_jax.cli.compare import batches_of, method_options
+from coopgen_jax.cli.compare_options import CompareOptions
+from coopgen_jax.errors import UserError
+from tests.cli.judging import write_all
+from tests.cli.running import run, sentence
+
+PROMPTS = ["so", "a", "bad", "it is a long prompt", "film"]
+GUIDED = "mcts:simulations=2:wave=1:candidates=2:depth=2:considered=0"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = write_all(tmp_path_factory.mktemp("world"))
+    (folder / "prompts.txt").write_text("\n".join(PROMPTS))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_compilations_kept(monkeypatch):
+    monkeypatch.setattr(command, "_keep_compilations", lambda folder: None)
+
+
+def job(world, out, methods="greedy,sample:top_p=0.9", *more):
+    return [
+        "compare", "--methods", methods, "--prompts", world / "prompts.txt", "--out", out,
+        "--target", "good", "bad", "--model", world / "base", "--discriminator", world / "guide",
+        "--new-tokens", 3, "--batch-size", 4, "--quiet", *more,
+    ]  # fmt: skip
+
+
+def rows_of(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def untimed(rows):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def whole(world, tmp_path_factory):
+    """What a run writes that nobody interrupts."""
+    out = tmp_path_factory.mktemp("whole")
+    command._keep_compilations, kept = (lambda folder: None), command._keep_compilations
+    try:
+        from coopgen_jax.cli import main
+
+        methods = f"greedy,sample:top_p=0.9,{GUIDED}"
+        judged = ["--judge", world / "judge", "--oracle", world / "oracle"]
+        assert main([str(word) for word in job(world, out, methods, *judged)]) == 0
+    finally:
+        command._keep_compilations = kept
+    return out
+
+
+def test_every_method_writes_every_prompt_towards_every_target(whole):
+    names = {path.name for path in whole.iterdir()}
+    stem = GUIDED.replace(":", "-").replace("=", "-")
+    assert names == {
+        "greedy.jsonl", "sample-top_p-0.9.jsonl", f"{stem}.jsonl", "figures.json", "figures.txt",
+        "figures.png",
+    }  # fmt: skip
+    for name in names:
+        if not name.endswith("jsonl"):
+            continue
+        header, *rows = rows_of(whole / name)
+        assert header["discriminator"]["name"].endswith("guide")
+        asked = [(row["prompt"], row["target"]) for row in rows]
+        assert sorted(asked) == sorted((p, t) for p in PROMPTS for t in ("good", "bad"))
+        assert [row["batch"] for row in rows] == [0] * 4 + [1] * 4 + [2] * 2
+        assert all(row["seconds"] > 0 for row in rows)
+    assert rows_of(whole / "sample-top_p-0.9.jsonl")[0]["settings"]["top_p"] == 0.9
+    report = json.loads((whole / "figures.json").read_text())
+    assert [row["method"] for row in report["methods"]] == ["greedy", "sample:top_p=0.9", GUIDED]
+    for row in report["methods"]:
+        assert row["texts"] == 10 and row["seconds_per_token"]["batches"] == 3
+        assert {"accuracy", "perplexity", "calls_per_token"} <= set(row)
+    assert report["methods"][2]["paired"]["pairs"] == 10
+
+
+@pytest.mark.parametrize("kept", [0, 0.02, 0.55, 0.9, 0.999])
+def test_a_file_that_was_cut_anywhere_is_gone_on_with(world, whole, capsys, tmp_path, kept):
+    before = (whole / "sample-top_p-0.9.jsonl").read_bytes()
+    path = tmp_path / "sample-top_p-0.9.jsonl"
+    path.write_bytes(before[: int(kept * len(before))])
+    status, _, err = run(capsys, *job(world, tmp_path, "sample:top_p=0.9"))
+    assert (status, err) == (0, "")
+    expected, found = rows_of(whole / path.name), rows_of(path)
+    assert untimed(found) == untimed(expected)
+    # What was whole is not written anew: it keeps its seconds.
+    batches = [row["batch"] for row in expected[1:]]
+    stood = before[: int(kept * len(before))].count(b"\n") - 1
+    for row, other, batch in zip(found[1:], expected[1:], batches, strict=True):
+        complete = sum(other <= batch for other in batches) <= stood
+        assert (row["seconds"] == other["seconds"]) == complete
+
+
+def test_a_whole_file_is_left_as_it_is(world, whole, capsys, tmp_path, monkeypatch):
+    for path in whole.glob("*.jsonl"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(command, "generate", lambda *_, **__: pytest.fail("written again"))
+    status, out, _ = run(capsys, *job(world, tmp_path), "--json")
+    assert status == 0 and len(json.loads(out)["methods"]) == 2
+    for name in ("greedy.jsonl", "sample-top_p-0.9.jsonl"):
+        assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_killed_run_is_gone_on_with(world, whole, capsys, tmp_path):
+    worker = (
+        "import os, signal, sys\n"
+        "import coopgen_jax.cli.compare as command\n"
+        "real, count = command.append, 0\n"
+        "def append(path, rows):\n"
+        "    global count\n"
+        "    real(path, rows)\n"
+        "    count += 1\n"
+        "    if count == 2:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "command.append = append\n"
+        "command._keep_compilations = lambda folder: None\n"
+        "from coopgen_jax.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    words = [str(word) for word in job(world, tmp_path, "greedy")]
+    ended = subprocess.run([sys.executable, "-c", worker, *words], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert len(rows_of(tmp_path / "greedy.jsonl")) == 1 + 8
+    assert run(capsys, *words)[0] == 0
+    expected = untimed(rows_of(whole / "greedy.jsonl"))
+    assert untimed(rows_of(tmp_path / "greedy.jsonl")) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "told"),
+    [
+        (None, ["--seed", 1], "holds texts of another seed: name another --out, or delete it"),
+        (None, ["--new-tokens", 2], "holds texts of another new tokens"),
+        (b"[1]\n", [], "was not written by `coopgen compare`"),
+        (b"words\n", [], "line 1 of .* is not JSON"),
+        (b"H{}\nx\n", [], "line 3 of .* is not JSON"),
+        (b"H" + b"{}\n" * 11, [], "holds more texts than are to be written"),
+    ],
+)
+def test_other_files_are_not_touched(world, whole, capsys, tmp_path, content, more, told):
+    path = tmp_path / "greedy.jsonl"
+    there = (whole / path.name).read_bytes()
+    header = there[: there.index(b"\n") + 1]
+    content = there if content is None else content.replace(b"H", header, 1)
+    path.write_bytes(content)
+    pattern = pytest.raises(UserError, match=told)
+    message = sentence(capsys, *job(world, tmp_path, "greedy", *more))
+    with pattern:
+        raise UserError(message)
+    assert path.read_bytes() == content
+
+
+def test_batches_are_full():
+    assert batches_of([16, 16, 32, 16, 16], 2) == [
+        ([0, 1], [0, 1]),
+        ([3, 4], [3, 4]),
+        ([4, 2], [2]),
+    ]
+    assert batches_of([16, 16], 8) == [([0, 1], [0, 1])]
+
+
+def test_a_method_has_options_of_its_own():
+    common = CompareOptions(methods="", out=Path("x"), target=("good",))
+    found = method_options("mcts:simulations=64:c-puct=2:preset=puct:samples=2", common)
+    assert (found.method, found.simulations, found.c_puct) == ("mcts", 64, 2.0)
+    assert (found.preset, found.samples, found.target, found.discriminator) == (
+        "puct",
+        2,
+        "good",
+        "sentiment",
+    )
+    plain = method_options("sample:discriminator=none:bad_words=a+b", common)
+    assert plain.target is None and plain.bad_words == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("methods", "more", "told"),
+    [
+        ("greedy,dance", [], "--methods has 'dance': known are mcts"),
+        ("greedy,greedy", [], "--methods names greedy twice"),
+        ("greedy:top_p=1", [], "'top_p=1' is no option of greedy as key=value; it takes"),
+        ("mcts:simulations", [], "'simulations' is no option of mcts as key=value"),
+        ("mcts:simulations=many", [], "simulations is 'many': give a number"),
+        ("mcts:preset=best", [], "preset is 'best': known are default, puct, paper"),
+        ("mcts:simulations=0", [], "simulations is 0"),
+        ("smc", [], "give --samples 8, say"),
+        ("greedy", ["--target", "good", "good"], "a --target is named twice"),
+        ("greedy", ["--target", "fine"], "unknown target 'fine': choose one of bad, good"),
+        ("greedy", ["--judge", "JUDGE", "--target", "fine"], "'fine', and the judge knows"),
+        ("greedy", ["--judge", "KNOWING"], "have both learnt from 1 of"),
+        ("greedy", ["--judge", "nowhere"], "nowhere is neither a folder with a card.json"),
+        ("greedy", ["--oracle", "BASE"], "itself wrote the texts of greedy"),
+        ("greedy", ["--against", "x"], "there is no method 'x' to compare with: greedy"),
+        ("greedy", ["--reference", "nowhere"], "nowhere cannot be read"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_written(world, capsys, tmp_path, methods, more, told):
+    places = {name: world / name.lower() for name in ("JUDGE", "KNOWING", "BASE")}
+    more = [places.get(word, word) for word in more]
+    assert told in sentence(capsys, *job(world, tmp_path / "new", methods, *more))
+    assert not list((tmp_path / "new").glob("*.json*")) or "unknown target" in told
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit):
+        run(capsys, "compare", "--help")
+    assert "coopgen compare --methods greedy,fudge,mcts" in capsys.readouterr().out
