@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Annotated
 
 from coopgen_jax.cli import compare_options, evaluate_options, train_options
+from coopgen_jax.cli.annotate_options import AnnotateOptions
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.cli.evaluate_options import EvaluateOptions, JudgementOptions, TextsOptions
 from coopgen_jax.cli.options import EXAMPLES, GenerateOptions, ModelsOptions, PlanOptions
@@ -136,20 +137,26 @@ def _parse_evaluate(arguments: list[str]) -> EvaluateOptions:
     import tyro
 
     arguments = arguments or ["--help"]
-    if arguments[0] not in ("discriminator", "texts", "--help", "-h"):
+    if arguments[0] not in ("discriminator", "texts", "annotate", "--help", "-h"):
         raise UserError(
-            f"there is nothing called {arguments[0]} to evaluate: give discriminator or texts"
+            f"there is nothing called {arguments[0]} to evaluate: give discriminator, texts or "
+            "annotate"
         )
     judge = tyro.conf.subcommand("discriminator", description=JudgementOptions.__doc__)
     texts = tyro.conf.subcommand("texts", description=TextsOptions.__doc__)
-    kinds = Annotated[JudgementOptions, judge] | Annotated[TextsOptions, texts]
+    people = tyro.conf.subcommand("annotate", description=AnnotateOptions.__doc__)
+    kinds = (
+        Annotated[JudgementOptions, judge]
+        | Annotated[TextsOptions, texts]
+        | Annotated[AnnotateOptions, people]
+    )
     try:
         what = tyro.cli(
             kinds,  # type: ignore[arg-type]
             prog="coopgen evaluate",
             description=EvaluateOptions.__doc__,
             args=arguments,
-            config=(tyro.conf.FlagCreatePairsOff,),
+            config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
         )
     except SystemExit as stop:
         if not stop.code:

@@ -11,6 +11,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from coopgen_jax.cli.annotate import run_annotate
+from coopgen_jax.cli.annotate_options import AnnotateOptions
 from coopgen_jax.cli.evaluate_options import EvaluateOptions, JudgementOptions, TextsOptions
 from coopgen_jax.cli.evaluate_texts import run_texts
 from coopgen_jax.cli.files import check_writable
@@ -42,6 +44,9 @@ def run_evaluate(options: EvaluateOptions) -> None:
     what = options.what
     if isinstance(what, TextsOptions):
         run_texts(what)
+        return
+    if isinstance(what, AnnotateOptions):
+        run_annotate(what)
         return
     for name in ("rows", "longest", "batch_size"):
         value = getattr(what, name)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from coopgen_jax.cli.annotate_options import AnnotateOptions
 from coopgen_jax.cli.options import _unset
 
 EXAMPLES = """\
@@ -17,6 +18,9 @@ examples:
   coopgen evaluate texts greedy.json search.json --judge judge --oracle oracle --out figures
   coopgen evaluate texts plain=a.jsonl guided=b.jsonl --guide sentiment --judge judge \\
       --format latex
+  # people rate copies of the sheet, without the key; then they are read back
+  coopgen evaluate annotate export greedy.json search.json --out sheet.csv --key key.json
+  coopgen evaluate annotate read anna.csv bela.csv --key key.json
 """
 
 
@@ -98,6 +102,6 @@ class TextsOptions:
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Measure discriminators or written texts."""
+    """Measure discriminators or written texts, by figures or by people."""
 
-    what: JudgementOptions | TextsOptions
+    what: JudgementOptions | TextsOptions | AnnotateOptions

@@ -35,12 +35,16 @@ def run_texts(what: TextsOptions) -> None:
     """
     if not what.files:
         raise UserError("there are no texts: give files of `coopgen generate --out`")
-    methods = [method for entry in what.files for method in _read(entry)]
+    methods = [method for entry in what.files for method in read_entry(entry)]
     report_on(methods, what)
 
 
-def _read(entry: str) -> list[Method]:
-    """Returns the methods of FILE or of NAME=FILE."""
+def read_entry(entry: str) -> list[Method]:
+    """Returns the methods of FILE or of NAME=FILE.
+
+    Raises:
+      UserError: see `read_methods`.
+    """
     name, separator, file = entry.partition("=")
     if separator and not Path(entry).exists():
         if not name or not file:

@@ -43,7 +43,7 @@ def cells(report: dict[str, Any]) -> list[list[str]]:
     for row in rows:
         line = [row["method"], str(row["texts"])]
         line += [_figure(row.get(name), FIGURES[name][1]) for name in shown]
-        line += [_p(row.get("paired", {}).get(f"{name}_holm")) for name in tests]
+        line += [p_value(row.get("paired", {}).get(f"{name}_holm")) for name in tests]
         table.append(line)
     return table
 
@@ -58,7 +58,8 @@ def _figure(found: dict[str, Any] | None, form: str) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def _p(value: float | None) -> str:
+def p_value(value: float | None) -> str:
+    """Returns a p-value as a word."""
     if value is None:
         return "-"
     return "<0.001" if value < 0.001 else f"{value:.3f}"

@@ -126,7 +126,7 @@ def _figures(
     texts = method.texts
     written = [text.text for text in texts]
     pieces = [_pieces(text, unit) for text in texts]
-    measured: dict[Any, dict[str, Any]] = {key: {} for key in _keys(texts)}
+    measured: dict[Any, dict[str, Any]] = {key: {} for key in asked_for(texts)}
     row: dict[str, Any] = {"method": method.name, "texts": len(texts)}
     if judge is not None:
         hits = on_target(judge, texts)
@@ -204,7 +204,7 @@ def _pieces(text: Written, unit: str) -> Sequence[Any]:
     return text.tokens or () if unit == "tokens" else text.text.split()
 
 
-def _keys(texts: Sequence[Written]) -> list[tuple[str, str | None, int]]:
+def asked_for(texts: Sequence[Written]) -> list[tuple[str, str | None, int]]:
     """Returns what each text was asked for: its prompt, its target, and which of those it is."""
     seen: dict[tuple[str, str | None], int] = {}
     keys = []
