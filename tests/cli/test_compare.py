@@ -191,7 +191,7 @@ def test_a_method_has_options_of_its_own():
         ("greedy:top_p=1", [], "'top_p=1' is no option of greedy as key=value; it takes"),
         ("mcts:simulations", [], "'simulations' is no option of mcts as key=value"),
         ("mcts:simulations=many", [], "simulations is 'many': give a number"),
-        ("mcts:preset=best", [], "preset is 'best': known are default, puct, paper"),
+        ("mcts:preset=best", [], "preset is 'best': known are default, puct"),
         ("mcts:simulations=0", [], "simulations is 0"),
         ("smc", [], "give --samples 8, say"),
         ("greedy", ["--target", "good", "good"], "a --target is named twice"),
