@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from coopgen_jax.evaluation.agreement import krippendorff_alpha
-from coopgen_jax.evaluation.annotation import LETTERS
+from coopgen_jax.evaluation.annotation import LETTERS, read_sheet
 from coopgen_jax.evaluation.significance import signed_rank
 from tests.cli.running import run, sentence
 
@@ -140,6 +140,9 @@ def test_what_is_left_out_is_counted_and_named(capsys, files):
     job = ["evaluate", "annotate", "read", path, "--key", files / "key.json"]
     status, _, err = run(capsys, *job)
     assert status == 0 and err.count("\n") == 1
+    key = json.loads((files / "key.json").read_text())
+    found, told = read_sheet(path.read_text(), str(path), key)
+    assert set(found["polarity"]) == set(ids[5:-2]) - {ids[6]} and told in err
     assert f"1 empty ratings ({ids[0]} polarity)" in err
     assert f"4 ratings that are no number from 1 to 5 ({ids[1]} polarity, {ids[2]}" in err
     assert f"1 ids that stand twice ({ids[6]})" in err
