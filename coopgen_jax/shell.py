@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from coopgen_jax.decoding import beam, fudge, mcts, rerank, sampling, smc
+from coopgen_jax.decoding import beam, fudge, gedi, mcts, rerank, sampling, smc
 from coopgen_jax.decoding.beam import BeamConfig
 from coopgen_jax.decoding.fudge import FudgeConfig
+from coopgen_jax.decoding.gedi import GediConfig
 from coopgen_jax.decoding.generation import Generation
 from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.mcts_config import MCTSConfig
@@ -34,6 +35,7 @@ __all__ = ["Step", "Text", "generate"]
 _DECODERS: dict[type, Any] = {
     BeamConfig: beam,
     FudgeConfig: fudge,
+    GediConfig: gedi,
     MCTSConfig: mcts,
     RerankConfig: rerank,
     SMCConfig: smc,
@@ -92,8 +94,8 @@ def generate(
       prompts: raw texts to continue.
       config: `MCTSConfig` searches under guidance, `SamplingConfig` decodes plainly (temperature 0:
         greedily), `BeamConfig` looks for the likeliest texts, `RerankConfig` keeps the best of
-        several such texts, `FudgeConfig` draws among judged candidates, and `SMCConfig` writes
-        weighted particles.
+        several such texts, `FudgeConfig` draws among judged candidates, `GediConfig` weighs the
+        whole vocabulary, and `SMCConfig` writes weighted particles.
       discriminator: guides the search; plainly decoded texts are only judged by it.
       target: name of the class that every text is to have, or one per prompt.
       seed: the job's seed; with it a prompt's texts are the same in any batch.

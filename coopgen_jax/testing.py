@@ -160,11 +160,25 @@ def _toy_evaluate(toy: ToyLanguage, params: Any, state: ToyState, nodes: Nodes) 
     return jax.nn.log_softmax(params["scores"][memory]), state
 
 
+def _toy_evaluate_children(
+    toy: ToyLanguage, params: Any, state: ToyState, nodes: Nodes, candidates: jax.Array | None
+) -> jax.Array:
+    slots = jnp.broadcast_to(nodes.start + jnp.arange(nodes.token.shape[-1]), nodes.token.shape)
+    memory = take(state.memory, slots)[..., None]
+    ids = jnp.arange(toy.vocab_size)[None, None, None] if candidates is None else candidates
+    after = jnp.where(ids == toy.vocab_size - 1, memory, toy.read(memory, ids))
+    return jax.nn.log_softmax(params["scores"][after])
+
+
 def toy_discriminator(toy: ToyLanguage) -> Discriminator:
-    """Returns a discriminator of two classes over the same memory, prompt included."""
+    """Returns a discriminator of two classes over the same memory, prompt included.
+
+    What it says of the children of a node is what it says of them once they are read.
+    """
     return Discriminator(
         init=Bound(_toy_init, toy),
         evaluate=Bound(_toy_evaluate, toy),
+        evaluate_children=Bound(_toy_evaluate_children, toy),
         classes=("zero", "one"),
         reads_prompt=True,
     )

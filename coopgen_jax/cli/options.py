@@ -46,8 +46,9 @@ class GenerateOptions:
     """The language model: a name from `coopgen models`, a folder, a GGUF file, or a hub name."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the language model."""
-    method: Literal["mcts", "fudge", "smc", "rerank", "beam", "sample", "greedy"] = "mcts"
-    """How to write: guided tree search, drawing among judged candidates, sequential Monte Carlo,
+    method: Literal["mcts", "fudge", "gedi", "smc", "rerank", "beam", "sample", "greedy"] = "mcts"
+    """How to write: guided tree search, drawing among judged candidates, weighing the whole
+    vocabulary by a discriminator that judges tokens before they are read, sequential Monte Carlo,
     the best of several texts under the discriminator, beam search for the likeliest texts, plain
     sampling, or the likeliest token each time."""
     new_tokens: Annotated[int, arg(metavar="T")] = 24
@@ -112,6 +113,9 @@ class GenerateOptions:
     alpha: Annotated[float | None, _unset("A")] = None
     """Search and re-ranking: weight of the discriminator against the likelihood in a text's value,
     from 0 to 1."""
+    width: Annotated[float | None, _unset("X", "0, none")] = None
+    """Search: exponent of p(target | text and token) in the choice of candidates and their priors;
+    needs a discriminator that judges tokens before they are read."""
     visit_temperature: Annotated[float | None, _unset("TAU")] = None
     """Search: 0 writes the best token, above 0 tokens are drawn by their visits (--preset puct)."""
     rollout: Annotated[int | None, _unset("N")] = None
@@ -120,14 +124,23 @@ class GenerateOptions:
     """Search: probability of a class at which a roll-out ends early."""
     temperature: Annotated[float | None, _unset("T", "the preset's; others: 1")] = None
     """Divides the model's logits, above 0; lower is more conservative."""
-    repetition_penalty: Annotated[float | None, _unset("X", "the preset's; plain: 1")] = None
+    repetition_penalty: Annotated[float | None, _unset("X", "the preset's; plain: 1; gedi: 1.2")] = None
     """Makes tokens that have been seen less likely; 1 for none."""
     no_repeat_ngram: Annotated[int | None, _unset("N", "the preset's; plain: 0")] = None
     """Length of the n-grams that are never written twice; 0 allows all."""
-    strength: Annotated[float | None, _unset("X", "1")] = None
-    """Fudge: weight of the discriminator beside the logits."""
+    strength: Annotated[float | None, _unset("X", "1; gedi: 30")] = None
+    """Fudge and GeDi: weight of the discriminator beside the logits."""
     score: Annotated[Literal["log", "value"] | None, _unset("NAME", "log")] = None
     """Fudge: whether it adds log p(target | text) (FUDGE) or p(target | text) (RAD)."""
+    look_ahead: bool = False
+    """Fudge: judge candidates before they are read, and read only the one that is drawn; needs a
+    discriminator that can, such as a generative one."""
+    filter_p: Annotated[float | None, _unset("P", "0.8")] = None
+    """GeDi: keep the tokens that bring the target about best, up to this probability; 1 for all."""
+    target_p: Annotated[float | None, _unset("P", "0.8")] = None
+    """GeDi: keep besides every token with p(target | text and token) above this; 1 for none."""
+    draw: bool = False
+    """GeDi: draw tokens instead of taking the likeliest one each time."""
     power: Annotated[float | None, _unset("X", "1")] = None
     """Sequential Monte Carlo: power of the discriminator in what the weighted texts stand for."""
     threshold: Annotated[float | None, _unset("X", "0.5")] = None

@@ -10,6 +10,7 @@ from coopgen_jax.cli.machines import check_machines
 from coopgen_jax.cli.options import GenerateOptions, PlanOptions
 from coopgen_jax.decoding.beam import BeamConfig
 from coopgen_jax.decoding.fudge import FudgeConfig
+from coopgen_jax.decoding.gedi import GediConfig
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.presets import PRESETS, Decoding
 from coopgen_jax.decoding.rerank import RerankConfig
@@ -32,11 +33,12 @@ OF_SEARCH = (
     "enough",
 )
 GUIDED = ("alpha",)
-OF_MCTS = ("visit_temperature", "rollout", "rollout_confidence")
+OF_MCTS = ("width", "visit_temperature", "rollout", "rollout_confidence")
 OF_SAMPLING = ("top_k", "top_p", "min_p", "typical_p", "eta", "mirostat", "mirostat_rate")
 OF_PLAIN = ("bad_words", "begin_with")
 OF_RERANK = ("of",)
-OF_FUDGE = ("candidates", "strength", "score")
+OF_FUDGE = ("candidates", "strength", "score", "look_ahead")
+OF_GEDI = ("strength", "filter_p", "target_p")
 OF_SMC = ("power", "threshold", "resampling")
 OF_BEAMS = ("beams", "groups", "diversity", "length_penalty")
 SHARED = ("temperature", "repetition_penalty", "no_repeat_ngram")
@@ -44,6 +46,7 @@ SHARED = ("temperature", "repetition_penalty", "no_repeat_ngram")
 TAKES: dict[str, tuple[str, ...]] = {
     "mcts": OF_SEARCH + OF_MCTS + GUIDED + SHARED,
     "fudge": OF_FUDGE + SHARED,
+    "gedi": (*OF_GEDI, "draw", *SHARED),
     "smc": (*OF_SMC, "temperature"),
     "rerank": OF_RERANK + OF_BEAMS + OF_SAMPLING + OF_PLAIN + GUIDED + SHARED,
     "beam": (*OF_BEAMS, "no_repeat_ngram"),
@@ -67,6 +70,8 @@ def decoder_config(options: GenerateOptions) -> Decoding:
             return _mcts(options)
         if options.method == "fudge":
             return _fudge(options)
+        if options.method == "gedi":
+            return _gedi(options)
         if options.method == "smc":
             return _particles(options)
         by_beams = options.method == "beam" or bool(_given(options, OF_BEAMS))
@@ -136,6 +141,8 @@ def is_redundant(config: Decoding) -> bool:
         return config.temperature == 0
     if isinstance(config, MCTSConfig):
         return config.visit_temperature == 0 and config.rollout == 0
+    if isinstance(config, GediConfig):
+        return config.greedy
     return isinstance(config, FudgeConfig) and (config.greedy or config.candidates == 1)
 
 
@@ -146,7 +153,8 @@ def _check(options: GenerateOptions) -> None:
             raise UserError(f"{_flag(field.name)} is {value}: give a finite number")
     foreign = sorted(set().union(*TAKES.values()) - set(TAKES[options.method]))
     for name in foreign:
-        if getattr(options, name) not in (None, ()):
+        value = getattr(options, name)
+        if value is not False and value not in (None, ()):
             raise UserError(
                 f"{_flag(name)} means nothing to --method {options.method}: leave one of them out"
             )
@@ -174,11 +182,11 @@ def _check(options: GenerateOptions) -> None:
         raise UserError("--target means nothing without a discriminator: leave one of them out")
     if options.mirostat_rate is not None and not options.mirostat:
         raise UserError("--mirostat-rate needs --mirostat, the surprise to steer to")
-    if options.method in ("fudge", "smc") and options.discriminator == "none":
+    if options.method in ("fudge", "gedi", "smc") and options.discriminator == "none":
         raise UserError(
             f"--method {options.method} goes by a discriminator: choose one and a --target"
         )
-    guided = options.method in ("mcts", "fudge", "smc") or (
+    guided = options.method in ("mcts", "fudge", "gedi", "smc") or (
         options.method == "rerank" and options.alpha != 0
     )
     if guided and options.discriminator != "none" and options.target is None:
@@ -216,6 +224,8 @@ def _mcts(options: GenerateOptions) -> MCTSConfig:
         )
     if options.discriminator == "none" and config.rollout:
         raise UserError("--rollout is read by the discriminator alone: choose one, or leave it out")
+    if options.discriminator == "none" and config.width:
+        raise UserError("--width asks the discriminator about tokens: choose one, or leave it out")
     return config
 
 
@@ -260,6 +270,11 @@ def _beams(options: GenerateOptions) -> BeamConfig:
 def _fudge(options: GenerateOptions) -> FudgeConfig:
     given = _given(options, OF_FUDGE + SHARED)
     return FudgeConfig(new_tokens=options.new_tokens, samples=options.samples, **given)
+
+
+def _gedi(options: GenerateOptions) -> GediConfig:
+    given = _given(options, OF_GEDI + SHARED) | {"greedy": not options.draw}
+    return GediConfig(new_tokens=options.new_tokens, samples=options.samples, **given)
 
 
 def _particles(options: GenerateOptions) -> SMCConfig:

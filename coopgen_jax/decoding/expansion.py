@@ -1,7 +1,9 @@
 """What a leaf is worth and which tokens may follow it, as the two networks read it.
 
 PPL-MCTS (Chaffin, Claveau and Kijak, NAACL 2022), section 3: a candidate's prior is its penalised,
-tempered probability; a leaf's value is p(c|x)^alpha * L^(1 - alpha).
+tempered probability; a leaf's value is p(c|x)^alpha * L^(1 - alpha). A discriminator that judges
+children before they are read can choose among them too: with `width` a prior is that probability
+times p(c|x v)^width, normalised over the vocabulary.
 """
 
 from typing import Any
@@ -10,9 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from coopgen_jax.decoding.generation import Generation, per_sample
-from coopgen_jax.decoding.job import Job, States, ends, read_nodes
+from coopgen_jax.decoding.job import Job, States, ends, read_nodes, roots
 from coopgen_jax.decoding.rollout import roll_out
 from coopgen_jax.decoding.rules import no_repeat_ngram, repetition_penalty
+from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Nodes
 from coopgen_jax.parallel import top_k
 from coopgen_jax.search.tree import Expansion, Leaves, Tree
@@ -32,14 +35,63 @@ def log_target(log_class: jax.Array, target: jax.Array) -> jax.Array:
     return jax.nn.logsumexp(log_class + weights, axis=-1)
 
 
-def root(job: Job, generation: Generation, logits: jax.Array, log_class: jax.Array) -> Expansion:
+def check_foresight(job: Job, states: States, who: str) -> None:
+    """Raises UserError where the discriminator cannot be asked of every child of a node.
+
+    Args:
+      job: the job.
+      states: of both networks, as `read_prompts` returns them.
+      who: what asks it, for the message.
+    """
+    guide, vocab = job.discriminator, job.language_model.vocab_size
+    if guide is None or job.target is None:
+        raise UserError(f"{who} asks a discriminator about tokens: give one and a target")
+    if guide.evaluate_children is None:
+        raise UserError(
+            f"{who} asks what a token would do before it is read, and this discriminator judges "
+            "only what has been read: use fudge (--method fudge), or a generative discriminator, "
+            "or a shared trunk trained with --look-ahead"
+        )
+    node = roots(jnp.zeros((len(job.prompt.tokens), job.config.samples), jnp.int32))
+    found = jax.eval_shape(guide.evaluate_children, job.discriminator_params, states[1], node, None)
+    if found.shape[3] != vocab:
+        raise UserError(
+            f"this discriminator judges {found.shape[3]} tokens before they are read and the "
+            f"language model has {vocab}: use fudge (--method fudge), or a discriminator made on "
+            "this model"
+        )
+
+
+def foreseen(job: Job, states: States, nodes: Nodes, candidates: jax.Array | None) -> jax.Array:
+    """Returns log p(target | text and one more token) of the children of nodes that were read.
+
+    Args:
+      job: the job; its discriminator judges children.
+      states: of both networks.
+      nodes: the nodes, `[B, R, W]`, as they were read.
+      candidates: `[B, R, W, K]` tokens, or None for the whole vocabulary.
+
+    Returns:
+      `[B, R, W, K]`, or `[B, R, W, V]`.
+    """
+    guide = job.discriminator
+    assert guide is not None and guide.evaluate_children is not None and job.target is not None
+    said = guide.evaluate_children(job.discriminator_params, states[1], nodes, candidates)
+    batch, samples, wave, count, classes = said.shape
+    flat = said.reshape(batch, samples, wave * count, classes)
+    return log_target(flat, job.target).reshape(batch, samples, wave, count)
+
+
+def root(
+    job: Job, generation: Generation, states: States, logits: jax.Array, log_class: jax.Array
+) -> Expansion:
     """Returns the expansion of the bare prompts, from logits `[B, R, V]` and `[B, R, C]`."""
     rows = (*logits.shape[:2], 1)
     none = jnp.zeros((*rows, 0), jnp.int32)
     shaped = _shape(job, logits[:, :, None], *_seen(job, generation, none, none.astype(bool)))
     depth = jnp.zeros(rows, jnp.int32)
     return Expansion(
-        **_candidates(job, logits[:, :, None], shaped),
+        **_candidates(job, states, roots(generation.length), logits[:, :, None], shaped),
         log_class=log_class[:, :, None],
         value=_value(job, log_class[:, :, None], jnp.zeros(rows), depth),
         terminal=jnp.zeros(rows, bool),
@@ -110,7 +162,7 @@ def expand(
         )
         read = read + rolled
     expansion = Expansion(
-        **_candidates(job, logits, shaped),
+        **_candidates(job, states, nodes, logits, shaped),
         log_class=log_class,
         value=_value(job, final_class, leaves.log_likelihood, leaves.depth),
         terminal=ended,
@@ -161,8 +213,12 @@ def _shape(job: Job, logits: jax.Array, seen: jax.Array, mask: jax.Array) -> jax
     return no_repeat_ngram(logits, seen, mask, config.no_repeat_ngram)
 
 
-def _candidates(job: Job, logits: jax.Array, shaped: jax.Array) -> dict[str, jax.Array]:
-    """Returns the `K` likeliest tokens by the shaped logits, `[B, R, W, K]`."""
+def _candidates(
+    job: Job, states: States, nodes: Nodes, logits: jax.Array, shaped: jax.Array
+) -> dict[str, jax.Array]:
+    """Returns the `K` best tokens by the shaped logits and the width, `[B, R, W, K]`."""
+    if job.config.width:
+        shaped = shaped + job.config.width * foreseen(job, states, nodes, None)
     count = min(job.config.search.candidates, job.language_model.vocab_size)
     best, tokens = top_k(shaped, count, shards=job.language_model.vocab_shards)
     plain = jnp.take_along_axis(logits, tokens, axis=-1)

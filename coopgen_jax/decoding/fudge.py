@@ -4,7 +4,9 @@ FUDGE (Yang and Klein, NAACL 2021, arXiv 2104.05218, equation 2) draws from
 p(v | x) p(c | x v)^strength over the K likeliest tokens; RAD (Deng and Raffel, EMNLP 2023, arXiv
 2310.09520) adds strength * p(c | x v) to the logits instead, as Controlled Decoding (Mudgal et al.,
 ICML 2024, arXiv 2310.17022) adds the value of a prefix. The candidates are the lanes of one call;
-the row of the one that is drawn is the next token's, so nothing is read twice or copied.
+the row of the one that is drawn is the next token's, so nothing is read twice or copied. A
+discriminator that judges children before they are read can spare that call its lanes: with
+`look_ahead` only the candidate that is drawn is read.
 """
 
 from dataclasses import dataclass, replace
@@ -12,13 +14,12 @@ from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
-from coopgen_jax.decoding.expansion import log_target
-from coopgen_jax.decoding.generation import Generation, append, blank, row_keys, so_far
-from coopgen_jax.decoding.job import Job, States, ends, read_nodes, read_prompts, write_all
-from coopgen_jax.decoding.lanes import pick
-from coopgen_jax.decoding.rules import check_repetition, no_repeat_ngram, repetition_penalty
+from coopgen_jax.decoding.expansion import check_foresight, foreseen, log_target
+from coopgen_jax.decoding.generation import Generation, append, blank
+from coopgen_jax.decoding.job import Job, ends, read_nodes, read_prompts, roots, write_all
+from coopgen_jax.decoding.rescoring import RescoringState, choose, of, shaped, write_chosen
+from coopgen_jax.decoding.rules import check_repetition
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import LanguageModel, Nodes, Prompt
@@ -36,6 +37,8 @@ class FudgeConfig:
     strength: of the discriminator against the language model; 0 leaves top-K sampling.
     score: "log" adds strength * log p(c|x v) to the logits (FUDGE), "value" strength * p(c|x v)
       (RAD, Controlled Decoding).
+    look_ahead: whether candidates are judged before they are read, by a discriminator that can;
+      one row per token is read then instead of K.
     greedy: take the best candidate instead of drawing.
     repetition_penalty: CTRL's, over the prompt and the text so far; 1 for none.
     no_repeat_ngram: n-grams of this length are never written twice; 0 for no such rule.
@@ -47,6 +50,7 @@ class FudgeConfig:
     candidates: int = 20
     strength: float = 1.0
     score: Literal["log", "value"] = "log"
+    look_ahead: bool = False
     greedy: bool = False
     repetition_penalty: float = 1.0
     no_repeat_ngram: int = 0
@@ -71,39 +75,36 @@ class FudgeConfig:
         return self.new_tokens
 
 
-@struct.dataclass
-class FudgeState:
-    """Between two tokens: the logits `[B, R, V]` of the next, both states, the texts, the step."""
-
-    logits: jax.Array
-    states: States
-    generation: Generation
-    step: jax.Array
-
-
-def begin(job: Job) -> FudgeState:
+def begin(job: Job) -> RescoringState:
     """Reads the prompts.
 
     Raises:
-      UserError: there is nothing to judge candidates by, or the prompts exceed the context.
+      UserError: there is nothing to judge candidates by, or not before they are read where that is
+        asked for, or the prompts exceed the context.
     """
     config: FudgeConfig = job.config
     if job.discriminator is None or job.target is None:
         raise UserError("candidates are judged by a discriminator: give one and a target")
     count = min(config.candidates, job.language_model.vocab_size)
-    capacity = Capacity(config.samples, config.new_tokens, 1 + count)
+    nodes = 1 if config.look_ahead else 1 + count
+    capacity = Capacity(config.samples, config.new_tokens, nodes)
     logits, log_class, states = read_prompts(job, capacity, config.ahead)
-    return FudgeState(logits, states, blank(log_class, config.new_tokens), jnp.int32(0))
+    if config.look_ahead:
+        check_foresight(job, states, "fudge with look_ahead")
+    return RescoringState(logits, states, blank(log_class, config.new_tokens), jnp.int32(0))
 
 
-def advance(key: jax.Array, job: Job, state: FudgeState) -> tuple[FudgeState, None]:
+def advance(key: jax.Array, job: Job, state: RescoringState) -> tuple[RescoringState, None]:
     """Judges the candidates of every text that is not finished and writes one of them."""
     config: FudgeConfig = job.config
     assert job.target is not None
     generation = state.generation
-    shaped = _shaped(job, state)
     count = min(config.candidates, job.language_model.vocab_size)
-    best, tokens = top_k(shaped, count, shards=job.language_model.vocab_shards)
+    best, tokens = top_k(shaped(job, state), count, shards=job.language_model.vocab_shards)
+    if config.look_ahead:
+        root = roots(generation.length)
+        said = foreseen(job, state.states, root, tokens[:, :, None])[:, :, 0]
+        return write_chosen(key, job, state, _score(config, best, said), tokens), None
     shape = tokens.shape
     nodes = Nodes(
         start=jnp.int32(1),
@@ -119,17 +120,8 @@ def advance(key: jax.Array, job: Job, state: FudgeState) -> tuple[FudgeState, No
     )
     logits, log_class, states = read_nodes(job, state.states, nodes, above)
     said = log_target(log_class, job.target)
-    score = best
-    if config.strength:
-        score = best + config.strength * (said if config.score == "log" else jnp.exp(said))
-    if config.greedy:
-        chosen = jnp.argmax(score, axis=-1)
-        log_proposal = jnp.full(chosen.shape, jnp.nan)
-    else:
-        keys = row_keys(key, job.prompt, config.samples, state.step)
-        chosen = jax.vmap(jax.vmap(jax.random.categorical))(keys, score)
-        log_proposal = _of(jax.nn.log_softmax(score), chosen)
-    token = _of(tokens, chosen).astype(jnp.int32)
+    chosen, log_proposal = choose(key, job, state, _score(config, best, said))
+    token = of(tokens, chosen).astype(jnp.int32)
     live = ~generation.finished
     written = append(
         replace(
@@ -138,26 +130,20 @@ def advance(key: jax.Array, job: Job, state: FudgeState) -> tuple[FudgeState, No
             simulations=generation.simulations + count * live,
         ),
         token,
-        log_prob=_of(jax.nn.log_softmax(state.logits), token),
+        log_prob=of(jax.nn.log_softmax(state.logits), token),
         log_proposal=log_proposal,
-        log_class=_of(log_class, chosen),
+        log_class=of(log_class, chosen),
         end=ends(job, token),
     )
     states = commit(move(states, 1 + chosen[..., None]), generation.length)
-    return FudgeState(_of(logits, chosen), states, written, state.step + 1), None
+    return RescoringState(of(logits, chosen), states, written, state.step + 1), None
 
 
-def _shaped(job: Job, state: FudgeState) -> jax.Array:
-    """Returns the logits `[B, R, V]` by the rules."""
-    config: FudgeConfig = job.config
-    seen, mask = so_far(state.generation, job.prompt)
-    logits = repetition_penalty(state.logits, seen, mask, config.repetition_penalty)
-    return no_repeat_ngram(logits, seen, mask, config.no_repeat_ngram) / config.temperature
-
-
-def _of(array: jax.Array, index: jax.Array) -> jax.Array:
-    """Returns the entries of `[B, R, K, ...]` at `index` `[B, R]`."""
-    return pick(array, index[..., None])[:, :, 0]
+def _score(config: FudgeConfig, best: jax.Array, said: jax.Array) -> jax.Array:
+    """Returns what candidates are drawn by, of their logits and log p(c | x v), all `[B, R, K]`."""
+    if not config.strength:
+        return best
+    return best + config.strength * (said if config.score == "log" else jnp.exp(said))
 
 
 def fudge(
@@ -175,7 +161,7 @@ def fudge(
 
     Returns:
       The texts; `log_proposal` is what they were drawn with (NaN where greedily), `simulations` the
-      candidates that were judged.
+      candidates that were judged once read, or with `look_ahead` the tokens written.
 
     Raises:
       UserError: see `begin`.

@@ -12,7 +12,7 @@ from coopgen_jax.decoding.generation import Generation, is_end, per_sample
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import LanguageModel, Nodes, Prompt
-from coopgen_jax.models.slots import Capacity
+from coopgen_jax.models.slots import Capacity, commit
 
 
 def _static(**default: Any) -> Any:
@@ -112,6 +112,49 @@ def read_nodes(
         )
         log_class = jnp.where(nodes.terminal[..., None], log_class, judged)
     return logits, log_class, (cache, judgement)
+
+
+def read_token(
+    job: Job, states: States, generation: Generation, token: jax.Array
+) -> tuple[jax.Array, jax.Array, States]:
+    """Has both networks read one token of every text and commits it.
+
+    Args:
+      job: the job.
+      states: of both networks.
+      generation: the texts without the token.
+      token: `[B, R]` int32.
+
+    Returns:
+      Logits `[B, R, V]` behind the token, log p(class | text) `[B, R, C]`, and the states.
+    """
+    rows = (*token.shape, 1)
+    node = Nodes(
+        start=jnp.int32(0),
+        token=token[..., None],
+        parent=jnp.zeros(rows, jnp.int32),
+        path=jnp.full((*rows, 1), -1, jnp.int32),
+        depth=jnp.ones(rows, jnp.int32),
+        committed=generation.length,
+        terminal=ends(job, token)[..., None],
+    )
+    logits, log_class, states = read_nodes(job, states, node, generation.log_class[:, :, None])
+    return logits[:, :, 0], log_class[:, :, 0], commit(states, generation.length)
+
+
+def roots(committed: jax.Array) -> Nodes:
+    """Returns the texts of `committed` `[B, R]` tokens as nodes, `W` is 1: slot 0, at depth 0."""
+    rows = (*committed.shape, 1)
+    zero = jnp.zeros(rows, jnp.int32)
+    return Nodes(
+        start=jnp.int32(0),
+        token=zero,
+        parent=zero,
+        path=jnp.full((*rows, 1), -1, jnp.int32),
+        depth=zero,
+        committed=committed,
+        terminal=jnp.zeros(rows, bool),
+    )
 
 
 def write_all(begin: Callable, advance: Callable, key: jax.Array, job: Job) -> Generation:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from coopgen_jax.decoding.expansion import expand, rebased, root
+from coopgen_jax.decoding.expansion import check_foresight, expand, rebased, root
 from coopgen_jax.decoding.generation import Generation, append, blank, row_keys
 from coopgen_jax.decoding.job import Job, States, read_prompts, write_all
 from coopgen_jax.decoding.mcts_config import MCTSConfig
@@ -41,8 +41,8 @@ def begin(job: Job) -> MCTSState:
 
     Raises:
       UserError: the discriminator has no target, the search has nothing to value a text or its
-        roll-out by, a wave is wider than the vocabulary, or the prompt and what the search reads
-        behind it exceed the context.
+        roll-out by, a wave is wider than the vocabulary, `width` asks a discriminator that does not
+        judge children, or the prompt and what the search reads behind it exceed the context.
     """
     config: MCTSConfig = job.config
     if config.search.wave > job.language_model.vocab_size:
@@ -58,8 +58,10 @@ def begin(job: Job) -> MCTSState:
         raise UserError("a roll-out is read by a discriminator alone: give one, or rollout 0")
     capacity = Capacity(config.samples, config.new_tokens, config.nodes)
     logits, log_class, states = read_prompts(job, capacity, config.ahead)
+    if config.width:
+        check_foresight(job, states, "a search with width")
     generation = blank(log_class, config.new_tokens)
-    planted = root(job, generation, logits, log_class)
+    planted = root(job, generation, states, logits, log_class)
     batch, samples, classes = log_class.shape
     tree = new_tree(batch, samples, config.search.nodes, planted.tokens.shape[-1], classes)
     return MCTSState(states, plant(tree, planted), generation, jnp.int32(0))

@@ -21,6 +21,9 @@ class MCTSConfig:
       alone.
     likelihood: L is the "mean" prior of a node's tokens below the root (geometric), or the paper's
       raw "product"; of nodes that are kept when the root moves it becomes that below the new one.
+    width: exponent of p(c|x v) in a candidate's prior, p(v|x) p(c|x v)^width normalised over the
+      vocabulary, by which a node's candidates are chosen too; L is that of these priors. It needs
+      a discriminator that judges a node's children before they are read. 0 for none.
     visit_temperature: 0 writes the most visited token, or the one that halving ends with; above it,
       tokens are drawn from visits^(1 / visit_temperature) and `log_proposal` is the draw's
       log-probability. What halving visits is its schedule and no proposal: the two exclude each
@@ -41,6 +44,7 @@ class MCTSConfig:
     penalise_prompt: bool = True
     alpha: float = 1.0
     likelihood: Literal["mean", "product"] = "mean"
+    width: float = 0.0
     visit_temperature: float = 0.0
     anneal: bool = False
     rollout: int = 0
@@ -59,6 +63,8 @@ class MCTSConfig:
             raise ValueError(f"alpha is {self.alpha}: give a weight from 0 to 1")
         if self.likelihood not in ("mean", "product"):
             raise ValueError(f'likelihood is {self.likelihood!r}: use "mean" or "product"')
+        if not 0 <= self.width < float("inf"):
+            raise ValueError(f"width is {self.width}: give an exponent of 0 (none) or more")
         if not 0 <= self.visit_temperature < float("inf"):
             raise ValueError(f"visit_temperature is {self.visit_temperature}: give 0 or more")
         if self.anneal and not self.visit_temperature:

@@ -2,6 +2,7 @@
 
 from coopgen_jax.decoding.beam import BeamConfig
 from coopgen_jax.decoding.fudge import FudgeConfig
+from coopgen_jax.decoding.gedi import GediConfig
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.rerank import RerankConfig
 from coopgen_jax.decoding.sampling import SamplingConfig
@@ -9,7 +10,9 @@ from coopgen_jax.decoding.smc import SMCConfig
 from coopgen_jax.search.config import SearchConfig
 
 # The settings of any decoder.
-Decoding = MCTSConfig | FudgeConfig | SMCConfig | RerankConfig | BeamConfig | SamplingConfig
+Decoding = (
+    MCTSConfig | FudgeConfig | GediConfig | SMCConfig | RerankConfig | BeamConfig | SamplingConfig
+)
 
 PRESETS: dict[str, MCTSConfig] = {
     # The best of what was compared (all of it in the README).

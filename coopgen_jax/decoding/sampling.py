@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.decoding.generation import Generation, append, blank, row_keys, so_far
-from coopgen_jax.decoding.job import Job, States, ends, read_nodes, read_prompts, write_all
+from coopgen_jax.decoding.job import Job, States, ends, read_prompts, read_token, write_all
 from coopgen_jax.decoding.rules import (
     check_repetition,
     force,
@@ -26,8 +26,8 @@ from coopgen_jax.decoding.truncation import (
 )
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.language_model import LanguageModel, Nodes, Prompt
-from coopgen_jax.models.slots import Capacity, commit
+from coopgen_jax.models.language_model import LanguageModel, Prompt
+from coopgen_jax.models.slots import Capacity
 
 
 @dataclass(frozen=True)
@@ -149,29 +149,16 @@ def advance(key: jax.Array, job: Job, state: SamplingState) -> tuple[SamplingSta
     generation = state.generation
     token, log_proposal, limit = _draw(key, job, state)
     log_probs = jax.nn.log_softmax(state.logits)
-    rows = (*token.shape, 1)
-    node = Nodes(
-        start=jnp.int32(0),
-        token=token[..., None],
-        parent=jnp.zeros(rows, jnp.int32),
-        path=jnp.full((*rows, 1), -1, jnp.int32),
-        depth=jnp.ones(rows, jnp.int32),
-        committed=generation.length,
-        terminal=ends(job, token)[..., None],
-    )
-    logits, log_class, states = read_nodes(
-        job, state.states, node, generation.log_class[:, :, None]
-    )
+    logits, log_class, states = read_token(job, state.states, generation, token)
     written = append(
         replace(generation, model_tokens=generation.model_tokens + ~generation.finished),
         token,
         log_prob=jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0],
         log_proposal=log_proposal,
-        log_class=log_class[:, :, 0],
-        end=node.terminal[..., 0],
+        log_class=log_class,
+        end=ends(job, token),
     )
-    states = commit(states, generation.length)
-    return SamplingState(logits[:, :, 0], states, written, limit, state.step + 1), None
+    return SamplingState(logits, states, written, limit, state.step + 1), None
 
 
 def _draw(key: jax.Array, job: Job, state: SamplingState) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -23,7 +23,9 @@ class Discriminator:
     taps: the language model's layers whose states it reads; empty where it reads tokens.
     evaluate_children: `(params, state, nodes, candidates [B, R, W, K] | None) -> log p
       [B, R, W, K or V, C]` of the children of nodes that have been evaluated, without extending
-      them; one that ends the text keeps its parent's. None where it cannot.
+      them; one that ends the text keeps its parent's. The nodes are named by the slots that they
+      were written to. The root is one of them from `init` on and after every `commit`: slot 0,
+      at depth 0 behind the committed tokens (`decoding.job.roots`). None where it cannot.
     reads_prompt: whether it judges the prompt and the continuation, or the continuation alone.
     differentiable: whether gradients flow from log p to `nodes.hidden`.
     tokenizer: which tokenizer it has, or None for the language model's own. With another one,
