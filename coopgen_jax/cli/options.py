@@ -124,7 +124,9 @@ class GenerateOptions:
     """Search: probability of a class at which a roll-out ends early."""
     temperature: Annotated[float | None, _unset("T", "the preset's; others: 1")] = None
     """Divides the model's logits, above 0; lower is more conservative."""
-    repetition_penalty: Annotated[float | None, _unset("X", "the preset's; plain: 1; gedi: 1.2")] = None
+    repetition_penalty: Annotated[
+        float | None, _unset("X", "the preset's; plain: 1; gedi: 1.2")
+    ] = None
     """Makes tokens that have been seen less likely; 1 for none."""
     no_repeat_ngram: Annotated[int | None, _unset("N", "the preset's; plain: 0")] = None
     """Length of the n-grams that are never written twice; 0 allows all."""

@@ -1,13 +1,16 @@
 """Candidate re-scoring against its closed form, text by text."""
 
 import functools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from coopgen_jax.decoding import fudge as decoding
 from coopgen_jax.decoding.fudge import FudgeConfig, fudge
+from coopgen_jax.decoding.job import Job
 from coopgen_jax.errors import UserError
 from tests.decoding.test_sampling import (
     END,
@@ -57,6 +60,7 @@ def log_draw(text: list[int], config: FudgeConfig, target: int) -> np.ndarray:
         FudgeConfig(new_tokens=2, samples=20_000, candidates=3, strength=2.0, temperature=1.5),
         FudgeConfig(new_tokens=3, samples=20_000, candidates=4, strength=3.0, score="value"),
         FudgeConfig(new_tokens=2, samples=20_000, candidates=2, strength=0.0),
+        FudgeConfig(new_tokens=3, samples=20_000, candidates=3, temperature=2.0, look_ahead=True),
     ],
 )
 def test_texts_are_drawn_as_the_closed_form_says(config):
@@ -85,6 +89,41 @@ def test_log_prob_is_the_language_models_own():
     np.testing.assert_allclose(got.log_prob, scored, rtol=1e-5)
     judged = got.length * min(20, TOY.vocab_size)
     np.testing.assert_array_equal(got.model_tokens, judged)
+
+
+@pytest.mark.parametrize("changes", [{}, {"score": "value", "strength": 4.0}, {"greedy": True}])
+def test_with_look_ahead_the_texts_are_the_same_and_one_row_is_read_per_token(changes):
+    """The toy's judge foresees exactly what it will say, so that the draws are the same too."""
+    config = FudgeConfig(new_tokens=5, samples=4, candidates=4, no_repeat_ngram=2, **changes)
+    prompt, target = prompt_of([0, 1], [2], [3, 3, 1]), jnp.asarray([1, 0, 1])
+    plain = decoder(config)(prompt, target=target)
+    ahead = decoder(replace(config, look_ahead=True))(prompt, target=target)
+    assert int(plain.finished.sum()) > 0
+    np.testing.assert_array_equal(plain.model_tokens, 4 * plain.length)
+    np.testing.assert_array_equal(ahead.model_tokens, ahead.length)
+    same = replace(ahead, model_tokens=plain.model_tokens, simulations=plain.simulations)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), same, plain)
+
+
+def test_look_ahead_reads_the_token_that_is_drawn_alone():
+    read = []
+
+    def extend(params, cache, nodes):
+        read.append(nodes.token.shape)
+        return MODEL.extend(params, cache, nodes)
+
+    job = Job(
+        prompt=prompt_of([0, 1]), params=PARAMS, discriminator_params=PARAMS,
+        target=jnp.asarray([0]), language_model=replace(MODEL, extend=extend),
+        discriminator=JUDGE, config=FudgeConfig(new_tokens=2, look_ahead=True),
+    )  # fmt: skip
+    state = decoding.begin(job)
+    for _ in range(2):
+        state, _ = decoding.advance(KEY, job, state)
+    assert read == [(1, 1, 1)] * 2
+    blind = replace(job, discriminator=replace(JUDGE, evaluate_children=None))
+    with pytest.raises(UserError, match="fudge with look_ahead asks what a token would do before"):
+        decoding.begin(blind)
 
 
 def test_greedily_the_best_candidate_is_taken():

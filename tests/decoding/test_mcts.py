@@ -13,6 +13,7 @@ from coopgen_jax.decoding.expansion import log_target
 from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.mcts import mcts
 from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.search import SearchConfig, root_visits
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
@@ -110,7 +111,11 @@ class Texts:
             for token in range(len(logits)):
                 if (*read[len(read) - n + 1 :], token) in grams:
                     logits[token] = -np.inf
-        weights = np.exp(logits / self.config.temperature)
+        log_weights = logits / self.config.temperature
+        if self.config.width:
+            said = [self.class_probs([*text, token])[self.target] for token in range(len(logits))]
+            log_weights = log_weights + self.config.width * np.log(said)
+        weights = np.exp(log_weights)
         return (weights / weights.sum()).astype(np.float32)
 
     def candidates(self, state, size):
@@ -161,6 +166,19 @@ CONFIGS = {
         repetition_penalty=1.0,
         search=search_config(considered=4, wave=4, kept=12, first_play_urgency="parent"),
     ),
+    "wide": MCTSConfig(
+        new_tokens=4,
+        alpha=0.6,
+        repetition_penalty=1.0,
+        width=1.5,
+        search=search_config(c_puct=0.5, wave=3, kept=12, candidates=3),
+    ),
+    "wide and halved": MCTSConfig(
+        new_tokens=3,
+        width=0.7,
+        temperature=1.5,
+        search=search_config(considered=4, wave=4, kept=0, first_play_urgency="parent"),
+    ),
     "no bigram twice": MCTSConfig(
         new_tokens=4, repetition_penalty=1.0, no_repeat_ngram=2, search=search_config(c_puct=0.5)
     ),
@@ -193,6 +211,12 @@ def test_texts_and_visits_equal_the_slow_search(name):
                 for node in search.root.subtree():
                     found = tree.value_sum[row, 0, node.slot]
                     np.testing.assert_allclose(found, node.total, rtol=1e-4)
+                    if node.terminal:
+                        continue
+                    at = (row, 0, node.slot)
+                    there = node.priors > 0
+                    np.testing.assert_array_equal(tree.tokens[at][there], node.tokens[there])
+                    np.testing.assert_allclose(tree.priors[at], node.priors, rtol=1e-4, atol=1e-7)
                 rank = search.best()
                 texts[row].append(int(search.root.tokens[rank]))
                 if config.search.kept:
@@ -220,6 +244,31 @@ def test_texts_and_visits_equal_the_slow_search(name):
                 state.generation.log_prob[row, 0], scored.sum(), rtol=1e-5, atol=1e-5
             )
     assert compared > 8
+
+
+def test_a_search_without_width_never_asks_about_children():
+    """It compiles to the same program whether the discriminator could be asked or not."""
+    config = MCTSConfig(new_tokens=1, search=search_config(simulations=2, kept=2))
+    params = jax.tree.map(jnp.asarray, tables_of(0))
+    programs = []
+    for children in (None, GUIDE.evaluate_children):
+        guide = replace(GUIDE, evaluate_children=children)
+        parts = parts_of(params, jnp.asarray([1]), config) | {"discriminator": guide}
+        write = jax.jit(mcts, static_argnames=("language_model", "discriminator", "config"))
+        programs.append(write.lower(jax.random.key(0), prompt_of([0, 1]), **parts).as_text())
+    assert programs[0] == programs[1]
+
+
+def test_width_needs_a_discriminator_that_judges_children():
+    config = MCTSConfig(new_tokens=1, width=1.0, alpha=0.5, search=search_config())
+    params = jax.tree.map(jnp.asarray, tables_of(0))
+    parts = parts_of(params, jnp.asarray([1]), config)
+    for guide, sentence in (
+        (None, "a search with width asks a discriminator about tokens: give one"),
+        (replace(GUIDE, evaluate_children=None), "a search with width asks what a token would do"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            mcts(jax.random.key(0), prompt_of([0]), **parts | {"discriminator": guide})
 
 
 def tree_value(tree, row, rank) -> float:
@@ -413,6 +462,7 @@ def test_weighted_targets_and_no_discriminator():
         ({"alpha": 1.5}, "alpha is 1.5"),
         ({"likelihood": "sum"}, "likelihood is 'sum'"),
         ({"anneal": True}, "anneal lowers visit_temperature, which is 0"),
+        ({"width": -1.0}, "width is -1.0"),
         ({"visit_temperature": -1.0}, "visit_temperature is -1.0"),
         ({"visit_temperature": 1.0, "search": search_config(considered=4)}, "considered is 4"),
         ({"rollout": -1}, "rollout is -1"),
