@@ -18,6 +18,7 @@ import tokenizers
 from coopgen_jax.decoding import spread
 from coopgen_jax.decoding.beam import BeamConfig, beam_search
 from coopgen_jax.decoding.fudge import FudgeConfig, fudge
+from coopgen_jax.decoding.gedi import GediConfig, gedi
 from coopgen_jax.decoding.mcts import mcts
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.rerank import RerankConfig, rerank
@@ -26,6 +27,11 @@ from coopgen_jax.decoding.smc import SMCConfig, smc
 from coopgen_jax.decoding.spread import on_mesh
 from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, bidirectional
 from coopgen_jax.discriminators.crossing import Crossing
+from coopgen_jax.discriminators.generative import (
+    GenerativeConfig,
+    generative,
+    generative_params,
+)
 from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
@@ -108,6 +114,7 @@ def toy() -> None:
         assert same(alone, jax.jit(decode, static_argnames=STATIC)(key, prompt, **given)), mapper
     for write, config in (
         (fudge, FudgeConfig(new_tokens=4, samples=2)),
+        (gedi, GediConfig(new_tokens=4, samples=2, greedy=False, strength=1.0)),
         (rerank, RerankConfig(SamplingConfig(new_tokens=4), of=3, samples=2)),
         (smc, SMCConfig(new_tokens=4, samples=4, threshold=1.0)),
         (beam_search, BeamConfig(new_tokens=4, beams=3, samples=2)),
@@ -189,6 +196,26 @@ def largest() -> None:
     program = mapped.lower(placed).compile().as_text()
     gathers = [line for line in program.splitlines() if " all-gather(" in line]
     assert gathers and all("[3,2,12]" in line for line in gathers), gathers
+
+
+def foreseen() -> None:
+    """Whole vocabularies are judged beside logits that are split by vocabulary."""
+    shallow = dataclasses.replace(NETWORK, layers=1)
+    config = GenerativeConfig(shallow, ("bad", "good"), ((7,), (9,)))
+    network = jax.tree.map(lambda leaf: 3 * leaf, init_decoder(jax.random.key(2), shallow))
+    judge = LoadedDiscriminator(generative(config), generative_params(network, 2), {})
+    for decoder in (
+        GediConfig(new_tokens=3, samples=2, greedy=False, strength=2.0),
+        FudgeConfig(new_tokens=3, samples=2, look_ahead=True),
+    ):
+        write = functools.partial(
+            generate, model(shallow), PROMPTS[1:3], discriminator=judge, target="good"
+        )
+        alone, together = write(config=decoder), write(config=decoder, mesh=make_mesh(1, 2))
+        assert [text.tokens for text in together] == [text.tokens for text in alone], decoder
+        assert np.allclose(
+            [t.log_proposal for t in together], [t.log_proposal for t in alone], atol=1e-3
+        )
 
 
 def training() -> None:
@@ -315,6 +342,7 @@ CHECKS = {
     "callback": callback,
     "largest": largest,
     "combination": combination,
+    "foreseen": foreseen,
     "training": training,
     "8 key/value heads": functools.partial(
         sharded, 16, 8, shares=8, vocabulary=304, decoder=CONFIG

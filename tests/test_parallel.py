@@ -42,6 +42,7 @@ def found() -> dict:
         "callback",
         "largest",
         "combination",
+        "foreseen",
         "training",
         "8 key/value heads",
         "3 key/value heads",

@@ -116,6 +116,32 @@ def test_strong_judges_have_their_way_among_candidates(capsys):
     assert means[1] > max(0.9, means[0] + 0.1)
 
 
+def test_a_judge_that_foresees_weighs_all_tokens(capsys):
+    job = ["This", "film was", "--new-tokens", 3, "--target", "one"]
+    gedi = generate_json(capsys, *job, "--method", "gedi", "--repetition-penalty", 1.3)
+    assert gedi["settings"]["greedy"] and gedi["settings"]["strength"] == 30
+    assert gedi["settings"]["filter_p"] == gedi["settings"]["target_p"] == 0.8
+    assert all(text["log_proposal"] is None for text in gedi["texts"])
+    rules = ["--draw", "--samples", 8, "--strength", 0, "--filter-p", 1]
+    free = generate_json(capsys, *job, "--method", "gedi", *rules)["texts"]
+    assert len(free) == 16 and all(text["log_proposal"] < 0 for text in free)
+
+    def mean(texts) -> float:
+        return sum(text["class_probabilities"]["one"] for text in texts) / len(texts)
+
+    assert mean(gedi["texts"]) > max(0.9, mean(free) + 0.1)
+
+
+def test_candidates_may_be_judged_before_they_are_read(capsys):
+    job = ["This", "--target", "one", "--method", "fudge", "--samples", 4, "--new-tokens", 3]
+    ahead = generate_json(capsys, *job, "--look-ahead")
+    assert ahead["settings"]["look_ahead"]
+    for text in ahead["texts"]:
+        assert text["simulations"] == len(text["tokens"])
+    wide = generate_json(capsys, "film", *GUIDED, "--width", 2)
+    assert wide["settings"]["width"] == 2
+
+
 def test_the_report_tells_what_functions_of_the_host_cost():
     document = {
         "settings": {"method": "greedy"},

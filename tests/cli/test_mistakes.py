@@ -112,6 +112,20 @@ def test_a_flag_that_does_not_exist_ends_with_status_two(capsys):
         (["film", "--method", "smc", "--discriminator", "none"], "--method smc goes by a"),
         (["film", "--method", "fudge", "--target", "one", "--strength", "-1"], "strength is -1.0"),
         (["film", "--method", "fudge", "--target", "one", "--wave", "2"], "--wave means nothing"),
+        (["film", "--method", "gedi"], "--method gedi needs a --target"),
+        (["film", "--method", "gedi", "--discriminator", "none"], "--method gedi goes by a"),
+        (["film", "--method", "gedi", "--target", "one", "--filter-p", "0"], "filter_p is 0.0"),
+        (
+            ["film", "--method", "gedi", "--target", "one", "--score", "log"],
+            "--score means nothing",
+        ),
+        (["film", *GUIDED, "--look-ahead"], "--look-ahead means nothing to --method mcts"),
+        (["film", *GUIDED, "--draw"], "--draw means nothing to --method mcts"),
+        (["film", *GUIDED, "--width", "-1"], "width is -1.0"),
+        (
+            ["film", "--discriminator", "none", "--alpha", "0.5", "--width", "1"],
+            "--width asks the discriminator about tokens",
+        ),
         (
             ["film", "--method", "smc", "--target", "one", "--samples", "2", "--threshold", "2"],
             "threshold is 2.0",

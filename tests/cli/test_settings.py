@@ -7,6 +7,8 @@ import pytest
 
 from coopgen_jax.cli.options import GenerateOptions, PlanOptions
 from coopgen_jax.cli.settings import decoder_config, is_redundant
+from coopgen_jax.decoding.fudge import FudgeConfig
+from coopgen_jax.decoding.gedi import GediConfig
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.presets import PRESETS
 from coopgen_jax.search.config import SearchConfig
@@ -61,6 +63,14 @@ def test_wave_and_kept_follow_the_simulations(preset, changes, wave, kept):
     assert (search.wave, search.kept) == (wave, kept)
 
 
+def test_what_foresees_is_set_up_as_asked_for():
+    gedi = decoder_config(options(method="gedi", filter_p=0.5, no_repeat_ngram=3, new_tokens=5))
+    assert gedi == GediConfig(new_tokens=5, filter_p=0.5, no_repeat_ngram=3)
+    ahead = decoder_config(options(method="fudge", look_ahead=True, strength=2.0, new_tokens=5))
+    assert ahead == FudgeConfig(new_tokens=5, strength=2.0, look_ahead=True)
+    assert decoder_config(options(width=1.5)) == replace(decoder_config(options()), width=1.5)
+
+
 def test_policy_and_enough_reach_the_search(preset):
     search = decoder_config(options(policy="siblings", enough=40)).search
     assert search == replace(preset.search, policy="siblings", enough=40)
@@ -96,6 +106,8 @@ def test_a_preset_that_keeps_nothing_goes_on_so(monkeypatch):
         ({"method": "rerank", "temperature": 0.0}, True),
         ({"samples": 2, "preset": "puct", "visit_temperature": 1.0}, False),
         ({"samples": 2, "rollout": 2}, False),
+        ({"samples": 2, "method": "gedi"}, True),
+        ({"samples": 2, "method": "gedi", "draw": True}, False),
     ],
 )
 def test_samples_that_must_be_equal_are_known(changes, same):
