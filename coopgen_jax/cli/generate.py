@@ -77,7 +77,7 @@ def _run(
         _note(
             options,
             "nothing is random in these settings, so that a prompt's samples will all be the same: "
-            "set --visit-temperature 1 (with --preset puct or paper), --draw (with --method gedi), or "
+            "set --visit-temperature 1 (with --preset puct or paper), --draw (for gedi), or "
             "--method sample",
         )
     _keep_compilations(cache_folder() / "compilation")
