@@ -15,7 +15,7 @@ from benchmarks.parts import Parts, make_parts, random_prompts
 from benchmarks.settings import Settings, combinations
 from benchmarks.suite import Benchmark, Row, draw_ratios
 from benchmarks.timing import compiled, in_turn, milliseconds, ratio
-from coopgen_jax.decoding import beam, fudge, mcts, sampling, smc
+from coopgen_jax.decoding import beam, blockwise, das, fudge, mcts, sampling, smc, stochastic_beam
 from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.presets import PRESETS
 from coopgen_jax.discriminators.discriminator import Discriminator
@@ -62,6 +62,18 @@ def methods(parts: Parts) -> dict[str, Method]:
         ),
         "SMC, 8 particles": Method(
             smc, smc.SMCConfig(samples=8), 8, **judged, beside="sample, 8 texts"
+        ),
+        "stochastic beam, 8 texts": Method(
+            stochastic_beam,
+            stochastic_beam.StochasticBeamConfig(samples=8),
+            9,
+            beside="sample, 8 texts",
+        ),
+        "blockwise, 8 blocks": Method(
+            blockwise, blockwise.BlockwiseConfig(of=8), 8, **judged, beside="sample, 8 texts"
+        ),
+        "DAS, 5 beams of 20": Method(
+            das, das.DASConfig(beams=5, pool=20), 20, **judged, beside="beam, 5"
         ),
         f"MCTS, {few.simulations} simulations": Method(
             mcts, replace(PRESETS["default"], search=few), None, **judged

@@ -8,8 +8,10 @@ from importlib import import_module
 
 _HOME = {
     "BeamConfig": "decoding.beam",
+    "BlockwiseConfig": "decoding.blockwise",
     "Capacity": "models.slots",
     "CausalConfig": "discriminators.causal",
+    "DASConfig": "decoding.das",
     "DecoderConfig": "models.transformer",
     "Discriminator": "discriminators.discriminator",
     "FudgeConfig": "decoding.fudge",
@@ -30,6 +32,7 @@ _HOME = {
     "SamplingConfig": "decoding.sampling",
     "SearchConfig": "search.config",
     "Slots": "models.slots",
+    "StochasticBeamConfig": "decoding.stochastic_beam",
     "Term": "discriminators.composition",
     "Text": "written",
     "Tokenizer": "text",
@@ -37,12 +40,14 @@ _HOME = {
     "UserError": "errors",
     "bag_of_words": "discriminators.bag_of_words",
     "beam_search": "decoding.beam",
+    "blockwise": "decoding.blockwise",
     "causal": "discriminators.causal",
     "combine_logits": "models.arithmetic",
     "combined": "models.pretrained.combined",
     "combined_params": "models.arithmetic",
     "compose": "discriminators.composition",
     "connect": "hosts",
+    "das": "decoding.das",
     "fudge": "decoding.fudge",
     "gedi": "decoding.gedi",
     "generate": "shell",
@@ -66,6 +71,7 @@ _HOME = {
     "shard_decoder": "models.sharding",
     "shared_trunk": "discriminators.shared_trunk",
     "smc": "decoding.smc",
+    "stochastic_beam_search": "decoding.stochastic_beam",
 }
 
 __all__ = sorted(_HOME)

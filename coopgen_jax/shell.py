@@ -9,8 +9,21 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from coopgen_jax.decoding import beam, fudge, gedi, mcts, rerank, sampling, smc
+from coopgen_jax.decoding import (
+    beam,
+    blockwise,
+    das,
+    fudge,
+    gedi,
+    mcts,
+    rerank,
+    sampling,
+    smc,
+    stochastic_beam,
+)
 from coopgen_jax.decoding.beam import BeamConfig
+from coopgen_jax.decoding.blockwise import BlockwiseConfig
+from coopgen_jax.decoding.das import DASConfig
 from coopgen_jax.decoding.fudge import FudgeConfig
 from coopgen_jax.decoding.gedi import GediConfig
 from coopgen_jax.decoding.generation import Generation
@@ -21,6 +34,7 @@ from coopgen_jax.decoding.rerank import RerankConfig
 from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.decoding.smc import SMCConfig
 from coopgen_jax.decoding.spread import stepper
+from coopgen_jax.decoding.stochastic_beam import StochasticBeamConfig
 from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.combined import network_of, params_of
@@ -34,12 +48,15 @@ __all__ = ["Step", "Text", "generate"]
 
 _DECODERS: dict[type, Any] = {
     BeamConfig: beam,
+    BlockwiseConfig: blockwise,
+    DASConfig: das,
     FudgeConfig: fudge,
     GediConfig: gedi,
     MCTSConfig: mcts,
     RerankConfig: rerank,
     SMCConfig: smc,
     SamplingConfig: sampling,
+    StochasticBeamConfig: stochastic_beam,
 }
 _begin = {kind: jax.jit(decoder.begin) for kind, decoder in _DECODERS.items()}
 _advance = {
@@ -95,7 +112,9 @@ def generate(
       config: `MCTSConfig` searches under guidance, `SamplingConfig` decodes plainly (temperature 0:
         greedily), `BeamConfig` looks for the likeliest texts, `RerankConfig` keeps the best of
         several such texts, `FudgeConfig` draws among judged candidates, `GediConfig` weighs the
-        whole vocabulary, and `SMCConfig` writes weighted particles.
+        whole vocabulary, and `SMCConfig` writes weighted particles. `BlockwiseConfig` keeps the
+        best of several blocks at a time, `DASConfig` re-scores beams, and `StochasticBeamConfig`
+        draws texts without replacement.
       discriminator: guides the search; plainly decoded texts are only judged by it.
       target: name of the class that every text is to have, or one per prompt.
       seed: the job's seed; with it a prompt's texts are the same in any batch.

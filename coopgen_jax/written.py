@@ -21,7 +21,8 @@ class Text:
     log_prob: natural log-probability of the continuation under the plain language model.
     perplexity: exp(-log_prob / tokens).
     log_proposal: log-probability with which the decoder drew the text, None where it chose.
-    log_weight: natural logarithm of a particle's weight (`SMCConfig`), 0 elsewhere.
+    log_weight: natural logarithm of a particle's weight (`SMCConfig`) or of that of a text drawn
+      without replacement (`StochasticBeamConfig`), 0 elsewhere.
     finished: whether the text came to its own end.
     simulations: evaluations spent on it; model_tokens: tokens that the language model read for
       it; deepest: depth of the deepest tree node.

@@ -17,6 +17,8 @@ import tokenizers
 
 from coopgen_jax.decoding import spread
 from coopgen_jax.decoding.beam import BeamConfig, beam_search
+from coopgen_jax.decoding.blockwise import BlockwiseConfig, blockwise
+from coopgen_jax.decoding.das import DASConfig, das
 from coopgen_jax.decoding.fudge import FudgeConfig, fudge
 from coopgen_jax.decoding.gedi import GediConfig, gedi
 from coopgen_jax.decoding.mcts import mcts
@@ -25,6 +27,7 @@ from coopgen_jax.decoding.rerank import RerankConfig, rerank
 from coopgen_jax.decoding.sampling import SamplingConfig, sample
 from coopgen_jax.decoding.smc import SMCConfig, smc
 from coopgen_jax.decoding.spread import on_mesh
+from coopgen_jax.decoding.stochastic_beam import StochasticBeamConfig, stochastic_beam_search
 from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, bidirectional
 from coopgen_jax.discriminators.crossing import Crossing
 from coopgen_jax.discriminators.generative import (
@@ -117,11 +120,14 @@ def toy() -> None:
         (gedi, GediConfig(new_tokens=4, samples=2, greedy=False, strength=1.0)),
         (rerank, RerankConfig(SamplingConfig(new_tokens=4), of=3, samples=2)),
         (smc, SMCConfig(new_tokens=4, samples=4, threshold=1.0)),
+        (blockwise, BlockwiseConfig(new_tokens=4, block=2, of=3, samples=2)),
+        (das, DASConfig(new_tokens=4, beams=3, pool=5, samples=2)),
         (beam_search, BeamConfig(new_tokens=4, beams=3, samples=2)),
+        (stochastic_beam_search, StochasticBeamConfig(new_tokens=4, samples=3)),
     ):
         given["config"] = config
-        if write is beam_search:
-            del given["target"]
+        if not config.guided:
+            given.pop("target", None)
         alone = jax.jit(write, static_argnames=STATIC)(key, prompt, **given)
         decode = on_mesh(write, make_mesh(4))
         found = jax.jit(decode, static_argnames=STATIC)(key, prompt, **given)

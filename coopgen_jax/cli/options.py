@@ -46,15 +46,28 @@ class GenerateOptions:
     """The language model: a name from `coopgen models`, a folder, a GGUF file, or a hub name."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the language model."""
-    method: Literal["mcts", "fudge", "gedi", "smc", "rerank", "beam", "sample", "greedy"] = "mcts"
+    method: Literal[
+        "mcts",
+        "fudge",
+        "gedi",
+        "smc",
+        "rerank",
+        "blockwise",
+        "das",
+        "beam",
+        "stochastic-beam",
+        "sample",
+        "greedy",
+    ] = "mcts"
     """How to write: guided tree search, drawing among judged candidates, weighing the whole
     vocabulary by a discriminator that judges tokens before they are read, sequential Monte Carlo,
-    the best of several texts under the discriminator, beam search for the likeliest texts, plain
-    sampling, or the likeliest token each time."""
+    the best of several texts under the discriminator, or of several blocks at a time, beam search
+    re-scored by the discriminator, beam search for the likeliest texts, drawing without
+    replacement, plain sampling, or the likeliest token each time."""
     new_tokens: Annotated[int, arg(metavar="T")] = 24
     """Most tokens to write per text."""
     samples: Annotated[int, arg(metavar="R")] = 1
-    """Texts per prompt; of --method smc the particles."""
+    """Texts per prompt; of --method smc the particles, of stochastic-beam the beams."""
     seed: Annotated[int, arg(metavar="N")] = 0
     """Seed of everything random; the same seed gives the same texts."""
     batch_size: Annotated[int, arg(metavar="B")] = 8
@@ -96,8 +109,9 @@ class GenerateOptions:
     """Search: texts judged per written token."""
     wave: Annotated[int | None, _unset("W", "the preset's, or what divides the simulations")] = None
     """Search: tree nodes evaluated at once; divides the simulations."""
-    candidates: Annotated[int | None, _unset("K", "the preset's; fudge: 20")] = None
-    """Search and fudge: likeliest tokens that may follow each text."""
+    candidates: Annotated[int | None, _unset("K", "the preset's; fudge: 20, das: 16")] = None
+    """Search and fudge: likeliest tokens that may follow each text; das: likeliest continuations of
+    all beams that are judged."""
     depth: Annotated[int | None, _unset("D")] = None
     """Search: how many tokens to look ahead, at most."""
     considered: Annotated[int | None, _unset("M", "the preset's; 0 for PUCT there too")] = None
@@ -112,7 +126,7 @@ class GenerateOptions:
     """Search: visits of the root, those kept from the last token included, that end it early."""
     alpha: Annotated[float | None, _unset("A")] = None
     """Search and re-ranking: weight of the discriminator against the likelihood in a text's value,
-    from 0 to 1."""
+    from 0 to 1; das: its weight beside the log-likelihood, 0 or more (default 1)."""
     width: Annotated[float | None, _unset("X", "0, none")] = None
     """Search: exponent of p(target | text and token) in the choice of candidates and their priors;
     needs a discriminator that judges tokens before they are read."""
@@ -152,21 +166,24 @@ class GenerateOptions:
     ] = None
     """Sequential Monte Carlo: how particles that go on are chosen."""
     of: Annotated[int | None, _unset("N", "16, or all beams")] = None
-    """Re-ranking: texts written for every one that is kept."""
+    """Re-ranking: texts written for every one that is kept; blockwise: blocks for every block."""
+    block: Annotated[int | None, _unset("M", "8")] = None
+    """Blockwise: tokens of a block."""
     beams: Annotated[int | None, _unset("W", "4")] = None
-    """Beam search: texts that are continued side by side; with --method rerank they are what is
-    chosen from."""
+    """Beam search and das: texts that are continued side by side; with --method rerank they are
+    what is chosen from."""
     groups: Annotated[int | None, _unset("G", "1")] = None
     """Beam search: groups of so many beams each, which choose one after another; with
     --diversity."""
     diversity: Annotated[float | None, _unset("X", "0")] = None
     """Beam search: what a token costs for every beam of an earlier group that took it too."""
     length_penalty: Annotated[float | None, _unset("X", "1")] = None
-    """Beam search: power of the length that log-probabilities are divided by."""
+    """Beam search and das: power of the length that log-probabilities are divided by."""
     top_k: Annotated[int | None, _unset("K", "0, all")] = None
-    """Sampling: draw from the K likeliest tokens."""
+    """Sampling and blockwise: draw from the K likeliest tokens."""
     top_p: Annotated[float | None, _unset("P", "1, all")] = None
-    """Sampling: draw from the likeliest tokens that make up this probability (nucleus)."""
+    """Sampling and blockwise: draw from the likeliest tokens that make up this probability
+    (nucleus)."""
     min_p: Annotated[float | None, _unset("X", "0, all")] = None
     """Sampling: draw from tokens of at least this share of the likeliest one's probability."""
     typical_p: Annotated[float | None, _unset("P", "1, all")] = None

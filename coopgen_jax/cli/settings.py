@@ -9,6 +9,8 @@ from coopgen_jax.cli.combining import check_combining
 from coopgen_jax.cli.machines import check_machines
 from coopgen_jax.cli.options import GenerateOptions, PlanOptions
 from coopgen_jax.decoding.beam import BeamConfig
+from coopgen_jax.decoding.blockwise import BlockwiseConfig
+from coopgen_jax.decoding.das import DASConfig
 from coopgen_jax.decoding.fudge import FudgeConfig
 from coopgen_jax.decoding.gedi import GediConfig
 from coopgen_jax.decoding.mcts_config import MCTSConfig
@@ -16,6 +18,7 @@ from coopgen_jax.decoding.presets import PRESETS, Decoding
 from coopgen_jax.decoding.rerank import RerankConfig
 from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.decoding.smc import SMCConfig
+from coopgen_jax.decoding.stochastic_beam import StochasticBeamConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.search.config import SearchConfig
 from coopgen_jax.text import Tokenizer
@@ -41,6 +44,8 @@ OF_FUDGE = ("candidates", "strength", "score", "look_ahead")
 OF_GEDI = ("strength", "filter_p", "target_p")
 OF_SMC = ("power", "threshold", "resampling")
 OF_BEAMS = ("beams", "groups", "diversity", "length_penalty")
+OF_BLOCKS = ("block", "of", "temperature", "top_k", "top_p")
+OF_DAS = ("beams", "candidates", "alpha", "length_penalty", "no_repeat_ngram")
 SHARED = ("temperature", "repetition_penalty", "no_repeat_ngram")
 # What each method takes of all that only some methods take.
 TAKES: dict[str, tuple[str, ...]] = {
@@ -49,7 +54,10 @@ TAKES: dict[str, tuple[str, ...]] = {
     "gedi": (*OF_GEDI, "draw", *SHARED),
     "smc": (*OF_SMC, "temperature"),
     "rerank": OF_RERANK + OF_BEAMS + OF_SAMPLING + OF_PLAIN + GUIDED + SHARED,
+    "blockwise": OF_BLOCKS,
+    "das": OF_DAS,
     "beam": (*OF_BEAMS, "no_repeat_ngram"),
+    "stochastic-beam": ("temperature",),
     "sample": OF_SAMPLING + OF_PLAIN + SHARED,
     "greedy": (*OF_PLAIN, "repetition_penalty", "no_repeat_ngram"),
 }
@@ -74,6 +82,12 @@ def decoder_config(options: GenerateOptions) -> Decoding:
             return _gedi(options)
         if options.method == "smc":
             return _particles(options)
+        if options.method == "blockwise":
+            return _configured(BlockwiseConfig, options)
+        if options.method == "das":
+            return _das(options)
+        if options.method == "stochastic-beam":
+            return _configured(StochasticBeamConfig, options)
         by_beams = options.method == "beam" or bool(_given(options, OF_BEAMS))
         plain = _beams(options) if by_beams else _sampling(options)
         return _rerank(options, plain) if options.method == "rerank" else plain
@@ -182,12 +196,12 @@ def _check(options: GenerateOptions) -> None:
         raise UserError("--target means nothing without a discriminator: leave one of them out")
     if options.mirostat_rate is not None and not options.mirostat:
         raise UserError("--mirostat-rate needs --mirostat, the surprise to steer to")
-    if options.method in ("fudge", "gedi", "smc") and options.discriminator == "none":
+    if options.method in ("fudge", "gedi", "smc", "blockwise") and options.discriminator == "none":
         raise UserError(
             f"--method {options.method} goes by a discriminator: choose one and a --target"
         )
-    guided = options.method in ("mcts", "fudge", "gedi", "smc") or (
-        options.method == "rerank" and options.alpha != 0
+    guided = options.method in ("mcts", "fudge", "gedi", "smc", "blockwise") or (
+        options.method in ("rerank", "das") and options.alpha != 0
     )
     if guided and options.discriminator != "none" and options.target is None:
         raise UserError(
@@ -280,6 +294,23 @@ def _gedi(options: GenerateOptions) -> GediConfig:
 def _particles(options: GenerateOptions) -> SMCConfig:
     given = _given(options, (*OF_SMC, "temperature"))
     return SMCConfig(new_tokens=options.new_tokens, samples=options.samples, **given)
+
+
+def _configured(kind: Any, options: GenerateOptions) -> Any:
+    """Returns the settings of a decoder that calls all that its method takes by the same names."""
+    given = _given(options, TAKES[options.method])
+    return kind(new_tokens=options.new_tokens, samples=options.samples, **given)
+
+
+def _das(options: GenerateOptions) -> DASConfig:
+    given = _given(options, OF_DAS)
+    beams = given.get("beams", DASConfig.beams)
+    # More beams than candidates ask for as many of these.
+    pool = given.pop("candidates", max(beams, DASConfig.pool))
+    config = DASConfig(new_tokens=options.new_tokens, samples=options.samples, pool=pool, **given)
+    if options.discriminator == "none" and config.alpha > 0:
+        raise UserError("das scores beams by a discriminator: choose one, or --alpha 0")
+    return config
 
 
 def _rerank(options: GenerateOptions, plain: SamplingConfig | BeamConfig) -> RerankConfig:

@@ -7,7 +7,6 @@ et al. 2016, arXiv 1609.08144, in the form of the transformers library). Diverse
 costing every group a penalty for each earlier beam that took it at the same step.
 """
 
-import math
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -17,9 +16,19 @@ import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.decoding.generation import Generation, blank, per_sample
+from coopgen_jax.decoding.hypotheses import (
+    Texts,
+    check_length_penalty,
+    joined,
+    log_probs,
+    no_texts,
+    only,
+    per_length,
+    where,
+)
 from coopgen_jax.decoding.job import Job, States, ends, read_prompts, write_all
 from coopgen_jax.decoding.lanes import at, extend_lanes, no_path, nodes_of, pick, put
-from coopgen_jax.decoding.rules import check_repetition, no_repeat_ngram
+from coopgen_jax.decoding.rules import check_repetition
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import LanguageModel, Prompt
@@ -65,32 +74,13 @@ class BeamConfig:
                 f"{self.groups} groups with a diversity of {self.diversity}: several groups need a "
                 "diversity above 0, and it needs several groups"
             )
-        # Beyond, powers of the length leave single precision.
-        if not abs(self.length_penalty) * math.log(self.new_tokens) <= 80:
-            raise ValueError(
-                f"length_penalty is {self.length_penalty}: give a number nearer 0, such as 1"
-            )
+        check_length_penalty(self.length_penalty, self.new_tokens)
         check_repetition(1.0, self.no_repeat_ngram)
 
     @property
     def ahead(self) -> int:
         """Tokens that may be read behind a prompt."""
         return self.new_tokens
-
-
-@struct.dataclass
-class Texts:
-    """Texts of every group, `[B, G, W]`; where there is none, `log_prob` is minus infinity.
-
-    tokens: `[B, G, W, T]` int32, 0 behind the last; length: `[B, G, W]` int32.
-    log_prob: `[B, G, W]` float32 under the plain language model.
-    log_class: `[B, G, W, C]` float32 the discriminator's.
-    """
-
-    tokens: jax.Array
-    length: jax.Array
-    log_prob: jax.Array
-    log_class: jax.Array
 
 
 @struct.dataclass
@@ -132,19 +122,13 @@ def begin(job: Job) -> BeamState:
     capacity = Capacity(config.groups, 1, nodes_of(config.beams, config.new_tokens))
     logits, log_class, states = read_prompts(job, capacity, config.ahead)
     shape = (*logits.shape[:2], config.beams)
-    none = jnp.full(shape, -jnp.inf)
-    texts = Texts(
-        tokens=jnp.zeros((*shape, config.new_tokens), jnp.int32),
-        length=jnp.zeros(shape, jnp.int32),
-        log_prob=none,
-        log_class=jnp.broadcast_to(log_class[:, :, None], (*shape, log_class.shape[-1])),
-    )
+    texts = no_texts(log_class, config.beams, config.new_tokens)
     bare = per_sample(log_class[:, 0], config.samples)
     return BeamState(
         logits=jnp.broadcast_to(logits[:, :, None], (*shape, logits.shape[-1])),
         states=states,
         # All beams are the bare prompt, and one of them is enough.
-        beams=replace(texts, log_prob=none.at[..., 0].set(0.0)),
+        beams=replace(texts, log_prob=texts.log_prob.at[..., 0].set(0.0)),
         pool=texts,
         path=no_path(shape, config.new_tokens),
         done=jnp.zeros(shape[0], bool),
@@ -168,10 +152,10 @@ def advance(key: jax.Array, job: Job, state: BeamState) -> tuple[BeamState, None
     )
     # As in the transformers library, a text ends only where it is among the W best.
     ended = ends(job, token) & (jnp.arange(token.shape[-1]) < config.beams)[None, None]
-    pool = _best(config, _joined(state.pool, _only(continued, ended)), config.beams)
-    pool = jax.tree.map(partial(_where, state.done), state.pool, pool)
+    pool = _best(config, joined(state.pool, only(continued, ended)), config.beams)
+    pool = jax.tree.map(partial(where, state.done), state.pool, pool)
 
-    beams = jax.tree.map(partial(pick, index=chosen), _only(continued, ~ends(job, token)))
+    beams = jax.tree.map(partial(pick, index=chosen), only(continued, ~ends(job, token)))
     path = pick(pick(state.path, lane), chosen)
     missing = jnp.isinf(beams.log_prob) | state.done[:, None, None]
     logits, log_class, states, path = extend_lanes(
@@ -202,7 +186,7 @@ def _continuations(job: Job, state: BeamState) -> tuple[jax.Array, jax.Array, ja
     width = config.beams
     wanted = width * (1 + len(job.language_model.end_tokens))
     count = min(wanted, state.logits.shape[-1])
-    log_p = _allowed(job, state)
+    log_p = log_probs(job, state.logits, state.beams)
     taken = jnp.zeros((log_p.shape[0], log_p.shape[-1]))
     found = []
     for group in range(config.groups):
@@ -224,21 +208,6 @@ def _continuations(job: Job, state: BeamState) -> tuple[jax.Array, jax.Array, ja
     return lane, token, log_prob, going
 
 
-def _allowed(job: Job, state: BeamState) -> jax.Array:
-    """Returns log p `[B, G, W, V]` of every next token, minus infinity where a rule forbids it."""
-    config: BeamConfig = job.config
-    log_p = jax.nn.log_softmax(state.logits)
-    own = state.beams.tokens
-
-    def per_beam(array: jax.Array) -> jax.Array:
-        return jnp.broadcast_to(array[:, None, None], (*own.shape[:3], array.shape[-1]))
-
-    written = jnp.arange(config.new_tokens)[None, None, None] < state.beams.length[..., None]
-    seen = jnp.concatenate([per_beam(job.prompt.tokens), own], axis=-1)
-    mask = jnp.concatenate([per_beam(job.prompt.mask), written], axis=-1)
-    return no_repeat_ngram(log_p, seen, mask, config.no_repeat_ngram)
-
-
 def _nothing_better(config: BeamConfig, beams: Texts, pool: Texts, length: jax.Array) -> jax.Array:
     """Returns `[B]`, true where no beam can still end better than what is in its group's pool."""
     if config.groups > 1:
@@ -246,7 +215,7 @@ def _nothing_better(config: BeamConfig, beams: Texts, pool: Texts, length: jax.A
         return jnp.zeros(beams.log_prob.shape[0], bool)
     # A log-probability only falls, and most of it is forgiven at the greatest length.
     last = config.new_tokens if config.length_penalty > 0 else length
-    hope = _score(config, jnp.max(beams.log_prob, axis=-1), last)
+    hope = per_length(jnp.max(beams.log_prob, axis=-1), last, config.length_penalty)
     return jnp.all(hope <= jnp.min(_scores(config, pool), axis=-1), axis=-1)
 
 
@@ -259,8 +228,8 @@ def _generation(
     length: jax.Array,
 ) -> Generation:
     """Returns the best texts of all groups, those under way among them where that is open."""
-    live = _only(beams, jnp.broadcast_to(~done[:, None, None], beams.length.shape))
-    both = _joined(pool, live)
+    live = only(beams, jnp.broadcast_to(~done[:, None, None], beams.length.shape))
+    both = joined(pool, live)
     rows = len(done), 1, config.groups * 2 * config.beams
     texts = jax.tree.map(lambda array: array.reshape(*rows, *array.shape[3:]), both)
     scores = _scores(config, texts)[:, 0]
@@ -298,32 +267,14 @@ def _again(texts: Texts) -> jax.Array:
     return jnp.any(same & before & there[:, None], axis=-1)
 
 
-def _score(config: BeamConfig, log_prob: jax.Array, length: jax.Array | int) -> jax.Array:
-    return log_prob / jnp.maximum(jnp.asarray(length, jnp.float32), 1.0) ** config.length_penalty
-
-
 def _scores(config: BeamConfig, texts: Texts) -> jax.Array:
-    return _score(config, texts.log_prob, texts.length)
+    return per_length(texts.log_prob, texts.length, config.length_penalty)
 
 
 def _best(config: BeamConfig, texts: Texts, count: int) -> Texts:
     order = jax.lax.top_k(_scores(config, texts), count)[1]
     chosen: Texts = jax.tree.map(partial(pick, index=order), texts)
     return chosen
-
-
-def _joined(one: Texts, other: Texts) -> Texts:
-    both: Texts = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=2), one, other)
-    return both
-
-
-def _only(texts: Texts, there: jax.Array) -> Texts:
-    """Returns texts of which those elsewhere are none."""
-    return replace(texts, log_prob=jnp.where(there, texts.log_prob, -jnp.inf))
-
-
-def _where(rows: jax.Array, one: jax.Array, other: jax.Array) -> jax.Array:
-    return jnp.where(rows.reshape(-1, *(1,) * (one.ndim - 1)), one, other)
 
 
 def beam_search(

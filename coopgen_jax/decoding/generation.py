@@ -19,7 +19,8 @@ class Generation:
     log_prob: `[B, R]` float32 log p(new tokens | prompt) under the plain language model.
     log_proposal: `[B, R]` float32 log-probability with which the decoder itself drew the text, NaN
       where a choice was not a draw.
-    log_weight: `[B, R]` float32 proper log weight of a weighted sample, zero elsewhere.
+    log_weight: `[B, R]` float32 proper log weight of a weighted sample, zero elsewhere; the
+      decoder says whether the mean or the sum over a prompt's texts is an estimate.
     log_class: `[B, R, C]` float32 the discriminator's log p(class | text); `C` is 0 without one.
     simulations: `[B, R]` int32 evaluations spent on the search.
     model_tokens: `[B, R]` int32 tokens that the language model read for this text.

@@ -30,6 +30,7 @@ def extend_lanes(
     *,
     step: jax.Array,
     idle: jax.Array,
+    committed: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, States, jax.Array]:
     """Has both networks read one token more of every lane.
 
@@ -39,8 +40,9 @@ def extend_lanes(
       path: `[B, G, W, T]` int32 slots of each lane's tokens so far, -1 behind the last.
       token: `[B, G, W]` int32 the tokens to read.
       log_class: `[B, G, W, C]` what the discriminator says of the texts without them.
-      step: how many tokens every lane has.
+      step: how many tokens every lane has below the root.
       idle: `[B, G, W]` bool, true where there is no text to go on with or to judge.
+      committed: `[B, G]` int32 tokens in the trunk of every tree, None where there are none.
 
     Returns:
       Logits `[B, G, W, V]`, log p(class | text), the states, and the paths with the new slots.
@@ -53,7 +55,7 @@ def extend_lanes(
         parent=jnp.maximum(at(path, step - 1), 0),
         path=path,
         depth=jnp.full(token.shape, step + 1),
-        committed=jnp.zeros(token.shape[:2], jnp.int32),
+        committed=jnp.zeros(token.shape[:2], jnp.int32) if committed is None else committed,
         terminal=idle,
     )
     logits, log_class, states = read_nodes(job, states, nodes, log_class)

@@ -14,6 +14,7 @@ from coopgen_jax.decoding import beam, sampling
 from coopgen_jax.decoding.beam import BeamConfig
 from coopgen_jax.decoding.expansion import log_target
 from coopgen_jax.decoding.generation import Generation
+from coopgen_jax.decoding.hypotheses import check_length_penalty, per_length
 from coopgen_jax.decoding.job import Job, write_all
 from coopgen_jax.decoding.lanes import pick
 from coopgen_jax.decoding.sampling import SamplingConfig
@@ -30,19 +31,23 @@ class RerankConfig:
     of: `n`, how many a text is chosen from.
     samples: `R`, texts per prompt, each chosen from texts of its own; of a beam search the best `n`
       are the first's, the next `n` the second's.
-    alpha: weight of log p(c|x) against the mean log-likelihood of a token in what is compared.
+    alpha: weight of log p(c|x) against the mean log-likelihood of a token in what is compared; a
+      weight `a` beside a log-likelihood of weight 1 is an alpha of a / (1 + a).
+    length_penalty: power of the length that makes the log-likelihood a mean; 0 compares sums.
     """
 
     proposal: SamplingConfig | BeamConfig = field(default_factory=SamplingConfig)
     of: int = 16
     samples: int = 1
     alpha: float = 1.0
+    length_penalty: float = 1.0
 
     def __post_init__(self) -> None:
         if self.of < 1 or self.samples < 1:
             raise ValueError(f"of is {self.of} and samples {self.samples}: give 1 or more")
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha is {self.alpha}: give a weight from 0 to 1")
+        check_length_penalty(self.length_penalty, self.new_tokens)
         _ = self.written  # whose own checks are made
 
     @property
@@ -96,7 +101,7 @@ def finish(job: Job, generation: Generation) -> Generation:
     if config.alpha > 0 and job.target is not None:
         score = config.alpha * log_target(generation.log_class[:, :, None], job.target)[:, :, 0]
     if config.alpha < 1:
-        mean = generation.log_prob / jnp.maximum(generation.length, 1)
+        mean = per_length(generation.log_prob, generation.length, config.length_penalty)
         score = score + (1 - config.alpha) * mean
     # Beams that found nothing are no texts.
     score = jnp.where(jnp.isfinite(generation.log_prob), score, -jnp.inf)

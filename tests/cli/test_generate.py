@@ -92,6 +92,32 @@ def test_beams_are_written_best_first_and_chosen_from(capsys):
         assert chosen[number]["tokens"] == best["tokens"]
 
 
+def test_one_block_is_the_best_of_several_and_one_beam_in_a_pool_of_one_is_greedy(capsys):
+    job = ["This", "film was", "--new-tokens", 3, "--target", "one"]
+    blocks = [*job, "--of", 5, "--top-p", 0.9, "--method"]
+    whole = generate_json(capsys, *blocks, "blockwise", "--block", 3)["texts"]
+    best = generate_json(capsys, *blocks, "rerank")["texts"]
+    assert [text["tokens"] for text in whole] == [text["tokens"] for text in best]
+    greedy = generate_json(capsys, *job, "--method", "greedy")["texts"]
+    narrow = ["--method", "das", "--beams", 1, "--candidates"]
+    found = generate_json(capsys, *job, *narrow, 1)["texts"]
+    assert [text["tokens"] for text in found] == [text["tokens"] for text in greedy]
+    swayed = generate_json(capsys, *job, *narrow, 40, "--alpha", 9)["texts"]
+    for text, plain in zip(swayed, greedy, strict=True):
+        assert text["class_probabilities"]["one"] > plain["class_probabilities"]["one"]
+
+
+def test_texts_drawn_without_replacement_come_with_their_weights(capsys):
+    job = ["This", "film was", "--new-tokens", 3, "--method", "stochastic-beam", "--samples", 5]
+    texts = generate_json(capsys, *job)["texts"]
+    assert len({(text["prompt"], tuple(text["tokens"])) for text in texts}) == 10
+    for text in texts:
+        # A text is sure to be drawn at most, so that its weight is its probability at least.
+        assert text["log_weight"] >= text["log_prob"] and text["log_proposal"] < 0
+    status, out, _ = run(capsys, "generate", *job, "--quiet")
+    assert status == 0 and f"log-weight {texts[0]['log_weight']:.2f}" in out
+
+
 def test_particles_come_with_their_weights(capsys):
     job = ["This", "film was", "--new-tokens", 3, "--method", "smc", "--samples", 6]
     job += ["--target", "one", "--threshold", 0]

@@ -131,6 +131,16 @@ def test_a_flag_that_does_not_exist_ends_with_status_two(capsys):
             "threshold is 2.0",
         ),
         (["film", "--method", "smc", "--target", "one", "--alpha", "1"], "--alpha means nothing"),
+        (["film", "--method", "blockwise"], "--method blockwise needs a --target"),
+        (["film", "--method", "das"], "--method das needs a --target"),
+        (["film", "--method", "blockwise", "--discriminator", "none"], "blockwise goes by a"),
+        (["film", "--method", "das", "--discriminator", "none"], "das scores beams by a"),
+        (
+            ["film", "--method", "das", "--target", "one", "--candidates", "3"],
+            "4 beams are to go on",
+        ),
+        (["film", "--method", "blockwise", "--target", "one", "--block", "0"], "block and of must"),
+        (["film", "--method", "stochastic-beam", "--beams", "3"], "--beams means nothing"),
         (["film", "--method", "beam", "--samples", "5"], "5 texts are asked of 4 beams"),
         (["film", "--method", "beam", "--top-p", "0.9"], "--top-p means nothing to --method beam"),
         (

@@ -7,6 +7,7 @@ import pytest
 
 from coopgen_jax.cli.options import GenerateOptions, PlanOptions
 from coopgen_jax.cli.settings import decoder_config, is_redundant
+from coopgen_jax.decoding.das import DASConfig
 from coopgen_jax.decoding.fudge import FudgeConfig
 from coopgen_jax.decoding.gedi import GediConfig
 from coopgen_jax.decoding.mcts_config import MCTSConfig
@@ -76,6 +77,12 @@ def test_policy_and_enough_reach_the_search(preset):
     assert search == replace(preset.search, policy="siblings", enough=40)
 
 
+def test_a_pool_is_as_large_as_the_candidates_or_the_beams():
+    assert decoder_config(options(method="das")) == DASConfig()
+    assert decoder_config(options(method="das", candidates=9)).pool == 9
+    assert decoder_config(options(method="das", beams=30)) == DASConfig(beams=30, pool=30)
+
+
 @pytest.mark.parametrize("kind", [GenerateOptions, PlanOptions])
 def test_every_preset_can_be_chosen(kind):
     assert get_args(get_type_hints(kind)["preset"]) == tuple(PRESETS)
@@ -103,6 +110,8 @@ def test_a_preset_that_keeps_nothing_goes_on_so(monkeypatch):
         ({"samples": 2, "method": "greedy"}, True),
         ({"samples": 2, "method": "sample"}, False),
         ({"method": "rerank"}, False),
+        ({"samples": 2, "method": "blockwise"}, False),
+        ({"samples": 2, "method": "stochastic-beam"}, False),
         ({"method": "rerank", "temperature": 0.0}, True),
         ({"samples": 2, "preset": "puct", "visit_temperature": 1.0}, False),
         ({"samples": 2, "rollout": 2}, False),
