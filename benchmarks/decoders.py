@@ -11,16 +11,35 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.parts import Parts, make_parts, random_prompts
+from benchmarks.parts import CLASSES, Parts, make_parts, random_prompts
 from benchmarks.settings import Settings, combinations
 from benchmarks.suite import Benchmark, Row, draw_ratios
 from benchmarks.timing import compiled, in_turn, milliseconds, ratio
-from coopgen_jax.decoding import beam, blockwise, das, fudge, mcts, sampling, smc, stochastic_beam
+from coopgen_jax.decoding import (
+    beam,
+    blockwise,
+    das,
+    fudge,
+    gedi,
+    mcts,
+    sampling,
+    smc,
+    stochastic_beam,
+)
 from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.presets import PRESETS
 from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.discriminators.generative import GenerativeConfig, generative, generative_params
+from coopgen_jax.discriminators.head import HeadConfig
+from coopgen_jax.discriminators.trunk_layers import (
+    TrunkLayersConfig,
+    init_trunk_layers,
+    small_network,
+    trunk_layers,
+)
+from coopgen_jax.models.arithmetic import Member, combine_logits, combined_params
 from coopgen_jax.models.decoder import language_model
-from coopgen_jax.models.language_model import Nodes
+from coopgen_jax.models.language_model import LanguageModel, Nodes
 from coopgen_jax.models.slots import Capacity
 
 ONE = "sample"
@@ -35,6 +54,7 @@ class Method:
     rows: rows of its one call per token, None where a token takes several.
     guide, guide_params: what judges, None for nothing.
     beside: the method that its time is also compared with.
+    language_model, params: what writes, None for the network that is timed.
     """
 
     decoder: Any
@@ -43,6 +63,34 @@ class Method:
     guide: Discriminator | None = None
     guide_params: Any = None
     beside: str = ONE
+    language_model: LanguageModel | None = None
+    params: Any = None
+
+
+def _generative(parts: Parts) -> dict[str, Any]:
+    """Returns a generative judge of the network's own size, untrained: time does not tell."""
+    config = GenerativeConfig(parts.config, CLASSES, ((1, 2), (3, 4)))
+    params = generative_params(parts.params, len(CLASSES))
+    return {"guide": generative(config), "guide_params": params}
+
+
+def _foreseeing(parts: Parts) -> dict[str, Any]:
+    """Returns a small layer on the network's states with a look-ahead head, untrained."""
+    config, middle = parts.config, parts.config.layers // 2
+    network = small_network(layers=1, width=128, context=config.context)
+    judge = TrunkLayersConfig((0, middle), config.width, network, HeadConfig(CLASSES, 128), 64)
+    params = init_trunk_layers(jax.random.key(1), judge)
+    embedding = jnp.asarray(parts.params["embedding"], jnp.float32)
+    vocabulary = jax.jit(jnp.matmul)(embedding, params["keys"])
+    return {"guide": trunk_layers(judge), "guide_params": {**params, "vocabulary": vocabulary}}
+
+
+def _guided(parts: Parts) -> dict[str, Any]:
+    """Returns the network guided away from a negative prompt."""
+    network = language_model(parts.config)
+    members = (Member(network), Member(network, prefix=(1,), reads_prompt=False))
+    params = combined_params([parts.params], [1.5, -0.5])
+    return {"language_model": combine_logits(members), "params": params}
 
 
 def methods(parts: Parts) -> dict[str, Method]:
@@ -60,6 +108,14 @@ def methods(parts: Parts) -> dict[str, Method]:
         "FUDGE, 20 candidates": Method(
             fudge, fudge.FudgeConfig(candidates=candidates), candidates, **judged
         ),
+        "FUDGE, looking ahead": Method(
+            fudge,
+            fudge.FudgeConfig(candidates=candidates, look_ahead=True),
+            1,
+            **_foreseeing(parts),
+        ),
+        "GeDi, 2 classes": Method(gedi, gedi.GediConfig(), 1, **_generative(parts)),
+        "sample, negative prompt": Method(sampling, plain, 1, **_guided(parts)),
         "SMC, 8 particles": Method(
             smc, smc.SMCConfig(samples=8), 8, **judged, beside="sample, 8 texts"
         ),
@@ -87,8 +143,8 @@ def _job(parts: Parts, method: Method, batch: int, length: int, tokens: int) -> 
         prompt=random_prompts(parts, batch, length),
         target=jnp.ones(batch, jnp.int32) if method.guide else None,
         config=replace(method.config, new_tokens=tokens),
-        language_model=language_model(parts.config, taps),
-        params=parts.params,
+        language_model=method.language_model or language_model(parts.config, taps),
+        params=parts.params if method.params is None else method.params,
         discriminator=method.guide,
         discriminator_params=method.guide_params,
     )
