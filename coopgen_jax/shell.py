@@ -16,6 +16,7 @@ from coopgen_jax.decoding import (
     fudge,
     gedi,
     mcts,
+    pplm,
     rerank,
     sampling,
     smc,
@@ -29,6 +30,7 @@ from coopgen_jax.decoding.gedi import GediConfig
 from coopgen_jax.decoding.generation import Generation
 from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.pplm_config import PPLMConfig
 from coopgen_jax.decoding.presets import Decoding
 from coopgen_jax.decoding.rerank import RerankConfig
 from coopgen_jax.decoding.sampling import SamplingConfig
@@ -53,6 +55,7 @@ _DECODERS: dict[type, Any] = {
     FudgeConfig: fudge,
     GediConfig: gedi,
     MCTSConfig: mcts,
+    PPLMConfig: pplm,
     RerankConfig: rerank,
     SMCConfig: smc,
     SamplingConfig: sampling,
@@ -112,9 +115,9 @@ def generate(
       config: `MCTSConfig` searches under guidance, `SamplingConfig` decodes plainly (temperature 0:
         greedily), `BeamConfig` looks for the likeliest texts, `RerankConfig` keeps the best of
         several such texts, `FudgeConfig` draws among judged candidates, `GediConfig` weighs the
-        whole vocabulary, and `SMCConfig` writes weighted particles. `BlockwiseConfig` keeps the
-        best of several blocks at a time, `DASConfig` re-scores beams, and `StochasticBeamConfig`
-        draws texts without replacement.
+        whole vocabulary, `PPLMConfig` shifts the history along a gradient, and `SMCConfig` writes
+        weighted particles. `BlockwiseConfig` keeps the best of several blocks at a time,
+        `DASConfig` re-scores beams, and `StochasticBeamConfig` draws texts without replacement.
       discriminator: guides the search; plainly decoded texts are only judged by it.
       target: name of the class that every text is to have, or one per prompt.
       seed: the job's seed; with it a prompt's texts are the same in any batch.
@@ -153,6 +156,9 @@ def generate(
         size += -size % mesh.shape[BATCH]
     batches = [order[at : at + size] for at in range(0, len(order), size)]
     params, guide_params = _placed(model, discriminator, mesh)
+    # With bags of words a target may be given, and need not be.
+    follows = config.guided or isinstance(config, PPLMConfig)
+    targeted = guide is not None and target is not None and follows
     texts: dict[int, list[Text]] = {}
     for batch, there in enumerate(batches):
         # The last batch is filled up with copies, so that it compiles to nothing new.
@@ -168,7 +174,7 @@ def generate(
             prompt=replace(prompt, index=jnp.asarray(rows, jnp.int32)),
             params=params,
             discriminator_params=guide_params,
-            target=jnp.asarray(wanted, jnp.int32) if guide and config.guided else None,
+            target=jnp.asarray(wanted, jnp.int32) if targeted else None,
             language_model=network,
             discriminator=guide,
             config=config,

@@ -23,6 +23,7 @@ from coopgen_jax.decoding.fudge import FudgeConfig, fudge
 from coopgen_jax.decoding.gedi import GediConfig, gedi
 from coopgen_jax.decoding.mcts import mcts
 from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.pplm_config import PPLMConfig
 from coopgen_jax.decoding.rerank import RerankConfig, rerank
 from coopgen_jax.decoding.sampling import SamplingConfig, sample
 from coopgen_jax.decoding.smc import SMCConfig, smc
@@ -62,6 +63,7 @@ CONFIG = MCTSConfig(
     search=SearchConfig(simulations=4, candidates=4, depth=4, kept=4),
 )  # fmt: skip
 PLAIN = SamplingConfig(new_tokens=3, samples=2, top_k=4)
+SHIFTED = PPLMConfig(new_tokens=3, samples=2, iterations=1, bags=((3, 4),))
 NETWORK = dataclasses.replace(TINY_LLAMA, vocab_size=304, layers=2, context=256, end_tokens=(256,))
 PROMPTS = ["a b c d", "b", "cc", "another one", "d"]
 
@@ -144,7 +146,7 @@ def batch() -> None:
     write = functools.partial(
         generate, model(), PROMPTS, discriminator=guide(), target="good", seed=3, batch_size=3
     )
-    cases = (("shard_map", 8, CONFIG, 8), ("pmap", 2, PLAIN, 4))
+    cases = (("shard_map", 8, CONFIG, 8), ("shard_map", 2, SHIFTED, 4), ("pmap", 2, PLAIN, 4))
     for mapper, devices, config, rows in cases:
         heard = []
         mesh = make_mesh(devices)

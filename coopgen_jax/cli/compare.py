@@ -21,7 +21,8 @@ from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.cli.prompts import read_prompts
 from coopgen_jax.cli.report import entry
 from coopgen_jax.cli.resume import append, resume
-from coopgen_jax.cli.settings import TAKES, decoder_config, with_words
+from coopgen_jax.cli.settings import TAKES, decoder_config
+from coopgen_jax.cli.words import with_words
 from coopgen_jax.decoding.presets import Decoding
 from coopgen_jax.discriminators.heads import load_discriminator
 from coopgen_jax.discriminators.loaded import LoadedDiscriminator

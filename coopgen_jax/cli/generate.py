@@ -19,7 +19,8 @@ from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.cli.progress import ProgressBar
 from coopgen_jax.cli.prompts import read_prompts
 from coopgen_jax.cli.report import entry, for_people, strict, to_json, to_json_lines
-from coopgen_jax.cli.settings import compared_config, decoder_config, is_redundant, with_words
+from coopgen_jax.cli.settings import compared_config, decoder_config, is_redundant
+from coopgen_jax.cli.words import left_out, with_words
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.presets import Decoding
 from coopgen_jax.discriminators.heads import load_discriminator
@@ -83,6 +84,8 @@ def _run(
     _keep_compilations(cache_folder() / "compilation")
     model = load(options.model, dtype=options.dtype)
     config = with_words(config, options, model.tokenizer)
+    for note in left_out(options.bag, model.tokenizer):
+        _note(options, note)
     writer = combine_models(options, model, load)
     networks = writer.networks if isinstance(writer, CombinedModel) else (model,)
     for whole in dict.fromkeys(whole_parts(options, network.config) for network in networks):

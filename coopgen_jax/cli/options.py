@@ -50,6 +50,7 @@ class GenerateOptions:
         "mcts",
         "fudge",
         "gedi",
+        "pplm",
         "smc",
         "rerank",
         "blockwise",
@@ -60,9 +61,10 @@ class GenerateOptions:
         "greedy",
     ] = "mcts"
     """How to write: guided tree search, drawing among judged candidates, weighing the whole
-    vocabulary by a discriminator that judges tokens before they are read, sequential Monte Carlo,
-    the best of several texts under the discriminator, or of several blocks at a time, beam search
-    re-scored by the discriminator, beam search for the likeliest texts, drawing without
+    vocabulary by a discriminator that judges tokens before they are read, drawing after a gradient
+    has shifted what was read (PPLM; for heads on the model's states, or a --bag), sequential Monte
+    Carlo, the best of several texts under the discriminator, or of several blocks at a time, beam
+    search re-scored by the discriminator, beam search for the likeliest texts, drawing without
     replacement, plain sampling, or the likeliest token each time."""
     new_tokens: Annotated[int, arg(metavar="T")] = 24
     """Most tokens to write per text."""
@@ -146,6 +148,19 @@ class GenerateOptions:
     """Length of the n-grams that are never written twice; 0 allows all."""
     strength: Annotated[float | None, _unset("X", "1; gedi: 30")] = None
     """Fudge and GeDi: weight of the discriminator beside the logits."""
+    bag: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="FILE")] = ()
+    """PPLM: a bag of words to write towards, one word a line, in place of a --target or beside it;
+    words of several tokens are left out; can be given several times."""
+    step_size: Annotated[float | None, _unset("X", "0.02")] = None
+    """PPLM: how far each gradient step shifts the keys and values of a layer."""
+    iterations: Annotated[int | None, _unset("N", "3")] = None
+    """PPLM: gradient steps before every token."""
+    kl: Annotated[float | None, _unset("X", "0.01")] = None
+    """PPLM: weight of staying near the unshifted distribution."""
+    fusion: Annotated[float | None, _unset("X", "0.9")] = None
+    """PPLM: share of the shifted distribution in what tokens are drawn from, from 0 to 1."""
+    window: Annotated[int | None, _unset("N", "0, all")] = None
+    """PPLM: only the newest N tokens are shifted."""
     score: Annotated[Literal["log", "value"] | None, _unset("NAME", "log")] = None
     """Fudge: whether it adds log p(target | text) (FUDGE) or p(target | text) (RAD)."""
     look_ahead: bool = False
@@ -179,8 +194,8 @@ class GenerateOptions:
     """Beam search: what a token costs for every beam of an earlier group that took it too."""
     length_penalty: Annotated[float | None, _unset("X", "1")] = None
     """Beam search and das: power of the length that log-probabilities are divided by."""
-    top_k: Annotated[int | None, _unset("K", "0, all")] = None
-    """Sampling and blockwise: draw from the K likeliest tokens."""
+    top_k: Annotated[int | None, _unset("K", "0, all; pplm: 10")] = None
+    """Sampling, PPLM and blockwise: draw from the K likeliest tokens; 0 for all."""
     top_p: Annotated[float | None, _unset("P", "1, all")] = None
     """Sampling and blockwise: draw from the likeliest tokens that make up this probability
     (nucleus)."""

@@ -8,12 +8,14 @@ from typing import Any
 from coopgen_jax.cli.combining import check_combining
 from coopgen_jax.cli.machines import check_machines
 from coopgen_jax.cli.options import GenerateOptions, PlanOptions
+from coopgen_jax.cli.words import read_words
 from coopgen_jax.decoding.beam import BeamConfig
 from coopgen_jax.decoding.blockwise import BlockwiseConfig
 from coopgen_jax.decoding.das import DASConfig
 from coopgen_jax.decoding.fudge import FudgeConfig
 from coopgen_jax.decoding.gedi import GediConfig
 from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.pplm_config import PPLMConfig
 from coopgen_jax.decoding.presets import PRESETS, Decoding
 from coopgen_jax.decoding.rerank import RerankConfig
 from coopgen_jax.decoding.sampling import SamplingConfig
@@ -21,7 +23,6 @@ from coopgen_jax.decoding.smc import SMCConfig
 from coopgen_jax.decoding.stochastic_beam import StochasticBeamConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.search.config import SearchConfig
-from coopgen_jax.text import Tokenizer
 from coopgen_jax.trace import SUFFIXES
 
 OF_SEARCH = (
@@ -42,6 +43,7 @@ OF_PLAIN = ("bad_words", "begin_with")
 OF_RERANK = ("of",)
 OF_FUDGE = ("candidates", "strength", "score", "look_ahead")
 OF_GEDI = ("strength", "filter_p", "target_p")
+OF_PPLM = ("step_size", "iterations", "kl", "fusion", "window")
 OF_SMC = ("power", "threshold", "resampling")
 OF_BEAMS = ("beams", "groups", "diversity", "length_penalty")
 OF_BLOCKS = ("block", "of", "temperature", "top_k", "top_p")
@@ -52,6 +54,7 @@ TAKES: dict[str, tuple[str, ...]] = {
     "mcts": OF_SEARCH + OF_MCTS + GUIDED + SHARED,
     "fudge": OF_FUDGE + SHARED,
     "gedi": (*OF_GEDI, "draw", *SHARED),
+    "pplm": (*OF_PPLM, "bag", "top_k", "temperature"),
     "smc": (*OF_SMC, "temperature"),
     "rerank": OF_RERANK + OF_BEAMS + OF_SAMPLING + OF_PLAIN + GUIDED + SHARED,
     "blockwise": OF_BLOCKS,
@@ -80,6 +83,8 @@ def decoder_config(options: GenerateOptions) -> Decoding:
             return _fudge(options)
         if options.method == "gedi":
             return _gedi(options)
+        if options.method == "pplm":
+            return _pplm(options)
         if options.method == "smc":
             return _particles(options)
         if options.method == "blockwise":
@@ -93,32 +98,6 @@ def decoder_config(options: GenerateOptions) -> Decoding:
         return _rerank(options, plain) if options.method == "rerank" else plain
     except ValueError as error:
         raise UserError(str(error)) from error
-
-
-def with_words(config: Decoding, options: GenerateOptions, tokenizer: Tokenizer) -> Decoding:
-    """Returns the settings with the options' words as tokens.
-
-    Raises:
-      UserError: the beginning is longer than the text.
-    """
-    if not isinstance(config, SamplingConfig | RerankConfig) or _by_beams(config):
-        return config
-    # A word stands behind a space or at the beginning of something.
-    words = [form for word in options.bad_words for form in (word, f" {word}")]
-    try:
-        changes: dict[str, Any] = {
-            "bad_words": tuple(dict.fromkeys(map(tuple, map(tokenizer.encode_behind, words)))),
-            "forced": tuple(tokenizer.encode_behind(options.begin_with or "")),
-        }
-        if isinstance(config, RerankConfig):
-            return replace(config, proposal=replace(config.proposal, **changes))
-        return replace(config, **changes)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
-def _by_beams(config: Decoding) -> bool:
-    return isinstance(config, RerankConfig) and isinstance(config.proposal, BeamConfig)
 
 
 def preset_values() -> list[str]:
@@ -151,7 +130,7 @@ def is_redundant(config: Decoding) -> bool:
         return is_redundant(config.written)
     if config.samples == 1:
         return False
-    if isinstance(config, SamplingConfig):
+    if isinstance(config, SamplingConfig | PPLMConfig):
         return config.temperature == 0
     if isinstance(config, MCTSConfig):
         return config.visit_temperature == 0 and config.rollout == 0
@@ -200,8 +179,12 @@ def _check(options: GenerateOptions) -> None:
         raise UserError(
             f"--method {options.method} goes by a discriminator: choose one and a --target"
         )
-    guided = options.method in ("mcts", "fudge", "gedi", "smc", "blockwise") or (
-        options.method in ("rerank", "das") and options.alpha != 0
+    if options.method == "pplm" and options.discriminator == "none" and not options.bag:
+        raise UserError("--method pplm goes by a discriminator and a --target, or a --bag of words")
+    guided = (
+        options.method in ("mcts", "fudge", "gedi", "smc", "blockwise")
+        or (options.method in ("rerank", "das") and options.alpha != 0)
+        or (options.method == "pplm" and not options.bag)
     )
     if guided and options.discriminator != "none" and options.target is None:
         raise UserError(
@@ -289,6 +272,14 @@ def _fudge(options: GenerateOptions) -> FudgeConfig:
 def _gedi(options: GenerateOptions) -> GediConfig:
     given = _given(options, OF_GEDI + SHARED) | {"greedy": not options.draw}
     return GediConfig(new_tokens=options.new_tokens, samples=options.samples, **given)
+
+
+def _pplm(options: GenerateOptions) -> PPLMConfig:
+    given = _given(options, (*OF_PPLM, "top_k", "temperature"))
+    # Their words need the tokenizer; that there are any is seen before it is loaded.
+    for path in options.bag:
+        read_words(path)
+    return PPLMConfig(new_tokens=options.new_tokens, samples=options.samples, **given)
 
 
 def _particles(options: GenerateOptions) -> SMCConfig:

@@ -6,6 +6,7 @@ from coopgen_jax.decoding.das import DASConfig
 from coopgen_jax.decoding.fudge import FudgeConfig
 from coopgen_jax.decoding.gedi import GediConfig
 from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.pplm_config import PPLMConfig
 from coopgen_jax.decoding.rerank import RerankConfig
 from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.decoding.smc import SMCConfig
@@ -17,6 +18,7 @@ Decoding = (
     MCTSConfig
     | FudgeConfig
     | GediConfig
+    | PPLMConfig
     | SMCConfig
     | RerankConfig
     | BeamConfig

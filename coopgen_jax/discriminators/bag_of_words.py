@@ -108,9 +108,31 @@ def bag_of_words(
         evaluate=Bound(_evaluate, config),
         classes=CLASSES,
         reads_prompt=reads_prompt,
-        differentiable=False,
     )
     return LoadedDiscriminator(discriminator, params)
+
+
+def single_tokens(
+    words: Sequence[str], *, tokenizer: Tokenizer
+) -> tuple[tuple[int, ...], list[str]]:
+    """Returns the ids of the words that are one token each, and the words that are not.
+
+    A word is looked up behind a space and bare, as it is written; one that is a token either way
+    counts. These are the bags of `PPLMConfig`, as the method's authors keep them.
+
+    Args:
+      words: words, each of them with letters or other signs.
+      tokenizer: the language model's.
+    """
+    found: dict[int, None] = {}
+    left = []
+    for word in words:
+        spelt = (_behind_space(tokenizer, word), tokenizer.encode_behind(word))
+        ids = [form[0] for form in spelt if len(form) == 1]
+        found.update(dict.fromkeys(ids))
+        if not ids:
+            left.append(word)
+    return tuple(found), left
 
 
 def _behind_space(tokenizer: Tokenizer, word: str) -> list[int]:

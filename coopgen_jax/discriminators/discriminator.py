@@ -27,7 +27,8 @@ class Discriminator:
       were written to. The root is one of them from `init` on and after every `commit`: slot 0,
       at depth 0 behind the committed tokens (`decoding.job.roots`). None where it cannot.
     reads_prompt: whether it judges the prompt and the continuation, or the continuation alone.
-    differentiable: whether gradients flow from log p to `nodes.hidden`.
+    differentiable: whether log p depends on the text through `nodes.hidden` alone, as a smooth
+      function, so that a node may stand for a vector in place of a token.
     tokenizer: which tokenizer it has, or None for the language model's own. With another one,
       texts cross over in one batched host callback per wave.
     context: the most tokens that it can read, None where there is no limit of its own.
@@ -40,7 +41,7 @@ class Discriminator:
     taps: tuple[int, ...] = ()
     evaluate_children: Callable | None = None
     reads_prompt: bool = False
-    differentiable: bool = True
+    differentiable: bool = False
     tokenizer: str | None = None
     context: int | None = None
     parts: "tuple[Discriminator, ...]" = ()

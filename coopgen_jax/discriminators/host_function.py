@@ -195,7 +195,6 @@ def _discriminator(config: _Config, log_class: Callable) -> Discriminator:
         evaluate=Bound(_evaluate, (config, log_class)),
         classes=config.classes,
         reads_prompt=config.reads_prompt,
-        differentiable=False,
         tokenizer="host",
     )
 

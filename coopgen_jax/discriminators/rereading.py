@@ -46,7 +46,6 @@ def rereading(config: RereadingConfig) -> Discriminator:
         evaluate=Bound(_evaluate, config),
         classes=config.classes,
         reads_prompt=config.reads_prompt,
-        differentiable=False,
         tokenizer=config.crossing.target.identity,
     )
 

@@ -58,6 +58,7 @@ def shared_trunk(config: SharedTrunkConfig) -> Discriminator:
         classes=config.head.classes,
         taps=config.taps,
         reads_prompt=config.reads_prompt,
+        differentiable=True,
     )
 
 

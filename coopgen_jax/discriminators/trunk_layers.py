@@ -154,6 +154,7 @@ def trunk_layers(config: TrunkLayersConfig) -> Discriminator:
         classes=config.head.classes,
         taps=config.taps,
         evaluate_children=Bound(_evaluate_children, config) if config.look_ahead else None,
+        differentiable=True,
         context=config.network.context,
     )
 

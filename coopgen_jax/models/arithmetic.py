@@ -108,6 +108,7 @@ def combine_logits(members: Sequence[Member]) -> LanguageModel:
         prefill=Bound(_prefill, parts),
         extend=Bound(_extend, parts),
         score=Bound(_score, parts),
+        embeddings=None,
         context=min(part.language_model.context - len(part.prefix) for part in parts),
     )
 

@@ -64,7 +64,14 @@ def language_model(
         end_tokens=config.end_tokens,
         taps=taps,
         vocab_shards=1 if config.vocab_size % tensor else tensor,
+        embeddings=Bound(embeddings, decoder),
     )
+
+
+def embeddings(decoder: Decoder, params: Params) -> jax.Array:
+    """Returns what tokens are read as, `[V, E]`; see `LanguageModel.embeddings`."""
+    table: jax.Array = params["embedding"]
+    return table
 
 
 def prefill(

@@ -93,6 +93,8 @@ class LanguageModel:
     taps: the layers whose states come back as `hidden`: 0 is the embedding, `l` the output of
       layer `l`, the last one after the final norm.
     vocab_shards: over how many devices of a mesh's "tensor" axis the logits are split.
+    embeddings: `(params) -> [V, E]`: the vectors that tokens are read as, of which
+      `Nodes.embedding` may be a mixture; None where there are none.
     """
 
     prefill: Callable
@@ -104,3 +106,4 @@ class LanguageModel:
     end_tokens: tuple[int, ...] = ()
     taps: tuple[int, ...] = ()
     vocab_shards: int = 1
+    embeddings: Callable | None = None

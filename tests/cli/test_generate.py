@@ -131,6 +131,29 @@ def test_particles_come_with_their_weights(capsys):
     assert status == 0 and f"log-weight {texts[0]['log_weight']:.2f}" in out
 
 
+def test_bags_of_words_shift_what_is_written(capsys, tmp_path):
+    bag = tmp_path / "bag.txt"
+    bag.write_text("w7\r\n\nw8\nfilm was\nfilm w7\n")
+    job = ["This film", "film was", "--method", "pplm", "--new-tokens", 3, "--samples", 4]
+    bagged = [*job, "--bag", bag]
+    found = generate_json(capsys, *bagged, "--step-size", 0.5, "--iterations", 1, "--top-k", 0)
+    ids = [tiny_model().tokenizer.encode(word)[0] for word in ("w7", "w8")]
+    assert found["settings"]["bags"] == [ids]
+    for text in found["texts"]:
+        assert (text["simulations"], text["model_tokens"]) == (3, 9)
+        assert text["class_probabilities"] and text["log_proposal"] < 0
+    status, _, err = run(capsys, "generate", *bagged)
+    assert status == 0 and "2 of 4 words are not one token" in err and "'film was'" in err
+    # The stand-in reads words: it may judge, and has no gradient to go along.
+    assert "has none, since it reads words" in sentence(
+        capsys, "generate", *bagged, "--target", "one", "--quiet"
+    )
+    bag.write_text("film was\n")
+    assert "not even 'film was'" in sentence(capsys, "generate", *bagged, "--quiet")
+    bag.write_text(" \n")
+    assert "holds no word" in sentence(capsys, "generate", *bagged)
+
+
 def test_strong_judges_have_their_way_among_candidates(capsys):
     job = ["This", "film was", "--new-tokens", 3, "--method", "fudge", "--samples", 8]
     job += ["--target", "one", "--candidates", 61]

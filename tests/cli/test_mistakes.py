@@ -126,6 +126,12 @@ def test_a_flag_that_does_not_exist_ends_with_status_two(capsys):
             ["film", "--discriminator", "none", "--alpha", "0.5", "--width", "1"],
             "--width asks the discriminator about tokens",
         ),
+        (["film", "--method", "pplm"], "--method pplm needs a --target"),
+        (["film", "--method", "pplm", "--discriminator", "none"], "or a --bag of words"),
+        (["film", "--method", "pplm", "--bag", "nowhere.txt"], "nowhere.txt cannot be read: No"),
+        (["film", "--method", "pplm", "--target", "one", "--fusion", "2"], "fusion is 2.0"),
+        (["film", "--method", "pplm", "--target", "one", "--top-p", "1"], "--top-p means nothing"),
+        (["film", "--method", "fudge", "--target", "one", "--bag", "x"], "--bag means nothing"),
         (
             ["film", "--method", "smc", "--target", "one", "--samples", "2", "--threshold", "2"],
             "threshold is 2.0",

@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from coopgen_jax.discriminators.bag_of_words import bag_of_words
+from coopgen_jax.discriminators.bag_of_words import bag_of_words, single_tokens
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Nodes, Prompt
 from coopgen_jax.models.slots import Capacity, move
@@ -150,3 +150,15 @@ def test_mistakes_are_told():
     for settings in ({"leak": 0}, {"leak": 1}, {"strength": 0}, {"strength": 1.1}):
         with pytest.raises(UserError, match="they must lie between 0 and 1"):
             bag_of_words(WORDS, tokenizer=SOURCE, **settings)
+
+
+def test_words_of_one_token_are_looked_up_behind_a_space_and_bare():
+    words = ["good", "y", "film", "plum", "bad film", "good"]
+    ids, left = single_tokens(words, tokenizer=SOURCE)
+    assert left == ["plum", "bad film"]
+    forms = [form for word in words for form in (f" {word}", word)]
+    alone = {form: SOURCE.encode_behind(form) for form in forms}
+    assert set(ids) == {one[0] for one in alone.values() if len(one) == 1}
+    # "y" is a letter of the vocabulary, and " y" two of them.
+    assert GOOD in ids and FILM in ids and Y in ids and len(alone[" y"]) == 2
+    assert len(set(ids)) == len(ids)

@@ -1,0 +1,68 @@
+"""What Plug and Play Language Models are told."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PPLMConfig:
+    """How the history is shifted and the next token drawn.
+
+    new_tokens: `T`, the most tokens to write.
+    samples: `R`, texts per prompt.
+    bags: token ids of every bag of words; none where a discriminator alone guides.
+    iterations: gradient steps per token; 0 leaves top-K sampling.
+    step_size: length of each step in every layer, keys and values together, where gamma is 1.
+    gamma: power of the norm that a layer's gradient is divided by.
+    kl: weight of the divergence from the unshifted distribution.
+    fusion: share of the shifted distribution in the fused one; 0 leaves top-K sampling.
+    window: newest tokens in front of the last that are shifted; 0 for all.
+    decay: whether older tokens of the window are shifted less, in proportion to their age.
+    top_k: how many of the likeliest tokens may be drawn, 0 for all.
+    temperature: divides the fused log-probabilities; 0 is greedy.
+    """
+
+    new_tokens: int = 24
+    samples: int = 1
+    bags: tuple[tuple[int, ...], ...] = ()
+    iterations: int = 3
+    step_size: float = 0.02
+    gamma: float = 1.0
+    kl: float = 0.01
+    fusion: float = 0.9
+    window: int = 0
+    decay: bool = False
+    top_k: int = 10
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.new_tokens < 1 or self.samples < 1:
+            raise ValueError("new_tokens and samples must be 1 or more")
+        for name in ("iterations", "window", "top_k"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more")
+        for name in ("step_size", "gamma", "kl", "temperature"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more")
+        if not 0 <= self.fusion <= 1:
+            raise ValueError(f"fusion is {self.fusion}: give a share from 0 to 1")
+        if self.decay and not self.window:
+            raise ValueError("decay is over a window: give a window, or no decay")
+        if not all(self.bags):
+            raise ValueError("a bag of words is empty: leave it out")
+        if any(token < 0 for bag in self.bags for token in bag):
+            raise ValueError("bags of words are given as token ids: 0 or more")
+
+    @property
+    def ahead(self) -> int:
+        """Tokens that may be read behind a prompt."""
+        return self.new_tokens
+
+    @property
+    def guided(self) -> bool:
+        """Whether there must be a target; with bags of words there may be one besides."""
+        return not self.bags
+
+    @property
+    def shifts(self) -> bool:
+        """Whether anything is shifted at all."""
+        return self.iterations > 0 and self.step_size > 0 and self.fusion > 0
