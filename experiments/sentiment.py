@@ -25,7 +25,7 @@ from rich.table import Table
 import coopgen_jax as cg
 from coopgen_jax.discriminators.heads import packaged_heads
 from coopgen_jax.evaluation import metrics
-from coopgen_jax.evaluation.judge import load_judge
+from coopgen_jax.evaluation.judges import load_text_judge
 
 TARGETS = ("negative", "positive")
 
@@ -35,7 +35,7 @@ class Config:
     """What to compare.
 
     prompts: JSONL file with "text" and "kind" (neutral, positive, negative).
-    judge: folder of a trained judge.
+    judge: folder of a trained judge of the classes negative and positive.
     out: folder for the texts, the table's figures and its picture (drawn with matplotlib, which
       the extra `bench` installs).
     methods: which methods to run, in this order.
@@ -262,7 +262,7 @@ def write_missing(
     """
     rows = rows_of(config)
     config.out.mkdir(parents=True, exist_ok=True)
-    judge = load_judge(config.judge)
+    judge = load_text_judge(config.judge, model=config.model)
     model = None
     for method, (decoding, guide) in methods.items():
         path = config.out / f"{prefix}-{method}.json"
