@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
+from scipy.special import log_softmax
 
 import coopgen_jax as cg
 from coopgen_jax.data.batches import BatchConfig
@@ -30,13 +31,16 @@ from coopgen_jax.data.pieces import Cutting, cut_all
 from coopgen_jax.discriminators.heads import folder_of
 from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.evaluation.discriminators import (
+    all_beginnings,
     by_length,
     evaluations_per_second,
+    fit_temperature,
     judge_prefixes,
 )
 from coopgen_jax.evaluation.oracle import oracle_perplexity
 from coopgen_jax.models.pretrained.loading import LoadedModel, load
 from coopgen_jax.parallel import make_mesh
+from coopgen_jax.training.card import write_card
 from coopgen_jax.training.loop import LoopConfig
 from coopgen_jax.training.recipes import train_causal, train_generative, train_language_model
 from coopgen_jax.training.run import RecipeConfig
@@ -84,7 +88,7 @@ class Config:
     validation_rows: int = 300
     limit: int = 24
     new_tokens: int = 24
-    simulations: int = 64
+    simulations: int = 32
     wave: int = 8
     only: tuple[Literal["causal", "generative", "oracle"], ...] = ()
 
@@ -173,16 +177,26 @@ def kept(path: Path, made_with: list[Any], make: Callable[[], Any]) -> Any:
 def judgements(
     config: Config, kind: str, model: LoadedModel, guide: LoadedDiscriminator
 ) -> dict[str, Any]:
-    """Returns how well a discriminator judges each set, by tokens read."""
-    found = {}
+    """Returns how well a discriminator judges each set, by tokens read.
+
+    What was trained here is calibrated on both sets, as the other kinds were: the temperature goes
+    into its card.
+    """
+    said, labels = {}, {}
     for name, data in read_sets(config.data, "validation").items():
         count = min(config.validation_rows, len(data.texts))
         data = data.rows([number * len(data.texts) // count for number in range(count)])
-        said = judge_prefixes(
+        labels[name] = data.labels
+        said[name] = judge_prefixes(
             model, guide, data.texts, longest=config.longest, listener=told(kind, f"{name} text")
         )
-        found[name] = by_length(said, data.labels, LENGTHS)
-    return found
+    folder = folder_of(folder_name(config, kind))
+    if folder.parent == config.work and "temperature" not in guide.card:
+        pairs = [all_beginnings(said[name], labels[name]) for name in said]
+        temperature = fit_temperature(*map(np.concatenate, zip(*pairs, strict=True)))
+        write_card(folder, guide.card | {"temperature": temperature})
+        said = {name: log_softmax(rows / temperature, axis=-1) for name, rows in said.items()}
+    return {name: by_length(rows, labels[name], LENGTHS) for name, rows in said.items()}
 
 
 def searches(config: Config, speeds: dict[str, float]) -> dict[str, tuple[cg.MCTSConfig, str]]:
@@ -309,17 +323,16 @@ def main(config: Config) -> None:
     accuracy, speeds = {}, {}
     for kind in KINDS:
         guide = cg.load_discriminator(folder_name(config, kind), language_model=model)
-        folder = folder_of(folder_name(config, kind))
-        guide_files = [folder / name for name in ("head.safetensors", "card.json")]
-        guided = [hashlib.sha256(path.read_bytes()).hexdigest() for path in guide_files]
+        head = folder_of(folder_name(config, kind)) / "head.safetensors"
+        weights = hashlib.sha256(head.read_bytes()).hexdigest()
         accuracy[kind] = kept(
             config.work / f"accuracy-{kind}.json",
-            [*guided, config.validation_rows, config.longest],
+            [weights, config.validation_rows, config.longest],
             lambda kind=kind, guide=guide: judgements(config, kind, model, guide),
         )
         speeds[kind] = kept(
             config.work / f"speed-{kind}.json",
-            [*guided, config.simulations, config.wave],
+            [weights, config.simulations, config.wave],
             lambda guide=guide: evaluations_per_second(
                 model,
                 guide,

@@ -12,16 +12,18 @@ from typing import Any, Literal
 
 from jax.sharding import Mesh
 
+from coopgen_jax.cli.combining import about_model, combine_models
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.cli.evaluate_options import TextsOptions
 from coopgen_jax.cli.evaluate_texts import prepare, report_on
 from coopgen_jax.cli.generate import _about, _keep_compilations, _settings
 from coopgen_jax.cli.machines import mesh_of
+from coopgen_jax.cli.methods import TAKES
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.cli.prompts import read_prompts
 from coopgen_jax.cli.report import entry
 from coopgen_jax.cli.resume import append, resume
-from coopgen_jax.cli.settings import TAKES, decoder_config
+from coopgen_jax.cli.settings import decoder_config
 from coopgen_jax.cli.words import with_words
 from coopgen_jax.decoding.presets import Decoding
 from coopgen_jax.discriminators.heads import load_discriminator
@@ -39,7 +41,10 @@ SHARED = (
     "discriminator", "model", "dtype", "new_tokens", "samples", "seed", "batch_size", "devices",
     "tensor", "chat", "quiet",
 )  # fmt: skip
-OWN = ("preset", "discriminator", "samples")
+OWN = (
+    "preset", "discriminator", "samples", "model", "expert", "anti_expert", "expert_weight",
+    "negative_prompt", "guidance", "control_code",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,13 +84,21 @@ def run_compare(options: CompareOptions) -> None:
         raise UserError(f"--out {options.out} cannot be made: {error.strerror or error}") from error
     mesh = mesh_of(jobs[0].options)
     _keep_compilations(cache_folder() / "compilation")
-    model = load(options.model, dtype=options.dtype)
-    known: dict[str, LoadedDiscriminator] = {}
+    # What several methods take is loaded once.
+    models: dict[str, LoadedModel] = {}
+    guides: dict[tuple[str, str], LoadedDiscriminator] = {}
+
+    def loaded(name: str, *, dtype: str = options.dtype) -> LoadedModel:
+        if name not in models:
+            models[name] = load(name, dtype=dtype)
+        return models[name]
+
     for job in jobs:
-        name = job.options.discriminator
-        if name != "none" and name not in known:
-            known[name] = load_discriminator(name, language_model=model)
-        _write(job, options, prompts, model, known.get(name), mesh)
+        base, guide = loaded(job.options.model), (job.options.model, job.options.discriminator)
+        if guide[1] != "none" and guide not in guides:
+            guides[guide] = load_discriminator(guide[1], language_model=base)
+        model = combine_models(job.options, base, loaded)
+        _write(job, options, prompts, model, guides.get(guide), mesh)
     methods = [method for job in jobs for method in read_methods(job.path, job.name)]
     report_on(methods, what)
 
@@ -94,7 +107,7 @@ def _announced(job: _Job, options: CompareOptions) -> Method:
     """Returns a method as far as it is known before it has written anything."""
     guide = job.options.discriminator
     texts = tuple(Written("", "", target) for target in options.target)
-    return Method(job.name, texts, None if guide == "none" else guide, True, options.model)
+    return Method(job.name, texts, None if guide == "none" else guide, True, job.options.model)
 
 
 def _jobs(options: CompareOptions) -> list[_Job]:
@@ -234,7 +247,7 @@ def _header(
         settings.pop(name)
     header = {
         "settings": settings,
-        "model": {"name": model.name, "sha256": model.sha256, "licence": model.licence},
+        "model": about_model(model),
         "discriminator": _about(job.options, guide),
         "prompts": {"sha256": hashlib.sha256(json.dumps(asked).encode()).hexdigest()},
         "weights": {"discriminator": learnt(job.options.discriminator).weights if guide else None},

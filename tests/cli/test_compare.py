@@ -215,3 +215,14 @@ def test_help_teaches(capsys):
     with pytest.raises(SystemExit):
         run(capsys, "compare", "--help")
     assert "coopgen compare --methods greedy,fudge,mcts" in capsys.readouterr().out
+
+
+def test_a_method_may_write_by_several_models(world, tmp_path, capsys):
+    methods = f"greedy,greedy:anti_expert={world / 'oracle'}:expert_weight=2"
+    code, _, err = run(capsys, *job(world, tmp_path, methods))
+    assert code == 0, err
+    (one,), (two,) = (tmp_path.glob("greedy.jsonl"), tmp_path.glob("greedy-*.jsonl"))
+    (alone, *_), (header, *rows) = rows_of(one), rows_of(two)
+    assert "parts" not in alone["model"]
+    assert [part["weight"] for part in header["model"]["parts"]] == [3.0, -2.0]
+    assert header["settings"]["expert_weight"] == 2 and len(rows) == 2 * len(PROMPTS)
