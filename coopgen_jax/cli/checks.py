@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
-from coopgen_jax.cli.combining import check_combining
+from coopgen_jax.cli.combining import check_combining, names_target
 from coopgen_jax.cli.machines import check_machines
 from coopgen_jax.cli.methods import TAKES
 from coopgen_jax.cli.options import GenerateOptions, PlanOptions
@@ -48,7 +48,7 @@ def check_options(options: GenerateOptions) -> None:
     confidence = options.rollout_confidence
     if confidence is not None and not 0 < confidence <= 1:
         raise UserError(f"--rollout-confidence is {confidence}: give a probability above 0")
-    if options.target is not None and options.discriminator == "none":
+    if options.target is not None and options.discriminator == "none" and not names_target(options):
         raise UserError("--target means nothing without a discriminator: leave one of them out")
     if options.mirostat_rate is not None and not options.mirostat:
         raise UserError("--mirostat-rate needs --mirostat, the surprise to steer to")

@@ -11,6 +11,8 @@ from coopgen_jax.models.pretrained.loading import LoadedModel
 
 # What `combined` takes them to be where they are not given.
 EXPERT_WEIGHT, GUIDANCE = 1.0, 1.5
+# Options in which {target} stands for the target's name.
+NAMED = ("expert", "anti_expert", "negative_prompt", "control_code")
 
 
 def check_combining(options: GenerateOptions) -> None:
@@ -28,6 +30,13 @@ def check_combining(options: GenerateOptions) -> None:
         raise UserError("--expert-weight needs --expert or --anti-expert, whose logits it weighs")
     if options.guidance is not None and options.negative_prompt is None:
         raise UserError("--guidance needs --negative-prompt, what the model is guided away from")
+    if names_target(options) and options.target is None:
+        raise UserError("{target} stands for a --target, and there is none: name it")
+
+
+def names_target(options: GenerateOptions) -> bool:
+    """Tells whether which models write depends on the target."""
+    return any("{target}" in (getattr(options, name) or "") for name in NAMED)
 
 
 def settings_of(options: GenerateOptions) -> dict[str, Any]:
@@ -48,7 +57,7 @@ def settings_of(options: GenerateOptions) -> dict[str, Any]:
 def combine_models(
     options: GenerateOptions, base: LoadedModel, load: Callable[..., LoadedModel]
 ) -> LoadedModel:
-    """Returns the model that writes: the base, or it combined with others.
+    """Returns the model that writes towards the target: the base, or it combined with others.
 
     Args:
       options: of the command.
@@ -61,6 +70,8 @@ def combine_models(
     given = {name: value for name, value in settings_of(options).items() if value is not None}
     if not given:
         return base
+    for option in set(NAMED) & set(given):
+        given[option] = given[option].replace("{target}", options.target or "")
     loaded = {options.model: base}
     for role in ("expert", "anti_expert"):
         if name := given.get(role):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from jax.sharding import Mesh
 
-from coopgen_jax.cli.combining import about_model, combine_models
+from coopgen_jax.cli.combining import about_model, combine_models, names_target
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.cli.evaluate_options import TextsOptions
 from coopgen_jax.cli.evaluate_texts import prepare, report_on
@@ -97,8 +97,11 @@ def run_compare(options: CompareOptions) -> None:
         base, guide = loaded(job.options.model), (job.options.model, job.options.discriminator)
         if guide[1] != "none" and guide not in guides:
             guides[guide] = load_discriminator(guide[1], language_model=base)
-        model = combine_models(job.options, base, loaded)
-        _write(job, options, prompts, model, guides.get(guide), mesh)
+        writers = {
+            target: combine_models(replace(job.options, target=target), base, loaded)
+            for target in (options.target if names_target(job.options) else options.target[:1])
+        }
+        _write(job, options, prompts, writers, guides.get(guide), mesh)
     methods = [method for job in jobs for method in read_methods(job.path, job.name)]
     report_on(methods, what)
 
@@ -148,8 +151,9 @@ def method_options(text: str, options: CompareOptions) -> GenerateOptions:
             )
         shared[key] = _value(text, key, value)
     # One target stands for all of them: how a method is set does not depend on it.
-    target = None if shared["discriminator"] == "none" else options.target[0]
-    return GenerateOptions(target=target, **shared)
+    found = GenerateOptions(target=options.target[0], **shared)
+    unguided = found.discriminator == "none" and not names_target(found)
+    return replace(found, target=None) if unguided else found
 
 
 def _value(text: str, key: str, value: str) -> Any:
@@ -193,16 +197,22 @@ def _write(
     job: _Job,
     options: CompareOptions,
     prompts: list[str],
-    model: LoadedModel,
+    writers: dict[str, LoadedModel],
     guide: LoadedDiscriminator | None,
     mesh: Mesh | None,
 ) -> None:
-    """Writes the batches that a method's file lacks."""
+    """Writes the batches that a method's file lacks; one writer serves all targets, or one each."""
+    model = next(iter(writers.values()))
     asked = [(prompt, target) for target in options.target for prompt in prompts]
     wrapped = [model.tokenizer.chat(p) if options.chat else p for p, _ in asked]
     config = with_words(job.config, job.options, model.tokenizer)
-    ids = model.tokenizer.encode_batch(wrapped)
-    batches = batches_of([bucket(len(row)) for row in ids], options.batch_size)
+    lengths = [bucket(len(row)) for row in model.tokenizer.encode_batch(wrapped)]
+    size = len(asked) // len(writers)
+    batches = [
+        ([first + row for row in rows], [first + row for row in new])
+        for first in range(0, len(asked), size)
+        for rows, new in batches_of(lengths[first : first + size], options.batch_size)
+    ]
     sizes = [len(new) * config.samples for _, new in batches]
     done = resume(job.path, _header(job, options, config, asked, model, guide), sizes)
     for number, (rows, new) in enumerate(batches):
@@ -210,7 +220,7 @@ def _write(
             continue
         start = time.perf_counter()
         texts = generate(
-            model,
+            writers.get(asked[new[0]][1], model),
             wrapped,
             config=config,
             discriminator=guide,

@@ -140,7 +140,7 @@ def _write(job: _Job, config: Decoding, recorder: Recorder | None) -> list[Text]
             job.wrapped,
             config=config,
             discriminator=job.discriminator,
-            target=job.options.target,
+            target=job.options.target if job.discriminator else None,
             seed=job.options.seed,
             batch_size=job.options.batch_size,
             mesh=job.mesh,

@@ -103,7 +103,7 @@ class GenerateOptions:
     control_code: Annotated[str | None, _unset("TEXT", "none")] = None
     """Stands in front of every prompt, a chat's template included, for the model alone (a
     class-conditional one); it is not reported, nor read by discriminators but in the model's own
-    states."""
+    states. In it, and in the names of experts, {target} stands for the target."""
     preset: Literal["default", "puct", "ppo", "paper"] = "default"
     """Settings of the search; puct is the one to draw from, ppo draws ever more greedily (PPO-MCTS;
     Liu et al., 2024), paper is PPL-MCTS as published (Chaffin et al., 2022)."""

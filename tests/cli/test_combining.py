@@ -66,6 +66,15 @@ def test_experts_change_what_is_written_and_are_named(capsys, models):
     assert "expert tuned, anti expert untuned, expert weight 2" in out
 
 
+def test_a_control_code_may_name_the_target(capsys):
+    coded = [*GREEDY, "--control-code", "{target}: ", "--target", "one"]
+    spelt = [*GREEDY, "--control-code", "one: "]
+    one, other = (generate_json(capsys, "This film was", *words) for words in (coded, spelt))
+    assert tokens_of(one) == tokens_of(other)
+    said = sentence(capsys, "generate", "so", *GREEDY, "--control-code", "{target}")
+    assert said == "{target} stands for a --target, and there is none: name it"
+
+
 def test_a_control_code_is_a_prompts_beginning_that_is_not_shown(capsys):
     coded = generate_json(capsys, "film was", *GREEDY, "--control-code", "This")
     whole = generate_json(capsys, "This film was", *GREEDY)

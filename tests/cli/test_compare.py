@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+import coopgen_jax as cg
 import coopgen_jax.cli.compare as command
 from coopgen_jax.cli.compare import batches_of, method_options
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.errors import UserError
+from coopgen_jax.models.pretrained.loading import load
 from tests.cli.judging import write_all
 from tests.cli.running import run, sentence
 
@@ -226,3 +228,24 @@ def test_a_method_may_write_by_several_models(world, tmp_path, capsys):
     assert "parts" not in alone["model"]
     assert [part["weight"] for part in header["model"]["parts"]] == [3.0, -2.0]
     assert header["settings"]["expert_weight"] == 2 and len(rows) == 2 * len(PROMPTS)
+
+
+def test_a_control_code_may_name_the_target(world, tmp_path, capsys):
+    methods = "greedy:discriminator=none:control_code={target} film,greedy:discriminator=none"
+    code, _, err = run(capsys, *job(world, tmp_path, methods))
+    assert code == 0, err
+    (coded,) = tmp_path.glob("*film.jsonl")
+    header, *rows = rows_of(coded)
+    assert header["settings"]["control_code"] == "{target} film"
+    for target in ("good", "bad"):
+        own = {row["prompt"]: row["tokens"] for row in rows if row["target"] == target}
+        texts = cg.generate(
+            cg.combined(load(world / "base"), control_code=f"{target} film"),
+            PROMPTS,
+            config=cg.SamplingConfig(new_tokens=3, temperature=0.0),
+        )
+        assert own == {text.prompt: list(text.tokens) for text in texts}
+    # The bare model does not know the targets, so that its texts are the same for both.
+    _, *plain = rows_of(tmp_path / "greedy-discriminator-none.jsonl")
+    assert len({(row["prompt"], tuple(row["tokens"])) for row in plain}) == len(PROMPTS)
+    assert len({(row["prompt"], tuple(row["tokens"])) for row in rows}) > len(PROMPTS)
