@@ -120,7 +120,7 @@ def _jobs(options: CompareOptions) -> list[_Job]:
       UserError: a method is unknown or named twice, or an option does not belong to it.
     """
     jobs: list[_Job] = []
-    for name in options.methods.split(","):
+    for name in _split(options.methods, ","):
         chosen = method_options(name.strip(), options)
         stem = re.sub(r"[^\w.-]+", "-", name.strip())
         path = options.out / f"{stem}.jsonl"
@@ -130,19 +130,24 @@ def _jobs(options: CompareOptions) -> list[_Job]:
     return jobs
 
 
+def _split(text: str, separator: str) -> list[str]:
+    """Returns the parts of a text between separators that no backslash stands in front of."""
+    return re.split(rf"(?<!\\){separator}", text)
+
+
 def method_options(text: str, options: CompareOptions) -> GenerateOptions:
     """Returns what `name:key=value:key=value` stands for, as if it were said to `generate`.
 
     Raises:
       UserError: there is no such method, or it takes no such option or value.
     """
-    name, *pairs = text.split(":")
+    name, *pairs = _split(text, ":")
     if name not in TAKES:
         raise UserError(f"--methods has {name!r}: known are {', '.join(TAKES)}")
     shared: dict[str, Any] = {"method": name, **{key: getattr(options, key) for key in SHARED}}
     allowed = (*TAKES[name], *OWN)
     for part in pairs:
-        key, separator, value = part.partition("=")
+        key, separator, value = re.sub(r"\\([:,])", r"\1", part).partition("=")
         key = key.replace("-", "_")
         if not separator or key not in allowed:
             raise UserError(

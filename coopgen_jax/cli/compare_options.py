@@ -25,7 +25,8 @@ class CompareOptions:
 
     methods: Annotated[str, arg(metavar="A,B,...")]
     """What writes: names of --method, each with options of its own as name:key=value:key=value
-    (several words joined by +); the first is what the others are tested against."""
+    (several words joined by +; \\: and \\, are no separators); the first is what the others are
+    tested against."""
     out: Annotated[Path, arg(metavar="FOLDER")]
     """Where the texts go, a .jsonl file a method, as they are written; and the figures."""
     texts: Annotated[

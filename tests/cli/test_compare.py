@@ -231,16 +231,18 @@ def test_a_method_may_write_by_several_models(world, tmp_path, capsys):
 
 
 def test_a_control_code_may_name_the_target(world, tmp_path, capsys):
-    methods = "greedy:discriminator=none:control_code={target} film,greedy:discriminator=none"
+    methods = (
+        "greedy:discriminator=none:control_code={target}\\: a\\, film,greedy:discriminator=none"
+    )
     code, _, err = run(capsys, *job(world, tmp_path, methods))
     assert code == 0, err
     (coded,) = tmp_path.glob("*film.jsonl")
     header, *rows = rows_of(coded)
-    assert header["settings"]["control_code"] == "{target} film"
+    assert header["settings"]["control_code"] == "{target}: a, film"
     for target in ("good", "bad"):
         own = {row["prompt"]: row["tokens"] for row in rows if row["target"] == target}
         texts = cg.generate(
-            cg.combined(load(world / "base"), control_code=f"{target} film"),
+            cg.combined(load(world / "base"), control_code=f"{target}: a, film"),
             PROMPTS,
             config=cg.SamplingConfig(new_tokens=3, temperature=0.0),
         )
