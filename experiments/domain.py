@@ -1,0 +1,240 @@
+"""One domain, all methods: what every experiment on texts of one kind shares.
+
+Half A of the training rows teaches the language model of the domain and whatever guides it, half B
+the judge and the oracle language model, which say how good the texts are. Texts go on from the
+first words of validation rows, every one towards every class, and are measured by `coopgen
+compare`. What was trained is not trained again, and what was interrupted goes on.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coopgen_jax.cli import main as coopgen
+from coopgen_jax.data.batches import BatchConfig
+from coopgen_jax.data.labelled import Labelled, half, read_labelled
+from coopgen_jax.data.pieces import Cutting, cut_all, first_words
+from coopgen_jax.evaluation.judge import fit_judge
+from coopgen_jax.models.pretrained.loading import load, load_encoder
+from coopgen_jax.parallel import make_mesh
+from coopgen_jax.training.loop import LoopConfig
+from coopgen_jax.training.recipes import train_causal, train_generative, train_language_model
+from coopgen_jax.training.run import RecipeConfig
+from coopgen_jax.training.trunk_recipe import TrunkConfig, train_shared_trunk
+from experiments.train_heads import evenly, told
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What is compared on which texts.
+
+    name: of the results; folder: of the data.
+    classes: of the texts, in their order.
+    methods: of `coopgen compare`; {work} stands for the folder of what was trained, and guides are
+      trunk, causal and generative there.
+    trained: what the methods need of lm, trunk, causal, generative and experts.
+    taps: layers that the shared trunk reads.
+    """
+
+    name: str
+    folder: str
+    classes: tuple[str, ...]
+    methods: tuple[str, ...]
+    trained: tuple[str, ...] = ("lm", "trunk", "causal", "generative")
+    taps: tuple[int, ...] = (0, 15, 20, 25)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to train and to write.
+
+    data: a folder with a folder per data set, each with train.csv and validation.csv.
+    work: where everything trained and written goes.
+    out: where the table, its figures and the picture go.
+    model: the language model that all networks begin as.
+    longest: tokens of a training text, and of prompt and continuation together about as many.
+    rows: texts of a step.
+    lm_steps, judge_steps, expert_steps: steps of the language models (oracle included), of the
+      causal and generative guides, and of every class's expert.
+    trunk_rows: texts that the shared trunk learns from, at most.
+    texts: prompts, each continued towards every class.
+    words: of every prompt.
+    new_tokens, batch_size: of the texts.
+    only: what to train of what is needed; everything where nothing is named.
+    train_only: stop behind the training.
+    budget_minutes: after which nothing further is trained, and training stops in between; run it
+      again to go on.
+    """
+
+    data: Path
+    work: Path
+    out: Path = Path("experiments/results")
+    model: str = "smollm2-135m"
+    longest: int = 64
+    rows: int = 16
+    lm_steps: int = 280
+    judge_steps: int = 160
+    expert_steps: int = 60
+    trunk_rows: int = 6000
+    texts: int = 100
+    words: int = 5
+    new_tokens: int = 59
+    batch_size: int = 20
+    only: tuple[str, ...] = ()
+    train_only: bool = False
+    budget_minutes: float | None = None
+
+
+def rows_of(config: Config, domain: Domain, split: str, part: str | None) -> Labelled:
+    """Returns the rows of a split, or of a half of it."""
+    path = config.data / domain.folder / f"{split}.csv"
+    data = read_labelled(path, classes=domain.classes)
+    return half(data, part) if part else data
+
+
+def recipe(config: Config, steps: int, left: float | None, **more: Any) -> RecipeConfig:
+    """Returns how a network is trained in the minutes that are left."""
+    every = max(1, steps // 4)
+    return RecipeConfig(
+        LoopConfig(steps=steps, validate_every=every, save_every=every, budget_minutes=left),
+        BatchConfig(rows=config.rows, longest=config.longest, shortest=more.pop("shortest", None)),
+        validation_rows=256,
+        **more,
+    )
+
+
+def of_class(data: Labelled, number: int) -> Labelled:
+    """Returns the rows of one class."""
+    return data.rows([row for row, label in enumerate(data.labels) if label == number])
+
+
+def train_all(config: Config, domain: Domain) -> bool:
+    """Trains what is missing; tells whether everything is there then."""
+    started = time.monotonic()
+    learn, judged = (rows_of(config, domain, "train", part) for part in ("A", "B"))
+    held_out = rows_of(config, domain, "validation", None)
+    tasks = tasks_of(config, domain, learn, judged, held_out)
+    for name, task in tasks.items():
+        folder = config.work / name
+        done = any((folder / card).is_file() for card in ("card.json", "judge.json"))
+        if done or (config.only and name not in config.only):
+            continue
+        left = None
+        if config.budget_minutes is not None:
+            left = config.budget_minutes - (time.monotonic() - started) / 60
+            if left <= 0:
+                print(f"the minutes are spent before {name}: run it again to go on", flush=True)
+                return False
+        print(f"{domain.name}: {name}", flush=True)
+        task(folder, left)
+        if not any((folder / card).is_file() for card in ("card.json", "judge.json")):
+            print(f"{name} is not finished: run it again to go on", flush=True)
+            return False
+    return all((config.work / name).is_dir() for name in tasks)
+
+
+def tasks_of(
+    config: Config, domain: Domain, learn: Labelled, judged: Labelled, held_out: Labelled
+) -> dict[str, Callable[[Path, float | None], Any]]:
+    """Returns every training by name, as a function of its folder and of the minutes left."""
+    mesh = make_mesh(1)
+
+    def base() -> Any:
+        return load(config.work / "lm", stacked=True)
+
+    def write(model: Callable[[], Any], rows: Labelled, steps: int) -> Callable:
+        def task(folder: Path, left: float | None) -> None:
+            train_language_model(
+                model(), rows.texts, held_out.texts, recipe(config, steps, left),
+                sources=rows.origins, folder=folder, mesh=mesh, listener=told(folder.name, "step"),
+            )  # fmt: skip
+
+        return task
+
+    def guide(train: Callable, shortest: int, rate: float) -> Callable:
+        def task(folder: Path, left: float | None) -> None:
+            how = recipe(config, config.judge_steps, left, shortest=shortest, learning_rate=rate)
+            train(
+                base(), learn, held_out, how,
+                folder=folder, mesh=mesh, listener=told(folder.name, "step"),
+            )  # fmt: skip
+
+        return task
+
+    def trunk(folder: Path, left: float | None) -> None:
+        rows, validation = evenly(learn, config.trunk_rows), evenly(held_out, 1000)
+        steps = 6 * len(rows.texts) // 64
+        how = replace(
+            recipe(config, steps, left, dropout=0.4, learning_rate=1e-3),
+            batch=BatchConfig(rows=64, longest=config.longest, shortest=None),
+        )
+        train_shared_trunk(
+            base(), rows, validation, how, TrunkConfig(domain.taps),
+            folder=folder, mesh=mesh, listener=told(folder.name, "step"),
+            reading=told(folder.name, "text"), states=config.work / "states",
+        )  # fmt: skip
+
+    def judge(folder: Path, left: float | None) -> None:
+        # It reads continuations, which begin anywhere and are short.
+        pieces = Cutting(pieces=1, shortest=12, longest=48, mid_word=0.0)
+        data = cut_all(np.random.default_rng(0), judged, pieces)
+        fit_judge(data, load_encoder("minilm-l6")).save(folder)
+
+    def pretrained() -> Any:
+        return load(config.model, stacked=True)
+
+    tasks: dict[str, Callable[[Path, float | None], Any]] = {
+        "lm": write(pretrained, learn, config.lm_steps),
+        "trunk": trunk,
+        "causal": guide(train_causal, 1, 1e-3),
+        "generative": guide(train_generative, 2, 5e-4),
+    }
+    tasks = {name: task for name, task in tasks.items() if name in domain.trained}
+    if "experts" in domain.trained:
+        for number, name in enumerate(domain.classes):
+            own = of_class(learn, number)
+            tasks[f"expert-{name}"] = write(base, own, config.expert_steps)
+    return tasks | {"judge": judge, "oracle": write(pretrained, judged, config.lm_steps)}
+
+
+def write_prompts(config: Config, domain: Domain) -> Path:
+    """Writes the first words of validation rows, as many of every class, and returns the file."""
+    rows = first_words(rows_of(config, domain, "validation", None), config.words)
+    share = -(-config.texts // len(domain.classes))
+    chosen = [evenly(of_class(rows, number), share).texts for number in range(len(domain.classes))]
+    texts = [text for group in zip(*chosen, strict=False) for text in group][: config.texts]
+    path = config.work / "prompts.jsonl"
+    lines = [json.dumps({"prompt": text}, ensure_ascii=False) + "\n" for text in texts]
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def run(config: Config, domain: Domain) -> int:
+    """Trains, writes and measures; returns the exit status."""
+    config.work.mkdir(parents=True, exist_ok=True)
+    if not train_all(config, domain) or config.train_only:
+        return 0
+    written = config.work / "texts"
+    status = coopgen([
+        "compare",
+        "--methods", ",".join(method.format(work=config.work) for method in domain.methods),
+        "--prompts", str(write_prompts(config, domain)),
+        "--target", *domain.classes,
+        "--model", str(config.work / "lm"),
+        "--discriminator", str(config.work / "trunk"),
+        "--judge", str(config.work / "judge"),
+        "--oracle", str(config.work / "oracle"),
+        "--new-tokens", str(config.new_tokens),
+        "--batch-size", str(config.batch_size),
+        "--out", str(written),
+    ])  # fmt: skip
+    if status == 0:
+        config.out.mkdir(parents=True, exist_ok=True)
+        for path in written.glob("figures.*"):
+            (config.out / f"{domain.name}{path.suffix}").write_bytes(path.read_bytes())
+    return status

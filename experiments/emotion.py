@@ -1,0 +1,32 @@
+"""Six emotions: sampling, GeDi, sampling-argmax, and the search under guides of two kinds.
+
+    python -m experiments.emotion --data FOLDER --work FOLDER --out experiments/results
+
+After PPL-MCTS (Chaffin et al., NAACL 2022, arXiv 2109.13582) on the texts of Saravia et al. (2018).
+See `domain`.
+"""
+
+import sys
+
+import tyro
+
+from experiments.domain import Config, Domain, run
+
+METHODS = (
+    "sample:top_p=0.9",
+    "gedi:discriminator={work}/generative",
+    "rerank:of=20:top_p=0.9",
+    "mcts:simulations=32:wave=8",
+    "mcts:simulations=32:wave=8:discriminator={work}/generative",
+)
+EMOTION = Domain(
+    name="emotion",
+    folder="emotion",
+    classes=("sadness", "joy", "love", "anger", "fear", "surprise"),
+    methods=METHODS,
+    trained=("lm", "trunk", "generative"),
+    taps=(0, 5, 10, 15),
+)
+
+if __name__ == "__main__":
+    sys.exit(run(tyro.cli(Config), EMOTION))
