@@ -22,6 +22,8 @@ from coopgen_jax.decoding import (
     fudge,
     gedi,
     mcts,
+    pplm,
+    pplm_config,
     sampling,
     smc,
     stochastic_beam,
@@ -100,6 +102,9 @@ def methods(parts: Parts) -> dict[str, Method]:
     size = parts.config.vocab_size
     candidates, search = min(20, size), PRESETS["default"].search
     few = replace(search, candidates=min(search.candidates, size), early_stop=False)
+    by_gradients = {
+        "PPLM, 3 iterations": Method(pplm, pplm_config.PPLMConfig(), None, **judged),
+    }
     return {
         ONE: Method(sampling, plain),
         "nucleus": Method(sampling, replace(plain, top_p=0.9)),
@@ -131,6 +136,7 @@ def methods(parts: Parts) -> dict[str, Method]:
         "DAS, 5 beams of 20": Method(
             das, das.DASConfig(beams=5, pool=20), 20, **judged, beside="beam, 5"
         ),
+        **(by_gradients if parts.guide.differentiable else {}),
         f"MCTS, {few.simulations} simulations": Method(
             mcts, replace(PRESETS["default"], search=few), None, **judged
         ),
