@@ -121,8 +121,7 @@ def train_all(config: Config, domain: Domain) -> bool:
     tasks = tasks_of(config, domain, learn, judged, held_out)
     for name, task in tasks.items():
         folder = config.work / name
-        done = any((folder / card).is_file() for card in ("card.json", "judge.json"))
-        if done or (config.only and name not in config.only):
+        if is_done(folder) or (config.only and name not in config.only):
             continue
         left = None
         if config.budget_minutes is not None:
@@ -132,10 +131,15 @@ def train_all(config: Config, domain: Domain) -> bool:
                 return False
         print(f"{domain.name}: {name}", flush=True)
         task(folder, left)
-        if not any((folder / card).is_file() for card in ("card.json", "judge.json")):
+        if not is_done(folder):
             print(f"{name} is not finished: run it again to go on", flush=True)
             return False
-    return all((config.work / name).is_dir() for name in tasks)
+    return all(map(is_done, (config.work / name for name in tasks)))
+
+
+def is_done(folder: Path) -> bool:
+    """Tells whether a training is finished: its card comes last."""
+    return any((folder / card).is_file() for card in ("card.json", "judge.json"))
 
 
 def tasks_of(

@@ -180,7 +180,7 @@ def judgements(
     """Returns how well a discriminator judges each set, by tokens read.
 
     What was trained here is calibrated on both sets, as the other kinds were: the temperature goes
-    into its card.
+    into its card. Errors of calibration are so those of rows that it was fitted on.
     """
     said, labels = {}, {}
     for name, data in read_sets(config.data, "validation").items():

@@ -2,62 +2,34 @@
 
 import hashlib
 import json
-import re
 import sys
 import time
-import typing
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jax.sharding import Mesh
 
 from coopgen_jax.cli.combining import about_model, combine_models, names_target
+from coopgen_jax.cli.compare_methods import Job, jobs_of
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.cli.evaluate_options import TextsOptions
 from coopgen_jax.cli.evaluate_texts import prepare, report_on
 from coopgen_jax.cli.generate import _about, _keep_compilations, _settings
 from coopgen_jax.cli.machines import mesh_of
-from coopgen_jax.cli.methods import TAKES
-from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.cli.prompts import read_prompts
 from coopgen_jax.cli.report import entry
 from coopgen_jax.cli.resume import append, resume
-from coopgen_jax.cli.settings import decoder_config
 from coopgen_jax.cli.words import with_words
 from coopgen_jax.decoding.presets import Decoding
-from coopgen_jax.discriminators.heads import load_discriminator
+from coopgen_jax.discriminators.heads import folder_of, load_discriminator
 from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.evaluation.documents import Method, Written, read_methods
+from coopgen_jax.evaluation.documents import Method, Written, read_methods, steering_of
 from coopgen_jax.evaluation.independence import learnt
 from coopgen_jax.models.pretrained.loading import LoadedModel, load
 from coopgen_jax.models.pretrained.packaged import cache_folder
 from coopgen_jax.shell import generate
 from coopgen_jax.text import bucket
-
-# What every method shares, and what it may also have for itself.
-SHARED = (
-    "discriminator", "model", "dtype", "new_tokens", "samples", "seed", "batch_size", "devices",
-    "tensor", "chat", "quiet",
-)  # fmt: skip
-OWN = (
-    "preset", "discriminator", "samples", "model", "expert", "anti_expert", "expert_weight",
-    "negative_prompt", "guidance", "control_code",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One method's work.
-
-    name: as the user wrote it; options, config: what it stands for; path: its file.
-    """
-
-    name: str
-    options: GenerateOptions
-    config: Decoding
-    path: Path
 
 
 def run_compare(options: CompareOptions) -> None:
@@ -71,7 +43,7 @@ def run_compare(options: CompareOptions) -> None:
         raise UserError("there is no --target: name the class to write towards, or several")
     if len(set(options.target)) < len(options.target):
         raise UserError("a --target is named twice: name each once")
-    jobs = _jobs(options)
+    jobs = jobs_of(options)
     prompts = read_prompts(options.texts, options.prompts)
     measured = {field.name for field in fields(TextsOptions)} & set(vars(options))
     what = TextsOptions((), **{n: getattr(options, n) for n in measured - {"model", "target"}})
@@ -93,6 +65,7 @@ def run_compare(options: CompareOptions) -> None:
             models[name] = load(name, dtype=dtype)
         return models[name]
 
+    ready = []
     for job in jobs:
         base, guide = loaded(job.options.model), (job.options.model, job.options.discriminator)
         if guide[1] != "none" and guide not in guides:
@@ -101,83 +74,37 @@ def run_compare(options: CompareOptions) -> None:
             target: combine_models(replace(job.options, target=target), base, loaded)
             for target in (options.target if names_target(job.options) else options.target[:1])
         }
-        _write(job, options, prompts, writers, guides.get(guide), mesh)
+        ready.append(_begin(job, options, prompts, writers, guides.get(guide)))
+    for work in ready:
+        _write(work, options, mesh)
     methods = [method for job in jobs for method in read_methods(job.path, job.name)]
     report_on(methods, what)
 
 
-def _announced(job: _Job, options: CompareOptions) -> Method:
+def _announced(job: Job, options: CompareOptions) -> Method:
     """Returns a method as far as it is known before it has written anything."""
     guide = job.options.discriminator
     texts = tuple(Written("", "", target) for target in options.target)
-    return Method(job.name, texts, None if guide == "none" else guide, True, job.options.model)
+    if guide != "none":
+        _check_targets(guide, options.target)
+    settings = vars(job.options) | {"target": list(options.target)}
+    steering = steering_of(settings, job.options.model)
+    guide_name = None if guide == "none" else guide
+    return Method(job.name, texts, guide_name, True, job.options.model, (), steering)
 
 
-def _jobs(options: CompareOptions) -> list[_Job]:
-    """Returns what --methods asks for.
-
-    Raises:
-      UserError: a method is unknown or named twice, or an option does not belong to it.
-    """
-    jobs: list[_Job] = []
-    for name in _split(options.methods, ","):
-        chosen = method_options(name.strip(), options)
-        stem = re.sub(r"[^\w.-]+", "-", name.strip())
-        path = options.out / f"{stem}.jsonl"
-        if any(job.path == path for job in jobs):
-            raise UserError(f"--methods names {name.strip()} twice: name it once")
-        jobs.append(_Job(name.strip(), chosen, decoder_config(chosen), path))
-    return jobs
-
-
-def _split(text: str, separator: str) -> list[str]:
-    """Returns the parts of a text between separators that no backslash stands in front of."""
-    return re.split(rf"(?<!\\){separator}", text)
-
-
-def method_options(text: str, options: CompareOptions) -> GenerateOptions:
-    """Returns what `name:key=value:key=value` stands for, as if it were said to `generate`.
-
-    Raises:
-      UserError: there is no such method, or it takes no such option or value.
-    """
-    name, *pairs = _split(text, ":")
-    if name not in TAKES:
-        raise UserError(f"--methods has {name!r}: known are {', '.join(TAKES)}")
-    shared: dict[str, Any] = {"method": name, **{key: getattr(options, key) for key in SHARED}}
-    allowed = (*TAKES[name], *OWN)
-    for part in pairs:
-        key, separator, value = re.sub(r"\\([:,])", r"\1", part).partition("=")
-        key = key.replace("-", "_")
-        if not separator or key not in allowed:
+def _check_targets(guide: str, targets: tuple[str, ...]) -> None:
+    """Raises UserError where a target is no class of a guide, by its card."""
+    path = folder_of(guide) / "card.json"
+    try:
+        classes = json.loads(path.read_text(encoding="utf-8"))["classes"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return  # loading it will say what is wrong
+    for target in targets:
+        if target not in classes:
             raise UserError(
-                f"--methods {text}: {part!r} is no option of {name} as key=value; it takes "
-                f"{', '.join(allowed)}"
+                f"--target {target} is unknown to {guide}: its classes are {', '.join(classes)}"
             )
-        shared[key] = _value(text, key, value)
-    # One target stands for all of them: how a method is set does not depend on it.
-    found = GenerateOptions(target=options.target[0], **shared)
-    unguided = found.discriminator == "none" and not names_target(found)
-    return replace(found, target=None) if unguided else found
-
-
-def _value(text: str, key: str, value: str) -> Any:
-    """Returns the value of an option from its word."""
-    kind = typing.get_type_hints(GenerateOptions)[key]
-    if typing.get_origin(kind) is tuple:
-        return tuple(value.split("+"))
-    for one in (kind, *typing.get_args(kind)):
-        if typing.get_origin(one) is Literal:
-            if value in typing.get_args(one):
-                return value
-            known = ", ".join(map(str, typing.get_args(one)))
-            raise UserError(f"--methods {text}: {key} is {value!r}: known are {known}")
-        if one in (int, float):
-            try:
-                return one(value)
-            except ValueError as error:
-                raise UserError(f"--methods {text}: {key} is {value!r}: give a number") from error
-    return value
 
 
 def batches_of(lengths: list[int], size: int) -> list[tuple[list[int], list[int]]]:
@@ -198,15 +125,35 @@ def batches_of(lengths: list[int], size: int) -> list[tuple[list[int], list[int]
     return found
 
 
-def _write(
-    job: _Job,
+@dataclass(frozen=True)
+class _Work:
+    """What a method's file lacks.
+
+    job: the method; config: its settings with the words that they name; guide: its discriminator.
+    asked: every prompt with a target; wrapped: what the model reads of each.
+    writers: the model of every target, or one for all of them.
+    batches: see `batches_of`; done: how many are there.
+    """
+
+    job: Job
+    config: Decoding
+    guide: LoadedDiscriminator | None
+    asked: list[tuple[str, str]]
+    wrapped: list[str]
+    writers: dict[str, LoadedModel]
+    batches: list[tuple[list[int], list[int]]]
+    widths: list[int]
+    done: int
+
+
+def _begin(
+    job: Job,
     options: CompareOptions,
     prompts: list[str],
     writers: dict[str, LoadedModel],
     guide: LoadedDiscriminator | None,
-    mesh: Mesh | None,
-) -> None:
-    """Writes the batches that a method's file lacks; one writer serves all targets, or one each."""
+) -> _Work:
+    """Finds what a method's file lacks, and makes the file where there is none."""
     model = next(iter(writers.values()))
     asked = [(prompt, target) for target in options.target for prompt in prompts]
     wrapped = [model.tokenizer.chat(p) if options.chat else p for p, _ in asked]
@@ -219,17 +166,24 @@ def _write(
         for rows, new in batches_of(lengths[first : first + size], options.batch_size)
     ]
     sizes = [len(new) * config.samples for _, new in batches]
-    done = resume(job.path, _header(job, options, config, asked, model, guide), sizes)
-    for number, (rows, new) in enumerate(batches):
-        if number < done:
+    done = resume(job.path, _header(job, options, config, asked, writers, guide), sizes)
+    widths = [max(lengths[row] for row in rows) for rows, _ in batches]
+    return _Work(job, config, guide, asked, wrapped, writers, batches, widths, done)
+
+
+def _write(work: _Work, options: CompareOptions, mesh: Mesh | None) -> None:
+    """Writes the batches that a method's file lacks."""
+    job, asked, model = work.job, work.asked, next(iter(work.writers.values()))
+    for number, (rows, new) in enumerate(work.batches):
+        if number < work.done:
             continue
         start = time.perf_counter()
         texts = generate(
-            writers.get(asked[new[0]][1], model),
-            wrapped,
-            config=config,
-            discriminator=guide,
-            target=[target for _, target in asked] if guide else None,
+            work.writers.get(asked[new[0]][1], model),
+            work.wrapped,
+            config=work.config,
+            discriminator=work.guide,
+            target=[target for _, target in asked] if work.guide else None,
             seed=options.seed,
             batch_size=options.batch_size,
             numbers=rows,
@@ -239,20 +193,21 @@ def _write(
         found: dict[int, list[dict[str, Any]]] = {}
         for text in texts:
             prompt, target = asked[text.number]
-            line = entry(text) | {"prompt": prompt, "target": target}
-            found.setdefault(text.number, []).append(line | {"seconds": share, "batch": number})
+            line = entry(text) | {"prompt": prompt, "target": target, "seconds": share}
+            line |= {"batch": number, "width": work.widths[number]}
+            found.setdefault(text.number, []).append(line)
         append(job.path, [line for row in new for line in found[row]])
         if not options.quiet:
-            said = f"coopgen: {job.name}: batch {number + 1} of {len(batches)}"
+            said = f"coopgen: {job.name}: batch {number + 1} of {len(work.batches)}"
             print(said, file=sys.stderr, flush=True)
 
 
 def _header(
-    job: _Job,
+    job: Job,
     options: CompareOptions,
     config: Decoding,
     asked: list[tuple[str, str]],
-    model: LoadedModel,
+    writers: dict[str, LoadedModel],
     guide: LoadedDiscriminator | None,
 ) -> dict[str, Any]:
     """Returns what a method's texts depend on, the first line of its file."""
@@ -260,9 +215,11 @@ def _header(
     # Where the work is done does not change the texts.
     for name in ("devices", "tensor", "hosts", "compare"):
         settings.pop(name)
+    about = [about_model(writer) for writer in writers.values()]
     header = {
         "settings": settings,
-        "model": about_model(model),
+        "model": about[0],
+        "models": about[1:],
         "discriminator": _about(job.options, guide),
         "prompts": {"sha256": hashlib.sha256(json.dumps(asked).encode()).hexdigest()},
         "weights": {"discriminator": learnt(job.options.discriminator).weights if guide else None},

@@ -68,7 +68,7 @@ def report_on(methods: Sequence[Method], what: TextsOptions) -> None:
         same = [
             m.name
             for m in methods
-            if m.model_sha256 == oracle.sha256 or (not m.model_sha256 and m.model == what.oracle)
+            if oracle.sha256 in m.hashes or (not m.hashes and what.oracle in writers(m))
         ]
         notes += _refuse_writer(what, same)
     features = None
@@ -113,8 +113,13 @@ def prepare(
         for method in methods:
             check_targets(method, classes)
     if what.oracle:
-        _refuse_writer(what, [m.name for m in methods if m.model == what.oracle])
+        _refuse_writer(what, [m.name for m in methods if what.oracle in writers(m)])
     return methods, reference, notes
+
+
+def writers(method: Method) -> tuple[str | None, ...]:
+    """Returns the names of the language models that wrote a method's texts."""
+    return (method.model, *method.steering)
 
 
 def _classes(judge: str) -> tuple[str, ...]:
@@ -174,12 +179,24 @@ def _independent(methods: Sequence[Method], what: TextsOptions) -> list[str]:
         if untold:
             why = f"nobody says what guided the texts of {untold[0]} (--guide names it, or none)"
             found.append(Independence(False, why, known=False))
+        found += [
+            Independence(
+                False,
+                f"what lies at {method.guide} now is not what guided the texts of {method.name}",
+                known=False,
+            )
+            for method in methods
+            if method.guide and method.guide_weights not in (None, learnt(method.guide).weights)
+        ]
         notes += [require(one, force=what.force) for one in found]
-    if what.oracle:
-        oracle = learnt(what.oracle)
-        for one in (independence(oracle, learnt(guide)) for guide in guides):
-            # Most language models say nothing of their rows: that is told, not refused.
-            notes.append(require(one, force=what.force) if one.known else one.why)
+    # Most language models say nothing of their rows: that is told, not refused.
+    steering = dict.fromkeys(name for method in methods for name in method.steering)
+    pairs = [(what.judge, name) for name in steering]
+    pairs += [(what.oracle, name) for name in (*guides, *steering)]
+    for one, other in pairs:
+        if one and one != other:
+            verdict = independence(learnt(one), learnt(other))
+            notes.append(require(verdict, force=what.force) if verdict.known else verdict.why)
     return list(dict.fromkeys(notes))
 
 

@@ -167,7 +167,8 @@ class GenerateOptions:
     """Fudge: judge candidates before they are read, and read only the one that is drawn; needs a
     discriminator that can, such as a generative one."""
     filter_p: Annotated[float | None, _unset("P", "0.8")] = None
-    """GeDi: keep the tokens that bring the target about best, up to this probability; 1 for all."""
+    """GeDi: leave out the tokens that bring the target about worst, up to this probability; 0 for
+    none."""
     target_p: Annotated[float | None, _unset("P", "0.8")] = None
     """GeDi: keep besides every token with p(target | text and token) above this; 1 for none."""
     draw: bool = False

@@ -48,10 +48,14 @@ def _whole(
     """Returns how many bytes are whole batches, and how many batches; None without a header."""
     lines = content.split(b"\n")[:-1]
     if not lines:
+        if not to_json(header).encode("utf-8", errors="backslashreplace").startswith(content):
+            raise UserError(f"{path} was not written by `coopgen compare`: name another --out")
         return 0, None
     found = _parsed(path, 1, lines[0])
     if not isinstance(found, dict) or "settings" not in found:
         raise UserError(f"{path} was not written by `coopgen compare`: name another --out")
+    if found != header and len(lines) == 1:
+        return 0, None  # nothing stands under it
     if found != header:
         raise UserError(
             f"{path} holds texts of {_difference(found, header)}: name another --out, or delete it"

@@ -20,6 +20,9 @@ from coopgen_jax.models.language_model import Nodes
 from coopgen_jax.parallel import top_k
 from coopgen_jax.search.tree import Expansion, Leaves, Tree
 
+# What a log-probability counts at least where candidates are weighed by it.
+LEAST = -1e8
+
 
 def log_target(log_class: jax.Array, target: jax.Array) -> jax.Array:
     """Returns the log-probability of what is wanted, `[B, R, W]`.
@@ -77,6 +80,8 @@ def foreseen(job: Job, states: States, nodes: Nodes, candidates: jax.Array | Non
     guide = job.discriminator
     assert guide is not None and guide.evaluate_children is not None and job.target is not None
     said = guide.evaluate_children(job.discriminator_params, states[1], nodes, candidates)
+    # Where every child is impossible, weighing them must not leave numbers that are none.
+    said = jnp.maximum(said, LEAST)
     batch, samples, wave, count, classes = said.shape
     flat = said.reshape(batch, samples, wave * count, classes)
     return log_target(flat, job.target).reshape(batch, samples, wave, count)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
-from coopgen_jax.decoding.expansion import check_foresight, foreseen, log_target
+from coopgen_jax.decoding.expansion import LEAST, check_foresight, foreseen, log_target
 from coopgen_jax.decoding.generation import Generation, append, blank
 from coopgen_jax.decoding.job import Job, ends, read_nodes, read_prompts, roots, write_all
 from coopgen_jax.decoding.rescoring import RescoringState, choose, of, shaped, write_chosen
@@ -119,7 +119,7 @@ def advance(key: jax.Array, job: Job, state: RescoringState) -> tuple[RescoringS
         generation.log_class[:, :, None], (*shape, generation.log_class.shape[-1])
     )
     logits, log_class, states = read_nodes(job, state.states, nodes, above)
-    said = log_target(log_class, job.target)
+    said = jnp.maximum(log_target(log_class, job.target), LEAST)
     chosen, log_proposal = choose(key, job, state, _score(config, best, said))
     token = of(tokens, chosen).astype(jnp.int32)
     live = ~generation.finished

@@ -7,8 +7,10 @@ of a text from one pass of the discriminator the next token comes from
     p_w(v | x, c) is proportional to p(v | x) p(c | x v)^omega
 
 over the whole vocabulary, after a filter: of the tokens in the order of p(c | x v) the smallest
-set of the best whose p_w reaches rho is kept, and with it every token with p(c | x v) above tau.
-The language model and the discriminator read one token per token written, as in sampling.
+set of the best whose p_w reaches 1 - rho is kept, and with it every token with p(c | x v) above
+tau. The language model and the discriminator read one token per token written, as in sampling. The
+repetition penalty is CTRL's, on the language model's logits; the authors' code applies it to the
+weighed ones.
 """
 
 from dataclasses import dataclass
@@ -34,8 +36,8 @@ class GediConfig:
     new_tokens: `T`, the most tokens to write.
     samples: `R`, texts per prompt.
     strength: omega, the exponent of p(c | x v); 0 leaves the language model's distribution.
-    filter_p: rho, the probability under p_w of the tokens that are kept in the order of p(c | x v);
-      1 for no filter.
+    filter_p: rho, the probability under p_w that the filter may take away, from the tokens with the
+      least p(c | x v) on; 0 for no filter.
     target_p: tau, the p(c | x v) above which a token is kept whatever its place; 1 for none.
     greedy: take the likeliest token of what is left instead of drawing.
     repetition_penalty: CTRL's, over the prompt and the text so far; 1 for none.
@@ -60,9 +62,9 @@ class GediConfig:
             raise ValueError("new_tokens and samples must be 1 or more")
         if not 0 <= self.strength < float("inf"):
             raise ValueError(f"strength is {self.strength}: give 0 or more")
-        if not 0 < self.filter_p <= 1:
+        if not 0 <= self.filter_p < 1:
             raise ValueError(
-                f"filter_p is {self.filter_p}: give a probability above 0, 1 for no filter"
+                f"filter_p is {self.filter_p}: give a probability below 1, 0 for no filter"
             )
         if not 0 <= self.target_p <= 1:
             raise ValueError(f"target_p is {self.target_p}: give a probability from 0 to 1")
@@ -97,7 +99,7 @@ def advance(key: jax.Array, job: Job, state: RescoringState) -> tuple[RescoringS
     score = shaped(job, state)
     if config.strength:
         score = score + config.strength * said
-    score = by_class(score, said, mass=config.filter_p, certain=config.target_p)
+    score = by_class(score, said, mass=1 - config.filter_p, certain=config.target_p)
     return write_chosen(key, job, state, score), None
 
 
@@ -107,8 +109,8 @@ def by_class(score: jax.Array, said: jax.Array, *, mass: float, certain: float) 
     Args:
       score: `[..., V]` logits of p_w.
       said: `[..., V]` log p(c | x v).
-      mass: rho, what the kept tokens' p_w reaches at least, taken in the order of `said`, the lower
-        id first among equals; 1 keeps all.
+      mass: 1 - rho, what the kept tokens' p_w reaches at least, taken in the order of `said`, the
+        lower id first among equals; 1 keeps all.
       certain: tau, the p(c | x v) above which tokens are kept besides.
 
     Returns:

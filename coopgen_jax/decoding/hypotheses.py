@@ -32,7 +32,7 @@ def no_texts(log_class: jax.Array, width: int, new_tokens: int) -> Texts:
     return Texts(
         tokens=jnp.zeros((*shape, new_tokens), jnp.int32),
         length=jnp.zeros(shape, jnp.int32),
-        log_prob=jnp.full(shape, -jnp.inf),
+        log_prob=jnp.full(shape, -jnp.inf, jnp.float32),
         log_class=jnp.broadcast_to(log_class[:, :, None], (*shape, log_class.shape[-1])),
     )
 

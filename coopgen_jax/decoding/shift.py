@@ -141,7 +141,8 @@ def climb(
 
     def step(_: jax.Array, shift: Pair) -> Pair:
         slope = jax.grad(lambda shift: objective(shift).sum())(shift)
-        slope = jax.tree.map(lambda part: part * weight, slope)
+        # A slope that is no number, such as that of an impossible judgement, moves nothing.
+        slope = jax.tree.map(lambda part: jnp.nan_to_num(part * weight, posinf=0, neginf=0), slope)
         square = sum(jnp.sum(part**2, axis=(3, 4, 5), keepdims=True) for part in slope)
         norm = jnp.sqrt(square)
         # Where there is nothing in front of the last token, there is nothing to go along.

@@ -96,7 +96,7 @@ def begin(job: Job) -> StochasticBeamState:
         path=no_path(shape, config.new_tokens),
         lanes=blank(per_sample(bare, count), config.new_tokens),
         # All lanes are the bare prompt, and one of them is enough.
-        perturbed=jnp.full((len(bare), count), -jnp.inf).at[:, 0].set(0.0),
+        perturbed=jnp.full((len(bare), count), -jnp.inf, jnp.float32).at[:, 0].set(0.0),
         read=jnp.zeros(len(bare), jnp.int32),
         generation=blank(per_sample(bare, config.samples), config.new_tokens),
         step=jnp.int32(0),
@@ -112,7 +112,7 @@ def advance(key: jax.Array, job: Job, state: StochasticBeamState) -> tuple[Any, 
     log_p = jax.nn.log_softmax(state.logits[:, 0])
     log_q = jax.nn.log_softmax(state.logits[:, 0] / config.temperature)
     keys = row_keys(key, job.prompt, count, state.step)
-    noise = jax.vmap(jax.vmap(lambda key: jax.random.gumbel(key, (vocab,))))(keys)
+    noise = jax.vmap(jax.vmap(lambda key: jax.random.gumbel(key, (vocab,), mode="high")))(keys)
     free = state.lanes.log_proposal[..., None] + log_q + noise
     # Nothing is known of the prompt's own maximum, so that it is whatever its continuations' is.
     shaken = jnp.where(state.step == 0, free, conditioned(free, state.perturbed))

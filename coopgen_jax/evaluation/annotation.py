@@ -87,7 +87,7 @@ def export(
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([*FIXED, *scale.questions])
     for name, number in zip(ids, order, strict=True):
-        writer.writerow([name, *rows[number], *[""] * len(scale.questions)])
+        writer.writerow([name, *map(_plain, rows[number]), *[""] * len(scale.questions)])
     key = {
         "questions": list(scale.questions),
         "scale": [scale.lowest, scale.highest],
@@ -95,6 +95,11 @@ def export(
         "texts": {name: places[rows[n]] for name, n in sorted(zip(ids, order, strict=True))},
     }
     return file.getvalue(), key
+
+
+def _plain(cell: str) -> str:
+    """Returns a cell that a spreadsheet shows as it is, and does not compute."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@")) else cell
 
 
 def _ids(rng: np.random.Generator, count: int) -> list[str]:
@@ -120,11 +125,15 @@ def read_sheet(
     Raises:
       UserError: it is no such sheet, or holds no rating.
     """
-    first = content.split("\n", 1)[0]
-    mark = max(",;\t", key=first.count)
     try:
+        # The separator that parts the header into the columns of the key.
+        heads = {
+            mark: next(csv.reader(io.StringIO(content), delimiter=mark), []) for mark in ",;\t"
+        }
+        wanted = {"id", *key["questions"]}
+        mark = max(heads, key=lambda mark: len(wanted & set(heads[mark])))
         rows = list(csv.DictReader(io.StringIO(content), delimiter=mark, strict=True))
-        columns = next(csv.reader(io.StringIO(content), delimiter=mark), [])
+        columns = heads[mark]
     except csv.Error as error:
         raise UserError(f"{label} is not CSV: {error}") from error
     for name in ("id", *key["questions"]):

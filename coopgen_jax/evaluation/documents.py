@@ -23,6 +23,7 @@ class Written:
     tokens: its ids in the model that wrote it.
     seconds: its share of the time that its batch took; batch: the batch's number.
     model_tokens: tokens that the language model read for it.
+    width: the tokens that its batch's prompts were padded to.
     """
 
     prompt: str
@@ -32,6 +33,7 @@ class Written:
     seconds: float | None = None
     batch: int | None = None
     model_tokens: int | None = None
+    width: int | None = None
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,11 @@ class Method:
 
     guide: the discriminator that they were written with, None where there was none.
     told: whether the file says so.
-    model, model_sha256: the language model that wrote them, None where it is unknown.
+    model: the language model that wrote them, the base of several, None where it is unknown.
+    hashes: of the files of all language models that wrote them.
+    steering: names of language models that made them what they were to be: experts, and one behind
+      a control code.
+    guide_weights: the hash of the guide's weights as they were then, None where it is unknown.
     """
 
     name: str
@@ -48,7 +54,33 @@ class Method:
     guide: str | None = None
     told: bool = False
     model: str | None = None
-    model_sha256: str | None = None
+    hashes: tuple[str, ...] = ()
+    steering: tuple[str, ...] = ()
+    guide_weights: str | None = None
+
+
+def steering_of(settings: Any, model: str | None) -> tuple[str, ...]:
+    """Returns the language models that steer by the settings of a run, each once.
+
+    Args:
+      settings: with the experts' names and the control code, in which {target} stands for each
+        target.
+      model: the base's name.
+    """
+    if not isinstance(settings, dict):
+        return ()
+    said = settings.get("target")
+    targets = said if isinstance(said, list) else [said]
+    names = [settings.get("expert"), settings.get("anti_expert")]
+    names += [model] if settings.get("control_code") else []
+    return tuple(
+        dict.fromkeys(
+            name.replace("{target}", str(target))
+            for name in names
+            if isinstance(name, str)
+            for target in targets
+        )
+    )
 
 
 def read_methods(path: Path, name: str | None = None) -> list[Method]:
@@ -107,6 +139,12 @@ def _lines(path: Path, content: str) -> list[Method]:
         value = _parsed(line, place)
         if isinstance(value, dict) and "settings" in value and "text" not in value:
             latest = replace(_header(value, place), name=_method(value["settings"], path))
+            before = headers.get(latest.name)
+            if before is not None and before != latest:
+                raise UserError(
+                    f"{place} begins another run of {latest.name}: keep every run in a file of its "
+                    "own"
+                )
             continue
         text = _row(value, place)
         said = value.get("method")
@@ -134,11 +172,24 @@ def _header(value: dict[str, Any], place: str) -> Method:
     if not isinstance(guide, dict | None) or not isinstance(model, dict | None):
         raise UserError(f"{place}: model and discriminator must be objects or null")
     told = "discriminator" in value and (guide is None or isinstance(guide.get("name"), str))
-    about = model or {}
+    about, weights = model or {}, value.get("weights")
+    networks = [about, *_objects(about.get("networks")), *_objects(value.get("models"))]
+    networks += [part for one in networks for part in _objects(one.get("networks"))]
+    hashes = [one["sha256"] for one in networks if isinstance(one.get("sha256"), str)]
     return Method(
-        "", (), guide["name"] if guide and told else None, told, about.get("name"),
-        about.get("sha256"),
-    )  # fmt: skip
+        "",
+        (),
+        guide["name"] if guide and told else None,
+        told,
+        about.get("name"),
+        tuple(dict.fromkeys(hashes)),
+        steering_of(value.get("settings"), about.get("name")),
+        weights.get("discriminator") if isinstance(weights, dict) else None,
+    )
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def _rows(values: list[Any], place: str) -> Iterator[Written]:
@@ -159,7 +210,7 @@ def _row(value: Any, place: str) -> Written:
         isinstance(tokens, list) and all(type(token) is int for token in tokens)
     ):
         raise UserError(f'{place}: its "tokens" are no list of numbers')
-    numbers = {name: value.get(name) for name in ("seconds", "batch", "model_tokens")}
+    numbers = {name: value.get(name) for name in ("seconds", "batch", "width", "model_tokens")}
     for name, number in numbers.items():
         if number is not None and not _is_number(number):
             raise UserError(f'{place}: its "{name}" is no number of 0 or more')

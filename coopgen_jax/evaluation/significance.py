@@ -59,6 +59,8 @@ def perplexity_interval(
     def ratio(log_p: np.ndarray, tokens: np.ndarray, axis: int = -1) -> np.ndarray:
         return np.exp(-log_p.sum(axis=axis) / tokens.sum(axis=axis))
 
+    if not np.isfinite(log_probs).all():
+        return float("inf"), float("inf")
     if len(log_probs) < 2 or np.ptp(log_probs / lengths) == 0:
         value = float(ratio(log_probs, lengths))
         return value, value

@@ -180,7 +180,8 @@ def on_target(judge: TextJudge, texts: Sequence[Written]) -> np.ndarray:
 def _cost(texts: Sequence[Written], pieces: Sequence[Sequence[Any]]) -> dict[str, Any]:
     """Returns seconds and network calls per token, where the files tell them.
 
-    Of several batches the median counts: the first of a length waits for the compilation.
+    Of several batches the median counts; the first of a width, which waits for the compilation, is
+    left out where there are others.
     """
     found: dict[str, Any] = {}
     if all(text.seconds is not None for text in texts):
@@ -189,7 +190,9 @@ def _cost(texts: Sequence[Written], pieces: Sequence[Sequence[Any]]) -> dict[str
         for text, piece in zip(texts, pieces, strict=True):
             seconds[text.batch] = seconds.get(text.batch, 0.0) + (text.seconds or 0.0)
             tokens[text.batch] = tokens.get(text.batch, 0) + len(piece)
-        rates = [seconds[batch] / tokens[batch] for batch in seconds if tokens[batch]]
+        first = dict(reversed([(text.width, text.batch) for text in texts]))
+        later = [batch for batch in seconds if batch not in first.values()]
+        rates = [seconds[batch] / tokens[batch] for batch in later or seconds if tokens[batch]]
         if rates:
             spread = {"batches": len(rates), "range": [min(rates), max(rates)]}
             found["seconds_per_token"] = _valued(float(np.median(rates))) | spread

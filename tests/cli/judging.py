@@ -39,6 +39,7 @@ def write_all(folder: Path) -> Path:
     write_head(folder / "judge", folder / "base", 1, "three", "four")
     write_head(folder / "knowing", folder / "base", 2, "Two ", "five")
     write_head(folder / "unknown", folder / "base", 3)
+    write_head(folder / "six", folder / "base", 4, "six", "seven")
     write_fingerprint(folder / "oracle", fingerprint(["six"]))
     (folder / "oracle" / "card.json").write_text('{"kind": "language model"}')
     return folder

@@ -94,6 +94,11 @@ def test_the_round_trip_by_hand(capsys, files):
     one = filled(files / "one.csv", rows, lambda row, question: rating(row))
     # Another order, another separator: only the ids count.
     two = filled(files / "two.csv", rows[::-1], lambda row, question: rating(row, 1), ";")
+    # A separator is what parts the header, however often another sign stands in it.
+    commas = "is it a, b, c or d"
+    assert read_sheet(
+        f'id;prompt;text;"{commas}"\n{rows[0]["id"]};p;t;3\n', "x", key | {"questions": [commas]}
+    )[0] == {commas: {rows[0]["id"]: 3}}
     job = ["evaluate", "annotate", "read", one, two, "--key", files / "key.json"]
     status, out, err = run(capsys, *job, "--json", "--out", files / "report.json")
     assert (status, err) == (0, "")
@@ -201,3 +206,12 @@ def test_a_sheet_counts_once(capsys, files):
     one = filled(files / "one.csv", rows, lambda row, question: 3)
     job = ["evaluate", "annotate", "read", one, one, "--key", files / "key.json"]
     assert "a sheet is named twice" in sentence(capsys, *job)
+
+
+def test_a_text_is_no_formula(capsys, files):
+    path = files / "mcts.jsonl"
+    path.write_text(path.read_text().replace(" text 1 of mcts", "=1+1 of mcts"))
+    rows, _ = exported(capsys, files)
+    cells = [row["text"] for row in rows]
+    assert any(cell.startswith("'=1+1") for cell in cells)
+    assert not any(cell.startswith("=") for cell in cells)

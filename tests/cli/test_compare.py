@@ -1,6 +1,7 @@
 """`coopgen compare`: what is written, what is kept, and what is measured."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import pytest
 
 import coopgen_jax as cg
 import coopgen_jax.cli.compare as command
-from coopgen_jax.cli.compare import batches_of, method_options
+from coopgen_jax.cli.compare import batches_of
+from coopgen_jax.cli.compare_methods import method_options
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loading import load
@@ -85,7 +87,7 @@ def test_every_method_writes_every_prompt_towards_every_target(whole):
     report = json.loads((whole / "figures.json").read_text())
     assert [row["method"] for row in report["methods"]] == ["greedy", "sample:top_p=0.9", GUIDED]
     for row in report["methods"]:
-        assert row["texts"] == 10 and row["seconds_per_token"]["batches"] == 3
+        assert row["texts"] == 10 and row["seconds_per_token"]["batches"] == 1
         assert {"accuracy", "perplexity", "calls_per_token"} <= set(row)
     assert report["methods"][2]["paired"]["pairs"] == 10
 
@@ -149,6 +151,7 @@ def test_a_killed_run_is_gone_on_with(world, whole, capsys, tmp_path):
         (None, ["--new-tokens", 2], "holds texts of another new tokens"),
         (b"[1]\n", [], "was not written by `coopgen compare`"),
         (b"words\n", [], "line 1 of .* is not JSON"),
+        (b"words without an end", [], "was not written by `coopgen compare`"),
         (b"H{}\nx\n", [], "line 3 of .* is not JSON"),
         (b"H" + b"{}\n" * 11, [], "holds more texts than are to be written"),
     ],
@@ -197,20 +200,25 @@ def test_a_method_has_options_of_its_own():
         ("mcts:simulations=0", [], "simulations is 0"),
         ("smc", [], "give --samples 8, say"),
         ("greedy", ["--target", "good", "good"], "a --target is named twice"),
-        ("greedy", ["--target", "fine"], "unknown target 'fine': choose one of bad, good"),
-        ("greedy", ["--judge", "JUDGE", "--target", "fine"], "'fine', and the judge knows"),
+        ("greedy", ["--target", "fine"], "--target fine is unknown to"),
+        ("greedy", ["--judge", "JUDGE", "--rename", "good=fine"], "'fine', and the judge knows"),
+        ("gedi:draw=no", [], "draw is 'no': give true or false"),
         ("greedy", ["--judge", "KNOWING"], "have both learnt from 1 of"),
         ("greedy", ["--judge", "nowhere"], "nowhere is neither a folder with a card.json"),
         ("greedy", ["--oracle", "BASE"], "itself wrote the texts of greedy"),
+        ("greedy:anti_expert=ORACLE", ["--oracle", "ORACLE"], "oracle itself wrote the texts of"),
+        ("greedy:anti_expert=ORACLE", ["--judge", "SIX"], "have both learnt from 1 of"),
         ("greedy", ["--against", "x"], "there is no method 'x' to compare with: greedy"),
         ("greedy", ["--reference", "nowhere"], "nowhere cannot be read"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_written(world, capsys, tmp_path, methods, more, told):
-    places = {name: world / name.lower() for name in ("JUDGE", "KNOWING", "BASE")}
+    names = ("JUDGE", "KNOWING", "BASE", "ORACLE", "SIX")
+    places = {name: world / name.lower() for name in names}
     more = [places.get(word, word) for word in more]
+    methods = methods.replace("ORACLE", str(places["ORACLE"]))
     assert told in sentence(capsys, *job(world, tmp_path / "new", methods, *more))
-    assert not list((tmp_path / "new").glob("*.json*")) or "unknown target" in told
+    assert not list((tmp_path / "new").glob("*.json*"))
 
 
 def test_help_teaches(capsys):
@@ -251,3 +259,27 @@ def test_a_control_code_may_name_the_target(world, tmp_path, capsys):
     _, *plain = rows_of(tmp_path / "greedy-discriminator-none.jsonl")
     assert len({(row["prompt"], tuple(row["tokens"])) for row in plain}) == len(PROMPTS)
     assert len({(row["prompt"], tuple(row["tokens"])) for row in rows}) > len(PROMPTS)
+
+
+def test_another_expert_of_any_target_makes_other_texts(world, tmp_path, capsys):
+    for name in ("ex-good", "ex-bad"):
+        shutil.copytree(world / "oracle", tmp_path / name)
+    methods = f"greedy:expert={tmp_path}/ex-{{target}}:expert_weight=2"
+    assert run(capsys, *job(world, tmp_path / "out", methods))[0] == 0
+    shutil.rmtree(tmp_path / "ex-bad")
+    shutil.copytree(world / "base", tmp_path / "ex-bad")
+    assert "holds texts of another" in sentence(capsys, *job(world, tmp_path / "out", methods))
+
+
+def test_a_header_without_texts_gives_way_and_names_may_differ_in_signs(world, tmp_path, capsys):
+    shutil.copytree(world / "base", tmp_path / "base")
+    (tmp_path / "prompts.txt").write_text("so")
+    methods = "greedy:control_code=a film,greedy:control_code=a-film"
+    assert run(capsys, *job(world, tmp_path / "out", methods))[0] == 0
+    one, two = sorted((tmp_path / "out").glob("*.jsonl"))
+    header, *rows = one.read_text().splitlines()
+    one.write_text(header + "\n")
+    assert run(capsys, *job(world, tmp_path / "out", methods), "--seed", 3)[0] == 2
+    two.unlink()
+    assert run(capsys, *job(world, tmp_path / "out", methods, "--seed", 3))[0] == 0
+    assert json.loads(one.read_text().splitlines()[0])["settings"]["seed"] == 3 and rows

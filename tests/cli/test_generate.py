@@ -171,7 +171,7 @@ def test_a_judge_that_foresees_weighs_all_tokens(capsys):
     assert gedi["settings"]["greedy"] and gedi["settings"]["strength"] == 30
     assert gedi["settings"]["filter_p"] == gedi["settings"]["target_p"] == 0.8
     assert all(text["log_proposal"] is None for text in gedi["texts"])
-    rules = ["--draw", "--samples", 8, "--strength", 0, "--filter-p", 1]
+    rules = ["--draw", "--samples", 8, "--strength", 0, "--filter-p", 0]
     free = generate_json(capsys, *job, "--method", "gedi", *rules)["texts"]
     assert len(free) == 16 and all(text["log_proposal"] < 0 for text in free)
 

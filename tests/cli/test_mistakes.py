@@ -114,7 +114,7 @@ def test_a_flag_that_does_not_exist_ends_with_status_two(capsys):
         (["film", "--method", "fudge", "--target", "one", "--wave", "2"], "--wave means nothing"),
         (["film", "--method", "gedi"], "--method gedi needs a --target"),
         (["film", "--method", "gedi", "--discriminator", "none"], "--method gedi goes by a"),
-        (["film", "--method", "gedi", "--target", "one", "--filter-p", "0"], "filter_p is 0.0"),
+        (["film", "--method", "gedi", "--target", "one", "--filter-p", "1"], "filter_p is 1.0"),
         (
             ["film", "--method", "gedi", "--target", "one", "--score", "log"],
             "--score means nothing",

@@ -69,7 +69,7 @@ def log_draw(text: list[int], config: GediConfig, said_of, prompt=(0, 1)) -> np.
         logits[token] = logits[token] / penalty if logits[token] > 0 else logits[token] * penalty
     said = np.asarray([said_of([*text, token]) for token in range(TOY.vocab_size)], np.float64)
     score = logits / config.temperature + config.strength * said
-    return log_softmax(filtered(score, said, mass=config.filter_p, certain=config.target_p))
+    return log_softmax(filtered(score, said, mass=1 - config.filter_p, certain=config.target_p))
 
 
 def check_frequencies(got, config: GediConfig, said_of) -> int:
@@ -104,9 +104,9 @@ def check_frequencies(got, config: GediConfig, said_of) -> int:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"filter_p": 0.95, "temperature": 3.0, "strength": 0.5},
+        {"filter_p": 0.05, "temperature": 3.0, "strength": 0.5},
         {"filter_p": 0.5, "target_p": 0.6, "temperature": 4.0, "repetition_penalty": 1.3},
-        {"filter_p": 1.0, "new_tokens": 3, "strength": 1.0},
+        {"filter_p": 0.0, "new_tokens": 3, "strength": 1.0},
     ],
 )
 def test_texts_are_drawn_as_the_closed_form_says(changes):
@@ -123,7 +123,7 @@ def every_text(config: GediConfig, text=()) -> list[tuple[int, ...]]:
 
 def test_the_probabilities_of_all_texts_add_up_to_one():
     """The decoder's own, of every text that it can write, each met among many draws."""
-    config = dataclasses.replace(DRAWN, strength=0.5, temperature=4.0, target_p=0.3)
+    config = dataclasses.replace(DRAWN, strength=0.5, temperature=4.0, filter_p=0.2, target_p=0.3)
     got = decoder(config)(prompt_of([0, 1]), target=jnp.asarray([1]))
     drawn = dict(
         zip(map(tuple, np.asarray(got.tokens[0]).tolist()), got.log_proposal[0], strict=True)
@@ -172,7 +172,7 @@ def test_greedily_the_best_of_what_is_left_is_taken():
 def test_without_weight_and_filter_it_is_plain_sampling():
     rules = {"new_tokens": 6, "samples": 3, "repetition_penalty": 1.3, "no_repeat_ngram": 2}
     rules["temperature"] = 1.7
-    config = GediConfig(strength=0.0, filter_p=1.0, greedy=False, **rules)
+    config = GediConfig(strength=0.0, filter_p=0.0, greedy=False, **rules)
     prompt = prompt_of([0, 1], [2])
     got = decoder(config)(prompt, target=jnp.asarray([1, 0]))
     plain = decode(KEY, prompt, SamplingConfig(**rules))
@@ -220,7 +220,7 @@ def posteriors(length: int) -> dict[tuple[int, ...], np.ndarray]:
 
 
 def test_with_a_generative_network_texts_are_drawn_by_bayes_rule():
-    config = dataclasses.replace(DRAWN, new_tokens=3, samples=4000, strength=2.0, filter_p=0.9)
+    config = dataclasses.replace(DRAWN, new_tokens=3, samples=4000, strength=2.0, filter_p=0.1)
     got = jax.jit(functools.partial(
         gedi, KEY, language_model=MODEL, params=PARAMS, discriminator=generative(BAYES),
         discriminator_params=WEIGHTS, config=config,
@@ -293,7 +293,7 @@ def test_who_cannot_be_asked_is_refused():
     [
         ({"samples": 0}, "new_tokens and samples must be 1 or more"),
         ({"strength": -1.0}, "strength is -1.0"),
-        ({"filter_p": 0.0}, "filter_p is 0.0"),
+        ({"filter_p": 1.0}, "filter_p is 1.0"),
         ({"target_p": 1.5}, "target_p is 1.5"),
         ({"temperature": 0.0}, "temperature is 0.0"),
         ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),

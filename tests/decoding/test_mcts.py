@@ -259,6 +259,15 @@ def test_a_search_without_width_never_asks_about_children():
     assert programs[0] == programs[1]
 
 
+def test_where_every_child_is_impossible_the_likeliest_are_candidates():
+    tables = tables_of(1)
+    tables["scores"] = np.stack([np.zeros(TOY.states), np.full(TOY.states, -np.inf)], axis=1)
+    params = jax.tree.map(jnp.asarray, {**tables, "scores": tables["scores"].astype(np.float32)})
+    config = MCTSConfig(new_tokens=2, width=1.0, search=search_config(kept=0))
+    got = decode(jax.random.key(0), prompt_of([0, 1]), params, jnp.asarray([1]), config)
+    assert np.isfinite(got.log_prob).all() and int(got.simulations.min()) > 0
+
+
 def test_width_needs_a_discriminator_that_judges_children():
     config = MCTSConfig(new_tokens=1, width=1.0, alpha=0.5, search=search_config())
     params = jax.tree.map(jnp.asarray, tables_of(0))

@@ -14,6 +14,8 @@ HEADER = {
     "discriminator": {"name": "guide"},
 }
 
+OTHER = HEADER | {"discriminator": {"name": "another"}}
+
 
 def lines(*values) -> str:
     return "".join(json.dumps(value) + "\n" for value in values)
@@ -25,7 +27,7 @@ def test_a_document_of_generate(tmp_path):
     path.write_text(json.dumps(document))
     main, plain = read_methods(path)
     assert (main.name, main.guide, main.told) == ("mcts", "guide", True)
-    assert (main.model, main.model_sha256) == ("tiny", "0")
+    assert (main.model, main.hashes) == ("tiny", ("0",))
     assert main.texts[0] == Written("So", " good", "one", (3,), 2.0, None, 9)
     assert (plain.name, plain.guide, plain.told) == ("compare", None, True)
     assert plain.texts[0].seconds is None
@@ -70,6 +72,7 @@ def test_lines_with_and_without_a_header(tmp_path):
         ("a.jsonl", lines(TEXT | {"tokens": "ab"}).encode(), '"tokens" are no list'),
         ("a.jsonl", lines(TEXT | {"seconds": -1}).encode(), '"seconds" is no number'),
         ("a.jsonl", lines(TEXT | {"model_tokens": "x"}).encode(), '"model_tokens" is no number'),
+        ("a.jsonl", lines(HEADER, TEXT, OTHER, TEXT).encode(), "line 3 of .* begins another run"),
         ("a.jsonl", b"\xff\n", "is not UTF-8"),
         ("b.jsonl", None, "cannot be read: No such file"),
     ],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from coopgen_jax.cli.compare import _jobs
+from coopgen_jax.cli.compare_methods import jobs_of
 from coopgen_jax.cli.compare_options import CompareOptions
 from experiments.domain import Config, write_prompts
 from experiments.emotion import EMOTION
@@ -17,7 +17,7 @@ from experiments.topic import TOPIC
 @pytest.mark.parametrize("domain", [POLARITY, EMOTION, TOPIC], ids=lambda domain: domain.name)
 def test_every_method_is_one_of_compares(domain, tmp_path):
     methods = ",".join(method.format(work=tmp_path) for method in domain.methods)
-    jobs = _jobs(CompareOptions(methods, tmp_path, target=domain.classes))
+    jobs = jobs_of(CompareOptions(methods, tmp_path, target=domain.classes))
     assert len(jobs) == len(domain.methods)
     made = {"trunk", "judge", "oracle", "lm", *domain.trained}
     for job in jobs:
@@ -30,7 +30,7 @@ def test_every_method_is_one_of_compares(domain, tmp_path):
 def test_a_class_conditional_model_is_read_behind_the_prefix_it_was_trained_with(tmp_path):
     (coded,) = (method for method in POLARITY.methods if "control_code" in method)
     methods = coded.format(work=tmp_path)
-    (job,) = _jobs(CompareOptions(methods, tmp_path, target=POLARITY.classes))
+    (job,) = jobs_of(CompareOptions(methods, tmp_path, target=POLARITY.classes))
     assert job.options.control_code == "{target}:"
 
 
