@@ -14,7 +14,7 @@ interrupted goes on.
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -269,7 +269,8 @@ def draw_accuracy(found: dict[str, Any], path: Path) -> None:
     """Draws accuracy by tokens read, one picture per set."""
     sets = list(next(iter(found.values())))
     figure = Figure(figsize=(9, 4), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(sets), sharey=True), sets, strict=True):
+    panels = figure.subplots(1, len(sets), sharey=True)
+    for axes, name in zip(panels, sets, strict=True):
         for kind, by_set in found.items():
             rows = {int(n): row for n, row in by_set[name].items() if n != "whole"}
             low, high = zip(*(row["interval"] for row in rows.values()), strict=True)
@@ -279,9 +280,11 @@ def draw_accuracy(found: dict[str, Any], path: Path) -> None:
             axes.fill_between(list(rows), low, high, alpha=0.1, color=line.get_color())
         axes.set_title(name)
         axes.set_xscale("log", base=2)
+        axes.set_xticks(LENGTHS, [str(length) for length in LENGTHS])
         axes.set_xlabel("tokens read")
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
+    panels[0].set_ylabel("accuracy")
     figure.savefig(path, dpi=150)
 
 
@@ -306,7 +309,6 @@ def draw_guides(rows: list[dict[str, Any]], path: Path) -> None:
             simulations = row["method"].split(", ")[1].split(" ")[0]
             at = (row["seconds_per_token"], share)
             axes.annotate(simulations, at, xytext=(5, -11), textcoords="offset points")
-    axes.set_xscale("log")
     axes.set_xlabel("seconds per token, one prompt (the numbers are simulations)")
     axes.set_ylabel("share on target under the judge")
     axes.grid(alpha=0.3)
@@ -353,7 +355,17 @@ def main(config: Config) -> None:
         print(f"{kind}: {speeds[kind]:.0f} evaluations a second", flush=True)
     rows = compare(config, speeds)
     config.out.mkdir(parents=True, exist_ok=True)
-    report = {"accuracy": accuracy, "evaluations_per_second": speeds, "guides": rows}
+    # Folders are the user's own; what is left says what was read, cut and written.
+    paths = ("data", "work", "prompts", "judge", "out", "only")
+    settings = {name: value for name, value in asdict(config).items() if name not in paths}
+    halves = {part: len(texts_of(config, "train", part).texts) for part in ("A", "B")}
+    report = {
+        "settings": settings,
+        "texts_of_half": halves,
+        "accuracy": accuracy,
+        "evaluations_per_second": speeds,
+        "guides": rows,
+    }
     (config.out / "which_discriminator.json").write_text(
         json.dumps(report, indent=1) + "\n", encoding="utf-8"
     )
