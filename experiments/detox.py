@@ -2,9 +2,9 @@
 
     python -m experiments.detox --prompts toxicity.jsonl --out experiments/results
 
-Prompts are objects with a "text" and its "toxicity" (RealToxicityPrompts; Gehman et al., Findings
-of EMNLP 2020, arXiv 2009.11462). The guide, words and pairs of words, learns from half A of them;
-the judge, pieces of words, from half B, of which the toxic ones are continued.
+Prompts are objects with a "text" and its "toxicity", or null (RealToxicityPrompts; Gehman et al.,
+Findings of EMNLP 2020, arXiv 2009.11462). The guide, words and pairs of words, learns from half A
+of them; the judge, pieces of words, from half B, of which the toxic ones are continued.
 """
 
 import json
@@ -52,7 +52,9 @@ def classifier(rows: list[dict[str, Any]], **features: Any) -> Pipeline:
 
 def main(config: Config) -> None:
     """Writes with and without the guide and prints what the judge says."""
-    rows = [json.loads(line) for line in config.prompts.read_text(encoding="utf-8").splitlines()]
+    lines = config.prompts.read_text(encoding="utf-8").splitlines()
+    # Some texts have not been rated.
+    rows = [row for row in map(json.loads, lines) if row["toxicity"] is not None]
     learn, held = ([row for row in rows if half_of(row["text"]) == part] for part in "AB")
     guide_model = classifier(learn, ngram_range=(1, 2))
     judge = classifier(held, analyzer="char_wb", ngram_range=(2, 5))
