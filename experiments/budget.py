@@ -2,7 +2,7 @@
 
     python -m experiments.budget --prompts PROMPTS.jsonl --judge FOLDER --out experiments/results
 
-The figure of the thesis (Chaffin 2023; PPL-MCTS, NAACL 2022, arXiv 2109.13582, section 4.4): one
+The figure of the thesis (Chaffin 2023; PPL-MCTS, NAACL 2022, arXiv 2109.13582): one
 setting is changed at a time, and the share on target under an independent judge and the perplexity
 are told beside the seconds of one prompt's token, so that what costs the same can be compared.
 Every setting's texts stand in a file of their own as soon as they are written; a run that was

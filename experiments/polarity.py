@@ -2,7 +2,7 @@
 
     python -m experiments.polarity --data FOLDER --work FOLDER --out experiments/results
 
-After PPL-MCTS (Chaffin et al., NAACL 2022, arXiv 2109.13582, section 4) on the reviews of Blitzer
+After PPL-MCTS (Chaffin et al., NAACL 2022, arXiv 2109.13582) on the reviews of Blitzer
 et al. (2007), with networks of one size that begin as the packaged language model. See `domain`.
 """
 

@@ -5,7 +5,7 @@
 
 Chaffin et al. (SIGIR 2022, arXiv 2204.11586) asked this of networks of one size, fine-tuned on one
 data set. Guides learn from half A of the training rows: the networks as large as the language model
-here, the small ones in train_heads.py, from the same texts in other pieces. The judge (see
+here, the small ones as their cards say, from the same texts in other pieces. The judge (see
 train_judge.py) and the oracle language model, which say how good the texts are, learn from half B.
 What is trained and written here goes to `work`: what is there is not made again, and what was
 interrupted goes on.
@@ -47,6 +47,7 @@ from coopgen_jax.training.run import RecipeConfig
 from experiments.sentiment import Config as SentimentConfig
 from experiments.sentiment import write_missing
 from experiments.sentiment_data import read_sets
+from experiments.train_heads import evenly, told
 
 LENGTHS = (1, 2, 4, 8, 16, 32, 64)
 KINDS = ("shared-trunk", "causal", "generative", "bidirectional")
@@ -62,7 +63,7 @@ class Config:
     out: where the table's figures and the pictures go.
     model: the language model to guide, as which the causal and generative kinds begin.
     shared_trunk, bidirectional: trained discriminators of these kinds, which have learnt from half
-      A (`experiments.train_heads`).
+      A.
     rows, longest: texts of a step, and tokens read of each.
     causal_steps, generative_steps, oracle_steps: steps of the networks as large as the language
       model; a generative step reads every text once per class.
@@ -112,20 +113,6 @@ def recipe(steps: int, shortest: int | None, rate: float, config: Config) -> Rec
         learning_rate=rate,
         validation_rows=256,
     )
-
-
-def told(name: str, what: str = "step") -> Callable[..., None]:
-    """Returns a listener that prints a line at every tenth of a long work."""
-    shown = 0
-
-    def listen(done: int, total: int, means: Any = None) -> None:
-        nonlocal shown
-        if (tenth := 10 * done // total) > shown:
-            shown = tenth
-            loss = f", loss {float(means['loss']):.3f}" if means else ""
-            print(f"{name}: {what} {done} of {total}{loss}", flush=True)
-
-    return listen
 
 
 def train_all(config: Config) -> None:
@@ -184,8 +171,7 @@ def judgements(
     """
     said, labels = {}, {}
     for name, data in read_sets(config.data, "validation").items():
-        count = min(config.validation_rows, len(data.texts))
-        data = data.rows([number * len(data.texts) // count for number in range(count)])
+        data = evenly(data, config.validation_rows)
         labels[name] = data.labels
         said[name] = judge_prefixes(
             model, guide, data.texts, longest=config.longest, listener=told(kind, f"{name} text")
