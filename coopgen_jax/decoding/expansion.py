@@ -20,8 +20,9 @@ from coopgen_jax.models.language_model import Nodes
 from coopgen_jax.parallel import top_k
 from coopgen_jax.search.tree import Expansion, Leaves, Tree
 
-# What a log-probability counts at least where candidates are weighed by it.
-LEAST = -1e8
+# What a log-probability counts at least where candidates are weighed by it: small enough to rule a
+# candidate out, and not so small that beside it single precision forgets the logits.
+LEAST = -1e4
 
 
 def log_target(log_class: jax.Array, target: jax.Array) -> jax.Array:

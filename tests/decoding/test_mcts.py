@@ -263,9 +263,13 @@ def test_where_every_child_is_impossible_the_likeliest_are_candidates():
     tables = tables_of(1)
     tables["scores"] = np.stack([np.zeros(TOY.states), np.full(TOY.states, -np.inf)], axis=1)
     params = jax.tree.map(jnp.asarray, {**tables, "scores": tables["scores"].astype(np.float32)})
-    config = MCTSConfig(new_tokens=2, width=1.0, search=search_config(kept=0))
-    got = decode(jax.random.key(0), prompt_of([0, 1]), params, jnp.asarray([1]), config)
-    assert np.isfinite(got.log_prob).all() and int(got.simulations.min()) > 0
+    plain = MCTSConfig(new_tokens=2, search=search_config(kept=0))
+    got, expected = (
+        decode(jax.random.key(0), prompt_of([0, 1]), params, jnp.asarray([1]), config)
+        for config in (replace(plain, width=1.0), plain)
+    )
+    np.testing.assert_array_equal(got.tokens, expected.tokens)
+    np.testing.assert_allclose(got.log_prob, expected.log_prob, rtol=1e-5)
 
 
 def test_width_needs_a_discriminator_that_judges_children():

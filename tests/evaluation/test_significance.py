@@ -53,3 +53,8 @@ def test_the_interval_of_a_perplexity_covers_it_and_weighs_texts_by_their_length
     assert perplexity_interval(np.array([-2.0, -4.0]), np.array([1, 2]))[0] == pytest.approx(
         np.exp(2)
     )
+
+
+def test_an_impossible_text_has_no_finite_perplexity():
+    found = perplexity_interval(np.array([-1.0, -np.inf, -2.0]), np.array([1, 1, 2]))
+    assert found == (float("inf"), float("inf"))
