@@ -7,7 +7,9 @@ import time
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 from jax.sharding import Mesh
+from scipy.special import softmax
 
 from coopgen_jax.cli.combining import about_model, combine_models, names_target
 from coopgen_jax.cli.compare_methods import Job, jobs_of
@@ -21,6 +23,8 @@ from coopgen_jax.cli.report import entry
 from coopgen_jax.cli.resume import append, resume
 from coopgen_jax.cli.words import with_words
 from coopgen_jax.decoding.presets import Decoding
+from coopgen_jax.decoding.smc import SMCConfig
+from coopgen_jax.decoding.stochastic_beam import StochasticBeamConfig
 from coopgen_jax.discriminators.heads import folder_of, load_discriminator
 from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.errors import UserError
@@ -165,7 +169,8 @@ def _begin(
         for first in range(0, len(asked), size)
         for rows, new in batches_of(lengths[first : first + size], options.batch_size)
     ]
-    sizes = [len(new) * config.samples for _, new in batches]
+    share = 1 if weighted(config) else config.samples
+    sizes = [len(new) * share for _, new in batches]
     done = resume(job.path, _header(job, options, config, asked, writers, guide), sizes)
     widths = [max(lengths[row] for row in rows) for rows, _ in batches]
     return _Work(job, config, guide, asked, wrapped, writers, batches, widths, done)
@@ -196,10 +201,25 @@ def _write(work: _Work, options: CompareOptions, mesh: Mesh | None) -> None:
             line = entry(text) | {"prompt": prompt, "target": target, "seconds": share}
             line |= {"batch": number, "width": work.widths[number]}
             found.setdefault(text.number, []).append(line)
+        if weighted(work.config):
+            found = {row: [drawn(lines, (options.seed, row))] for row, lines in found.items()}
         append(job.path, [line for row in new for line in found[row]])
         if not options.quiet:
             said = f"coopgen: {job.name}: batch {number + 1} of {len(work.batches)}"
             print(said, file=sys.stderr, flush=True)
+
+
+def weighted(config: Decoding) -> bool:
+    """Tells whether a prompt's texts stand for a distribution only together with their weights."""
+    return isinstance(config, SMCConfig | StochasticBeamConfig)
+
+
+def drawn(lines: list[dict[str, Any]], seed: tuple[int, int]) -> dict[str, Any]:
+    """Returns one of a prompt's weighted texts, drawn by the weights, at the price of them all."""
+    weights = softmax(np.asarray([line["log_weight"] for line in lines]))
+    chosen = lines[np.random.default_rng(seed).choice(len(lines), p=weights)]
+    spent = {name: sum(line[name] for line in lines) for name in ("seconds", "model_tokens")}
+    return chosen | spent
 
 
 def _header(

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.stats import chisquare
 
 import coopgen_jax as cg
 import coopgen_jax.cli.compare as command
-from coopgen_jax.cli.compare import batches_of
+from coopgen_jax.cli.compare import batches_of, drawn
 from coopgen_jax.cli.compare_methods import method_options
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.errors import UserError
@@ -45,6 +47,12 @@ def job(world, out, methods="greedy,sample:top_p=0.9", *more):
 
 def rows_of(path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def rows_of_run(world, capsys, out, methods) -> dict[str, list[dict]]:
+    status, _, errors = run(capsys, *job(world, out, methods))
+    assert status == 0, errors
+    return {path.stem: rows_of(path) for path in out.glob("*.jsonl")}
 
 
 def untimed(rows):
@@ -186,6 +194,35 @@ def test_a_method_has_options_of_its_own():
     assert found.discriminator == "sentiment"
     plain = method_options("sample:discriminator=none:bad_words=a+b", common)
     assert plain.target is None and plain.bad_words == ("a", "b")
+
+
+def test_of_weighted_texts_one_is_drawn_by_the_weights():
+    weights = np.array([0.1, 0.6, 0.3, 0.0])
+    with np.errstate(divide="ignore"):
+        # Weights are known up to a factor.
+        logs = np.log(weights) - 1000
+    lines = [
+        {"text": number, "log_weight": log, "seconds": 0.5, "model_tokens": 3}
+        for number, log in enumerate(logs)
+    ]
+    found = [drawn(lines, (0, row)) for row in range(3000)]
+    assert {(line["seconds"], line["model_tokens"]) for line in found} == {(2.0, 12)}
+    counts = np.bincount([line["text"] for line in found], minlength=4)
+    assert counts[3] == 0
+    assert chisquare(counts[:3], 3000 * weights[:3]).pvalue > 0.01
+    assert drawn(lines, (0, 7)) == found[7]
+
+
+def test_a_comparison_keeps_one_of_a_prompts_particles(world, capsys, tmp_path):
+    methods = "smc:samples=3,stochastic-beam:samples=2"
+    rows = rows_of_run(world, capsys, tmp_path, methods)
+    for name in ("smc-samples-3", "stochastic-beam-samples-2"):
+        _, *texts = rows[name]
+        assert {(row["prompt"], row["target"]) for row in texts} == {
+            (prompt, target) for prompt in PROMPTS for target in ("good", "bad")
+        }
+        assert len(texts) == 2 * len(PROMPTS)
+    assert {row["sample"] for row in rows["smc-samples-3"][1:]} > {0}
 
 
 @pytest.mark.parametrize(
