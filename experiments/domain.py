@@ -19,9 +19,9 @@ from coopgen_jax.cli import main as coopgen
 from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.data.labelled import Labelled, half, read_labelled
 from coopgen_jax.data.pieces import Cutting, cut_all, first_words
-from coopgen_jax.evaluation.judge import fit_judge
 from coopgen_jax.models.pretrained.loading import load, load_encoder
 from coopgen_jax.parallel import make_mesh
+from coopgen_jax.training.encoder_recipe import train_bidirectional
 from coopgen_jax.training.loop import LoopConfig
 from coopgen_jax.training.recipes import train_causal, train_generative, train_language_model
 from coopgen_jax.training.run import RecipeConfig
@@ -59,8 +59,8 @@ class Config:
     model: the language model that all networks begin as.
     longest: tokens of a training text, and of prompt and continuation together about as many.
     rows: texts of a step.
-    lm_steps, judge_steps, expert_steps: steps of the language models (oracle included), of the
-      causal and generative guides, and of every class's expert.
+    lm_steps, guide_steps, expert_steps, judge_steps: steps of the language models (oracle
+      included), of the causal and generative guides, of every class's expert, and of the judge.
     trunk_rows: texts that the shared trunk learns from, at most.
     texts: prompts, each continued towards every class.
     words: of every prompt.
@@ -78,8 +78,9 @@ class Config:
     longest: int = 64
     rows: int = 16
     lm_steps: int = 280
-    judge_steps: int = 160
+    guide_steps: int = 160
     expert_steps: int = 60
+    judge_steps: int = 400
     trunk_rows: int = 6000
     texts: int = 100
     words: int = 5
@@ -162,7 +163,7 @@ def tasks_of(
 
     def guide(train: Callable, shortest: int, rate: float) -> Callable:
         def task(folder: Path, left: float | None) -> None:
-            how = recipe(config, config.judge_steps, left, shortest=shortest, learning_rate=rate)
+            how = recipe(config, config.guide_steps, left, shortest=shortest, learning_rate=rate)
             train(
                 base(), learn, held_out, how,
                 folder=folder, mesh=mesh, listener=told(folder.name, "step"),
@@ -187,7 +188,14 @@ def tasks_of(
         # It reads continuations, which begin anywhere and are short.
         pieces = Cutting(pieces=1, shortest=12, longest=48, mid_word=0.0)
         data = cut_all(np.random.default_rng(0), judged, pieces)
-        fit_judge(data, load_encoder("minilm-l6")).save(folder)
+        how = replace(
+            recipe(config, config.judge_steps, left, dropout=0.1, learning_rate=5e-4),
+            batch=BatchConfig(rows=32, longest=64, shortest=None),
+        )
+        train_bidirectional(
+            load_encoder("minilm-l6"), data, cut_all(np.random.default_rng(1), held_out, pieces),
+            how, folder=folder, mesh=mesh, listener=told(folder.name, "step"),
+        )  # fmt: skip
 
     def pretrained() -> Any:
         return load(config.model, stacked=True)

@@ -60,21 +60,31 @@ class Recipe:
     sets: folders of the data, of the same classes.
     classes: the classes in their order.
     trunk: what stands on the language model, None for LoRA beside a sentence encoder.
-    epochs, rows, learning_rate, dropout: of the training.
+    epochs, rows, learning_rate, hidden, dropout: of the training.
+    spans: short pieces of every text that it learns from beside the text.
     """
 
     sets: tuple[str, ...]
     classes: tuple[str, ...]
     trunk: TrunkConfig | None
+    spans: int = 0
     epochs: int = 6
     rows: int = 64
     learning_rate: float = 1e-3
+    hidden: tuple[int, ...] = ()
     dropout: float = 0.4
 
 
 SENTIMENT = ("negative", "positive")
 HEADS = {
-    "sentiment": Recipe(("sst2", "amazon_reviews"), SENTIMENT, TrunkConfig((0, 15, 20, 25))),
+    "sentiment": Recipe(
+        ("sst2", "amazon_reviews"),
+        SENTIMENT,
+        TrunkConfig((0, 15, 20, 25), layers=0),
+        spans=1,
+        hidden=(256,),
+        dropout=0.5,
+    ),
     "emotion": Recipe(
         ("emotion",),
         ("sadness", "joy", "love", "anger", "fear", "surprise"),
@@ -121,18 +131,22 @@ class Config:
 def read_set(config: Config, recipe: Recipe, name: str, split: str) -> Labelled:
     """Returns the rows of one data set; a review is shortened, or begins anywhere."""
     data = read_labelled(config.data / name / f"{split}.csv", classes=recipe.classes)
-    if split == "train":
-        data = half(data, "A")
-    if name != "amazon_reviews" or split != "train":
+    if split != "train":
         return data
-    data = evenly(data, config.reviews)
-    # A text that goes on behind a prompt begins anywhere, one that is judged whole at its start.
-    rng = np.random.default_rng(0)
-    numbers = np.arange(len(data.texts))
-    parts = (
-        cut_all(rng, data.rows(numbers[::2].tolist()), cutting(anywhere=True)),
-        cut_all(rng, data.rows(numbers[1::2].tolist()), cutting(anywhere=False)),
-    )
+    data, rng = half(data, "A"), np.random.default_rng(0)
+    parts = [data]
+    if name == "amazon_reviews":
+        data = evenly(data, config.reviews)
+        # A text that goes on behind a prompt begins anywhere, one judged whole at its start.
+        parts = [
+            cut_all(
+                rng, data.rows(list(range(first, len(data.texts), 2))), cutting(anywhere=begins)
+            )
+            for first, begins in enumerate((True, False))
+        ]
+    if recipe.spans:
+        # What a search asks about has only begun.
+        parts.append(cut_all(rng, data, Cutting(recipe.spans, shortest=4, longest=24)))
     return joined(parts)
 
 
@@ -150,6 +164,7 @@ def settings(recipe: Recipe, rows: int) -> RecipeConfig:
         BatchConfig(rows=recipe.rows, longest=LONGEST, shortest=None if recipe.trunk else 1),
         lora=None if recipe.trunk else LoraConfig(),
         learning_rate=recipe.learning_rate,
+        hidden=recipe.hidden,
         dropout=recipe.dropout,
     )
 

@@ -30,10 +30,11 @@ from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.documents import Method, Written, read_methods, steering_of
 from coopgen_jax.evaluation.independence import learnt
+from coopgen_jax.models.pretrained.combined import network_of
 from coopgen_jax.models.pretrained.loading import LoadedModel, load
 from coopgen_jax.models.pretrained.packaged import cache_folder
 from coopgen_jax.shell import generate
-from coopgen_jax.text import bucket
+from coopgen_jax.text import bucket, make_prompt
 
 
 def run_compare(options: CompareOptions) -> None:
@@ -69,7 +70,7 @@ def run_compare(options: CompareOptions) -> None:
             models[name] = load(name, dtype=dtype)
         return models[name]
 
-    ready = []
+    parts = []
     for job in jobs:
         base, guide = loaded(job.options.model), (job.options.model, job.options.discriminator)
         if guide[1] != "none" and guide not in guides:
@@ -78,11 +79,31 @@ def run_compare(options: CompareOptions) -> None:
             target: combine_models(replace(job.options, target=target), base, loaded)
             for target in (options.target if names_target(job.options) else options.target[:1])
         }
-        ready.append(_begin(job, options, prompts, writers, guides.get(guide)))
+        for writer in writers.values():
+            _check_prompts(job, options, prompts, writer)
+        parts.append((job, writers, guides.get(guide)))
+    ready = [_begin(job, options, prompts, writers, guide) for job, writers, guide in parts]
     for work in ready:
         _write(work, options, mesh)
     methods = [method for job in jobs for method in read_methods(job.path, job.name)]
     report_on(methods, what)
+
+
+def _check_prompts(
+    job: Job, options: CompareOptions, prompts: list[str], writer: LoadedModel
+) -> None:
+    """Raises UserError where a method cannot go on from a prompt."""
+    make_prompt(
+        writer.tokenizer,
+        _wrapped(prompts, options, writer),
+        context=network_of(writer).context,
+        reserve=job.config.ahead,
+    )
+
+
+def _wrapped(prompts: list[str], options: CompareOptions, writer: LoadedModel) -> list[str]:
+    """Returns what a model reads of each prompt."""
+    return [writer.tokenizer.chat(text) for text in prompts] if options.chat else prompts
 
 
 def _announced(job: Job, options: CompareOptions) -> Method:
@@ -160,7 +181,7 @@ def _begin(
     """Finds what a method's file lacks, and makes the file where there is none."""
     model = next(iter(writers.values()))
     asked = [(prompt, target) for target in options.target for prompt in prompts]
-    wrapped = [model.tokenizer.chat(p) if options.chat else p for p, _ in asked]
+    wrapped = _wrapped(prompts, options, model) * len(options.target)
     config = with_words(job.config, job.options, model.tokenizer)
     lengths = [bucket(len(row)) for row in model.tokenizer.encode_batch(wrapped)]
     size = len(asked) // len(writers)

@@ -225,6 +225,15 @@ def test_a_comparison_keeps_one_of_a_prompts_particles(world, capsys, tmp_path):
     assert {row["sample"] for row in rows["smc-samples-3"][1:]} > {0}
 
 
+def test_a_prompt_that_is_too_long_is_told_before_a_file_is_made(world, capsys, tmp_path):
+    (tmp_path / "prompts.txt").write_text("so\n" + "a " * 200)
+    out = tmp_path / "out"
+    words = job(world, out)
+    words[words.index("--prompts") + 1] = tmp_path / "prompts.txt"
+    assert "prompt 2 has" in sentence(capsys, *words)
+    assert not list(out.glob("*.jsonl"))
+
+
 @pytest.mark.parametrize(
     ("methods", "more", "told"),
     [
