@@ -1,0 +1,190 @@
+"""What a sampled text counts in the generator's next step: rewards and importance weights.
+
+Every objective here is a weighted maximum likelihood, theta += eps sum_i w_i grad log p_theta(y_i),
+and differs from the others in its weights alone. None of them has a gradient of its own.
+
+Generative Cooperative Networks (Lamprier et al., ICML 2022, arXiv 2201.12320) climb towards
+q = p_{t-1} D_t / Z, which cannot be sampled. So texts come from a proposal q^ of known density, and
+w_i is proportional to p_{t-1}(y_i) D_t(y_i) / q^(y_i), divided by their sum: Z cancels, and with
+q^ = p_{t-1} what is left is the reward of a discrete GAN over the sum of all rewards.
+"""
+
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+Baseline = Literal["none", "mean", "leave-one-out", "greedy"]
+
+
+def importance(log_prob: jax.Array, log_judged: jax.Array, log_proposal: jax.Array) -> jax.Array:
+    """Returns GCN's log w = log p_{t-1}(y) + log D_t(y) - log q^(y), up to a constant, `[M]`.
+
+    Args:
+      log_prob: `[M]` under the generator that the texts were sampled with.
+      log_judged: `[M]` log-probability that the discriminator calls them human.
+      log_proposal: `[M]` under the distribution that they were drawn from.
+    """
+    return jax.lax.stop_gradient(log_prob + log_judged - log_proposal)
+
+
+def self_normalised(
+    log_weight: jax.Array, condition: jax.Array, *, clip: float | None = None
+) -> jax.Array:
+    """Returns weights `[M]` that add up to one, every condition's share as large as any other's.
+
+    Texts of one source are only compared with each other: a source that the discriminator finds
+    easy must not take the weight of one that it finds hard.
+
+    Args:
+      log_weight: `[M]`, up to a constant for every condition; minus infinity counts nothing.
+      condition: `[M]` int32 from 0 to M - 1, the number of a text's source; negative where a row
+        is padding. A condition whose texts all count nothing has no share.
+      clip: no weight is larger than so many times its condition's mean (truncated importance
+        sampling; Ionides 2008, JCGS 17); None for no bound, and no bias but that of order 1 / M.
+    """
+    log_weight = jax.lax.stop_gradient(log_weight).astype(jnp.float32)
+    share = _shares(log_weight, condition)
+    if clip is not None:
+        texts = _summed(jnp.ones_like(share), condition)
+        share = _over_sum(jnp.minimum(share, clip / jnp.maximum(texts, 1.0)), condition)
+    there = (share > 0).astype(jnp.float32)
+    # Every text that counts brings an equal part of its condition.
+    conditions = jnp.sum(there / jnp.maximum(_summed(there, condition), 1.0))
+    return share / jnp.maximum(conditions, 1.0)
+
+
+def effective_sample_size(log_weight: jax.Array, condition: jax.Array) -> jax.Array:
+    """Returns (sum w)^2 / sum w^2 of each text's condition, `[M]`; 0 where nothing counts."""
+    share = _shares(log_weight.astype(jnp.float32), condition)
+    squares = _summed(share**2, condition)
+    return jnp.where(squares > 0, 1.0 / jnp.where(squares > 0, squares, 1.0), 0.0)
+
+
+def entropy(log_weight: jax.Array, condition: jax.Array) -> jax.Array:
+    """Returns the entropy in nats of the weights of each text's condition, `[M]`.
+
+    It is log n for n equal weights and 0 where one text has everything.
+    """
+    share = _shares(log_weight.astype(jnp.float32), condition)
+    return _summed(-share * jnp.log(jnp.where(share > 0, share, 1.0)), condition)
+
+
+def advantage(
+    reward: jax.Array,
+    condition: jax.Array,
+    *,
+    baseline: Baseline = "none",
+    greedy: jax.Array | None = None,
+) -> jax.Array:
+    """Returns REINFORCE's (r - b) `[M]` (Williams 1992, Machine Learning 8).
+
+    Args:
+      reward: `[M]`.
+      condition: `[M]` as in `self_normalised`.
+      baseline: `b`: nothing; the mean of the condition, this text's reward included, which scales
+        the gradient by 1 - 1/n; the mean of the others of it, which leaves the gradient unbiased
+        (Kool et al. 2019), and nothing where there are none; or the reward of the greedy text of
+        the condition (self-critical; Rennie et al. 2017, arXiv 1612.00563).
+      greedy: `[M]` that reward.
+
+    Raises:
+      ValueError: the baseline is "greedy" and its reward is missing.
+    """
+    if baseline == "greedy":
+        if greedy is None:
+            raise ValueError("the greedy baseline wants the greedy text's reward")
+        against = greedy
+    else:
+        texts = _summed(jnp.ones_like(reward), condition)
+        total = _summed(reward, condition)
+        against = {
+            "none": jnp.zeros_like(reward),
+            "mean": total / jnp.maximum(texts, 1.0),
+            "leave-one-out": jnp.where(
+                texts > 1, (total - reward) / jnp.maximum(texts - 1.0, 1.0), 0.0
+            ),
+        }[baseline]
+    return jax.lax.stop_gradient(jnp.where(condition >= 0, reward - against, 0.0))
+
+
+def distributional(
+    log_initial: jax.Array,
+    log_judged: jax.Array,
+    log_proposal: jax.Array,
+    log_partition: jax.Array,
+) -> jax.Array:
+    """Returns the weights P(y) / (Z q^(y)) `[M]` of generation with distributional control.
+
+    The target P = p_0 D stands still, where GCN's moves with the generator (Khalifa, Elsahar and
+    Dymetman, ICLR 2021, arXiv 2012.11635); Z is known only as an estimate.
+
+    Args:
+      log_initial: `[M]` under the generator before any training.
+      log_judged: `[M]` as in `importance`.
+      log_proposal: `[M]` as in `importance`.
+      log_partition: `[]` log Z; see `partition`.
+    """
+    return jax.lax.stop_gradient(jnp.exp(log_initial + log_judged - log_proposal - log_partition))
+
+
+def partition(
+    log_partition: jax.Array, rounds: jax.Array, log_weight: jax.Array, there: jax.Array
+) -> jax.Array:
+    """Returns log Z as the mean over all rounds of the mean of P / q^, `[]`.
+
+    Args:
+      log_partition: `[]` the estimate of the rounds before.
+      rounds: `[]` how many there were.
+      log_weight: `[M]` log P(y) - log q^(y) of this round's texts.
+      there: `[M]` bool, false where a row is padding.
+    """
+    texts = jnp.maximum(jnp.sum(there), 1)
+    now = jax.nn.logsumexp(jnp.where(there, log_weight, -jnp.inf)) - jnp.log(texts)
+    before = jnp.where(rounds > 0, log_partition + jnp.log(jnp.maximum(rounds, 1)), -jnp.inf)
+    return jnp.logaddexp(before, now) - jnp.log(rounds + 1)
+
+
+def mixture(log_proposal: jax.Array, log_full: jax.Array, share: float) -> jax.Array:
+    """Returns log((1 - share) q^(y) + share p(y)) `[M]`, the density of a choice between the two.
+
+    A truncated sampler never writes what it cuts off, so weights by its density alone are those of
+    another target. With a share of the full distribution, drawn once for a whole text, every text
+    can come, and no weight exceeds D / share.
+
+    Args:
+      log_proposal: `[M]` under the truncated sampler, minus infinity where it cannot write a text.
+      log_full: `[M]` under the full distribution.
+      share: of the texts that are drawn from the latter, from 0 to 1.
+    """
+    rest, own = (math.log(part) if part else -math.inf for part in (1 - share, share))
+    return jnp.logaddexp(log_proposal + rest, log_full + own)
+
+
+def _summed(values: jax.Array, condition: jax.Array) -> jax.Array:
+    """Returns for each text the sum over its condition, `[M]`; 0 for padding."""
+    there = condition >= 0
+    count = len(values)
+    totals = jax.ops.segment_sum(
+        jnp.where(there, values, 0.0), jnp.where(there, condition, 0), num_segments=count
+    )
+    return jnp.where(there, totals[jnp.clip(condition, 0, count - 1)], 0.0)
+
+
+def _over_sum(values: jax.Array, condition: jax.Array) -> jax.Array:
+    total = _summed(values, condition)
+    return jnp.where(total > 0, values / jnp.where(total > 0, total, 1.0), 0.0)
+
+
+def _shares(log_weight: jax.Array, condition: jax.Array) -> jax.Array:
+    """Returns each weight as a share of its condition's sum, `[M]`."""
+    there = condition >= 0
+    count = len(log_weight)
+    highest = jax.ops.segment_max(
+        jnp.where(there, log_weight, -jnp.inf), jnp.where(there, condition, 0), num_segments=count
+    )[jnp.clip(condition, 0, count - 1)]
+    counts = there & (highest > -jnp.inf)
+    return _over_sum(
+        jnp.where(counts, jnp.exp(log_weight - jnp.where(counts, highest, 0.0)), 0.0), condition
+    )
