@@ -28,6 +28,22 @@ def log_likelihoods(logits: jax.Array, tokens: jax.Array, mask: jax.Array) -> ja
     return jnp.concatenate([jnp.zeros(1), jnp.where(mask[1:], chosen, 0.0)])
 
 
+def sequence_kl(logits: jax.Array, reference: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns the sum over a text's tokens of KL(p || p_reference) for the next one, in nats `[]`.
+
+    Of texts that p has written its expectation is the divergence of the two as distributions of
+    texts. Every position's whole distribution counts, so no token is noise.
+
+    Args:
+      logits: `[S, V]` behind every token.
+      reference: `[S, V]` of another model there.
+      mask: `[S]` as in `log_likelihoods`.
+    """
+    log_p, log_r = (jax.nn.log_softmax(x[:-1].astype(jnp.float32)) for x in (logits, reference))
+    each = jnp.sum(jnp.exp(log_p) * (log_p - log_r), axis=-1)
+    return jnp.sum(jnp.where(mask[1:], each, 0.0))
+
+
 def class_posterior(
     log_likelihood: jax.Array, length: jax.Array, log_prior: jax.Array, scale: jax.Array
 ) -> jax.Array:

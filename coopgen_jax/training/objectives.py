@@ -38,7 +38,7 @@ def whole(learnt: Any, fixed: Any) -> Any:
     return learnt
 
 
-def _sums(batch: Any, **metrics: jax.Array) -> Sums:
+def row_sums(batch: Any, **metrics: jax.Array) -> Sums:
     """Adds per-row metrics `[B]` up over the rows that hold a token."""
     there = batch["mask"].any(axis=-1)
     weight = jnp.sum(there, dtype=jnp.float32)
@@ -93,7 +93,7 @@ def judges(
         log_class = jax.vmap(classified)(states, row_keys(key, batch["index"]))
         each = _mean_cross_entropy(log_class, batch["label"], counted)
         last = jnp.take_along_axis(log_class, end[:, None, None], axis=1)[:, 0]
-        return _sums(batch, loss=each, accuracy=_hits(last, batch["label"]))
+        return row_sums(batch, loss=each, accuracy=_hits(last, batch["label"]))
 
     return loss
 
@@ -155,7 +155,7 @@ def generates(config: GenerativeConfig, *, join: Join = whole, class_weight: flo
             return both, losses.cross_entropy(posterior, label), written, _hits(posterior, label)
 
         both, judged, written, hits = jax.vmap(one)(likelihood, length, batch["label"])
-        return _sums(batch, loss=both, class_loss=judged, language_loss=written, accuracy=hits)
+        return row_sums(batch, loss=both, class_loss=judged, language_loss=written, accuracy=hits)
 
     return loss
 
@@ -197,7 +197,7 @@ def judges_pieces(
 
         log_class = jax.vmap(classified)(state, row_keys(key, batch["index"]))
         each = jax.vmap(losses.cross_entropy)(log_class, batch["label"])
-        return _sums(batch, loss=each, accuracy=_hits(log_class, batch["label"]))
+        return row_sums(batch, loss=each, accuracy=_hits(log_class, batch["label"]))
 
     return loss
 
@@ -240,7 +240,7 @@ def judges_states(
         each = _mean_cross_entropy(log_class, label, inside)
         end = jnp.maximum(jnp.sum(batch["mask"], axis=-1) - 1, 0)
         last = jnp.take_along_axis(log_class, end[:, None, None], axis=1)[:, 0]
-        sums = _sums(batch, loss=each, accuracy=_hits(last, label))
+        sums = row_sums(batch, loss=each, accuracy=_hits(last, label))
         if isinstance(config, SharedTrunkConfig) or not config.look_ahead:
             return sums
         # What is asked of a token stands at the one in front of it, or at the start vector.
@@ -253,7 +253,7 @@ def judges_states(
         following = fixed["embedding"][fixed["tokens"][places]].astype(jnp.float32)
         ahead = foreseen(queries, (following @ params["keys"])[..., None, :])[..., 0, :]
         further = _mean_cross_entropy(ahead, label, inside)
-        seen = _sums(batch, ahead_loss=further)
+        seen = row_sums(batch, ahead_loss=further)
         return {**sums, **seen, "loss": (sums["loss"][0] + seen["ahead_loss"][0], sums["loss"][1])}
 
     return loss
