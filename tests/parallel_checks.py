@@ -20,7 +20,7 @@ from coopgen_jax.decoding.beam import BeamConfig, beam_search
 from coopgen_jax.decoding.blockwise import BlockwiseConfig, blockwise
 from coopgen_jax.decoding.das import DASConfig, das
 from coopgen_jax.decoding.fudge import FudgeConfig, fudge
-from coopgen_jax.decoding.gedi import GediConfig, gedi
+from coopgen_jax.decoding.gedi import GediConfig, by_class, gedi
 from coopgen_jax.decoding.mcts import mcts
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.pplm_config import PPLMConfig
@@ -29,6 +29,7 @@ from coopgen_jax.decoding.sampling import SamplingConfig, sample
 from coopgen_jax.decoding.smc import SMCConfig, smc
 from coopgen_jax.decoding.spread import on_mesh
 from coopgen_jax.decoding.stochastic_beam import StochasticBeamConfig, stochastic_beam_search
+from coopgen_jax.decoding.truncation import top_k_and_nucleus, typical
 from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, bidirectional
 from coopgen_jax.discriminators.crossing import Crossing
 from coopgen_jax.discriminators.generative import (
@@ -206,6 +207,31 @@ def largest() -> None:
     assert gathers and all("[3,2,12]" in line for line in gathers), gathers
 
 
+def truncated() -> None:
+    """A vocabulary in parts is cut as on one device, ties included, and never gathered."""
+    mesh = make_mesh(2, 4)
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(6, 2, 64)).astype(np.float32)
+    logits[0, 0, 10:] = -np.inf
+    logits[1] = rng.integers(0, 2, (2, 64))  # half of the rows have no ties, half have
+    said = rng.integers(-3, 0, logits.shape).astype(np.float32)
+    given = [place(jnp.asarray(array), mesh, P(BATCH, None, "tensor")) for array in (logits, said)]
+
+    def cut(logits: jax.Array, said: jax.Array) -> tuple[jax.Array, ...]:
+        nucleus = top_k_and_nucleus(logits, top_p=0.7, shards=4)
+        return nucleus, typical(logits, 0.7), by_class(logits, said, mass=0.7, certain=1.0)
+
+    alone = jax.jit(cut)(logits, said)
+    mapped = jax.jit(map_over_mesh(cut, mesh, (P(BATCH), P(BATCH)), (P(BATCH),) * 3))
+    assert same(mapped(*given), alone)
+    with jax.set_mesh(mesh):
+        assert same(jax.jit(cut)(*given), alone)
+    program = mapped.lower(*given).compile().as_text()
+    crossing = [line for line in program.splitlines() if " all-reduce(" in line]
+    assert crossing and "64]" not in "".join(crossing), crossing
+    assert " all-gather(" not in program
+
+
 def foreseen() -> None:
     """Whole vocabularies are judged beside logits that are split by vocabulary."""
     shallow = dataclasses.replace(NETWORK, layers=1)
@@ -349,6 +375,7 @@ CHECKS = {
     "batch": batch,
     "callback": callback,
     "largest": largest,
+    "truncated": truncated,
     "combination": combination,
     "foreseen": foreseen,
     "training": training,

@@ -41,6 +41,7 @@ def found() -> dict:
         "batch",
         "callback",
         "largest",
+        "truncated",
         "combination",
         "foreseen",
         "training",

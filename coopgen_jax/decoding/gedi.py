@@ -24,6 +24,7 @@ from coopgen_jax.decoding.generation import Generation, blank
 from coopgen_jax.decoding.job import Job, read_prompts, roots, write_all
 from coopgen_jax.decoding.rescoring import RescoringState, shaped, write_chosen
 from coopgen_jax.decoding.rules import check_repetition
+from coopgen_jax.decoding.truncation import leading
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.models.language_model import LanguageModel, Prompt
 from coopgen_jax.models.slots import Capacity
@@ -118,14 +119,7 @@ def by_class(score: jax.Array, said: jax.Array, *, mass: float, certain: float) 
     """
     if mass >= 1:
         return score
-    vocab = score.shape[-1]
-    ids = jax.lax.broadcasted_iota(jnp.int32, score.shape, score.ndim - 1)
-    sorted_by = (-said, jax.nn.softmax(score), ids)
-    doubt, p, token = jax.lax.sort(sorted_by, num_keys=1, is_stable=True)
-    last = jnp.sum(jnp.cumsum(p, axis=-1) < mass, axis=-1, keepdims=True)
-    last = jnp.minimum(last, vocab - 1)
-    worst, worst_id = (jnp.take_along_axis(array, last, axis=-1) for array in (doubt, token))
-    kept = (-said < worst) | ((-said == worst) & (ids <= worst_id))
+    kept = leading(said, jax.nn.softmax(score), mass)
     return jnp.where(kept | (said > jnp.log(certain)), score, -jnp.inf)
 
 

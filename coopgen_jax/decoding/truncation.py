@@ -2,7 +2,10 @@
 
 Every rule maps logits `[..., V]` to logits that are minus infinity where a token may not be drawn;
 the softmax of what is left is the renormalised distribution, so rules can follow each other.
+No rule sorts the vocabulary: where it is cut is found by bisection, see `leading`.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -26,17 +29,20 @@ def top_k_and_nucleus(
       Logits whose softmax is the renormalised, truncated distribution.
     """
     vocab = logits.shape[-1]
-    if top_k <= 0 and top_p >= 1.0:
-        return logits
-    count = vocab if top_k <= 0 else min(top_k, vocab)
-    best, tokens = parallel.top_k(logits, count, shards=shards)
-    probs = jax.nn.softmax(best, axis=-1)
-    before = jnp.cumsum(probs, axis=-1) - probs
-    kept = jnp.where(before < top_p, best, -jnp.inf).at[..., 0].set(best[..., 0])
+    if top_k <= 0 or top_k >= vocab:
+        return _nucleus(logits, top_p)
+    best, tokens = parallel.top_k(logits, top_k, shards=shards)
+    kept = _nucleus(best, top_p)
     rows = jnp.arange(logits.size // vocab)[:, None]
     flat = jnp.full((logits.size // vocab, vocab), -jnp.inf, logits.dtype)
-    flat = flat.at[rows, tokens.reshape(-1, count)].set(kept.reshape(-1, count))
+    flat = flat.at[rows, tokens.reshape(-1, top_k)].set(kept.reshape(-1, top_k))
     return flat.reshape(logits.shape)
+
+
+def _nucleus(logits: jax.Array, mass: float) -> jax.Array:
+    if mass >= 1:
+        return logits
+    return jnp.where(leading(logits, jax.nn.softmax(logits), mass), logits, -jnp.inf)
 
 
 def min_p(logits: jax.Array, share: float) -> jax.Array:
@@ -68,11 +74,7 @@ def typical(logits: jax.Array, mass: float) -> jax.Array:
     log_p = jax.nn.log_softmax(logits, axis=-1)
     p = jnp.exp(log_p)
     away = jnp.abs(-log_p - _entropy(log_p))
-    order = jnp.argsort(away, axis=-1, stable=True)
-    sorted_p = jnp.take_along_axis(p, order, axis=-1)
-    kept = (jnp.cumsum(sorted_p, axis=-1) - sorted_p < mass).at[..., 0].set(True)
-    rank = jnp.argsort(order, axis=-1)
-    return jnp.where(jnp.take_along_axis(kept, rank, axis=-1), logits, -jnp.inf)
+    return jnp.where(leading(-away, p, mass), logits, -jnp.inf)
 
 
 def eta_cutoff(logits: jax.Array, epsilon: float) -> jax.Array:
@@ -106,6 +108,74 @@ def mirostat(logits: jax.Array, limit: jax.Array) -> jax.Array:
 def bits(log_p: jax.Array) -> jax.Array:
     """Returns the surprise -log2 p of natural log-probabilities."""
     return -log_p / jnp.log(2.0)
+
+
+def leading(order: jax.Array, p: jax.Array, mass: float) -> jax.Array:
+    """Marks the tokens of the greatest `order` whose probability adds up to `mass`.
+
+    A token is among them where those in front of it have less than `mass`. The result is that of a
+    sort and a running sum, but for the rounding of the sums. It is found by bisection, first over
+    the bit patterns of `order`, which are in the order of the numbers, then over the ids of those
+    that are equal at the cut: each step adds up `p` once. A sort of a vocabulary takes much longer
+    on a CPU, and gathers one that is split over devices; of sums only one number a row crosses.
+
+    Args:
+      order: `[..., V]` float32, any numbers; minus infinity comes last.
+      p: `[..., V]` float32, 0 or more.
+      mass: at least one token is marked, all are where `p` never adds up to it.
+
+    Returns:
+      `[..., V]` bool; the lower id first among equals.
+    """
+    keys = _ordered(order)
+    ids = jax.lax.broadcasted_iota(jnp.int32, order.shape, order.ndim - 1)
+
+    def of(marked: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.where(marked, p, 0.0), axis=-1, keepdims=True)
+
+    low, high = (end(keys, axis=-1, keepdims=True) for end in (jnp.min, jnp.max))
+    cut = _least(low, high, lambda key: of(keys > key) < mass, steps=32)
+    above, equal = keys > cut, keys == cut
+    first = jnp.min(jnp.where(equal, ids, order.shape[-1]), axis=-1, keepdims=True)
+    last = jnp.max(jnp.where(equal, ids, -1), axis=-1, keepdims=True)
+
+    def within(first: jax.Array, last: jax.Array) -> jax.Array:
+        def reached(place: jax.Array) -> jax.Array:
+            return of(above | (equal & (ids <= place))) >= mass
+
+        return _least(first, last, reached, steps=order.shape[-1].bit_length())
+
+    # Scores are seldom equal, and then there is nothing to search.
+    last = jax.lax.cond(jnp.any(first < last), within, lambda first, last: last, first, last)
+    return above | (equal & (ids <= last))
+
+
+def _ordered(numbers: jax.Array) -> jax.Array:
+    """Returns int32 that are in the order of float32 numbers; both zeros are equal."""
+    numbers = jnp.where(numbers == 0, 0.0, numbers)
+    bits = jax.lax.bitcast_convert_type(numbers.astype(jnp.float32), jnp.int32)
+    # A sign and a magnitude: the greater the magnitude, the less is a negative number.
+    return jnp.where(bits < 0, bits ^ jnp.int32(0x7FFFFFFF), bits)
+
+
+def _least(
+    low: jax.Array, high: jax.Array, enough: Callable[[jax.Array], jax.Array], *, steps: int
+) -> jax.Array:
+    """Returns the least int32 of `low` to `high` that is enough, or `high` where none is.
+
+    What is above an `enough` number has to be enough too; `2**steps` numbers can be searched.
+    """
+
+    def halve(_: jax.Array, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = ends
+        middle = (low & high) + ((low ^ high) >> 1)  # their mean, where the sum would overflow
+        found = enough(middle)
+        return (
+            jnp.where(found, low, jnp.minimum(middle + 1, high)),
+            jnp.where(found, middle, high),
+        )
+
+    return jax.lax.fori_loop(0, steps, halve, (low, high))[1]
 
 
 def _entropy(log_p: jax.Array) -> jax.Array:
