@@ -170,10 +170,7 @@ def _least(
         low, high = ends
         middle = (low & high) + ((low ^ high) >> 1)  # their mean, where the sum would overflow
         found = enough(middle)
-        return (
-            jnp.where(found, low, jnp.minimum(middle + 1, high)),
-            jnp.where(found, middle, high),
-        )
+        return jnp.where(found, low, middle + 1), jnp.where(found, middle, high)
 
     return jax.lax.fori_loop(0, steps, halve, (low, high))[1]
 
