@@ -82,6 +82,7 @@ HEADS = {
         SENTIMENT,
         TrunkConfig((0, 15, 20, 25), layers=0),
         spans=1,
+        epochs=3,
         hidden=(256,),
         dropout=0.5,
     ),
