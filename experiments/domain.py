@@ -28,6 +28,12 @@ from coopgen_jax.training.run import RecipeConfig
 from coopgen_jax.training.trunk_recipe import TrunkConfig, train_shared_trunk
 from experiments.train_heads import evenly, told
 
+# What trains a network: from settings, rows to learn from and held-out ones, its folder, and the
+# minutes left, None without limit.
+Training = Callable[["Config", Labelled, Labelled, Path, float | None], None]
+# A judge reads continuations, which begin anywhere and are short.
+PIECES = Cutting(pieces=1, shortest=12, longest=48, mid_word=0.0)
+
 
 @dataclass(frozen=True)
 class Domain:
@@ -39,6 +45,8 @@ class Domain:
       trunk, causal and generative there.
     trained: what the methods need of lm, trunk, causal, generative and experts.
     taps: layers that the shared trunk reads.
+    language_model: what trains language model and oracle; None to begin as `Config.model`.
+    judge: what trains the judge; None to begin as the encoder that comes with the library.
     """
 
     name: str
@@ -47,6 +55,8 @@ class Domain:
     methods: tuple[str, ...]
     trained: tuple[str, ...] = ("lm", "trunk", "causal", "generative")
     taps: tuple[int, ...] = (0, 15, 20, 25)
+    language_model: Training | None = None
+    judge: Training | None = None
 
 
 @dataclass(frozen=True)
@@ -56,12 +66,12 @@ class Config:
     data: a folder with a folder per data set, each with train.csv and validation.csv.
     work: where everything trained and written goes.
     out: where the table, its figures and the picture go.
-    model: the language model that all networks begin as.
+    model: the language model that networks begin as, unless the domain has them begin otherwise.
     longest: tokens of a training text, and of prompt and continuation together about as many.
     rows: texts of a step.
     lm_steps, guide_steps, expert_steps, judge_steps: steps of the language models (oracle
       included), of the causal and generative guides, of every class's expert, and of the judge.
-    trunk_rows: texts that the shared trunk learns from, at most.
+    trunk_rows: texts that the shared trunk learns from, at most; trunk_epochs: how often.
     texts: prompts, each continued towards every class.
     words: of every prompt.
     new_tokens, batch_size: of the texts.
@@ -82,6 +92,7 @@ class Config:
     expert_steps: int = 60
     judge_steps: int = 400
     trunk_rows: int = 6000
+    trunk_epochs: int = 6
     texts: int = 100
     words: int = 5
     new_tokens: int = 59
@@ -139,8 +150,10 @@ def train_all(config: Config, domain: Domain) -> bool:
 
 
 def is_done(folder: Path) -> bool:
-    """Tells whether a training is finished: its card comes last."""
-    return any((folder / card).is_file() for card in ("card.json", "judge.json"))
+    """Tells whether a training is finished: its card comes last, and says what stopped it."""
+    cards = [path for name in ("card.json", "judge.json") if (path := folder / name).is_file()]
+    stopped = [json.loads(path.read_text(encoding="utf-8")).get("stopped") for path in cards]
+    return bool(cards) and not {"budget", "interrupt"} & set(stopped)
 
 
 def tasks_of(
@@ -173,7 +186,7 @@ def tasks_of(
 
     def trunk(folder: Path, left: float | None) -> None:
         rows, validation = evenly(learn, config.trunk_rows), evenly(held_out, 1000)
-        steps = 6 * len(rows.texts) // 64
+        steps = max(1, config.trunk_epochs * len(rows.texts) // 64)
         how = replace(
             recipe(config, steps, left, dropout=0.4, learning_rate=1e-3),
             batch=BatchConfig(rows=64, longest=config.longest, shortest=None),
@@ -185,23 +198,28 @@ def tasks_of(
         )  # fmt: skip
 
     def judge(folder: Path, left: float | None) -> None:
-        # It reads continuations, which begin anywhere and are short.
-        pieces = Cutting(pieces=1, shortest=12, longest=48, mid_word=0.0)
-        data = cut_all(np.random.default_rng(0), judged, pieces)
+        data = cut_all(np.random.default_rng(0), judged, PIECES)
         how = replace(
             recipe(config, config.judge_steps, left, dropout=0.1, learning_rate=5e-4),
             batch=BatchConfig(rows=32, longest=64, shortest=None),
         )
         train_bidirectional(
-            load_encoder("minilm-l6"), data, cut_all(np.random.default_rng(1), held_out, pieces),
+            load_encoder("minilm-l6"), data, cut_all(np.random.default_rng(1), held_out, PIECES),
             how, folder=folder, mesh=mesh, listener=told(folder.name, "step"),
         )  # fmt: skip
 
     def pretrained() -> Any:
         return load(config.model, stacked=True)
 
+    def own(train: Training, rows: Labelled) -> Callable:
+        return lambda folder, left: train(config, rows, held_out, folder, left)
+
+    def begun(rows: Labelled) -> Callable:
+        train = domain.language_model
+        return own(train, rows) if train else write(pretrained, rows, config.lm_steps)
+
     tasks: dict[str, Callable[[Path, float | None], Any]] = {
-        "lm": write(pretrained, learn, config.lm_steps),
+        "lm": begun(learn),
         "trunk": trunk,
         "causal": guide(train_causal, 1, 1e-3),
         "generative": guide(train_generative, 2, 5e-4),
@@ -209,9 +227,10 @@ def tasks_of(
     tasks = {name: task for name, task in tasks.items() if name in domain.trained}
     if "experts" in domain.trained:
         for number, name in enumerate(domain.classes):
-            own = of_class(learn, number)
-            tasks[f"expert-{name}"] = write(base, own, config.expert_steps)
-    return tasks | {"judge": judge, "oracle": write(pretrained, judged, config.lm_steps)}
+            rows = of_class(learn, number)
+            tasks[f"expert-{name}"] = write(base, rows, config.expert_steps)
+    judging = own(domain.judge, judged) if domain.judge else judge
+    return tasks | {"judge": judging, "oracle": begun(judged)}
 
 
 def write_prompts(config: Config, domain: Domain) -> Path:

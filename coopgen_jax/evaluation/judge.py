@@ -1,7 +1,8 @@
 """A judge: a classifier of texts that shares neither data nor features with a guide.
 
-Logistic regression on tf-idf of words and pairs of words, and on a sentence encoder's mean state.
-It reads strings, so it can judge any decoder's continuation alone.
+Logistic regression on tf-idf of words and pairs of words, and on a sentence encoder's mean state
+where there is an encoder of the texts' language. It reads strings, so it can judge any decoder's
+continuation alone.
 """
 
 import json
@@ -39,7 +40,7 @@ class Judge:
 
     classes: names of the `C` classes.
     vectorizer: texts to tf-idf `[n, F]`.
-    encoder: the sentence encoder, of width `E`.
+    encoder: the sentence encoder, of width `E`; None for none, and `E` is 0.
     weights: `[C, F + E]`; bias: `[C]`.
     rows: the fingerprint of the texts that it has learnt from, None where it is unknown.
     half: the half of the training rows that they all belong to, or None.
@@ -47,14 +48,14 @@ class Judge:
 
     classes: tuple[str, ...]
     vectorizer: TfidfVectorizer
-    encoder: Encoder
+    encoder: Encoder | None
     weights: np.ndarray
     bias: np.ndarray
     rows: np.ndarray | None = None
     half: str | None = None
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        """Returns p(class | text) `[n, C]`; of an empty text the encoder alone decides."""
+        """Returns p(class | text) `[n, C]`; of an empty text the rest decides."""
         inputs = _inputs(self.vectorizer, self.encoder, texts)
         return softmax(inputs @ self.weights.T + self.bias, axis=1)
 
@@ -65,7 +66,7 @@ class Judge:
         terms = sorted(vocabulary, key=vocabulary.__getitem__)
         card = {
             "classes": self.classes,
-            "encoder": "minilm-l6",
+            "encoder": None if self.encoder is None else "minilm-l6",
             **({} if self.half is None else {"half": self.half}),
             "terms": terms,
         }
@@ -84,19 +85,24 @@ def _vectorizer(**settings: Any) -> TfidfVectorizer:
     return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, **settings)
 
 
-def _inputs(vectorizer: TfidfVectorizer, encoder: Encoder, texts: Sequence[str]) -> csr_matrix:
+def _inputs(
+    vectorizer: TfidfVectorizer, encoder: Encoder | None, texts: Sequence[str]
+) -> csr_matrix:
+    words = vectorizer.transform(texts)
+    if encoder is None:
+        return words.tocsr()
     states = sentence_features(encoder, texts, longest=LONGEST)
     length = np.linalg.norm(states, axis=1, keepdims=True)
     states = ENCODER_WEIGHT * states / np.maximum(length, 1e-9)
-    return hstack([vectorizer.transform(texts), csr_matrix(states)]).tocsr()
+    return hstack([words, csr_matrix(states)]).tocsr()
 
 
-def fit_judge(data: Labelled, encoder: Encoder, *, strength: float = 3.0) -> Judge:
+def fit_judge(data: Labelled, encoder: Encoder | None, *, strength: float = 3.0) -> Judge:
     """Fits a judge.
 
     Args:
       data: texts like those to be judged, with their classes.
-      encoder: the sentence encoder.
+      encoder: the sentence encoder; None for words alone.
       strength: inverse of the L2 penalty.
     """
     vectorizer = _vectorizer(min_df=2).fit(data.texts)
@@ -123,7 +129,7 @@ def load_judge(folder: str | Path) -> Judge:
         vocabulary = {term: number for number, term in enumerate(card["terms"])}
         vectorizer = _vectorizer(vocabulary=vocabulary)
         vectorizer.idf_ = arrays["idf"].astype(float)
-        encoder = load_encoder(card["encoder"])
+        encoder = None if card["encoder"] is None else load_encoder(card["encoder"])
         rows, half = read_fingerprint(folder), card.get("half")
         classes, weights, bias = tuple(card["classes"]), arrays["weights"], arrays["bias"]
         return Judge(classes, vectorizer, encoder, weights, bias, rows, half)

@@ -77,6 +77,19 @@ def test_comes_back_from_its_folder(tiny_encoder, kind, tmp_path, monkeypatch):
     np.testing.assert_allclose(again.predict_proba(texts), judge.predict_proba(texts), rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", [TWO, THREE])
+def test_words_alone_judge_where_there_is_no_encoder(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(judging, "load_encoder", lambda name: pytest.fail("no encoder is wanted"))
+    judge = fit_judge(texts_of(**kind), None)
+    assert judge.weights.shape == (len(kind["classes"]), len(judge.vectorizer.vocabulary_))
+    judge.save(tmp_path)
+    again, others = load_judge(tmp_path), texts_of(**kind, seed=1)
+    found = again.predict_proba([*others.texts, ""])
+    assert (found[:-1].argmax(axis=1) == others.labels).all()
+    np.testing.assert_allclose(found.sum(axis=1), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(found, judge.predict_proba([*others.texts, ""]), rtol=1e-4)
+
+
 def test_a_judge_of_one_half_says_so(tiny_encoder, tmp_path, monkeypatch):
     judge = fit_judge(half(texts_of(**TWO), "B"), tiny_encoder)
     judge.save(tmp_path)

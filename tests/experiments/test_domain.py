@@ -2,19 +2,34 @@
 
 import csv
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from coopgen_jax.cli.compare_methods import jobs_of
 from coopgen_jax.cli.compare_options import CompareOptions
-from experiments.domain import Config, write_prompts
+from coopgen_jax.data.fingerprint import fingerprint, read_fingerprint
+from coopgen_jax.data.labelled import half_of
+from coopgen_jax.errors import UserError
+from coopgen_jax.evaluation.independence import independence, learnt
+from coopgen_jax.evaluation.judges import load_text_judge
+from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.training.scratch import ScratchConfig
+from experiments import domain as domains
+from experiments import polarity_fr
+from experiments.domain import Config, is_done, train_all, write_prompts
 from experiments.emotion import EMOTION
 from experiments.polarity import POLARITY
+from experiments.polarity_fr import POLARITY_FR, Noise, train_from_noise
 from experiments.topic import TOPIC
 
+DOMAINS = [POLARITY, POLARITY_FR, EMOTION, TOPIC]
 
-@pytest.mark.parametrize("domain", [POLARITY, EMOTION, TOPIC], ids=lambda domain: domain.name)
+
+@pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: domain.name)
 def test_every_method_is_one_of_compares(domain, tmp_path):
     methods = ",".join(method.format(work=tmp_path) for method in domain.methods)
     jobs = jobs_of(CompareOptions(methods, tmp_path, target=domain.classes))
@@ -27,10 +42,11 @@ def test_every_method_is_one_of_compares(domain, tmp_path):
                 assert part in made or (part.startswith("expert") and "experts" in made)
 
 
-def test_a_class_conditional_model_is_read_behind_the_prefix_it_was_trained_with(tmp_path):
-    (coded,) = (method for method in POLARITY.methods if "control_code" in method)
+@pytest.mark.parametrize("domain", [POLARITY, POLARITY_FR], ids=lambda domain: domain.name)
+def test_a_class_conditional_model_is_read_behind_the_prefix_it_was_trained_with(domain, tmp_path):
+    (coded,) = (method for method in domain.methods if "control_code" in method)
     methods = coded.format(work=tmp_path)
-    (job,) = jobs_of(CompareOptions(methods, tmp_path, target=POLARITY.classes))
+    (job,) = jobs_of(CompareOptions(methods, tmp_path, target=domain.classes))
     assert job.options.control_code == "{target}:"
 
 
@@ -49,3 +65,68 @@ def test_prompts_are_the_first_words_of_rows_of_every_class(tmp_path):
     assert len(prompts) == len(set(prompts)) == 12
     assert {prompt.split()[0] for prompt in prompts} == set(EMOTION.classes)
     assert all(len(prompt.split()) == 4 for prompt in prompts)
+
+
+def write_rows(path, texts):
+    """Writes texts, good ones with a word of praise."""
+    rows = [(text, "positive" if "bon" in text else "negative") for text in texts]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *rows])
+
+
+def test_what_begins_as_noise_learns_from_its_own_half_and_once(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    words = ["série", "acteur", "vu", "drôle", "épisode", "noël", "fin"]
+    texts = [" ".join([*rng.choice(words, 7), ("bon", "nul")[n % 2]]) for n in range(64)]
+    (tmp_path / "allocine_fr").mkdir()
+    write_rows(tmp_path / "allocine_fr" / "train.csv", texts[:56])
+    write_rows(tmp_path / "allocine_fr" / "validation.csv", texts[56:])
+    noise = Noise(vocabulary=270, shape=ScratchConfig(layers=1, width=64, context=32), window=16)
+    domain = replace(POLARITY_FR, trained=("lm",), language_model=partial(train_from_noise, noise))
+    config = Config(data=tmp_path, work=tmp_path / "work", rows=8, lm_steps=2)
+    assert not train_all(replace(config, only=("lm", "judge")), domain)
+    assert not (config.work / "oracle").exists()
+    assert train_all(config, domain)
+    lm, oracle = (load(config.work / name) for name in ("lm", "oracle"))
+    assert lm.config.layers == 1 and lm.tokenizer != oracle.tokenizer
+    assert lm.tokenizer.decode(lm.tokenizer.encode("déjà vu")) == "déjà vu"
+    for name, part in (("lm", "A"), ("oracle", "B"), ("judge", "B")):
+        own = fingerprint([text for text in texts[:56] if half_of(text) == part])
+        np.testing.assert_array_equal(read_fingerprint(config.work / name), own)
+    assert independence(learnt(config.work / "judge"), learnt(config.work / "lm")).holds
+    judge = load_text_judge(config.work / "judge", model="none is read")
+    assert judge.predict_proba(["un acteur nul", "un acteur bon"]).argmax(axis=1).tolist() == [0, 1]
+    monkeypatch.setattr(polarity_fr, "train_language_model", lambda *args, **more: pytest.fail())
+    monkeypatch.setattr(polarity_fr, "fit_judge", lambda *args, **more: pytest.fail())
+    assert train_all(config, domain)
+
+
+def test_other_domains_begin_as_the_packaged_models(monkeypatch, tmp_path):
+    def refuse(name, **more):
+        raise UserError(name)
+
+    monkeypatch.setattr(domains, "load", refuse)
+    config = Config(data=tmp_path, work=tmp_path, model="another")
+    (tmp_path / "emotion").mkdir()
+    rows = [(f"{name} {n}", name) for name in EMOTION.classes for n in range(3)]
+    for split in ("train", "validation"):
+        with (tmp_path / "emotion" / f"{split}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("text", "label"), *rows])
+    for name in ("lm", "oracle"):
+        with pytest.raises(UserError, match="another"):
+            train_all(replace(config, only=(name,)), EMOTION)
+
+
+@pytest.mark.parametrize(
+    "name, card, done",
+    [
+        ("card.json", {"stopped": "steps"}, True),
+        ("card.json", {"stopped": "patience"}, True),
+        ("card.json", {"stopped": "budget"}, False),
+        ("judge.json", {"classes": ["bad", "good"]}, True),
+        ("training.json", {}, False),
+    ],
+)
+def test_a_training_whose_minutes_were_spent_goes_on(name, card, done, tmp_path):
+    (tmp_path / name).write_text(json.dumps(card))
+    assert is_done(tmp_path) == done
