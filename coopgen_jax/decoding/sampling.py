@@ -1,6 +1,7 @@
 """Plain decoding: greedy and the sampling rules, on the same cache as the search."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
@@ -21,6 +22,7 @@ from coopgen_jax.decoding.truncation import (
     eta_cutoff,
     min_p,
     mirostat,
+    mixture,
     top_k_and_nucleus,
     typical,
 )
@@ -51,6 +53,9 @@ class SamplingConfig:
     eta: epsilon of eta sampling; 0 for none.
     mirostat: the surprise in bits that Mirostat 2 steers every text to; 0 for none.
     mirostat_rate: how fast it corrects itself.
+    full_share: share of the texts that are drawn from the language model's own distribution, none
+      of these rules applied; `log_proposal` is then that of the mixture (`truncation.mixture`). A
+      proposal that is to be weighted has to be able to write every text.
     """
 
     new_tokens: int = 24
@@ -67,6 +72,7 @@ class SamplingConfig:
     eta: float = 0.0
     mirostat: float = 0.0
     mirostat_rate: float = 0.1
+    full_share: float = 0.0
 
     guided: ClassVar[bool] = False
 
@@ -101,6 +107,13 @@ class SamplingConfig:
                 "ask for more new tokens"
             )
         check_repetition(self.repetition_penalty, self.no_repeat_ngram)
+        if not 0 <= self.full_share <= 1:
+            raise ValueError(f"full_share is {self.full_share}: give a share from 0 (none) to 1")
+        if self.full_share and (self.temperature == 0 or self.forced):
+            raise ValueError(
+                "full_share mixes two ways to draw a text: give a temperature above 0 and no "
+                "forced tokens"
+            )
 
     @property
     def ahead(self) -> int:
@@ -114,6 +127,7 @@ class SamplingState:
 
     logits: `[B, R, V]` of the next one; states: of both networks; generation: the texts.
     limit: `[B, R]` float32 the surprise in bits up to which Mirostat lets tokens be drawn.
+    log_ruled: `[B, R]` float32 log-probability of the texts under the rules, drawn by them or not.
     step: tokens written.
     """
 
@@ -121,6 +135,7 @@ class SamplingState:
     states: States
     generation: Generation
     limit: jax.Array
+    log_ruled: jax.Array
     step: jax.Array
 
 
@@ -141,7 +156,10 @@ def begin(job: Job) -> SamplingState:
     capacity = Capacity(config.samples, config.new_tokens, nodes=1)
     logits, log_class, states = read_prompts(job, capacity, config.ahead)
     limit = jnp.full(logits.shape[:2], 2 * config.mirostat, jnp.float32)
-    return SamplingState(logits, states, blank(log_class, config.new_tokens), limit, jnp.int32(0))
+    generation = blank(log_class, config.new_tokens)
+    return SamplingState(
+        logits, states, generation, limit, jnp.zeros_like(generation.log_prob), jnp.int32(0)
+    )
 
 
 def advance(key: jax.Array, job: Job, state: SamplingState) -> tuple[SamplingState, None]:
@@ -158,7 +176,10 @@ def advance(key: jax.Array, job: Job, state: SamplingState) -> tuple[SamplingSta
         log_class=log_class,
         end=ends(job, token),
     )
-    return SamplingState(logits, states, written, limit, state.step + 1), None
+    log_ruled = state.log_ruled + jnp.where(generation.finished, 0.0, log_proposal)
+    if share := job.config.full_share:
+        written = replace(written, log_proposal=mixture(log_ruled, written.log_prob, share))
+    return SamplingState(logits, states, written, limit, log_ruled, state.step + 1), None
 
 
 def _draw(key: jax.Array, job: Job, state: SamplingState) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -182,7 +203,13 @@ def _draw(key: jax.Array, job: Job, state: SamplingState) -> tuple[jax.Array, ja
     if config.mirostat:
         kept = mirostat(whole, state.limit)
     keys = row_keys(key, prompt, config.samples, state.step)
-    token = jax.vmap(jax.vmap(jax.random.categorical))(keys, kept).astype(jnp.int32)
+    drawn_from = kept
+    if config.full_share:
+        # Which of the two a text is drawn from stays the same for all of its tokens.
+        text = row_keys(key, prompt, config.samples, jnp.int32(config.new_tokens))
+        full = jax.vmap(jax.vmap(partial(jax.random.bernoulli, p=config.full_share)))(text)
+        drawn_from = jnp.where(full[..., None], state.logits, kept)
+    token = jax.vmap(jax.vmap(jax.random.categorical))(keys, drawn_from).astype(jnp.int32)
 
     def log_p(logits: jax.Array) -> jax.Array:
         chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), token[..., None], axis=-1)

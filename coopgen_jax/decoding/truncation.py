@@ -5,6 +5,7 @@ the softmax of what is left is the renormalised distribution, so rules can follo
 No rule sorts the vocabulary: where it is cut is found by bisection, see `leading`.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -103,6 +104,22 @@ def mirostat(logits: jax.Array, limit: jax.Array) -> jax.Array:
     log_p = jax.nn.log_softmax(logits, axis=-1)
     best = jnp.max(log_p, axis=-1, keepdims=True)
     return jnp.where((bits(log_p) <= limit[..., None]) | (log_p == best), logits, -jnp.inf)
+
+
+def mixture(log_proposal: jax.Array, log_full: jax.Array, share: float) -> jax.Array:
+    """Returns log((1 - share) q^(y) + share p(y)), the density of a choice between the two.
+
+    A truncated sampler never writes what it cuts off, so weights by its density alone are those of
+    another target. With a share of the full distribution, drawn once for a whole text, every text
+    can come, and no weight of it exceeds 1 / share.
+
+    Args:
+      log_proposal: `[...]` under the truncated sampler; minus infinity of a text it cannot write.
+      log_full: `[...]` under the full distribution.
+      share: of the texts that are drawn from the latter, from 0 to 1.
+    """
+    rest, own = (math.log(part) if part else -math.inf for part in (1 - share, share))
+    return jnp.logaddexp(log_proposal + rest, log_full + own)
 
 
 def bits(log_p: jax.Array) -> jax.Array:

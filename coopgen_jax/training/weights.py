@@ -9,7 +9,6 @@ w_i is proportional to p_{t-1}(y_i) D_t(y_i) / q^(y_i), divided by their sum: Z 
 q^ = p_{t-1} what is left is the reward of a discrete GAN over the sum of all rewards.
 """
 
-import math
 from typing import Literal
 
 import jax
@@ -144,22 +143,6 @@ def partition(
     now = jax.nn.logsumexp(jnp.where(there, log_weight, -jnp.inf)) - jnp.log(texts)
     before = jnp.where(rounds > 0, log_partition + jnp.log(jnp.maximum(rounds, 1)), -jnp.inf)
     return jnp.logaddexp(before, now) - jnp.log(rounds + 1)
-
-
-def mixture(log_proposal: jax.Array, log_full: jax.Array, share: float) -> jax.Array:
-    """Returns log((1 - share) q^(y) + share p(y)) `[M]`, the density of a choice between the two.
-
-    A truncated sampler never writes what it cuts off, so weights by its density alone are those of
-    another target. With a share of the full distribution, drawn once for a whole text, every text
-    can come, and no weight exceeds D / share.
-
-    Args:
-      log_proposal: `[M]` under the truncated sampler, minus infinity where it cannot write a text.
-      log_full: `[M]` under the full distribution.
-      share: of the texts that are drawn from the latter, from 0 to 1.
-    """
-    rest, own = (math.log(part) if part else -math.inf for part in (1 - share, share))
-    return jnp.logaddexp(log_proposal + rest, log_full + own)
 
 
 def _summed(values: jax.Array, condition: jax.Array) -> jax.Array:

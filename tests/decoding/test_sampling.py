@@ -1,6 +1,7 @@
 """Plain decoding against the toy language's own tables."""
 
 import functools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +87,7 @@ def test_greedy_takes_the_likeliest_token_and_stops_at_the_end():
         SamplingConfig(new_tokens=2, samples=20_000, eta=0.2, top_p=0.95),
         SamplingConfig(new_tokens=3, samples=20_000, mirostat=1.2, mirostat_rate=0.9),
         SamplingConfig(new_tokens=3, samples=20_000, forced=(1, 2), bad_words=((1,),)),
+        SamplingConfig(new_tokens=2, samples=20_000, top_p=0.6, temperature=0.7, full_share=0.4),
     ],
 )
 def test_log_proposal_is_the_frequency_of_each_text(config):
@@ -100,6 +102,22 @@ def test_log_proposal_is_the_frequency_of_each_text(config):
         assert abs(len(rows) / 20_000 - p) < 5 * np.sqrt(p * (1 - p) / 20_000) + 1e-9
         total += p
     assert total == pytest.approx(1, abs=0.01)
+
+
+def test_a_share_of_the_whole_distribution_reaches_what_a_rule_cuts_off():
+    ruled = SamplingConfig(new_tokens=2, samples=20_000, top_k=1)
+    only = decode(jax.random.key(2), prompt_of([0, 1]), ruled)
+    mixed = decode(jax.random.key(2), prompt_of([0, 1]), replace(ruled, full_share=0.3))
+    likeliest = np.asarray(only.tokens[0, 0])
+    same = (np.asarray(mixed.tokens[0]) == likeliest).all(axis=-1)
+    p = np.exp(np.asarray(mixed.log_prob[0], np.float64))
+    proposed = np.exp(np.asarray(mixed.log_proposal[0], np.float64))
+    np.testing.assert_allclose(proposed, 0.3 * p + 0.7 * same, rtol=1e-4)
+    assert 0 < (~same).mean() < 0.3
+    # No text weighs more than the bound that the mixture gives.
+    assert (p / proposed).max() <= 1 / 0.3 + 1e-4
+    all_of_it = decode(jax.random.key(2), prompt_of([0, 1]), replace(ruled, full_share=1.0))
+    np.testing.assert_allclose(all_of_it.log_proposal, all_of_it.log_prob, rtol=1e-5)
 
 
 def test_log_prob_is_what_the_language_model_scores():
@@ -181,6 +199,8 @@ def test_forced_tokens_begin_every_text_and_their_likelihood_counts():
         ({"bad_words": ((3, -1),)}, "are given as token ids: 0 or more"),
         ({"new_tokens": 2, "forced": (1, 1, 1)}, "3 tokens are forced and 2 are to be written"),
         ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),
+        ({"full_share": 1.5}, "full_share is 1.5"),
+        ({"full_share": 0.5, "temperature": 0.0}, "full_share mixes two ways to draw a text"),
     ],
 )
 def test_wrong_settings_are_named(wrong, sentence):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from coopgen_jax.decoding.truncation import mixture
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.testing import ToyLanguage, toy_language_model
 from coopgen_jax.training import weights
@@ -112,7 +113,7 @@ def test_without_the_mixture_a_truncated_proposal_teaches_another_target(world):
     nucleus = np.zeros(COUNT)
     nucleus[kept] = world["p"][kept] / world["p"][kept].sum()
     with np.errstate(divide="ignore"):
-        mixed = np.exp(weights.mixture(jnp.log(nucleus), jnp.asarray(world["log_p"]), 0.25)).astype(
+        mixed = np.exp(mixture(jnp.log(nucleus), jnp.asarray(world["log_p"]), 0.25)).astype(
             np.float64
         )
     np.testing.assert_allclose(mixed, 0.75 * nucleus + 0.25 * world["p"], rtol=1e-5)
@@ -141,7 +142,7 @@ def test_without_the_mixture_a_truncated_proposal_teaches_another_target(world):
 @pytest.mark.parametrize(("share", "wanted"), [(0.0, 0), (1.0, 1)])
 def test_a_mixture_of_one_part_is_that_part(share, wanted):
     parts = jnp.log(jnp.asarray([[0.2, 0.0], [0.3, 0.6]]))
-    np.testing.assert_allclose(weights.mixture(*parts, share), parts[wanted], rtol=1e-6)
+    np.testing.assert_allclose(mixture(*parts, share), parts[wanted], rtol=1e-6)
 
 
 def test_with_an_exact_discriminator_every_round_comes_nearer_to_the_data(world):
