@@ -39,11 +39,12 @@ from coopgen_jax.decoding.spread import stepper
 from coopgen_jax.decoding.stochastic_beam import StochasticBeamConfig
 from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.pretrained.combined import network_of, params_of
+from coopgen_jax.models.language_model import LanguageModel
+from coopgen_jax.models.pretrained.combined import network_of, params_of, reference_params_of
 from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.parallel import BATCH, Mapper, place, shares
 from coopgen_jax.search.tree import Tree
-from coopgen_jax.text import bucket, make_prompt
+from coopgen_jax.text import bucket, make_prompt, same_tokens
 from coopgen_jax.written import Text, read_text
 
 __all__ = ["Step", "Text", "generate"]
@@ -100,6 +101,7 @@ def generate(
     config: Decoding,
     discriminator: LoadedDiscriminator | None = None,
     target: str | Sequence[str] | None = None,
+    reference: LoadedModel | None = None,
     seed: int = 0,
     batch_size: int = 8,
     numbers: Sequence[int] | None = None,
@@ -120,6 +122,8 @@ def generate(
         `DASConfig` re-scores beams, and `StochasticBeamConfig` draws texts without replacement.
       discriminator: guides the search; plainly decoded texts are only judged by it.
       target: name of the class that every text is to have, or one per prompt.
+      reference: what a search is charged `config.kl` for leaving, with the same tokens as `model`:
+        of a tuned model the one that it was tuned from, of a combined one its base.
       seed: the job's seed; with it a prompt's texts are the same in any batch.
       batch_size: prompts decoded at once.
       numbers: which of the prompts to work on, counted from 0; None for all.
@@ -133,7 +137,8 @@ def generate(
 
     Raises:
       UserError: a prompt is empty or too long, a target is missing or unknown, there is nothing to
-        search by, or the mesh cannot do what is asked for.
+        search by, a reference is missing or does not go with the rest, or the mesh cannot do what
+        is asked for.
     """
     if isinstance(prompts, str):
         raise UserError("prompts is one string: give a list of prompts")
@@ -146,7 +151,9 @@ def generate(
     # Every prompt is checked before the first one is worked on.
     guide = discriminator.discriminator if discriminator else None
     network = network_of(model, guide.taps if guide else (), tensor=shares(mesh))
-    make_prompt(model.tokenizer, prompts, context=network.context, reserve=config.ahead)
+    other = _reference(model, reference, config, mesh)
+    context = min(network.context, other.context) if other else network.context
+    make_prompt(model.tokenizer, prompts, context=context, reserve=config.ahead)
     ids = model.tokenizer.encode_batch(list(prompts))
     buckets = [bucket(len(row)) for row in ids]
     chosen = range(len(prompts)) if numbers is None else dict.fromkeys(numbers)
@@ -156,6 +163,9 @@ def generate(
         size += -size % mesh.shape[BATCH]
     batches = [order[at : at + size] for at in range(0, len(order), size)]
     params, guide_params = _placed(model, discriminator, mesh)
+    reference_params = None
+    if other is not None and reference is not None:
+        reference_params = reference_params_of(reference, model, params, mesh)
     # With bags of words a target may be given, and need not be.
     follows = config.guided or isinstance(config, PPLMConfig)
     targeted = guide is not None and target is not None and follows
@@ -166,7 +176,7 @@ def generate(
         prompt = make_prompt(
             model.tokenizer,
             [prompts[number] for number in rows],
-            context=network.context,
+            context=context,
             reserve=config.ahead,
         )
         wanted = [targets[number] for number in rows]
@@ -175,8 +185,10 @@ def generate(
             params=params,
             discriminator_params=guide_params,
             target=jnp.asarray(wanted, jnp.int32) if targeted else None,
+            reference_params=reference_params,
             language_model=network,
             discriminator=guide,
+            reference=other,
             config=config,
         )
         with discriminator.explained() if discriminator else nullcontext():
@@ -201,6 +213,31 @@ def generate(
                 for sample in range(config.samples)
             ]
     return [text for number in sorted(texts) for text in texts[number]]
+
+
+def _reference(
+    model: LoadedModel, reference: LoadedModel | None, config: Decoding, mesh: Mesh | None
+) -> LanguageModel | None:
+    """Returns the functions of a reference, None where nothing is charged for leaving it."""
+    if not isinstance(config, MCTSConfig):
+        if reference is None:
+            return None
+        raise UserError(
+            "only a search is charged for leaving a reference: give an MCTSConfig, or no reference"
+        )
+    if reference is None and config.kl:
+        raise UserError(
+            f"kl is {config.kl}, the price of leaving a reference, and there is none: give one, or "
+            "kl 0"
+        )
+    if reference is None or not config.kl:
+        return None
+    if not same_tokens(model.tokenizer, reference.tokenizer):
+        raise UserError(
+            f"the reference {reference.name} has other tokens than {model.name}: give one of the "
+            "same tokenizer"
+        )
+    return network_of(reference, tensor=shares(mesh))
 
 
 def _placed(

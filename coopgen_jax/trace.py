@@ -7,7 +7,6 @@ and `render_html` puts a document into one self-contained page.
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import fields
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -81,7 +80,8 @@ def nested(tree: Tree, names: TokenNames, classes: Sequence[str]) -> dict[str, A
 
     Returns:
       The root. A node has `token` and `id` (None at the root, as `prior`, its prior among its
-      parent's candidates, and `log_prob`, its log-probability under the plain language model),
+      parent's candidates, and `log_prob`, its log-probability under the plain language model, and
+      with a reference language model `reward`, what the step to it earns),
       `depth`, `visits`, `value` (the mean over its visits), `own_value`, `classes` (p(class |
       text)), `terminal`, `children` by falling visits, and `unexpanded`: the `count` of candidates
       that were never tried, the sum of their `prior`, and the `best` of them.
@@ -101,6 +101,7 @@ def nested(tree: Tree, names: TokenNames, classes: Sequence[str]) -> dict[str, A
             "depth": int(tree.depth[index]),
             "prior": None if is_root else number(tree.priors[parent, rank]),
             "log_prob": None if is_root else number(tree.log_probs[parent, rank]),
+            **_reward(tree, parent, rank),
             "visits": int(tree.visits[index]),
             "value": number(tree.value_sum[index] / tree.visits[index]),
             "own_value": number(tree.value[index]),
@@ -110,6 +111,12 @@ def nested(tree: Tree, names: TokenNames, classes: Sequence[str]) -> dict[str, A
             "unexpanded": _unexpanded(tree, index, names),
         }
     return nodes[0]
+
+
+def _reward(tree: Tree, parent: int, rank: int) -> dict[str, float | None]:
+    if tree.rewards is None:
+        return {}
+    return {"reward": number(tree.rewards[parent, rank]) if rank >= 0 else None}
 
 
 def _unexpanded(tree: Tree, index: int, names: TokenNames) -> dict[str, Any]:
@@ -154,9 +161,7 @@ class Recorder:
                 if generation.length[row, sample] != step.step:
                     continue
                 tokens = generation.tokens[row, sample, : step.step].tolist()
-                one = Tree(
-                    **{field.name: getattr(tree, field.name)[row, sample] for field in fields(Tree)}
-                )
+                one = jax.tree.map(lambda leaf, at=(row, sample): leaf[at], tree)
                 self.steps.setdefault((prompt, sample), []).append(
                     {
                         "before": self.tokenizer.continuation(tokens[:-1]),

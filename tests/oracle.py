@@ -17,10 +17,19 @@ class Language:
     """A table-driven language model and discriminator: a random automaton that reads tokens.
 
     A text is known by the state it leads to. Token 0 ends a text: it leads to one of the `ends`
-    states, whose own continuations exist in the tables and must never be used.
+    states, whose own continuations exist in the tables and must never be used. Where it is
+    `rewarded`, going on from a state by a token earns something, or costs it.
     """
 
-    def __init__(self, seed: int, vocab: int, states: int = 97, ends: int = 5, sparse: bool = True):
+    def __init__(
+        self,
+        seed: int,
+        vocab: int,
+        states: int = 97,
+        ends: int = 5,
+        sparse: bool = True,
+        rewarded: bool = False,
+    ):
         rng = np.random.default_rng(seed)
         total = states + ends
         self.vocab, self.states = vocab, states
@@ -30,12 +39,14 @@ class Language:
         self.value = (rng.integers(0, UNIT + 1, total) / UNIT).astype(np.float32)
         skew = rng.dirichlet(np.full(vocab, 0.4 if sparse else 2.0), total)
         self.prior = np.stack([rng.multinomial(UNIT, row) for row in skew]) / UNIT
+        earned = rng.integers(-2 * UNIT, UNIT // 2, (total, vocab)) / UNIT
+        self.reward = earned.astype(np.float32) if rewarded else None
 
     @classmethod
-    def of_strings(cls, seed: int, vocab: int, length: int) -> "Language":
+    def of_strings(cls, seed: int, vocab: int, length: int, rewarded: bool = False) -> "Language":
         """Returns a language in which every string up to `length` has a value of its own."""
         inner = sum(vocab**n for n in range(length + 1))
-        language = cls(seed, vocab, states=inner, sparse=False)
+        language = cls(seed, vocab, states=inner, sparse=False, rewarded=rewarded)
         rng = np.random.default_rng(seed)
         for state in range(inner):
             child = state * vocab + 1 + np.arange(vocab)
@@ -55,6 +66,10 @@ class Language:
         """Returns what an `Expansion` holds, for every state."""
         rows = [self.candidates(state, size) for state in range(len(self.value))]
         priors = np.stack([prior for _, prior in rows])
+        earned = None
+        if self.reward is not None:
+            every = range(len(self.value))
+            earned = np.stack([self.rewards(state, rows[state][0]) for state in every])
         return {
             "tokens": np.stack([token for token, _ in rows]).astype(np.int32),
             "priors": priors,
@@ -62,7 +77,14 @@ class Language:
             "log_class": np.stack([self.value, -self.value], axis=1),
             "value": self.value,
             "terminal": self.terminal,
+            "rewards": earned,
         }
+
+    def rewards(self, state: int, tokens: np.ndarray) -> np.ndarray:
+        """Returns what going on by each of the candidate tokens earns."""
+        if self.reward is None:
+            return np.zeros(len(tokens), np.float32)
+        return self.reward[state, tokens]
 
 
 @functools.cache
@@ -88,6 +110,7 @@ class Node:
         self.depth = 0 if parent is None else parent.depth + 1
         self.log_likelihood = 0.0 if parent is None else parent.log_likelihood + np.log(prior)
         self.tokens, self.priors = search.language.candidates(state, search.config.candidates)
+        self.rewards = search.language.rewards(state, self.tokens)
         self.terminal = bool(search.language.terminal[state])
         self.own = search.language.value[state]
         self.slot = 0
@@ -108,16 +131,18 @@ class Node:
                 "parent": self.total / np.float32(self.visits),
                 "value": np.float32(self.own),
             }
-            return urgencies[config.first_play_urgency] + spread * prior
+            return urgencies[config.first_play_urgency] + self.rewards[rank] + spread * prior
         loss = np.float32(config.virtual_loss) * np.float32(child.virtual)
-        mean = child.total / (np.float32(child.visits) + loss)
-        return mean + spread * (prior / np.float32(1 + child.visits + child.virtual))
+        if child.total < 0:  # visits of value zero would be no loss
+            loss = np.float32(0)
+        q = child.total / (np.float32(child.visits) + loss) + self.rewards[rank]
+        return q + spread * (prior / np.float32(1 + child.visits + child.virtual))
 
     def halved(self, rank: int, most: int) -> float:
         child, config = self.children.get(rank), self.search.config
         node = child if child is not None and child.visits else self
-        mean = node.total / np.float32(node.visits)
-        return np.log(self.priors[rank]) + np.float32(config.value_scale * (50 + most)) * mean
+        q = node.total / np.float32(node.visits) + self.rewards[rank]
+        return np.log(self.priors[rank]) + np.float32(config.value_scale * (50 + most)) * q
 
     def recent(self, rank: int) -> int:
         """Returns a candidate's visits in this search, waiting ones included."""
@@ -173,7 +198,7 @@ class Node:
         self.visits += 1
         self.total = np.float32(self.total + value)
         if self.parent is not None:
-            self.parent.credit(value)
+            self.parent.credit(value + self.parent.rewards[self.rank])
 
     def subtree(self) -> list["Node"]:
         return [self] + [node for child in self.children.values() for node in child.subtree()]
@@ -302,4 +327,7 @@ def assert_same(tree: Tree, search: Search) -> None:
             children[rank] = child.slot
         np.testing.assert_array_equal(tree.children[slot], children)
         for name in (*Expansion.__dataclass_fields__,):
+            if tables[name] is None:
+                assert getattr(tree, name) is None
+                continue
             np.testing.assert_array_equal(getattr(tree, name)[slot], tables[name][node.state])

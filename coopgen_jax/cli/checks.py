@@ -43,6 +43,10 @@ def check_options(options: GenerateOptions) -> None:
         raise UserError("--bad-words has an empty word: leave it out")
     if options.batch_size < 1:
         raise UserError(f"--batch-size is {options.batch_size}: give 1 or more")
+    if options.method == "mcts" and options.kl and options.reference is None:
+        raise UserError("--kl is what leaving a --reference costs: name that language model too")
+    if options.reference is not None and options.kl is None:
+        raise UserError("--reference needs --kl, what leaving it costs, such as 0.1")
     check_machines(options)
     check_combining(options)
     confidence = options.rollout_confidence

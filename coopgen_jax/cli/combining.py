@@ -81,6 +81,33 @@ def combine_models(
     return combined(base, **given)
 
 
+def load_reference(
+    options: GenerateOptions,
+    base: LoadedModel,
+    writer: LoadedModel,
+    load: Callable[..., LoadedModel],
+) -> LoadedModel | None:
+    """Returns the model of --reference, None where nothing is to be read of one.
+
+    Args:
+      options: of the command.
+      base: the model of --model.
+      writer: the model that writes, which may be combined of several.
+      load: loads another by its name.
+
+    Raises:
+      UserError: it cannot be loaded.
+    """
+    if options.reference is None or not options.kl:
+        return None
+    if options.reference == options.model:
+        return base
+    for network in writer.networks if isinstance(writer, CombinedModel) else ():
+        if network.name == options.reference:
+            return network
+    return load(options.reference, dtype=options.dtype)
+
+
 def about_model(model: LoadedModel) -> dict[str, Any]:
     """Returns what the JSON document says of a model, and of all that it is combined of."""
     said: dict[str, Any] = {"name": model.name, "sha256": model.sha256, "licence": model.licence}

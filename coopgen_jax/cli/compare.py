@@ -11,7 +11,12 @@ import numpy as np
 from jax.sharding import Mesh
 from scipy.special import softmax
 
-from coopgen_jax.cli.combining import about_model, combine_models, names_target
+from coopgen_jax.cli.combining import (
+    about_model,
+    combine_models,
+    load_reference,
+    names_target,
+)
 from coopgen_jax.cli.compare_methods import Job, jobs_of
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.cli.evaluate_options import TextsOptions
@@ -81,8 +86,9 @@ def run_compare(options: CompareOptions) -> None:
         }
         for writer in writers.values():
             _check_prompts(job, options, prompts, writer)
-        parts.append((job, writers, guides.get(guide)))
-    ready = [_begin(job, options, prompts, writers, guide) for job, writers, guide in parts]
+        reference = load_reference(job.options, base, base, loaded)
+        parts.append((job, writers, reference, guides.get(guide)))
+    ready = [_begin(job, options, prompts, *part) for job, *part in parts]
     for work in ready:
         _write(work, options, mesh)
     methods = [method for job in jobs for method in read_methods(job.path, job.name)]
@@ -157,6 +163,7 @@ class _Work:
     job: the method; config: its settings with the words that they name; guide: its discriminator.
     asked: every prompt with a target; wrapped: what the model reads of each.
     writers: the model of every target, or one for all of them.
+    reference: the model that leaving is charged, or None.
     batches: see `batches_of`; done: how many are there.
     """
 
@@ -166,6 +173,7 @@ class _Work:
     asked: list[tuple[str, str]]
     wrapped: list[str]
     writers: dict[str, LoadedModel]
+    reference: LoadedModel | None
     batches: list[tuple[list[int], list[int]]]
     widths: list[int]
     done: int
@@ -176,6 +184,7 @@ def _begin(
     options: CompareOptions,
     prompts: list[str],
     writers: dict[str, LoadedModel],
+    reference: LoadedModel | None,
     guide: LoadedDiscriminator | None,
 ) -> _Work:
     """Finds what a method's file lacks, and makes the file where there is none."""
@@ -192,9 +201,12 @@ def _begin(
     ]
     share = 1 if weighted(config) else config.samples
     sizes = [len(new) * share for _, new in batches]
-    done = resume(job.path, _header(job, options, config, asked, writers, guide), sizes)
+    header = _header(job, options, config, asked, writers, guide)
+    if reference:
+        header["reference"] = about_model(reference)
+    done = resume(job.path, header, sizes)
     widths = [max(lengths[row] for row in rows) for rows, _ in batches]
-    return _Work(job, config, guide, asked, wrapped, writers, batches, widths, done)
+    return _Work(job, config, guide, asked, wrapped, writers, reference, batches, widths, done)
 
 
 def _write(work: _Work, options: CompareOptions, mesh: Mesh | None) -> None:
@@ -210,6 +222,7 @@ def _write(work: _Work, options: CompareOptions, mesh: Mesh | None) -> None:
             config=work.config,
             discriminator=work.guide,
             target=[target for _, target in asked] if work.guide else None,
+            reference=work.reference,
             seed=options.seed,
             batch_size=options.batch_size,
             numbers=rows,

@@ -12,7 +12,12 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from coopgen_jax.cli.combining import about_model, combine_models, settings_of
+from coopgen_jax.cli.combining import (
+    about_model,
+    combine_models,
+    load_reference,
+    settings_of,
+)
 from coopgen_jax.cli.files import check_writable, write_whole
 from coopgen_jax.cli.machines import join_hosts, mesh_of, whole_parts
 from coopgen_jax.cli.options import GenerateOptions
@@ -46,6 +51,7 @@ class _Job:
     prompts: list[str]
     wrapped: list[str]
     model: LoadedModel
+    reference: LoadedModel | None
     discriminator: LoadedDiscriminator | None
     hosts: Hosts | None
     mesh: Mesh | None
@@ -87,7 +93,9 @@ def _run(
     for note in left_out(options.bag, model.tokenizer):
         _note(options, note)
     writer = combine_models(options, model, load)
+    reference = load_reference(options, model, writer, load)
     networks = writer.networks if isinstance(writer, CombinedModel) else (model,)
+    networks += (reference,) if reference else ()
     for whole in dict.fromkeys(whole_parts(options, network.config) for network in networks):
         if whole:
             _note(options, whole)
@@ -95,7 +103,7 @@ def _run(
     if options.discriminator != "none":
         discriminator = load_discriminator(options.discriminator, language_model=model)
     wrapped = [model.tokenizer.chat(text) for text in prompts] if options.chat else prompts
-    job = _Job(options, prompts, wrapped, writer, discriminator, hosts, mesh)
+    job = _Job(options, prompts, wrapped, writer, reference, discriminator, hosts, mesh)
 
     recorder = Recorder(model.tokenizer, _classes(discriminator)) if options.trace else None
     started = time.perf_counter()
@@ -108,6 +116,7 @@ def _run(
     found = {
         "settings": _settings(options, config),
         "model": about_model(writer),
+        "reference": about_model(reference) if reference else None,
         "discriminator": _about(options, discriminator),
         "seconds": round(seconds, 3),
         "host_seconds": None if host_seconds is None else round(host_seconds, 3),
@@ -141,6 +150,7 @@ def _write(job: _Job, config: Decoding, recorder: Recorder | None) -> list[Text]
             config=config,
             discriminator=job.discriminator,
             target=job.options.target if job.discriminator else None,
+            reference=job.reference if isinstance(config, MCTSConfig) else None,
             seed=job.options.seed,
             batch_size=job.options.batch_size,
             mesh=job.mesh,
@@ -205,6 +215,7 @@ def _settings(options: GenerateOptions, config: Decoding) -> dict[str, Any]:
         "dtype": options.dtype,
         "chat": options.chat,
         **settings_of(options),
+        "reference": options.reference,
         **asdict(config),
         "compare": compared if options.compare else None,
     }

@@ -12,7 +12,7 @@ OF_SEARCH = (
     "enough",
 )
 GUIDED = ("alpha",)
-OF_MCTS = ("width", "visit_temperature", "rollout", "rollout_confidence")
+OF_MCTS = ("width", "kl", "visit_temperature", "rollout", "rollout_confidence")
 OF_SAMPLING = ("top_k", "top_p", "min_p", "typical_p", "eta", "mirostat", "mirostat_rate")
 OF_PLAIN = ("bad_words", "begin_with")
 OF_RERANK = ("of",)
@@ -26,7 +26,7 @@ OF_DAS = ("beams", "candidates", "alpha", "length_penalty", "no_repeat_ngram")
 SHARED = ("temperature", "repetition_penalty", "no_repeat_ngram")
 # What each method takes of all that only some methods take.
 TAKES: dict[str, tuple[str, ...]] = {
-    "mcts": OF_SEARCH + OF_MCTS + GUIDED + SHARED,
+    "mcts": (*OF_SEARCH, *OF_MCTS, "reference", *GUIDED, *SHARED),
     "fudge": OF_FUDGE + SHARED,
     "gedi": (*OF_GEDI, "draw", *SHARED),
     "pplm": (*OF_PPLM, "bag", "top_k", "temperature"),

@@ -132,6 +132,9 @@ class GenerateOptions:
     width: Annotated[float | None, _unset("X", "0, none")] = None
     """Search: exponent of p(target | text and token) in the choice of candidates and their priors;
     needs a discriminator that judges tokens before they are read."""
+    reference: Annotated[str | None, _unset("NAME|PATH", "none")] = None
+    """Search: a language model with the same tokens that leaving costs --kl, such as the one that
+    --model was tuned from, or --model itself where experts are combined with it (PPO-MCTS)."""
     visit_temperature: Annotated[float | None, _unset("TAU")] = None
     """Search: 0 writes the best token, above 0 tokens are drawn by their visits (--preset puct)."""
     rollout: Annotated[int | None, _unset("N")] = None
@@ -155,8 +158,9 @@ class GenerateOptions:
     """PPLM: how far each gradient step shifts the keys and values of a layer."""
     iterations: Annotated[int | None, _unset("N", "3")] = None
     """PPLM: gradient steps before every token."""
-    kl: Annotated[float | None, _unset("X", "0.01")] = None
-    """PPLM: weight of staying near the unshifted distribution."""
+    kl: Annotated[float | None, _unset("X", "search: 0, none; pplm: 0.01")] = None
+    """PPLM: weight of staying near the unshifted distribution; search: what leaving the --reference
+    costs, per unit by which a token's log-probability is above the reference's, such as 0.1."""
     fusion: Annotated[float | None, _unset("X", "0.9")] = None
     """PPLM: share of the shifted distribution in what tokens are drawn from, from 0 to 1."""
     window: Annotated[int | None, _unset("N", "0, all")] = None

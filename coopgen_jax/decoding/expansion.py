@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from coopgen_jax.decoding.generation import Generation, per_sample
 from coopgen_jax.decoding.job import Job, States, ends, read_nodes, roots
+from coopgen_jax.decoding.reference import read_reference, rewards
 from coopgen_jax.decoding.rollout import roll_out
 from coopgen_jax.decoding.rules import no_repeat_ngram, repetition_penalty
 from coopgen_jax.errors import UserError
@@ -89,15 +90,24 @@ def foreseen(job: Job, states: States, nodes: Nodes, candidates: jax.Array | Non
 
 
 def root(
-    job: Job, generation: Generation, states: States, logits: jax.Array, log_class: jax.Array
+    job: Job,
+    generation: Generation,
+    states: States,
+    logits: jax.Array,
+    log_class: jax.Array,
+    reference: jax.Array | None,
 ) -> Expansion:
-    """Returns the expansion of the bare prompts, from logits `[B, R, V]` and `[B, R, C]`."""
+    """Returns the expansion of the bare prompts, from logits `[B, R, V]` and `[B, R, C]`.
+
+    The reference's logits `[B, R, V]` are None where there is none.
+    """
     rows = (*logits.shape[:2], 1)
     none = jnp.zeros((*rows, 0), jnp.int32)
     shaped = _shape(job, logits[:, :, None], *_seen(job, generation, none, none.astype(bool)))
     depth = jnp.zeros(rows, jnp.int32)
+    reference = None if reference is None else reference[:, :, None]
     return Expansion(
-        **_candidates(job, states, roots(generation.length), logits[:, :, None], shaped),
+        **_candidates(job, states, roots(generation.length), logits[:, :, None], shaped, reference),
         log_class=log_class[:, :, None],
         value=_value(job, log_class[:, :, None], jnp.zeros(rows), depth),
         terminal=jnp.zeros(rows, bool),
@@ -108,21 +118,22 @@ def expand(
     job: Job,
     generation: Generation,
     keys: jax.Array,
-    state: tuple[States, jax.Array],
+    state: tuple[States, Any, jax.Array],
     tree: Tree,
     leaves: Leaves,
-) -> tuple[tuple[States, jax.Array], Expansion]:
-    """Has both networks read the leaves of one wave.
+) -> tuple[tuple[States, Any, jax.Array], Expansion]:
+    """Has the networks read the leaves of one wave.
 
     Args:
       job: the job.
       generation: the texts that have been committed.
       keys: `[B, R]` typed keys of this token's search, for roll-outs.
-      state: the networks' states, and how many tokens each row has read `[B, R]`.
+      state: both networks' states, the reference's cache, and how many tokens each row has read
+        `[B, R]`.
       tree: the trees.
       leaves: what the search selected.
     """
-    states, read = state
+    states, cache, read = state
     config = job.config
     rows = jnp.arange(tree.visits.shape[0])[:, None, None]
     samples = jnp.arange(tree.visits.shape[1])[None, :, None]
@@ -139,6 +150,7 @@ def expand(
     )
     above = tree.log_class[rows, samples, leaves.parent]
     logits, log_class, states = read_nodes(job, states, nodes, above)
+    reference, cache = read_reference(job, cache, nodes)
     read = read + jnp.sum(leaves.fresh, axis=-1, dtype=jnp.int32)
 
     on_path = jnp.maximum(leaves.path, 0)
@@ -168,12 +180,12 @@ def expand(
         )
         read = read + rolled
     expansion = Expansion(
-        **_candidates(job, states, nodes, logits, shaped),
+        **_candidates(job, states, nodes, logits, shaped, reference),
         log_class=log_class,
         value=_value(job, final_class, leaves.log_likelihood, leaves.depth),
         terminal=ended,
     )
-    return (states, read), expansion
+    return (states, cache, read), expansion
 
 
 def _value(job: Job, log_class: jax.Array, log_likelihood: jax.Array, depth: jax.Array) -> Any:
@@ -220,18 +232,25 @@ def _shape(job: Job, logits: jax.Array, seen: jax.Array, mask: jax.Array) -> jax
 
 
 def _candidates(
-    job: Job, states: States, nodes: Nodes, logits: jax.Array, shaped: jax.Array
-) -> dict[str, jax.Array]:
+    job: Job,
+    states: States,
+    nodes: Nodes,
+    logits: jax.Array,
+    shaped: jax.Array,
+    reference: jax.Array | None,
+) -> dict[str, Any]:
     """Returns the `K` best tokens by the shaped logits and the width, `[B, R, W, K]`."""
     if job.config.width:
         shaped = shaped + job.config.width * foreseen(job, states, nodes, None)
     count = min(job.config.search.candidates, job.language_model.vocab_size)
     best, tokens = top_k(shaped, count, shards=job.language_model.vocab_shards)
     plain = jnp.take_along_axis(logits, tokens, axis=-1)
+    log_probs = plain - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     return {
         "tokens": tokens.astype(jnp.int32),
         "priors": jnp.exp(best - jax.nn.logsumexp(shaped, axis=-1, keepdims=True)),
-        "log_probs": plain - jax.nn.logsumexp(logits, axis=-1, keepdims=True),
+        "log_probs": log_probs,
+        "rewards": rewards(job, log_probs, tokens, reference),
     }
 
 

@@ -27,8 +27,10 @@ class Job:
     params: the language model's parameters.
     discriminator_params: the discriminator's.
     target: `[B]` int32 class numbers or `[B, C]` weights, None where nothing is asked for.
+    reference_params: those of the reference.
     language_model: the network's functions; static.
     discriminator: the judge's functions, or None; static.
+    reference: a language model that a search is charged for leaving, or None; static.
     config: the decoder's settings, with `samples` and `new_tokens` among them; static.
     """
 
@@ -36,8 +38,10 @@ class Job:
     params: Any
     discriminator_params: Any = None
     target: jax.Array | None = None
+    reference_params: Any = None
     language_model: LanguageModel = _static()
     discriminator: Discriminator | None = _static(default=None)
+    reference: LanguageModel | None = _static(default=None)
     config: Any = _static()
 
 
@@ -61,7 +65,7 @@ def read_prompts(job: Job, capacity: Capacity, ahead: int) -> tuple[jax.Array, j
       UserError: prompt and `ahead` exceed the context of the language model or discriminator.
     """
     batch, length = job.prompt.tokens.shape
-    _check_context("language model", job.language_model.context, length, ahead)
+    check_context("language model", job.language_model.context, length, ahead)
     if job.discriminator is not None:
         _check_guide(job.discriminator, length, ahead)
     logits, hidden, cache = job.language_model.prefill(job.params, job.prompt, capacity=capacity)
@@ -76,12 +80,13 @@ def read_prompts(job: Job, capacity: Capacity, ahead: int) -> tuple[jax.Array, j
 
 def _check_guide(guide: Discriminator, length: int, ahead: int) -> None:
     if guide.context is not None:
-        _check_context("discriminator", guide.context, length if guide.reads_prompt else 1, ahead)
+        check_context("discriminator", guide.context, length if guide.reads_prompt else 1, ahead)
     for part in guide.parts:
         _check_guide(part, length, ahead)
 
 
-def _check_context(name: str, context: int, length: int, ahead: int) -> None:
+def check_context(name: str, context: int, length: int, ahead: int) -> None:
+    """Raises UserError where a prompt and what may be read behind it exceed a context."""
     if length + ahead > context:
         raise UserError(
             f"a prompt of {length} tokens and {ahead} behind it exceed the {name}'s "

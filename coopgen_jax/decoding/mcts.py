@@ -18,6 +18,7 @@ from coopgen_jax.decoding.expansion import check_foresight, expand, rebased, roo
 from coopgen_jax.decoding.generation import Generation, append, blank, row_keys
 from coopgen_jax.decoding.job import Job, States, read_prompts, write_all
 from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.reference import begin_reference
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import LanguageModel, Prompt
@@ -28,12 +29,16 @@ from coopgen_jax.search.tree import Tree, new_tree, plant, reroot, revalue
 
 @struct.dataclass
 class MCTSState:
-    """Between two tokens: both states, the tree that outlived the last one, the texts, the step."""
+    """Between two tokens: both states, the tree that outlived the last one, the texts, the step.
+
+    And the cache of the reference, where the search is charged for leaving one.
+    """
 
     states: States
     tree: Tree
     generation: Generation
     step: jax.Array
+    reference: Any = None
 
 
 def begin(job: Job) -> MCTSState:
@@ -42,7 +47,8 @@ def begin(job: Job) -> MCTSState:
     Raises:
       UserError: the discriminator has no target, the search has nothing to value a text or its
         roll-out by, a wave is wider than the vocabulary, `width` asks a discriminator that does not
-        judge children, or the prompt and what the search reads behind it exceed the context.
+        judge children, `kl` is given without a reference that goes with the language model, or the
+        prompt and what the search reads behind it exceed the context.
     """
     config: MCTSConfig = job.config
     if config.search.wave > job.language_model.vocab_size:
@@ -61,10 +67,12 @@ def begin(job: Job) -> MCTSState:
     if config.width:
         check_foresight(job, states, "a search with width")
     generation = blank(log_class, config.new_tokens)
-    planted = root(job, generation, states, logits, log_class)
+    first, reference = begin_reference(job, capacity, config.ahead)
+    planted = root(job, generation, states, logits, log_class, first)
     batch, samples, classes = log_class.shape
-    tree = new_tree(batch, samples, config.search.nodes, planted.tokens.shape[-1], classes)
-    return MCTSState(states, plant(tree, planted), generation, jnp.int32(0))
+    size = (config.search.nodes, planted.tokens.shape[-1], classes)
+    tree = new_tree(batch, samples, *size, rewards=bool(config.kl))
+    return MCTSState(states, plant(tree, planted), generation, jnp.int32(0), reference)
 
 
 def advance(key: jax.Array, job: Job, state: MCTSState) -> tuple[MCTSState, Tree]:
@@ -77,9 +85,9 @@ def advance(key: jax.Array, job: Job, state: MCTSState) -> tuple[MCTSState, Tree
     generation = state.generation
     keys = row_keys(key, job.prompt, config.samples, state.step)
     live = ~generation.finished
-    tree, (states, read), simulations = search(
+    tree, (*caches, read), simulations = search(
         state.tree,
-        (state.states, generation.model_tokens),
+        (state.states, state.reference, generation.model_tokens),
         expand=partial(expand, job, generation, keys),
         active=live,
         config=config.search,
@@ -124,8 +132,8 @@ def advance(key: jax.Array, job: Job, state: MCTSState) -> tuple[MCTSState, Tree
             value_sum=jnp.where(kept.visits > 0, kept.value, 0.0),
             credits=jnp.minimum(kept.credits, 1),
         )
-    states = commit(move(states, source), generation.length)
-    return MCTSState(states, kept, written, state.step + 1), tree
+    states, reference = commit(move(caches, source), generation.length)
+    return MCTSState(states, kept, written, state.step + 1, reference), tree
 
 
 def mcts(
@@ -137,6 +145,8 @@ def mcts(
     discriminator: Discriminator | None = None,
     discriminator_params: Any = None,
     target: jax.Array | None = None,
+    reference: LanguageModel | None = None,
+    reference_params: Any = None,
     config: MCTSConfig,
 ) -> Generation:
     """Writes texts by guided Monte Carlo tree search.
@@ -149,6 +159,8 @@ def mcts(
       discriminator: guides the search; without one the value is the likelihood alone.
       discriminator_params: its parameters.
       target: `[B]` int32 class numbers or `[B, C]` weights; a run-time array.
+      reference: the language model that `kl` is the price of leaving; static.
+      reference_params: its parameters.
       config: the search's settings; static under `jit`.
 
     Returns:
@@ -162,8 +174,10 @@ def mcts(
         params=params,
         discriminator_params=discriminator_params,
         target=target,
+        reference_params=reference_params,
         language_model=language_model,
         discriminator=discriminator,
+        reference=reference,
         config=config,
     )
     return write_all(begin, advance, key, job)

@@ -24,6 +24,10 @@ class MCTSConfig:
     width: exponent of p(c|x v) in a candidate's prior, p(v|x) p(c|x v)^width normalised over the
       vocabulary, by which a node's candidates are chosen too; L is that of these priors. It needs
       a discriminator that judges a node's children before they are read. 0 for none.
+    kl: beta, the price of leaving a reference language model: going on by a token a earns -beta *
+      (log p(a) - log p_reference(a)) under the plain models, and a text is worth its value and what
+      was earned on the way to it (PPO-MCTS; Liu et al., COLM 2024, arXiv 2309.15028), so that
+      values may leave [0, 1]. 0 for none: then a reference is not read.
     visit_temperature: 0 writes the most visited token, or the one that halving ends with; above it,
       tokens are drawn from visits^(1 / visit_temperature) and `log_proposal` is the draw's
       log-probability. What halving visits is its schedule and no proposal: the two exclude each
@@ -45,6 +49,7 @@ class MCTSConfig:
     alpha: float = 1.0
     likelihood: Literal["mean", "product"] = "mean"
     width: float = 0.0
+    kl: float = 0.0
     visit_temperature: float = 0.0
     anneal: bool = False
     rollout: int = 0
@@ -65,12 +70,19 @@ class MCTSConfig:
             raise ValueError(f'likelihood is {self.likelihood!r}: use "mean" or "product"')
         if not 0 <= self.width < float("inf"):
             raise ValueError(f"width is {self.width}: give an exponent of 0 (none) or more")
+        if not 0 <= self.kl < float("inf"):
+            raise ValueError(f"kl is {self.kl}: give a price of 0 (none) or more")
         if not 0 <= self.visit_temperature < float("inf"):
             raise ValueError(f"visit_temperature is {self.visit_temperature}: give 0 or more")
         if self.anneal and not self.visit_temperature:
             raise ValueError("anneal lowers visit_temperature, which is 0: give it above 0")
         if self.rollout < 0:
             raise ValueError(f"rollout is {self.rollout}: give 0 (none) or more tokens")
+        if self.rollout and self.kl:
+            raise ValueError(
+                f"rollout is {self.rollout} and kl is {self.kl}: no reference reads what "
+                "is rolled out, which would leave it free of charge: give rollout 0 or kl 0"
+            )
         if self.visit_temperature > 0 and self.search.considered:
             raise ValueError(
                 f"visit_temperature is {self.visit_temperature} and considered is "

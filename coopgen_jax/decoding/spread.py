@@ -23,7 +23,15 @@ _ROWS: Any = P(BATCH)
 
 def _specs(job: Job) -> Job:
     """Returns how a job is split: prompts and targets by rows, weights not along this axis."""
-    return replace(job, prompt=_ROWS, target=_ROWS, params=P(), discriminator_params=P())
+    whole: Any = P()
+    return replace(
+        job,
+        prompt=_ROWS,
+        target=_ROWS,
+        params=whole,
+        discriminator_params=whole,
+        reference_params=whole,
+    )
 
 
 @struct.dataclass
@@ -93,7 +101,8 @@ def on_mesh(decode: Callable, mesh: Mesh, *, mapper: Mapper = "shard_map") -> Ca
       mesh: the mesh.
       mapper: see `map_over_mesh`.
     """
-    kinds = {"params": P(), "discriminator_params": P(), "target": P(BATCH)}
+    kinds = dict.fromkeys(("params", "discriminator_params", "reference_params"), P())
+    kinds["target"] = P(BATCH)
 
     def spread(key: jax.Array, prompt: Prompt, **given: Any) -> Generation:
         arrays = {name: given.pop(name) for name in kinds if name in given}

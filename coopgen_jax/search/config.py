@@ -27,11 +27,12 @@ class SearchConfig:
     c_puct: weight of the exploration term.
     first_play_urgency: mean value assumed of a child without visits: "zero"; "parent", the mean
       value of its parent; or "value", what its parent was itself evaluated at (PPO-MCTS; Liu et
-      al., COLM 2024, arXiv 2309.15028).
+      al., COLM 2024, arXiv 2309.15028). Where edges earn rewards the child's own is added.
     renormalise: whether the priors of a node's candidates are divided by their sum at selection;
       they are stored as they are either way.
     virtual_loss: how many visits of value zero a choice still waiting for its value counts in the
-      mean value of the nodes above it; 0 leaves the means alone and only the visit counts grow.
+      mean value of the nodes above it; 0 leaves the means alone and only the visit counts grow, as
+      where rewards have made a mean negative.
     kept: how many nodes besides the new root outlive `reroot`.
     early_stop: whether a row stops as soon as the simulations left cannot change which child of
       the root has the most visits. Set it to false where the choice is sampled from the visits; it

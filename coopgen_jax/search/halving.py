@@ -39,12 +39,15 @@ def _scores(tree: Tree, visits: jax.Array, *, config: SearchConfig) -> jax.Array
     """Scores the root's candidates `[K]`: log prior + value_scale * (50 + most visits) * Q.
 
     Equation 8 of the paper, the prior's logarithm as the logit. Q is a child's mean value, and the
-    root's where it has none. `visits` `[K]` are those of this search.
+    root's where it has none, and the reward of the edge to it; it may lie outside [0, 1], for it is
+    scaled and not normalised. `visits` `[K]` are those of this search.
     """
     child = tree.children[0]
     evaluated = jnp.where(child < 0, 0, tree.visits[jnp.maximum(child, 0)])
     mean = tree.value_sum[jnp.maximum(child, 0)] / jnp.maximum(evaluated, 1)
     q = jnp.where(evaluated > 0, mean, tree.value_sum[0] / jnp.maximum(tree.visits[0], 1))
+    if tree.rewards is not None:
+        q = q + tree.rewards[0]
     log_prior = jnp.log(jnp.where(tree.priors[0] > 0, tree.priors[0], 1.0))
     return log_prior + config.value_scale * (VISITS + visits.max()) * q
 

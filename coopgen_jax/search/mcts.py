@@ -12,10 +12,11 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
+from coopgen_jax.search.backup import backup
 from coopgen_jax.search.config import SearchConfig
 from coopgen_jax.search.halving import finalist
 from coopgen_jax.search.selection import select_wave
-from coopgen_jax.search.tree import Expansion, Leaves, Tree, backup, insert
+from coopgen_jax.search.tree import Expansion, Leaves, Tree, insert
 
 __all__ = ["SearchConfig", "choose", "root_visits", "search"]
 

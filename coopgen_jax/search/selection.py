@@ -25,6 +25,11 @@ def puct(tree: Tree, node: jax.Array, virtual: jax.Array, *, config: SearchConfi
     counts as `virtual_loss` visits of value zero; of a child without visits it is the first-play
     urgency.
 
+    Where edges earn rewards, Q is the candidate's reward and that. Both distributions are known at
+    the node, so that what an unvisited candidate earns is no guess, and one that earns little is
+    not tried for its parent's sake. Rewards can make means negative: there a waiting choice leaves
+    the mean alone, for visits of value zero would raise it.
+
     Args:
       tree: one tree.
       node: `[]` int32 the node that stands to be left.
@@ -49,7 +54,12 @@ def puct(tree: Tree, node: jax.Array, virtual: jax.Array, *, config: SearchConfi
         urgency = tree.value[node]
     losses = config.virtual_loss * waiting.astype(jnp.float32)
     counted = jnp.where(visited, visits.astype(jnp.float32) + losses, 1.0)
-    q = jnp.where(visited, tree.value_sum[child] / counted, urgency)
+    mean = tree.value_sum[child] / counted
+    if tree.rewards is None:
+        q = jnp.where(visited, mean, urgency)
+    else:
+        mean = jnp.minimum(mean, tree.value_sum[child] / jnp.maximum(visits, 1))
+        q = jnp.where(visited, mean, urgency) + tree.rewards[node]
 
     weight = prior
     if config.renormalise:

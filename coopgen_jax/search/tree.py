@@ -30,13 +30,16 @@ class Tree:
     children: `[B, R, N, K]` int32 the child's index, -1 where a candidate is not expanded.
     visits: `[B, R, N]` int32 evaluations in the subtree, the node's own counts 1; 0 in holes.
     earlier: `[B, R, N]` int32 how many visits a node had when the search under way began.
-    value_sum: `[B, R, N]` float32 the sum of the values of those evaluations.
+    value_sum: `[B, R, N]` float32 the sum of the values of those evaluations, each with the rewards
+      of the edges between the node and what was evaluated; that of the edge above it is no part.
     value: `[B, R, N]` float32 the node's own evaluation.
     credits: `[B, R, N]` int32 how often that evaluation has been credited: once, and once more with
       every revisit.
     log_likelihood: `[B, R, N]` float32 sum of the log priors from the root (0) down to the node.
     log_class: `[B, R, N, C]` float32 the discriminator's log p(class | text).
     terminal: `[B, R, N]` bool, true where the text has ended.
+    rewards: `[B, R, N, K]` float32 what going on to each candidate earns, added to all that is
+      valued below it; None where no edge earns anything.
     """
 
     parent: jax.Array
@@ -55,6 +58,7 @@ class Tree:
     log_likelihood: jax.Array
     log_class: jax.Array
     terminal: jax.Array
+    rewards: jax.Array | None = None
 
 
 @struct.dataclass
@@ -98,6 +102,7 @@ class Expansion:
     log_class: `[B, R, W, C]` float32 the discriminator's log p(class | text).
     value: `[B, R, W]` float32 what the search is to maximise.
     terminal: `[B, R, W]` bool, true where the text has ended.
+    rewards: `[B, R, W, K]` float32 what going on to each candidate earns, or None.
     """
 
     tokens: jax.Array
@@ -106,6 +111,7 @@ class Expansion:
     log_class: jax.Array
     value: jax.Array
     terminal: jax.Array
+    rewards: jax.Array | None = None
 
 
 def _blank(name: str) -> int:
@@ -113,18 +119,27 @@ def _blank(name: str) -> int:
     return -1 if name in ("parent", "rank", "token", "children") else 0
 
 
-def new_tree(batch: int, samples: int, nodes: int, candidates: int, classes: int) -> Tree:
-    """Returns trees of holes: `B`, `R`, `N`, `K` and `C` in this order."""
-    items = dict.fromkeys(("tokens", "priors", "log_probs", "children"), (candidates,))
+def new_tree(
+    batch: int, samples: int, nodes: int, candidates: int, classes: int, *, rewards: bool = False
+) -> Tree:
+    """Returns trees of holes: `B`, `R`, `N`, `K` and `C` in this order, with `rewards` or none."""
+    items = dict.fromkeys(("tokens", "priors", "log_probs", "children", "rewards"), (candidates,))
     items["log_class"] = (classes,)
-    real = ("priors", "log_probs", "value_sum", "value", "log_likelihood", "log_class")
+    real = ("priors", "log_probs", "value_sum", "value", "log_likelihood", "log_class", "rewards")
     dtypes = dict.fromkeys(real, jnp.float32) | {"terminal": jnp.bool_}
 
     def holes(name: str) -> jax.Array:
         shape = (batch, samples, nodes, *items.get(name, ()))
         return jnp.full(shape, _blank(name), dtypes.get(name, jnp.int32))
 
-    return Tree(**{field.name: holes(field.name) for field in fields(Tree)})
+    names = [field.name for field in fields(Tree) if rewards or field.name != "rewards"]
+    return Tree(**{name: holes(name) for name in names})
+
+
+def _arrays(record: Tree | Expansion) -> dict[str, jax.Array]:
+    """Returns the fields that there are."""
+    found = {field.name: getattr(record, field.name) for field in fields(record)}
+    return {name: array for name, array in found.items() if array is not None}
 
 
 def _written(tree: Tree, start: jax.Array | int, values: dict, fresh: jax.Array | None) -> Tree:
@@ -142,7 +157,7 @@ def _written(tree: Tree, start: jax.Array | int, values: dict, fresh: jax.Array 
 
 def _evaluated(expansion: Expansion) -> dict:
     """Returns the fields of a node that its expansion decides."""
-    values = {field.name: getattr(expansion, field.name) for field in fields(Expansion)}
+    values = _arrays(expansion)
     once = jnp.ones_like(expansion.value, jnp.int32)
     return values | {"value_sum": expansion.value, "visits": once, "credits": once}
 
@@ -164,36 +179,6 @@ def insert(tree: Tree, leaves: Leaves, expansion: Expansion) -> Tree:
     names = ("parent", "rank", "token", "depth", "log_likelihood")
     values = _evaluated(expansion) | {name: getattr(leaves, name) for name in names}
     return _written(tree, leaves.start, values, leaves.fresh)
-
-
-def backup(tree: Tree, leaves: Leaves, value: jax.Array) -> Tree:
-    """Credits every node above the leaves of a wave with their values; for one tree.
-
-    Leaves are credited one after another, so that sums do not depend on the order in which a
-    device happens to add. A fresh leaf itself has been credited by `insert`.
-
-    Args:
-      tree: one tree, the fresh leaves inserted.
-      leaves: one tree's leaves.
-      value: `[W]` values of the leaves; read where they are fresh.
-    """
-    nodes = tree.visits.shape[0]
-    value = jnp.where(leaves.fresh, value, tree.value[jnp.maximum(leaves.node, 0)])
-    itself = jnp.where(leaves.fresh, -1, leaves.node)
-    root = jnp.where(leaves.node > 0, 0, -1)
-    credited = jnp.concatenate([leaves.path, itself[:, None], root[:, None]], axis=1)
-    credited = jnp.where(credited < 0, nodes, credited)
-
-    def credit(sums: tuple, lane: tuple) -> tuple:
-        visits, value_sum = sums
-        index, amount = lane
-        visits = visits.at[index].add(1, mode="drop")
-        return (visits, value_sum.at[index].add(amount, mode="drop")), None
-
-    (visits, value_sum), _ = jax.lax.scan(credit, (tree.visits, tree.value_sum), (credited, value))
-    again = jnp.where(itself < 0, nodes, itself)
-    credits = tree.credits.at[again].add(1, mode="drop")
-    return replace(tree, visits=visits, value_sum=value_sum, credits=credits)
 
 
 def _revalue(tree: Tree, value: jax.Array, *, depth: int) -> Tree:
@@ -244,7 +229,7 @@ def _reroot(tree: Tree, child_rank: jax.Array, *, kept: int) -> tuple[Tree, jax.
 
     there = source < nodes
     source = jnp.where(there, source, 0)
-    moved = {field.name: getattr(tree, field.name)[source] for field in fields(Tree)}
+    moved = {name: array[source] for name, array in _arrays(tree).items()}
     # Index -1 reads the last entry of `renamed`, which is -1: what was absent stays absent.
     moved["parent"] = renamed[moved["parent"]].at[0].set(-1)
     moved["rank"] = moved["rank"].at[0].set(-1)

@@ -36,6 +36,16 @@ CASES: dict[str, tuple[int, dict]] = {
     "two compared": (6, {"candidates": 6, "wave": 2, "considered": 2, "depth": 3}),
     "one considered": (6, {"candidates": 6, "considered": 1}),
 }
+# Those whose edges earn rewards too.
+REWARDED: dict[str, tuple[int, dict]] = {
+    "zero": (8, {"candidates": 6}),
+    "parent": (6, {"candidates": 5, "first_play_urgency": "parent", "depth": 4}),
+    "value": (8, {"candidates": 6, "first_play_urgency": "value", "depth": 5}),
+    "value wave": (8, {"candidates": 8, "wave": 4, "first_play_urgency": "value", "c_puct": 8.0}),
+    "descend": (7, {"candidates": 6, "wave": 4, "policy": "descend", "stride": 3}),
+    "halved wave": (9, {"candidates": 8, "wave": 4, "considered": 5, "value_scale": 0.05}),
+}
+SEARCHED = [(case, False) for case in CASES] + [(case, True) for case in REWARDED]
 
 
 def config_of(**settings: object) -> SearchConfig:
@@ -43,12 +53,12 @@ def config_of(**settings: object) -> SearchConfig:
     return SearchConfig(**defaults | settings)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_every_wave_is_the_oracle_s(case):
-    vocab, settings = CASES[case]
+@pytest.mark.parametrize(("case", "rewarded"), SEARCHED)
+def test_every_wave_is_the_oracle_s(case, rewarded):
+    vocab, settings = (REWARDED if rewarded else CASES)[case]
     config = config_of(**settings)
     for seed in range(2):
-        language = Language(seed, vocab)
+        language = Language(seed, vocab, rewarded=rewarded)
         toy = Toy(language, config)
         tree, state, ran = toy.search(*toy.begin(ROOTS))
         for b, r in np.ndindex(*ROOTS.shape):
@@ -126,7 +136,7 @@ def test_a_row_does_not_depend_on_its_neighbours(considered):
 @pytest.mark.parametrize("wave", [1, 4])
 def test_early_stop_freezes_a_row_and_changes_no_choice(wave):
     config = config_of(candidates=6, wave=wave, early_stop=True, c_puct=4.0)
-    language = Language(5, 6)
+    language = Language(5, 6, rewarded=wave == 4)
     toy = Toy(language, config)
     stops = []
     for roots in ROOTS + 6 * np.arange(4)[:, None, None]:
@@ -173,10 +183,10 @@ def test_what_was_kept_counts_towards_enough(wave):
     assert len(set(counts)) > 2 and min(counts) < 18
 
 
-@pytest.mark.parametrize("considered", [0, 3])
-def test_with_a_growing_budget_the_text_becomes_the_best_one(considered):
+@pytest.mark.parametrize(("considered", "rewarded"), [(0, False), (3, False), (0, True)])
+def test_with_a_growing_budget_the_text_becomes_the_best_one(considered, rewarded):
     vocab, length = 3, 3
-    language = Language.of_strings(11, vocab, 1 + length)
+    language = Language.of_strings(11, vocab, 1 + length, rewarded)
     roots = np.array([[1], [2], [3]])
 
     def end(root: int, text: tuple[int, ...]) -> int:
@@ -184,10 +194,14 @@ def test_with_a_growing_budget_the_text_becomes_the_best_one(considered):
             root = language.step[root, token]
         return root
 
+    def earned(root: int, text: tuple[int, ...]) -> float:
+        states = [end(root, text[:n]) for n in range(length)]
+        return sum(language.reward[states, text]) if rewarded else 0.0
+
     texts = list(itertools.product(range(vocab), repeat=length))
     best = []
     for root in roots[:, 0]:
-        values = [language.value[end(root, text)] for text in texts]
+        values = [language.value[end(root, text)] + earned(root, text) for text in texts]
         best.append(texts[int(np.argmax(values))])
         # The budget that is needed grows with the inverse square of the best text's lead.
         language.value[end(root, best[-1])] += 0.125
@@ -213,7 +227,9 @@ def test_with_a_growing_budget_the_text_becomes_the_best_one(considered):
                 node = child[rank if node else chosen[b, 0]]
                 text += (int(one.token[node]),)
             found[-1].append(text)
-    assert all(text != wanted for text, wanted in zip(found[0], best, strict=True))
+    missed = [text != wanted for text, wanted in zip(found[0], best, strict=True)]
+    # What the next token earns is known before anything is tried.
+    assert any(missed) if rewarded else all(missed)
     assert found[1] == best
 
 

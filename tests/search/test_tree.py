@@ -9,11 +9,20 @@ from tests.search.toy import Toy, row
 
 
 @pytest.mark.parametrize(
-    ("wave", "kept", "considered"), [(1, 0, 0), (1, 5, 0), (4, 60, 0), (1, 5, 4), (4, 60, 6)]
+    ("wave", "kept", "considered", "rewarded"),
+    [
+        (1, 0, 0, False),
+        (1, 5, 0, False),
+        (4, 60, 0, False),
+        (1, 5, 4, False),
+        (4, 60, 6, False),
+        (1, 5, 0, True),
+        (4, 60, 0, True),
+    ],
 )
-def test_search_goes_on_from_a_kept_subtree_like_the_oracle(wave, kept, considered):
+def test_search_goes_on_from_a_kept_subtree_like_the_oracle(wave, kept, considered, rewarded):
     config = config_of(candidates=6, kept=kept, wave=wave, considered=considered, depth=5)
-    language = Language(4, 6)
+    language = Language(4, 6, rewarded=rewarded)
     toy = Toy(language, config)
     tree, cache = toy.begin(ROOTS)
     oracles = {at: Search(language, config, ROOTS[at]) for at in np.ndindex(*ROOTS.shape)}

@@ -38,12 +38,14 @@ class State(NamedTuple):
 
 
 def _expansion(tables: dict, states: jax.Array) -> Expansion:
-    return Expansion(**{name: tables[name][states] for name in Expansion.__dataclass_fields__})
+    there = [name for name in Expansion.__dataclass_fields__ if tables[name] is not None]
+    return Expansion(**{name: tables[name][states] for name in there})
 
 
 @partial(jax.jit, static_argnames="config")
 def _begin(tables: dict, roots: jax.Array, config: SearchConfig) -> tuple[Tree, Slots]:
-    tree = new_tree(*roots.shape, config.nodes, config.candidates, 2)
+    rewarded = tables["rewards"] is not None
+    tree = new_tree(*roots.shape, config.nodes, config.candidates, 2, rewards=rewarded)
     tree = plant(tree, _expansion(tables, roots[:, :, None]))
     cache = jnp.zeros((*roots.shape, config.nodes), jnp.int32).at[:, :, 0].set(roots)
     return tree, Slots(cache, None)

@@ -160,6 +160,26 @@ def params_of(model: LoadedModel, mesh: Mesh | None = None) -> Any:
     return model.params if mesh is None else shard_decoder(model.params, model.config, mesh)
 
 
+def reference_params_of(
+    reference: LoadedModel, model: LoadedModel, params: Any, mesh: Mesh | None = None
+) -> Any:
+    """Returns the params of a reference, which are not placed twice where the model has them.
+
+    Args:
+      reference: the reference.
+      model: the model that writes, of which it may be one of the networks.
+      params: the model's, as `params_of` returned them.
+      mesh: the mesh that they lie on, if there is one.
+    """
+    there = [(model, params)]
+    if isinstance(model, CombinedModel):
+        there += zip(model.networks, params["networks"], strict=True)
+    for network, own in there:
+        if network is reference:
+            return own
+    return params_of(reference, mesh)
+
+
 def _distinct(*models: LoadedModel | None) -> list[LoadedModel]:
     """Returns the models that are there, each once."""
     found: list[LoadedModel] = []
