@@ -40,11 +40,16 @@ from coopgen_jax.decoding.stochastic_beam import StochasticBeamConfig
 from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import LanguageModel
-from coopgen_jax.models.pretrained.combined import network_of, params_of, reference_params_of
+from coopgen_jax.models.pretrained.combined import (
+    check_reference,
+    network_of,
+    params_of,
+    reference_params_of,
+)
 from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.parallel import BATCH, Mapper, place, shares
 from coopgen_jax.search.tree import Tree
-from coopgen_jax.text import bucket, make_prompt, same_tokens
+from coopgen_jax.text import bucket, make_prompt
 from coopgen_jax.written import Text, read_text
 
 __all__ = ["Step", "Text", "generate"]
@@ -232,11 +237,7 @@ def _reference(
         )
     if reference is None or not config.kl:
         return None
-    if not same_tokens(model.tokenizer, reference.tokenizer):
-        raise UserError(
-            f"the reference {reference.name} has other tokens than {model.name}: give one of the "
-            "same tokenizer"
-        )
+    check_reference(reference, model)
     return network_of(reference, tensor=shares(mesh))
 
 

@@ -118,6 +118,16 @@ def toy() -> None:
     for mapper, devices in (("shard_map", 8), ("pmap", 4)):
         decode = on_mesh(mcts, make_mesh(devices), mapper=mapper)
         assert same(alone, jax.jit(decode, static_argnames=STATIC)(key, prompt, **given)), mapper
+    charged = given | {
+        "reference": toy_language_model(language),
+        "reference_params": language.tables(2),
+        "config": dataclasses.replace(given["config"], kl=0.3),
+    }
+    static = (*STATIC, "reference")
+    left = jax.jit(mcts, static_argnames=static)(key, prompt, **charged)
+    assert not same(alone, left)
+    decode = on_mesh(mcts, make_mesh(4))
+    assert same(left, jax.jit(decode, static_argnames=static)(key, prompt, **charged))
     for write, config in (
         (fudge, FudgeConfig(new_tokens=4, samples=2)),
         (gedi, GediConfig(new_tokens=4, samples=2, greedy=False, strength=1.0)),
@@ -370,8 +380,22 @@ def combination() -> None:
         assert np.allclose([t.log_prob for t in together], [t.log_prob for t in alone], atol=1e-3)
 
 
+def reference() -> None:
+    """A search is charged alike for leaving a reference whose weights are shared, or its own."""
+    other = dataclasses.replace(NETWORK, layers=1, heads=2, kv_heads=1)
+    config = dataclasses.replace(CONFIG, kl=0.2)
+    given = {"discriminator": guide(), "target": "good", "config": config}
+    whole = combined(model(), anti_expert=model(other))
+    for written, left in ((model(), model(other)), (whole, model())):
+        write = functools.partial(generate, written, PROMPTS[:4], reference=left, **given)
+        alone, together = write(), write(mesh=make_mesh(4, 2))
+        assert [text.tokens for text in together] == [text.tokens for text in alone]
+        assert np.allclose([t.log_prob for t in together], [t.log_prob for t in alone], atol=1e-3)
+
+
 CHECKS = {
     "toy": toy,
+    "reference": reference,
     "batch": batch,
     "callback": callback,
     "largest": largest,

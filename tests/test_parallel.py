@@ -38,6 +38,7 @@ def found() -> dict:
     "check",
     [
         "toy",
+        "reference",
         "batch",
         "callback",
         "largest",

@@ -13,6 +13,7 @@ from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
 from coopgen_jax.errors import UserError
+from coopgen_jax.models.pretrained.combined import combined, params_of, reference_params_of
 from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.search import SearchConfig
@@ -111,10 +112,51 @@ def test_a_listener_hears_every_token_and_sees_the_tree():
     assert all(step.tree.visits.shape == (1, 1, SEARCH.nodes) for step in heard)
 
 
+def test_a_reference_reads_along():
+    prompts = ["abc", "a film that was", "d"]
+    tuned = dataclasses.replace(
+        model(), params=jax.tree.map(lambda leaf: 0.9 * leaf, model().params), name="tuned"
+    )
+    config = dataclasses.replace(CONFIG, kl=0.5)
+    write = partial(generate, tuned, prompts, discriminator=guide(), target="good", batch_size=2)
+    free, charged = write(config=CONFIG), write(config=config, reference=model())
+    assert [text.tokens for text in charged] != [text.tokens for text in free]
+    for same in (write(config=config, reference=tuned), write(config=CONFIG, reference=model())):
+        assert same == free
+    # A combined model is charged for leaving its base, whose weights are there once.
+    both = combined(model(), expert=tuned, expert_weight=1.0)
+    assert reference_params_of(tuned, both, params_of(both)) is tuned.params
+    mixed = generate(
+        both, prompts, config=config, reference=model(), discriminator=guide(), target="good",
+        batch_size=2,
+    )  # fmt: skip
+    assert [text.tokens for text in mixed] == [text.tokens for text in charged]
+
+
+def foreign() -> LoadedModel:
+    core = byte_tokenizer()
+    core.add_tokens(["foreign"])
+    return dataclasses.replace(model(), tokenizer=Tokenizer(core), name="foreign")
+
+
+CHARGED = dataclasses.replace(CONFIG, kl=0.1)
+
+
 @pytest.mark.parametrize(
     ("prompts", "options", "sentence"),
     [
         ([], {}, "no prompt"),
+        (["abc"], {"config": CHARGED}, "kl is 0.1, the price of leaving a reference, and there is"),
+        (
+            ["abc"],
+            {"config": CHARGED, "reference": foreign()},
+            "the reference foreign has other tokens than tiny",
+        ),
+        (
+            ["abc"],
+            {"config": SamplingConfig(), "target": None, "reference": foreign()},
+            "only a search is charged for leaving a reference",
+        ),
         (["abc", ""], {}, "prompt 2 is empty"),
         (["x" * 300], {}, "prompt 1 has 300 tokens"),
         (["abc"], {"target": "goood"}, "unknown target 'goood': choose one of bad, good"),

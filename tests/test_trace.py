@@ -164,6 +164,17 @@ def test_a_value_that_is_not_finite_is_null(searched):
     assert nested(tree, TokenNames(toy_tokenizer()), ("zero", "one"))["own_value"] is None
 
 
+def test_what_a_step_earns_is_told_where_steps_earn_anything(searched):
+    tree = jax.tree.map(lambda leaf: np.array(leaf)[0, 0], searched[0].tree)
+    names = TokenNames(toy_tokenizer())
+    assert not any("reward" in node for node in walk(nested(tree, names, ("zero", "one"))))
+    rewards = np.arange(tree.priors.size, dtype=np.float32).reshape(tree.priors.shape)
+    root = nested(tree.replace(rewards=rewards), names, ("zero", "one"))
+    assert root["reward"] is None and root["children"]
+    for child in root["children"]:
+        assert child["reward"] == rewards[0, tree.tokens[0].tolist().index(child["id"])]
+
+
 class Page(HTMLParser):
     """Collects scripts and whatever might load something."""
 

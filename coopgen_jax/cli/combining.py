@@ -6,7 +6,7 @@ from typing import Any
 
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.pretrained.combined import CombinedModel, combined
+from coopgen_jax.models.pretrained.combined import CombinedModel, check_reference, combined
 from coopgen_jax.models.pretrained.loading import LoadedModel
 
 # What `combined` takes them to be where they are not given.
@@ -96,7 +96,7 @@ def load_reference(
       load: loads another by its name.
 
     Raises:
-      UserError: it cannot be loaded.
+      UserError: it cannot be loaded, or does not go with the writer.
     """
     if options.reference is None or not options.kl:
         return None
@@ -105,7 +105,9 @@ def load_reference(
     for network in writer.networks if isinstance(writer, CombinedModel) else ():
         if network.name == options.reference:
             return network
-    return load(options.reference, dtype=options.dtype)
+    reference = load(options.reference, dtype=options.dtype)
+    check_reference(reference, base)
+    return reference
 
 
 def about_model(model: LoadedModel) -> dict[str, Any]:

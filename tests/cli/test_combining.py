@@ -108,9 +108,35 @@ def test_methods_take_them_all_together(capsys, method):
     assert {text["prompt"] for text in found["texts"]} == {"film", "film was"}
 
 
+def test_a_search_is_charged_for_leaving_a_reference(capsys, models):
+    free = generate_json(capsys, "film", "film was", *GUIDED, "--compare")
+    models.clear()
+    reference = ["--reference", "tuned", "--kl", 2]
+    found = generate_json(capsys, "film", "film was", *GUIDED, *reference, "--compare")
+    assert models == ["smollm2-135m", "tuned"]
+    assert tokens_of(found) != tokens_of(free)
+    assert found["compare"] == free["compare"]
+    assert found["reference"]["name"] == "tuned" and free["reference"] is None
+    assert (found["settings"]["reference"], found["settings"]["kl"]) == ("tuned", 2.0)
+    # The model itself, and an expert, are loaded once.
+    models.clear()
+    itself = generate_json(
+        capsys, "film", "film was", *GUIDED, "--reference", "smollm2-135m", *reference[2:]
+    )
+    assert tokens_of(itself) == tokens_of(free)
+    generate_json(capsys, "film", *GUIDED, *EXPERTS, *reference)
+    assert models == ["smollm2-135m", "smollm2-135m", "tuned", "untuned"]
+    _, out, _ = run(capsys, "generate", "film", *GUIDED, *reference, "--preset", "ppo", "--quiet")
+    assert "reference tuned" in out and "kl 2" in out
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
+        (["--kl", 0.1], "--kl is what leaving a --reference costs: name that language model too"),
+        (["--reference", "tuned"], "--reference needs --kl, what leaving it costs, such as 0.1"),
+        (["--reference", "tuned", "--kl", -1], "kl is -1.0"),
+        (["--reference", "tuned", "--kl", 1, "--rollout", 2], "rollout is 2 and kl is 1.0"),
         (["--expert", "tuned"], "--expert without --anti-expert is mixed with the model"),
         (["--expert-weight", 2], "--expert-weight needs --expert or --anti-expert"),
         (["--guidance", 2], "--guidance needs --negative-prompt"),
@@ -121,9 +147,16 @@ def test_what_is_missing_is_told_before_a_model_is_loaded(capsys, no_work, wrong
     assert told in sentence(capsys, "generate", "film", *GUIDED, *wrong)
 
 
+def test_other_methods_have_no_use_for_a_reference(capsys, no_work):
+    words = ["--method", "fudge", "--target", "one", "--reference", "tuned"]
+    told = "--reference means nothing to --method fudge: leave one of them out"
+    assert sentence(capsys, "generate", "film", *words) == told
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
+        (["--reference", "foreign", "--kl", 1], "the reference foreign has other tokens than tiny"),
         (["--anti-expert", "nobody"], "there is no model 'nobody'"),
         (["--anti-expert", "foreign"], "foreign has other tokens than tiny"),
         (["--negative-prompt", ""], "the negative prompt is empty"),

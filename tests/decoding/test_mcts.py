@@ -34,6 +34,12 @@ def tables_of(seed: int) -> dict[str, np.ndarray]:
     }
 
 
+def with_reference(tables: dict, seed: int) -> dict:
+    """Adds the tables of a reference that is another language, but not a wholly foreign one."""
+    logits = 0.7 * tables["logits"] + 0.5 * tables_of(seed)["logits"]
+    return {**tables, "reference": {"logits": logits.astype(np.float32)}}
+
+
 def prompt_of(*rows, length=4, first=0) -> Prompt:
     tokens = np.zeros((len(rows), length), np.int32)
     mask = np.zeros((len(rows), length), bool)
@@ -50,6 +56,8 @@ def parts_of(params, target, config):
         "discriminator": GUIDE,
         "discriminator_params": params,
         "target": target,
+        "reference": MODEL if "reference" in params else None,
+        "reference_params": params.get("reference"),
         "config": config,
     }
 
@@ -123,6 +131,14 @@ class Texts:
         order = np.argsort(-priors, kind="stable")[:size]
         return order, priors[order]
 
+    def rewards(self, state, tokens) -> np.ndarray:
+        if not self.config.kl:
+            return np.zeros(len(tokens), np.float32)
+        memory = self.memory(self.known[state])
+        both = [self.tables["logits"][memory], self.tables["reference"]["logits"][memory]]
+        own, other = (logits - np.log(np.exp(logits).sum()) for logits in both)
+        return (-self.config.kl * (own - other)[tokens]).astype(np.float32)
+
     def class_probs(self, text) -> np.ndarray:
         scores = np.exp(self.tables["scores"][self.memory([t for t in text if t != END])])
         return scores / scores.sum()
@@ -179,6 +195,19 @@ CONFIGS = {
         temperature=1.5,
         search=search_config(considered=4, wave=4, kept=0, first_play_urgency="parent"),
     ),
+    "charged": MCTSConfig(
+        new_tokens=4,
+        repetition_penalty=1.0,
+        kl=0.3,
+        search=search_config(first_play_urgency="value", c_puct=8.0),
+    ),
+    "charged waves": MCTSConfig(
+        new_tokens=4,
+        alpha=0.6,
+        temperature=1.3,
+        kl=0.15,
+        search=search_config(wave=4, first_play_urgency="parent", kept=8),
+    ),
     "no bigram twice": MCTSConfig(
         new_tokens=4, repetition_penalty=1.0, no_repeat_ngram=2, search=search_config(c_puct=0.5)
     ),
@@ -191,6 +220,8 @@ def test_texts_and_visits_equal_the_slow_search(name):
     compared = 0
     for seed in range(3):
         tables = tables_of(seed)
+        if config.kl:
+            tables = with_reference(tables, seed + 50)
         params = jax.tree.map(jnp.asarray, tables)
         rows, targets = [[0, 1, 2], [3]], jnp.asarray([0, 1])
         prompt = prompt_of(*rows)
@@ -217,6 +248,8 @@ def test_texts_and_visits_equal_the_slow_search(name):
                     there = node.priors > 0
                     np.testing.assert_array_equal(tree.tokens[at][there], node.tokens[there])
                     np.testing.assert_allclose(tree.priors[at], node.priors, rtol=1e-4, atol=1e-7)
+                    if config.kl:
+                        np.testing.assert_allclose(tree.rewards[at], node.rewards, atol=1e-5)
                 rank = search.best()
                 texts[row].append(int(search.root.tokens[rank]))
                 if config.search.kept:
@@ -476,6 +509,9 @@ def test_weighted_targets_and_no_discriminator():
         ({"likelihood": "sum"}, "likelihood is 'sum'"),
         ({"anneal": True}, "anneal lowers visit_temperature, which is 0"),
         ({"width": -1.0}, "width is -1.0"),
+        ({"kl": -0.1}, "kl is -0.1"),
+        ({"kl": float("inf")}, "kl is inf"),
+        ({"kl": 0.1, "rollout": 2}, "rollout is 2 and kl is 0.1: no reference reads"),
         ({"visit_temperature": -1.0}, "visit_temperature is -1.0"),
         ({"visit_temperature": 1.0, "search": search_config(considered=4)}, "considered is 4"),
         ({"rollout": -1}, "rollout is -1"),

@@ -160,6 +160,15 @@ def params_of(model: LoadedModel, mesh: Mesh | None = None) -> Any:
     return model.params if mesh is None else shard_decoder(model.params, model.config, mesh)
 
 
+def check_reference(reference: LoadedModel, model: LoadedModel) -> None:
+    """Raises UserError where a model cannot be charged for leaving a reference."""
+    if not same_tokens(model.tokenizer, reference.tokenizer):
+        raise UserError(
+            f"the reference {reference.name} has other tokens than {model.name}: give one of the "
+            "same tokenizer"
+        )
+
+
 def reference_params_of(
     reference: LoadedModel, model: LoadedModel, params: Any, mesh: Mesh | None = None
 ) -> Any:
