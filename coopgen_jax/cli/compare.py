@@ -84,11 +84,14 @@ def run_compare(options: CompareOptions) -> None:
             target: combine_models(replace(job.options, target=target), base, loaded)
             for target in (options.target if names_target(job.options) else options.target[:1])
         }
-        for writer in writers.values():
-            _check_prompts(job, options, prompts, writer)
         reference = load_reference(job.options, base, base, loaded)
+        for reader in (*writers.values(), *filter(None, [reference])):
+            _check_prompts(job, options, prompts, reader)
         parts.append((job, writers, reference, guides.get(guide)))
-    ready = [_begin(job, options, prompts, *part) for job, *part in parts]
+    ready = [
+        _begin(job, options, prompts, writers, reference, guide)
+        for job, writers, reference, guide in parts
+    ]
     for work in ready:
         _write(work, options, mesh)
     methods = [method for job in jobs for method in read_methods(job.path, job.name)]

@@ -284,6 +284,14 @@ def test_a_method_may_write_by_several_models(world, tmp_path, capsys):
     assert header["settings"]["expert_weight"] == 2 and len(rows) == 2 * len(PROMPTS)
 
 
+def test_a_search_may_be_charged_for_leaving_a_reference(world, tmp_path, capsys):
+    methods = f"{GUIDED}:reference={world / 'oracle'}:kl=2"
+    found = rows_of_run(world, capsys, tmp_path / "out", methods)
+    (header, *rows) = next(iter(found.values()))
+    assert header["reference"]["name"] == str(world / "oracle")
+    assert header["settings"]["kl"] == 2 and len(rows) == 2 * len(PROMPTS)
+
+
 def test_a_control_code_may_name_the_target(world, tmp_path, capsys):
     methods = (
         "greedy:discriminator=none:control_code={target}\\: a\\, film,greedy:discriminator=none"
