@@ -45,6 +45,8 @@ class Domain:
       trunk, causal and generative there.
     trained: what the methods need of lm, trunk, causal, generative and experts.
     taps: layers that the shared trunk reads.
+    rate: at which causal and generative guides learn as a whole; None for LoRA beside the language
+      model, which is too little beside one that has not learnt much itself.
     language_model: what trains language model and oracle; None to begin as `Config.model`.
     judge: what trains the judge; None to begin as the encoder that comes with the library.
     """
@@ -55,6 +57,7 @@ class Domain:
     methods: tuple[str, ...]
     trained: tuple[str, ...] = ("lm", "trunk", "causal", "generative")
     taps: tuple[int, ...] = (0, 15, 20, 25)
+    rate: float | None = None
     language_model: Training | None = None
     judge: Training | None = None
 
@@ -177,6 +180,8 @@ def tasks_of(
     def guide(train: Callable, shortest: int, rate: float) -> Callable:
         def task(folder: Path, left: float | None) -> None:
             how = recipe(config, config.guide_steps, left, shortest=shortest, learning_rate=rate)
+            if domain.rate is not None:
+                how = replace(how, lora=None, learning_rate=domain.rate)
             train(
                 base(), learn, held_out, how,
                 folder=folder, mesh=mesh, listener=told(folder.name, "step"),

@@ -112,6 +112,7 @@ POLARITY_FR = Domain(
     classes=("negative", "positive"),
     methods=METHODS,
     taps=(0, 1, 3, 4),
+    rate=5e-4,
     language_model=partial(train_from_noise, Noise()),
     judge=fit_words,
 )

@@ -270,7 +270,8 @@ def publish(
         "data": {source: SOURCES[source] for source in recipe.sets},
         "terms": "trained on data licensed for research only",
         "recipe": (
-            f"half A of the training rows; texts, of reviews pieces, of up to {LONGEST} tokens; "
+            f"half A of the training rows; texts, of reviews pieces, of up to {LONGEST} tokens"
+            + (f", and {recipe.spans} short span of each; " if recipe.spans else "; ")
             + ("every beginning of a text counts alike" if recipe.trunk else "cut anywhere")
         ),
         "accuracy": {
