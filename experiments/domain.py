@@ -26,6 +26,7 @@ from coopgen_jax.training.loop import LoopConfig
 from coopgen_jax.training.recipes import train_causal, train_generative, train_language_model
 from coopgen_jax.training.run import RecipeConfig
 from coopgen_jax.training.trunk_recipe import TrunkConfig, train_shared_trunk
+from experiments.calibration import calibrate
 from experiments.train_heads import evenly, told
 
 # What trains a network: from settings, rows to learn from and held-out ones, its folder, and the
@@ -33,6 +34,8 @@ from experiments.train_heads import evenly, told
 Training = Callable[["Config", Labelled, Labelled, Path, float | None], None]
 # A judge reads continuations, which begin anywhere and are short.
 PIECES = Cutting(pieces=1, shortest=12, longest=48, mid_word=0.0)
+# What guides a search.
+GUIDES = ("trunk", "causal", "generative")
 
 
 @dataclass(frozen=True)
@@ -255,6 +258,11 @@ def run(config: Config, domain: Domain) -> int:
     config.work.mkdir(parents=True, exist_ok=True)
     if not train_all(config, domain) or config.train_only:
         return 0
+    for name in (guide for guide in GUIDES if guide in domain.trained):
+        calibrate(
+            config.work / name, config.work / "lm",
+            rows_of(config, domain, "validation", None), longest=config.longest,
+        )  # fmt: skip
     written = config.work / "texts"
     status = coopgen([
         "compare",
