@@ -128,7 +128,9 @@ def toy() -> None:
     assert not same(alone, left)
     decode = on_mesh(mcts, make_mesh(4))
     assert same(left, jax.jit(decode, static_argnames=static)(key, prompt, **charged))
+    drawing = given["config"]
     for write, config in (
+        (mcts, dataclasses.replace(drawing, full_share=0.5)),
         (fudge, FudgeConfig(new_tokens=4, samples=2)),
         (gedi, GediConfig(new_tokens=4, samples=2, greedy=False, strength=1.0)),
         (rerank, RerankConfig(SamplingConfig(new_tokens=4), of=3, samples=2)),

@@ -133,9 +133,23 @@ def read_token(
     Returns:
       Logits `[B, R, V]` behind the token, log p(class | text) `[B, R, C]`, and the states.
     """
+    node = next_node(job, generation, token)
+    logits, log_class, states = read_nodes(job, states, node, generation.log_class[:, :, None])
+    return logits[:, :, 0], log_class[:, :, 0], commit(states, generation.length)
+
+
+def next_node(job: Job, generation: Generation, token: jax.Array, *, slot: int = 0) -> Nodes:
+    """Returns one token `[B, R]` behind every text as a node below its root, `W` is 1.
+
+    Args:
+      job: the job.
+      generation: the texts without the token.
+      token: `[B, R]` int32.
+      slot: where it is written; by default in place of the root.
+    """
     rows = (*token.shape, 1)
-    node = Nodes(
-        start=jnp.int32(0),
+    return Nodes(
+        start=jnp.int32(slot),
         token=token[..., None],
         parent=jnp.zeros(rows, jnp.int32),
         path=jnp.full((*rows, 1), -1, jnp.int32),
@@ -143,8 +157,6 @@ def read_token(
         committed=generation.length,
         terminal=ends(job, token)[..., None],
     )
-    logits, log_class, states = read_nodes(job, states, node, generation.log_class[:, :, None])
-    return logits[:, :, 0], log_class[:, :, 0], commit(states, generation.length)
 
 
 def roots(committed: jax.Array) -> Nodes:

@@ -18,6 +18,7 @@ from coopgen_jax.decoding.expansion import check_foresight, expand, rebased, roo
 from coopgen_jax.decoding.generation import Generation, append, blank, row_keys
 from coopgen_jax.decoding.job import Job, States, read_prompts, write_all
 from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.proposal import child, drawn_first, of_child, propose, replant
 from coopgen_jax.decoding.reference import begin_reference
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.errors import UserError
@@ -31,7 +32,8 @@ from coopgen_jax.search.tree import Tree, new_tree, plant, reroot, revalue
 class MCTSState:
     """Between two tokens: both states, the tree that outlived the last one, the texts, the step.
 
-    And the cache of the reference, where the search is charged for leaving one.
+    reference: the cache of the one that the search is charged for leaving, None where `kl` is 0.
+    logits: `[B, R, V]` of the next token, None where `full_share` is 0.
     """
 
     states: States
@@ -39,6 +41,7 @@ class MCTSState:
     generation: Generation
     step: jax.Array
     reference: Any = None
+    logits: jax.Array | None = None
 
 
 def begin(job: Job) -> MCTSState:
@@ -71,8 +74,9 @@ def begin(job: Job) -> MCTSState:
     planted = root(job, generation, states, logits, log_class, first)
     batch, samples, classes = log_class.shape
     size = (config.search.nodes, planted.tokens.shape[-1], classes)
-    tree = new_tree(batch, samples, *size, rewards=bool(config.kl))
-    return MCTSState(states, plant(tree, planted), generation, jnp.int32(0), reference)
+    tree = plant(new_tree(batch, samples, *size, rewards=bool(config.kl)), planted)
+    drawn_from = logits if config.full_share else None
+    return MCTSState(states, tree, generation, jnp.int32(0), reference, drawn_from)
 
 
 def advance(key: jax.Array, job: Job, state: MCTSState) -> tuple[MCTSState, Tree]:
@@ -98,13 +102,12 @@ def advance(key: jax.Array, job: Job, state: MCTSState) -> tuple[MCTSState, Tree
     if config.visit_temperature > 0:
         draw = jax.vmap(jax.vmap(partial(jax.random.fold_in, data=0)))(keys)
     rank, log_proposal = choose(tree, config=config.search, key=draw, tau=tau)
-
-    def chosen(array: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(array[:, :, 0], rank[..., None], axis=-1)[..., 0]
-
-    child = jnp.maximum(chosen(tree.children), 0)
-    rows = jnp.arange(child.shape[0])[:, None]
-    samples = jnp.arange(child.shape[1])[None, :]
+    choice, logits, charged = child(tree, rank, log_proposal), state.logits, None
+    if logits is not None:
+        choice, (logits, charged), caches = propose(
+            keys, job, caches, generation, tree, choice, logits, tau=tau
+        )
+        read = read + live
     depth = jnp.where(tree.visits > 0, tree.depth, 0).max(axis=-1)
     written = append(
         replace(
@@ -113,15 +116,15 @@ def advance(key: jax.Array, job: Job, state: MCTSState) -> tuple[MCTSState, Tree
             model_tokens=read,
             deepest=jnp.where(live, jnp.maximum(generation.deepest, depth), generation.deepest),
         ),
-        chosen(tree.tokens),
-        log_prob=chosen(tree.log_probs),
-        log_proposal=log_proposal,
-        log_class=tree.log_class[rows, samples, child],
-        end=tree.terminal[rows, samples, child],
+        choice.token,
+        log_prob=choice.log_prob,
+        log_proposal=choice.log_proposal,
+        log_class=choice.log_class,
+        end=choice.end,
     )
-    kept, source = reroot(tree, rank, kept=config.search.kept)
+    kept, source = reroot(tree, choice.rank, kept=config.search.kept)
     if config.alpha < 1 and config.search.kept:
-        step = jnp.where(rank < 0, 0.0, tree.log_likelihood[rows, samples, child])
+        step = jnp.where(choice.rank < 0, 0.0, of_child(tree, choice.rank, tree.log_likelihood))
         value = rebased(config, kept.value, kept.log_likelihood, kept.depth, step[..., None])
         kept = revalue(kept, value, depth=config.search.depth)
     if config.search.kept == 0:
@@ -132,8 +135,12 @@ def advance(key: jax.Array, job: Job, state: MCTSState) -> tuple[MCTSState, Tree
             value_sum=jnp.where(kept.visits > 0, kept.value, 0.0),
             credits=jnp.minimum(kept.credits, 1),
         )
+    if logits is not None:
+        source = drawn_first(job, source, choice)
     states, reference = commit(move(caches, source), generation.length)
-    return MCTSState(states, kept, written, state.step + 1, reference), tree
+    if logits is not None:
+        kept = replant(job, states, written, kept, choice, logits, charged)
+    return MCTSState(states, kept, written, state.step + 1, reference, logits), tree
 
 
 def mcts(

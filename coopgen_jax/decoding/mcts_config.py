@@ -34,6 +34,10 @@ class MCTSConfig:
       other.
     anneal: whether visit_temperature falls linearly over the text, to 1/T of it at the last token
       (PPO-MCTS; Liu et al., COLM 2024, arXiv 2309.15028).
+    full_share: share epsilon of the language model's own distribution in what every token is drawn
+      from, (1 - epsilon) * visits^(1 / visit_temperature) / sum + epsilon * p over the whole
+      vocabulary; `log_proposal` is that of the mixture (`decoding.proposal`). 0 for none, 1 for
+      plain sampling. A proposal that is to be weighted has to be able to write every text.
     rollout: tokens sampled behind a leaf before it is judged, at most; 0 for none.
     rollout_confidence: a roll-out ends as soon as a class has this probability; None for a fixed
       length.
@@ -52,6 +56,7 @@ class MCTSConfig:
     kl: float = 0.0
     visit_temperature: float = 0.0
     anneal: bool = False
+    full_share: float = 0.0
     rollout: int = 0
     rollout_confidence: float | None = None
     search: SearchConfig = field(default_factory=SearchConfig)
@@ -76,6 +81,13 @@ class MCTSConfig:
             raise ValueError(f"visit_temperature is {self.visit_temperature}: give 0 or more")
         if self.anneal and not self.visit_temperature:
             raise ValueError("anneal lowers visit_temperature, which is 0: give it above 0")
+        if not 0 <= self.full_share <= 1:
+            raise ValueError(f"full_share is {self.full_share}: give a share from 0 (none) to 1")
+        if self.full_share and not self.visit_temperature:
+            raise ValueError(
+                "full_share mixes two distributions to draw from, and visit_temperature 0 draws "
+                "nothing: give it above 0"
+            )
         if self.rollout < 0:
             raise ValueError(f"rollout is {self.rollout}: give 0 (none) or more tokens")
         if self.rollout and self.kl:
@@ -95,8 +107,12 @@ class MCTSConfig:
 
     @property
     def nodes(self) -> int:
-        """Node slots of a sample: the tree's, then the scratch of a wave's roll-outs."""
-        return self.search.nodes + self.search.wave * self.rollout
+        """Node slots of a sample: the tree's, then scratch.
+
+        That is for a wave's roll-outs or, after the search, for the token that was drawn.
+        """
+        scratch = max(self.search.wave * self.rollout, int(self.full_share > 0))
+        return self.search.nodes + scratch
 
     @property
     def ahead(self) -> int:

@@ -18,7 +18,7 @@ from coopgen_jax.search.halving import finalist
 from coopgen_jax.search.selection import select_wave
 from coopgen_jax.search.tree import Expansion, Leaves, Tree, insert
 
-__all__ = ["SearchConfig", "choose", "root_visits", "search"]
+__all__ = ["SearchConfig", "choose", "root_visits", "search", "visit_logits"]
 
 State = TypeVar("State")
 
@@ -114,6 +114,25 @@ def search(
     return tree, state, tree.visits[:, :, 0] - before
 
 
+def visit_logits(visits: jax.Array, tau: jax.Array | float) -> tuple[jax.Array, jax.Array]:
+    """Returns logits of the distribution n^(1 / tau) / sum n^(1 / tau) over a root's candidates.
+
+    Args:
+      visits: `[B, R, K]` int32 visits n; see `root_visits`.
+      tau: temperature, a scalar or `[B, R]`.
+
+    Returns:
+      The logits `[B, R, K]`, minus infinity without visits, and where `[B, R]` there is such a
+      distribution: where tau is above 0 and any candidate has visits.
+    """
+    tau = jnp.broadcast_to(jnp.asarray(tau, jnp.float32), visits.shape[:2])
+    some = visits.max(axis=2) > 0
+    sampled = (tau > 0) & some
+    ratio = visits / jnp.maximum(visits.max(axis=2, keepdims=True), 1)
+    logits = jnp.log(ratio) / jnp.where(sampled, tau, 1.0)[:, :, None]
+    return jnp.where(some[:, :, None], logits, 0.0), sampled
+
+
 def choose(
     tree: Tree,
     *,
@@ -146,12 +165,7 @@ def choose(
         return most, jnp.full(most.shape, jnp.nan, jnp.float32)
     assert key.shape == most.shape, (key.shape, most.shape)
 
-    tau = jnp.broadcast_to(jnp.asarray(tau, jnp.float32), most.shape)
-    some = visits.max(axis=2) > 0
-    sampled = (tau > 0) & some
-    ratio = visits / jnp.maximum(visits.max(axis=2, keepdims=True), 1)
-    logits = jnp.log(ratio) / jnp.where(sampled, tau, 1.0)[:, :, None]
-    logits = jnp.where(some[:, :, None], logits, 0.0)
+    logits, sampled = visit_logits(visits, tau)
     drawn = _rows(jax.random.categorical)(key, logits).astype(jnp.int32)
     log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), drawn[:, :, None], axis=2)[:, :, 0]
     return jnp.where(sampled, drawn, most), jnp.where(sampled, log_p, jnp.nan)

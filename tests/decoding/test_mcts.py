@@ -514,6 +514,8 @@ def test_weighted_targets_and_no_discriminator():
         ({"kl": 0.1, "rollout": 2}, "rollout is 2 and kl is 0.1: no reference reads"),
         ({"visit_temperature": -1.0}, "visit_temperature is -1.0"),
         ({"visit_temperature": 1.0, "search": search_config(considered=4)}, "considered is 4"),
+        ({"full_share": -0.1, "visit_temperature": 1.0}, "full_share is -0.1"),
+        ({"full_share": 0.1}, "full_share mixes two distributions to draw from"),
         ({"rollout": -1}, "rollout is -1"),
         ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),
     ],
