@@ -87,7 +87,9 @@ def search(
 
     def unsettled(tree: Tree, live: jax.Array, wave: jax.Array) -> jax.Array:
         if config.enough:
-            live = live & (tree.visits[:, :, 0] < config.enough)
+            # A root below which nothing has been read has nothing to choose, whatever its visits.
+            settled = (root_visits(tree).max(axis=2) > 0) | tree.terminal[:, :, 0]
+            live = live & ~(settled & (tree.visits[:, :, 0] >= config.enough))
         if not config.early_stop:
             return live
         return live & (_lead(tree) <= (waves - wave) * config.wave)

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 from functools import partial
 
@@ -181,6 +182,17 @@ def test_what_was_kept_counts_towards_enough(wave):
             assert_same(row(tree, b, r), oracle)
             counts.append(int(second[b, r]))
     assert len(set(counts)) > 2 and min(counts) < 18
+
+
+def test_a_root_with_enough_visits_and_no_child_is_searched():
+    config = config_of(candidates=2, wave=1, enough=4)
+    toy = Toy(Language(5, 8), config)
+    tree, state = toy.begin(ROOTS)
+    # As below a node at the deepest level, which is evaluated again and never has children.
+    often = dataclasses.replace(tree, visits=tree.visits.at[:, :, 0].set(9))
+    tree, _, spent = toy.search(often, state)
+    assert (spent == jnp.where(tree.terminal[:, :, 0], 0, 1)).all()
+    assert (root_visits(tree).sum(axis=-1) == spent).all()
 
 
 @pytest.mark.parametrize(("considered", "rewarded"), [(0, False), (3, False), (0, True)])
