@@ -26,7 +26,7 @@ METHODS = (
     "fudge:score=value:strength=10",
     "sample:top_p=0.9:expert={work}/expert-{{target}}:expert_weight=2",
     "smc:samples=4",
-    f"{SEARCH}",
+    SEARCH,
     f"{SEARCH}:discriminator={{work}}/causal",
     f"{SEARCH}:discriminator={{work}}/generative",
     "mcts:simulations=16:wave=8:discriminator=sentiment-minilm",

@@ -40,7 +40,7 @@ METHODS = (
     "gedi:discriminator={work}/generative",
     "rerank:of=20:top_p=0.9",
     "fudge",
-    f"{SEARCH}",
+    SEARCH,
     f"{SEARCH}:discriminator={{work}}/causal",
     f"{SEARCH}:discriminator={{work}}/generative",
 )

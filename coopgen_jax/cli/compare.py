@@ -253,7 +253,9 @@ def weighted(config: Decoding) -> bool:
 
 def drawn(lines: list[dict[str, Any]], seed: tuple[int, int]) -> dict[str, Any]:
     """Returns one of a prompt's weighted texts, drawn by the weights, at the price of them all."""
-    weights = softmax(np.asarray([line["log_weight"] for line in lines]))
+    logs = np.asarray([line["log_weight"] for line in lines])
+    # Where all are impossible none is more so than the others.
+    weights = softmax(logs if np.isfinite(logs.max()) else np.zeros(len(lines)))
     chosen = lines[np.random.default_rng(seed).choice(len(lines), p=weights)]
     spent = {name: sum(line[name] for line in lines) for name in ("seconds", "model_tokens")}
     return chosen | spent
@@ -272,6 +274,11 @@ def _header(
     # Where the work is done does not change the texts.
     for name in ("devices", "tensor", "hosts", "compare"):
         settings.pop(name)
+    # What is not asked for is not told, so that texts from before it could be still go on.
+    if settings["reference"] is None:
+        del settings["reference"]
+    if weighted(config):
+        settings["kept"] = "one by weight"
     about = [about_model(writer) for writer in writers.values()]
     header = {
         "settings": settings,

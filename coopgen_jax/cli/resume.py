@@ -88,7 +88,7 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
         if one == other:
             continue
         if isinstance(one, dict) and isinstance(other, dict):
-            names = [name for name in other if one.get(name) != other[name]]
+            names = [name for name in {**other, **one} if one.get(name) != other.get(name)]
             if names:
                 return f"another {names[0].replace('_', ' ')}"
         return f"another {part}"

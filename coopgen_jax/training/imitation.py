@@ -32,7 +32,10 @@ def imitates(
       config: the generator's network.
       join: `(learnt, fixed) -> params`.
       reference: `fixed -> params` of the network that the generator is held to.
-      kl: what the divergence from it, in nats a text, weighs beside the rest.
+      kl: what the divergence from it at the tokens of a text, in nats, weighs beside the rest.
+        Every row counts alike here, so that it is the divergence of the two as distributions of
+        texts only where the generator itself has written them; elsewhere it is that along the
+        proposal's texts. How the generator comes to a place has no gradient.
     """
 
     def loss(learnt: Any, fixed: Any, batch: Any, key: jax.Array) -> Sums:

@@ -40,7 +40,10 @@ def sequence_kl(logits: jax.Array, reference: jax.Array, mask: jax.Array) -> jax
       mask: `[S]` as in `log_likelihoods`.
     """
     log_p, log_r = (jax.nn.log_softmax(x[:-1].astype(jnp.float32)) for x in (logits, reference))
-    each = jnp.sum(jnp.exp(log_p) * (log_p - log_r), axis=-1)
+    # What p rules out adds nothing, whatever the reference says of it.
+    there = log_p > -jnp.inf
+    ratio = jnp.where(there, log_p, 0.0) - jnp.where(there, log_r, 0.0)
+    each = jnp.sum(jnp.exp(log_p) * ratio, axis=-1)
     return jnp.sum(jnp.where(mask[1:], each, 0.0))
 
 

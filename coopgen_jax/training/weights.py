@@ -1,7 +1,7 @@
 """What a sampled text counts in the generator's next step: rewards and importance weights.
 
 Every objective here is a weighted maximum likelihood, theta += eps sum_i w_i grad log p_theta(y_i),
-and differs from the others in its weights alone. None of them has a gradient of its own.
+and differs from the others in its weights alone. No gradient flows through any of them.
 
 Generative Cooperative Networks (Lamprier et al., ICML 2022, arXiv 2201.12320) climb towards
 q = p_{t-1} D_t / Z, which cannot be sampled. So texts come from a proposal q^ of known density, and
@@ -37,18 +37,24 @@ def self_normalised(
     easy must not take the weight of one that it finds hard.
 
     Args:
-      log_weight: `[M]`, up to a constant for every condition; minus infinity counts nothing.
+      log_weight: `[M]`, up to a constant for every condition; minus infinity counts nothing, and
+        what is no number, as where a proposal has no density, makes its condition no number.
       condition: `[M]` int32 from 0 to M - 1, the number of a text's source; negative where a row
         is padding. A condition whose texts all count nothing has no share.
-      clip: no weight is larger than so many times its condition's mean (truncated importance
-        sampling; Ionides 2008, JCGS 17); None for no bound, and no bias but that of order 1 / M.
+      clip: weights are cut at so many times their condition's mean before they are divided by
+        their sum again (truncated importance sampling; Ionides 2008, JCGS 17), above 0; None for
+        no cut, and no bias but that of order 1 / M.
+
+    Raises:
+      ValueError: the cut is at nothing.
     """
-    log_weight = jax.lax.stop_gradient(log_weight).astype(jnp.float32)
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip is {clip}: give a multiple of the mean above 0, or None")
     share = _shares(log_weight, condition)
     if clip is not None:
         texts = _summed(jnp.ones_like(share), condition)
         share = _over_sum(jnp.minimum(share, clip / jnp.maximum(texts, 1.0)), condition)
-    there = (share > 0).astype(jnp.float32)
+    there = (share != 0).astype(jnp.float32)
     # Every text that counts brings an equal part of its condition.
     conditions = jnp.sum(there / jnp.maximum(_summed(there, condition), 1.0))
     return share / jnp.maximum(conditions, 1.0)
@@ -56,9 +62,8 @@ def self_normalised(
 
 def effective_sample_size(log_weight: jax.Array, condition: jax.Array) -> jax.Array:
     """Returns (sum w)^2 / sum w^2 of each text's condition, `[M]`; 0 where nothing counts."""
-    share = _shares(log_weight.astype(jnp.float32), condition)
-    squares = _summed(share**2, condition)
-    return jnp.where(squares > 0, 1.0 / jnp.where(squares > 0, squares, 1.0), 0.0)
+    squares = _summed(_shares(log_weight, condition) ** 2, condition)
+    return jnp.where(squares == 0, 0.0, 1.0 / jnp.where(squares == 0, 1.0, squares))
 
 
 def entropy(log_weight: jax.Array, condition: jax.Array) -> jax.Array:
@@ -66,8 +71,8 @@ def entropy(log_weight: jax.Array, condition: jax.Array) -> jax.Array:
 
     It is log n for n equal weights and 0 where one text has everything.
     """
-    share = _shares(log_weight.astype(jnp.float32), condition)
-    return _summed(-share * jnp.log(jnp.where(share > 0, share, 1.0)), condition)
+    share = _shares(log_weight, condition)
+    return _summed(-share * jnp.log(jnp.where(share == 0, 1.0, share)), condition)
 
 
 def advantage(
@@ -133,6 +138,8 @@ def partition(
 ) -> jax.Array:
     """Returns log Z as the mean over all rounds of the mean of P / q^, `[]`.
 
+    Every round has a text at least.
+
     Args:
       log_partition: `[]` the estimate of the rounds before.
       rounds: `[]` how many there were.
@@ -142,7 +149,7 @@ def partition(
     texts = jnp.maximum(jnp.sum(there), 1)
     now = jax.nn.logsumexp(jnp.where(there, log_weight, -jnp.inf)) - jnp.log(texts)
     before = jnp.where(rounds > 0, log_partition + jnp.log(jnp.maximum(rounds, 1)), -jnp.inf)
-    return jnp.logaddexp(before, now) - jnp.log(rounds + 1)
+    return jax.lax.stop_gradient(jnp.logaddexp(before, now) - jnp.log(rounds + 1))
 
 
 def _summed(values: jax.Array, condition: jax.Array) -> jax.Array:
@@ -157,17 +164,18 @@ def _summed(values: jax.Array, condition: jax.Array) -> jax.Array:
 
 def _over_sum(values: jax.Array, condition: jax.Array) -> jax.Array:
     total = _summed(values, condition)
-    return jnp.where(total > 0, values / jnp.where(total > 0, total, 1.0), 0.0)
+    return jnp.where(total == 0, 0.0, values / jnp.where(total == 0, 1.0, total))
 
 
 def _shares(log_weight: jax.Array, condition: jax.Array) -> jax.Array:
     """Returns each weight as a share of its condition's sum, `[M]`."""
+    log_weight = jax.lax.stop_gradient(log_weight).astype(jnp.float32)
     there = condition >= 0
     count = len(log_weight)
     highest = jax.ops.segment_max(
         jnp.where(there, log_weight, -jnp.inf), jnp.where(there, condition, 0), num_segments=count
     )[jnp.clip(condition, 0, count - 1)]
-    counts = there & (highest > -jnp.inf)
+    counts = there & (highest != -jnp.inf)
     return _over_sum(
         jnp.where(counts, jnp.exp(log_weight - jnp.where(counts, highest, 0.0)), 0.0), condition
     )

@@ -211,6 +211,9 @@ def test_of_weighted_texts_one_is_drawn_by_the_weights():
     assert counts[3] == 0
     assert chisquare(counts[:3], 3000 * weights[:3]).pvalue > 0.01
     assert drawn(lines, (0, 7)) == found[7]
+    # Where all are impossible each comes as often.
+    lost = [line | {"log_weight": -np.inf} for line in lines]
+    assert {drawn(lost, (0, row))["text"] for row in range(50)} == {0, 1, 2, 3}
 
 
 def test_a_comparison_keeps_one_of_a_prompts_particles(world, capsys, tmp_path):

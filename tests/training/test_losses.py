@@ -1,10 +1,17 @@
 """Losses against numbers worked out by hand."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coopgen_jax.training.losses import class_posterior, cross_entropy, gedi, log_likelihoods
+from coopgen_jax.training.losses import (
+    class_posterior,
+    cross_entropy,
+    gedi,
+    log_likelihoods,
+    sequence_kl,
+)
 
 
 def test_cross_entropy_is_minus_the_log_probability_of_the_label():
@@ -34,3 +41,14 @@ def test_gedi_weighs_judging_against_writing():
     given = {"log_prior": jnp.log(jnp.asarray([0.8, 0.2])), "scale": jnp.float32(2)}
     posterior = class_posterior(likelihood, length, **given)
     np.testing.assert_allclose(np.exp(posterior), [0.5, 0.5], rtol=1e-5)
+
+
+def test_the_divergence_of_a_distribution_that_rules_tokens_out():
+    impossible = jnp.log(jnp.asarray([[0.5, 0.5, 0.0], [0.25, 0.75, 0.0]]))
+    reference = jnp.log(jnp.asarray([[0.25, 0.25, 0.5], [0.5, 0.5, 0.0]]))
+    mask = jnp.ones(2, bool)
+    # Only the first place is followed by a token.
+    found = sequence_kl(impossible, reference, mask)
+    assert float(found) == pytest.approx(float(np.log(2)), abs=1e-6)
+    assert float(sequence_kl(impossible, impossible, mask)) == 0
+    assert not jnp.isnan(jax.grad(sequence_kl)(impossible, reference, mask)).any()

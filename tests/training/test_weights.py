@@ -194,7 +194,22 @@ def test_weights_are_the_same_at_any_scale_and_nothing_of_nothing():
     np.testing.assert_allclose(found, [0, 0.5, 0.5])
 
 
-def test_a_clipped_weight_is_at_most_so_many_means():
+def test_what_is_no_number_is_seen():
+    # The others' conditions are what they were; the one of an argmax choice is lost, and says so.
+    condition = jnp.asarray([0, 0, 1, 1])
+    for wrong in (jnp.nan, jnp.inf):
+        log_weight = jnp.asarray([0.0, wrong, 0.0, 0.0])
+        found = np.asarray(weights.self_normalised(log_weight, condition))
+        assert np.isnan(found[:2]).any()
+        for measure in (weights.effective_sample_size, weights.entropy):
+            told = np.asarray(measure(log_weight, condition))
+            assert np.isnan(told[:2]).all() and np.isfinite(told[2:]).all()
+    assert np.isnan(weights.importance(jnp.zeros(1), jnp.zeros(1), jnp.full(1, jnp.nan))).all()
+
+
+def test_weights_are_cut_at_so_many_means_and_divided_by_their_sum_again():
+    with pytest.raises(ValueError, match="clip is 0"):
+        weights.self_normalised(jnp.zeros(2), jnp.zeros(2, jnp.int32), clip=0)
     log_weight, condition = jnp.log(jnp.asarray([97.0, 1.0, 1.0, 1.0])), jnp.zeros(4, jnp.int32)
     found = weights.self_normalised(log_weight, condition, clip=2.0)
     np.testing.assert_allclose(found, np.asarray([0.5, *[0.01] * 3]) / 0.53, rtol=1e-5)

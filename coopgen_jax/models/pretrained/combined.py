@@ -167,6 +167,12 @@ def check_reference(reference: LoadedModel, model: LoadedModel) -> None:
             f"the reference {reference.name} has other tokens than {model.name}: give one of the "
             "same tokenizer"
         )
+    sizes = [network_of(one).vocab_size for one in (reference, model)]
+    if sizes[0] != sizes[1]:
+        raise UserError(
+            f"the reference {reference.name} scores {sizes[0]} tokens and {model.name} {sizes[1]}: "
+            "give one of the same vocabulary"
+        )
 
 
 def reference_params_of(
