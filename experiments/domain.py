@@ -34,6 +34,15 @@ from experiments.train_heads import evenly, told
 Training = Callable[["Config", Labelled, Labelled, Path, float | None], None]
 # A judge reads continuations, which begin anywhere and are short.
 PIECES = Cutting(pieces=1, shortest=12, longest=48, mid_word=0.0)
+SEARCH = "mcts:simulations=32:wave=8"
+# Methods of a domain with a generative guide; a class-conditional language model is that guide's
+# network behind its prefix.
+BASELINES = (
+    "sample:top_p=0.9",
+    "greedy",
+    "sample:top_p=0.9:model={work}/generative/network:control_code={{target}}\\::discriminator=none",
+    "gedi:discriminator={work}/generative",
+)
 # What guides a search.
 GUIDES = ("trunk", "causal", "generative")
 

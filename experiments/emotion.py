@@ -10,14 +10,14 @@ import sys
 
 import tyro
 
-from experiments.domain import Config, Domain, run
+from experiments.domain import SEARCH, Config, Domain, run
 
 METHODS = (
     "sample:top_p=0.9",
     "gedi:discriminator={work}/generative",
     "rerank:of=20:top_p=0.9",
-    "mcts:simulations=32:wave=8",
-    "mcts:simulations=32:wave=8:discriminator={work}/generative",
+    SEARCH,
+    f"{SEARCH}:discriminator={{work}}/generative",
 )
 EMOTION = Domain(
     name="emotion",

@@ -10,15 +10,10 @@ import sys
 
 import tyro
 
-from experiments.domain import Config, Domain, run
+from experiments.domain import BASELINES, SEARCH, Config, Domain, run
 
-SEARCH = "mcts:simulations=32:wave=8"
 METHODS = (
-    "sample:top_p=0.9",
-    "greedy",
-    # A class-conditional language model is the generative discriminator's, behind its prefix.
-    "sample:top_p=0.9:model={work}/generative/network:control_code={{target}}\\::discriminator=none",
-    "gedi:discriminator={work}/generative",
+    *BASELINES,
     "pplm",
     "rerank:of=20:top_p=0.9",
     "rerank:beams=10",

@@ -28,16 +28,11 @@ from coopgen_jax.evaluation.metrics import wilson_interval
 from coopgen_jax.parallel import make_mesh
 from coopgen_jax.training.recipes import train_language_model
 from coopgen_jax.training.scratch import ScratchConfig, fresh_model, train_tokenizer
-from experiments.domain import PIECES, Config, Domain, recipe, run
+from experiments.domain import BASELINES, PIECES, SEARCH, Config, Domain, recipe, run
 from experiments.train_heads import told
 
-SEARCH = "mcts:simulations=32:wave=8"
 METHODS = (
-    "sample:top_p=0.9",
-    "greedy",
-    # A class-conditional language model is the generative discriminator's, behind its prefix.
-    "sample:top_p=0.9:model={work}/generative/network:control_code={{target}}\\::discriminator=none",
-    "gedi:discriminator={work}/generative",
+    *BASELINES,
     "rerank:of=20:top_p=0.9",
     "fudge",
     SEARCH,

@@ -139,6 +139,11 @@ def foreign() -> LoadedModel:
     return dataclasses.replace(model(), tokenizer=Tokenizer(core), name="foreign")
 
 
+def padded() -> LoadedModel:
+    config = dataclasses.replace(model().config, vocab_size=308)
+    return dataclasses.replace(model(), config=config, name="padded")
+
+
 CHARGED = dataclasses.replace(CONFIG, kl=0.1)
 
 
@@ -151,6 +156,11 @@ CHARGED = dataclasses.replace(CONFIG, kl=0.1)
             ["abc"],
             {"config": CHARGED, "reference": foreign()},
             "the reference foreign has other tokens than tiny",
+        ),
+        (
+            ["abc"],
+            {"config": CHARGED, "reference": padded()},
+            "the reference padded scores 308 tokens and tiny 300",
         ),
         (
             ["abc"],

@@ -220,7 +220,8 @@ def test_a_comparison_keeps_one_of_a_prompts_particles(world, capsys, tmp_path):
     methods = "smc:samples=3,stochastic-beam:samples=2"
     rows = rows_of_run(world, capsys, tmp_path, methods)
     for name in ("smc-samples-3", "stochastic-beam-samples-2"):
-        _, *texts = rows[name]
+        header, *texts = rows[name]
+        assert header["settings"]["kept"] == "one by weight"
         assert {(row["prompt"], row["target"]) for row in texts} == {
             (prompt, target) for prompt in PROMPTS for target in ("good", "bad")
         }
