@@ -13,7 +13,7 @@ from scipy import stats
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.search import root_visits
 from coopgen_jax.training.weights import importance, self_normalised
-from tests.decoding.test_mcts import (
+from tests.decoding.slow_texts import (
     END,
     MODEL,
     TOY,

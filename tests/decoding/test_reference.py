@@ -12,7 +12,7 @@ from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.presets import PRESETS
 from coopgen_jax.errors import UserError
 from coopgen_jax.testing import ToyLanguage, toy_language_model
-from tests.decoding.test_mcts import (
+from tests.decoding.slow_texts import (
     MODEL,
     TOY,
     Texts,
