@@ -60,7 +60,7 @@ class Recipe:
     sets: folders of the data, of the same classes.
     classes: the classes in their order.
     trunk: what stands on the language model, None for LoRA beside a sentence encoder.
-    epochs, rows, learning_rate, hidden, dropout: of the training.
+    epochs, rows, learning_rate, dropout: of the training.
     spans: short pieces of every text that it learns from beside the text.
     """
 
@@ -71,7 +71,6 @@ class Recipe:
     epochs: int = 6
     rows: int = 64
     learning_rate: float = 1e-3
-    hidden: tuple[int, ...] = ()
     dropout: float = 0.4
 
 
@@ -80,11 +79,9 @@ HEADS = {
     "sentiment": Recipe(
         ("sst2", "amazon_reviews"),
         SENTIMENT,
-        TrunkConfig((0, 15, 20, 25), layers=0),
+        TrunkConfig((0, 15, 20, 25)),
         spans=1,
-        epochs=3,
-        hidden=(256,),
-        dropout=0.5,
+        epochs=4,
     ),
     "emotion": Recipe(
         ("emotion",),
@@ -165,7 +162,6 @@ def settings(recipe: Recipe, rows: int) -> RecipeConfig:
         BatchConfig(rows=recipe.rows, longest=LONGEST, shortest=None if recipe.trunk else 1),
         lora=None if recipe.trunk else LoraConfig(),
         learning_rate=recipe.learning_rate,
-        hidden=recipe.hidden,
         dropout=recipe.dropout,
     )
 
