@@ -9,34 +9,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from coopgen_jax.decoding import (
-    beam,
-    blockwise,
-    das,
-    fudge,
-    gedi,
-    mcts,
-    pplm,
-    rerank,
-    sampling,
-    smc,
-    stochastic_beam,
-)
-from coopgen_jax.decoding.beam import BeamConfig
-from coopgen_jax.decoding.blockwise import BlockwiseConfig
-from coopgen_jax.decoding.das import DASConfig
-from coopgen_jax.decoding.fudge import FudgeConfig
-from coopgen_jax.decoding.gedi import GediConfig
+from coopgen_jax.decoding.decoders import DECODERS
 from coopgen_jax.decoding.generation import Generation
 from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.pplm_config import PPLMConfig
 from coopgen_jax.decoding.presets import Decoding
-from coopgen_jax.decoding.rerank import RerankConfig
-from coopgen_jax.decoding.sampling import SamplingConfig
-from coopgen_jax.decoding.smc import SMCConfig
 from coopgen_jax.decoding.spread import stepper
-from coopgen_jax.decoding.stochastic_beam import StochasticBeamConfig
 from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import LanguageModel
@@ -54,27 +33,14 @@ from coopgen_jax.written import Text, read_text
 
 __all__ = ["Step", "Text", "generate"]
 
-_DECODERS: dict[type, Any] = {
-    BeamConfig: beam,
-    BlockwiseConfig: blockwise,
-    DASConfig: das,
-    FudgeConfig: fudge,
-    GediConfig: gedi,
-    MCTSConfig: mcts,
-    PPLMConfig: pplm,
-    RerankConfig: rerank,
-    SMCConfig: smc,
-    SamplingConfig: sampling,
-    StochasticBeamConfig: stochastic_beam,
-}
-_begin = {kind: jax.jit(decoder.begin) for kind, decoder in _DECODERS.items()}
+_begin = {kind: jax.jit(decoder.begin) for kind, decoder in DECODERS.items()}
 _advance = {
-    kind: jax.jit(decoder.advance, donate_argnames="state") for kind, decoder in _DECODERS.items()
+    kind: jax.jit(decoder.advance, donate_argnames="state") for kind, decoder in DECODERS.items()
 }
 # A decoder that writes more texts than it returns chooses among them at the end.
 _finish = {
     kind: jax.jit(decoder.finish)
-    for kind, decoder in _DECODERS.items()
+    for kind, decoder in DECODERS.items()
     if hasattr(decoder, "finish")
 }
 
@@ -287,7 +253,7 @@ def _tokens(
     begin: Callable = _begin[kind]
     advance: Callable = _advance[kind]
     if mesh is not None:
-        begin, advance = stepper(_DECODERS[kind], mesh, mapper)
+        begin, advance = stepper(DECODERS[kind], mesh, mapper)
     state = begin(job)
     for step in range(1, job.config.new_tokens + 1):
         state, tree = advance(key, job, state)

@@ -122,9 +122,21 @@ def read_texts(where: str | Path, *, text: str = "text") -> tuple[tuple[str, ...
     Returns:
       The texts, and what is wrong with the rows that were left out, one line each.
     """
+    rows, broken = read_columns(where, (text,))
+    return tuple(values[0] for values in rows), broken
+
+
+def read_columns(
+    where: str | Path, columns: tuple[str, ...]
+) -> tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]:
+    """Reads several columns of texts, none of which may be empty; see `read_labelled`.
+
+    Returns:
+      The rows that have all of them, and what is wrong with those that were left out.
+    """
     broken: list[str] = []
-    texts = tuple(values[0] for _, values in _sound(where, (text,), broken))
-    return texts, tuple(broken)
+    rows = tuple(tuple(values) for _, values in _sound(where, columns, broken))
+    return rows, tuple(broken)
 
 
 def _sound(

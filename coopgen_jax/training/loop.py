@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -35,6 +36,7 @@ class LoopConfig:
       which training stops, None to go on.
     save_every: steps between checkpoints.
     log_every: steps between records of the training loss.
+    keep: which parameters come out, the "best" by their validation loss or the "last".
     budget_minutes: wall-clock minutes of this run after which it saves and stops, None without
       limit; the next run goes on.
     """
@@ -45,6 +47,7 @@ class LoopConfig:
     save_every: int = 100
     log_every: int = 10
     budget_minutes: float | None = None
+    keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
         for name in ("steps", "validate_every", "save_every", "log_every"):
@@ -65,7 +68,7 @@ class Batches(Protocol):
 
 @struct.dataclass
 class _Kept:
-    """What a checkpoint holds: the state, and the best parameters so far."""
+    """What a checkpoint holds: the state, and the best parameters so far if they are kept."""
 
     state: TrainState
     best: Any
@@ -75,7 +78,8 @@ class _Kept:
 class Outcome:
     """How a run ended.
 
-    learnt: the parameters of the best validation loss; the last ones where there has been none.
+    learnt: the parameters of the best validation loss; the last ones where these are kept, or
+      where there has been none.
     best: their metrics on the validation rows, with the "step" they are of.
     step: steps taken.
     stopped: why: all steps were taken, patience or the budget was at its end, or the listener asked
@@ -174,7 +178,8 @@ def train(
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(folder / "checkpoints")
-    kept = _Kept(state, jax.tree.map(lambda leaf: leaf.copy(), state.learnt))
+    bests = config.keep == "best"
+    kept = _Kept(state, jax.tree.map(lambda leaf: leaf.copy(), state.learnt) if bests else ())
     notes: dict[str, Any] = {"best": {}, "since": 0, "stopped": None}
     done = 0
     if checkpoints.latest() is not None:
@@ -190,17 +195,20 @@ def train(
         stopped = "steps"
     try:
         while stopped is None:
-            state, means = step(state, batches[done])
+            batch = batches[done]
+            state, means = step(state, batch)
             done += 1
+            finite = partial(_finite, step=done, batch=batch, folder=folder)
             if done % config.log_every == 0 or done == config.steps:
-                record.add(done, "training", _finite(means, done))
+                record.add(done, "training", finite(means))
             if done % config.validate_every == 0 or done == config.steps:
-                found = _finite(validate(state.learnt), done)
+                found = finite(validate(state.learnt))
                 record.add(done, "validation", found)
                 notes["since"] += 1
                 if not notes["best"] or found["loss"] < notes["best"]["loss"]:
                     notes["best"], notes["since"] = {**found, "step": done}, 0
-                    best_learnt = jax.tree.map(lambda leaf: leaf.copy(), state.learnt)
+                    if bests:
+                        best_learnt = jax.tree.map(lambda leaf: leaf.copy(), state.learnt)
                 if config.patience is not None and notes["since"] >= config.patience:
                     stopped = notes["stopped"] = "patience"
             asked = listener(done, config.steps, means) and jax.process_count() == 1
@@ -211,12 +219,13 @@ def train(
             if stopped is None and config.budget_minutes is not None:
                 stopped = "budget" if _spent(started, config.budget_minutes) else None
             if done % config.save_every == 0 or stopped:
-                _finite({**means, "parameters": _largest(state.learnt)}, done)
+                finite({**means, "parameters": _largest(state.learnt)})
                 checkpoints.save(done, _Kept(state, best_learnt), notes)
     finally:
         record.close()
         checkpoints.close()
-    return Outcome(best_learnt if notes["best"] else state.learnt, notes["best"], done, stopped)
+    chosen = best_learnt if bests and notes["best"] else state.learnt
+    return Outcome(chosen, notes["best"], done, stopped)
 
 
 def _spent(started: float, minutes: float) -> bool:
@@ -233,11 +242,28 @@ def _largest(tree: Any) -> jax.Array:
     return jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(tree)]).max()
 
 
-def _finite(means: dict[str, Any], step: int) -> dict[str, float]:
+def _finite(means: dict[str, Any], step: int, batch: Any, folder: Path) -> dict[str, float]:
+    """Returns the means as plain numbers; where one is none, writes the batch and tells it."""
     plain = {name: float(mean) for name, mean in means.items()}
-    if not all(abs(value) < float("inf") for value in plain.values()):
+    wrong = [name for name, value in plain.items() if not abs(value) < float("inf")]
+    if wrong:
+        path = keep_batch(folder, step, batch)
         raise UserError(
-            f"the training is no longer finite at step {step}: lower the learning rate and begin "
-            "anew, in another folder"
+            f"the training is no longer finite at step {step} ({wrong[0]}; its batch is in "
+            f"{path}): lower the learning rate and begin anew, in another folder"
         )
     return plain
+
+
+def keep_batch(folder: Path, step: int, batch: Any) -> Path:
+    """Writes what a step has read, array by array, and returns the file; see `_finite`."""
+    path = folder / f"not-finite-{step}.npz"
+    arrays = {
+        jax.tree_util.keystr(name): leaf
+        for name, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]
+        # What lies on other processes too is written by each of them as far as it has it.
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+    }
+    if jax.process_index() == 0:
+        np.savez(path, **jax.device_get(arrays))
+    return path

@@ -79,7 +79,8 @@ def judges(
         params = join(learnt, fixed)
         states = states_read(config, params["network"], batch)
         end = jnp.maximum(jnp.sum(batch["mask"], axis=-1) - 1, 0)
-        counted = batch["mask"]
+        # Behind a source, where there is one, beginnings of the text alone.
+        counted = batch.get("written", batch["mask"])
         if not beginnings:
             states = jnp.take_along_axis(states, end[:, None, None], axis=1)
             counted, end = counted.any(axis=-1, keepdims=True), jnp.zeros_like(end)

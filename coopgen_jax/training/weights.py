@@ -75,6 +75,11 @@ def entropy(log_weight: jax.Array, condition: jax.Array) -> jax.Array:
     return _summed(-share * jnp.log(jnp.where(share == 0, 1.0, share)), condition)
 
 
+def texts_of(condition: jax.Array) -> jax.Array:
+    """Returns how many texts each one's condition has, itself included, `[M]`; 1 for padding."""
+    return jnp.maximum(_summed(jnp.ones(len(condition)), condition), 1.0)
+
+
 def advantage(
     reward: jax.Array,
     condition: jax.Array,

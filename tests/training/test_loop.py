@@ -185,9 +185,28 @@ def test_patience_stops_and_gives_the_best_parameters_back(tmp_path):
     assert (again.stopped, again.step, float(again.learnt)) == ("patience", 8, seen[1])
 
 
+def test_the_last_parameters_come_out_where_they_are_kept(tmp_path):
+    heard = iter([1.0, 2.0, 3.0])
+    outcome = fitted(
+        tmp_path, steps=3, validate_every=1, save_every=2, keep="last",
+        validate=lambda learnt: {"loss": next(heard)},
+    )  # fmt: skip
+    assert float(outcome.learnt) == pytest.approx(3 * (1 - 0.8**3), rel=1e-6)
+    assert outcome.best == {"loss": 1.0, "step": 1}
+    heard = iter([4.0, 5.0])
+    again = fitted(
+        tmp_path, steps=5, validate_every=1, save_every=2, keep="last",
+        validate=lambda learnt: {"loss": next(heard)},
+    )  # fmt: skip
+    assert float(again.learnt) == pytest.approx(3 * (1 - 0.8**5), rel=1e-6)
+    assert again.best == outcome.best
+
+
 def test_a_loss_that_is_not_finite_is_told_and_never_saved(tmp_path):
-    with pytest.raises(UserError, match=r"no longer finite at step [0-9]+: lower the"):
+    with pytest.raises(UserError, match=r"no longer finite at step [0-9]+ .loss; its batch is in .*: lower the"):
         fitted(tmp_path / "a", steps=90, rate=1e9, log_every=90, validate_every=90, save_every=2)
+    (kept,) = (tmp_path / "a").glob("not-finite-*.npz")
+    np.testing.assert_array_equal(np.load(kept)["['x']"], [3.0, 3.0])
     optimiser = optax.sgd(1e9)
     template = {"state": begin(jnp.float32(0), optimiser), "best": jnp.float32(0)}
     kept = Checkpoints(tmp_path / "a" / "checkpoints")

@@ -1,0 +1,225 @@
+"""Sources and the texts that people wrote for them: what a generator and its critic learn from.
+
+Unconditional texts are pairs as well, all of one source: the token that begins a text. All arrays
+have one shape, so that a round of training is compiled once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coopgen_jax.data.labelled import read_columns
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.language_model import Prompt
+from coopgen_jax.text import Tokenizer
+
+TEMPLATE = "{}\n"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Tokenised sources and texts.
+
+    sources: `n` rows of ids, what begins a text included.
+    texts: `n` rows of ids, closed by the token that ends a text where they had room for it.
+    source_width: `P`, tokens of a source at most; text_width: `T`, tokens of a text at most.
+    written: the `n` texts as strings.
+    conditional: whether sources differ.
+    """
+
+    sources: tuple[tuple[int, ...], ...]
+    texts: tuple[tuple[int, ...], ...]
+    source_width: int
+    text_width: int
+    written: tuple[str, ...]
+    conditional: bool
+
+    def __len__(self) -> int:
+        """Returns `n`."""
+        return len(self.texts)
+
+    def prompt(self, numbers: Sequence[int]) -> Prompt:
+        """Returns sources as prompts of `P` tokens, numbered by their place."""
+        tokens = np.zeros((len(numbers), self.source_width), np.int32)
+        mask = np.zeros(tokens.shape, bool)
+        for place, number in enumerate(numbers):
+            source = self.sources[number]
+            tokens[place, -len(source) :], mask[place, -len(source) :] = source, True
+        arrays: Any = (tokens, mask, np.arange(len(numbers), dtype=np.int32))
+        return Prompt(*arrays)
+
+    def rows(self, numbers: Sequence[int]) -> dict[str, np.ndarray]:
+        """Returns the pairs as `rows_behind` returns sampled texts."""
+        tokens = np.zeros((len(numbers), self.source_width + self.text_width), np.int32)
+        mask, written = np.zeros((2, *tokens.shape), bool)
+        for place, number in enumerate(numbers):
+            source, text = self.sources[number], self.texts[number]
+            whole = (*source, *text)
+            tokens[place, : len(whole)], mask[place, : len(whole)] = whole, True
+            written[place, len(source) : len(whole)] = True
+        index = np.arange(len(numbers), dtype=np.int32)
+        return {"tokens": tokens, "mask": mask, "written": written, "index": index}
+
+
+def rows_behind(prompt: Prompt, tokens: jax.Array, length: jax.Array) -> dict[str, jax.Array]:
+    """Returns texts behind their sources as rows padded on the right, one per text.
+
+    Args:
+      prompt: `[B, P]`, padded on the left.
+      tokens: `[B, R, T]` int32.
+      length: `[B, R]` int32.
+
+    Returns:
+      tokens `[B * R, P + T]` int32, mask of the same shape, `written`, true at the tokens of the
+      text alone, and index `[B * R]` int32, the number of the row.
+    """
+    batch, samples, room = tokens.shape
+    width = prompt.tokens.shape[1]
+    front = jnp.broadcast_to(prompt.tokens[:, None], (batch, samples, width))
+    whole = jnp.concatenate([front, tokens], axis=-1).reshape(batch * samples, width + room)
+    source = jnp.repeat(jnp.sum(prompt.mask, axis=-1), samples)[:, None]
+    place = jnp.arange(width + room)[None]
+    at = jnp.minimum(place + width - source, width + room - 1)
+    mask = place < source + length.reshape(-1, 1)
+    return {
+        "tokens": jnp.where(mask, jnp.take_along_axis(whole, at, axis=1), 0),
+        "mask": mask,
+        "written": mask & (place >= source),
+        "index": jnp.arange(batch * samples, dtype=jnp.int32),
+    }
+
+
+def read_pairs(
+    where: str | Path, *, source: str | None = None, text: str = "text"
+) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+    """Reads sources and texts.
+
+    Args:
+      where: a file or a dataset; see `sources.read_rows`.
+      source: name of the column of sources, None where texts have none.
+      text: name of the column of texts.
+
+    Returns:
+      Pairs of source ("" where there is none) and text, and what is wrong with the rows that were
+      left out, one line each.
+
+    Raises:
+      UserError: the file cannot be read, a column is missing, or all rows are broken.
+    """
+    columns = (text,) if source is None else (source, text)
+    rows, broken = read_columns(where, columns)
+    return tuple((row[0] if source else "", row[-1]) for row in rows), broken
+
+
+def tokenise_pairs(
+    tokenizer: Tokenizer,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    source_width: int,
+    text_width: int,
+    template: str | None = TEMPLATE,
+) -> Pairs:
+    """Returns pairs as ids: a source behind what begins a text, cut at its end, and its text.
+
+    Args:
+      tokenizer: the generator's.
+      pairs: sources and texts.
+      source_width: tokens of a source at most, what begins a text and the template included.
+      text_width: tokens of a text at most, its end included.
+      template: what a source is put into, at "{}"; None where there are no sources.
+
+    Raises:
+      UserError: there are no texts, the template has no place for a source, or no token begins or
+        ends a text.
+    """
+    if not pairs:
+        raise UserError("there are no texts to train on")
+    if template is not None and template.count("{}") != 1:
+        raise UserError(f"the template {template!r} must have {{}} once, where a source goes")
+    end = tokenizer.end_tokens[:1]
+    front = tokenizer.begin_tokens or (end if template is None else ())
+    if not end or not (front or template):
+        raise UserError("the model has no token that ends a text: take another one to train")
+    around = tuple(map(len, tokenizer.encode_batch((template or "").split("{}"))))
+    room = source_width - len(front) - sum(around)
+    if template is not None and room < 1:
+        raise UserError(
+            f"{source_width} tokens of source leave no room beside the template {template!r}: give "
+            "more"
+        )
+    sources: list[tuple[int, ...]] = [tuple(front)] * len(pairs)
+    if template is not None:
+        ids_of = tokenizer.encode_batch([source for source, _ in pairs])
+        cut = [
+            source if len(ids) <= room else tokenizer.decode(ids[:room]).strip()
+            for ids, (source, _) in zip(ids_of, pairs, strict=True)
+        ]
+        filled = [template.replace("{}", source) for source in cut]
+        rows = tokenizer.encode_batch(filled)
+        sources = [(*front, *ids[: source_width - len(front)]) for ids in rows]
+    texts = [
+        (*ids, *end)[:text_width]
+        for ids in tokenizer.encode_batch([text.strip() for _, text in pairs])
+    ]
+    return Pairs(
+        tuple(sources),
+        tuple(texts),
+        source_width if template is not None else len(front),
+        text_width,
+        tuple(text for _, text in pairs),
+        template is not None,
+    )
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a round learns from.
+
+    prompt: `[B, P]` the sources that texts are sampled for.
+    truth: rows of the texts that people wrote for them.
+    human: for every step of the discriminator, rows of texts that people wrote.
+    """
+
+    prompt: Any
+    truth: dict[str, Any]
+    human: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """What every round learns from, by its number: a pure function of it.
+
+    pairs: what is drawn from, shuffled anew in every turn through it.
+    sources: sources of a round; human: texts of people in a step of the discriminator.
+    steps: steps of the discriminator in a round; first: those of the first round.
+    seed: of the order.
+    """
+
+    pairs: Pairs
+    sources: int
+    human: int
+    steps: int
+    first: int
+    seed: int = 0
+
+    def __getitem__(self, number: int) -> Drawn:
+        """Returns what round `number` learns from."""
+        own = self._turns(0, self.sources * number, self.sources)
+        steps = self.steps if number else self.first
+        before = self.first + self.steps * (number - 1) if number else 0
+        judged = self._turns(1, self.human * before, self.human * steps)
+        parts = [judged[at * self.human : (at + 1) * self.human] for at in range(steps)]
+        return Drawn(
+            self.pairs.prompt(own), self.pairs.rows(own), tuple(map(self.pairs.rows, parts))
+        )
+
+    def _turns(self, stream: int, start: int, count: int) -> list[int]:
+        order = grain.MapDataset.source(range(len(self.pairs))).seed(2 * self.seed + stream)
+        endless = order.shuffle().repeat()
+        return [int(endless[place]) for place in range(start, start + count)]
