@@ -187,7 +187,9 @@ def _by_pmap(function: Callable, mesh: Mesh, in_specs: tuple, out_specs: Any) ->
         axis = _axis(spec)
         if spec is OWN or axis is None:
             return leaf
-        return leaf.reshape(*leaf.shape[:axis], -1, *leaf.shape[axis + 2 :])
+        # Not -1, which an array of nothing leaves open.
+        rows = leaf.shape[axis] * leaf.shape[axis + 1]
+        return leaf.reshape(*leaf.shape[:axis], rows, *leaf.shape[axis + 2 :])
 
     per_device = jax.pmap(
         function,

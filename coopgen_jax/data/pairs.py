@@ -13,6 +13,7 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from coopgen_jax.data.labelled import read_columns
 from coopgen_jax.errors import UserError
@@ -177,7 +178,7 @@ def tokenise_pairs(
     )
 
 
-@dataclass(frozen=True)
+@struct.dataclass
 class Drawn:
     """What a round learns from.
 

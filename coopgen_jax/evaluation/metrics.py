@@ -71,6 +71,35 @@ def self_bleu(texts: Sequence[str], n: int = 5, *, most: int | None = None) -> f
     return float(np.mean(scores))
 
 
+def bleu(texts: Sequence[str], references: Sequence[Sequence[str]], n: int = 4) -> float:
+    """Returns the mean BLEU of every text against references of its own, NaN without texts.
+
+    BLEU (Papineni et al., 2002) of single texts, as in `self_bleu`; with all held-out texts as the
+    references of each it is the BLEU of unconditional generation (Zhu et al., 2018, arXiv
+    1802.01886). It rises with the references: compare equal numbers.
+
+    Args:
+      texts: `m` texts.
+      references: `m` lists of references.
+      n: length of the longest n-grams.
+    """
+    tokenizer = NLTKWordTokenizer()
+    smoothing, weights = SmoothingFunction().method1, (1 / n,) * n
+    # Several texts often have the same references.
+    known: dict[int, list[list[str]]] = {}
+    scores = []
+    for text, own in zip(texts, references, strict=True):
+        if id(own) not in known:
+            known[id(own)] = [tokenizer.tokenize(reference) for reference in own]
+        words = tokenizer.tokenize(text)
+        scores.append(
+            sentence_bleu(known[id(own)], words, weights, smoothing_function=smoothing)
+            if words
+            else 0.0
+        )
+    return float(np.mean(scores)) if scores else float("nan")
+
+
 def perplexity(log_probs: Sequence[float], lengths: Sequence[int]) -> float:
     """Returns exp(-sum of log-probabilities / sum of tokens) of a set of texts.
 

@@ -24,11 +24,23 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
     def save(self, step: int, state: Any, notes: dict[str, Any]) -> None:
-        """Writes arrays `state` and plain values `notes` as the checkpoint of `step`."""
+        """Writes arrays `state` and plain values `notes` as the checkpoint of `step`.
+
+        Raises:
+          UserError: it cannot be written, as where the disk is full; the ones before it are whole.
+        """
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(notes)
         )
-        self._manager.save(step, args=arguments, force=True)
+        before = self.latest()
+        try:
+            self._manager.save(step, args=arguments, force=True)
+        except (OSError, ValueError) as error:
+            kept = "none has been" if before is None else f"the one of step {before} is whole"
+            raise UserError(
+                f"the checkpoint of step {step} cannot be written to {self._manager.directory} and "
+                f"{kept}: make room and start again ({str(error).splitlines()[0]})"
+            ) from error
 
     def latest(self) -> int | None:
         """Returns the step of the last complete checkpoint, None without any."""

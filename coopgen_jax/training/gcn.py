@@ -106,17 +106,21 @@ class Networks:
     first: Callable[[Any], Params] = lambda fixed: fixed
 
 
+def gather_rows(prompt: Any, generation: Generation) -> dict[str, jax.Array]:
+    """Returns the texts of a generation `[B, R]` behind their sources; see `rows_behind`."""
+    return rows_behind(prompt, generation.tokens, generation.length)
+
+
 def gather(config: GcnConfig, prompt: Any, generation: Generation, *, conditional: bool) -> Sampled:
     """Returns the texts of a generation `[B, R]` as rows, a source's one after another."""
     samples = generation.tokens.shape[1]
-    rows = rows_behind(prompt, generation.tokens, generation.length)
     source = jnp.repeat(prompt.index, samples)
     log_proposal = generation.log_proposal
     if isinstance(config.proposal, SMCConfig):
         judged = config.proposal.power * generation.log_class[..., HUMAN]
         log_proposal = generation.log_prob + judged - generation.log_weight
     return Sampled(
-        rows=rows,
+        rows=gather_rows(prompt, generation),
         condition=source if conditional else jnp.zeros_like(source),
         log_prob=generation.log_prob.reshape(-1),
         log_proposal=log_proposal.reshape(-1),

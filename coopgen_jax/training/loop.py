@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,6 @@ from tensorboardX import SummaryWriter
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.training.checkpoint import Checkpoints
-from coopgen_jax.training.step import TrainState
 
 METRICS = "metrics.jsonl"
 
@@ -59,6 +58,21 @@ class LoopConfig:
                 raise UserError(f"{name} is {value}: it must be above 0")
 
 
+class State(Protocol):
+    """What training changes; a pytree."""
+
+    @property
+    def learnt(self) -> Any:
+        """The parameters that are trained."""
+
+    @property
+    def step(self) -> jax.Array:
+        """Steps taken."""
+
+
+S = TypeVar("S", bound=State)
+
+
 class Batches(Protocol):
     """Batches by number; the same number gives the same batch."""
 
@@ -70,7 +84,7 @@ class Batches(Protocol):
 class _Kept:
     """What a checkpoint holds: the state, and the best parameters so far if they are kept."""
 
-    state: TrainState
+    state: Any
     best: Any
 
 
@@ -149,9 +163,9 @@ def _step_of(line: str) -> float:
 
 
 def train(
-    state: TrainState,
+    state: S,
     *,
-    step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]],
+    step: Callable[[S, Any], tuple[S, dict[str, jax.Array]]],
     batches: Batches,
     validate: Callable[[Any], dict[str, float]],
     folder: Path,

@@ -6,7 +6,7 @@ that a run which stopped goes on by being started again.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from coopgen_jax.discriminators.causal import CausalConfig
 from coopgen_jax.discriminators.generative import GenerativeConfig, generative_params
 from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.lora import add_lora, init_lora, merge_lora
+from coopgen_jax.models.lora import LoraConfig, add_lora, init_lora, merge_lora
 from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.models.pretrained.saving import save_model
 from coopgen_jax.models.transformer import Params
@@ -59,14 +59,15 @@ def _check(model: LoadedModel, config: RecipeConfig, front: int) -> None:
         raise UserError("training wants stacked layers: load the model with stacked=True")
 
 
-def _network(model: LoadedModel, config: RecipeConfig, mesh: Mesh) -> tuple[Any, Any, Any]:
+def learnable(
+    model: LoadedModel, lora: LoraConfig | None, mesh: Mesh, *, seed: int
+) -> tuple[Any, Any, Any]:
     """Returns what is learnt of a network, what is fixed, and how both become its parameters."""
-    key = jax.random.key(config.batch.seed)
-    if config.lora is None:
+    key = jax.random.key(seed)
+    if lora is None:
         # A copy, since a step gives its state's memory away; what is learnt is single precision.
         single = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), model.params)
         return single, None, lambda learnt, fixed: learnt
-    lora = config.lora
     return (
         init_lora(key, model.params, lora),
         place(model.params, mesh),
@@ -74,7 +75,7 @@ def _network(model: LoadedModel, config: RecipeConfig, mesh: Mesh) -> tuple[Any,
     )
 
 
-def _whole_network(join: Any, learnt: Any, fixed: Any) -> Params:
+def whole_network(join: Any, learnt: Any, fixed: Any) -> Params:
     """Returns a trained network's parameters with nothing beside its kernels."""
     params: Params = jax.tree.map(np.asarray, merge_lora(join(learnt, fixed)))
     return params
@@ -125,7 +126,7 @@ def train_causal(
         raise UserError("the model has no token that begins or ends a text to read a text behind")
     head = HeadConfig(training.classes, model.config.width, config.hidden, config.dropout)
     judge = CausalConfig(model.config, head, starts[0])
-    learnt, fixed, join = _network(model, config, mesh)
+    learnt, fixed, join = learnable(model, config.lora, mesh, seed=config.batch.seed)
     rows = tokenised(model.tokenizer, training), tokenised(model.tokenizer, validation)
     drawn = Head(head).init(jax.random.key(config.batch.seed), jnp.zeros((1, head.inputs)))[
         "params"
@@ -154,7 +155,7 @@ def train_causal(
         **_card_of(model, config, outcome),
         **run.report(losses[1], outcome.learnt, rows[1]),
     }
-    network = _whole_network(join, outcome.learnt["network"], fixed)
+    network = whole_network(join, outcome.learnt["network"], fixed)
     _deliver(folder, model, network, {**outcome.learnt["head"], **standard}, card, config)
     return card
 
@@ -162,17 +163,23 @@ def train_causal(
 def _standard(
     judge: CausalConfig, network: Params, config: RecipeConfig, rows: Rows
 ) -> dict[str, np.ndarray]:
+    batches = training_batches(rows.ids, rows.labels, config.batch)
+    return standard_of(judge, network, (batches[number] for number in range(STANDARD_BATCHES)))
+
+
+def standard_of(
+    judge: CausalConfig, network: Params, batches: Iterable[dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
     """Returns the mean and the inverse deviation of the states that an untrained network gives.
 
     A head on states as they are would learn at another speed in every direction.
     """
-    batches = training_batches(rows.ids, rows.labels, config.batch)
     read = jax.jit(partial(states_read, judge))
 
     def seen(batch: dict[str, np.ndarray]) -> np.ndarray:
         return np.asarray(read(network, batch))[batch["mask"]]
 
-    return standardisation(seen(batches[number]) for number in range(STANDARD_BATCHES))
+    return standardisation(map(seen, batches))
 
 
 def train_generative(
@@ -193,7 +200,7 @@ def train_generative(
     )
     _check(model, config, max(map(len, prefixes)))
     judge = GenerativeConfig(model.config, training.classes, prefixes)
-    learnt, fixed, join = _network(model, config, mesh)
+    learnt, fixed, join = learnable(model, config.lora, mesh, seed=config.batch.seed)
     rest = generative_params(None, len(training.classes))
     start = {"network": learnt, "log_prior": rest["log_prior"], "scale": rest["scale"]}
 
@@ -217,7 +224,7 @@ def train_generative(
         **run.report(loss, outcome.learnt, rows[1]),
     }
     weights = {name: outcome.learnt[name] for name in ("log_prior", "scale")}
-    network = _whole_network(join, outcome.learnt["network"], fixed)
+    network = whole_network(join, outcome.learnt["network"], fixed)
     _deliver(folder, model, network, weights, card, config)
     return card
 
@@ -291,7 +298,7 @@ def train_language_model(
             rows = packed(bare, length=config.batch.longest, end=end[0]).tolist()
         return Rows(rows, [0] * len(rows))
 
-    learnt, fixed, join = _network(model, config, mesh)
+    learnt, fixed, join = learnable(model, config.lora, mesh, seed=config.batch.seed)
     run = Run(fixed, config, mesh)
     loss = writes(model.config, join=join)
     rows = rows_of(training), rows_of(validation)
@@ -305,7 +312,7 @@ def train_language_model(
         "perplexity": float(np.exp(outcome.best["loss"])) if outcome.best else None,
     }
     if jax.process_index() == 0:
-        network = _whole_network(join, outcome.learnt, fixed)
+        network = whole_network(join, outcome.learnt, fixed)
         save_model(folder, model.config, network, tokenizer, dtype=config.saved_dtype)
         text = json.dumps(card, indent=2, ensure_ascii=False)
         (folder / "card.json").write_text(text + "\n", encoding="utf-8")

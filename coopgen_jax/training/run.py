@@ -157,8 +157,8 @@ def claim(
     folder: Path,
     kind: str,
     source: str,
-    config: RecipeConfig,
-    rows: tuple[Rows, Rows],
+    config: Any,
+    rows: tuple[Any, Any],
     **more: Any,
 ) -> None:
     """Notes in a folder what is trained there, or checks that it is the same.
@@ -167,8 +167,8 @@ def claim(
       folder: the training's.
       kind: of what is trained.
       source: hash of the weights that it begins with or stands on.
-      config: how it is trained.
-      rows: what it learns from and is validated on.
+      config: how it is trained, a dataclass with a `loop`.
+      rows: what it learns from and is validated on, dataclasses.
       more: what else decides what comes out.
 
     Raises:

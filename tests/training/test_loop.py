@@ -203,7 +203,9 @@ def test_the_last_parameters_come_out_where_they_are_kept(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_is_told_and_never_saved(tmp_path):
-    with pytest.raises(UserError, match=r"no longer finite at step [0-9]+ .loss; its batch is in .*: lower the"):
+    with pytest.raises(
+        UserError, match=r"no longer finite at step [0-9]+ .loss; its batch is in .*: lower the"
+    ):
         fitted(tmp_path / "a", steps=90, rate=1e9, log_every=90, validate_every=90, save_every=2)
     (kept,) = (tmp_path / "a").glob("not-finite-*.npz")
     np.testing.assert_array_equal(np.load(kept)["['x']"], [3.0, 3.0])

@@ -1,0 +1,337 @@
+"""From a language model and texts to a generator trained with its critic, in a complete folder."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from coopgen_jax.data.pairs import Pairs, Rounds
+from coopgen_jax.discriminators.causal import CausalConfig
+from coopgen_jax.discriminators.head import Head, HeadConfig
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.lora import LoraConfig
+from coopgen_jax.models.pretrained.loading import LoadedModel
+from coopgen_jax.models.pretrained.saving import save_model
+from coopgen_jax.parallel import BATCH, Mapper, P, place, share
+from coopgen_jax.training.card import save_head
+from coopgen_jax.training.gcn import CLASSES, GcnState, Networks, make_round
+from coopgen_jax.training.gcn_config import GcnConfig
+from coopgen_jax.training.gcn_examination import (
+    Examination,
+    make_examination,
+    own_part,
+    warnings_of,
+)
+from coopgen_jax.training.loop import Listener, LoopConfig, keep_batch, train
+from coopgen_jax.training.recipes import (
+    STANDARD_BATCHES,
+    learnable,
+    standard_of,
+    whole_network,
+)
+from coopgen_jax.training.replay import empty
+from coopgen_jax.training.run import claim, note_rows
+from coopgen_jax.training.step import begin
+
+# Told of every phase of a round, and of a warning.
+Watch = Callable[[str, Any], None]
+
+
+@dataclass(frozen=True)
+class GcnTraining:
+    """How long and how fast.
+
+    loop: how many rounds; the last parameters are kept.
+    lora: additions to train beside frozen networks, the generator's and the discriminator's alike;
+      None to train all of both.
+    optimiser: "adamw", or "sgd" without momentum, which alone shows what the size of the weights
+      does: Adam divides it out.
+    learning_rate, judge_learning_rate: of the generator and the discriminator; constant behind
+      `warmup` rounds.
+    clip: largest norm of a gradient, None for no cut.
+    pieces: parts that a step's rows are read in.
+    dropout: of the discriminator's head.
+    examination: what is measured between rounds.
+    seed: of everything random.
+    mapper: how steps and decoders are mapped over devices.
+    saved_dtype: of the networks' files.
+    """
+
+    loop: LoopConfig
+    lora: LoraConfig | None = field(default_factory=LoraConfig)
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 1e-5
+    judge_learning_rate: float = 1e-4
+    warmup: int = 0
+    clip: float | None = 1.0
+    pieces: int = 1
+    dropout: float = 0.1
+    examination: Examination = field(default_factory=Examination)
+    seed: int = 0
+    mapper: Mapper = "shard_map"
+    saved_dtype: str = "float16"
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "judge_learning_rate"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UserError(f"{name} is {getattr(self, name)}: it must be above 0")
+        if self.clip is not None and not self.clip > 0:
+            raise UserError(f"clip is {self.clip}: give a norm above 0, or none")
+
+
+def _optimiser(how: GcnTraining, rate: float) -> optax.GradientTransformation:
+    schedule = optax.linear_schedule(0.0 if how.warmup else rate, rate, max(1, how.warmup))
+    step = (
+        optax.sgd(schedule) if how.optimiser == "sgd" else optax.adamw(schedule, weight_decay=0.01)
+    )
+    return step if how.clip is None else optax.chain(optax.clip_by_global_norm(how.clip), step)
+
+
+def train_gcn(
+    model: LoadedModel,
+    training: Pairs,
+    validation: Pairs,
+    config: GcnConfig,
+    how: GcnTraining,
+    *,
+    folder: Path,
+    mesh: Mesh,
+    listener: Listener = lambda done, total, means: None,
+    watch: Watch = lambda phase, found: None,
+) -> dict[str, Any]:
+    """Trains a generator with its discriminator, both begun as one language model.
+
+    `load_language_model` takes the folder, and `load_discriminator` its folder "judge", with the
+    classes "generated" and "human".
+
+    Args:
+      model: the language model, its layers stacked; for most objectives one that has learnt to
+        write such texts by maximum likelihood already.
+      training: sources and the texts that people wrote for them.
+      validation: others.
+      config: what a round is.
+      how: how long and how fast.
+      folder: where everything goes, checkpoints included; a run that stopped there goes on, and a
+        round that was interrupted is begun anew.
+      mesh: the devices; they divide the sources of a round and the rows of a step.
+      listener: told after every round.
+      watch: told of every phase of a round; see `make_round`. "warning" comes with a sentence.
+
+    Returns:
+      The card.
+
+    Raises:
+      UserError: texts do not fit, layers are separate, the folder holds another training, or a
+        weight or a loss is not finite: then the round's texts are kept.
+    """
+    _check(model, training, config, mesh)
+    loop = replace(how.loop, log_every=1, keep="last")
+    networks, learnt, fixed = _networks(model, training, how, mesh)
+    settings = {
+        "round": asdict(config),
+        "proposal": type(config.proposal).__name__,
+        "dtype": model.config.dtype,
+    }
+    claim(folder, "gcn", model.sha256, how, (training, validation), **settings)
+    optimisers = (
+        _optimiser(how, how.learning_rate), _optimiser(how, how.judge_learning_rate),
+    )  # fmt: skip
+    row = {name: jnp.asarray(array) for name, array in training.rows([0]).items()}
+    # A checkpoint has no arrays of nothing.
+    least = max(1, config.replay_rows)
+    size = least + -least % mesh.shape[BATCH]
+    replay = empty(row, size)
+    state = place(
+        GcnState(
+            begin(learnt["generator"], optimisers[0]),
+            begin(learnt["judge"], optimisers[1]),
+            replay,
+            jnp.float32(0),
+            jnp.int32(0),
+        ),
+        mesh,
+    )
+    rows = place(replay.rows, mesh, jax.tree.map(lambda leaf: P(BATCH), replay.rows))
+    state = replace(state, replay=replace(state.replay, rows=rows))
+    seen: dict[str, Any] = {}
+
+    def told(phase: str, found: Any) -> None:
+        seen[phase] = found
+        watch(phase, found)
+
+    one = make_round(
+        networks, config, optimisers, mesh=mesh, mapper=how.mapper, pieces=how.pieces,
+        conditional=training.conditional, watch=told,
+    )  # fmt: skip
+    key = jax.random.key(how.seed)
+
+    def step(state: GcnState, drawn: Any) -> tuple[GcnState, dict[str, jax.Array]]:
+        state, means = one(state, fixed, share(own_part(drawn), mesh), key)
+        wrong = [name for name, mean in means.items() if not np.isfinite(float(mean))]
+        if wrong:
+            number = int(state.step)
+            kept = {name: found for name, found in seen.items() if name in ("sampled", "weighed")}
+            path = keep_batch(folder, number, {"drawn": drawn, **kept})
+            raise UserError(
+                f"round {number} is no longer finite ({wrong[0]}): its texts and weights are in "
+                f"{path}; lower the learning rate or clip the weights, in another folder"
+            )
+        return state, means
+
+    first_steps = 0 if config.objective == "mle" else config.first_judge_steps
+    rounds = Rounds(
+        training, config.sources, config.judge_rows // 2,
+        0 if config.objective == "mle" else config.judge_steps, first_steps, seed=how.seed,
+    )  # fmt: skip
+    examine = make_examination(
+        networks, fixed, validation, model.tokenizer, how.examination, folder=folder, mesh=mesh,
+        mapper=how.mapper, judged=config.objective != "mle", seed=how.seed,
+    )  # fmt: skip
+    start = _start(folder, lambda: examine(state.learnt))
+    last: dict[str, float] = {}
+
+    def validate(learnt: Any) -> dict[str, float]:
+        last.update(examine(learnt))
+        return dict(last)
+
+    def listen(done: int, total: int, means: dict[str, jax.Array]) -> bool | None:
+        if done % loop.validate_every == 0 or done == total:
+            plain = {name: float(mean) for name, mean in means.items()}
+            for sentence in warnings_of(start, last, plain):
+                watch("warning", sentence)
+        return listener(done, total, means)
+
+    outcome = train(
+        state, step=step, batches=rounds, validate=validate, folder=folder, config=loop,
+        listener=listen,
+    )  # fmt: skip
+    card = {
+        "kind": "generator",
+        "objective": config.objective,
+        "proposal": settings["proposal"],
+        "round": asdict(config),
+        "model": model.name,
+        "model_sha256": model.sha256,
+        "trained": "everything" if how.lora is None else f"LoRA of rank {how.lora.rank}",
+        "rounds": outcome.step,
+        "steps": outcome.step,
+        "stopped": outcome.stopped,
+        "start": start,
+        "last": last or examine(outcome.learnt),
+        "learning_rate": how.learning_rate,
+        "judge_learning_rate": how.judge_learning_rate,
+        "optimiser": how.optimiser,
+        "seed": how.seed,
+        **note_rows(folder, training.written),
+    }
+    _deliver(folder, model, networks, outcome.learnt, fixed, card, how)
+    return card
+
+
+def _start(folder: Path, examine: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """Returns what was measured in front of the first round, in this run or the one before it."""
+    path = folder / "start.json"
+    if path.is_file():
+        found: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+    measured = examine()
+    if not np.isfinite(measured["loss"]):
+        raise UserError("the model finds held-out texts impossible: begin with another one")
+    if jax.process_index() == 0:
+        unfinished = path.with_suffix(".part")
+        unfinished.write_text(json.dumps(measured) + "\n", encoding="utf-8")
+        unfinished.replace(path)
+    return measured
+
+
+def _check(model: LoadedModel, training: Pairs, config: GcnConfig, mesh: Mesh) -> None:
+    if isinstance(model.params["layers"], tuple):
+        raise UserError("training wants stacked layers: load the model with stacked=True")
+    longest = training.source_width + config.proposal.ahead
+    if longest > model.config.context:
+        raise UserError(
+            f"sources of {training.source_width} tokens and {config.proposal.ahead} behind them "
+            f"exceed the network's context of {model.config.context}: shorten one of them"
+        )
+    if config.proposal.new_tokens != training.text_width:
+        raise UserError(
+            f"texts of people have up to {training.text_width} tokens and sampled ones up to "
+            f"{config.proposal.new_tokens}: they must be as long, or length tells them apart"
+        )
+    devices = mesh.shape[BATCH]
+    for name, rows in (("sources", config.sources), ("judge_rows", config.judge_rows // 2)):
+        if rows % devices:
+            raise UserError(f"{name} of {rows} cannot be split over {devices} devices: give a "
+                            f"multiple of {devices}")  # fmt: skip
+
+
+def _networks(
+    model: LoadedModel, training: Pairs, how: GcnTraining, mesh: Mesh
+) -> tuple[Networks, dict[str, Any], dict[str, Any]]:
+    """Returns both networks, what is learnt of them and what is fixed."""
+    generator, base, join = learnable(model, how.lora, mesh, seed=how.seed)
+    network, judge_base, judge_join = learnable(model, how.lora, mesh, seed=how.seed + 1)
+    first = place(model.params, mesh) if base is None else base
+    head = HeadConfig(CLASSES, model.config.width, (), how.dropout)
+    judge = CausalConfig(model.config, head)
+    drawn = Head(head).init(jax.random.key(how.seed), jnp.zeros((1, head.inputs)))["params"]
+    begun = {name: leaf for name, leaf in drawn.items() if name not in ("centre", "scale")}
+    some = range(min(len(training), 16 * STANDARD_BATCHES))
+    standard = standard_of(
+        judge, model.params, (training.rows(some[at : at + 16]) for at in some[::16])
+    )
+
+    def judging(learnt: Any, fixed: Any) -> Any:
+        whole = judge_join(learnt["network"], fixed)
+        return {"network": whole, "head": {**learnt["head"], **standard}}
+
+    networks = Networks(
+        model.config, judge,
+        join=lambda learnt, fixed: join(learnt, fixed["base"]),
+        judge_join=judging,
+        first=lambda fixed: fixed["first"],
+    )  # fmt: skip
+    fixed = {"generator": {"base": base, "first": first}, "judge": judge_base}
+    return networks, {"generator": generator, "judge": {"network": network, "head": begun}}, fixed
+
+
+def _deliver(
+    folder: Path,
+    model: LoadedModel,
+    networks: Networks,
+    learnt: Any,
+    fixed: Any,
+    card: dict[str, Any],
+    how: GcnTraining,
+) -> None:
+    """Writes both networks; the card comes last."""
+    if jax.process_index() != 0:
+        return
+    save = partial(save_model, config=model.config, tokenizer=model.tokenizer)
+    judge = networks.judge_join(learnt["judge"], fixed["judge"])
+    save(
+        folder / "judge" / "network",
+        params=whole_network(lambda own, _: own, judge["network"], None),
+        dtype=how.saved_dtype,
+    )
+    judging = {
+        "kind": "causal",
+        "classes": list(CLASSES),
+        "hidden": [],
+        "reads_prompt": True,
+        "start_token": None,
+        **{name: card[name] for name in ("model", "model_sha256", "trained", "steps", "seed")},
+    }
+    save_head(folder / "judge", jax.tree.map(np.asarray, judge["head"]), judging)
+    written = whole_network(networks.join, learnt["generator"], fixed["generator"])
+    save(folder, params=written, dtype=how.saved_dtype)
+    text = json.dumps(card, indent=2, ensure_ascii=False)
+    (folder / "card.json").write_text(text + "\n", encoding="utf-8")

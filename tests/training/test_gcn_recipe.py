@@ -1,0 +1,212 @@
+"""A cooperative training that is killed and resumed, or spread out, ends as one left alone ends."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coopgen_jax.data.pairs import Rounds, rows_behind, tokenise_pairs
+from coopgen_jax.discriminators.heads import load_discriminator
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.training.checkpoint import Checkpoints
+from coopgen_jax.training.gcn_examination import warnings_of
+from coopgen_jax.training.replay import draw, empty, remember
+from tests.gcn_worker import END, pairs, tokenizer
+from tests.test_hosts import free_port
+from tests.test_parallel import ROOT, environment
+
+
+def started(folder: Path, devices: int = 1, **options) -> subprocess.Popen:
+    job = json.dumps({"folder": str(folder), "rounds": 3, **options})
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "tests" / "gcn_worker.py"), job],
+        env=environment(devices), cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def ended(process: subprocess.Popen) -> dict:
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return json.loads(out.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> tuple[dict, Path]:
+    folder = tmp_path_factory.mktemp("alone")
+    return ended(started(folder)), folder
+
+
+def test_killed_in_every_phase_of_a_round_and_resumed_equals_never_killed(alone, tmp_path):
+    # The first turn of each is that of the round which the one before it died in.
+    for phase, turn in (("sampled", 2), ("judged", 1), ("weighed", 1), ("learnt", 2)):
+        process = started(tmp_path, die=phase, at=turn)
+        process.communicate(timeout=300)
+        assert process.returncode == -signal.SIGKILL, phase
+    assert ended(started(tmp_path)) == alone[0]
+    assert (tmp_path / "metrics.jsonl").read_text() == (alone[1] / "metrics.jsonl").read_text()
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(alone, tmp_path):
+    process = started(tmp_path, die="learnt", at=2, full=True)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert "cannot be written" in errors and "the one of step 1 is whole" in errors
+    assert ended(started(tmp_path)) == alone[0]
+
+
+@pytest.mark.parametrize("mapper", ["shard_map", "pmap"])
+def test_eight_devices_train_as_one(alone, tmp_path, mapper):
+    check_same(ended(started(tmp_path, 8, mapper=mapper)), alone[0])
+    check_network(tmp_path, alone[1])
+
+
+def test_two_processes_train_as_one(alone, tmp_path):
+    job = {"coordinator": f"localhost:{free_port()}"}
+    processes = [started(tmp_path, 2, process=number, **job) for number in range(2)]
+    try:
+        first, second = map(ended, processes)
+    finally:
+        for process in processes:
+            process.kill()
+    assert first["last"] == second["last"]
+    check_same(first, alone[0])
+    check_network(tmp_path, alone[1])
+
+
+def check_same(card: dict, other: dict) -> None:
+    for name, value in other["last"].items():
+        assert card["last"][name] == pytest.approx(value, abs=2e-3), name
+
+
+def check_network(folder: Path, other: Path) -> None:
+    ours, theirs = (load(path, stacked=True).params for path in (folder, other))
+    for name in ("query", "down"):
+        pair = (net["layers"][name]["kernel"] for net in (ours, theirs))
+        # AdamW's first steps go as far where a gradient is nearly 0 as elsewhere.
+        differ = np.abs(np.subtract(*map(np.asarray, pair)))
+        assert np.mean(differ) < 2e-4 and differ.max() < 2e-2
+
+
+def test_the_folder_is_a_language_model_and_a_guide(alone):
+    card, folder = alone
+    assert card["stopped"] == "steps" and card["rounds"] == 3
+    assert card["start"]["kl_to_start"] == pytest.approx(0, abs=1e-5)
+    assert card["last"]["kl_to_start"] > 1e-3
+    model = load(folder, stacked=True)
+    guide = load_discriminator(folder / "judge", language_model=model)
+    assert guide.discriminator.classes == ("generated", "human")
+    assert guide.discriminator.reads_prompt
+    assert len(json.loads((folder / "samples.json").read_text())) == 8
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    logged = {"loss", "log_z", "effective_share", "weight_entropy", "judge_accuracy", "reward"}
+    assert logged <= set(lines[0])
+    measured = {"loss", "kl_to_start", "bleu", "self_bleu", "judge_calibration_error"}
+    assert measured <= set(lines[2])
+
+
+def test_texts_that_are_no_number_stop_the_run_and_are_kept(tmp_path):
+    from tests import gcn_worker as worker
+
+    config = worker.GcnConfig(
+        proposal=worker.PROPOSALS["nucleus"], sources=4, judge_steps=1, first_judge_steps=1,
+        judge_rows=4, replay_rows=0,
+    )  # fmt: skip
+    how = worker.GcnTraining(
+        worker.LoopConfig(steps=3, validate_every=3, save_every=1), lora=None, optimiser="sgd",
+        learning_rate=1e20, clip=None, examination=worker.Examination(4, 4, 4),
+    )  # fmt: skip
+    told: list[str] = []
+    with pytest.raises(UserError, match=r"round 2 is no longer finite .*not-finite-2\.npz"):
+        worker.train_gcn(
+            worker.language(), pairs(0, 8, True), pairs(1, 8, True), config, how, folder=tmp_path,
+            mesh=worker.make_mesh(1), watch=lambda phase, found: told.append(phase),
+        )  # fmt: skip
+    assert told == ["sampled", "judged", "weighed", "learnt"] * 2
+    kept = np.load(tmp_path / "not-finite-2.npz")
+    assert any("tokens" in name for name in kept) and any("weighed" in name for name in kept)
+    assert Checkpoints(tmp_path / "checkpoints").latest() == 1
+
+
+def test_pairs_are_padded_cut_and_closed():
+    found = tokenise_pairs(
+        tokenizer(), [("w1 w2 w3 w4 w5 w6", "w7 w8"), ("w1", "w2 w3 w4 w5 w6")],
+        source_width=5, text_width=4, template="w58 {} w57",
+    )  # fmt: skip
+    assert found.sources == ((58, 1, 2, 3, 57), (58, 1, 57))
+    assert found.texts == ((7, 8, END), (2, 3, 4, 5))
+    rows = found.rows([1, 0])
+    np.testing.assert_array_equal(rows["tokens"][0], [58, 1, 57, 2, 3, 4, 5, 0, 0])
+    np.testing.assert_array_equal(rows["written"][1], [False] * 5 + [True] * 3 + [False])
+    prompt = found.prompt([1, 0])
+    np.testing.assert_array_equal(prompt.tokens[0], [0, 0, 58, 1, 57])
+    texts = jnp.asarray([[[2, 3, 4, 5]], [[7, 8, END, 9]]], jnp.int32)
+    again = rows_behind(prompt, texts, jnp.asarray([[4], [3]]))
+    for name, array in rows.items():
+        np.testing.assert_array_equal(again[name], array)
+    alone = tokenise_pairs(tokenizer(), [("", "w1")], source_width=9, text_width=3, template=None)
+    assert (alone.sources, alone.source_width, alone.conditional) == (((END,),), 1, False)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"template": "no place"}, "must have {} once"),
+        ({"template": "{} w1 w2 w3 w4 w5"}, "leave no room"),
+        ({"pairs": []}, "no texts to train on"),
+    ],
+)
+def test_pairs_of_no_use_are_told(given, sentence):
+    options = {"pairs": [("w1", "w2")], "source_width": 4, "text_width": 3, **given}
+    with pytest.raises(UserError, match=sentence):
+        tokenise_pairs(tokenizer(), **options)
+
+
+def test_rounds_are_functions_of_their_number_and_come_to_every_pair():
+    rounds = Rounds(pairs(0, 12, True), sources=4, human=3, steps=2, first=4)
+    one, again = rounds[1], rounds[1]
+    for ours, theirs in zip(one.human, again.human, strict=True):
+        np.testing.assert_array_equal(ours["tokens"], theirs["tokens"])
+    assert (len(rounds[0].human), len(one.human)) == (4, 2)
+    seen = [row.tobytes() for number in range(3) for row in rounds[number].truth["tokens"]]
+    every = [row.tobytes() for row in rounds.pairs.rows(range(12))["tokens"]]
+    assert sorted(seen) == sorted(every)
+    judged = [row.tobytes() for part in rounds[0].human for row in part["tokens"]]
+    assert sorted(judged) == sorted(every)
+
+
+def test_the_memory_is_a_ring():
+    import jax
+
+    replay = empty({"x": jnp.zeros(2, jnp.int32)}, 5)
+    for start in (0, 3, 6):
+        replay = remember(replay, {"x": jnp.arange(start, start + 3)})
+    assert int(replay.count) == 9
+    assert sorted(replay.rows["x"].tolist()) == [4, 5, 6, 7, 8]
+    replay = remember(replay, {"x": jnp.arange(10, 18)})
+    assert sorted(replay.rows["x"].tolist()) == [13, 14, 15, 16, 17]
+    now = {"x": jnp.arange(100, 106)}
+    drawn = draw(jax.random.key(0), replay, now, count=6, share=0.0)["x"].tolist()
+    assert sorted(drawn) == [*range(100, 106)]
+    twice = draw(jax.random.key(0), replay, now, count=9, share=0.0)["x"].tolist()
+    assert len(set(twice)) == 6
+    many = np.asarray(draw(jax.random.key(1), replay, now, count=3000, share=0.25)["x"])
+    assert np.mean(many < 100) == pytest.approx(0.25, abs=0.04)
+    assert set(many[many < 100]) == {13, 14, 15, 16, 17}
+    none = draw(jax.random.key(1), empty(now, 5), now, count=60, share=0.9)["x"]
+    assert (np.asarray(none) >= 100).all()
+
+
+def test_a_collapse_is_warned_of_early():
+    first = {"loss": 3.0, "self_bleu": 0.2}
+    assert warnings_of(first, {"loss": 3.5, "self_bleu": 0.3}, {"effective_share": 0.5}) == []
+    found = warnings_of(first, {"loss": 4.5, "self_bleu": 0.8}, {"effective_share": 0.01})
+    assert len(found) == 3
+    assert "1%" in found[0] and "1.5 nats" in found[1] and "0.20 to 0.80" in found[2]
+    assert warnings_of(first, {"loss": 3.0, "self_bleu": 0.2}, {}) == []
