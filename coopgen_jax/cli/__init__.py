@@ -14,7 +14,12 @@ from coopgen_jax.cli.annotate_options import AnnotateOptions
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.cli.evaluate_options import EvaluateOptions, JudgementOptions, TextsOptions
 from coopgen_jax.cli.options import EXAMPLES, GenerateOptions, ModelsOptions, PlanOptions
-from coopgen_jax.cli.train_options import DiscriminatorOptions, LanguageModelOptions, TrainOptions
+from coopgen_jax.cli.train_options import (
+    DiscriminatorOptions,
+    GcnOptions,
+    LanguageModelOptions,
+    TrainOptions,
+)
 from coopgen_jax.errors import UserError
 
 __all__ = ["main"]
@@ -117,7 +122,12 @@ def _parse_train(arguments: list[str]) -> TrainOptions:
 
     judge = tyro.conf.subcommand("discriminator", description=DiscriminatorOptions.__doc__)
     writer = tyro.conf.subcommand("lm", description=LanguageModelOptions.__doc__)
-    kinds = Annotated[DiscriminatorOptions, judge] | Annotated[LanguageModelOptions, writer]
+    both = tyro.conf.subcommand("gcn", description=GcnOptions.__doc__)
+    kinds = (
+        Annotated[DiscriminatorOptions, judge]
+        | Annotated[LanguageModelOptions, writer]
+        | Annotated[GcnOptions, both]
+    )
     try:
         what = tyro.cli(
             kinds,  # type: ignore[arg-type]

@@ -64,15 +64,22 @@ def _split(text: str, separator: str) -> list[str]:
     return re.split(rf"(?<!\\){separator}", text)
 
 
-def method_options(text: str, options: CompareOptions) -> GenerateOptions:
+def method_options(
+    text: str, options: CompareOptions, *, said: str = "--methods"
+) -> GenerateOptions:
     """Returns what `name:key=value:key=value` stands for, as if it were said to `generate`.
+
+    Args:
+      text: the method.
+      options: what it shares with others.
+      said: the option that it is the value of.
 
     Raises:
       UserError: there is no such method, or it takes no such option or value.
     """
     name, *pairs = _split(text, ":")
     if name not in TAKES:
-        raise UserError(f"--methods has {name!r}: known are {', '.join(TAKES)}")
+        raise UserError(f"{said} has {name!r}: known are {', '.join(TAKES)}")
     shared: dict[str, Any] = {"method": name, **{key: getattr(options, key) for key in SHARED}}
     allowed = (*TAKES[name], *OWN)
     for part in pairs:
@@ -80,34 +87,34 @@ def method_options(text: str, options: CompareOptions) -> GenerateOptions:
         key = key.replace("-", "_")
         if not separator or key not in allowed:
             raise UserError(
-                f"--methods {text}: {part!r} is no option of {name} as key=value; it takes "
+                f"{said} {text}: {part!r} is no option of {name} as key=value; it takes "
                 f"{', '.join(allowed)}"
             )
-        shared[key] = _value(text, key, value)
+        shared[key] = _value(f"{said} {text}", key, value)
     # One target stands for all of them: how a method is set does not depend on it.
     found = GenerateOptions(target=options.target[0], **shared)
     unguided = found.discriminator == "none" and not names_target(found)
     return replace(found, target=None) if unguided else found
 
 
-def _value(text: str, key: str, value: str) -> Any:
+def _value(said: str, key: str, value: str) -> Any:
     """Returns the value of an option from its word."""
     kind = typing.get_type_hints(GenerateOptions)[key]
     if typing.get_origin(kind) is tuple:
         return tuple(value.split("+"))
     if kind is bool:
         if value not in ("true", "false"):
-            raise UserError(f"--methods {text}: {key} is {value!r}: give true or false")
+            raise UserError(f"{said}: {key} is {value!r}: give true or false")
         return value == "true"
     for one in (kind, *typing.get_args(kind)):
         if typing.get_origin(one) is Literal:
             if value in typing.get_args(one):
                 return value
             known = ", ".join(map(str, typing.get_args(one)))
-            raise UserError(f"--methods {text}: {key} is {value!r}: known are {known}")
+            raise UserError(f"{said}: {key} is {value!r}: known are {known}")
         if one in (int, float):
             try:
                 return one(value)
             except ValueError as error:
-                raise UserError(f"--methods {text}: {key} is {value!r}: give a number") from error
+                raise UserError(f"{said}: {key} is {value!r}: give a number") from error
     return value

@@ -2,22 +2,24 @@
 
 import json
 import math
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-import jax
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from coopgen_jax.cli.progress import INTERVAL
-from coopgen_jax.cli.train_options import DiscriminatorOptions, LanguageModelOptions, TrainOptions
+from coopgen_jax.cli.train_gcn import run_gcn
+from coopgen_jax.cli.train_options import (
+    DiscriminatorOptions,
+    GcnOptions,
+    LanguageModelOptions,
+    TrainOptions,
+)
+from coopgen_jax.cli.train_progress import interruptible, shown
 from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.data.labelled import Labelled, read_labelled, read_texts
 from coopgen_jax.errors import UserError
@@ -25,7 +27,7 @@ from coopgen_jax.models.lora import LoraConfig
 from coopgen_jax.models.pretrained.loading import LoadedModel, load, load_encoder
 from coopgen_jax.parallel import make_mesh
 from coopgen_jax.training.encoder_recipe import train_bidirectional
-from coopgen_jax.training.loop import Listener, LoopConfig
+from coopgen_jax.training.loop import LoopConfig
 from coopgen_jax.training.recipes import train_causal, train_generative, train_language_model
 from coopgen_jax.training.run import RecipeConfig
 from coopgen_jax.training.scratch import ScratchConfig, fresh_model, train_tokenizer
@@ -39,6 +41,9 @@ def run_train(options: TrainOptions) -> None:
       UserError: an option is out of its range, or the data or the folder are of no use.
     """
     what = options.what
+    if isinstance(what, GcnOptions):
+        run_gcn(what)
+        return
     _check(what)
     run: Any = _discriminator if isinstance(what, DiscriminatorOptions) else _language_model
     card = run(what)
@@ -165,7 +170,7 @@ def _discriminator(what: DiscriminatorOptions) -> dict[str, Any]:
         shortest = 0  # every beginning of a text is learnt from anyway
     recipe = _recipe(what, len(training.texts), shortest=shortest or None, balanced=what.balanced)
     mesh = make_mesh(what.devices)
-    with _progress(what) as shown, _interruptible(shown) as listener:
+    with shown(what) as progress, interruptible(progress) as listener:
         place: dict[str, Any] = {"folder": what.out, "mesh": mesh, "listener": listener}
         if what.kind == "bidirectional":
             encoder = load_encoder(what.encoder, dtype=what.dtype)
@@ -208,7 +213,7 @@ def _language_model(what: LanguageModelOptions) -> dict[str, Any]:
         tokens = rows + sum(map(len, model.tokenizer.encode_batch(training)))
         rows = max(1, tokens // what.longest)
     recipe = _recipe(what, rows, shortest=None)
-    with _progress(what) as shown, _interruptible(shown) as listener:
+    with shown(what) as progress, interruptible(progress) as listener:
         return train_language_model(
             model, training, validation, recipe, pack=what.pack, sources=sources,
             folder=what.out, mesh=make_mesh(what.devices), listener=listener,
@@ -259,67 +264,6 @@ def _tell(what: Any, where: str, broken: tuple[str, ...]) -> None:
             f"coopgen: {where}: {len(broken)} rows left out ({', '.join(broken[:3])}{more})",
             file=sys.stderr,
         )
-
-
-@contextmanager
-def _progress(what: Any) -> Iterator[Listener]:
-    """Shows a bar on a terminal, and a line now and then elsewhere."""
-    if what.quiet:
-        yield lambda done, total, means: None
-        return
-    print("coopgen: compiling the training step", file=sys.stderr, flush=True)
-    if not sys.stderr.isatty():
-        said = time.monotonic()
-
-        def line(done: int, total: int, means: dict[str, jax.Array]) -> None:
-            nonlocal said
-            if time.monotonic() - said >= INTERVAL or done == total:
-                said = time.monotonic()
-                print(
-                    f"coopgen: step {done} of {total}, loss {float(means['loss']):.3f}",
-                    file=sys.stderr,
-                    flush=True,
-                )
-
-        yield line
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("training", total=None)
-
-        def show(done: int, total: int, means: dict[str, jax.Array]) -> None:
-            text = f"step {done} of {total}, loss {float(means['loss']):.3f}"
-            bar.update(task, total=total, completed=done, description=text)
-
-        yield show
-
-
-@contextmanager
-def _interruptible(listener: Listener) -> Iterator[Listener]:
-    """Has the first Ctrl-C while steps are taken end the run at the next step, and save it."""
-    before = signal.getsignal(signal.SIGINT)
-    installed = asked = False
-
-    def handle(number: int, frame: Any) -> None:
-        nonlocal asked
-        asked = True
-        signal.signal(signal.SIGINT, before)
-        print("coopgen: saving; press once more to stop at once", file=sys.stderr, flush=True)
-
-    def listen(done: int, total: int, means: dict[str, jax.Array]) -> bool:
-        nonlocal installed
-        # In front of the first step there is nothing to save.
-        if not installed and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, handle)
-            installed = True
-        listener(done, total, means)
-        return asked
-
-    try:
-        yield listen
-    finally:
-        if installed:
-            signal.signal(signal.SIGINT, before)
 
 
 def _print(what: Any, card: dict[str, Any]) -> None:

@@ -19,11 +19,15 @@ examples:
   coopgen generate "This film was" --model writer --method sample --discriminator none
   coopgen train lm --from-scratch --vocabulary 4000 --data corpus.txt --validation dev.txt \\
       --out small
+  # the writer together with its critic: Generative Cooperative Networks
+  coopgen train gcn --model small --rank 0 --data corpus.txt --validation dev.txt --out better
+  coopgen train gcn --data pairs.jsonl --validation dev.jsonl --source context --text question \\
+      --proposal mcts:preset=puct:visit_temperature=1:full_share=0.1 --out asker
 """
 
 
 @dataclass(frozen=True)
-class _Common:
+class _Base:
     data: Annotated[str, arg(metavar="FILE|tfds:NAME/SPLIT")]
     """Texts to learn from: .csv, .tsv, .jsonl, .txt, or a dataset of TensorFlow Datasets."""
     validation: Annotated[str, arg(metavar="FILE|tfds:NAME/SPLIT")]
@@ -36,14 +40,8 @@ class _Common:
     """The language model to begin with: a name, a folder, a GGUF file, or a hub name."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the network's products; what is learnt is always float32."""
-    epochs: Annotated[float | None, _unset("N", "1; shared-trunk: 12")] = None
-    """Times that every text is learnt from."""
-    rows: Annotated[int, arg(metavar="B")] = 32
-    """Texts of a step."""
     pieces: Annotated[int, arg(metavar="N")] = 1
     """Parts that they are read in, one after another, to save memory."""
-    longest: Annotated[int, arg(metavar="T")] = 64
-    """Tokens read of a text, the first ones."""
     rank: Annotated[int | None, _unset("R", "8")] = None
     """Rank of LoRA's additions to a frozen network; 0 trains all of the network."""
     learning_rate: Annotated[float | None, _unset("X", "5e-4; whole: 5e-5")] = None
@@ -52,8 +50,6 @@ class _Common:
     """Steps between validations, and between checkpoints."""
     validation_rows: Annotated[int, arg(metavar="N")] = 1000
     """Validation texts that are read, at most."""
-    patience: Annotated[int | None, _unset("N", "none")] = None
-    """Validations without a better loss after which training stops."""
     budget_minutes: Annotated[float | None, _unset("MIN", "none")] = None
     """Minutes after which this run saves and stops; start it again to go on."""
     seed: Annotated[int, arg(metavar="N")] = 0
@@ -66,6 +62,18 @@ class _Common:
     """Print the card as JSON instead of a report."""
     quiet: bool = False
     """Show no progress."""
+
+
+@dataclass(frozen=True)
+class _Common(_Base):
+    epochs: Annotated[float | None, _unset("N", "1; shared-trunk: 12")] = None
+    """Times that every text is learnt from."""
+    rows: Annotated[int, arg(metavar="B")] = 32
+    """Texts of a step."""
+    longest: Annotated[int, arg(metavar="T")] = 64
+    """Tokens read of a text, the first ones."""
+    patience: Annotated[int | None, _unset("N", "none")] = None
+    """Validations without a better loss after which training stops."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,81 @@ class LanguageModelOptions(_Common):
 
 
 @dataclass(frozen=True)
-class TrainOptions:
-    """Train a discriminator or a language model."""
+class GcnOptions(_Base):
+    """Train a generator with its critic (Generative Cooperative Networks, SelfGAN, GANs).
 
-    what: DiscriminatorOptions | LanguageModelOptions
+    The discriminator tells its texts from people's. `coopgen generate --model` takes the folder,
+    and `--discriminator` the folder judge in it, with the target human.
+    """
+
+    objective: Literal["gcn", "selfgan", "gan", "gdc", "mle"] = "gcn"
+    """What texts are weighed by: importance weights towards p D; nothing (imitation of a
+    cooperative decoder); the reward D; importance weights towards the first p times D; or no
+    sampled texts at all, those of people instead (maximum likelihood)."""
+    proposal: Annotated[str, arg(metavar="METHOD")] = "sample:top_p=0.9:full_share=0.1"
+    """What samples the texts: a --method with options of its own as name:key=value:key=value. For
+    gcn it has to know its probabilities, such as
+    mcts:preset=puct:visit_temperature=1:full_share=0.1, or weigh its texts, as smc does."""
+    source: Annotated[str | None, _unset("COLUMN", "none: texts without a source")] = None
+    """The column of sources that texts are written for, beside --text."""
+    template: Annotated[str, arg(metavar="TEXT")] = "{}\\n"
+    """What a source is put into, at {}; \\n is a line break."""
+    source_tokens: Annotated[int, arg(metavar="P")] = 64
+    """Tokens of a source at most, the template included."""
+    new_tokens: Annotated[int, arg(metavar="T")] = 32
+    """Tokens of a text at most, people's and sampled ones."""
+    rounds: Annotated[int, arg(metavar="N")] = 100
+    """Rounds: sample, train the discriminator, weigh, train the generator."""
+    sources: Annotated[int, arg(metavar="B")] = 8
+    """Sources of a round."""
+    samples: Annotated[int, arg(metavar="R")] = 4
+    """Texts sampled for each source, which are compared with each other; without sources all texts
+    of a round are."""
+    generator_steps: Annotated[int, arg(metavar="N")] = 1
+    """Steps of the generator on a round's texts."""
+    judge_steps: Annotated[int, arg(metavar="N")] = 4
+    """Steps of the discriminator in a round."""
+    first_judge_steps: Annotated[int, arg(metavar="N")] = 50
+    """Its steps in the first round."""
+    judge_rows: Annotated[int, arg(metavar="N")] = 32
+    """Texts of such a step, half of them people's."""
+    replay_rows: Annotated[int, arg(metavar="N")] = 512
+    """Texts of earlier rounds that are remembered."""
+    replay_share: Annotated[float, arg(metavar="X")] = 0.25
+    """Their share of the sampled half."""
+    negatives: Literal["proposal", "generator"] = "proposal"
+    """Whose texts the discriminator learns to tell: the proposal's, or the generator's own, which
+    are sampled for it."""
+    clip: Annotated[float | None, _unset("X", "none")] = None
+    """Cut weights at so many times their mean."""
+    kl: Annotated[float, arg(metavar="X")] = 0.0
+    """Price of leaving the first generator, a nat."""
+    baseline: Literal["none", "mean", "leave-one-out", "greedy"] = "none"
+    """gan: what is taken off a reward."""
+    scheduler: Literal["none", "manual", "z"] = "none"
+    """gan: rewards as they are, halved every --half-life rounds, or divided by their sum."""
+    half_life: Annotated[float, arg(metavar="N")] = 100.0
+    """Rounds in which the manual scheduler halves the rewards."""
+    learning_rate: Annotated[float | None, _unset("X", "1e-4; whole: 1e-5")] = None
+    """The generator's learning rate."""
+    validate_every: Annotated[int, arg(metavar="N")] = 10
+    """Rounds between examinations, and between checkpoints."""
+    validation_rows: Annotated[int, arg(metavar="N")] = 256
+    """Validation texts that are read, at most."""
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    """Adam divides the size of the weights out; plain gradient descent shows it."""
+    judge_learning_rate: Annotated[float | None, _unset("X", "5e-4; whole: 5e-5")] = None
+    """The discriminator's learning rate."""
+    warmup: Annotated[int, arg(metavar="N")] = 0
+    """Rounds in which the learning rates rise."""
+    gradient_clip: Annotated[float, arg(metavar="X")] = 1.0
+    """Largest norm of a gradient; 0 for no cut."""
+    sample_texts: Annotated[int, arg(metavar="N")] = 64
+    """Texts sampled and measured between rounds, every --validate-every of them."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Train a discriminator, a language model, or both together."""
+
+    what: DiscriminatorOptions | LanguageModelOptions | GcnOptions

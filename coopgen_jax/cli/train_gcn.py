@@ -1,0 +1,160 @@
+"""The command `coopgen train gcn`."""
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from coopgen_jax.cli.compare_methods import method_options
+from coopgen_jax.cli.compare_options import CompareOptions
+from coopgen_jax.cli.settings import decoder_config
+from coopgen_jax.cli.train_options import GcnOptions
+from coopgen_jax.cli.train_progress import interruptible, shown
+from coopgen_jax.data.pairs import Pairs, read_pairs, tokenise_pairs
+from coopgen_jax.decoding.presets import Decoding
+from coopgen_jax.decoding.sampling import SamplingConfig
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.lora import LoraConfig
+from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.parallel import make_mesh
+from coopgen_jax.text import Tokenizer
+from coopgen_jax.training.gcn_config import GcnConfig
+from coopgen_jax.training.gcn_examination import Examination
+from coopgen_jax.training.gcn_recipe import GcnTraining, train_gcn
+from coopgen_jax.training.loop import LoopConfig
+
+
+def run_gcn(what: GcnOptions) -> None:
+    """Trains a generator with its discriminator, and prints the card.
+
+    Raises:
+      UserError: an option is out of its range, or the data or the folder are of no use.
+    """
+    config = round_of(what)
+    how = training_of(what)
+    if what.out.exists() and not what.out.is_dir():
+        raise UserError(f"{what.out} is a file: give a folder")
+    data = read(what, what.data), read(what, what.validation)
+    if not config.covers and config.objective in ("gcn", "gdc"):
+        _tell(what, "the proposal cannot write all that the generator can, so that its weights are "
+              "biased: give it full_share")  # fmt: skip
+    model = load(what.model, dtype=what.dtype, stacked=True)
+    training, validation = (tokenised(what, model.tokenizer, pairs) for pairs in data)
+    with shown(what, "round") as progress, interruptible(progress) as listener:
+        card = train_gcn(
+            model, training, validation, config, how, folder=what.out,
+            mesh=make_mesh(what.devices), listener=listener,
+            watch=lambda phase, found: _tell(what, found) if phase == "warning" else None,
+        )  # fmt: skip
+    if what.json:
+        print(json.dumps(card, indent=1, ensure_ascii=False))
+    else:
+        _print(what, card)
+    if card["stopped"] == "interrupt":
+        raise KeyboardInterrupt
+
+
+def round_of(what: GcnOptions) -> GcnConfig:
+    """Returns what the options say of a round."""
+    proposal: Decoding
+    if what.objective in ("gan", "mle") and what.proposal == GcnOptions.proposal:
+        proposal = SamplingConfig(new_tokens=what.new_tokens, samples=what.samples)
+    else:
+        shared = CompareOptions(
+            what.proposal, what.out, target=("human",), new_tokens=what.new_tokens,
+            samples=what.samples,
+        )  # fmt: skip
+        proposal = decoder_config(method_options(what.proposal, shared, said="--proposal"))
+    same = (
+        "objective", "sources", "generator_steps", "judge_steps", "first_judge_steps",
+        "judge_rows", "replay_rows", "replay_share", "negatives", "clip", "kl", "baseline",
+        "scheduler", "half_life",
+    )  # fmt: skip
+    try:
+        return GcnConfig(proposal=proposal, **{name: getattr(what, name) for name in same})
+    except UserError as error:
+        if what.objective == "selfgan" or "selfgan" not in str(error):
+            raise
+        raise UserError(f"--proposal {what.proposal}: {error}") from error
+
+
+def training_of(what: GcnOptions) -> GcnTraining:
+    """Returns what the options say of how long and how fast."""
+    for name in ("rounds", "samples", "sample_texts", "validation_rows", "validate_every",
+                 "devices", "pieces", "source_tokens", "new_tokens"):  # fmt: skip
+        if getattr(what, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(what, name)}: give 1 or more")
+    if what.rank is not None and what.rank < 0:
+        raise UserError(f"--rank is {what.rank}: give 1 or more, or 0 to train all of both")
+    rank = 8 if what.rank is None else what.rank
+    rate, judged = what.learning_rate, what.judge_learning_rate
+    every = min(what.validate_every, what.rounds)
+    rows = 32 + -32 % what.devices
+    return GcnTraining(
+        LoopConfig(
+            steps=what.rounds, validate_every=every, save_every=every,
+            budget_minutes=what.budget_minutes,
+        ),
+        lora=LoraConfig(rank=rank, alpha=2.0 * rank) if rank else None,
+        optimiser=what.optimiser,
+        learning_rate=(1e-4 if rank else 1e-5) if rate is None else rate,
+        judge_learning_rate=(5e-4 if rank else 5e-5) if judged is None else judged,
+        warmup=what.warmup,
+        clip=what.gradient_clip or None,
+        pieces=what.pieces,
+        examination=Examination(what.sample_texts, what.validation_rows, rows),
+        seed=what.seed,
+        mapper=what.mapper,
+    )  # fmt: skip
+
+
+def read(what: GcnOptions, where: str) -> tuple[tuple[str, str], ...]:
+    """Returns sources and texts of a file, and tells what was left out."""
+    pairs, broken = read_pairs(where, source=what.source, text=what.text)
+    if broken:
+        more = ", ..." if len(broken) > 3 else ""
+        _tell(what, f"{where}: {len(broken)} rows left out ({', '.join(broken[:3])}{more})")
+    return pairs
+
+
+def tokenised(what: GcnOptions, tokenizer: Tokenizer, pairs: tuple[tuple[str, str], ...]) -> Pairs:
+    """Returns pairs as the generator reads them."""
+    template = what.template.replace("\\n", "\n") if what.source is not None else None
+    return tokenise_pairs(
+        tokenizer, pairs, source_width=what.source_tokens, text_width=what.new_tokens,
+        template=template,
+    )  # fmt: skip
+
+
+def _tell(what: GcnOptions, sentence: str) -> None:
+    if not what.quiet:
+        print(f"coopgen: {sentence}", file=sys.stderr, flush=True)
+
+
+def _print(what: GcnOptions, card: dict[str, Any]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{what.out}: {card['objective']}, {card['rounds']} rounds")
+    table = Table(box=None)
+    for name in ("", "start", "now"):
+        table.add_column(name, justify="left" if not name else "right")
+    for name, value in card["last"].items():
+        table.add_row(NAMES.get(name, name), f"{card['start'][name]:.3f}", f"{value:.3f}")
+    console.print(table)
+    for reason in ("budget", "interrupt"):
+        if card["stopped"] == reason:
+            said = "the budget is spent" if reason == "budget" else "interrupted and saved"
+            console.print(f"{said}: start the same command again to go on")
+
+
+# What is measured, in words.
+NAMES = {
+    "loss": "held-out texts, nats a token",
+    "kl_to_start": "KL to the start, nats a text",
+    "bleu": "BLEU-4 of samples",
+    "self_bleu": "self-BLEU-4 of samples",
+    "judge_accuracy": "discriminator: accuracy",
+    "judge_human_accuracy": "discriminator: people's texts known",
+    "judge_calibration_error": "discriminator: calibration error",
+}
