@@ -1,0 +1,357 @@
+"""Generative Cooperative Networks on unconditional text, beside the GANs that they come from.
+
+    python -m experiments.gcn_unconditional --data FOLDER --work FOLDER --out experiments/results
+
+After Lamprier et al. (ICML 2022, arXiv 2201.12320) on image captions (the sentences of Texygen): a
+small decoder learns them from scratch by maximum likelihood and goes on with a discriminator. Three
+schedules of a discrete GAN (none, manual, division by Z) under plain gradient descent and under
+Adam, SelfGAN, and GCN by three proposals (the generator, nucleus, tree search), several seeds each.
+Told are BLEU against self-BLEU over temperatures and over rounds. What was trained and measured
+stands in a folder of its own; a run that was interrupted, or whose minutes were spent, goes on.
+"""
+
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+
+from coopgen_jax.data.batches import BatchConfig
+from coopgen_jax.data.pairs import Pairs, tokenise_pairs
+from coopgen_jax.decoding.decoders import decode
+from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.sampling import SamplingConfig
+from coopgen_jax.evaluation.metrics import bleu, self_bleu
+from coopgen_jax.models.decoder import language_model
+from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.parallel import make_mesh
+from coopgen_jax.search.config import SearchConfig
+from coopgen_jax.training.gcn_config import GcnConfig
+from coopgen_jax.training.gcn_examination import Examination
+from coopgen_jax.training.gcn_recipe import GcnTraining, train_gcn
+from coopgen_jax.training.loop import LoopConfig
+from coopgen_jax.training.recipes import train_language_model
+from coopgen_jax.training.run import RecipeConfig
+from coopgen_jax.training.scratch import ScratchConfig, fresh_model, train_tokenizer
+from experiments.train_heads import told
+
+TOKENS = 24
+SAMPLES = 4
+PLAIN = SamplingConfig(new_tokens=TOKENS, samples=SAMPLES)
+NUCLEUS = replace(PLAIN, top_p=0.9, full_share=0.1)
+TREE = MCTSConfig(
+    new_tokens=TOKENS, samples=SAMPLES, repetition_penalty=1.0, visit_temperature=1.0,
+    full_share=0.1,
+    search=SearchConfig(
+        simulations=16, wave=4, c_puct=3.0, candidates=20, depth=8, kept=16,
+        first_play_urgency="parent",
+    ),
+)  # fmt: skip
+TEMPERATURES = (0.7, 0.85, 1.0, 1.15)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row: how the generator goes on from maximum likelihood.
+
+    config: of a round; sgd: whether by plain gradient descent instead of Adam.
+    """
+
+    config: GcnConfig
+    sgd: bool = False
+
+
+def variants(config: "Config") -> dict[str, Variant]:
+    """Returns the rows by name."""
+    base = GcnConfig(
+        proposal=PLAIN, sources=config.texts // SAMPLES, judge_rows=config.texts,
+        judge_steps=2, first_judge_steps=60, replay_rows=8 * config.texts,
+        half_life=config.rounds / 4,
+    )  # fmt: skip
+    gan = replace(base, objective="gan")
+    rows = {
+        "more maximum likelihood": Variant(replace(base, objective="mle",
+                                                   sources=config.texts)),
+        "GAN, no scheduler": Variant(gan),
+        "GAN, manual scheduler": Variant(replace(gan, scheduler="manual")),
+        "GAN, division by Z": Variant(replace(gan, scheduler="z")),
+    }  # fmt: skip
+    rows |= {
+        f"{name}, SGD": Variant(row.config, sgd=True)
+        for name, row in rows.items()
+        if name.startswith("GAN")
+    }
+    return rows | {
+        "SelfGAN, tree search": Variant(replace(base, objective="selfgan", proposal=TREE)),
+        "GCN, the generator": Variant(base),
+        "GCN, nucleus": Variant(replace(base, proposal=NUCLEUS)),
+        "GCN, tree search": Variant(replace(base, proposal=TREE)),
+    }
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to train and to measure.
+
+    data: a folder with train.txt and test.txt, a sentence a line.
+    work: where everything trained goes; out: where table and pictures go.
+    seeds: of networks, data order and noise.
+    rounds, texts: of every variant, and of a round.
+    layers, width, vocabulary: of the decoder; epochs: of maximum likelihood.
+    rate, sgd_rate, judge_rate: learning rates.
+    measured, references: texts sampled at every temperature, and held-out ones they are held to.
+    only: names of variants to train; all where none is named.
+    budget_minutes: after which nothing further is begun; run it again to go on.
+    """
+
+    data: Path
+    work: Path
+    out: Path = Path("experiments/results")
+    seeds: tuple[int, ...] = (0, 1, 2)
+    rounds: int = 100
+    texts: int = 64
+    layers: int = 4
+    width: int = 192
+    vocabulary: int = 2000
+    epochs: int = 12
+    rate: float = 1e-4
+    sgd_rate: float = 0.02
+    judge_rate: float = 3e-4
+    measured: int = 200
+    references: int = 500
+    only: tuple[str, ...] = ()
+    budget_minutes: float | None = None
+
+
+def lines(path: Path) -> list[str]:
+    """Returns the sentences of a file."""
+    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def pairs_of(tokenizer: Any, texts: list[str]) -> Pairs:
+    """Returns sentences as texts without a source."""
+    return tokenise_pairs(
+        tokenizer, [("", text) for text in texts], source_width=1, text_width=TOKENS, template=None
+    )
+
+
+def first_model(config: Config, seed: int, training: list[str], held_out: list[str]) -> Path:
+    """Trains the decoder by maximum likelihood where it is missing, and returns its folder."""
+    folder = config.work / f"first-{seed}"
+    if (folder / "card.json").is_file():
+        return folder
+    shape = ScratchConfig(config.layers, config.width, 64)
+    model = fresh_model(train_tokenizer(training, config.vocabulary), shape, seed=seed)
+    steps = config.epochs * len(training) // 64
+    recipe = RecipeConfig(
+        LoopConfig(steps=steps, validate_every=100, save_every=steps, patience=3, log_every=50),
+        BatchConfig(rows=64, longest=TOKENS, shortest=None, seed=seed),
+        lora=None, learning_rate=2e-3, saved_dtype="float32",
+    )  # fmt: skip
+    train_language_model(
+        model, training, held_out, recipe, folder=folder, mesh=make_mesh(1),
+        listener=told(folder.name, "step"),
+    )  # fmt: skip
+    return folder
+
+
+def measure(folder: Path, held_out: list[str], config: Config, seed: int) -> dict[str, Any]:
+    """Returns BLEU and self-BLEU of samples at every temperature, measured once."""
+    path = folder / "measured.json"
+    if path.is_file():
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return kept
+    model = load(folder, stacked=True)
+    pairs = pairs_of(model.tokenizer, held_out[: config.measured])
+    prompt = pairs.prompt(range(config.measured))
+    network, found = language_model(model.config), {}
+    write = jax.jit(decode, static_argnames=("language_model", "config"))
+    for temperature in TEMPERATURES:
+        generation = write(
+            jax.random.key(seed), prompt, language_model=network, params=model.params,
+            config=SamplingConfig(new_tokens=TOKENS, temperature=temperature),
+        )  # fmt: skip
+        ids, length = np.asarray(generation.tokens[:, 0]), np.asarray(generation.length[:, 0])
+        texts = model.tokenizer.decode_batch(
+            row[:count].tolist() for row, count in zip(ids, length, strict=True)
+        )
+        texts = [text.strip() for text in texts]
+        references = held_out[: config.references]
+        found[str(temperature)] = {
+            "bleu": bleu(texts, [references] * len(texts)),
+            "self_bleu": self_bleu(texts, 4),
+            "texts": texts[:10],
+        }
+    path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return found
+
+
+def run(config: Config) -> int:
+    """Trains and measures what is missing; returns the exit status."""
+    started = time.monotonic()
+    training = lines(config.data / "train.txt")
+    test = lines(config.data / "test.txt")
+    held_out, kept_aside = test[:1000], test[1000:]
+    rows = variants(config)
+    unknown = sorted(set(config.only) - set(rows))
+    if unknown:
+        raise SystemExit(f"--only {unknown[0]} is unknown: choose from {', '.join(rows)}")
+    results: dict[str, list[dict[str, Any]]] = {}
+    for seed in config.seeds:
+        first = first_model(config, seed, training, held_out)
+        model = load(first, stacked=True)
+        learn, check = pairs_of(model.tokenizer, training), pairs_of(model.tokenizer, held_out)
+        begun = {"measured": measure(first, kept_aside, config, seed)}
+        results.setdefault("maximum likelihood", []).append(begun)
+        for name, variant in rows.items():
+            if config.only and name not in config.only:
+                continue
+            folder = config.work / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}"
+            left = None
+            if config.budget_minutes is not None:
+                left = config.budget_minutes - (time.monotonic() - started) / 60
+                if left <= 0:
+                    print("the minutes are spent: run it again to go on", flush=True)
+                    return 0
+            card = trained(config, variant, seed, model, (learn, check), folder, left)
+            if card["stopped"] == "budget":
+                print("the minutes are spent: run it again to go on", flush=True)
+                return 0
+            metrics = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            result = {
+                "start": card["start"],
+                "last": card["last"],
+                "rounds": [json.loads(line) for line in metrics],
+                "measured": measure(folder, kept_aside, config, seed),
+            }
+            results.setdefault(name, []).append(result)
+            print(f"{name}, seed {seed}: {card['last']}", flush=True)
+    report(config, results)
+    return 0
+
+
+def trained(
+    config: Config,
+    variant: Variant,
+    seed: int,
+    model: Any,
+    pairs: tuple[Pairs, Pairs],
+    folder: Path,
+    left: float | None,
+) -> dict[str, Any]:
+    """Trains a variant where it is missing, and returns its card."""
+    path = folder / "card.json"
+    if path.is_file():
+        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if card["stopped"] == "steps":
+            return card
+    how = GcnTraining(
+        LoopConfig(
+            steps=config.rounds,
+            validate_every=config.rounds // 10,
+            save_every=config.rounds // 5,
+            budget_minutes=left,
+        ),
+        lora=None,
+        optimiser="sgd" if variant.sgd else "adamw",
+        learning_rate=config.sgd_rate if variant.sgd else config.rate,
+        judge_learning_rate=config.judge_rate,
+        # A cut gradient would hide the size of the weights.
+        clip=None,
+        examination=Examination(texts=128, held_out=256, rows=64),
+        seed=seed,
+        saved_dtype="float32",
+    )
+    return train_gcn(
+        model, *pairs, variant.config, how, folder=folder, mesh=make_mesh(1),
+        listener=told(folder.name, "round"),
+        watch=lambda phase, found: print(found, flush=True) if phase == "warning" else None,
+    )  # fmt: skip
+
+
+def spread(values: list[float]) -> str:
+    """Returns the mean over seeds, and half of how far they lie apart."""
+    return f"{np.mean(values):.3f} ± {(max(values) - min(values)) / 2:.3f}"
+
+
+def report(config: Config, results: dict[str, list[dict[str, Any]]]) -> None:
+    """Prints the table, and writes it with all figures and the pictures."""
+    rows = [f"{'':32} {'nats a token':>15} {'KL to start':>15} {'BLEU-4':>15} {'self-BLEU-4':>15} "
+            f"{'effective':>9}"]  # fmt: skip
+    for name, seeds in results.items():
+        at = [seed["measured"]["1.0"] for seed in seeds]
+        cells = [spread([one["bleu"] for one in at]), spread([one["self_bleu"] for one in at])]
+        last = [seed["last"] for seed in seeds if "last" in seed]
+        shares = [
+            np.mean([line["effective_share"] for line in seed["rounds"]
+                     if "effective_share" in line])
+            for seed in seeds
+            if any("effective_share" in line for line in seed.get("rounds", []))
+        ]  # fmt: skip
+        own = [spread([one[key] for one in last]) if last else "" for key in
+               ("loss", "kl_to_start")]  # fmt: skip
+        effective = f"{np.mean(shares):.2f}" if shares else ""
+        rows.append(f"{name:32} " + " ".join(f"{c:>15}" for c in own + cells)
+                    + f" {effective:>9}")  # fmt: skip
+    table = "\n".join(rows)
+    print(table)
+    config.out.mkdir(parents=True, exist_ok=True)
+    (config.out / "gcn_unconditional.txt").write_text(table + "\n", encoding="utf-8")
+    said = {"settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items()
+                         if k not in ("data", "work", "out")}, "results": results}  # fmt: skip
+    (config.out / "gcn_unconditional.json").write_text(
+        json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    draw(results, config.out / "gcn_unconditional.png")
+
+
+def draw(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """Draws BLEU against self-BLEU over temperatures, and what rounds do under every schedule."""
+    figure = Figure(figsize=(14, 9), layout="constrained")
+    grid = figure.subplots(2, 2)
+    for name, seeds in results.items():
+        if not name.endswith("SGD"):
+            curve = [
+                [np.mean([seed["measured"][str(t)][key] for seed in seeds]) for t in TEMPERATURES]
+                for key in ("self_bleu", "bleu")
+            ]
+            grid[0, 0].plot(*curve, "o-", label=name, markersize=3)
+    grid[0, 0].set(xlabel="self-BLEU-4 (lower: more diverse)", ylabel="BLEU-4",
+                   title="temperatures 0.7 to 1.15")  # fmt: skip
+    panels = (
+        (grid[0, 1], "bleu", "BLEU-4", lambda name: not name.endswith("SGD")),
+        (grid[1, 0], "loss", "held-out nats a token", lambda name: "SGD" in name),
+        (grid[1, 1], "loss", "held-out nats a token", lambda name: "SGD" not in name),
+    )
+    for axes, key, label, wanted in panels:
+        for name, seeds in results.items():
+            if not wanted(name) or "rounds" not in seeds[0]:
+                continue
+            runs = [
+                [(0, seed["start"][key])] + [(line["step"], line[key]) for line in seed["rounds"]
+                                             if line["split"] == "validation"]
+                for seed in seeds
+            ]  # fmt: skip
+            steps = [step for step, _ in runs[0]]
+            values = np.array([[value for _, value in run] for run in runs])
+            (drawn,) = axes.plot(steps, values.mean(axis=0), label=name)
+            axes.fill_between(
+                steps, values.min(axis=0), values.max(axis=0), alpha=0.15, color=drawn.get_color()
+            )
+        axes.set(xlabel="rounds", ylabel=label)
+    grid[0, 1].set_title("over rounds")
+    grid[1, 0].set_title("schedules, plain gradient descent")
+    grid[1, 1].set_title("Adam")
+    for axes in grid.flat:
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, fontsize=7)
+    figure.savefig(path, dpi=130)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(tyro.cli(Config)))
