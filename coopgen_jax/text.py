@@ -40,6 +40,8 @@ class Tokenizer:
         there.
       end_tokens: ids that end a text: those the model's files declare, then those that are known
         by name.
+      close_tokens: ids that the model expects behind every prompt, where prompts are sources that
+        an encoder reads; `make_prompt` puts them there. Empty where a text continues its prompt.
       chat_template: the Jinja template of a conversation, or None.
     """
 
@@ -49,12 +51,14 @@ class Tokenizer:
         *,
         begin_tokens: Iterable[int] = (),
         end_tokens: Iterable[int] = (),
+        close_tokens: Iterable[int] = (),
         chat_template: str | None = None,
     ) -> None:
         core.no_padding()
         core.no_truncation()
         self.core = core
         self.begin_tokens = tuple(begin_tokens)
+        self.close_tokens = tuple(close_tokens)
         named = [core.token_to_id(name) for name in END_NAMES]
         ends = [*end_tokens, *(number for number in named if number in self.special_ids)]
         self.end_tokens: tuple[int, ...] = tuple(dict.fromkeys(ends))
@@ -136,6 +140,10 @@ class Tokenizer:
         behind = [[*self._anchor, *ids] for ids in rows]
         alone, *texts = self.decode_batch([self._anchor, *behind])
         return [text.removeprefix(alone) for text in texts]
+
+    def written(self, ids: Iterable[int]) -> str:
+        """Returns the text of `ids` as it was written: behind its prompt, or of a source."""
+        return self.decode(ids) if self.close_tokens else self.continuation(ids)
 
     @cached_property
     def _anchor(self) -> list[int]:
@@ -226,7 +234,7 @@ def make_prompt(
     """
     if not texts:
         raise UserError("there is no prompt to continue: give at least one")
-    rows = [_with_begin(tokenizer, ids) for ids in tokenizer.encode_batch(texts)]
+    rows = [wrapped(tokenizer, ids) for ids in tokenizer.encode_batch(texts)]
     for number, (text, row) in enumerate(zip(texts, rows, strict=True), start=first_index + 1):
         if not text or not row:
             raise UserError(f"prompt {number} is empty: give it at least one word to continue")
@@ -248,7 +256,9 @@ def make_prompt(
     return Prompt(tokens=jnp.asarray(tokens), mask=jnp.asarray(mask), index=jnp.asarray(index))
 
 
-def _with_begin(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
+def wrapped(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
+    """Returns a prompt's tokens with what the model expects in front of them and behind them."""
+    begin, close = list(tokenizer.begin_tokens), list(tokenizer.close_tokens)
     # A chat template writes the beginning itself.
-    begin = list(tokenizer.begin_tokens)
-    return ids if ids[: len(begin)] == begin else begin + ids
+    begun = ids if ids[: len(begin)] == begin else begin + ids
+    return begun if begun[len(begun) - len(close) :] == close else begun + close

@@ -14,7 +14,8 @@ from coopgen_jax.models.pretrained.loading import LoadedModel
 class Text:
     """One text, as it was written.
 
-    prompt: what it continues; text: the continuation; tokens: its ids.
+    prompt: what it continues, or the source that it is written of; text: the continuation, or the
+      whole target; tokens: its ids.
     number, sample: which prompt of the job, and which of its samples.
     target: the class asked for, or None.
     class_probabilities: the discriminator's p(class | text), empty without one.
@@ -76,7 +77,7 @@ def read_text(
     log_proposal = at(generation.log_proposal)
     return Text(
         prompt=prompt,
-        text=model.tokenizer.continuation(tokens),
+        text=model.tokenizer.written(tokens),
         tokens=tokens,
         number=number,
         sample=place[1],

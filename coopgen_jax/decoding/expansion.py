@@ -266,7 +266,8 @@ def _seen(
     trunk = jnp.arange(job.config.new_tokens)[None, None] < generation.length[..., None]
     parts = [(per_node(generation.tokens), per_node(trunk)), (tokens, mask)]
     if job.config.penalise_prompt:
-        prompt = (per_sample(job.prompt.tokens, samples), per_sample(job.prompt.mask, samples))
+        before = job.text_before
+        prompt = (per_sample(before.tokens, samples), per_sample(before.mask, samples))
         parts.insert(0, (per_node(prompt[0]), per_node(prompt[1])))
     return (
         jnp.concatenate([part[0] for part in parts], axis=-1),

@@ -67,12 +67,12 @@ def check_length_penalty(power: float, new_tokens: int) -> None:
 def log_probs(job: Job, logits: jax.Array, texts: Texts) -> jax.Array:
     """Returns log p `[B, G, W, V]` of every next token, minus infinity where a rule forbids it."""
     log_p = jax.nn.log_softmax(logits)
-    own = texts.tokens
+    own, before = texts.tokens, job.text_before
 
     def per_text(array: jax.Array) -> jax.Array:
         return jnp.broadcast_to(array[:, None, None], (*own.shape[:3], array.shape[-1]))
 
     written = jnp.arange(own.shape[-1])[None, None, None] < texts.length[..., None]
-    seen = jnp.concatenate([per_text(job.prompt.tokens), own], axis=-1)
-    mask = jnp.concatenate([per_text(job.prompt.mask), written], axis=-1)
+    seen = jnp.concatenate([per_text(before.tokens), own], axis=-1)
+    mask = jnp.concatenate([per_text(before.mask), written], axis=-1)
     return no_repeat_ngram(log_p, seen, mask, job.config.no_repeat_ngram)

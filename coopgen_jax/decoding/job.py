@@ -44,6 +44,13 @@ class Job:
     reference: LanguageModel | None = _static(default=None)
     config: Any = _static()
 
+    @property
+    def text_before(self) -> Prompt:
+        """The prompt as the beginning of the texts; of a source that is encoded nothing is left."""
+        if not self.language_model.encodes_prompt:
+            return self.prompt
+        return replace(self.prompt, mask=jnp.zeros_like(self.prompt.mask))
+
 
 # The language model's cache and the discriminator's state (None without one).
 States = tuple[Any, Any]

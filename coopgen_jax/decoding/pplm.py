@@ -89,7 +89,7 @@ def begin(job: Job) -> PPLMState:
     if config.shifts and not isinstance(states[0], SlotCache):
         raise UserError(
             "PPLM shifts the keys and values of one network, and this language model's cache is "
-            "another: give a single network, or take another method"
+            "another: give a single network that is no encoder-decoder, or take another method"
         )
     return PPLMState(logits, states, blank(log_class, config.new_tokens), jnp.int32(0))
 

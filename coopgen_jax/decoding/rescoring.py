@@ -28,7 +28,7 @@ class RescoringState:
 def shaped(job: Job, state: RescoringState) -> jax.Array:
     """Returns the logits `[B, R, V]` by the rules: both against repetition, then temperature."""
     config = job.config
-    seen, mask = so_far(state.generation, job.prompt)
+    seen, mask = so_far(state.generation, job.text_before)
     logits = repetition_penalty(state.logits, seen, mask, config.repetition_penalty)
     return no_repeat_ngram(logits, seen, mask, config.no_repeat_ngram) / config.temperature
 

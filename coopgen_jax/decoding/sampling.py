@@ -186,7 +186,7 @@ def _draw(key: jax.Array, job: Job, state: SamplingState) -> tuple[jax.Array, ja
     """Returns a token of every row `[B, R]`, its log-probability as drawn, and the next limit."""
     config: SamplingConfig = job.config
     generation, prompt = state.generation, job.prompt
-    seen, mask = so_far(generation, prompt)
+    seen, mask = so_far(generation, job.text_before)
     logits = repetition_penalty(state.logits, seen, mask, config.repetition_penalty)
     logits = no_repeat_ngram(logits, seen, mask, config.no_repeat_ngram)
     logits = no_bad_words(logits, seen, mask, config.bad_words)

@@ -25,8 +25,8 @@ from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.metrics import bootstrap_interval, wilson_interval
-from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import LanguageModel, Nodes
+from coopgen_jax.models.networks import language_model
 from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.models.slots import Capacity, commit, move
 from coopgen_jax.text import make_prompt

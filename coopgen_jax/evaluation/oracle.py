@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import LanguageModel, Prompt
+from coopgen_jax.models.networks import language_model
 from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.text import bucket, make_prompt
 

@@ -50,7 +50,15 @@ def softmax_parts(scores: Sequence[jax.Array], masks: Sequence[jax.Array]) -> li
     return jnp.split(weights, ends[:-1].tolist(), axis=-1)
 
 
-def attend_causal(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) -> jax.Array:
+def attend_causal(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array,
+    *,
+    scale: float | None = None,
+    bias: jax.Array | None = None,
+) -> jax.Array:
     """Attention of some positions of a sequence, or all of them, to that sequence.
 
     Args:
@@ -58,13 +66,17 @@ def attend_causal(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.
       key: `[B, S, G, Eh]`; each key head serves `H / G` query heads.
       value: `[B, S, G, Eh]`.
       mask: `[B, Q, S]` bool, true where the query (second axis) may see the key (third).
+      scale: what scores are multiplied by; by default the root of the heads' width, inverted.
+      bias: `[1, G, H / G, Q, S]` float32 what is added to the scores, None for nothing.
 
     Returns:
       `[B, Q, H, Eh]`.
     """
     groups, width = key.shape[-2:]
-    q = query.reshape(*query.shape[:2], groups, -1, width) * width**-0.5
+    q = query.reshape(*query.shape[:2], groups, -1, width) * (scale or width**-0.5)
     scores = jnp.einsum("bsghe,btge->bghst", q, key, preferred_element_type=jnp.float32)
+    if bias is not None:
+        scores = scores + bias
     (weights,) = softmax_parts([scores], [mask[:, None, None]])
     attended = jnp.einsum("bghst,btge->bsghe", weights.astype(value.dtype), value)
     return attended.reshape(query.shape)
@@ -78,6 +90,8 @@ def attend_slots(
     prompt: tuple[jax.Array, jax.Array, jax.Array],
     trunk: tuple[jax.Array, jax.Array, jax.Array],
     path: tuple[jax.Array, jax.Array, jax.Array],
+    scale: float | None = None,
+    bias: Sequence[jax.Array] | None = None,
 ) -> jax.Array:
     """Attention of tree nodes to the prompt, the trunk, their paths and themselves.
 
@@ -88,13 +102,16 @@ def attend_slots(
       prompt: keys and values `[B, P, G, Eh]` and mask `[B, P]`.
       trunk: keys and values `[B, R, T, G, Eh]` and mask `[B, R, T]`.
       path: keys and values `[B, R, W, D, G, Eh]` and mask `[B, R, W, D]`.
+      scale: what scores are multiplied by; by default the root of the heads' width, inverted.
+      bias: what is added to the scores of prompt, trunk, path and the node itself, float32 arrays
+        that broadcast to `[B, R, W, G, H / G, S]`; None for nothing.
 
     Returns:
       `[B, R * W, H, Eh]`.
     """
     batch, samples, wave, _ = path[2].shape
     groups, width = key.shape[-2:]
-    q = query.reshape(batch, samples, wave, groups, -1, width) * width**-0.5
+    q = query.reshape(batch, samples, wave, groups, -1, width) * (scale or width**-0.5)
     own_key = key.reshape(batch, samples, wave, groups, width)
     own_value = value.reshape(batch, samples, wave, groups, width)
     to_scores = {"prompt": "brwghe,bpge->brwghp", "trunk": "brwghe,brtge->brwght"}
@@ -105,13 +122,16 @@ def attend_slots(
     def scores(region: str, keys: jax.Array) -> jax.Array:
         return jnp.einsum(to_scores[region], q, keys, preferred_element_type=jnp.float32)
 
+    parts = [
+        scores("prompt", prompt[0]),
+        scores("trunk", trunk[0]),
+        scores("path", path[0]),
+        scores("own", own_key)[..., None],
+    ]
+    if bias is not None:
+        parts = [part + added for part, added in zip(parts, bias, strict=True)]
     prompt_weights, trunk_weights, path_weights, own_weight = softmax_parts(
-        [
-            scores("prompt", prompt[0]),
-            scores("trunk", trunk[0]),
-            scores("path", path[0]),
-            scores("own", own_key)[..., None],
-        ],
+        parts,
         [
             prompt[2][:, None, None, None, None, :],
             trunk[2][:, :, None, None, None, :],

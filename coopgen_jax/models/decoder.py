@@ -9,7 +9,7 @@ from coopgen_jax.models.attention import SlotCache, attend_slots
 from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt
 from coopgen_jax.models.reading import read, read_in_chunks
 from coopgen_jax.models.sharding import shard_cache
-from coopgen_jax.models.slots import Capacity, Slots, allocate, write
+from coopgen_jax.models.slots import Capacity, Slots, allocate, take_layer, write
 from coopgen_jax.models.transformer import (
     Attend,
     DecoderConfig,
@@ -160,16 +160,6 @@ def extend(
     hidden = tapped(config, params, x, streams, decoder.taps)
     logits = by_node(unembed(config, params, last))
     return logits, by_node(hidden), shard_cache(cache, decoder.tensor)
-
-
-def take_layer(slots: Slots, layer: jax.Array, path: jax.Array) -> jax.Array:
-    """Gathers one layer's entries along the paths `[B, R, W, D]`: `[B, R, W, D, G, Eh]`.
-
-    The layer is part of the gather's index: slicing it out first would copy every slot.
-    """
-    batch = jnp.arange(path.shape[0])[:, None, None, None]
-    sample = jnp.arange(path.shape[1])[None, :, None, None]
-    return slots.nodes[layer, batch, sample, jnp.maximum(path, 0)]
 
 
 def score(

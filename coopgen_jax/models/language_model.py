@@ -95,6 +95,8 @@ class LanguageModel:
     vocab_shards: over how many devices of a mesh's "tensor" axis the logits are split.
     embeddings: `(params) -> [V, E]`: the vectors that tokens are read as, of which
       `Nodes.embedding` may be a mixture; None where there are none.
+    encodes_prompt: whether the prompt is a source that an encoder reads. A text is then no
+      continuation of it, and rules against repetition leave it out.
     """
 
     prefill: Callable
@@ -107,3 +109,4 @@ class LanguageModel:
     taps: tuple[int, ...] = ()
     vocab_shards: int = 1
     embeddings: Callable | None = None
+    encodes_prompt: bool = False

@@ -6,7 +6,7 @@ A dimension that the number of devices does not divide stays whole on every devi
 """
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax.sharding import Mesh
@@ -16,15 +16,20 @@ from coopgen_jax.models.attention import SlotCache
 from coopgen_jax.models.transformer import DecoderConfig, Params
 from coopgen_jax.parallel import TENSOR, P, place, shares
 
+Entries = TypeVar("Entries")
+
 # Which of a config's counts splits a matrix of a layer, by its columns or by its rows.
 COLUMNS = {
     "query": "heads",
     "key": "kv_heads",
     "value": "kv_heads",
+    "cross_query": "heads",
+    "cross_key": "kv_heads",
+    "cross_value": "kv_heads",
     "up": "ffn_width",
     "gate": "ffn_width",
 }
-ROWS = {"output": "heads", "down": "ffn_width"}
+ROWS = {"output": "heads", "cross_output": "heads", "down": "ffn_width"}
 COUNTS = {
     "heads": "query heads",
     "kv_heads": "key/value heads",
@@ -59,9 +64,9 @@ def decoder_specs(config: DecoderConfig, params: Params, tensor: int) -> Params:
         if names in (["embedding"], ["head"]) and divides("vocab_size"):
             return P(TENSOR, None)
         # Low-rank additions are small and stay whole.
-        if names[0] != "layers" or names[-1].startswith("lora"):
+        if "layers" not in names or names[-1].startswith("lora"):
             return P()
-        module, kind = names[1], names[-1]
+        module, kind = names[-2:]
         # Kernels end in [out, in], biases in [out]; a stack has an axis in front.
         before = [None] * (len(leaf.shape) - (2 if kind == "kernel" else 1))
         if module in COLUMNS and divides(COLUMNS[module]):
@@ -86,13 +91,18 @@ def shard_cache(cache: SlotCache, tensor: int) -> SlotCache:
       cache: keys and values `[..., G, Eh]`.
       tensor: devices that share them; where it does not divide `G` each of them has all.
     """
+    fields = ("prompt_keys", "prompt_values", "keys", "values")
+    return replace(cache, **{name: shard_heads(getattr(cache, name), tensor) for name in fields})
+
+
+def shard_heads(entries: Entries, tensor: int) -> Entries:
+    """Has the arrays `[..., G, Eh]` of a pytree lie by heads; see `shard_cache`."""
     if tensor == 1:
-        return cache
+        return entries
 
     def constrained(leaf: jax.Array) -> jax.Array:
         heads = TENSOR if leaf.shape[-2] % tensor == 0 else None
         return jax.lax.with_sharding_constraint(leaf, P(*[None] * (leaf.ndim - 2), heads, None))
 
-    fields = ("prompt_keys", "prompt_values", "keys", "values")
-    placed = {name: jax.tree.map(constrained, getattr(cache, name)) for name in fields}
-    return replace(cache, **placed)
+    placed: Entries = jax.tree.map(constrained, entries)
+    return placed

@@ -93,6 +93,16 @@ def take(slots: Slots, index: jax.Array) -> jax.Array:
     return _rows(slots.nodes, jnp.maximum(index, 0), slots.lead)
 
 
+def take_layer(slots: Slots, layer: jax.Array, path: jax.Array) -> jax.Array:
+    """Gathers one layer's entries along the paths `[B, R, W, D]`: `[B, R, W, D, G, Eh]`.
+
+    The layer is part of the gather's index: slicing it out first would copy every slot.
+    """
+    batch = jnp.arange(path.shape[0])[:, None, None, None]
+    sample = jnp.arange(path.shape[1])[None, :, None, None]
+    return slots.nodes[layer, batch, sample, jnp.maximum(path, 0)]
+
+
 def move(state: State, source: jax.Array) -> State:
     """Permutes the node slots of every `Slots` in a pytree.
 

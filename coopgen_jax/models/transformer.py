@@ -1,7 +1,8 @@
 """Decoder networks of the GPT-2 and Llama families, as one block applied layer by layer.
 
 GPT-2: layer norms, learned positions, biases, GELU. Llama (and Qwen2, Mistral, SmolLM, TinyLlama):
-RMS norms, rotary positions, grouped-query attention, gated SiLU.
+RMS norms, rotary positions, grouped-query attention, gated SiLU. The T5 family is made of the same
+block, which then attends to a source as well; see `t5`.
 """
 
 import operator
@@ -14,9 +15,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from coopgen_jax.errors import UserError
+
 Params = dict[str, Any]
 # (query [B, Q, H, Eh], key [B, Q, G, Eh], value [B, Q, G, Eh]) -> attended [B, Q, H, Eh]
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+# query [B, Q, H, Eh] -> what it attends to in a source [B, Q, H, Eh]
+Cross = Callable[[jax.Array], jax.Array]
 
 
 @dataclass(frozen=True)
@@ -44,9 +49,9 @@ class DecoderConfig:
     context: int
     norm: Literal["rms", "layer"]
     norm_epsilon: float
-    activation: Literal["silu", "gelu", "gelu_tanh"]
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu"]
     gated: bool
-    positions: Literal["rotary", "learned"]
+    positions: Literal["rotary", "learned", "relative"]
     rope_theta: float = 10000.0
     rope_scaling: tuple[tuple[str, float | str], ...] = ()
     qkv_bias: bool = False
@@ -70,6 +75,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "silu": nn.silu,
     "gelu": partial(nn.gelu, approximate=False),
     "gelu_tanh": partial(nn.gelu, approximate=True),
+    "relu": nn.relu,
 }
 
 
@@ -137,13 +143,16 @@ class Dense(nn.Module):
 
 
 class Block(nn.Module):
-    """One pre-norm layer: attention, then a feed-forward network, each added to the stream."""
+    """One pre-norm layer: attention, then a feed-forward network, each added to the stream.
+
+    Where there is a source, its attention to it stands between the two.
+    """
 
     config: DecoderConfig
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, angles: jax.Array | None, attend: Attend
+        self, x: jax.Array, angles: jax.Array | None, attend: Attend, cross: Cross | None = None
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """Maps the stream `x` `[B, Q, E]` on by one layer.
 
@@ -151,6 +160,7 @@ class Block(nn.Module):
           x: the residual stream.
           angles: rotary angles `[B, Q, Eh / 2]`, or None without rotary positions.
           attend: decides what each query attends to.
+          cross: what a query attends to in a source, None where there is none.
 
         Returns:
           The stream, and the layer's new keys and values, each `[B, Q, G, Eh]`.
@@ -171,6 +181,11 @@ class Block(nn.Module):
             query, key = rotate(query, angles), rotate(key, angles)
         attended = attend(query, key, value).reshape(*x.shape[:-1], c.heads * c.head_width)
         x = x + dense(c.width, use_bias=c.output_bias, name="output")(attended)
+
+        if cross is not None:
+            h = norm(c, "cross_norm")(x).astype(dtype)
+            attended = cross(heads("cross_query", c.heads, h)).reshape(attended.shape)
+            x = x + dense(c.width, use_bias=c.output_bias, name="cross_output")(attended)
 
         h = norm(c, "ffn_norm")(x).astype(dtype)
         up = dense(c.ffn_width, use_bias=c.ffn_bias, name="up")(h)
@@ -217,7 +232,15 @@ def embed(
     """Returns the stream `[B, Q, E]` of tokens `[B, Q]`, and their rotary angles or None.
 
     Vectors `embeddings` `[B, Q, E]` stand in for tokens where `embedded` `[B, Q]` is true.
+
+    Raises:
+      UserError: the network is an encoder-decoder, which has another way to read.
     """
+    if config.positions == "relative":
+        raise UserError(
+            "this needs a network that reads prompt and text as one sequence, and the model is an "
+            "encoder-decoder (T5): give one of the GPT-2 or Llama families"
+        )
     x = params["embedding"][tokens]
     if embeddings is not None:
         x = embeddings if embedded is None else jnp.where(embedded[..., None], embeddings, x)
@@ -235,6 +258,7 @@ def run_layers(
     angles: jax.Array | None,
     attend: Callable[[jax.Array, Any], Attend],
     regions: Any = (),
+    cross: Callable[[Any], Cross] | None = None,
 ) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
     """Runs all layers over the stream `x` `[B, Q, E]`.
 
@@ -248,6 +272,7 @@ def run_layers(
       angles: their rotary angles.
       attend: `(layer number [], one layer's regions) -> Attend`.
       regions: pytree of what is cached, every leaf with a leading `L` axis.
+      cross: `one layer's regions -> Cross`, None where there is no source.
 
     Returns:
       The stream after the last layer, the stream after every layer `[L, B, Q, E]`, and the new keys
@@ -256,8 +281,9 @@ def run_layers(
 
     def layer(x: jax.Array, inputs: Any) -> Any:
         layer_params, number, layer_regions = inputs
+        across = None if cross is None else cross(layer_regions)
         x, entries = Block(config).apply(
-            {"params": layer_params}, x, angles, attend(number, layer_regions)
+            {"params": layer_params}, x, angles, attend(number, layer_regions), across
         )
         return x, (x, entries)
 

@@ -52,7 +52,7 @@ def assemble(
     """Reads every parameter.
 
     Args:
-      shapes: the tree of parameters, with anything that has a `shape` as leaves; what is under
+      shapes: the tree of parameters, with anything that has a `shape` as leaves; what is under a
         "layers" is stacked on a leading layer axis, or a tuple of layers.
       sources: where each leaf comes from, by its path, as in "layers/query/kernel".
       weights: the tensors.
@@ -71,7 +71,7 @@ def assemble(
         source = sources["/".join(keys)]
         kind = np.float32 if any(key.endswith("norm") for key in keys) else jax.numpy.dtype(dtype)
         values = np.empty(spec.shape, kind)
-        if keys[0] == "layers" and not numbers:
+        if "layers" in keys and not numbers:
             for layer in range(len(values)):
                 values[layer] = _tensor(source, source.name.format(layer), spec.shape[1:], weights)
         else:

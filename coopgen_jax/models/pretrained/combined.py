@@ -1,6 +1,5 @@
 """Loaded models whose logits are combined, as one model; the arithmetic is in `arithmetic`."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,12 +7,12 @@ from jax.sharding import Mesh
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.arithmetic import Member, combine_logits, combined_params
-from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import LanguageModel
+from coopgen_jax.models.networks import language_model
 from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.models.sharding import shard_decoder
 from coopgen_jax.parallel import place
-from coopgen_jax.text import same_tokens
+from coopgen_jax.text import same_tokens, wrapped
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def combined(
     own = 1.0 if negative_prompt is None else guidance
     parts = [Part(0, own, code, len(begin))]
     if negative_prompt is not None:
-        front = _behind(begin, base.tokenizer.encode(negative_prompt))
+        front = tuple(wrapped(base.tokenizer, base.tokenizer.encode(negative_prompt)))
         if not front:
             raise UserError("the negative prompt is empty: give it at least one word")
         parts.append(Part(0, 1.0 - guidance, front, reads_prompt=False))
@@ -204,9 +203,3 @@ def _distinct(*models: LoadedModel | None) -> list[LoadedModel]:
         if model is not None and not any(model is other for other in found):
             found.append(model)
     return found
-
-
-def _behind(begin: Iterable[int], ids: list[int]) -> tuple[int, ...]:
-    """Returns a text's tokens behind those that begin a text, unless it begins with them itself."""
-    front = list(begin)
-    return tuple(ids if ids[: len(front)] == front else front + ids)

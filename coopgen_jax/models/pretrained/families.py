@@ -10,6 +10,7 @@ from coopgen_jax.models.pretrained.assemble import Source
 from coopgen_jax.models.transformer import DecoderConfig
 
 DECODERS = ("gpt2", "llama", "mistral", "qwen2")
+ENCODER_DECODERS = ("mt5", "t5")
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -63,7 +64,8 @@ def decoder_config(
     settings = Settings(values, label)
     family = settings.get("model_type", "unnamed")
     if family not in DECODERS:
-        raise settings.refuse("model_type", family, f"the known ones are {', '.join(DECODERS)}")
+        known = (*DECODERS, *ENCODER_DECODERS)
+        raise settings.refuse("model_type", family, f"the known ones are {', '.join(known)}")
     if family == "gpt2":
         return _gpt2(settings, end_tokens, dtype)
     width, heads = settings.get("hidden_size"), settings.get("num_attention_heads")

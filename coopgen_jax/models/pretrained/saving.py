@@ -13,11 +13,13 @@ from safetensors.numpy import save_file
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.encoder import EncoderConfig
 from coopgen_jax.models.pretrained.assemble import Params, Source
+from coopgen_jax.models.pretrained.encoder_decoders import t5_sources, t5_values
 from coopgen_jax.models.pretrained.families import (
     ACTIVATIONS,
     decoder_sources,
     encoder_sources,
 )
+from coopgen_jax.models.t5 import T5Config
 from coopgen_jax.models.transformer import DecoderConfig
 from coopgen_jax.text import Tokenizer
 
@@ -39,8 +41,13 @@ def save_model(
     """
     if isinstance(params["layers"], tuple):
         raise UserError("only stacked layers can be saved: load the model with stacked=True")
-    values = _config(config) | {"dtype": dtype, "eos_token_id": list(tokenizer.end_tokens)}
-    tensors = _tensors(params, decoder_sources(values["model_type"]))
+    if isinstance(config, T5Config):
+        values, sources = t5_values(config), t5_sources(config)
+    else:
+        values = _config(config)
+        sources = decoder_sources(values["model_type"])
+    values |= {"dtype": dtype, "eos_token_id": list(tokenizer.end_tokens)}
+    tensors = _tensors(params, sources)
     _save(folder, values, tensors, tokenizer, _with_begin(tokenizer))
 
 
@@ -164,7 +171,7 @@ def _tensors(params: Params, sources: dict[str, Source]) -> dict[str, np.ndarray
         keys = [entry.key for entry in path if isinstance(entry, DictKey)]
         source = sources["/".join(keys)]
         values = np.asarray(leaf, np.float32)
-        layers = values if keys[0] == "layers" else values[None]
+        layers = values if "layers" in keys else values[None]
         for number, array in enumerate(layers):
             own = array.T if source.transposed else array
             parts[source.name.format(number)][source.third or 0] = own

@@ -1,0 +1,226 @@
+"""Prefill, extend and score of an encoder-decoder: a `LanguageModel` out of a `T5Config`.
+
+The prompt is a source, and what is written is the whole target. The source's cross-attention keys
+and values are computed once for all of a prompt's samples. The decoder's own cache is that of every
+decoder (`attention.SlotCache`): its prompt region holds the start token alone, and trunk and nodes
+are the text.
+"""
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.attention import SlotCache, attend_slots
+from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt
+from coopgen_jax.models.relative import bias_before
+from coopgen_jax.models.sharding import shard_cache, shard_heads
+from coopgen_jax.models.slots import Capacity, Slots, allocate, take_layer, write
+from coopgen_jax.models.t5 import (
+    Source,
+    T5Config,
+    attend_source,
+    begun,
+    by_head,
+    encode,
+    output,
+    read_target,
+    source_entries,
+)
+from coopgen_jax.models.transformer import Attend, Cross, Params, run_layers
+
+
+@dataclass(frozen=True)
+class EncoderDecoder:
+    """What the three functions of a language model are bound to; see `encoder_decoder`."""
+
+    config: T5Config
+    tensor: int = 1
+
+
+@struct.dataclass
+class SourceCache:
+    """What has been read of sources and of the texts that are written of them.
+
+    source: cross-attention keys and values, each `[L, B, P, G, Eh]`.
+    mask: `[B, P]` bool, the source's.
+    text: the decoder's own; its prompt is the start token.
+    """
+
+    source: Source
+    mask: jax.Array
+    text: SlotCache
+
+
+def encoder_decoder(
+    config: T5Config, taps: tuple[int, ...] = (), *, tensor: int = 1
+) -> LanguageModel:
+    """Returns the language model of an encoder-decoder; equal for equal arguments.
+
+    Args:
+      config: the network's shape.
+      taps: none. A prompt's states are the encoder's and a text's the decoder's, so that no head
+        could read both as one text.
+      tensor: devices that share the network; its functions then run under `map_over_mesh`.
+
+    Raises:
+      UserError: there are taps.
+    """
+    if taps:
+        raise UserError(
+            "an encoder-decoder (T5) has no states that a head could read prompt and text by: take "
+            "a discriminator that reads words, such as sentiment-minilm, or has a network of its "
+            "own (causal, generative)"
+        )
+    bound = EncoderDecoder(config, tensor)
+    return LanguageModel(
+        prefill=Bound(prefill, bound),
+        extend=Bound(extend, bound),
+        score=Bound(score, bound),
+        vocab_size=config.vocab_size,
+        width=config.width,
+        context=config.context,
+        end_tokens=config.end_tokens,
+        vocab_shards=1 if config.vocab_size % tensor else tensor,
+        embeddings=Bound(embeddings, bound),
+        encodes_prompt=True,
+    )
+
+
+def embeddings(bound: EncoderDecoder, params: Params) -> jax.Array:
+    """Returns what tokens are read as, `[V, E]`; see `LanguageModel.embeddings`."""
+    table: jax.Array = params["embedding"]
+    return table
+
+
+def _read(bound: EncoderDecoder, params: Params, prompt: Prompt) -> Source:
+    config = bound.config
+    states = encode(config, params, prompt.tokens, prompt.mask, prompt.embeddings, prompt.embedded)
+    return source_entries(config, params, states)
+
+
+def prefill(
+    bound: EncoderDecoder, params: Params, prompt: Prompt, *, capacity: Capacity
+) -> tuple[jax.Array, jax.Array, SourceCache]:
+    """Reads the sources, and the start token behind them; see `LanguageModel.prefill`."""
+    config = bound.config
+    batch, length = prompt.tokens.shape
+    source = _read(bound, params, prompt)
+    start = jnp.full((batch, 1, 1), config.start_token, jnp.int32)
+    stream, (keys, values) = read_target(config, params, source, prompt.mask, start)
+
+    def slots() -> Slots:
+        return allocate(
+            batch,
+            capacity,
+            (config.kv_heads, config.head_width),
+            lead=(config.layers,),
+            dtype=keys.dtype,
+        )
+
+    text = SlotCache(
+        prompt_keys=keys,
+        prompt_values=values,
+        prompt_mask=jnp.ones((batch, 1), bool),
+        keys=slots(),
+        values=slots(),
+    )
+    cache = SourceCache(
+        source=shard_heads(source, bound.tensor),
+        mask=prompt.mask,
+        text=shard_cache(text, bound.tensor),
+    )
+    hidden = jnp.zeros((batch, length, 0, config.width), jnp.float32)
+    return output(config, params, stream[:, 0, 0]), hidden, cache
+
+
+def extend(
+    bound: EncoderDecoder, params: Params, cache: SourceCache, nodes: Nodes
+) -> tuple[jax.Array, jax.Array, SourceCache]:
+    """Reads one token per node; see `LanguageModel.extend`."""
+    config, text = bound.config, cache.text
+    batch, samples, wave = nodes.token.shape
+    rows = (batch, samples * wave)
+    x = params["embedding"][nodes.token.reshape(rows)]
+    if nodes.embedding is not None:
+        x = nodes.embedding.reshape(*rows, -1)
+
+    assert text.keys.trunk is not None, "a language model's cache has a trunk"
+    trunk_length = text.keys.trunk.shape[text.keys.lead + 2]
+    trunk_mask = jnp.arange(trunk_length)[None, None, :] < nodes.committed[:, :, None]
+    path_mask = nodes.path >= 0
+    biases = _biases(config, params, nodes, trunk_length)
+
+    def attend(number: jax.Array, regions: tuple) -> Attend:
+        (start_keys, start_values, trunk_keys, trunk_values), _ = regions
+
+        def path_of(slots: Slots) -> jax.Array:
+            return take_layer(slots, number, nodes.path)
+
+        return lambda query, key, value: attend_slots(
+            query,
+            key,
+            value,
+            prompt=(start_keys, start_values, text.prompt_mask),
+            trunk=(trunk_keys, trunk_values, trunk_mask),
+            path=(path_of(text.keys), path_of(text.values), path_mask),
+            scale=1.0,
+            bias=biases,
+        )
+
+    def cross(regions: tuple) -> Cross:
+        return lambda query: attend_source(query, regions[1], cache.mask)
+
+    own = (text.prompt_keys, text.prompt_values, text.keys.trunk, text.values.trunk)
+    last, _, entries = run_layers(
+        config, params, x.astype(config.dtype), None, attend, (own, cache.source), cross
+    )
+
+    def by_node(array: jax.Array, lead: int = 0) -> jax.Array:
+        return array.reshape(*array.shape[:lead], batch, samples, wave, *array.shape[lead + 2 :])
+
+    keys, values = (by_node(entry, lead=1) for entry in entries)
+    text = replace(
+        text,
+        keys=write(text.keys, nodes.start, keys),
+        values=write(text.values, nodes.start, values),
+    )
+    hidden = jnp.zeros((batch, samples, wave, 0, config.width), jnp.float32)
+    logits = by_node(output(config, params, last))
+    return logits, hidden, replace(cache, text=shard_cache(text, bound.tensor))
+
+
+def _biases(
+    config: T5Config, params: Params, nodes: Nodes, trunk_length: int
+) -> tuple[jax.Array, ...]:
+    """Returns what nodes add to their scores of start token, trunk, path and themselves.
+
+    The start token stands at 0, the trunk's from 1 on and a node at committed + depth.
+    """
+    place = nodes.committed[:, :, None] + nodes.depth
+    trunk = jnp.arange(1, trunk_length + 1)
+    path = jnp.arange(1, nodes.path.shape[-1] + 1)
+    distances = (
+        place[..., None],
+        place[..., None] - trunk[None, None, None, :],
+        nodes.depth[..., None] - path[None, None, None, :],
+        jnp.zeros((1, 1, 1, 1), jnp.int32),
+    )
+    return tuple(
+        by_head(config, bias_before(params["relative"], distance, config.reach))
+        for distance in distances
+    )
+
+
+def score(
+    bound: EncoderDecoder, params: Params, prompt: Prompt, tokens: jax.Array, mask: jax.Array
+) -> jax.Array:
+    """Scores continuations; see `LanguageModel.score`."""
+    config = bound.config
+    source = _read(bound, params, prompt)
+    stream, _ = read_target(config, params, source, prompt.mask, begun(config, tokens))
+    log_probs = jax.nn.log_softmax(output(config, params, stream))
+    chosen = jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0]
+    return jnp.where(mask, chosen, 0.0)

@@ -1,0 +1,60 @@
+"""Relative positions as T5 has them: a learned number per head and bucket of distances.
+
+Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer"
+(JMLR 2020, arXiv 1910.10683, section 2.1): what is added to the score of a query and a key depends
+on how far apart they stand. Small distances have buckets of their own, larger ones share buckets
+that grow logarithmically, and from `reach` on all share the last. No position stands in what is
+cached, so that a key is right wherever it is read from.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def buckets_of(distance: np.ndarray, buckets: int, reach: int) -> np.ndarray:
+    """Returns the bucket of every distance, each 0 or more.
+
+    Args:
+      distance: tokens between the query and a key in front of it.
+      buckets: how many there are for one direction.
+      reach: the distance from which all share the last.
+    """
+    own = buckets // 2
+    # In single precision, as the trained networks had it.
+    ratio = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(own))
+    large = own + (ratio / np.float32(np.log(reach / own)) * np.float32(buckets - own)).astype(int)
+    return np.where(distance < own, distance, np.minimum(large, buckets - 1))
+
+
+def bias_before(table: jax.Array, distance: jax.Array, reach: int) -> jax.Array:
+    """Returns what is added to the scores of keys that stand in front of their query, or at it.
+
+    Args:
+      table: `[buckets, H]` learned.
+      distance: `[...]` int32 tokens between query and key; those below 0 mean nothing.
+      reach: see `buckets_of`.
+
+    Returns:
+      `[..., H]` float32.
+    """
+    places = buckets_of(np.arange(reach + 1), table.shape[0], reach)
+    by_distance = table.astype(jnp.float32)[places]
+    return by_distance[jnp.clip(distance, 0, reach)]
+
+
+def bias_around(table: jax.Array, length: int, reach: int) -> jax.Array:
+    """Returns what is added to the scores of a sequence that is read in both directions.
+
+    Args:
+      table: `[buckets, H]` learned; the first half is of keys in front of their query.
+      length: `S`.
+      reach: see `buckets_of`.
+
+    Returns:
+      `[S, S, H]` float32, queries first.
+    """
+    half = table.shape[0] // 2
+    ahead = np.arange(length)[None, :] - np.arange(length)[:, None]
+    places = buckets_of(np.abs(ahead), half, reach) + half * (ahead > 0)
+    return table.astype(jnp.float32)[places]
