@@ -48,6 +48,7 @@ from coopgen_jax.models.pretrained.combined import combined
 from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.models.sharding import shard_decoder, undivided
 from coopgen_jax.models.slots import Capacity
+from coopgen_jax.models.t5 import T5Config, init_t5
 from coopgen_jax.models.transformer import DecoderConfig, init_decoder
 from coopgen_jax.parallel import BATCH, OWN, P, make_mesh, map_over_mesh, place, top_k
 from coopgen_jax.search import SearchConfig
@@ -395,7 +396,34 @@ def reference() -> None:
     assert np.allclose([t.log_prob for t in together], [t.log_prob for t in alone], atol=1e-3)
 
 
+def sources() -> None:
+    """An encoder-decoder writes the same on a mesh, its weights shared or not."""
+    config = T5Config(
+        vocab_size=304, layers=2, width=32, heads=8, kv_heads=8, head_width=8, ffn_width=48,
+        context=256, norm="rms", norm_epsilon=1e-6, activation="gelu_tanh", gated=True,
+        positions="relative", tied=False, end_tokens=(256,), buckets=8, reach=20, scaled=False,
+    )  # fmt: skip
+    params = jax.tree.map(lambda leaf: 3 * leaf, init_t5(jax.random.key(0), config))
+    tokenizer = Tokenizer(model().tokenizer.core, close_tokens=[256])
+    loaded = LoadedModel(config, params, tokenizer, "tiny", "0" * 64, None)
+    placed = shard_decoder(params, config, make_mesh(2, 4))
+    for layers in (placed["layers"]["cross_key"], placed["encoder"]["layers"]["query"]):
+        assert layers["kernel"].addressable_shards[0].data.shape[-2] == 16
+    language = ToyLanguage(vocab_size=304)
+    judge = {"scores": jnp.asarray(language.tables(0)["scores"])}
+    judged = LoadedDiscriminator(toy_discriminator(language), judge, {})
+    write = functools.partial(
+        generate, loaded, PROMPTS[:4], discriminator=judged, target="one", config=CONFIG
+    )
+    alone = write()
+    for mesh, mapper in ((make_mesh(2, 4), "shard_map"), (make_mesh(4), "pmap")):
+        together = write(mesh=mesh, mapper=mapper)
+        assert [text.tokens for text in together] == [text.tokens for text in alone], mapper
+        assert np.allclose([t.log_prob for t in together], [t.log_prob for t in alone], atol=1e-3)
+
+
 CHECKS = {
+    "sources": sources,
     "toy": toy,
     "reference": reference,
     "batch": batch,

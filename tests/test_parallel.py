@@ -39,6 +39,7 @@ def found() -> dict:
     [
         "toy",
         "reference",
+        "sources",
         "batch",
         "callback",
         "largest",

@@ -113,6 +113,8 @@ def load_reference(
 def about_model(model: LoadedModel) -> dict[str, Any]:
     """Returns what the JSON document says of a model, and of all that it is combined of."""
     said: dict[str, Any] = {"name": model.name, "sha256": model.sha256, "licence": model.licence}
+    if model.tokenizer.close_tokens:
+        said["encodes_prompt"] = True
     if isinstance(model, CombinedModel):
         said["networks"] = [about_model(network) for network in model.networks]
         said["parts"] = [asdict(part) for part in model.parts]

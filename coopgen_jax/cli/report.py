@@ -60,21 +60,24 @@ def for_people(
         file=StringIO(), force_terminal=style, highlight=False, soft_wrap=True, emoji=False
     )
     method = document["settings"]["method"]
+    # What is written of a source does not go on from it.
+    between = "\n→ " if document["model"].get("encodes_prompt") else ""
     for place, text in enumerate(texts):
-        _show(console, text, method if compared else None)
+        _show(console, text, method if compared else None, between)
         if compared:
-            _show(console, compared[place], "plain sampling")
+            _show(console, compared[place], "plain sampling", between)
         console.print()
     console.print(_settings(document), style="dim", markup=False)
     assert isinstance(console.file, StringIO)
     return console.file.getvalue()
 
 
-def _show(console: Console, text: Text, heading: str | None) -> None:
+def _show(console: Console, text: Text, heading: str | None, between: str) -> None:
     if heading:
         console.print(f"{heading}:", style="bold", markup=False)
     written = text.text.translate(CONTROL)
-    console.print(Styled(text.prompt.translate(CONTROL), "dim") + Styled(written, "not dim"))
+    prompt = Styled(text.prompt.translate(CONTROL) + between, "dim")
+    console.print(prompt + Styled(written, "not dim"))
     names = text.class_probabilities if text.target is None else [text.target]
     figures = [f"p({name}) {text.class_probabilities[name]:.3f}" for name in names]
     figures += [f"log-likelihood {text.log_prob:.2f}", f"perplexity {text.perplexity:.2f}"]
