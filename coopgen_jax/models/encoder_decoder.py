@@ -37,6 +37,7 @@ class EncoderDecoder:
     """What the three functions of a language model are bound to; see `encoder_decoder`."""
 
     config: T5Config
+    chunk: int = 256
     tensor: int = 1
 
 
@@ -55,7 +56,7 @@ class SourceCache:
 
 
 def encoder_decoder(
-    config: T5Config, taps: tuple[int, ...] = (), *, tensor: int = 1
+    config: T5Config, taps: tuple[int, ...] = (), *, chunk: int = 256, tensor: int = 1
 ) -> LanguageModel:
     """Returns the language model of an encoder-decoder; equal for equal arguments.
 
@@ -63,18 +64,22 @@ def encoder_decoder(
       config: the network's shape.
       taps: none. A prompt's states are the encoder's and a text's the decoder's, so that no head
         could read both as one text.
+      chunk: the most tokens of a source that attend to it at once.
       tensor: devices that share the network; its functions then run under `map_over_mesh`.
 
     Raises:
       UserError: there are taps.
+      ValueError: there is nothing in a chunk.
     """
+    if chunk < 1:
+        raise ValueError(f"chunk is {chunk}: it must be 1 or more")
     if taps:
         raise UserError(
             "an encoder-decoder (T5) has no states that a head could read prompt and text by: take "
             "a discriminator that reads words, such as sentiment-minilm, or has a network of its "
             "own (causal, generative)"
         )
-    bound = EncoderDecoder(config, tensor)
+    bound = EncoderDecoder(config, chunk, tensor)
     return LanguageModel(
         prefill=Bound(prefill, bound),
         extend=Bound(extend, bound),
@@ -97,7 +102,8 @@ def embeddings(bound: EncoderDecoder, params: Params) -> jax.Array:
 
 def _read(bound: EncoderDecoder, params: Params, prompt: Prompt) -> Source:
     config = bound.config
-    states = encode(config, params, prompt.tokens, prompt.mask, prompt.embeddings, prompt.embedded)
+    given = (prompt.tokens, prompt.mask, prompt.embeddings, prompt.embedded)
+    states = encode(config, params, *given, chunk=bound.chunk)
     return source_entries(config, params, states)
 
 

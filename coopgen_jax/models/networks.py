@@ -17,11 +17,11 @@ def language_model(
     Args:
       config: the network's shape.
       taps: layers whose states are wanted; an encoder-decoder has none to give.
-      chunk: the most prompt tokens that a decoder reads at once; an encoder reads a source whole.
+      chunk: the most prompt tokens that a decoder reads at once, or that attend to a source.
       tensor: devices that share the network.
     """
     if isinstance(config, T5Config):
-        return encoder_decoder(config, taps, tensor=tensor)
+        return encoder_decoder(config, taps, chunk=chunk, tensor=tensor)
     return decoder.language_model(config, taps, chunk=chunk, tensor=tensor)
 
 

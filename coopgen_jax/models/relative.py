@@ -43,18 +43,19 @@ def bias_before(table: jax.Array, distance: jax.Array, reach: int) -> jax.Array:
     return by_distance[jnp.clip(distance, 0, reach)]
 
 
-def bias_around(table: jax.Array, length: int, reach: int) -> jax.Array:
-    """Returns what is added to the scores of a sequence that is read in both directions.
+def bias_around(table: jax.Array, ahead: jax.Array, reach: int) -> jax.Array:
+    """Returns what is added to the scores of keys that stand on either side of their query.
 
     Args:
       table: `[buckets, H]` learned; the first half is of keys in front of their query.
-      length: `S`.
+      ahead: `[...]` int32 by how many tokens a key stands behind its query.
       reach: see `buckets_of`.
 
     Returns:
-      `[S, S, H]` float32, queries first.
+      `[..., H]` float32.
     """
     half = table.shape[0] // 2
-    ahead = np.arange(length)[None, :] - np.arange(length)[:, None]
-    places = buckets_of(np.abs(ahead), half, reach) + half * (ahead > 0)
-    return table.astype(jnp.float32)[places]
+    known = np.arange(-reach, reach + 1)
+    places = buckets_of(np.abs(known), half, reach) + half * (known > 0)
+    by_distance = table.astype(jnp.float32)[places]
+    return by_distance[jnp.clip(ahead, -reach, reach) + reach]

@@ -127,6 +127,8 @@ def encode(
     mask: jax.Array,
     embeddings: jax.Array | None = None,
     embedded: jax.Array | None = None,
+    *,
+    chunk: int = 256,
 ) -> jax.Array:
     """Reads sources in both directions.
 
@@ -137,6 +139,8 @@ def encode(
       mask: `[B, P]` bool, true at real tokens.
       embeddings: `[B, P, E]` vectors that stand in place of tokens, or None.
       embedded: `[B, P]` bool, where they do; None for everywhere.
+      chunk: the most tokens that attend to the source at once, so that the memory for scores grows
+        with a long source, not with its square.
 
     Returns:
       `[B, P, E]` the encoder's states after its final norm.
@@ -145,14 +149,32 @@ def encode(
     if embeddings is not None:
         x = embeddings if embedded is None else jnp.where(embedded[..., None], embeddings, x)
     encoder = params["encoder"]
-    around = bias_around(encoder["relative"], tokens.shape[1], config.reach)
-    bias = jnp.moveaxis(by_head(config, around), 0, -2)[None]
+    key_at = jnp.arange(tokens.shape[1])
     visible = mask[:, None, :]
 
-    def attend(number: jax.Array, regions: tuple) -> Attend:
-        return lambda query, key, value: attend_causal(
-            query, key, value, visible, scale=1.0, bias=bias
+    def bias_of(query_at: jax.Array) -> jax.Array:
+        around = bias_around(encoder["relative"], key_at[None, :] - query_at[:, None], config.reach)
+        return jnp.moveaxis(by_head(config, around), 0, -2)[None]
+
+    whole = bias_of(key_at) if len(key_at) <= chunk else None
+
+    def attended(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        def some(query: jax.Array, bias: jax.Array) -> jax.Array:
+            return attend_causal(query, key, value, visible, scale=1.0, bias=bias)
+
+        if whole is not None:
+            return some(query, whole)
+        pad = -len(key_at) % chunk
+        padded = jnp.pad(query, [(0, 0), (0, pad), (0, 0), (0, 0)])
+        parts = jnp.moveaxis(padded.reshape(len(query), -1, chunk, *query.shape[2:]), 1, 0)
+        starts = jnp.arange(0, len(key_at), chunk)
+        found: jax.Array = jax.lax.map(
+            lambda part: some(part[0], bias_of(part[1] + jnp.arange(chunk))), (parts, starts)
         )
+        return jnp.moveaxis(found, 0, 1).reshape(padded.shape)[:, : len(key_at)]
+
+    def attend(number: jax.Array, regions: tuple) -> Attend:
+        return attended
 
     layers = replace(config, layers=config.encoder_layers)
     last, _, _ = run_layers(layers, encoder, x.astype(config.dtype), None, attend)

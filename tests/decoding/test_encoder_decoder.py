@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from coopgen_jax.cli.combining import about_model
+from coopgen_jax.cli.report import for_people
 from coopgen_jax.decoding.beam import BeamConfig
 from coopgen_jax.decoding.blockwise import BlockwiseConfig
 from coopgen_jax.decoding.das import DASConfig
@@ -210,6 +212,16 @@ def forgetful(model) -> LanguageModel:
 def test_an_oracle_reads_the_text_of_a_source(model):
     (found,), (count,) = log_likelihoods(model, PROMPTS[:1], ["the cat sat"])
     assert found == pytest.approx(scored(model, PROMPTS[0], [4, 6, 7]), abs=1e-3) and count == 3
+
+
+def test_the_report_puts_a_text_below_its_source(model):
+    texts = generate(model, PROMPTS[:1], config=SamplingConfig(new_tokens=3, forced=(6, 7, 5)))
+    document = {
+        "settings": {"method": "sample"}, "model": about_model(model), "discriminator": None,
+        "seconds": 1.0, "host_seconds": None,
+    }  # fmt: skip
+    shown = for_people(document, texts, None, style=False)
+    assert f"{PROMPTS[0]}\n→ cat sat a\n" in shown
 
 
 def test_a_shifted_history_is_refused(model):

@@ -14,6 +14,7 @@ import transformers
 from coopgen_jax.errors import UserError
 from coopgen_jax.models import decoder
 from coopgen_jax.models.layout import separate_layers
+from coopgen_jax.models.lora import LoraConfig, add_lora, init_lora, merge_lora
 from coopgen_jax.models.networks import init_network, language_model
 from coopgen_jax.models.pretrained.combined import combined, network_of, params_of
 from coopgen_jax.models.pretrained.loading import load
@@ -64,16 +65,17 @@ def test_buckets_are_those_of_transformers(buckets, reach):
         bias_before(table, jnp.asarray(distance), reach),
         table[buckets_of(np.maximum(distance, 0), buckets, reach)],
     )
-    whole = theirs(torch.arange(40)[None] - torch.arange(40)[:, None], True, buckets, reach)
-    np.testing.assert_array_equal(bias_around(table, 40, reach), table[whole.numpy()])
+    expected = theirs(torch.tensor(distance), True, buckets, reach).numpy()
+    np.testing.assert_array_equal(bias_around(table, jnp.asarray(distance), reach), table[expected])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_encoder_reads_what_transformers_reads_whatever_the_padding(kind, pair):
+@pytest.mark.parametrize(("kind", "chunk"), [("t5", 256), ("flan", 256), ("flan", 7)])
+def test_the_encoder_reads_what_transformers_reads_whatever_the_padding(kind, chunk, pair):
     loaded, reference = pair(kind)
     prompt = prompt_of(SOURCES, 40)
     tokens = jnp.where(prompt.mask, prompt.tokens, 17)
-    got = jax.jit(encode, static_argnums=0)(loaded.config, loaded.params, tokens, prompt.mask)
+    read = jax.jit(encode, static_argnums=0, static_argnames="chunk")
+    got = read(loaded.config, loaded.params, tokens, prompt.mask, chunk=chunk)
     for row, source in enumerate(SOURCES):
         with torch.no_grad():
             expected = reference.get_encoder()(torch.tensor([source])).last_hidden_state[0]
@@ -218,12 +220,13 @@ def test_a_saved_model_is_loaded_as_it_was(kind, pair, tmp_path):
 def test_parameters_lie_as_they_are_initialised(pair):
     for kind in KINDS:
         loaded, _ = pair(kind)
-        made = init_network(jax.random.key(0), loaded.config)
+        made = jax.jit(init_network, static_argnums=1)(jax.random.key(0), loaded.config)
         shapes = [jax.tree.map(jnp.shape, tree) for tree in (made, loaded.params)]
         assert shapes[0] == shapes[1]
         assert loaded.config.scaled == loaded.config.tied == (kind == "t5")
         source = jnp.asarray(SOURCES[1:2])
-        logits = read_pair(loaded.config, made, source, source > 0, jnp.asarray([[3, 4]]))
+        read = jax.jit(partial(read_pair, loaded.config))
+        logits = read(made, source, source > 0, jnp.asarray([[3, 4]]))
         assert 0.1 < jnp.std(logits) < 10
 
 
@@ -243,9 +246,8 @@ def test_bfloat16_is_near_single_precision(folder, pair):
     assert half.params["layers"]["query"]["kernel"].dtype == jnp.bfloat16
     assert half.params["encoder"]["layers"]["ffn_norm"]["scale"].dtype == jnp.float32
     model = language_model(half.config)
-    logits, _, cache = model.prefill(
-        half.params, prompt_of(SOURCES[:1], 4), capacity=Capacity(1, 2, 2)
-    )
+    prefill = jax.jit(partial(model.prefill, capacity=Capacity(1, 2, 2)))
+    logits, _, cache = prefill(half.params, prompt_of(SOURCES[:1], 4))
     assert cache.source[0].dtype == cache.text.keys.nodes.dtype == jnp.bfloat16
     expected = behind(pair("flan")[1], SOURCES[0], [])
     assert np.corrcoef(logits[0], expected)[0, 1] > 0.99
@@ -270,16 +272,52 @@ def test_vectors_stand_in_for_tokens(pair):
     instead = dataclasses.replace(
         plain, tokens=jnp.where(at, 2, plain.tokens), embeddings=vectors, embedded=at
     )
-    prefill = partial(model.prefill, params, capacity=Capacity(1, 1, 2))
-    expected, _, cache = prefill(plain)
-    np.testing.assert_allclose(prefill(instead)[0], expected, atol=1e-6)
+    prefill = jax.jit(partial(model.prefill, capacity=Capacity(1, 1, 2)))
+    expected, _, cache = prefill(params, plain)
+    np.testing.assert_allclose(prefill(params, instead)[0], expected, atol=1e-6)
     one, path = np.ones((1, 1, 1)), np.full((1, 1, 1, D), -1)
     node = nodes_of(one * 6, one * 0, path, one, start=1, committed=0)
     vector = model.embeddings(params)[6][None, None, None]
     by_vector = dataclasses.replace(node, token=node.token * 0, embedding=vector)
+    extend = jax.jit(model.extend)
     np.testing.assert_allclose(
-        model.extend(params, cache, by_vector)[0], model.extend(params, cache, node)[0], atol=1e-6
+        extend(params, cache, by_vector)[0], extend(params, cache, node)[0], atol=1e-6
     )
+
+
+def test_chunks_save_the_memory_of_squares(pair):
+    loaded, _ = pair("t5")
+    prompt = prompt_of([[5] * 512], 512)
+
+    def temporaries(chunk: int) -> int:
+        model = language_model(loaded.config, chunk=chunk)
+        prefill = jax.jit(partial(model.prefill, capacity=Capacity(1, 1, 1)))
+        return prefill.lower(loaded.params, prompt).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries(32) < temporaries(512) / 3
+    with pytest.raises(ValueError, match="chunk is 0"):
+        language_model(loaded.config, chunk=0)
+
+
+def test_low_rank_additions_are_those_of_the_decoder(pair):
+    loaded, _ = pair("t5")
+    targets = ("query", "cross_value", "down")
+    lora = LoraConfig(rank=2, targets=targets)
+    additions = init_lora(jax.random.key(0), loaded.params, lora)
+    assert set(additions) == set(targets)
+    source, target = jnp.asarray([SOURCES[0]]), jnp.asarray([[3, 4]])
+    read = jax.jit(partial(read_pair, loaded.config))
+
+    def logits(params):
+        return read(params, source, source > 0, target)
+
+    added = add_lora(loaded.params, additions, lora)
+    np.testing.assert_allclose(logits(added), logits(loaded.params), atol=1e-5)
+    for name in targets:
+        additions[name]["lora_up"] += 0.1
+    added = add_lora(loaded.params, additions, lora)
+    assert np.abs(logits(added) - logits(loaded.params)).max() > 0.1
+    np.testing.assert_allclose(logits(merge_lora(added)), logits(added), atol=1e-4)
 
 
 def test_equal_configs_make_equal_models(pair):

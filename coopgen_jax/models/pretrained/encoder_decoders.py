@@ -7,8 +7,7 @@ from coopgen_jax.models.pretrained.families import ACTIVATIONS, ENCODER_DECODERS
 from coopgen_jax.models.pretrained.folder import Folder
 from coopgen_jax.models.t5 import T5Config
 
-# Positions are relative, so that no table of them ends; memory for a source's scores does, which
-# grows with its square.
+# Positions are relative, so that no table of them ends; the networks were trained on 512 tokens.
 CONTEXT = 4096
 EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 HEAD = "lm_head.weight"
