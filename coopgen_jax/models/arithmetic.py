@@ -85,7 +85,8 @@ def combine_logits(members: Sequence[Member]) -> LanguageModel:
       can read behind their prefixes.
 
     Raises:
-      UserError: there are no members, or their vocabularies differ in size or in shards.
+      UserError: there are no members, their vocabularies differ in size or in shards, or only some
+        are encoder-decoders.
     """
     if not members:
         raise UserError("there is nothing to combine: give at least one member")
@@ -96,6 +97,11 @@ def combine_logits(members: Sequence[Member]) -> LanguageModel:
             raise UserError(
                 f"one language model has {other.vocab_size} tokens and the base {base.vocab_size}: "
                 "combine models of one vocabulary"
+            )
+        if other.encodes_prompt != base.encodes_prompt:
+            raise UserError(
+                "one language model is an encoder-decoder and another is not, so that one reads as "
+                "a source what the other goes on from: combine models of one kind"
             )
         if other.vocab_shards != base.vocab_shards:
             raise UserError(

@@ -13,6 +13,7 @@ import transformers
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.models import decoder
+from coopgen_jax.models.arithmetic import Member, combine_logits
 from coopgen_jax.models.layout import separate_layers
 from coopgen_jax.models.lora import LoraConfig, add_lora, init_lora, merge_lora
 from coopgen_jax.models.networks import init_network, language_model
@@ -331,6 +332,10 @@ def test_what_an_encoder_decoder_cannot_do_is_told(pair):
     loaded, _ = pair("t5")
     with pytest.raises(UserError, match="no states that a head could read"):
         network_of(loaded, (1,))
+    model = language_model(loaded.config)
+    other = dataclasses.replace(model, encodes_prompt=False)
+    with pytest.raises(UserError, match="combine models of one kind"):
+        combine_logits([Member(model), Member(other, 1)])
     prompt = prompt_of(SOURCES, 32)
     with pytest.raises(UserError, match="is an encoder-decoder"):
         decoder.language_model(loaded.config).prefill(
