@@ -56,6 +56,7 @@ from coopgen_jax.shell import generate
 from coopgen_jax.testing import TINY_LLAMA, ToyLanguage, toy_discriminator, toy_language_model
 from coopgen_jax.text import Tokenizer
 from tests.conftest import tiny_encoder
+from tests.sharded_checks import shared_moments
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 STATIC = ("language_model", "discriminator", "config")
@@ -433,6 +434,7 @@ CHECKS = {
     "combination": combination,
     "foreseen": foreseen,
     "training": training,
+    "shared moments": shared_moments,
     "8 key/value heads": functools.partial(
         sharded, 16, 8, shares=8, vocabulary=304, decoder=CONFIG
     ),

@@ -47,6 +47,7 @@ def found() -> dict:
         "combination",
         "foreseen",
         "training",
+        "shared moments",
         "8 key/value heads",
         "3 key/value heads",
         "3 key/value heads by 8",

@@ -2,7 +2,8 @@
 
 The one argument is a JSON object: `folder`; `steps`; `die`, null or the step in or behind which the
 process kills itself; `during`, "step" or "write" (of a checkpoint, in front of the renaming that
-completes it); `mapper`; `pieces`; and for one of several processes `coordinator` and `process`.
+completes it); `mapper`; `pieces`; `sharded`, whether devices share the optimiser's state; and for
+one of several processes `coordinator` and `process`.
 The last line of output is a JSON object of what became of the training.
 """
 
@@ -21,11 +22,11 @@ import optax
 from coopgen_jax.data.batches import BatchConfig, in_order, training_batches
 from coopgen_jax.discriminators.causal import CausalConfig, init_causal
 from coopgen_jax.discriminators.head import HeadConfig
-from coopgen_jax.parallel import make_mesh, place, share
+from coopgen_jax.parallel import make_mesh, share
 from coopgen_jax.testing import TINY_LLAMA
 from coopgen_jax.training.loop import LoopConfig, train
 from coopgen_jax.training.objectives import judges
-from coopgen_jax.training.step import begin, make_step, make_validation, mean_over
+from coopgen_jax.training.step import begin_on, make_step, make_validation, mean_over
 
 JUDGE = CausalConfig(TINY_LLAMA, HeadConfig(("a", "b"), TINY_LLAMA.width, (), 0.1), start_token=60)
 
@@ -50,7 +51,8 @@ def main(options: dict) -> None:
     mesh = make_mesh()
     settings = {"mesh": mesh, "mapper": options.get("mapper", "shard_map")}
     optimiser = optax.adamw(optax.linear_schedule(3e-3, 0, 40))
-    step = make_step(judges(JUDGE), optimiser, pieces=options.get("pieces", 1), **settings)
+    pieces, sharded = options.get("pieces", 1), options.get("sharded", False)
+    step = make_step(judges(JUDGE), optimiser, pieces=pieces, sharded=sharded, **settings)
     validation = make_validation(judges(JUDGE, training=False), **settings)
     key = jax.random.key(7)
     batches = training_batches(
@@ -70,7 +72,7 @@ def main(options: dict) -> None:
                 sys.addaudithook(lambda event, _: die() if event == "os.rename" else None)
             return share(batches[number], mesh)
 
-    state = place(begin(init_causal(jax.random.key(3), JUDGE), optimiser), mesh)
+    state = begin_on(mesh, init_causal(jax.random.key(3), JUDGE), optimiser, sharded=sharded)
     outcome = train(
         state,
         step=lambda state, batch: step(state, None, batch, key),

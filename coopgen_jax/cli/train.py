@@ -147,6 +147,7 @@ def _recipe(what: Any, rows: int, **batch: Any) -> RecipeConfig:
         pieces=what.pieces,
         validation_rows=what.validation_rows,
         mapper=what.mapper,
+        sharded_optimiser=what.shard_optimiser,
         class_weight=what.class_weight if judges else 0.0,
     )
 

@@ -58,6 +58,10 @@ class _Base:
     """Devices among which the texts of a step are split."""
     mapper: Literal["shard_map", "pmap"] = "shard_map"
     """How a step is mapped over devices."""
+    shard_optimiser: bool = False
+    """Every device keeps and updates its share of the optimiser's state only (ZeRO): of n devices
+    each has an n-th of AdamW's moments, two numbers for every one that is learnt. What is learnt
+    and the network itself stay whole on every device, and the result is the same."""
     json: bool = False
     """Print the card as JSON instead of a report."""
     quiet: bool = False

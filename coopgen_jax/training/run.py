@@ -17,10 +17,10 @@ from coopgen_jax.data.fingerprint import common_half, fingerprint, write_fingerp
 from coopgen_jax.data.labelled import Labelled
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.lora import LoraConfig
-from coopgen_jax.parallel import Mapper, place, share
+from coopgen_jax.parallel import Mapper, share
 from coopgen_jax.text import Tokenizer
 from coopgen_jax.training.loop import Listener, LoopConfig, Outcome, train
-from coopgen_jax.training.step import Loss, begin, make_step, make_validation, mean_over
+from coopgen_jax.training.step import Loss, begin_on, make_step, make_validation, mean_over
 
 # Of how many tokens the accuracy is told.
 LENGTHS = (1, 2, 4, 8, 16, 32, 64)
@@ -41,6 +41,7 @@ class RecipeConfig:
     prefix: what stands in front of a text of a class in a generative discriminator; {} is its name.
     validation_rows: validation texts that are read, at most, taken evenly.
     mapper: how a step is mapped over devices.
+    sharded_optimiser: whether every device keeps its share of the optimiser's state only (ZeRO).
     saved_dtype: of the network's file.
     """
 
@@ -58,6 +59,7 @@ class RecipeConfig:
     prefix: str = "{}:"
     validation_rows: int = 1000
     mapper: Mapper = "shard_map"
+    sharded_optimiser: bool = False
     saved_dtype: str = "float16"
 
     def __post_init__(self) -> None:
@@ -177,8 +179,8 @@ def claim(
     digest = hashlib.sha256(json.dumps([asdict(part) for part in rows]).encode()).hexdigest()
     wanted: dict[str, Any] = {"kind": kind, "model_sha256": source, "rows_sha256": digest}
     wanted |= json.loads(json.dumps(asdict(config) | more))
-    # How long one run lasts changes nothing about what comes out.
-    del wanted["loop"]["budget_minutes"]
+    # How long one run lasts, and where its moments lie, changes nothing about what comes out.
+    del wanted["loop"]["budget_minutes"], wanted["sharded_optimiser"]
     path = folder / "training.json"
     if path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -236,11 +238,12 @@ class Run:
         listener: Listener,
     ) -> Outcome:
         """Trains by the first loss and validates by the second."""
-        config, mesh = self.config, self.mesh
+        config, mesh, sharded = self.config, self.mesh, self.config.sharded_optimiser
         optimiser = _optimiser(config)
         step = make_step(
-            losses[0], optimiser, mesh=mesh, mapper=config.mapper, pieces=config.pieces
-        )
+            losses[0], optimiser, mesh=mesh, mapper=config.mapper, pieces=config.pieces,
+            sharded=sharded,
+        )  # fmt: skip
         means = self.validation(losses[1])
         batches = training_batches(
             training.ids,
@@ -251,7 +254,7 @@ class Run:
         )
         held_out = _evenly(validation, config.validation_rows)
         return train(
-            place(begin(learnt, optimiser), mesh),
+            begin_on(mesh, learnt, optimiser, sharded=sharded),
             step=lambda state, batch: step(state, self.fixed, share(batch, mesh), self.key),
             batches=batches,
             validate=lambda learnt: means(learnt, held_out),

@@ -15,7 +15,8 @@ from flax import struct
 from jax.sharding import Mesh
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.parallel import BATCH, Mapper, P, map_over_mesh
+from coopgen_jax.parallel import BATCH, Mapper, P, map_over_mesh, place, shares
+from coopgen_jax.training.sharded import divided, lying, summed
 
 # By name of a metric, "loss" among them: what it adds up to over the rows, and over what weight.
 Sums = dict[str, tuple[jax.Array, jax.Array]]
@@ -40,6 +41,26 @@ class TrainState:
 def begin(learnt: Any, optimiser: optax.GradientTransformation) -> TrainState:
     """Returns the state in front of the first step."""
     return TrainState(learnt, optimiser.init(learnt), jnp.int32(0))
+
+
+def begin_on(
+    mesh: Mesh, learnt: Any, optimiser: optax.GradientTransformation, *, sharded: bool = False
+) -> TrainState:
+    """Returns the state in front of the first step as it lies on a mesh.
+
+    Args:
+      mesh: the devices.
+      learnt: the parameters to begin with, which every device gets.
+      optimiser: the optimiser.
+      sharded: whether every device gets its share of the moments only, as `sharded.divided` cuts
+        them; no device ever holds them all.
+    """
+    if not sharded:
+        return place(begin(learnt, optimiser), mesh)
+    learnt = place(learnt, mesh)
+    specs = divided(jax.eval_shape(optimiser.init, learnt), mesh)
+    moments = jax.jit(optimiser.init, out_shardings=lying(specs, mesh))(learnt)
+    return TrainState(learnt, moments, place(jnp.int32(0), mesh))
 
 
 def _means(sums: Sums) -> dict[str, jax.Array]:
@@ -92,6 +113,7 @@ def make_step(
     mesh: Mesh,
     mapper: Mapper = "shard_map",
     pieces: int = 1,
+    sharded: bool = False,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
     """Returns a compiled training step over a mesh, `(state, fixed, batch, key) -> (state, means)`.
 
@@ -100,27 +122,53 @@ def make_step(
 
     Args:
       loss: the loss of one device's rows.
-      optimiser: turns gradients into updates, the same on every device.
+      optimiser: turns gradients into updates. It sees whole arrays, however they lie, so that a
+        global norm is that of the whole gradient.
       mesh: the devices.
       mapper: "shard_map" or "pmap"; see `map_over_mesh`.
       pieces: see `gradient`.
-    """
+      sharded: whether every device keeps and updates its share of the optimiser's state only (see
+        `training.sharded`); `begin_on` makes such a state. The result is the same but for rounding.
 
-    def on_device(
+    Raises:
+      UserError: weights are shared along "tensor", and the moments are to be along "batch".
+    """
+    if sharded and shares(mesh) > 1:
+        raise UserError(
+            f"{shares(mesh)} devices share the weights: the optimiser's state can only be shared "
+            "where each device has all of them, so use tensor=1"
+        )
+
+    constrain = jax.lax.with_sharding_constraint
+
+    def step(
         state: TrainState, fixed: Any, batch: Any, key: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        own = jax.random.fold_in(key, state.step)
-        grads, sums = gradient(loss, state.learnt, fixed, batch, own, pieces=pieces)
-        grads, sums = jax.lax.psum((grads, sums), BATCH)
+        whole = jax.tree.map(lambda _: P(), state.learnt)
+        specs = divided(state.learnt, mesh) if sharded else whole
+
+        def on_device(learnt: Any, fixed: Any, batch: Any, key: jax.Array) -> tuple[Any, Sums]:
+            grads, sums = gradient(loss, learnt, fixed, batch, key, pieces=pieces)
+            return summed(grads, specs), jax.lax.psum(sums, BATCH)
+
+        given = (P(), P(), P(BATCH), P())
+        mapped = map_over_mesh(on_device, mesh, given, (specs, P()), mapper=mapper)
+        learnt, moments = state.learnt, state.moments
+        grads, sums = mapped(learnt, fixed, batch, jax.random.fold_in(key, state.step))
         weight = jnp.maximum(sums["loss"][1], 1e-9)
         grads = jax.tree.map(lambda leaf: leaf / weight, grads)
-        updates, moments = optimiser.update(grads, state.moments, state.learnt)
-        learnt = optax.apply_updates(state.learnt, updates)
+        if sharded:
+            # Each device reads its part of the parameters, and only the updated ones are sent.
+            learnt = constrain(learnt, lying(specs, mesh))
+        updates, moments = optimiser.update(grads, moments, learnt)
+        learnt = optax.apply_updates(learnt, updates)
+        if sharded:
+            learnt = constrain(learnt, lying(whole, mesh))
+            moments = constrain(moments, lying(divided(moments, mesh), mesh))
         means = _means(sums) | {"gradient_norm": optax.tree.norm(grads)}
         return TrainState(learnt, moments, state.step + 1), means
 
-    mapped = map_over_mesh(on_device, mesh, (P(), P(), P(BATCH), P()), (P(), P()), mapper=mapper)
-    return jax.jit(mapped, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0)
 
 
 def make_validation(

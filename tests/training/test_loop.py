@@ -87,8 +87,9 @@ def test_eight_devices_and_pieces_train_as_one_device(alone, tmp_path, options):
         assert line["accuracy"] == pytest.approx(other["accuracy"])
 
 
-def test_two_processes_train_as_one(alone, tmp_path):
-    job = {"coordinator": f"localhost:{free_port()}"}
+@pytest.mark.parametrize("sharded", [False, True])
+def test_two_processes_train_as_one(alone, tmp_path, sharded):
+    job = {"coordinator": f"localhost:{free_port()}", "sharded": sharded}
     processes = [started(tmp_path, 2, process=number, **job) for number in range(2)]
     try:
         first, second = map(ended, processes)
