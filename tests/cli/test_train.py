@@ -28,6 +28,14 @@ def test_the_first_interrupt_asks_and_the_second_stops(capsys):
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_where_moments_lie_is_no_other_training(tmp_path):
+    rows = Rows([[1]], [0])
+    for config in (RecipeConfig(LoopConfig(1)), RecipeConfig(LoopConfig(1), sharded_optimiser=True)):
+        claim(tmp_path, "causal", "x", config, (rows, rows))
+    with pytest.raises(UserError, match="holds a training with another mapper"):
+        claim(tmp_path, "causal", "x", RecipeConfig(LoopConfig(1), mapper="pmap"), (rows, rows))
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     rows = Rows([[1]], [0])

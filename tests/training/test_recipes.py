@@ -275,10 +275,7 @@ def test_a_budget_leaves_a_folder_that_can_be_used_and_gone_on_with(
     kind = [*kind, "--encoder", byte_encoder] if "bidirectional" in kind else kind
     job = ["discriminator", *common, "--label", "class", "--epochs", 1, *kind]
     whole = card_of(capsys, *job, "--out", tmp_path / "whole")
-    # Where the moments lie is no other training.
-    first = card_of(
-        capsys, *job, "--out", tmp_path / "parts", "--budget-minutes", 1e-9, "--shard-optimiser"
-    )
+    first = card_of(capsys, *job, "--out", tmp_path / "parts", "--budget-minutes", 1e-9)
     assert (first["stopped"], first["steps"]) == ("budget", 1)
     assert (tmp_path / "parts" / "head.safetensors").is_file()
     assert card_of(capsys, *job, "--out", tmp_path / "parts") == whole
@@ -359,6 +356,7 @@ def test_mistakes_are_told_and_nothing_is_left_behind(
 def test_a_judge_of_other_tokens_reads_every_text_anew(places, capsys, tmp_path):
     folder, common = places
     job = ["discriminator", *common, "--label", "class", "--kind", "causal", "--epochs", 3]
+    job += ["--shard-optimiser"]
     card = card_of(capsys, *job, "--rank", 4, "--out", tmp_path / "judge")
     # The same model with two tokens that have changed their numbers.
     other = save(hf_model("llama"), tmp_path / "other")
