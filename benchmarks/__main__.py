@@ -20,6 +20,8 @@ from benchmarks.samples import SAMPLES
 from benchmarks.search import SEARCH
 from benchmarks.settings import Settings
 from benchmarks.suite import markdown, run
+from benchmarks.train_devices import TRAIN_DEVICES
+from benchmarks.train_step import TRAIN_STEP
 from coopgen_jax.errors import UserError
 
 BENCHMARKS = {
@@ -34,10 +36,12 @@ BENCHMARKS = {
         DECODERS,
         PUBLISHED,
         FAIR,
+        TRAIN_STEP,
+        TRAIN_DEVICES,
     )
 }
 ABOUT = "\n".join(
-    ["benchmarks:", *(f"  {name:10} {entry.about}" for name, entry in BENCHMARKS.items())]
+    ["benchmarks:", *(f"  {name:13} {entry.about}" for name, entry in BENCHMARKS.items())]
 )
 
 
@@ -110,7 +114,7 @@ def main(arguments: list[str]) -> int:
         if arguments[:1] == ["report"]:
             report(tyro.cli(Report, prog="python -m benchmarks report", args=arguments[1:]))
         else:
-            description = f"{Run.__doc__}\n\n{ABOUT}\n  report     JSON files as Markdown tables"
+            description = f"{Run.__doc__}\n\n{ABOUT}\n  report        JSON files as Markdown tables"
             run_all(
                 tyro.cli(Run, prog="python -m benchmarks", description=description, args=arguments)
             )

@@ -36,10 +36,15 @@ def torch_parts(parts: Parts, threads: int | None) -> tuple[Network, Judge]:
     """
     if parts.judge is None:
         raise ValueError("the PyTorch baselines know a causal discriminator: leave --guide out")
-    torch.set_num_threads(threads or os.cpu_count() or 1)
-    device = _device()
+    set_threads(threads)
+    device = torch_device()
     network = Network(parts.config, parts.params, device=device)
     return network, judge_of(parts.judge, parts.guide_params, device=device)
+
+
+def set_threads(threads: int | None) -> None:
+    """Has PyTorch use so many threads, None for as many as there are cores."""
+    torch.set_num_threads(threads or os.cpu_count() or 1)
 
 
 def _prompt(job: Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -47,7 +52,8 @@ def _prompt(job: Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.asarray(prompt.tokens), np.asarray(prompt.mask), np.asarray(job.target)
 
 
-def _device() -> str:
+def torch_device() -> str:
+    """Returns the device of PyTorch that JAX has; the host's processor beside a TPU."""
     return "cuda" if jax.devices()[0].platform == "gpu" else "cpu"
 
 
@@ -56,7 +62,7 @@ def waited(function: Callable[[], Any]) -> Callable[[], None]:
 
     def call() -> None:
         function()
-        if _device() == "cuda":
+        if torch_device() == "cuda":
             torch.cuda.synchronize()
 
     return call
@@ -124,7 +130,7 @@ def measure_fair(settings: Settings) -> Iterator[Row]:
     for axes in combinations(settings):
         job = make_job(parts, preset="puct", new_tokens=settings.repeats + 2, **axes)
         job = without_rules(job)
-        compiles = _device() == "cuda"
+        compiles = torch_device() == "cuda"
         fair = Fair(network, judge, job.config, margins=False, compile=compiles)
         fair.begin(*_prompt(job))
         ours = Ours(job)

@@ -27,7 +27,7 @@ class Settings:
     simulations: evaluations per token.
     wave: leaves per network call.
     depth: longest path below the root.
-    prompt_length: tokens of every prompt.
+    prompt_length: tokens of every prompt, in training of every text.
     new_tokens: tokens written.
     repeats: how often everything is timed.
     threads: of PyTorch; None leaves the choice to it.

@@ -33,9 +33,10 @@ class Compiled:
 
 
 def compiled(function: Callable, *arguments: Any, **options: Any) -> Compiled:
-    """Compiles `jax.jit(function, **options)` for these arguments."""
+    """Compiles `jax.jit(function, **options)`, or what is jitted already, for these arguments."""
     start = time.perf_counter()
-    program = jax.jit(function, **options).lower(*arguments).compile()
+    jitted: Any = function if hasattr(function, "lower") else jax.jit(function, **options)
+    program = jitted.lower(*arguments).compile()
     seconds = time.perf_counter() - start
     analysis = program.memory_analysis()
     return Compiled(

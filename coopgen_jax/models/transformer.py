@@ -113,6 +113,15 @@ def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
     return turned.astype(x.dtype)
 
 
+def flat(x: jax.Array) -> jax.Array:
+    """Returns `x` `[..., E]` as `[n, E]`.
+
+    A kernel's gradient adds up over all leading axes. Over one it is a plain product; over several
+    XLA's processor backend first writes what came in, transposed, which takes as long.
+    """
+    return x.reshape(-1, x.shape[-1])
+
+
 class Dense(nn.Module):
     """A dense layer whose kernel is `[out, in]`: a processor multiplies few rows by it faster.
 
@@ -129,17 +138,17 @@ class Dense(nn.Module):
         """Maps `x` `[..., in]` to `[..., out]`."""
         init = nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)
         kernel = self.param("kernel", init, (self.features, x.shape[-1]))
-        x = x.astype(self.dtype)
-        y = jnp.einsum("...i,oi->...o", x, kernel.astype(self.dtype))
+        leading, x = x.shape[:-1], flat(x.astype(self.dtype))
+        y = jnp.einsum("ni,oi->no", x, kernel.astype(self.dtype))
         if self.has_variable("params", "lora_down"):
             down: Any = self.get_variable("params", "lora_down")
             up: Any = self.get_variable("params", "lora_up")
-            inner = jnp.einsum("...i,ri->...r", x, down.astype(self.dtype))
-            y = y + jnp.einsum("...r,or->...o", inner, up.astype(self.dtype))
+            inner = jnp.einsum("ni,ri->nr", x, down.astype(self.dtype))
+            y = y + jnp.einsum("nr,or->no", inner, up.astype(self.dtype))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-            y = y + bias.astype(self.dtype).reshape(*[1] * (y.ndim - 1), -1)
-        return y
+            y = y + bias.astype(self.dtype)[None, :]
+        return y.reshape(*leading, self.features)
 
 
 class Block(nn.Module):
@@ -329,4 +338,5 @@ def unembed(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array:
     """Returns the logits `[..., V]` in float32 of the last layer's stream `x` `[..., E]`."""
     h = final_norm(config, params, x).astype(config.dtype)
     head = params["embedding" if config.tied else "head"].astype(h.dtype)
-    return jnp.einsum("...i,oi->...o", h, head, preferred_element_type=jnp.float32)
+    logits = jnp.einsum("ni,oi->no", flat(h), head, preferred_element_type=jnp.float32)
+    return logits.reshape(*h.shape[:-1], -1)

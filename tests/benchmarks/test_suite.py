@@ -1,6 +1,7 @@
 """The benchmarks run, keep what they measured, and say in a sentence what they cannot do."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,8 @@ from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.parts import make_job, make_parts
 from benchmarks.search import SEARCH, measure_shape
 from benchmarks.settings import Settings, combinations, resolve
+from benchmarks.train_step import agree, operations
+from coopgen_jax.testing import TINY_LLAMA
 
 
 def run(tmp_path, *arguments):
@@ -41,6 +44,22 @@ def test_the_causal_discriminators_calls_belong_to_the_floor():
     assert (row["depth"], row["candidates"], row["kept"]) == (16, 50, 128)
 
 
+def test_losses_that_are_not_those_of_pytorch_stop_the_benchmark():
+    agree("float32", [2.0, 1.5], [2.0001, 1.501])
+    for ours in ([2.01, 1.5], [2.0, 1.6], [float("nan"), 1.5]):
+        with pytest.raises(ValueError, match=r"PyTorch's \[2.0, 1.5\]: they must be the same"):
+            agree("float32", ours, [2.0, 1.5])
+
+
+def test_operations_are_counted_by_hand():
+    """One layer of width 32: matrices of 3,072 and 4,608, and 1,952 of the output."""
+    one = replace(TINY_LLAMA, layers=1)
+    attention = 12 * 4 * 8 * 5
+    for whole, output, weights in ((True, True, 6 * 9632), (False, False, 4 * 7680)):
+        found = operations(one, 2, 5, output=output, whole=whole)
+        assert found == 2 * 5 * (weights + attention)
+
+
 def test_rows_measured_before_an_interruption_are_kept(tmp_path, monkeypatch, capsys):
     def measure(settings):
         yield {"batch": 1}
@@ -67,6 +86,7 @@ def test_rows_measured_before_an_interruption_are_kept(tmp_path, monkeypatch, ca
         (["features", "--quick", "--new-tokens", "1"], "--new-tokens must be 2 or more"),
         (["extend", "--quick", "--wave", "32"], "use --batch for more rows"),
         (["search", "--quick", "--out", "/dev/null"], "/dev/null"),
+        (["train_step", "--quick", "--model", "gpt2-small"], "transformers' Llama"),
         (["report"], "report needs the JSON files"),
         (["report", "nowhere.json"], "nowhere.json is not a benchmark's JSON file"),
     ],

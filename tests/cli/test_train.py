@@ -30,7 +30,10 @@ def test_the_first_interrupt_asks_and_the_second_stops(capsys):
 
 def test_where_moments_lie_is_no_other_training(tmp_path):
     rows = Rows([[1]], [0])
-    for config in (RecipeConfig(LoopConfig(1)), RecipeConfig(LoopConfig(1), sharded_optimiser=True)):
+    for config in (
+        RecipeConfig(LoopConfig(1)),
+        RecipeConfig(LoopConfig(1), sharded_optimiser=True),
+    ):
         claim(tmp_path, "causal", "x", config, (rows, rows))
     with pytest.raises(UserError, match="holds a training with another mapper"):
         claim(tmp_path, "causal", "x", RecipeConfig(LoopConfig(1), mapper="pmap"), (rows, rows))

@@ -41,14 +41,23 @@ def save_model(
     """
     if isinstance(params["layers"], tuple):
         raise UserError("only stacked layers can be saved: load the model with stacked=True")
-    if isinstance(config, T5Config):
-        values, sources = t5_values(config), t5_sources(config)
-    else:
-        values = _config(config)
-        sources = decoder_sources(values["model_type"])
+    values, tensors = hugging_face(config, params)
     values |= {"dtype": dtype, "eos_token_id": list(tokenizer.end_tokens)}
-    tensors = _tensors(params, sources)
     _save(folder, values, tensors, tokenizer, _with_begin(tokenizer))
+
+
+def hugging_face(
+    config: DecoderConfig, params: Params
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Returns what config.json says of a network's shape, and its tensors by name, in float32.
+
+    Raises:
+      UserError: no family of Hugging Face's has such a shape.
+    """
+    if isinstance(config, T5Config):
+        return t5_values(config), _tensors(params, t5_sources(config))
+    values = _config(config)
+    return values, _tensors(params, decoder_sources(values["model_type"]))
 
 
 def save_encoder(
