@@ -37,11 +37,17 @@ def optimiser() -> optax.GradientTransformation:
 
 
 def network(settings: Settings) -> tuple[DecoderConfig, Params]:
-    """Returns a network's shape and its weights in float32, the layers stacked."""
+    """Returns a network's shape and its weights in float32, the layers stacked.
+
+    Raises:
+      ValueError: it is not of the Llama family.
+    """
     if settings.model == "default":
         loaded = load(stacked=True)
         return replace(loaded.config, dtype=settings.dtype), loaded.params
     config = TINY_LLAMA if settings.model == "tiny" else SHAPES[str(settings.model)]
+    if config.norm != "rms":
+        raise ValueError("training is compared with transformers' Llama: leave --model out")
     config = replace(config, dtype=settings.dtype)
     return config, jax.jit(lambda key: init_decoder(key, config))(jax.random.key(0))
 
@@ -53,7 +59,7 @@ def make_batch(config: DecoderConfig, batch: int, length: int) -> dict[str, np.n
     return {
         "tokens": rng.integers(0, config.vocab_size, (batch, length)).astype(np.int32),
         "mask": np.ones((batch, length), bool),
-        "written": np.arange(length)[None, :].repeat(batch, 0) > 0,
+        "written": np.ones((batch, length), bool),
         "label": (np.arange(batch) % len(CLASSES)).astype(np.int32),
         "index": np.arange(batch, dtype=np.int32),
         **{name: rng.normal(size=batch).astype(np.float32) for name in drawn},

@@ -40,14 +40,9 @@ class Lora(nn.Module):
 
 
 def llama(config: DecoderConfig, params: Params) -> LlamaForCausalLM:
-    """Returns the network with the same weights, in float32.
-
-    Raises:
-      ValueError: the network is not of the Llama family.
-    """
+    """Returns a network of the Llama family with the same weights, in float32."""
     values, tensors = hugging_face(config, params)
-    if values.pop("model_type") != "llama":
-        raise ValueError("training is compared with transformers' Llama: give --model default")
+    assert values.pop("model_type") == "llama"
     model = LlamaForCausalLM(LlamaConfig(**values))
     loaded = model.load_state_dict(
         {name: torch.tensor(array) for name, array in tensors.items()}, strict=False
