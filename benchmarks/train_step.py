@@ -100,6 +100,8 @@ def through_compiler(theirs: TorchStep, quick: bool) -> str | None:
     """Compiles PyTorch's step; returns why it cannot be, None where it could."""
     if quick:
         return "torch.compile: not under --quick"
+    # Of one function it compiles only so many versions, and then runs the rest as they are.
+    torch.compiler.reset()
     try:
         theirs.compile()
         theirs()
