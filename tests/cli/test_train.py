@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from coopgen_jax.cli.train import _interruptible
+from coopgen_jax.cli.train_progress import interruptible
 from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.training.loop import LoopConfig
@@ -15,7 +15,7 @@ from coopgen_jax.training.run import RecipeConfig, Rows, claim
 def test_the_first_interrupt_asks_and_the_second_stops(capsys):
     heard = []
     before = signal.getsignal(signal.SIGINT)
-    with _interruptible(lambda done, total, means: heard.append(done)) as listen:
+    with interruptible(lambda done, total, means: heard.append(done)) as listen:
         # In front of the first step nothing is caught.
         assert signal.getsignal(signal.SIGINT) is before
         assert not listen(1, 9, {})
