@@ -115,10 +115,10 @@ class Config:
     seeds: tuple[int, ...] = (0, 1, 2)
     rounds: int = 100
     texts: int = 64
-    layers: int = 4
-    width: int = 192
+    layers: int = 3
+    width: int = 128
     vocabulary: int = 2000
-    epochs: int = 12
+    epochs: int = 6
     rate: float = 1e-4
     sgd_rate: float = 0.02
     judge_rate: float = 3e-4

@@ -2,8 +2,8 @@
 
 The one argument is a JSON object: `folder`; `rounds`; `die`, null or a phase of `make_round`, in
 whose `at`-th turn the process kills itself; `full`, whether the disk is full from there on instead;
-`mapper`; `proposal`; `conditional`; and for one of several processes `coordinator` and `process`.
-The last line of output is a JSON object of what became of it.
+`mapper`; `sharded`; `proposal`; `conditional`; and for one of several processes `coordinator` and
+`process`. The last line of output is a JSON object of what became of it.
 """
 
 import hashlib
@@ -98,6 +98,7 @@ def main(options: dict) -> None:
             learning_rate=3e-3, judge_learning_rate=3e-3, dropout=0.1,
             examination=Examination(texts=8, held_out=8, rows=8),
             mapper=options.get("mapper", "shard_map"), saved_dtype="float32",
+            sharded_optimiser=options.get("sharded", False),
         ),
         folder=Path(options["folder"]), mesh=make_mesh(), watch=watch,
     )  # fmt: skip

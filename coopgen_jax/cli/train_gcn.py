@@ -104,6 +104,7 @@ def training_of(what: GcnOptions) -> GcnTraining:
         warmup=what.warmup,
         clip=what.gradient_clip or None,
         pieces=what.pieces,
+        sharded_optimiser=what.shard_optimiser,
         examination=Examination(what.sample_texts, what.validation_rows, rows),
         seed=what.seed,
         mapper=what.mapper,

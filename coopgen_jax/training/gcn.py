@@ -200,6 +200,7 @@ def make_round(
     mesh: Mesh,
     mapper: Mapper = "shard_map",
     pieces: int = 1,
+    sharded: bool = False,
     conditional: bool = False,
     watch: Callable[[str, Any], None] = lambda phase, found: None,
 ) -> Callable[..., tuple[GcnState, Means]]:
@@ -212,6 +213,7 @@ def make_round(
       mesh: the devices, among which sources, rows and the replay are split.
       mapper: see `map_over_mesh`.
       pieces: parts that a step's rows are read in; see `step.gradient`.
+      sharded: whether devices share the optimisers' states; see `step.make_step`.
       conditional: whether texts are compared with those of their own source only.
       watch: told of every phase with what it has found: "sampled" (`Sampled`), "judged" (the
         discriminator's means), "weighed" (the weights), "learnt" (the generator's means).
@@ -220,11 +222,15 @@ def make_round(
     `data.pairs.Drawn` that lies on the mesh, and `key` that of the whole training.
     """
     judged = judges(networks.judge, join=networks.judge_join, beginnings=beginnings(config))
-    judge_step = make_step(judged, optimisers[1], pieces=pieces, mesh=mesh, mapper=mapper)
+    judge_step = make_step(
+        judged, optimisers[1], pieces=pieces, mesh=mesh, mapper=mapper, sharded=sharded
+    )
     learns = imitates(
         networks.generator, join=networks.join, reference=networks.first, kl=config.kl
     )
-    generator_step = make_step(learns, optimisers[0], pieces=pieces, mesh=mesh, mapper=mapper)
+    generator_step = make_step(
+        learns, optimisers[0], pieces=pieces, mesh=mesh, mapper=mapper, sharded=sharded
+    )
     sampler = make_sampler(
         networks, config.proposal, guided=config.guided, mesh=mesh, mapper=mapper
     )

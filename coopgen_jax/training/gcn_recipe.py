@@ -39,7 +39,7 @@ from coopgen_jax.training.recipes import (
 )
 from coopgen_jax.training.replay import empty
 from coopgen_jax.training.run import claim, note_rows
-from coopgen_jax.training.step import begin
+from coopgen_jax.training.step import begin_on
 
 # Told of every phase of a round, and of a warning.
 Watch = Callable[[str, Any], None]
@@ -58,6 +58,7 @@ class GcnTraining:
       `warmup` rounds.
     clip: largest norm of a gradient, None for no cut.
     pieces: parts that a step's rows are read in.
+    sharded_optimiser: whether every device keeps its share of the optimisers' states only (ZeRO).
     dropout: of the discriminator's head.
     examination: what is measured between rounds.
     seed: of everything random.
@@ -73,6 +74,7 @@ class GcnTraining:
     warmup: int = 0
     clip: float | None = 1.0
     pieces: int = 1
+    sharded_optimiser: bool = False
     dropout: float = 0.1
     examination: Examination = field(default_factory=Examination)
     seed: int = 0
@@ -148,19 +150,15 @@ def train_gcn(
     # A checkpoint has no arrays of nothing.
     least = max(1, config.replay_rows)
     size = least + -least % mesh.shape[BATCH]
-    replay = empty(row, size)
-    state = place(
-        GcnState(
-            begin(learnt["generator"], optimisers[0]),
-            begin(learnt["judge"], optimisers[1]),
-            replay,
-            jnp.float32(0),
-            jnp.int32(0),
-        ),
-        mesh,
+    generator, judge = (
+        begin_on(mesh, learnt[name], optimiser, sharded=how.sharded_optimiser)
+        for name, optimiser in zip(("generator", "judge"), optimisers, strict=True)
     )
-    rows = place(replay.rows, mesh, jax.tree.map(lambda leaf: P(BATCH), replay.rows))
-    state = replace(state, replay=replace(state.replay, rows=rows))
+    replay = place(empty(row, size), mesh)
+    split = jax.tree.map(lambda leaf: P(BATCH), replay.rows)
+    replay = replace(replay, rows=place(replay.rows, mesh, split))
+    log_partition, rounds = place((jnp.float32(0), jnp.int32(0)), mesh)
+    state = GcnState(generator, judge, replay, log_partition, rounds)
     seen: dict[str, Any] = {}
 
     def told(phase: str, found: Any) -> None:
@@ -169,7 +167,7 @@ def train_gcn(
 
     one = make_round(
         networks, config, optimisers, mesh=mesh, mapper=how.mapper, pieces=how.pieces,
-        conditional=training.conditional, watch=told,
+        sharded=how.sharded_optimiser, conditional=training.conditional, watch=told,
     )  # fmt: skip
     key = jax.random.key(how.seed)
 
@@ -187,7 +185,7 @@ def train_gcn(
         return state, means
 
     first_steps = 0 if config.objective == "mle" else config.first_judge_steps
-    rounds = Rounds(
+    batches = Rounds(
         training, config.sources, config.judge_rows // 2,
         0 if config.objective == "mle" else config.judge_steps, first_steps, seed=how.seed,
     )  # fmt: skip
@@ -210,7 +208,7 @@ def train_gcn(
         return listener(done, total, means)
 
     outcome = train(
-        state, step=step, batches=rounds, validate=validate, folder=folder, config=loop,
+        state, step=step, batches=batches, validate=validate, folder=folder, config=loop,
         listener=listen,
     )  # fmt: skip
     card = {

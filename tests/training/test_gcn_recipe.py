@@ -61,9 +61,9 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(alone, tmp_path):
     assert ended(started(tmp_path)) == alone[0]
 
 
-@pytest.mark.parametrize("mapper", ["shard_map", "pmap"])
-def test_eight_devices_train_as_one(alone, tmp_path, mapper):
-    check_same(ended(started(tmp_path, 8, mapper=mapper)), alone[0])
+@pytest.mark.parametrize("options", [{"mapper": "shard_map", "sharded": True}, {"mapper": "pmap"}])
+def test_eight_devices_train_as_one(alone, tmp_path, options):
+    check_same(ended(started(tmp_path, 8, **options)), alone[0])
     check_network(tmp_path, alone[1])
 
 
