@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -22,13 +23,24 @@ from tests.test_hosts import free_port
 from tests.test_parallel import ROOT, environment
 
 
-def started(folder: Path, devices: int = 1, **options) -> subprocess.Popen:
-    job = json.dumps({"folder": str(folder), "rounds": 3, **options})
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "gcn_worker.py"), job],
-        env=environment(devices), cwd=ROOT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def start(tmp_path_factory) -> Callable[..., subprocess.Popen]:
+    """Returns what starts a training in a process; what one has compiled the next ones take."""
+    programs = tmp_path_factory.mktemp("programs")
+
+    def started(folder: Path, devices: int = 1, **options) -> subprocess.Popen:
+        job = json.dumps({"folder": str(folder), "rounds": 3, **options})
+        kept = {
+            "JAX_COMPILATION_CACHE_DIR": str(programs),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        }
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / "tests" / "gcn_worker.py"), job],
+            env=environment(devices) | kept, cwd=ROOT, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    return started
 
 
 def ended(process: subprocess.Popen) -> dict:
@@ -38,38 +50,38 @@ def ended(process: subprocess.Popen) -> dict:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory) -> tuple[dict, Path]:
+def alone(start, tmp_path_factory) -> tuple[dict, Path]:
     folder = tmp_path_factory.mktemp("alone")
-    return ended(started(folder)), folder
+    return ended(start(folder)), folder
 
 
-def test_killed_in_every_phase_of_a_round_and_resumed_equals_never_killed(alone, tmp_path):
+def test_killed_in_every_phase_of_a_round_and_resumed_equals_never_killed(start, alone, tmp_path):
     # The first turn of each is that of the round which the one before it died in.
     for phase, turn in (("sampled", 2), ("judged", 1), ("weighed", 1), ("learnt", 2)):
-        process = started(tmp_path, die=phase, at=turn)
+        process = start(tmp_path, die=phase, at=turn)
         process.communicate(timeout=300)
         assert process.returncode == -signal.SIGKILL, phase
-    assert ended(started(tmp_path)) == alone[0]
+    assert ended(start(tmp_path)) == alone[0]
     assert (tmp_path / "metrics.jsonl").read_text() == (alone[1] / "metrics.jsonl").read_text()
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_whole(alone, tmp_path):
-    process = started(tmp_path, die="learnt", at=2, full=True)
+def test_a_full_disk_leaves_the_last_checkpoint_whole(start, alone, tmp_path):
+    process = start(tmp_path, die="learnt", at=2, full=True)
     _, errors = process.communicate(timeout=300)
     assert process.returncode != 0
     assert "cannot be written" in errors and "the one of step 1 is whole" in errors
-    assert ended(started(tmp_path)) == alone[0]
+    assert ended(start(tmp_path)) == alone[0]
 
 
 @pytest.mark.parametrize("options", [{"mapper": "shard_map", "sharded": True}, {"mapper": "pmap"}])
-def test_eight_devices_train_as_one(alone, tmp_path, options):
-    check_same(ended(started(tmp_path, 8, **options)), alone[0])
+def test_eight_devices_train_as_one(start, alone, tmp_path, options):
+    check_same(ended(start(tmp_path, 8, **options)), alone[0])
     check_network(tmp_path, alone[1])
 
 
-def test_two_processes_train_as_one(alone, tmp_path):
+def test_two_processes_train_as_one(start, alone, tmp_path):
     job = {"coordinator": f"localhost:{free_port()}"}
-    processes = [started(tmp_path, 2, process=number, **job) for number in range(2)]
+    processes = [start(tmp_path, 2, process=number, **job) for number in range(2)]
     try:
         first, second = map(ended, processes)
     finally:
