@@ -70,7 +70,7 @@ def variants(config: "Config") -> dict[str, Variant]:
     """Returns the rows by name."""
     base = GcnConfig(
         proposal=PLAIN, sources=config.texts // SAMPLES, judge_rows=config.texts,
-        judge_steps=2, first_judge_steps=60, replay_rows=8 * config.texts,
+        judge_steps=4, first_judge_steps=400, replay_rows=8 * config.texts,
         half_life=config.rounds / 4,
     )  # fmt: skip
     gan = replace(base, objective="gan")
@@ -120,8 +120,8 @@ class Config:
     vocabulary: int = 2000
     epochs: int = 6
     rate: float = 1e-4
-    sgd_rate: float = 0.02
-    judge_rate: float = 3e-4
+    sgd_rate: float = 0.01
+    judge_rate: float = 1e-3
     measured: int = 200
     references: int = 500
     only: tuple[str, ...] = ()

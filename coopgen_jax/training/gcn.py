@@ -43,7 +43,9 @@ from coopgen_jax.training.step import TrainState, make_step
 CLASSES = ("generated", "human")
 HUMAN = 1
 # What is drawn for a round is told apart by these numbers.
-_SAMPLE, _NEGATIVE, _MIX, _JUDGE, _GENERATOR = range(5)
+_SAMPLE, _NEGATIVE, _MIX, _JUDGE, _GENERATOR, _AHEAD = range(6)
+# Steps of the discriminator on texts of one sampling where no round says.
+AHEAD = 4
 Means = dict[str, jax.Array]
 
 
@@ -235,7 +237,9 @@ def make_round(
         networks, config.proposal, guided=config.guided, mesh=mesh, mapper=mapper
     )
     plain = SamplingConfig(new_tokens=config.proposal.new_tokens, samples=config.proposal.samples)
-    own_sampler = make_sampler(networks, plain, guided=False, mesh=mesh, mapper=mapper)
+    own_sampler = sampler
+    if not config.own:
+        own_sampler = make_sampler(networks, plain, guided=False, mesh=mesh, mapper=mapper)
     greedy = replace(plain, samples=1, temperature=0.0)
     greedy_sampler = make_sampler(networks, greedy, guided=False, mesh=mesh, mapper=mapper)
     says_human, likelihood = make_readers(networks, mesh=mesh, mapper=mapper)
@@ -261,9 +265,21 @@ def make_round(
             )
             negative = gathered(drawn.prompt, generation).rows
         means: Means = {}
+        replay = state.replay
+        # In front of its first round the discriminator learns on fresh texts of the generator: one
+        # round's would be known by heart before the rest of the language is.
+        ahead, every = len(drawn.human) - config.judge_steps, config.judge_steps or AHEAD
         for number, human in enumerate(drawn.human):
+            rows = negative
+            if number < ahead:
+                if number % every == 0:
+                    noise = jax.random.fold_in(folded(_AHEAD), number)
+                    texts = own_sampler(noise, drawn.prompt, generator, judge.learnt, fixed)
+                    fresh = gathered(drawn.prompt, texts).rows
+                    replay = added(replay, fresh) if config.replay_rows else replay
+                rows = fresh
             noise = jax.random.fold_in(folded(_MIX), number)
-            batch = mixed(noise, state.replay, negative, human)
+            batch = mixed(noise, replay, rows, human)
             judge, means = judge_step(judge, fixed["judge"], batch, folded(_JUDGE))
         means = {f"judge_{name}": mean for name, mean in means.items()}
         watch("judged", means)
@@ -287,7 +303,7 @@ def make_round(
             "ended": jnp.mean(sampled.finished.astype(jnp.float32)),
             "nats_per_text": -jnp.mean(sampled.log_prob),
         }
-        replay = added(state.replay, negative) if config.replay_rows else state.replay
+        replay = added(replay, negative) if config.replay_rows else replay
         state = replace(state, judge=judge, replay=replay, log_partition=log_partition)
         return state, sampled.rows | {"weight": weight}, means
 

@@ -29,7 +29,8 @@ class GcnConfig:
     sources: `B` sources of a round; of unconditional texts so many times `samples` are sampled.
     generator_steps: steps on a round's texts, whose weights stay those of the generator that
       sampled them.
-    judge_steps: steps of the discriminator in a round; first_judge_steps: in the first one.
+    judge_steps: steps of the discriminator in a round; first_judge_steps: in the first one, all but
+      the last of them on fresh texts of the generator.
     judge_rows: texts of such a step, half of them written by people.
     replay_rows: texts of earlier rounds that are remembered; replay_share: their share of the
       sampled half.
