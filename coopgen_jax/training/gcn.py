@@ -244,6 +244,7 @@ def make_round(
     greedy_sampler = make_sampler(networks, greedy, guided=False, mesh=mesh, mapper=mapper)
     says_human, likelihood = make_readers(networks, mesh=mesh, mapper=mapper)
     gathered = jax.jit(partial(gather, config, conditional=conditional))
+    rows_of = jax.jit(gather_rows)
     weighed = jax.jit(partial(weigh, config))
     mixed = jax.jit(partial(_mixed, config))
     added = jax.jit(remember, donate_argnums=0)
@@ -263,7 +264,7 @@ def make_round(
             generation = own_sampler(
                 folded(_NEGATIVE), drawn.prompt, generator, judge.learnt, fixed
             )
-            negative = gathered(drawn.prompt, generation).rows
+            negative = rows_of(drawn.prompt, generation)
         means: Means = {}
         replay = state.replay
         # In front of its first round the discriminator learns on fresh texts of the generator: one
@@ -275,7 +276,7 @@ def make_round(
                 if number % every == 0:
                     noise = jax.random.fold_in(folded(_AHEAD), number)
                     texts = own_sampler(noise, drawn.prompt, generator, judge.learnt, fixed)
-                    fresh = gathered(drawn.prompt, texts).rows
+                    fresh = rows_of(drawn.prompt, texts)
                     replay = added(replay, fresh) if config.replay_rows else replay
                 rows = fresh
             noise = jax.random.fold_in(folded(_MIX), number)
@@ -288,7 +289,7 @@ def make_round(
             more["log_first"] = likelihood(networks.first(fixed["generator"]), sampled.rows)
         if config.baseline == "greedy":
             best = greedy_sampler(folded(_SAMPLE), drawn.prompt, generator, judge.learnt, fixed)
-            of_source = says_human(judge.learnt, fixed["judge"], gathered(drawn.prompt, best).rows)
+            of_source = says_human(judge.learnt, fixed["judge"], rows_of(drawn.prompt, best))
             more["log_human_greedy"] = jnp.repeat(of_source, config.proposal.samples)
         weight, log_partition, described = weighed(
             sampled,
