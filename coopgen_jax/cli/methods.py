@@ -12,8 +12,17 @@ OF_SEARCH = (
     "enough",
 )
 GUIDED = ("alpha",)
-OF_MCTS = ("width", "kl", "visit_temperature", "rollout", "rollout_confidence")
-OF_SAMPLING = ("top_k", "top_p", "min_p", "typical_p", "eta", "mirostat", "mirostat_rate")
+OF_MCTS = ("width", "kl", "visit_temperature", "full_share", "rollout", "rollout_confidence")
+OF_SAMPLING = (
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "eta",
+    "mirostat",
+    "mirostat_rate",
+    "full_share",
+)
 OF_PLAIN = ("bad_words", "begin_with")
 OF_RERANK = ("of",)
 OF_FUDGE = ("candidates", "strength", "score", "look_ahead")

@@ -137,6 +137,9 @@ class GenerateOptions:
     --model was tuned from, or --model itself where experts are combined with it (PPO-MCTS)."""
     visit_temperature: Annotated[float | None, _unset("TAU")] = None
     """Search: 0 writes the best token, above 0 tokens are drawn by their visits (--preset puct)."""
+    full_share: Annotated[float | None, _unset("X", "0, none")] = None
+    """Sampling: share of the texts that are drawn from the whole distribution, no rule applied;
+    search by drawn visits: share of it in every token. Texts that are to be weighted want some."""
     rollout: Annotated[int | None, _unset("N")] = None
     """Search: tokens sampled behind a node before it is judged, at most; 0 for none."""
     rollout_confidence: Annotated[float | None, _unset("P")] = None

@@ -7,8 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from coopgen_jax.cli.compare_methods import method_options
+from coopgen_jax.cli.compare_methods import OWN, method_options
 from coopgen_jax.cli.compare_options import CompareOptions
+from coopgen_jax.cli.methods import OF_PLAIN
 from coopgen_jax.cli.settings import decoder_config
 from coopgen_jax.cli.train_options import GcnOptions
 from coopgen_jax.cli.train_progress import interruptible, shown
@@ -25,6 +26,10 @@ from coopgen_jax.training.gcn_examination import Examination
 from coopgen_jax.training.gcn_recipe import GcnTraining, train_gcn
 from coopgen_jax.training.loop import LoopConfig
 
+PROPOSAL = "sample:top_p=0.9:full_share=0.1"
+# What samples where nothing is said, by objective; "generator" is the generator by itself.
+DEFAULT = {"gan": "generator", "mle": "generator", "selfgan": "mcts:preset=puct:simulations=16"}
+
 
 def run_gcn(what: GcnOptions) -> None:
     """Trains a generator with its discriminator, and prints the card.
@@ -32,14 +37,14 @@ def run_gcn(what: GcnOptions) -> None:
     Raises:
       UserError: an option is out of its range, or the data or the folder are of no use.
     """
-    config = round_of(what)
     how = training_of(what)
+    config = round_of(what)
     if what.out.exists() and not what.out.is_dir():
         raise UserError(f"{what.out} is a file: give a folder")
     data = read(what, what.data), read(what, what.validation)
     if not config.covers and config.objective in ("gcn", "gdc"):
         _tell(what, "the proposal cannot write all that the generator can, so that its weights are "
-              "biased: give it full_share")  # fmt: skip
+              "biased: sample and mcts can with full_share, and smc can")  # fmt: skip
     model = load(what.model, dtype=what.dtype, stacked=True)
     training, validation = (tokenised(what, model.tokenizer, pairs) for pairs in data)
     with shown(what, "round") as progress, interruptible(progress) as listener:
@@ -59,14 +64,21 @@ def run_gcn(what: GcnOptions) -> None:
 def round_of(what: GcnOptions) -> GcnConfig:
     """Returns what the options say of a round."""
     proposal: Decoding
-    if what.objective in ("gan", "mle") and what.proposal == GcnOptions.proposal:
+    named = what.proposal or DEFAULT.get(what.objective, PROPOSAL)
+    own = {*OWN, *OF_PLAIN} - {"preset", "samples"}
+    if said := sorted(key for key in own if f":{key}=" in named.replace("-", "_")):
+        raise UserError(
+            f"--proposal {named}: a proposal is of the generator and its discriminator alone, so "
+            f"{said[0]} says nothing to it: leave it out"
+        )
+    if named == "generator":
         proposal = SamplingConfig(new_tokens=what.new_tokens, samples=what.samples)
     else:
         shared = CompareOptions(
-            what.proposal, what.out, target=("human",), new_tokens=what.new_tokens,
+            named, what.out, target=("human",), new_tokens=what.new_tokens,
             samples=what.samples,
         )  # fmt: skip
-        proposal = decoder_config(method_options(what.proposal, shared, said="--proposal"))
+        proposal = decoder_config(method_options(named, shared, said="--proposal"))
     same = (
         "objective", "sources", "generator_steps", "judge_steps", "first_judge_steps",
         "judge_rows", "replay_rows", "replay_share", "negatives", "clip", "kl", "baseline",
@@ -75,9 +87,7 @@ def round_of(what: GcnOptions) -> GcnConfig:
     try:
         return GcnConfig(proposal=proposal, **{name: getattr(what, name) for name in same})
     except UserError as error:
-        if what.objective == "selfgan" or "selfgan" not in str(error):
-            raise
-        raise UserError(f"--proposal {what.proposal}: {error}") from error
+        raise UserError(f"--proposal {named}: {error}") from error
 
 
 def training_of(what: GcnOptions) -> GcnTraining:

@@ -154,9 +154,12 @@ class GcnOptions(_Base):
     """What texts are weighed by: importance weights towards p D; nothing (imitation of a
     cooperative decoder); the reward D; importance weights towards the first p times D; or no
     sampled texts at all, those of people instead (maximum likelihood)."""
-    proposal: Annotated[str, arg(metavar="METHOD")] = "sample:top_p=0.9:full_share=0.1"
-    """What samples the texts: a --method with options of its own as name:key=value:key=value. For
-    gcn it has to know its probabilities, such as
+    proposal: Annotated[
+        str | None,
+        _unset("METHOD", "sample:top_p=0.9:full_share=0.1; selfgan: mcts; gan: generator"),
+    ] = None
+    """What samples the texts: generator for the generator by itself, or a --method with options of
+    its own as name:key=value:key=value. For gcn it has to know its probabilities, such as
     mcts:preset=puct:visit_temperature=1:full_share=0.1, or weigh its texts, as smc does."""
     source: Annotated[str | None, _unset("COLUMN", "none: texts without a source")] = None
     """The column of sources that texts are written for, beside --text."""
@@ -185,9 +188,9 @@ class GcnOptions(_Base):
     """Texts of earlier rounds that are remembered."""
     replay_share: Annotated[float, arg(metavar="X")] = 0.25
     """Their share of the sampled half."""
-    negatives: Literal["proposal", "generator"] = "proposal"
-    """Whose texts the discriminator learns to tell: the proposal's, or the generator's own, which
-    are sampled for it."""
+    negatives: Literal["proposal", "generator"] = "generator"
+    """Whose texts the discriminator learns to tell: the generator's own, which are sampled for it,
+    or the proposal's, which saves that and comes to rest beside people's texts."""
     clip: Annotated[float | None, _unset("X", "none")] = None
     """Cut weights at so many times their mean."""
     kl: Annotated[float, arg(metavar="X")] = 0.0
@@ -209,7 +212,7 @@ class GcnOptions(_Base):
     judge_learning_rate: Annotated[float | None, _unset("X", "5e-4; whole: 5e-5")] = None
     """The discriminator's learning rate."""
     warmup: Annotated[int, arg(metavar="N")] = 0
-    """Rounds in which the learning rates rise."""
+    """Steps in which either learning rate rises."""
     gradient_clip: Annotated[float, arg(metavar="X")] = 1.0
     """Largest norm of a gradient; 0 for no cut."""
     sample_texts: Annotated[int, arg(metavar="N")] = 64

@@ -164,6 +164,8 @@ def tokenise_pairs(
         filled = [template.replace("{}", source) for source in cut]
         rows = tokenizer.encode_batch(filled)
         sources = [(*front, *ids[: source_width - len(front)]) for ids in rows]
+    if not all(sources):
+        raise UserError("a source has no tokens: leave it out, or give a template with words")
     texts = [
         (*ids, *end)[:text_width]
         for ids in tokenizer.encode_batch([text.strip() for _, text in pairs])

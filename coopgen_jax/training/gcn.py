@@ -12,7 +12,7 @@ it and of its number, so that one which was interrupted is begun anew and ends a
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,31 +22,26 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
-from coopgen_jax.data.pairs import rows_behind
-from coopgen_jax.decoding.decoders import decode
-from coopgen_jax.decoding.generation import Generation
 from coopgen_jax.decoding.sampling import SamplingConfig
-from coopgen_jax.decoding.smc import SMCConfig
-from coopgen_jax.decoding.spread import on_mesh
-from coopgen_jax.discriminators.causal import CausalConfig, causal, read_tokens
-from coopgen_jax.models.decoder import language_model
-from coopgen_jax.models.reading import read
-from coopgen_jax.models.transformer import DecoderConfig, Params, unembed
-from coopgen_jax.parallel import BATCH, Mapper, P, map_over_mesh
-from coopgen_jax.training import losses, weights
+from coopgen_jax.parallel import Mapper
 from coopgen_jax.training.gcn_config import GcnConfig
+from coopgen_jax.training.gcn_networks import (
+    HUMAN,
+    Networks,
+    gather_rows,
+    make_readers,
+    make_sampler,
+)
+from coopgen_jax.training.gcn_weighing import Means, gather, weigh
 from coopgen_jax.training.imitation import imitates
-from coopgen_jax.training.objectives import Join, judges, whole
+from coopgen_jax.training.objectives import judges
 from coopgen_jax.training.replay import Replay, draw, remember
 from coopgen_jax.training.step import TrainState, make_step
 
-CLASSES = ("generated", "human")
-HUMAN = 1
 # What is drawn for a round is told apart by these numbers.
 _SAMPLE, _NEGATIVE, _MIX, _JUDGE, _GENERATOR, _AHEAD = range(6)
 # Steps of the discriminator on texts of one sampling where no round says.
 AHEAD = 4
-Means = dict[str, jax.Array]
 
 
 @struct.dataclass
@@ -69,129 +64,6 @@ class GcnState:
     def learnt(self) -> dict[str, Any]:
         """The parameters of both networks."""
         return {"generator": self.generator.learnt, "judge": self.judge.learnt}
-
-
-@struct.dataclass
-class Sampled:
-    """A round's texts and what is known of them, `M`.
-
-    rows: as `rows_behind` returns them.
-    condition: `[M]` int32 number of a text's source.
-    log_prob: `[M]` under the generator that sampled them.
-    log_proposal: `[M]` with which they were drawn; of particles what makes their log weight that of
-      the target p D of the discriminator that guided them, put as such a probability.
-    length: `[M]` int32 tokens.
-    finished: `[M]` bool whether they have come to an end.
-    """
-
-    rows: dict[str, jax.Array]
-    condition: jax.Array
-    log_prob: jax.Array
-    log_proposal: jax.Array
-    length: jax.Array
-    finished: jax.Array
-
-
-@dataclass(frozen=True)
-class Networks:
-    """Both networks' shapes and how their parameters are put together.
-
-    generator: the shape of the language model; join: `(learnt, fixed) -> params` of it.
-    judge: the discriminator's; judge_join: `(learnt, fixed) -> {"network", "head"}`.
-    first: `fixed -> params` of the generator before all training.
-    """
-
-    generator: DecoderConfig
-    judge: CausalConfig
-    join: Join = whole
-    judge_join: Join = whole
-    first: Callable[[Any], Params] = lambda fixed: fixed
-
-
-def gather_rows(prompt: Any, generation: Generation) -> dict[str, jax.Array]:
-    """Returns the texts of a generation `[B, R]` behind their sources; see `rows_behind`."""
-    return rows_behind(prompt, generation.tokens, generation.length)
-
-
-def gather(config: GcnConfig, prompt: Any, generation: Generation, *, conditional: bool) -> Sampled:
-    """Returns the texts of a generation `[B, R]` as rows, a source's one after another."""
-    samples = generation.tokens.shape[1]
-    source = jnp.repeat(prompt.index, samples)
-    log_proposal = generation.log_proposal
-    if isinstance(config.proposal, SMCConfig):
-        judged = config.proposal.power * generation.log_class[..., HUMAN]
-        log_proposal = generation.log_prob + judged - generation.log_weight
-    return Sampled(
-        rows=gather_rows(prompt, generation),
-        condition=source if conditional else jnp.zeros_like(source),
-        log_prob=generation.log_prob.reshape(-1),
-        log_proposal=log_proposal.reshape(-1),
-        length=generation.length.reshape(-1),
-        finished=generation.finished.reshape(-1),
-    )
-
-
-def weigh(
-    config: GcnConfig,
-    sampled: Sampled,
-    log_human: jax.Array,
-    *,
-    round_number: jax.Array,
-    log_partition: jax.Array,
-    log_first: jax.Array | None = None,
-    log_human_greedy: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array, Means]:
-    """Returns what each of `M` texts counts, so that their mean is the objective's sum.
-
-    Args:
-      config: the round's; `objective` decides.
-      sampled: the texts.
-      log_human: `[M]` log-probability that the discriminator gives people for them.
-      round_number: `[]` rounds done before.
-      log_partition: `[]` see `GcnState`.
-      log_first: `[M]` under the generator before all training, for "gdc".
-      log_human_greedy: `[M]` of the greedy text of each one's source, for that baseline.
-
-    Returns:
-      The weights `[M]`, times `M`; the estimate of log Z over all rounds; and what to record.
-    """
-    texts = len(log_human)
-    reward = jnp.exp(log_human)
-    means: Means = {"reward": jnp.mean(reward)}
-    log_weight = weights.importance(sampled.log_prob, log_human, sampled.log_proposal)
-    if config.weighable:
-        means |= _described(log_weight, sampled.condition)
-    if config.objective == "gcn":
-        share = weights.self_normalised(log_weight, sampled.condition, clip=config.clip)
-        return share * texts, log_partition, means
-    if config.objective == "gdc" and log_first is not None:
-        target = weights.importance(log_first, log_human, sampled.log_proposal)
-        there = jnp.ones(texts, bool)
-        log_partition = weights.partition(log_partition, round_number, target, there)
-        counted = weights.distributional(log_first, log_human, sampled.log_proposal, log_partition)
-        return counted, log_partition, means | {"log_z_first": log_partition}
-    if config.objective == "selfgan":
-        return jnp.ones(texts), log_partition, means
-    counted = weights.advantage(
-        reward, sampled.condition, baseline=config.baseline,
-        greedy=None if log_human_greedy is None else jnp.exp(log_human_greedy),
-    )  # fmt: skip
-    if config.scheduler == "z":
-        counted = weights.self_normalised(log_human, sampled.condition) * texts
-    if config.scheduler == "manual":
-        counted = counted * 0.5 ** (round_number.astype(jnp.float32) / config.half_life)
-    return counted, log_partition, means
-
-
-def _described(log_weight: jax.Array, condition: jax.Array) -> Means:
-    """Returns how unequal weights are: as shares of the texts of their condition."""
-    texts = weights.texts_of(condition)
-    share = weights.effective_sample_size(log_weight, condition) / texts
-    return {
-        "log_z": jax.nn.logsumexp(log_weight) - jnp.log(float(len(log_weight))),
-        "effective_share": jnp.mean(share),
-        "weight_entropy": jnp.mean(weights.entropy(log_weight, condition)),
-    }
 
 
 def make_round(
@@ -340,55 +212,3 @@ def _mixed(
     )
     label = jnp.tile(jnp.asarray([HUMAN, 1 - HUMAN], jnp.int32), half)
     return both | {"label": label, "index": jnp.arange(2 * half, dtype=jnp.int32)}
-
-
-def make_sampler(
-    networks: Networks, config: Any, *, guided: bool, mesh: Mesh, mapper: Mapper = "shard_map"
-) -> Callable[..., Generation]:
-    """Returns a compiled decoder over a mesh, `(key, prompt, generator, judge, fixed) -> texts`."""
-    network = language_model(networks.generator)
-    given = {"language_model": network, "config": config}
-    if guided:
-        given["discriminator"] = causal(networks.judge)
-    spread = on_mesh(partial(decode, **given), mesh, mapper=mapper)
-
-    def write(key: jax.Array, prompt: Any, generator: Any, judge: Any, fixed: Any) -> Generation:
-        params = networks.join(generator, fixed["generator"])
-        if not guided:
-            return spread(key, prompt, params=params)
-        return spread(
-            key,
-            prompt,
-            params=params,
-            discriminator_params=networks.judge_join(judge, fixed["judge"]),
-            target=jnp.full(prompt.tokens.shape[0], HUMAN, jnp.int32),
-        )
-
-    return jax.jit(write)
-
-
-def make_readers(
-    networks: Networks, *, mesh: Mesh, mapper: Mapper = "shard_map"
-) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
-    """Returns what reads whole rows over a mesh.
-
-    Returns:
-      `(learnt, fixed, rows) -> log p(human | text)` `[M]` of a discriminator, and `(params, rows)
-      -> log p(text | source)` `[M]` of a language model shaped as the generator.
-    """
-
-    def human(learnt: Any, fixed: Any, rows: Any) -> jax.Array:
-        params = networks.judge_join(learnt, fixed)
-        return read_tokens(networks.judge, params, rows["tokens"], rows["mask"])[:, HUMAN]
-
-    def likely(params: Any, rows: Any) -> jax.Array:
-        _, stream, _, _ = read(networks.generator, params, rows["tokens"], rows["mask"])
-        logits = unembed(networks.generator, params, stream)
-        each = jax.vmap(losses.log_likelihoods)(logits, rows["tokens"], rows["written"])
-        return each.sum(axis=-1)
-
-    by_rows: Any = P(BATCH)
-    return (
-        jax.jit(map_over_mesh(human, mesh, (P(), P(), by_rows), by_rows, mapper=mapper)),
-        jax.jit(map_over_mesh(likely, mesh, (P(), by_rows), by_rows, mapper=mapper)),
-    )

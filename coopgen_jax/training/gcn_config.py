@@ -13,6 +13,7 @@ from coopgen_jax.training.weights import Baseline
 
 Objective = Literal["gcn", "selfgan", "gan", "gdc", "mle"]
 Scheduler = Literal["none", "manual", "z"]
+Negatives = Literal["proposal", "generator"]
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,10 @@ class GcnConfig:
     judge_rows: texts of such a step, half of them written by people.
     replay_rows: texts of earlier rounds that are remembered; replay_share: their share of the
       sampled half.
-    negatives: whether the discriminator learns from the texts of the "proposal" or from ones that
-      the "generator" has sampled by itself, which costs another sampling.
+    negatives: whether the discriminator learns from texts that the "generator" has sampled by
+      itself or from those of the "proposal", which saves a sampling. Against the former p D comes
+      to rest where p is the distribution of people's texts; against the latter it comes to rest
+      elsewhere, the farther the farther the proposal is from p.
     beginnings: whether the discriminator learns every beginning of a text, which a decoder that
       asks it on the way wants, or whole texts; None for what the proposal wants.
     clip: weights above so many times their mean are cut; see `weights.self_normalised`.
@@ -55,7 +58,7 @@ class GcnConfig:
     judge_rows: int = 32
     replay_rows: int = 512
     replay_share: float = 0.25
-    negatives: Literal["proposal", "generator"] = "proposal"
+    negatives: Negatives = "generator"
     beginnings: bool | None = None
     clip: float | None = None
     kl: float = 0.0
@@ -64,7 +67,12 @@ class GcnConfig:
     half_life: float = 100.0
 
     def __post_init__(self) -> None:
-        for name, known in (("objective", Objective), ("scheduler", Scheduler)):
+        for name, known in (
+            ("objective", Objective),
+            ("scheduler", Scheduler),
+            ("negatives", Negatives),
+            ("baseline", Baseline),
+        ):
             if getattr(self, name) not in get_args(known):
                 raise UserError(
                     f"there is no {name} {getattr(self, name)!r}: choose one of "
@@ -89,13 +97,27 @@ class GcnConfig:
             raise UserError(f"half_life is {self.half_life} rounds: it must be above 0")
         self._check_proposal()
 
+    def check_sources(self) -> None:
+        """Raises UserError where texts cannot be compared with those of their own source only."""
+        alone = self.proposal.samples < 2
+        if alone and (self.objective == "gcn" or self.scheduler == "z"):
+            raise UserError(
+                "a text of one source is weighed against others of it, and there is one sample "
+                "each: give samples of 2 or more"
+            )
+        if self.objective == "gdc":
+            raise UserError(
+                "gdc estimates one Z for all texts, and every source has its own: train by gcn"
+            )
+
     def _check_proposal(self) -> None:
         """Raises UserError where the proposal does not go with the objective."""
         if self.objective in ("gcn", "gdc") and not self.weighable:
             raise UserError(
                 f"{self.objective} weighs a text by the probability that it was sampled with, and "
-                "this proposal has none: draw tokens (temperature or visit_temperature above 0) by "
-                "sampling, search, FUDGE or SMC, or train by selfgan, which weighs all alike"
+                "of this proposal it cannot be had: draw tokens (temperature or visit_temperature "
+                "above 0) by sampling, search, FUDGE or SMC, or train by selfgan, which weighs all "
+                "alike"
             )
         if self.objective == "gdc" and isinstance(self.proposal, SMCConfig):
             raise UserError(
@@ -107,6 +129,15 @@ class GcnConfig:
                 "a discrete GAN learns from what the generator samples by itself: give plain "
                 "sampling (no truncation, no rule), or train by gcn"
             )
+        if self.objective == "selfgan" and (
+            not self.proposal.guided or isinstance(self.proposal, SMCConfig)
+        ):
+            raise UserError(
+                "SelfGAN imitates what a decoder writes under the discriminator's guidance: give "
+                "one that asks it and does not weigh its texts, such as mcts, das, fudge or rerank"
+            )
+        if self.clip is not None and self.objective != "gcn":
+            raise UserError(f"clip says nothing to {self.objective}, only to gcn")
         if self.objective != "gan" and (self.baseline != "none" or self.scheduler != "none"):
             raise UserError(f"baseline and scheduler say nothing to {self.objective}, only to gan")
         if self.scheduler == "z" and self.baseline != "none":
@@ -130,7 +161,7 @@ class GcnConfig:
                 return temperature > 0 and not forced
             case MCTSConfig(visit_temperature=temperature):
                 return temperature > 0
-        return isinstance(self.proposal, FudgeConfig)
+        return isinstance(self.proposal, FudgeConfig) and not self.proposal.greedy
 
     @property
     def weighable(self) -> bool:

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from coopgen_jax.data.pairs import Pairs
 from coopgen_jax.decoding.sampling import SamplingConfig
+from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.discriminators import figures
 from coopgen_jax.evaluation.metrics import bleu, self_bleu
 from coopgen_jax.models.reading import read
@@ -20,7 +21,13 @@ from coopgen_jax.models.transformer import unembed
 from coopgen_jax.parallel import BATCH, Mapper, P, map_over_mesh, share
 from coopgen_jax.text import Tokenizer
 from coopgen_jax.training import losses
-from coopgen_jax.training.gcn import HUMAN, Networks, gather_rows, make_readers, make_sampler
+from coopgen_jax.training.gcn_networks import (
+    HUMAN,
+    Networks,
+    gather_rows,
+    make_readers,
+    make_sampler,
+)
 
 SAMPLES = "samples.json"
 # BLEU is against so many held-out texts at most: it would take longer than a round otherwise.
@@ -58,6 +65,13 @@ class Examination:
     texts: int = 64
     held_out: int = 256
     rows: int = 32
+
+    def __post_init__(self) -> None:
+        if self.texts < 2 or self.held_out < 1 or self.rows < 1:
+            raise UserError(
+                f"{self.texts} sampled texts and {self.held_out} held-out ones: self-BLEU wants 2 "
+                "or more, and likelihood 1"
+            )
 
 
 def make_examination(

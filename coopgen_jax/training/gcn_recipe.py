@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,28 +13,30 @@ import optax
 from jax.sharding import Mesh
 
 from coopgen_jax.data.pairs import Pairs, Rounds
+from coopgen_jax.decoding.gedi import GediConfig
+from coopgen_jax.decoding.pplm_config import PPLMConfig
 from coopgen_jax.discriminators.causal import CausalConfig
 from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.lora import LoraConfig
 from coopgen_jax.models.pretrained.loading import LoadedModel
-from coopgen_jax.models.pretrained.saving import save_model
 from coopgen_jax.parallel import BATCH, Mapper, P, place, share
-from coopgen_jax.training.card import save_head
-from coopgen_jax.training.gcn import CLASSES, GcnState, Networks, make_round
+from coopgen_jax.training.gcn import GcnState, make_round
 from coopgen_jax.training.gcn_config import GcnConfig
 from coopgen_jax.training.gcn_examination import (
     Examination,
+    fetched,
     make_examination,
     own_part,
     warnings_of,
 )
+from coopgen_jax.training.gcn_folder import deliver
+from coopgen_jax.training.gcn_networks import CLASSES, Networks
 from coopgen_jax.training.loop import Listener, LoopConfig, keep_batch, train
 from coopgen_jax.training.recipes import (
     STANDARD_BATCHES,
     learnable,
     standard_of,
-    whole_network,
 )
 from coopgen_jax.training.replay import empty
 from coopgen_jax.training.run import claim, note_rows
@@ -55,7 +56,7 @@ class GcnTraining:
     optimiser: "adamw", or "sgd" without momentum, which alone shows what the size of the weights
       does: Adam divides it out.
     learning_rate, judge_learning_rate: of the generator and the discriminator; constant behind
-      `warmup` rounds.
+      `warmup` steps of each.
     clip: largest norm of a gradient, None for no cut.
     pieces: parts that a step's rows are read in.
     sharded_optimiser: whether every device keeps its share of the optimisers' states only (ZeRO).
@@ -82,6 +83,13 @@ class GcnTraining:
     saved_dtype: str = "float16"
 
     def __post_init__(self) -> None:
+        if self.optimiser not in ("adamw", "sgd"):
+            raise UserError(f"there is no optimiser {self.optimiser!r}: choose one of adamw, sgd")
+        if self.warmup < 0 or not 0 <= self.seed < 2**32:
+            raise UserError(
+                f"warmup is {self.warmup} and the seed {self.seed}: neither may be below 0, nor "
+                "the seed above 2^32 - 1"
+            )
         for name in ("learning_rate", "judge_learning_rate"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise UserError(f"{name} is {getattr(self, name)}: it must be above 0")
@@ -134,7 +142,7 @@ def train_gcn(
       UserError: texts do not fit, layers are separate, the folder holds another training, or a
         weight or a loss is not finite: then the round's texts are kept.
     """
-    _check(model, training, config, mesh)
+    _check(model, training, config, how, mesh)
     loop = replace(how.loop, log_every=1, keep="last")
     networks, learnt, fixed = _networks(model, training, how, mesh)
     settings = {
@@ -176,7 +184,7 @@ def train_gcn(
         wrong = [name for name, mean in means.items() if not np.isfinite(float(mean))]
         if wrong:
             number = int(state.step)
-            kept = {name: found for name, found in seen.items() if name in ("sampled", "weighed")}
+            kept = fetched({n: seen[n] for n in ("sampled", "weighed") if n in seen})
             path = keep_batch(folder, number, {"drawn": drawn, **kept})
             raise UserError(
                 f"round {number} is no longer finite ({wrong[0]}): its texts and weights are in "
@@ -195,13 +203,16 @@ def train_gcn(
     )  # fmt: skip
     start = _start(folder, lambda: examine(state.learnt))
     last: dict[str, float] = {}
+    examined = 0
 
     def validate(learnt: Any) -> dict[str, float]:
         last.update(examine(learnt))
         return dict(last)
 
     def listen(done: int, total: int, means: dict[str, jax.Array]) -> bool | None:
+        nonlocal examined
         if done % loop.validate_every == 0 or done == total:
+            examined = done
             plain = {name: float(mean) for name, mean in means.items()}
             for sentence in warnings_of(start, last, plain):
                 watch("warning", sentence)
@@ -223,14 +234,15 @@ def train_gcn(
         "steps": outcome.step,
         "stopped": outcome.stopped,
         "start": start,
-        "last": last or examine(outcome.learnt),
+        # Stopped between two examinations, what comes out has not been measured yet.
+        "last": last if examined == outcome.step else examine(outcome.learnt),
         "learning_rate": how.learning_rate,
         "judge_learning_rate": how.judge_learning_rate,
         "optimiser": how.optimiser,
         "seed": how.seed,
         **note_rows(folder, training.written),
     }
-    _deliver(folder, model, networks, outcome.learnt, fixed, card, how)
+    deliver(folder, model, networks, outcome.learnt, fixed, config, card, how.saved_dtype)
     return card
 
 
@@ -250,7 +262,9 @@ def _start(folder: Path, examine: Callable[[], dict[str, float]]) -> dict[str, f
     return measured
 
 
-def _check(model: LoadedModel, training: Pairs, config: GcnConfig, mesh: Mesh) -> None:
+def _check(
+    model: LoadedModel, training: Pairs, config: GcnConfig, how: GcnTraining, mesh: Mesh
+) -> None:
     if isinstance(model.params["layers"], tuple):
         raise UserError("training wants stacked layers: load the model with stacked=True")
     longest = training.source_width + config.proposal.ahead
@@ -264,8 +278,28 @@ def _check(model: LoadedModel, training: Pairs, config: GcnConfig, mesh: Mesh) -
             f"texts of people have up to {training.text_width} tokens and sampled ones up to "
             f"{config.proposal.new_tokens}: they must be as long, or length tells them apart"
         )
+    if training.conditional:
+        config.check_sources()
+    if isinstance(config.proposal, GediConfig | PPLMConfig):
+        raise UserError(
+            "the discriminator that is trained judges texts that have been read, which gedi and "
+            "pplm do not ask for: take another proposal, such as fudge, mcts or smc"
+        )
+    if getattr(config.proposal, "kl", 0):
+        raise UserError("a proposal has no reference to be charged for leaving: give kl 0")
     devices = mesh.shape[BATCH]
-    for name, rows in (("sources", config.sources), ("judge_rows", config.judge_rows // 2)):
+    texts = config.sources if config.objective == "mle" else config.texts
+    for rows in (texts // devices, config.judge_rows // devices):
+        if how.pieces < 1 or rows % how.pieces:
+            raise UserError(
+                f"{rows} rows of a device cannot be read in {how.pieces} equal pieces: give a "
+                "divisor"
+            )
+    for name, rows in (
+        ("sources", config.sources),
+        ("judge_rows", config.judge_rows // 2),
+        ("rows of an examination", how.examination.rows),
+    ):
         if rows % devices:
             raise UserError(f"{name} of {rows} cannot be split over {devices} devices: give a "
                             f"multiple of {devices}")  # fmt: skip
@@ -299,37 +333,3 @@ def _networks(
     )  # fmt: skip
     fixed = {"generator": {"base": base, "first": first}, "judge": judge_base}
     return networks, {"generator": generator, "judge": {"network": network, "head": begun}}, fixed
-
-
-def _deliver(
-    folder: Path,
-    model: LoadedModel,
-    networks: Networks,
-    learnt: Any,
-    fixed: Any,
-    card: dict[str, Any],
-    how: GcnTraining,
-) -> None:
-    """Writes both networks; the card comes last."""
-    if jax.process_index() != 0:
-        return
-    save = partial(save_model, config=model.config, tokenizer=model.tokenizer)
-    judge = networks.judge_join(learnt["judge"], fixed["judge"])
-    save(
-        folder / "judge" / "network",
-        params=whole_network(lambda own, _: own, judge["network"], None),
-        dtype=how.saved_dtype,
-    )
-    judging = {
-        "kind": "causal",
-        "classes": list(CLASSES),
-        "hidden": [],
-        "reads_prompt": True,
-        "start_token": None,
-        **{name: card[name] for name in ("model", "model_sha256", "trained", "steps", "seed")},
-    }
-    save_head(folder / "judge", jax.tree.map(np.asarray, judge["head"]), judging)
-    written = whole_network(networks.join, learnt["generator"], fixed["generator"])
-    save(folder, params=written, dtype=how.saved_dtype)
-    text = json.dumps(card, indent=2, ensure_ascii=False)
-    (folder / "card.json").write_text(text + "\n", encoding="utf-8")

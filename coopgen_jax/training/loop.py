@@ -275,7 +275,7 @@ def keep_batch(folder: Path, step: int, batch: Any) -> Path:
     arrays = {
         jax.tree_util.keystr(name): leaf
         for name, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]
-        # What lies on other processes too is written by each of them as far as it has it.
+        # What lies on other processes too has to be fetched before.
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
     }
     if jax.process_index() == 0:

@@ -9,10 +9,11 @@ import optax
 import pytest
 
 from coopgen_jax.data.pairs import Pairs, Rounds
+from coopgen_jax.decoding.fudge import FudgeConfig
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.decoding.smc import SMCConfig
-from coopgen_jax.discriminators.causal import CausalConfig, init_causal
+from coopgen_jax.discriminators.causal import CausalConfig, init_causal, read_tokens
 from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import language_model
@@ -21,14 +22,14 @@ from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.parallel import make_mesh, place, share
 from coopgen_jax.search import SearchConfig
 from coopgen_jax.testing import TINY_LLAMA
-from coopgen_jax.training import gcn
+from coopgen_jax.training import gcn, gcn_networks
 from coopgen_jax.training.gcn_config import GcnConfig
 from coopgen_jax.training.replay import empty
 from coopgen_jax.training.step import begin
 
 SHAPE = replace(TINY_LLAMA, end_tokens=(60,))
-JUDGE = CausalConfig(SHAPE, HeadConfig(gcn.CLASSES, SHAPE.width, (), 0.0))
-NETWORKS = gcn.Networks(SHAPE, JUDGE)
+JUDGE = CausalConfig(SHAPE, HeadConfig(gcn_networks.CLASSES, SHAPE.width, (), 0.0))
+NETWORKS = gcn_networks.Networks(SHAPE, JUDGE)
 RATE, TEXT = 0.5, 5
 rng = np.random.default_rng(0)
 SOURCES = tuple(tuple(rng.integers(0, 60, rng.integers(1, 4)).tolist()) for _ in range(12))
@@ -118,7 +119,7 @@ def texts_of(sampled):
 
 @jax.jit
 def _judged(judge, row, there):
-    return gcn.read_tokens(JUDGE, judge, row, there)[0, gcn.HUMAN]
+    return read_tokens(JUDGE, judge, row, there)[0, gcn_networks.HUMAN]
 
 
 def judged_of(judge, pairs):
@@ -182,7 +183,7 @@ def test_the_objectives_differ_in_their_weights_alone():
         "gcn": {"objective": "gcn"},
         "manual": {"objective": "gan", "scheduler": "manual", "half_life": 1.0},
         "greedy": {"objective": "gan", "baseline": "greedy"},
-        "selfgan": {"objective": "selfgan"},
+        "selfgan": {"objective": "selfgan", "proposal": TREE},
         "gdc": {"objective": "gdc"},
     }.items():
         config = replace(SMALL, **changes)
@@ -248,6 +249,12 @@ def test_maximum_likelihood_reads_what_people_wrote_and_asks_no_one():
         ({"baseline": "mean"}, "only to gan"),
         ({"objective": "gan", "scheduler": "z", "baseline": "mean"}, "no sum to divide by"),
         ({"judge_rows": 5}, "even"),
+        ({"objective": "selfgan"}, "imitates what a decoder writes"),
+        ({"objective": "selfgan", "proposal": PARTICLES}, "does not weigh its texts"),
+        ({"objective": "gan", "clip": 3.0}, "only to gcn"),
+        ({"proposal": FudgeConfig(new_tokens=TEXT, greedy=True)}, "cannot be had"),
+        ({"negatives": "people"}, "choose one of proposal, generator"),
+        ({"baseline": "median"}, "there is no baseline"),
         ({"sources": 0}, "1 or more"),
         ({"objective": "gans"}, "choose one of gcn, selfgan"),
     ],

@@ -1,0 +1,69 @@
+"""What cooperative training leaves: a language model, and its discriminator in a folder below."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from coopgen_jax.models.pretrained.loading import LoadedModel
+from coopgen_jax.models.pretrained.saving import save_model
+from coopgen_jax.training.card import save_head
+from coopgen_jax.training.gcn_config import GcnConfig
+from coopgen_jax.training.gcn_networks import CLASSES, Networks
+from coopgen_jax.training.recipes import whole_network
+
+
+def deliver(
+    folder: Path,
+    model: LoadedModel,
+    networks: Networks,
+    learnt: Any,
+    fixed: Any,
+    config: GcnConfig,
+    card: dict[str, Any],
+    dtype: str,
+) -> None:
+    """Writes both networks; the card comes last."""
+    if jax.process_index() != 0:
+        return
+    save = partial(save_model, config=model.config, tokenizer=model.tokenizer)
+    if config.objective != "mle":
+        _deliver_judge(folder / "judge", model, networks, learnt, fixed, card, dtype)
+    written = whole_network(networks.join, learnt["generator"], fixed["generator"])
+    save(folder, params=written, dtype=dtype)
+    text = json.dumps(card, indent=2, ensure_ascii=False)
+    (folder / "card.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _deliver_judge(
+    folder: Path,
+    model: LoadedModel,
+    networks: Networks,
+    learnt: Any,
+    fixed: Any,
+    card: dict[str, Any],
+    dtype: str,
+) -> None:
+    """Writes the discriminator; its card comes last."""
+    judge = networks.judge_join(learnt["judge"], fixed["judge"])
+    save_model(
+        folder / "network",
+        model.config,
+        whole_network(lambda own, _: own, judge["network"], None),
+        model.tokenizer,
+        dtype=dtype,
+    )
+    said = ("model", "model_sha256", "trained", "objective", "steps", "seed", "half")
+    judging = {
+        "kind": "causal",
+        "classes": list(CLASSES),
+        "hidden": [],
+        "reads_prompt": True,
+        "start_token": None,
+        **{name: card[name] for name in said if name in card},
+    }
+    (folder / "rows.npy").write_bytes((folder.parent / "rows.npy").read_bytes())
+    save_head(folder, jax.tree.map(np.asarray, judge["head"]), judging)

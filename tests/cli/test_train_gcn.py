@@ -1,0 +1,147 @@
+"""What `coopgen train gcn` does with its defaults, its examples and its mistakes."""
+
+import json
+import shlex
+
+import numpy as np
+import pytest
+
+from coopgen_jax.cli import _parse_train, main, train_gcn, train_options
+from coopgen_jax.cli.train_gcn import round_of, training_of
+from coopgen_jax.cli.train_options import GcnOptions
+from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.sampling import SamplingConfig
+from coopgen_jax.errors import UserError
+from tests.gcn_worker import WORDS, language
+
+SMALL = [
+    "--model",
+    "tiny",
+    "--rounds",
+    "2",
+    "--new-tokens",
+    "4",
+    "--source-tokens",
+    "5",
+    "--sources",
+    "2",
+    "--samples",
+    "2",
+    "--quiet",
+    "--judge-rows",
+    "4",
+    "--judge-steps",
+    "1",
+    "--first-judge-steps",
+    "2",
+    "--replay-rows",
+    "4",
+    "--sample-texts",
+    "2",
+    "--validation-rows",
+    "2",
+    "--validate-every",
+    "2",
+    "--rank",
+    "2",
+    "--json",
+]
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch) -> list[str]:
+    monkeypatch.setattr(train_gcn, "load", lambda name, **how: language())
+    rng = np.random.default_rng(0)
+    rows = [
+        {"context": " ".join(rng.choice(WORDS[:9], 2)), "question": str(rng.choice(WORDS[:9]))}
+        for _ in range(6)
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [
+        "--data", str(path), "--validation", str(path), "--source", "context", "--text",
+        "question", "--template", "{} w58", "--out", str(tmp_path / "out"),
+    ]  # fmt: skip
+
+
+def test_the_defaults_train_and_go_on_behind_a_budget(data, tmp_path, capsys):
+    job = ["train", "gcn", *data, *SMALL]
+    assert main([*job, "--budget-minutes", "1e-9"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert (first["stopped"], first["rounds"], first["trained"]) == ("budget", 1, "LoRA of rank 2")
+    assert first["last"]["kl_to_start"] >= 0
+    assert main(job) == 0
+    card = json.loads(capsys.readouterr().out)
+    assert (card["stopped"], card["rounds"], card["start"]) == ("steps", 2, first["start"])
+    out = tmp_path / "out"
+    for name in ("model.safetensors", "rows.npy", "judge/head.safetensors", "judge/rows.npy"):
+        assert (out / name).is_file(), name
+    judge = json.loads((out / "judge" / "card.json").read_text())
+    assert judge["classes"] == ["generated", "human"] and judge["objective"] == "gcn"
+    assert main([*job, "--rounds", "1", "--objective", "gan"]) == 2
+    assert "holds a training with another" in capsys.readouterr().err
+
+
+def test_every_example_can_be_said():
+    text = train_options.EXAMPLES.replace("\\\n", " ")
+    lines = [line.split() for line in text.splitlines() if line.strip().startswith("coopgen train")]
+    assert len(lines) >= 6
+    for line in lines:
+        options = _parse_train(shlex.split(" ".join(line[2:])))
+        if isinstance(options.what, GcnOptions):
+            assert round_of(options.what).covers
+
+
+def options(*more: str) -> GcnOptions:
+    found = _parse_train(["gcn", "--data", "a.txt", "--validation", "b.txt", "--out", "c", *more])
+    assert isinstance(found.what, GcnOptions)
+    return found.what
+
+
+def test_what_samples_where_nothing_is_said():
+    nucleus = round_of(options()).proposal
+    assert isinstance(nucleus, SamplingConfig)
+    assert (nucleus.top_p, nucleus.full_share, nucleus.new_tokens) == (0.9, 0.1, 32)
+    for name in ("gan", "mle"):
+        assert round_of(options("--objective", name)).own
+    assert isinstance(round_of(options("--objective", "selfgan")).proposal, MCTSConfig)
+    tree = "mcts:preset=puct:visit_temperature=1:full_share=0.2"
+    assert round_of(options("--proposal", tree)).proposal.full_share == 0.2
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        (["--samples", "0"], "--samples is 0: give 1 or more"),
+        (["--sample-texts", "1"], "self-BLEU wants 2"),
+        (["--seed", "-1"], "neither may be below 0"),
+        (["--warmup", "-3"], "neither may be below 0"),
+        (["--proposal", "greedy"], "train by selfgan"),
+        (["--proposal", "nonsense"], "--proposal has 'nonsense'"),
+        (["--proposal", "sample:control_code=x"], "control_code says nothing"),
+        (["--proposal", "sample:begin_with=x"], "begin_with says nothing"),
+        (["--rank", "-1"], "--rank is -1"),
+        (["--objective", "selfgan", "--proposal", "sample"], "imitates what a decoder"),
+    ],
+)
+def test_mistakes_are_told(said, sentence):
+    what = options(*said)
+    with pytest.raises(UserError, match=sentence):
+        training_of(what)
+        round_of(what)
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        (["--samples", "1"], "give samples of 2 or more"),
+        (["--objective", "gdc"], "every source has its own"),
+        (["--pieces", "3"], "cannot be read in 3 equal pieces"),
+        (["--proposal", "gedi:draw=true", "--objective", "selfgan"], "gedi and pplm"),
+        (["--template", "no place"], "must have {} once"),
+    ],
+)
+def test_mistakes_leave_no_folder_behind(data, tmp_path, capsys, said, sentence):
+    assert main(["train", "gcn", *data, *SMALL, *said]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
