@@ -15,7 +15,7 @@ from benchmarks.timing import compiled
 from coopgen_jax.discriminators.causal import CausalConfig
 from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.models import lora
-from coopgen_jax.models.layout import stored
+from coopgen_jax.models.layout import for_training, stored
 from coopgen_jax.models.pretrained.loading import load
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.transformer import DecoderConfig, Params, init_decoder, unembed
@@ -95,7 +95,7 @@ def make_task(objective: str, config: DecoderConfig, params: Params, *, whole: b
     learnt: Any
     if whole:
         # A copy, since a step gives its state's memory away.
-        learnt, fixed = jax.tree.map(jnp.copy, params), None
+        learnt, fixed = for_training(jax.tree.map(jnp.copy, params)), None
     else:
         learnt = lora.init_lora(jax.random.key(0), params, LORA)
         fixed = stored(params, config.dtype)

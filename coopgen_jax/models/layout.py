@@ -12,11 +12,16 @@ call, stacked and separate, on two cores of an AMD EPYC in float32 (GPT-2's kern
 
 A text of 24 tokens by SmolLM2 in waves of 4 gains no more than tracing its thirty layers takes
 (29.2 and 34.3 s stacked, 31.5 and 34.4 s separate, programs cached), so it is stacked unless asked.
+
+Trained as a whole, a stack costs more: every layer's gradient is written into a stack of zeros, and
+what a layer keeps for its gradient is copied into another one and out of it again. On a processor
+layers are therefore learnt one by one, whatever their size.
 """
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from coopgen_jax.machine import on_accelerator
 from coopgen_jax.models.transformer import Params
@@ -43,6 +48,35 @@ def separate_layers(params: Params) -> Params:
     return {**params, "layers": tuple(one(number) for number in range(count))}
 
 
+def stack_layers(params: Params) -> Params:
+    """Returns a decoder's parameters with its layers in one stack; undoes `separate_layers`."""
+    layers = params["layers"]
+    if not isinstance(layers, tuple):
+        return params
+    return {**params, "layers": jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)}
+
+
+def relaid(tree: Any) -> Any:
+    """Returns a tree whose decoders are stacked where they were separate, and the other way round.
+
+    Args:
+      tree: pytree of arrays or, under `jax.eval_shape`, of their shapes; a decoder's parameters are
+        known by their "layers", and so is what an optimiser keeps of each.
+    """
+
+    def one(branch: Any) -> Any:
+        if not _has_layers(branch):
+            return branch
+        separate = isinstance(branch["layers"], tuple)
+        return stack_layers(branch) if separate else separate_layers(branch)
+
+    return jax.tree.map(one, tree, is_leaf=_has_layers)
+
+
+def _has_layers(branch: Any) -> bool:
+    return isinstance(branch, dict) and "layers" in branch
+
+
 def stored(params: Params, dtype: str) -> Params:
     """Returns a network's parameters as a loaded model has them: of a dtype, its norms float32."""
 
@@ -62,3 +96,12 @@ def for_this_device(params: Params) -> Params:
     leaves = jax.tree.leaves(params["layers"])
     largest = max(leaf.size * leaf.dtype.itemsize // leaf.shape[0] for leaf in leaves)
     return params if on_accelerator() or largest <= CACHED else separate_layers(params)
+
+
+def for_training(params: Params) -> Params:
+    """Returns parameters laid out as JAX's first device learns all of them fastest.
+
+    Args:
+      params: stacked; see `separate_layers`.
+    """
+    return params if on_accelerator() else separate_layers(params)

@@ -5,8 +5,14 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.sharding import NamedSharding
 
 from coopgen_jax.errors import UserError
+from coopgen_jax.models.layout import relaid
+from coopgen_jax.parallel import P
+
+# What orbax raises where a checkpoint is not like the template.
+_UNLIKE = (ValueError, KeyError, TypeError)
 
 
 class Checkpoints:
@@ -50,6 +56,9 @@ class Checkpoints:
     def restore(self, template: Any) -> tuple[Any, dict[str, Any]]:
         """Returns the last checkpoint's state and notes.
 
+        A network's layers may have been saved in a stack or one by one (see `models.layout`): what
+        a device of one kind has begun goes on on another.
+
         Args:
           template: a state of the same shapes, lying where the restored one is to lie.
 
@@ -59,19 +68,39 @@ class Checkpoints:
         step = self.latest()
         if step is None:
             raise UserError(f"{self._manager.directory} has no checkpoint to resume from")
-        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
-        arguments = ocp.args.Composite(
-            state=ocp.args.StandardRestore(shapes), notes=ocp.args.JsonRestore()
-        )
         try:
-            found = self._manager.restore(step, args=arguments)
-        except (ValueError, KeyError, TypeError) as error:
+            try:
+                return self._read(step, template)
+            except _UNLIKE:
+                state, notes = self._read(step, _relaid_shapes(template))
+                there = jax.tree.map(lambda leaf: leaf.sharding, template)
+                return jax.device_put(relaid(state), there), notes
+        except _UNLIKE as error:
             raise UserError(
                 f"the checkpoint in {self._manager.directory} is of another training: give an "
                 "empty folder, or the settings that it was begun with"
             ) from error
+
+    def _read(self, step: int, template: Any) -> tuple[Any, dict[str, Any]]:
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+        arguments = ocp.args.Composite(
+            state=ocp.args.StandardRestore(shapes), notes=ocp.args.JsonRestore()
+        )
+        found = self._manager.restore(step, args=arguments)
         return found["state"], found["notes"]
 
     def close(self) -> None:
         """Waits for whatever is being written."""
         self._manager.close()
+
+
+def _relaid_shapes(template: Any) -> Any:
+    """Returns the shapes of a state laid out the other way, whole on every device."""
+    sharding = jax.tree.leaves(template)[0].sharding
+    if isinstance(sharding, NamedSharding):
+        sharding = NamedSharding(sharding.mesh, P())
+
+    def one(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(one, jax.eval_shape(relaid, template))

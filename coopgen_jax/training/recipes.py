@@ -23,6 +23,7 @@ from coopgen_jax.discriminators.causal import CausalConfig
 from coopgen_jax.discriminators.generative import GenerativeConfig, generative_params
 from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.errors import UserError
+from coopgen_jax.models.layout import for_training, stack_layers
 from coopgen_jax.models.lora import LoraConfig, add_lora, init_lora, merge_lora
 from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.models.pretrained.saving import save_model
@@ -67,7 +68,7 @@ def learnable(
     if lora is None:
         # A copy, since a step gives its state's memory away; what is learnt is single precision.
         single = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), model.params)
-        return single, None, lambda learnt, fixed: learnt
+        return for_training(single), None, lambda learnt, fixed: learnt
     return (
         init_lora(key, model.params, lora),
         place(model.params, mesh),
@@ -76,8 +77,9 @@ def learnable(
 
 
 def whole_network(join: Any, learnt: Any, fixed: Any) -> Params:
-    """Returns a trained network's parameters with nothing beside its kernels."""
-    params: Params = jax.tree.map(np.asarray, merge_lora(join(learnt, fixed)))
+    """Returns a trained network's parameters, stacked, with nothing beside its kernels."""
+    whole = merge_lora(stack_layers(join(learnt, fixed)))
+    params: Params = jax.tree.map(np.asarray, whole)
     return params
 
 

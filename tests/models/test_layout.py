@@ -6,11 +6,19 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from coopgen_jax.models import layout
 from coopgen_jax.models.language_model import Prompt
-from coopgen_jax.models.layout import for_this_device, separate_layers, stored
+from coopgen_jax.models.layout import (
+    for_this_device,
+    for_training,
+    relaid,
+    separate_layers,
+    stack_layers,
+    stored,
+)
 from coopgen_jax.models.pretrained.loading import load
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.sharding import decoder_specs
@@ -27,10 +35,29 @@ def test_separate_layers_hold_what_the_stack_holds():
     separate = separate_layers(PARAMS)
     layers = separate["layers"]
     assert isinstance(layers, tuple) and len(layers) == TINY_LLAMA.layers
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
-    jax.tree.map(np.testing.assert_array_equal, stacked, PARAMS["layers"])
+    for number, layer in enumerate(layers):
+        expected = jax.tree.map(lambda leaf, at=number: leaf[at], PARAMS["layers"])
+        jax.tree.map(np.testing.assert_array_equal, layer, expected)
+    jax.tree.map(np.testing.assert_array_equal, stack_layers(separate), PARAMS)
+    assert stack_layers(PARAMS) is PARAMS
     assert separate_layers(separate) is separate
     assert separate["embedding"] is PARAMS["embedding"]
+
+
+def test_all_networks_of_a_state_are_relaid_and_nothing_else():
+    separate, other = separate_layers(PARAMS), {"kernel": jnp.arange(3.0)}
+    state = ({"judge": {"network": PARAMS, "head": other}}, optax.adam(1e-3).init(PARAMS))
+    found = relaid(state)
+    assert jax.tree.structure(found[0]["judge"]["network"]) == jax.tree.structure(separate)
+    assert jax.tree.structure(found[1][0].nu) == jax.tree.structure(separate)
+    assert found[0]["judge"]["head"]["kernel"] is other["kernel"]
+    jax.tree.map(np.testing.assert_array_equal, relaid(found), state)
+
+
+def test_a_processor_learns_layers_one_by_one(monkeypatch):
+    assert isinstance(for_training(PARAMS)["layers"], tuple)
+    monkeypatch.setattr(layout, "on_accelerator", lambda: True)
+    assert for_training(PARAMS) is PARAMS
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -16,6 +16,7 @@ from coopgen_jax.data.fingerprint import fingerprint, read_fingerprint
 from coopgen_jax.discriminators.heads import load_discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.discriminators import judge_prefixes
+from coopgen_jax.models import layout
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.encoder import EncoderConfig, init_encoder
 from coopgen_jax.models.pretrained.loading import load
@@ -262,6 +263,23 @@ def test_a_trained_language_model_writes_what_it_has_read(places, capsys, tmp_pa
         perplexities.append(float(jnp.exp(-log_p.mean())))
     assert perplexities[1] < perplexities[0] / 10
     assert card["perplexity"] == pytest.approx(np.exp(card["best"]["loss"]))
+
+
+def test_layers_learn_alike_in_one_stack_and_one_by_one(places, capsys, tmp_path, monkeypatch):
+    _, common = places
+    job = ["lm", *common, "--label", "class", "--epochs", 1, "--rank", 0]
+    card = card_of(capsys, *job, "--out", tmp_path / "whole")
+    with monkeypatch.context() as accelerator:
+        accelerator.setattr(layout, "on_accelerator", lambda: True)
+        first = card_of(capsys, *job, "--out", tmp_path / "parts", "--budget-minutes", 1e-9)
+    # What one machine began in a stack another goes on with layer by layer.
+    assert (first["stopped"], first["steps"]) == ("budget", 1)
+    again = card_of(capsys, *job, "--out", tmp_path / "parts")
+    assert again["perplexity"] == pytest.approx(card["perplexity"], rel=1e-3)
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    for name, array in ours.items():
+        # AdamW's first steps go as far where a gradient is nearly 0 as elsewhere.
+        assert np.mean(np.abs(array - theirs[name])) < 1e-3, name
 
 
 @pytest.mark.parametrize(
