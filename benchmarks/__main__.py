@@ -13,6 +13,7 @@ from tyro.conf import Positional
 from benchmarks.decoders import DECODERS
 from benchmarks.extend import EXTEND
 from benchmarks.features import FEATURES
+from benchmarks.gcn_round import GCN_ROUND
 from benchmarks.guidance import GUIDANCE
 from benchmarks.length import LENGTH
 from benchmarks.pytorch import FAIR, PUBLISHED
@@ -38,6 +39,7 @@ BENCHMARKS = {
         FAIR,
         TRAIN_STEP,
         TRAIN_DEVICES,
+        GCN_ROUND,
     )
 }
 ABOUT = "\n".join(

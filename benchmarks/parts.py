@@ -25,7 +25,15 @@ from coopgen_jax.testing import TINY_GPT2
 from coopgen_jax.text import Tokenizer
 
 CLASSES = ("negative", "positive")
-SHAPES = {**PUBLISHED, "tiny": replace(TINY_GPT2, vocab_size=211)}
+SHAPES = {
+    **PUBLISHED,
+    "tiny": replace(TINY_GPT2, vocab_size=211),
+    "default-6": DecoderConfig(
+        vocab_size=49152, layers=6, width=576, heads=9, kv_heads=3, head_width=64, ffn_width=1536,
+        context=8192, norm="rms", norm_epsilon=1e-5, activation="silu", gated=True,
+        positions="rotary", rope_theta=100000.0,
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

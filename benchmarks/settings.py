@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-Model = Literal["default", "tiny", "gpt2-small", "gpt2-large", "llama-1b"]
+Model = Literal["default", "default-6", "tiny", "gpt2-small", "gpt2-large", "llama-1b"]
 Guide = Literal["trunk", "causal"]
 
 
@@ -17,7 +17,7 @@ class Settings:
     Of several numbers of one kind every one is timed, each with all those of the others.
 
     model: "default" is the packaged model with its weights; the others are shapes with random
-      weights, since timing does not depend on them.
+      weights, since timing does not depend on them. "default-6" has six of its thirty layers.
     guide: "trunk", a head on the language model's states, or "causal", a network of its own of the
       same shape.
     device: cpu, gpu or tpu; None takes what JAX finds.

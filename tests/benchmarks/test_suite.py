@@ -87,6 +87,7 @@ def test_rows_measured_before_an_interruption_are_kept(tmp_path, monkeypatch, ca
         (["extend", "--quick", "--wave", "32"], "use --batch for more rows"),
         (["search", "--quick", "--out", "/dev/null"], "/dev/null"),
         (["train_step", "--quick", "--model", "gpt2-small"], "transformers' Llama"),
+        (["gcn_round", "--quick", "--wave", "32"], "a node has only 20 candidates"),
         (["report"], "report needs the JSON files"),
         (["report", "nowhere.json"], "nowhere.json is not a benchmark's JSON file"),
     ],

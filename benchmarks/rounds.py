@@ -1,0 +1,233 @@
+"""What a round of cooperative training is made of in the benchmarks: networks, texts, proposals."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.settings import Settings
+from benchmarks.training import DECAY, LORA, network
+from coopgen_jax.data.pairs import Pairs, Rounds
+from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.presets import Decoding
+from coopgen_jax.decoding.sampling import SamplingConfig
+from coopgen_jax.decoding.smc import SMCConfig
+from coopgen_jax.discriminators.causal import CausalConfig
+from coopgen_jax.discriminators.head import HeadConfig
+from coopgen_jax.models.layout import stored
+from coopgen_jax.models.lora import add_lora, init_lora
+from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.models.transformer import Params
+from coopgen_jax.parallel import make_mesh, place, share
+from coopgen_jax.search.config import SearchConfig
+from coopgen_jax.training.gcn import CLASSES, GcnState, Networks, make_round
+from coopgen_jax.training.gcn_config import GcnConfig
+from coopgen_jax.training.replay import empty
+from coopgen_jax.training.step import begin
+
+# Learning rates of the generator and the discriminator, the recipe's own; every step of either cuts
+# its gradient at a norm of 1. JUDGE_STEPS: of the discriminator in a round.
+RATES, JUDGE_STEPS = (1e-5, 1e-4), 2
+SHARE = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """Both networks in front of all training.
+
+    networks: their shapes; params: in float32 what both begin as, the layers stacked.
+    learnt: `{"generator", "judge": {"network", "head"}}`, additions and the head.
+    fixed: of both, as `make_round` takes it.
+    people: what people wrote.
+    """
+
+    networks: Networks
+    params: Params
+    learnt: dict[str, Any]
+    fixed: dict[str, Any]
+    people: Pairs
+
+
+def make(settings: Settings, *, source: int, text: int) -> Made:
+    """Loads or draws the networks; texts have `source` and `text` tokens.
+
+    Raises:
+      ValueError: the network is not of the Llama family.
+    """
+    prose = None
+    if settings.model == "default":
+        loaded = load(stacked=True)
+        config, params = replace(loaded.config, dtype=settings.dtype), loaded.params
+        readme = Path(__file__).with_name("README.md").read_text(encoding="utf-8")
+        (prose,) = loaded.tokenizer.encode_batch([readme])
+    else:
+        config, params = network(settings)
+    config = replace(config, end_tokens=())
+    base = stored(params, config.dtype)
+    judge = CausalConfig(config, HeadConfig(CLASSES, config.width, ()))
+    standard = {"centre": jnp.zeros(config.width), "scale": jnp.ones(config.width)}
+
+    def judging(learnt: Any, fixed: Any) -> Any:
+        head = {"output": learnt["head"], **standard}
+        return {"network": add_lora(fixed, learnt["network"], LORA), "head": head}
+
+    kernel = 0.02 * jax.random.normal(jax.random.key(2), (config.width, len(CLASSES)))
+    head = {"kernel": kernel, "bias": jnp.zeros(len(CLASSES))}
+    additions = [init_lora(jax.random.key(number), params, LORA) for number in range(2)]
+    return Made(
+        Networks(
+            config, judge, join=lambda learnt, fixed: add_lora(fixed, learnt, LORA),
+            judge_join=judging,
+        ),
+        params,
+        {"generator": additions[0], "judge": {"network": additions[1], "head": head}},
+        {"generator": base, "judge": base},
+        people(prose, config.vocab_size, source=source, text=text),
+    )  # fmt: skip
+
+
+def people(prose: list[int] | None, vocabulary: int, *, source: int, text: int) -> Pairs:
+    """Returns what people wrote, cut into sources and texts: prose, or noise where there is none.
+
+    What a round is worth depends on what is read, and so the default model reads this folder's
+    README; with random weights it means nothing.
+    """
+    width = source + text
+    noise = np.random.default_rng(0).integers(0, vocabulary, 64 * width)
+    tokens = np.asarray(noise if prose is None else prose)
+    rows = tokens[: len(tokens) // width * width].reshape(-1, width).tolist()
+    return Pairs(
+        tuple(tuple(row[:source]) for row in rows), tuple(tuple(row[source:]) for row in rows),
+        source, text, ("",) * len(rows), True,
+    )  # fmt: skip
+
+
+def proposals(axes: dict[str, int], vocabulary: int) -> dict[str, Decoding]:
+    """Returns by name the decoders that a round's texts are sampled by.
+
+    "in lock step" is the published search: one leaf at a time, from an empty tree; "in waves" is
+    the same one with waves, and with trees that outlive their token.
+    """
+    size = {"new_tokens": axes["new_tokens"], "samples": axes["samples"]}
+    plain = SamplingConfig(**size)
+    search = SearchConfig(
+        simulations=axes["simulations"], wave=1, kept=0, c_puct=3.0, depth=axes["depth"],
+        candidates=min(20, vocabulary), early_stop=False,
+    )  # fmt: skip
+    tree = MCTSConfig(
+        **size, repetition_penalty=1.0, visit_temperature=1.0, full_share=SHARE, search=search
+    )
+    waves = replace(
+        search, wave=axes["wave"], kept=axes["simulations"], first_play_urgency="parent"
+    )
+    return {
+        "tree search, in lock step": tree,
+        "tree search, in waves": replace(tree, search=waves),
+        "plain sampling": plain,
+        "nucleus": replace(plain, top_p=0.9, full_share=SHARE),
+        "particles": SMCConfig(**size),
+    }
+
+
+def round_config(proposal: Decoding, sources: int) -> GcnConfig:
+    """Returns what a round is: as many texts for the discriminator's step as were sampled."""
+    rows = max(2, sources * proposal.samples // 2 * 2)
+    return GcnConfig(
+        proposal=proposal, sources=sources, judge_steps=JUDGE_STEPS, first_judge_steps=JUDGE_STEPS,
+        judge_rows=rows, replay_rows=0, beginnings=True,
+    )  # fmt: skip
+
+
+def rounds_of(made: Made, config: GcnConfig) -> Rounds:
+    """Returns what every round learns from, by its number."""
+    steps = (config.judge_steps, config.first_judge_steps)
+    return Rounds(made.people, config.sources, config.judge_rows // 2, *steps)
+
+
+class Phases:
+    """How long the phases of every round took, by their names."""
+
+    def __init__(self) -> None:
+        self.rounds: list[dict[str, float]] = []
+        self._since = 0.0
+
+    def begin(self) -> None:
+        """A round begins."""
+        self.rounds.append({})
+        self._since = time.perf_counter()
+
+    def told(self, phase: str, found: Any = None) -> None:
+        """A phase is done as soon as what it has found is there."""
+        jax.block_until_ready(found)
+        now = time.perf_counter()
+        self.rounds[-1][phase], self._since = now - self._since, now
+
+
+class OurRound:
+    """Our rounds by one proposal, from a state of their own.
+
+    Args:
+      made: the networks; what is learnt is copied.
+      proposal: how texts are sampled.
+      sources: `B`.
+      check: told of every first round's `Sampled` and weights.
+    """
+
+    def __init__(
+        self,
+        made: Made,
+        proposal: Decoding,
+        sources: int,
+        check: Callable[[Any, Any], None],
+    ):
+        self.config, self.mesh, self.phases = (
+            round_config(proposal, sources),
+            make_mesh(1),
+            Phases(),
+        )
+        self.rounds, self.check = rounds_of(made, self.config), check
+        self.seen: dict[str, Any] = {}
+        self.means: list[dict[str, jax.Array]] = []
+        optimisers = [
+            optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=DECAY))
+            for rate in RATES
+        ]
+        learnt = jax.tree.map(jnp.copy, made.learnt)
+        row = {name: jnp.asarray(array) for name, array in made.people.rows([0]).items()}
+        states = [
+            begin(learnt[name], optimiser)
+            for name, optimiser in zip(("generator", "judge"), optimisers, strict=True)
+        ]
+        state = GcnState(*states, empty(row, 1), jnp.float32(0), jnp.int32(0))
+        self.state, self.fixed = place((state, made.fixed), self.mesh)
+        self.one = make_round(
+            made.networks, self.config, (optimisers[0], optimisers[1]), mesh=self.mesh,
+            conditional=True, watch=self._watch,
+        )  # fmt: skip
+
+    def _watch(self, phase: str, found: Any) -> None:
+        self.phases.told(phase, found)
+        self.seen[phase] = found
+
+    def __call__(self) -> Any:
+        """Goes through a round."""
+        first = not self.phases.rounds
+        drawn = share(self.rounds[len(self.phases.rounds)], self.mesh)
+        self.phases.begin()
+        self.state, means = self.one(self.state, self.fixed, drawn, jax.random.key(0))
+        self.means.append(means)
+        if first:
+            self.check(self.seen["sampled"], self.seen["weighed"])
+        return self.state
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of what is learnt, of its moments and of what is fixed, each counted once."""
+        leaves = {id(leaf): leaf for leaf in jax.tree.leaves((self.state, self.fixed))}
+        return sum(leaf.nbytes for leaf in leaves.values() if hasattr(leaf, "nbytes"))
