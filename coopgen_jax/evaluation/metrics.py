@@ -8,6 +8,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from nltk.tokenize import NLTKWordTokenizer
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+from nltk.translate.bleu_score import corpus_bleu as pooled_bleu
 from scipy.stats import bootstrap, norm
 
 
@@ -98,6 +99,26 @@ def bleu(texts: Sequence[str], references: Sequence[Sequence[str]], n: int = 4) 
             else 0.0
         )
     return float(np.mean(scores)) if scores else float("nan")
+
+
+def corpus_bleu(texts: Sequence[str], references: Sequence[Sequence[str]], n: int = 4) -> float:
+    """Returns BLEU with the n-grams of all texts pooled, NaN without texts.
+
+    This is the BLEU (Papineni et al., 2002) that generation from sources is reported with; `bleu`
+    is the mean of single texts. Words and smoothing are those of `self_bleu`.
+
+    Args:
+      texts: `m` texts.
+      references: `m` lists of references, one or more each.
+      n: length of the longest n-grams.
+    """
+    if not texts:
+        return float("nan")
+    tokenizer = NLTKWordTokenizer()
+    known = [[tokenizer.tokenize(reference) for reference in own] for own in references]
+    words = [tokenizer.tokenize(text) for text in texts]
+    smoothing = SmoothingFunction().method1
+    return float(pooled_bleu(known, words, (1 / n,) * n, smoothing_function=smoothing))
 
 
 def perplexity(log_probs: Sequence[float], lengths: Sequence[int]) -> float:

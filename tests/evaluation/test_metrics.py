@@ -7,6 +7,7 @@ import pytest
 
 from coopgen_jax.evaluation.metrics import (
     bootstrap_interval,
+    corpus_bleu,
     distinct_n,
     ngrams,
     perplexity,
@@ -49,6 +50,20 @@ def test_self_bleu_by_hand():
     texts = ["a b c d e f", "a b c d e g"]
     expected = math.prod([5 / 6, 4 / 5, 3 / 4, 2 / 3, 1 / 2]) ** (1 / 5)
     assert self_bleu(texts) == pytest.approx(expected)
+
+
+def test_corpus_bleu_by_hand():
+    # Unigrams 5/6 and 2/4, bigrams 4/5 and 1/3; pooled 7/10 and 5/8. The nearest references have 6
+    # and 5 words, one more than was written.
+    texts = ["a b c d e f", "g h x y"]
+    references = [["a b c d e z", "a b"], ["g h i j k", "g q r s t u v w"]]
+    brevity = math.exp(1 - 11 / 10)
+    pooled = brevity * math.sqrt(7 / 10 * 5 / 8)
+    assert corpus_bleu(texts, references, 2) == pytest.approx(pooled)
+    singly = [corpus_bleu([text], [own], 2) for text, own in zip(texts, references, strict=True)]
+    assert abs(sum(singly) / 2 - pooled) > 0.01
+    assert corpus_bleu(["", *texts], [["a"], *references], 2) < pooled
+    assert math.isnan(corpus_bleu([], []))
 
 
 def test_an_empty_text_scores_nothing():

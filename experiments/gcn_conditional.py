@@ -1,0 +1,372 @@
+"""Generative Cooperative Networks on questions about a sentence, under every cooperative decoder.
+
+    python -m experiments.gcn_conditional --data FOLDER --work FOLDER --out experiments/results
+
+After Lamprier et al. (ICML 2022, arXiv 2201.12320) and Scialom et al. (SelfGAN, NeurIPS 2021, arXiv
+2106.06363) on the questions of SQuAD: a language model learns by maximum likelihood (LoRA) to write
+the question behind its sentence, and goes on with a discriminator and a cooperative tree search as
+its proposal. Before and after that its questions are written by greedy decoding, beam search, DAS
+in its local and its global form, and cooperative search. Told are BLEU-4, ROUGE-1 and ROUGE-L, and
+how many questions two discriminators take for people's: "Base" knows beam search on the maximum
+likelihood model, "Base+" all generators under all decoders. Both learn from sentences that neither
+the generators nor their guides have seen, and judge other ones again.
+
+Sizes are those of two processor cores, far below the papers'. A folder with train.jsonl and
+test.jsonl of another task does as well, with --name, --source and --text: --data SUMMARIES --name
+summaries --source source --text target. No summaries have been run, and that table is open.
+What was trained and written stands in folders of its own; a run that was interrupted, or whose
+minutes were spent, goes on.
+"""
+
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import tyro
+
+from coopgen_jax.data.batches import BatchConfig
+from coopgen_jax.data.pairs import Pairs
+from coopgen_jax.decoding.beam import BeamConfig
+from coopgen_jax.decoding.das import DASConfig
+from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.presets import Decoding
+from coopgen_jax.decoding.rerank import RerankConfig
+from coopgen_jax.decoding.sampling import SamplingConfig
+from coopgen_jax.discriminators.heads import load_discriminator
+from coopgen_jax.models.pretrained.loading import LoadedModel, load
+from coopgen_jax.parallel import make_mesh
+from coopgen_jax.search.config import SearchConfig
+from coopgen_jax.training.gcn_config import GcnConfig
+from coopgen_jax.training.gcn_examination import Examination
+from coopgen_jax.training.gcn_recipe import GcnTraining, train_gcn
+from coopgen_jax.training.loop import LoopConfig
+from coopgen_jax.training.run import RecipeConfig
+from experiments.conditional_figures import report
+from experiments.conditional_texts import Data, Reading, chosen, quality, read_data, write_texts
+from experiments.domain import is_done
+from experiments.pair_judge import says_human, train_pair_judge
+from experiments.train_heads import told
+
+FIRST = "maximum likelihood"
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to train, to write and to measure.
+
+    data: a folder with train.jsonl and test.jsonl; source, text: their columns.
+    work: where everything trained and written goes; out: where table and picture go; name: of them.
+    objectives: that the generator goes on by from maximum likelihood.
+    model: that everything begins as; layers: only so many of its first ones, for a trial.
+    template: what a source is put into.
+    source_tokens, new_tokens: of a source and of a text, at most; rows with longer texts are left
+      out, and those with longer sources too unless `cut_sources`.
+    pairs: that the generators learn from; first_steps, first_rows: steps of maximum likelihood, and
+      texts of one.
+    rounds, sources, samples, simulations: of cooperative training, of its rounds, texts of a source
+      and the search that samples them; judge_steps, first_judge_steps: of its discriminator.
+    guide_sources, guide_steps: that the maximum likelihood model's guide learns from, and how long.
+    judge_sources, base_steps: the same of Base and Base+.
+    judge_rows: texts of a discriminator's step, half of them people's.
+    test: sources that are written for and measured; search: simulations for every token there.
+    beams: of beam search and DAS; alpha: DAS's weight of the discriminator.
+    rate, gcn_rate, judge_rate: learning rates.
+    rows: sources that are written for at once.
+    seed: of everything random.
+    budget_minutes: after which nothing further is begun; run it again to go on.
+    """
+
+    data: Path
+    work: Path
+    out: Path = Path("experiments/results")
+    name: str = "questions"
+    source: str = "context"
+    text: str = "question"
+    objectives: tuple[Literal["gcn", "selfgan"], ...] = ("gcn",)
+    model: str = "smollm2-135m"
+    layers: int | None = None
+    template: str = "{}\n"
+    source_tokens: int = 48
+    new_tokens: int = 16
+    cut_sources: bool = False
+    pairs: int = 2000
+    first_steps: int = 180
+    first_rows: int = 16
+    rounds: int = 30
+    sources: int = 4
+    samples: int = 4
+    simulations: int = 8
+    judge_steps: int = 1
+    first_judge_steps: int = 30
+    guide_sources: int = 320
+    guide_steps: int = 40
+    judge_sources: int = 400
+    base_steps: int = 60
+    judge_rows: int = 16
+    test: int = 64
+    search: int = 16
+    beams: int = 4
+    alpha: float = 1.0
+    rate: float = 5e-4
+    gcn_rate: float = 1e-4
+    judge_rate: float = 5e-4
+    rows: int = 16
+    seed: int = 0
+    budget_minutes: float | None = None
+
+
+class Spent(Exception):  # noqa: N818
+    """The minutes are spent."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When it ends; None for never."""
+
+    end: float | None
+
+    def left(self) -> float | None:
+        """Returns the minutes that are left.
+
+        Raises:
+          Spent: there are none.
+        """
+        if self.end is None:
+            return None
+        if self.end <= time.monotonic():
+            raise Spent
+        return (self.end - time.monotonic()) / 60
+
+
+def searching(simulations: int) -> SearchConfig:
+    """Returns a search of so many simulations a token."""
+    return SearchConfig(
+        simulations=simulations, wave=min(4, simulations), c_puct=3.0, candidates=20, depth=8,
+        kept=16, first_play_urgency="parent",
+    )  # fmt: skip
+
+
+def decoders(config: Config) -> dict[str, Decoding]:
+    """Returns how every generator writes, by name."""
+    tokens, beams, alpha = config.new_tokens, config.beams, config.alpha
+    beam = BeamConfig(new_tokens=tokens, beams=beams)
+    return {
+        "greedy": SamplingConfig(new_tokens=tokens, temperature=0.0),
+        "beam": beam,
+        "DAS local": DASConfig(new_tokens=tokens, beams=beams, pool=4 * beams, alpha=alpha),
+        # The same sum of both, of whole texts.
+        "DAS global": RerankConfig(beam, of=beams, alpha=alpha / (1 + alpha)),
+        "tree search": MCTSConfig(
+            new_tokens=tokens, repetition_penalty=1.0, search=searching(config.search)
+        ),
+    }
+
+
+def pretrained(config: Config) -> LoadedModel:
+    """Returns what everything begins as."""
+    model = load(config.model, stacked=True)
+    if config.layers is None:
+        return model
+    layers = jax.tree.map(lambda leaf: leaf[: config.layers], model.params["layers"])
+    return replace(
+        model,
+        config=replace(model.config, layers=config.layers),
+        params={**model.params, "layers": layers},
+        sha256=f"{model.sha256}, {config.layers} layers",
+    )
+
+
+def generator(config: Config, data: Data, name: str, clock: Clock) -> dict[str, Any]:
+    """Trains a generator where it is missing, and returns its card."""
+    folder = folder_of(config, name)
+    if is_done(folder):
+        card: dict[str, Any] = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        return card
+    left, first = clock.left(), name == FIRST
+    if first:
+        plain = SamplingConfig(new_tokens=config.new_tokens)
+        how = GcnConfig(objective="mle", proposal=plain, sources=config.first_rows, replay_rows=0)
+    else:
+        proposal = MCTSConfig(
+            new_tokens=config.new_tokens, samples=config.samples, repetition_penalty=1.0,
+            visit_temperature=1.0, full_share=0.1, search=searching(config.simulations),
+        )  # fmt: skip
+        objective: Any = name
+        how = GcnConfig(
+            objective=objective, proposal=proposal, sources=config.sources,
+            judge_steps=config.judge_steps, first_judge_steps=config.first_judge_steps,
+            judge_rows=config.judge_rows, replay_rows=8 * config.sources * config.samples,
+        )  # fmt: skip
+    steps = config.first_steps if first else config.rounds
+    every = max(1, steps // 4)
+    training = GcnTraining(
+        LoopConfig(steps=steps, validate_every=every, save_every=every, budget_minutes=left),
+        learning_rate=config.rate if first else config.gcn_rate,
+        judge_learning_rate=config.judge_rate,
+        warmup=steps // 10,
+        examination=Examination(texts=32, held_out=64, rows=16),
+        seed=config.seed,
+    )
+    model = pretrained(config) if first else load(folder_of(config, FIRST), stacked=True)
+    card = train_gcn(
+        model, data.training, data.validation, how, training, folder=folder, mesh=make_mesh(1),
+        listener=told(folder.name, "step"),
+        watch=lambda phase, found: print(found, flush=True) if phase == "warning" else None,
+    )  # fmt: skip
+    if not is_done(folder):
+        raise Spent
+    return card
+
+
+def folder_of(config: Config, name: str) -> Path:
+    """Returns a generator's folder."""
+    return config.work / ("first" if name == FIRST else name)
+
+
+def judge(
+    config: Config, name: str, human: Pairs, written: Pairs, clock: Clock, *, guides: bool = False
+) -> Path:
+    """Trains a discriminator where it is missing, and returns its folder."""
+    folder = config.work / name
+    if is_done(folder):
+        return folder
+    left, steps = clock.left(), config.guide_steps if guides else config.base_steps
+    every = max(1, steps // 4)
+    model = load(config.work / "first", stacked=True) if guides else pretrained(config)
+    longest = human.source_width + human.text_width
+    how = RecipeConfig(
+        LoopConfig(steps=steps, validate_every=every, save_every=every, budget_minutes=left),
+        BatchConfig(rows=config.judge_rows, longest=longest, shortest=None, seed=config.seed),
+        learning_rate=config.judge_rate,
+    )
+    train_pair_judge(model, human, written, how, beginnings=guides, folder=folder)
+    if not is_done(folder):
+        raise Spent
+    return folder
+
+
+def guide(config: Config, data: Data, clock: Clock) -> Path:
+    """Trains the maximum likelihood model's guide: against its samples and its beams by turns."""
+    if is_done(config.work / "guide"):
+        return config.work / "guide"
+    model, parts = load(config.work / "first"), []
+    by = (SamplingConfig(new_tokens=config.new_tokens), decoders(config)["beam"])
+    for turn, (name, how) in enumerate(zip(("sample", "beam"), by, strict=True)):
+        clock.left()
+        own = range(turn, len(data.guide), 2)
+        written = write_texts(
+            config.work / "texts" / f"guide-{name}.json", model, how, chosen(data.guide, own),
+            guide=None, rows=config.rows, seed=config.seed,
+        )  # fmt: skip
+        parts.append((chosen(data.guide, own), written))
+    human, written = (joined(sides) for sides in zip(*parts, strict=True))
+    return judge(config, "guide", human, written, clock, guides=True)
+
+
+def joined(parts: tuple[Pairs, ...]) -> Pairs:
+    """Returns pairs of several sets as one set."""
+    names = ("sources", "texts", "written")
+    rows = {name: sum((getattr(part, name) for part in parts), ()) for name in names}
+    return replace(parts[0], **rows)
+
+
+def written_by(
+    config: Config, data: Data, name: str, guided_by: Path, number: int, clock: Clock
+) -> dict[str, tuple[Pairs, Pairs]]:
+    """Returns, by decoder, a generator's texts for test sources and for its share of the judges'.
+
+    Every generator under every decoder has as many sources of the judges'; the maximum likelihood
+    model's beam search, which Base learns from, has all of them. `number` is the generator's.
+    """
+    model = load(folder_of(config, name))
+    adviser = load_discriminator(guided_by, language_model=model)
+    found, ways = {}, decoders(config)
+    cells = len(ways) * (1 + len(config.objectives))
+    for place, (way, how) in enumerate(ways.items()):
+        parts = []
+        share = range(number * len(ways) + place, len(data.judges), cells)
+        every = name == FIRST and way == "beam"
+        asked = data.judges if every else chosen(data.judges, share)
+        for use, sources in (("test", data.test), ("judges", asked)):
+            clock.left()
+            path = config.work / "texts" / f"{folder_of(config, name).name}-{way}-{use}.json"
+            parts.append(write_texts(
+                path.with_name(path.name.replace(" ", "-")), model, how, sources, guide=adviser,
+                rows=config.rows, seed=config.seed,
+            ))  # fmt: skip
+        found[way] = (parts[0], parts[1])
+    return found
+
+
+def measure(config: Config, data: Data, clock: Clock) -> dict[str, Any]:
+    """Trains and writes what is missing, and returns all figures."""
+    names = (FIRST, *config.objectives)
+    cards = {name: generator(config, data, name, clock) for name in names}
+    guides = {FIRST: guide(config, data, clock)}
+    guides |= {name: folder_of(config, name) / "judge" for name in config.objectives}
+    texts = {
+        name: written_by(config, data, name, guides[name], number, clock)
+        for number, name in enumerate(names)
+    }
+    every = texts[FIRST]["beam"][1]
+    order, sides = [], []
+    ways = decoders(config)
+    cells = len(names) * len(ways)
+    for cell, (name, way) in enumerate((name, way) for name in names for way in ways):
+        share = range(cell, len(data.judges), cells)
+        order += share
+        own = texts[name][way][1]
+        sides.append(chosen(own, share) if own is every else own)
+    folders = {
+        "base": judge(config, "base", data.judges, every, clock),
+        "base_plus": judge(
+            config, "base-plus", chosen(data.judges, order), joined(tuple(sides)), clock
+        ),
+    }
+    measured: dict[str, dict[str, Any]] = {name: {} for name in ("people", *names)}
+    measured["people"]["people"] = {}
+    for name in names:
+        for way, (written, _) in texts[name].items():
+            measured[name][way] = quality(written.written, data.references)
+            measured[name][way]["texts"] = list(written.written[:10])
+    for base, folder in folders.items():
+        says = load_discriminator(folder, language_model=load(config.work / "first"))
+        measured["people"]["people"][base] = says_human(says, data.test, rows=config.rows).tolist()
+        for name in names:
+            for way, (written, _) in texts[name].items():
+                said = says_human(says, written, rows=config.rows)
+                measured[name][way][base] = said.tolist()
+    trained = {name: {key: card[key] for key in ("start", "last")} for name, card in cards.items()}
+    held_out = {
+        base: json.loads((folder / "card.json").read_text(encoding="utf-8"))["held_out"]
+        for base, folder in (folders | {"guide": guides[FIRST]}).items()
+    }
+    return {"measured": measured, "trained": trained, "judges_held_out": held_out}
+
+
+def run(config: Config) -> int:
+    """Trains, writes and measures what is missing; returns the exit status."""
+    minutes = config.budget_minutes
+    clock = Clock(None if minutes is None else time.monotonic() + 60 * minutes)
+    reading = Reading(
+        config.data, config.source, config.text, config.template, config.source_tokens,
+        config.new_tokens, config.cut_sources, training=config.pairs, guide=config.guide_sources,
+        judges=config.judge_sources, validation=64, test=config.test,
+    )  # fmt: skip
+    data = read_data(reading, pretrained(config).tokenizer)
+    try:
+        found = measure(config, data, clock)
+    except Spent:
+        print("the minutes are spent: run it again to go on", flush=True)
+        return 0
+    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items()
+                if k not in ("data", "work", "out")}  # fmt: skip
+    report(config.out, config.name, {"settings": settings, **found})
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(tyro.cli(Config)))
