@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from coopgen_jax.evaluation.metrics import wilson_interval
 
-# What the papers' authors report of T5-small and its questions: BLEU-4, ROUGE-1, ROUGE-L, Base and
-# Base+, all in percent (Chaffin's thesis; SelfGAN under tree search in place of GCN).
+# What Chaffin's thesis reports of questions: BLEU-4, ROUGE-1, ROUGE-L, Base and Base+, in percent,
+# before and after SelfGAN with tree search; its networks, data and discriminators are others.
 REPORTED = {
     "maximum likelihood": {
         "beam": (16.5, 43.9, 40.0, 15.2, 15.0),
@@ -66,7 +66,7 @@ def table(found: dict[str, Any], *, reported: bool) -> str:
     for name, means in found["judges_held_out"].items():
         lines.append(f"{name}: accuracy on held-out sources {means['accuracy']:.2f}")
     if reported:
-        lines += ["", "Reported of T5-small (BLEU-4, ROUGE-1, ROUGE-L, Base, Base+):"]
+        lines += ["", "Reported in Chaffin's thesis (BLEU-4, ROUGE-1, ROUGE-L, Base, Base+):"]
         for name, rows in REPORTED.items():
             for way, row in rows.items():
                 lines.append(f"{name:20} {way:12}" + "".join(f" {value:>7.1f}" for value in row))
@@ -113,5 +113,6 @@ def draw(figures: dict[str, dict[str, Any]], path: Path) -> None:
         axes.set_title({**QUALITY, **{k: f"{v}: judged human" for k, v in JUDGED.items()}}[key])
         axes.set_ylabel("%")
         axes.grid(axis="y", alpha=0.3)
-        axes.legend(frameon=False, fontsize=8)
+    # The last panel has all that is drawn.
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.savefig(path, dpi=130)

@@ -15,8 +15,9 @@ from coopgen_jax.models.pretrained.saving import save_model
 from coopgen_jax.training.loop import LoopConfig
 from coopgen_jax.training.run import RecipeConfig
 from experiments.conditional_figures import report, share
+from experiments.conditional_settings import FIRST, Config, decoders, round_of
 from experiments.conditional_texts import Reading, chosen, quality, read_data, write_texts
-from experiments.gcn_conditional import FIRST, Clock, Config, Spent, decoders, joined, pretrained
+from experiments.gcn_conditional import Clock, SpentError, joined, pretrained
 from experiments.pair_judge import Sides, both_sides, says_human, train_pair_judge
 from tests.gcn_worker import END, WORDS, language, tokenizer
 
@@ -181,6 +182,17 @@ def test_every_decoder_spends_what_it_is_told(tmp_path):
     assert guided == ["DAS local", "DAS global", "tree search"]
 
 
+def test_rounds_go_on_from_maximum_likelihood_by_weighable_proposals(tmp_path):
+    config = Config(tmp_path, tmp_path, samples=3, sources=5)
+    first = round_of(config, FIRST)
+    assert first.objective == "mle" and first.sources == config.first_rows
+    for name in ("gcn", "selfgan"):
+        found = round_of(config, name)
+        assert found.objective == name and found.texts == 15
+        # The search that samples can write whatever the generator can.
+        assert found.covers and found.density and found.guided
+
+
 def test_a_cut_model_is_another_one(tmp_path):
     model = language()
     save_model(tmp_path, model.config, model.params, model.tokenizer, dtype="float32")
@@ -192,7 +204,7 @@ def test_a_cut_model_is_another_one(tmp_path):
 
 def test_a_clock_that_has_run_out_says_so(data):
     assert Clock(None).left() is None
-    with pytest.raises(Spent):
+    with pytest.raises(SpentError):
         Clock(0.0).left()
     both = joined((chosen(data.test, [0]), chosen(data.test, [4, 2])))
     assert both.texts == tuple(data.test.texts[n] for n in (0, 4, 2)) and len(both.written) == 3

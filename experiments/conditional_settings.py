@@ -1,0 +1,122 @@
+"""Settings of texts for sources: what is trained, and how every generator writes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from coopgen_jax.decoding.beam import BeamConfig
+from coopgen_jax.decoding.das import DASConfig
+from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.presets import Decoding
+from coopgen_jax.decoding.rerank import RerankConfig
+from coopgen_jax.decoding.sampling import SamplingConfig
+from coopgen_jax.search.config import SearchConfig
+from coopgen_jax.training.gcn_config import GcnConfig
+
+FIRST = "maximum likelihood"
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to train, to write and to measure.
+
+    data: a folder with train.jsonl and test.jsonl; source, text: their columns.
+    work: where everything trained and written goes; out: where table and picture go; name: of them.
+    objectives: that the generator goes on by from maximum likelihood.
+    model: that everything begins as; layers: only so many of its first ones, for a trial.
+    template: what a source is put into.
+    source_tokens, new_tokens: of a source and of a text, at most; rows with longer texts are left
+      out, and those with longer sources too unless `cut_sources`.
+    pairs: that the generators learn from; first_steps, first_rows: steps of maximum likelihood, and
+      texts of one.
+    rounds, sources, samples, simulations: of cooperative training, of its rounds, texts of a source
+      and the search that samples them; judge_steps, first_judge_steps: of its discriminator.
+    guide_sources, guide_steps: that the maximum likelihood model's guide learns from, and how long.
+    judge_sources, base_steps: the same of Base and Base+.
+    judge_rows: texts of a discriminator's step, half of them people's.
+    test: sources that are written for and measured; search: simulations for every token there.
+    beams: of beam search and DAS; alpha: DAS's weight of the discriminator.
+    rate, gcn_rate, judge_rate: learning rates.
+    rows: sources that are written for at once.
+    seed: of everything random.
+    budget_minutes: after which nothing further is begun; run it again to go on.
+    """
+
+    data: Path
+    work: Path
+    out: Path = Path("experiments/results")
+    name: str = "questions"
+    source: str = "context"
+    text: str = "question"
+    objectives: tuple[Literal["gcn", "selfgan"], ...] = ("gcn",)
+    model: str = "smollm2-135m"
+    layers: int | None = None
+    template: str = "{}\n"
+    source_tokens: int = 48
+    new_tokens: int = 16
+    cut_sources: bool = False
+    pairs: int = 2000
+    first_steps: int = 180
+    first_rows: int = 16
+    rounds: int = 30
+    sources: int = 4
+    samples: int = 4
+    simulations: int = 8
+    judge_steps: int = 1
+    first_judge_steps: int = 30
+    guide_sources: int = 320
+    guide_steps: int = 40
+    judge_sources: int = 400
+    base_steps: int = 60
+    judge_rows: int = 16
+    test: int = 64
+    search: int = 16
+    beams: int = 4
+    alpha: float = 1.0
+    rate: float = 5e-4
+    gcn_rate: float = 1e-4
+    judge_rate: float = 5e-4
+    rows: int = 16
+    seed: int = 0
+    budget_minutes: float | None = None
+
+
+def searching(simulations: int) -> SearchConfig:
+    """Returns a search of so many simulations a token."""
+    return SearchConfig(
+        simulations=simulations, wave=min(4, simulations), c_puct=3.0, candidates=20, depth=8,
+        kept=16, first_play_urgency="parent",
+    )  # fmt: skip
+
+
+def decoders(config: Config) -> dict[str, Decoding]:
+    """Returns how every generator writes, by name."""
+    tokens, beams, alpha = config.new_tokens, config.beams, config.alpha
+    beam = BeamConfig(new_tokens=tokens, beams=beams)
+    return {
+        "greedy": SamplingConfig(new_tokens=tokens, temperature=0.0),
+        "beam": beam,
+        "DAS local": DASConfig(new_tokens=tokens, beams=beams, pool=4 * beams, alpha=alpha),
+        # The same sum of both, of whole texts.
+        "DAS global": RerankConfig(beam, of=beams, alpha=alpha / (1 + alpha)),
+        "tree search": MCTSConfig(
+            new_tokens=tokens, repetition_penalty=1.0, search=searching(config.search)
+        ),
+    }
+
+
+def round_of(config: Config, name: str) -> GcnConfig:
+    """Returns what a round of a generator's training is."""
+    if name == FIRST:
+        plain = SamplingConfig(new_tokens=config.new_tokens)
+        return GcnConfig(objective="mle", proposal=plain, sources=config.first_rows, replay_rows=0)
+    proposal = MCTSConfig(
+        new_tokens=config.new_tokens, samples=config.samples, repetition_penalty=1.0,
+        visit_temperature=1.0, full_share=0.1, search=searching(config.simulations),
+    )  # fmt: skip
+    objective: Any = name
+    return GcnConfig(
+        objective=objective, proposal=proposal, sources=config.sources,
+        judge_steps=config.judge_steps, first_judge_steps=config.first_judge_steps,
+        judge_rows=config.judge_rows, replay_rows=8 * config.sources * config.samples,
+    )  # fmt: skip
