@@ -22,7 +22,7 @@ from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.text import Tokenizer
-from coopgen_jax.training.gcn import HUMAN
+from coopgen_jax.training.gcn_networks import HUMAN
 
 Rows = tuple[tuple[str, str], ...]
 _write = jax.jit(decode, static_argnames=("language_model", "discriminator", "config"))

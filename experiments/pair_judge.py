@@ -24,7 +24,7 @@ from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.models.pretrained.saving import save_model
 from coopgen_jax.parallel import make_mesh
 from coopgen_jax.training.card import save_head
-from coopgen_jax.training.gcn import CLASSES, HUMAN
+from coopgen_jax.training.gcn_networks import CLASSES, HUMAN
 from coopgen_jax.training.loop import train
 from coopgen_jax.training.objectives import judges
 from coopgen_jax.training.recipes import (
