@@ -20,7 +20,7 @@ from coopgen_jax.discriminators.causal import causal, read_tokens
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.transformer import unembed
-from coopgen_jax.training.gcn import HUMAN
+from coopgen_jax.training.gcn_networks import HUMAN
 from coopgen_jax.training.imitation import imitates
 from coopgen_jax.training.objectives import judges, states_read
 

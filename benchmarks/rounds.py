@@ -26,8 +26,9 @@ from coopgen_jax.models.pretrained.loading import load
 from coopgen_jax.models.transformer import Params
 from coopgen_jax.parallel import make_mesh, place, share
 from coopgen_jax.search.config import SearchConfig
-from coopgen_jax.training.gcn import CLASSES, GcnState, Networks, make_round
+from coopgen_jax.training.gcn import GcnState, make_round
 from coopgen_jax.training.gcn_config import GcnConfig
+from coopgen_jax.training.gcn_networks import CLASSES, Networks
 from coopgen_jax.training.replay import empty
 from coopgen_jax.training.step import begin
 
@@ -140,7 +141,7 @@ def round_config(proposal: Decoding, sources: int) -> GcnConfig:
     rows = max(2, sources * proposal.samples // 2 * 2)
     return GcnConfig(
         proposal=proposal, sources=sources, judge_steps=JUDGE_STEPS, first_judge_steps=JUDGE_STEPS,
-        judge_rows=rows, replay_rows=0, beginnings=True,
+        judge_rows=rows, replay_rows=0, beginnings=True, negatives="proposal",
     )  # fmt: skip
 
 
