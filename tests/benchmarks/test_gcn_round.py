@@ -94,7 +94,7 @@ def test_a_round_of_the_same_texts_is_the_same_round(monkeypatch):
     """Nucleus samples stand in for PyTorch's own: losses, weights and what is learnt agree."""
     half = rounds.round_config
     for module in (rounds, gcn_round):
-        monkeypatch.setattr(module, "RATES", (0.02, 0.05))
+        monkeypatch.setattr(module, "RATES", (0.005, 0.01))
         # Which texts the discriminator is shown would be chance, were it not all of them.
         monkeypatch.setattr(
             module, "round_config", lambda *given: replace(half(*given), judge_rows=24)
