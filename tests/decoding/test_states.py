@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 import coopgen_jax as cg
+from coopgen_jax.decoding.decoders import DECODERS
 from coopgen_jax.decoding.job import Job
-from coopgen_jax.shell import _DECODERS
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
 from tests.decoding.toy_texts import prompt_of
 
@@ -39,7 +39,7 @@ def test_the_state_keeps_its_types(config):
         discriminator=toy_discriminator(TOY),
         config=config,
     )
-    decoder = _DECODERS[type(config)]
+    decoder = DECODERS[type(config)]
     begun = jax.eval_shape(decoder.begin, job)
     after = jax.eval_shape(decoder.advance, jax.random.key(0), job, begun)[0]
     for one, other in zip(*map(jax.tree.leaves, (begun, after)), strict=True):
