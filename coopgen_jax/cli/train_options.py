@@ -31,7 +31,8 @@ class _Base:
     data: Annotated[str, arg(metavar="FILE|tfds:NAME/SPLIT")]
     """Texts to learn from: .csv, .tsv, .jsonl, .txt, or a dataset of TensorFlow Datasets."""
     validation: Annotated[str, arg(metavar="FILE|tfds:NAME/SPLIT")]
-    """Other texts, to choose the best parameters by."""
+    """Other texts, to choose the best parameters by; gcn, which keeps the last ones, is measured on
+    them."""
     out: Annotated[Path, arg(metavar="FOLDER")]
     """Where everything goes; a run that stopped there goes on."""
     text: Annotated[str, arg(metavar="COLUMN")] = "text"
@@ -41,7 +42,7 @@ class _Base:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the network's products; what is learnt is always float32."""
     pieces: Annotated[int, arg(metavar="N")] = 1
-    """Parts that they are read in, one after another, to save memory."""
+    """Parts that the texts of a step are read in, one after another, to save memory."""
     rank: Annotated[int | None, _unset("R", "8")] = None
     """Rank of LoRA's additions to a frozen network; 0 trains all of the network."""
     learning_rate: Annotated[float | None, _unset("X", "5e-4; whole: 5e-5")] = None

@@ -43,9 +43,10 @@ class Checkpoints:
             self._manager.save(step, args=arguments, force=True)
         except (OSError, ValueError) as error:
             kept = "none has been" if before is None else f"the one of step {before} is whole"
+            why = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
                 f"the checkpoint of step {step} cannot be written to {self._manager.directory} and "
-                f"{kept}: make room and start again ({str(error).splitlines()[0]})"
+                f"{kept}: make room and start again ({why})"
             ) from error
 
     def latest(self) -> int | None:
