@@ -129,8 +129,8 @@ def train_gcn(
       validation: others.
       config: what a round is.
       how: how long and how fast.
-      folder: where everything goes, checkpoints included; a run that stopped there goes on, and a
-        round that was interrupted is begun anew.
+      folder: where everything goes, checkpoints included; a run that stopped there goes on, a
+        finished one with further rounds, and a round that was interrupted is begun anew.
       mesh: the devices; they divide the sources of a round and the rows of a step.
       listener: told after every round.
       watch: told of every phase of a round; see `make_round`. "warning" comes with a sentence.
@@ -150,7 +150,8 @@ def train_gcn(
         "proposal": type(config.proposal).__name__,
         "dtype": model.config.dtype,
     }
-    claim(folder, "gcn", model.sha256, how, (training, validation), **settings)
+    rows = training, validation
+    claim(folder, "gcn", model.sha256, how, rows, prolongable=True, **settings)
     optimisers = (
         _optimiser(how, how.learning_rate), _optimiser(how, how.judge_learning_rate),
     )  # fmt: skip

@@ -187,7 +187,8 @@ def train(
       The best parameters, and how the run ended.
 
     Raises:
-      UserError: the folder holds the checkpoint of another training, or the loss is not finite.
+      UserError: the folder holds the checkpoint of another training or of more steps, or the loss
+        is not finite.
     """
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
@@ -201,6 +202,8 @@ def train(
         jax.tree.map(lambda leaf: leaf.delete(), kept)
         kept = restored
         done = int(kept.state.step)
+        if done > config.steps:
+            raise UserError(f"{folder} has taken {done} steps already: ask for as many or more")
     record = _Record(folder, done)
     state, best_learnt = kept.state, kept.best
     del kept

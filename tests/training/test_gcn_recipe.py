@@ -65,6 +65,15 @@ def test_killed_in_every_phase_of_a_round_and_resumed_equals_never_killed(start,
     assert (tmp_path / "metrics.jsonl").read_text() == (alone[1] / "metrics.jsonl").read_text()
 
 
+def test_a_finished_training_goes_on_with_further_rounds_and_not_with_fewer(start, alone, tmp_path):
+    assert ended(start(tmp_path, rounds=1))["stopped"] == "steps"
+    assert ended(start(tmp_path)) == alone[0]
+    process = start(tmp_path, rounds=2)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert "has taken 3 steps already: ask for as many or more" in errors
+
+
 def test_a_full_disk_leaves_the_last_checkpoint_whole(start, alone, tmp_path):
     process = start(tmp_path, die="learnt", at=2, full=True)
     _, errors = process.communicate(timeout=300)
