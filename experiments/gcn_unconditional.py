@@ -70,8 +70,8 @@ def variants(config: "Config") -> dict[str, Variant]:
     """Returns the rows by name."""
     base = GcnConfig(
         proposal=PLAIN, sources=config.texts // SAMPLES, judge_rows=config.texts,
-        judge_steps=4, first_judge_steps=400, replay_rows=8 * config.texts,
-        half_life=config.rounds / 4,
+        judge_steps=4, first_judge_steps=config.first_judge_steps,
+        replay_rows=8 * config.texts, half_life=config.rounds / 4,
     )  # fmt: skip
     gan = replace(base, objective="gan")
     rows = {
@@ -102,6 +102,7 @@ class Config:
     work: where everything trained goes; out: where table and pictures go.
     seeds: of networks, data order and noise.
     rounds, texts: of every variant, and of a round.
+    first_judge_steps: of the discriminator in the first round.
     layers, width, vocabulary: of the decoder; epochs: of maximum likelihood.
     rate, sgd_rate, judge_rate: learning rates.
     measured, references: texts sampled at every temperature, and held-out ones they are held to.
@@ -115,6 +116,7 @@ class Config:
     seeds: tuple[int, ...] = (0, 1, 2)
     rounds: int = 100
     texts: int = 64
+    first_judge_steps: int = 400
     layers: int = 3
     width: int = 128
     vocabulary: int = 2000
@@ -262,8 +264,8 @@ def trained(
     how = GcnTraining(
         LoopConfig(
             steps=config.rounds,
-            validate_every=config.rounds // 10,
-            save_every=config.rounds // 5,
+            validate_every=max(1, config.rounds // 10),
+            save_every=max(1, config.rounds // 5),
             budget_minutes=left,
         ),
         lora=None,

@@ -166,10 +166,9 @@ def tokenise_pairs(
         sources = [(*front, *ids[: source_width - len(front)]) for ids in rows]
     if not all(sources):
         raise UserError("a source has no tokens: leave it out, or give a template with words")
-    texts = [
-        (*ids, *end)[:text_width]
-        for ids in tokenizer.encode_batch([text.strip() for _, text in pairs])
-    ]
+    # Without a source a text stands at the front, where many tokenizers put a space.
+    coded = tokenizer.encode if template is None else tokenizer.encode_behind
+    texts = [(*coded(text.strip()), *end)[:text_width] for _, text in pairs]
     return Pairs(
         tuple(sources),
         tuple(texts),

@@ -10,11 +10,13 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tokenizers
 
 from coopgen_jax.data.pairs import Rounds, rows_behind, tokenise_pairs
 from coopgen_jax.discriminators.heads import load_discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.text import Tokenizer
 from coopgen_jax.training.checkpoint import Checkpoints
 from coopgen_jax.training.gcn_examination import warnings_of
 from coopgen_jax.training.replay import draw, empty, remember
@@ -173,6 +175,19 @@ def test_pairs_are_padded_cut_and_closed():
         np.testing.assert_array_equal(again[name], array)
     alone = tokenise_pairs(tokenizer(), [("", "w1")], source_width=9, text_width=3, template=None)
     assert (alone.sources, alone.source_width, alone.conditional) == (((END,),), 1, False)
+
+
+def test_a_text_has_a_space_in_front_only_where_nothing_else_stands_there():
+    words = {"\n": 0, "\u2581": 1, "\u2581Hi": 2, "Hi": 3, "<unk>": 4, "<end>": 5}
+    core = tokenizers.Tokenizer(tokenizers.models.Unigram([(w, -1.0) for w in words], unk_id=4))
+    core.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="first")
+    core.add_special_tokens(["<end>"])
+    spaced = Tokenizer(core, end_tokens=[5])
+    common = {"source_width": 4, "text_width": 3}
+    behind = tokenise_pairs(spaced, [("Hi", "Hi")], template="{}\n", **common)
+    assert (behind.sources, behind.texts) == (((2, 0),), ((3, 5),))
+    alone = tokenise_pairs(spaced, [("", "Hi")], template=None, **common)
+    assert alone.texts == ((2, 5),)
 
 
 @pytest.mark.parametrize(
