@@ -262,6 +262,12 @@ def write_prompts(config: Config, domain: Domain) -> Path:
     return path
 
 
+def settings_of(config: Config) -> dict[str, Any]:
+    """Returns what was trained and written, without where and for how long."""
+    where = ("data", "work", "out", "only", "train_only", "budget_minutes")
+    return {name: value for name, value in vars(config).items() if name not in where}
+
+
 def run(config: Config, domain: Domain) -> int:
     """Trains, writes and measures; returns the exit status."""
     config.work.mkdir(parents=True, exist_ok=True)
@@ -290,4 +296,7 @@ def run(config: Config, domain: Domain) -> int:
         config.out.mkdir(parents=True, exist_ok=True)
         for path in written.glob("figures.*"):
             (config.out / f"{domain.name}{path.suffix}").write_bytes(path.read_bytes())
+        path = config.out / f"{domain.name}.json"
+        figures = {"settings": settings_of(config), **json.loads(path.read_text(encoding="utf-8"))}
+        path.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return status

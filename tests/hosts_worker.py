@@ -25,7 +25,7 @@ def load(name: str, *, dtype: str):
 
 
 command.load = load
-command._keep_compilations = lambda folder: None
+command.keep_compilations = lambda folder: None
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[2:]))

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from scipy.special import softmax
 
+from coopgen_jax.cli.about import about_guide, run_settings
 from coopgen_jax.cli.combining import (
     about_model,
     combine_models,
@@ -21,8 +22,7 @@ from coopgen_jax.cli.compare_methods import Job, jobs_of
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.cli.evaluate_options import TextsOptions
 from coopgen_jax.cli.evaluate_texts import prepare, report_on
-from coopgen_jax.cli.generate import _about, _keep_compilations, _settings
-from coopgen_jax.cli.machines import mesh_of
+from coopgen_jax.cli.machines import keep_compilations, mesh_of
 from coopgen_jax.cli.prompts import read_prompts
 from coopgen_jax.cli.report import entry
 from coopgen_jax.cli.resume import append, resume
@@ -65,7 +65,7 @@ def run_compare(options: CompareOptions) -> None:
     except OSError as error:
         raise UserError(f"--out {options.out} cannot be made: {error.strerror or error}") from error
     mesh = mesh_of(jobs[0].options)
-    _keep_compilations(cache_folder() / "compilation")
+    keep_compilations(cache_folder() / "compilation")
     # What several methods take is loaded once.
     models: dict[str, LoadedModel] = {}
     guides: dict[tuple[str, str], LoadedDiscriminator] = {}
@@ -270,7 +270,7 @@ def _header(
     guide: LoadedDiscriminator | None,
 ) -> dict[str, Any]:
     """Returns what a method's texts depend on, the first line of its file."""
-    settings = _settings(job.options, config) | {"target": list(options.target)}
+    settings = run_settings(job.options, config) | {"target": list(options.target)}
     # Where the work is done does not change the texts.
     for name in ("devices", "tensor", "hosts", "compare"):
         settings.pop(name)
@@ -284,7 +284,7 @@ def _header(
         "settings": settings,
         "model": about[0],
         "models": about[1:],
-        "discriminator": _about(job.options, guide),
+        "discriminator": about_guide(job.options, guide),
         "prompts": {"sha256": hashlib.sha256(json.dumps(asked).encode()).hexdigest()},
         "weights": {"discriminator": learnt(job.options.discriminator).weights if guide else None},
     }

@@ -4,22 +4,17 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
-from coopgen_jax.cli.combining import (
-    about_model,
-    combine_models,
-    load_reference,
-    settings_of,
-)
+from coopgen_jax.cli.about import about_guide, classes_of, run_settings
+from coopgen_jax.cli.combining import about_model, combine_models, load_reference
 from coopgen_jax.cli.files import check_writable, write_whole
-from coopgen_jax.cli.machines import join_hosts, mesh_of, whole_parts
+from coopgen_jax.cli.machines import join_hosts, keep_compilations, mesh_of, whole_parts
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.cli.progress import ProgressBar
 from coopgen_jax.cli.prompts import read_prompts
@@ -87,7 +82,7 @@ def _run(
             "set --visit-temperature 1 (with --preset puct or paper), --draw (for gedi), or "
             "--method sample",
         )
-    _keep_compilations(cache_folder() / "compilation")
+    keep_compilations(cache_folder() / "compilation")
     model = load(options.model, dtype=options.dtype)
     config = with_words(config, options, model.tokenizer)
     for note in left_out(options.bag, model.tokenizer):
@@ -105,7 +100,7 @@ def _run(
     wrapped = [model.tokenizer.chat(text) for text in prompts] if options.chat else prompts
     job = _Job(options, prompts, wrapped, writer, reference, discriminator, hosts, mesh)
 
-    recorder = Recorder(model.tokenizer, _classes(discriminator)) if options.trace else None
+    recorder = Recorder(model.tokenizer, classes_of(discriminator)) if options.trace else None
     started = time.perf_counter()
     texts = _write(job, config, recorder)
     seconds = time.perf_counter() - started
@@ -114,10 +109,10 @@ def _run(
     if texts is None:
         return  # process 0 reports
     found = {
-        "settings": _settings(options, config),
+        "settings": run_settings(options, config),
         "model": about_model(writer),
         "reference": about_model(reference) if reference else None,
-        "discriminator": _about(options, discriminator),
+        "discriminator": about_guide(options, discriminator),
         "seconds": round(seconds, 3),
         "host_seconds": None if host_seconds is None else round(host_seconds, 3),
         "texts": [entry(text) for text in texts],
@@ -199,48 +194,6 @@ def _deliver(
 
 def _encoding() -> str:
     return sys.stdout.encoding or "utf-8"
-
-
-def _settings(options: GenerateOptions, config: Decoding) -> dict[str, Any]:
-    compared = {"method": "sample", **asdict(compared_config(options))}
-    return {
-        "method": options.method,
-        "target": options.target,
-        "preset": options.preset if isinstance(config, MCTSConfig) else None,
-        "seed": options.seed,
-        "batch_size": options.batch_size,
-        "devices": options.devices if options.devices > 1 else None,
-        "tensor": options.tensor if options.tensor > 1 else None,
-        "hosts": options.hosts,
-        "dtype": options.dtype,
-        "chat": options.chat,
-        **settings_of(options),
-        "reference": options.reference,
-        **asdict(config),
-        "compare": compared if options.compare else None,
-    }
-
-
-def _classes(discriminator: LoadedDiscriminator | None) -> tuple[str, ...]:
-    return discriminator.discriminator.classes if discriminator else ()
-
-
-def _about(
-    options: GenerateOptions, discriminator: LoadedDiscriminator | None
-) -> dict[str, Any] | None:
-    if discriminator is None:
-        return None
-    return {
-        "name": options.discriminator,
-        "classes": list(_classes(discriminator)),
-        "card": discriminator.card,
-    }
-
-
-def _keep_compilations(folder: Path) -> None:
-    """Has JAX keep what it compiles, so that the next run need not wait for it."""
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def _note(options: GenerateOptions, message: str) -> None:

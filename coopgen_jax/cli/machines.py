@@ -1,5 +1,7 @@
 """What a run works on: one device or several, one host or several."""
 
+from pathlib import Path
+
 import jax
 from jax.sharding import Mesh
 
@@ -74,3 +76,9 @@ def whole_parts(options: GenerateOptions, config: DecoderConfig) -> str | None:
         f"--tensor {options.tensor} does not divide the {', the '.join(whole)}: every device has "
         "all of them"
     )
+
+
+def keep_compilations(folder: Path) -> None:
+    """Has JAX keep what it compiles, so that the next run need not wait for it."""
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -84,8 +84,10 @@ def round_of(what: GcnOptions) -> GcnConfig:
         "judge_rows", "replay_rows", "replay_share", "negatives", "clip", "kl", "baseline",
         "scheduler", "half_life",
     )  # fmt: skip
+    beginnings = {"auto": None, "beginnings": True, "texts": False}[what.judge_reads]
+    settings = {name: getattr(what, name) for name in same}
     try:
-        return GcnConfig(proposal=proposal, **{name: getattr(what, name) for name in same})
+        return GcnConfig(proposal=proposal, beginnings=beginnings, **settings)
     except UserError as error:
         raise UserError(f"--proposal {named}: {error}") from error
 
@@ -114,6 +116,7 @@ def training_of(what: GcnOptions) -> GcnTraining:
         warmup=what.warmup,
         clip=what.gradient_clip or None,
         pieces=what.pieces,
+        dropout=what.judge_dropout,
         sharded_optimiser=what.shard_optimiser,
         examination=Examination(what.sample_texts, what.validation_rows, rows),
         seed=what.seed,

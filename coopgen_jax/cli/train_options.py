@@ -192,6 +192,11 @@ class GcnOptions(_Base):
     negatives: Literal["proposal", "generator"] = "generator"
     """Whose texts the discriminator learns to tell: the generator's own, which are sampled for it,
     or the proposal's, which saves that and comes to rest beside people's texts."""
+    judge_reads: Literal["auto", "beginnings", "texts"] = "auto"
+    """What it learns to judge: every beginning of a text, as a decoder asks it on the way, or whole
+    texts; auto for what the proposal wants."""
+    judge_dropout: Annotated[float, arg(metavar="X")] = 0.1
+    """Share of its head's inputs that is dropped in training."""
     clip: Annotated[float | None, _unset("X", "none")] = None
     """Cut weights at so many times their mean."""
     kl: Annotated[float, arg(metavar="X")] = 0.0

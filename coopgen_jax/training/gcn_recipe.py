@@ -93,6 +93,8 @@ class GcnTraining:
         for name in ("learning_rate", "judge_learning_rate"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise UserError(f"{name} is {getattr(self, name)}: it must be above 0")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"dropout is {self.dropout}: give a share from 0 to below 1")
         if self.clip is not None and not self.clip > 0:
             raise UserError(f"clip is {self.clip}: give a norm above 0, or none")
 
@@ -151,7 +153,7 @@ def train_gcn(
         "dtype": model.config.dtype,
     }
     rows = training, validation
-    claim(folder, "gcn", model.sha256, how, rows, prolongable=True, **settings)
+    claim(folder, "gcn", model.sha256, replace(how, loop=loop), rows, **settings)
     optimisers = (
         _optimiser(how, how.learning_rate), _optimiser(how, how.judge_learning_rate),
     )  # fmt: skip

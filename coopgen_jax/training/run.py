@@ -161,8 +161,6 @@ def claim(
     source: str,
     config: Any,
     rows: tuple[Any, Any],
-    *,
-    prolongable: bool = False,
     **more: Any,
 ) -> None:
     """Notes in a folder what is trained there, or checks that it is the same.
@@ -173,8 +171,6 @@ def claim(
       source: hash of the weights that it begins with or stands on.
       config: how it is trained, a dataclass with a `loop`.
       rows: what it learns from and is validated on, dataclasses.
-      prolongable: whether every step is what it is however many follow, so that more of them may be
-        asked for later.
       more: what else decides what comes out.
 
     Raises:
@@ -185,7 +181,8 @@ def claim(
     wanted |= json.loads(json.dumps(asdict(config) | more))
     # How long one run lasts, and where its moments lie, changes nothing about what comes out.
     del wanted["loop"]["budget_minutes"], wanted["sharded_optimiser"]
-    if prolongable:
+    if config.loop.keep == "last":
+        # Nor does how many steps follow: more of them may be asked for later.
         del wanted["loop"]
     path = folder / "training.json"
     if path.is_file():

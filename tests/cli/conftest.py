@@ -12,7 +12,7 @@ pytest.register_assert_rewrite("tests.cli.running")
 def stand_ins(monkeypatch, tmp_path):
     monkeypatch.setattr(command, "load", load_tiny)
     monkeypatch.setattr(command, "load_discriminator", load_toy_discriminator)
-    monkeypatch.setattr(command, "_keep_compilations", lambda folder: None)
+    monkeypatch.setattr(command, "keep_compilations", lambda folder: None)
     monkeypatch.setenv("COOPGEN_CACHE", str(tmp_path / "cache"))
 
 

@@ -34,7 +34,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_compilations_kept(monkeypatch):
-    monkeypatch.setattr(command, "_keep_compilations", lambda folder: None)
+    monkeypatch.setattr(command, "keep_compilations", lambda folder: None)
 
 
 def job(world, out, methods="greedy,sample:top_p=0.9", *more):
@@ -63,7 +63,7 @@ def untimed(rows):
 def whole(world, tmp_path_factory):
     """What a run writes that nobody interrupts."""
     out = tmp_path_factory.mktemp("whole")
-    command._keep_compilations, kept = (lambda folder: None), command._keep_compilations
+    command.keep_compilations, kept = (lambda folder: None), command.keep_compilations
     try:
         from coopgen_jax.cli import main
 
@@ -71,7 +71,7 @@ def whole(world, tmp_path_factory):
         judged = ["--judge", world / "judge", "--oracle", world / "oracle"]
         assert main([str(word) for word in job(world, out, methods, *judged)]) == 0
     finally:
-        command._keep_compilations = kept
+        command.keep_compilations = kept
     return out
 
 
@@ -139,7 +139,7 @@ def test_a_killed_run_is_gone_on_with(world, whole, capsys, tmp_path):
         "    if count == 2:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "command.append = append\n"
-        "command._keep_compilations = lambda folder: None\n"
+        "command.keep_compilations = lambda folder: None\n"
         "from coopgen_jax.cli import main\n"
         "main(sys.argv[1:])\n"
     )

@@ -109,9 +109,17 @@ def test_what_samples_where_nothing_is_said():
     assert round_of(options("--proposal", tree)).proposal.full_share == 0.2
 
 
+def test_what_the_discriminator_reads_and_drops():
+    for said, meant in (("auto", None), ("beginnings", True), ("texts", False)):
+        assert round_of(options("--judge-reads", said)).beginnings is meant
+    assert training_of(options()).dropout == 0.1
+    assert training_of(options("--judge-dropout", "0.4")).dropout == 0.4
+
+
 @pytest.mark.parametrize(
     ("said", "sentence"),
     [
+        (["--judge-dropout", "1"], "dropout is 1.0: give a share from 0 to below 1"),
         (["--samples", "0"], "--samples is 0: give 1 or more"),
         (["--sample-texts", "1"], "self-BLEU wants 2"),
         (["--seed", "-1"], "neither may be below 0"),
