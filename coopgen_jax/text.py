@@ -115,9 +115,16 @@ class Tokenizer:
 
         Many tokenizers put a space in front of a text; here there is one only where it is given.
         """
+        return self.encode_batch_behind([text])[0]
+
+    def encode_batch_behind(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of every text; see `encode_behind`."""
         front = self.encode("\n")
-        ids = self.encode(f"\n{text}")
-        return ids[len(front) :] if ids[: len(front)] == front else self.encode(text)
+        rows = self.encode_batch([f"\n{text}" for text in texts])
+        return [
+            ids[len(front) :] if ids[: len(front)] == front else self.encode(text)
+            for ids, text in zip(rows, texts, strict=True)
+        ]
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """Returns the text of `ids`; bytes that are no whole character become U+FFFD."""

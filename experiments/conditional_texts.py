@@ -109,7 +109,7 @@ def _read(how: Reading, name: str, tokenizer: Tokenizer) -> tuple[Rows, Rows]:
     """Returns all rows of a file and those that fit."""
     rows, broken = read_pairs(how.folder / f"{name}.jsonl", source=how.source, text=how.text)
     filled = tokenizer.encode_batch([how.template.replace("{}", source) for source, _ in rows])
-    texts = tokenizer.encode_batch([text for _, text in rows])
+    texts = tokenizer.encode_batch_behind([text.strip() for _, text in rows])
     room = how.source_width - len(tokenizer.begin_tokens)
     long = [len(ids) > room for ids in filled]
     fits = [len(ids) < how.text_width for ids in texts]

@@ -43,6 +43,11 @@ BASELINES = (
     "sample:top_p=0.9:model={work}/generative/network:control_code={{target}}\\::discriminator=none",
     "gedi:discriminator={work}/generative",
 )
+# What results repeat of a card.
+SAID = (
+    "kind", "model", "encoder", "trained", "steps", "rows_of_a_step", "longest", "learning_rate",
+    "taps", "width", "half", "best", "temperature", "perplexity",
+)  # fmt: skip
 # What guides a search.
 GUIDES = ("trunk", "causal", "generative")
 
@@ -263,9 +268,16 @@ def write_prompts(config: Config, domain: Domain) -> Path:
 
 
 def settings_of(config: Config) -> dict[str, Any]:
-    """Returns what was trained and written, without where and for how long."""
-    where = ("data", "work", "out", "only", "train_only", "budget_minutes")
-    return {name: value for name, value in vars(config).items() if name not in where}
+    """Returns how texts were written, and what the cards of all that was trained say."""
+    written = {
+        name: getattr(config, name) for name in ("texts", "words", "new_tokens", "batch_size")
+    }
+    cards = sorted((*config.work.glob("*/card.json"), *config.work.glob("*/judge.json")))
+    trained = {}
+    for path in cards:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        trained[path.parent.name] = {name: card[name] for name in SAID if name in card}
+    return {**written, "trained": trained}
 
 
 def run(config: Config, domain: Domain) -> int:

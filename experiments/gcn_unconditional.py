@@ -10,6 +10,7 @@ Told are BLEU against self-BLEU over temperatures and over rounds. What was trai
 stands in a folder of its own; a run that was interrupted, or whose minutes were spent, goes on.
 """
 
+import hashlib
 import json
 import time
 from dataclasses import dataclass, replace
@@ -52,6 +53,8 @@ TREE = MCTSConfig(
         first_play_urgency="parent",
     ),
 )  # fmt: skip
+# Sentences that nothing learns from: so many to check networks on, and as many for samples.
+ASIDE = 1000
 TEMPERATURES = (0.7, 0.85, 1.0, 1.15)
 
 
@@ -139,11 +142,38 @@ def divided(data: Path) -> tuple[list[str], list[str], list[str]]:
     """Returns what networks learn, what they are checked on, and what samples are held to.
 
     The two files are of different pictures (bathrooms and kitchens in one, skiing and zebras in the
-    other), so that one is no held-out text of the other: they are joined and divided anew.
+    other), so that one is no held-out text of the other: they are joined and divided anew, and no
+    sentence is on two sides.
     """
-    texts = lines(data / "train.txt") + lines(data / "test.txt")
+    texts = list(dict.fromkeys(lines(data / "train.txt") + lines(data / "test.txt")))
     mixed = [texts[row] for row in np.random.default_rng(0).permutation(len(texts))]
-    return mixed[2000:], mixed[:1000], mixed[1000:2000]
+    if len(mixed) <= 2 * ASIDE:
+        raise SystemExit(f"{data} has {len(mixed)} sentences: {2 * ASIDE} of them are kept aside")
+    return mixed[2 * ASIDE :], mixed[:ASIDE], mixed[ASIDE : 2 * ASIDE]
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """Returns what was trained and measured, without where, how long and which part of it."""
+    other = ("data", "work", "out", "seeds", "only", "budget_minutes")
+    return {name: value for name, value in vars(config).items() if name not in other}
+
+
+def claim(config: Config, training: list[str]) -> None:
+    """Notes in the working folder what is done there; ends the run where it was something else."""
+    digest = hashlib.sha256("\n".join(training).encode()).hexdigest()
+    own, path = settings_of(config) | {"training_sha256": digest}, config.work / "settings.json"
+    config.work.mkdir(parents=True, exist_ok=True)
+    if not path.is_file() and any(config.work.iterdir()):
+        raise SystemExit(f"{config.work} holds something else: give an empty folder as --work")
+    if not path.is_file():
+        path.write_text(json.dumps(own, indent=1) + "\n", encoding="utf-8")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    for name in own:
+        if found.get(name) != own[name]:
+            raise SystemExit(
+                f"{config.work} was begun with another {name.replace('_', ' ')} "
+                f"({found.get(name)}): give an empty folder as --work, or the same settings"
+            )
 
 
 def pairs_of(tokenizer: Any, texts: list[str]) -> Pairs:
@@ -212,6 +242,9 @@ def run(config: Config) -> int:
     unknown = sorted(set(config.only) - set(rows))
     if unknown:
         raise SystemExit(f"--only {unknown[0]} is unknown: choose from {', '.join(rows)}")
+    if max(config.measured, config.references) > ASIDE:
+        raise SystemExit(f"--measured and --references can be {ASIDE} at most")
+    claim(config, training)
     results: dict[str, list[dict[str, Any]]] = {}
     for seed in config.seeds:
         first = first_model(config, seed, training, held_out)
@@ -313,8 +346,7 @@ def report(config: Config, results: dict[str, list[dict[str, Any]]]) -> None:
     print(table)
     config.out.mkdir(parents=True, exist_ok=True)
     (config.out / "gcn_unconditional.txt").write_text(table + "\n", encoding="utf-8")
-    said = {"settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items()
-                         if k not in ("data", "work", "out")}, "results": results}  # fmt: skip
+    said = {"settings": settings_of(config) | {"seeds": config.seeds}, "results": results}
     (config.out / "gcn_unconditional.json").write_text(
         json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )

@@ -74,7 +74,6 @@ def report_on(methods: Sequence[Method], what: TextsOptions) -> None:
     features = None
     if reference:
         features = partial(sentence_features, load_encoder(what.encoder))
-    _tell(what, f"measuring {sum(len(method.texts) for method in methods)} texts")
     report = evaluate_texts(
         methods,
         judge=load_text_judge(what.judge, model=_model(methods, what)) if what.judge else None,
@@ -82,6 +81,7 @@ def report_on(methods: Sequence[Method], what: TextsOptions) -> None:
         against=what.against,
         reference=reference,
         features=features,
+        listener=lambda name: _tell(what, f"measuring {name}"),
     )
     whole = all(text.batch is None for method in methods for text in method.texts)
     if whole and any("seconds_per_token" in row for row in report["methods"]):

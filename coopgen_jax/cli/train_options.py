@@ -165,13 +165,14 @@ class GcnOptions(_Base):
     source: Annotated[str | None, _unset("COLUMN", "none: texts without a source")] = None
     """The column of sources that texts are written for, beside --text."""
     template: Annotated[str, arg(metavar="TEXT")] = "{}\\n"
-    """What a source is put into, at {}; \\n is a line break."""
+    """What a source is put into, at {}; \\n is a line break. The text follows it at once."""
     source_tokens: Annotated[int, arg(metavar="P")] = 64
     """Tokens of a source at most, the template included."""
     new_tokens: Annotated[int, arg(metavar="T")] = 32
     """Tokens of a text at most, people's and sampled ones."""
     rounds: Annotated[int, arg(metavar="N")] = 100
-    """Rounds: sample, train the discriminator, weigh, train the generator."""
+    """Rounds: sample, train the discriminator, weigh, train the generator. A finished training goes
+    on where more are asked for."""
     sources: Annotated[int, arg(metavar="B")] = 8
     """Sources of a round."""
     samples: Annotated[int, arg(metavar="R")] = 4
@@ -193,10 +194,10 @@ class GcnOptions(_Base):
     """Whose texts the discriminator learns to tell: the generator's own, which are sampled for it,
     or the proposal's, which saves that and comes to rest beside people's texts."""
     judge_reads: Literal["auto", "beginnings", "texts"] = "auto"
-    """What it learns to judge: every beginning of a text, as a decoder asks it on the way, or whole
-    texts; auto for what the proposal wants."""
+    """What the discriminator learns to judge: every beginning of a text, as a decoder asks it on
+    the way, or whole texts; auto for what the proposal wants."""
     judge_dropout: Annotated[float, arg(metavar="X")] = 0.1
-    """Share of its head's inputs that is dropped in training."""
+    """Share of the inputs of the discriminator's head that a step leaves out."""
     clip: Annotated[float | None, _unset("X", "none")] = None
     """Cut weights at so many times their mean."""
     kl: Annotated[float, arg(metavar="X")] = 0.0

@@ -133,7 +133,8 @@ def tokenise_pairs(
       pairs: sources and texts.
       source_width: tokens of a source at most, what begins a text and the template included.
       text_width: tokens of a text at most, its end included.
-      template: what a source is put into, at "{}"; None where there are no sources.
+      template: what a source is put into, at "{}", and what the text follows at once, so that it
+        ends in a space or a line break; None where there are no sources.
 
     Raises:
       UserError: there are no texts, the template has no place for a source, or no token begins or
@@ -167,8 +168,9 @@ def tokenise_pairs(
     if not all(sources):
         raise UserError("a source has no tokens: leave it out, or give a template with words")
     # Without a source a text stands at the front, where many tokenizers put a space.
-    coded = tokenizer.encode if template is None else tokenizer.encode_behind
-    texts = [(*coded(text.strip()), *end)[:text_width] for _, text in pairs]
+    encode = tokenizer.encode_batch if template is None else tokenizer.encode_batch_behind
+    coded = encode([text.strip() for _, text in pairs])
+    texts = [(*ids, *end)[:text_width] for ids in coded]
     return Pairs(
         tuple(sources),
         tuple(texts),

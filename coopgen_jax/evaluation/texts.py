@@ -42,6 +42,7 @@ def evaluate_texts(
     against: str | None = None,
     reference: Sequence[str] = (),
     features: Features | None = None,
+    listener: Callable[[str], None] = lambda method: None,
 ) -> dict[str, Any]:
     """Returns the figures of methods.
 
@@ -52,6 +53,7 @@ def evaluate_texts(
       against: the method that the others are tested against, the first one by default.
       reference: human texts for MAUVE (Pillutla et al. 2021, arXiv 2102.01454).
       features: reads texts for MAUVE, which is left out without it.
+      listener: told the name of every method before it is measured.
 
     Returns:
       `unit` of lengths ("tokens", or "words" where a file has no tokens), `against`, and
@@ -74,6 +76,7 @@ def evaluate_texts(
     unit = "tokens" if all(t.tokens is not None for m in methods for t in m.texts) else "words"
     rows, measured = [], {}
     for method in methods:
+        listener(method.name)
         row, measured[method.name] = _figures(method, unit, judge, oracle)
         if reference and features is not None:
             found = mauve_score(features([t.text for t in method.texts]), features(reference))

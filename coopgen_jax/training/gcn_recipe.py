@@ -152,8 +152,10 @@ def train_gcn(
         "proposal": type(config.proposal).__name__,
         "dtype": model.config.dtype,
     }
-    rows = training, validation
-    claim(folder, "gcn", model.sha256, replace(how, loop=loop), rows, **settings)
+    # A round is what it is however many follow, and whenever it is looked at.
+    own = replace(how, loop=LoopConfig(steps=1, patience=loop.patience))
+    claim(folder, "gcn", model.sha256, own, (training, validation), **settings)
+    _reopen(folder, loop.steps)
     optimisers = (
         _optimiser(how, how.learning_rate), _optimiser(how, how.judge_learning_rate),
     )  # fmt: skip
@@ -263,6 +265,16 @@ def _start(folder: Path, examine: Callable[[], dict[str, float]]) -> dict[str, f
         unfinished.write_text(json.dumps(measured) + "\n", encoding="utf-8")
         unfinished.replace(path)
     return measured
+
+
+def _reopen(folder: Path, rounds: int) -> None:
+    """Takes the cards away where a finished training goes on: they are of what it was."""
+    path = folder / "card.json"
+    if jax.process_index() or not path.is_file():
+        return
+    if json.loads(path.read_text(encoding="utf-8"))["rounds"] < rounds:
+        (folder / "judge" / "card.json").unlink(missing_ok=True)
+        path.unlink()
 
 
 def _check(

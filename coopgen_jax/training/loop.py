@@ -203,7 +203,11 @@ def train(
         kept = restored
         done = int(kept.state.step)
         if done > config.steps:
-            raise UserError(f"{folder} has taken {done} steps already: ask for as many or more")
+            checkpoints.close()
+            raise UserError(
+                f"{folder} has gone {done} steps already, and {config.steps} are asked for: ask "
+                "for as many or more"
+            )
     record = _Record(folder, done)
     state, best_learnt = kept.state, kept.best
     del kept

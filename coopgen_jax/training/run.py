@@ -181,9 +181,6 @@ def claim(
     wanted |= json.loads(json.dumps(asdict(config) | more))
     # How long one run lasts, and where its moments lie, changes nothing about what comes out.
     del wanted["loop"]["budget_minutes"], wanted["sharded_optimiser"]
-    if config.loop.keep == "last":
-        # Nor does how many steps follow: more of them may be asked for later.
-        del wanted["loop"]
     path = folder / "training.json"
     if path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -51,7 +51,9 @@ def row_of(report, name):
 
 
 def test_accuracy_its_interval_and_its_test():
-    report = evaluate_texts([GREEDY, GUIDED], judge=Words())
+    told: list[str] = []
+    report = evaluate_texts([GREEDY, GUIDED], judge=Words(), listener=told.append)
+    assert told == ["greedy", "guided"]
     assert (report["against"], report["unit"]) == ("greedy", "words")
     assert "paired" not in row_of(report, "greedy")
     row = row_of(report, "guided")

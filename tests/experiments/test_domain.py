@@ -20,7 +20,7 @@ from coopgen_jax.models.pretrained.loading import load
 from coopgen_jax.training.scratch import ScratchConfig
 from experiments import domain as domains
 from experiments import polarity_fr
-from experiments.domain import Config, is_done, train_all, write_prompts
+from experiments.domain import Config, is_done, settings_of, train_all, write_prompts
 from experiments.emotion import EMOTION
 from experiments.polarity import POLARITY
 from experiments.polarity_fr import POLARITY_FR, Noise, train_from_noise
@@ -96,6 +96,9 @@ def test_what_begins_as_noise_learns_from_its_own_half_and_once(tmp_path, monkey
     assert independence(learnt(config.work / "judge"), learnt(config.work / "lm")).holds
     judge = load_text_judge(config.work / "judge", model="none is read")
     assert judge.predict_proba(["un acteur nul", "un acteur bon"]).argmax(axis=1).tolist() == [0, 1]
+    said = settings_of(replace(config, lm_steps=9))
+    assert (said["words"], said["trained"]["lm"]["steps"]) == (5, 2)
+    assert set(said["trained"]) == {"lm", "oracle", "judge"} and "work" not in said
     monkeypatch.setattr(polarity_fr, "train_language_model", lambda *args, **more: pytest.fail())
     monkeypatch.setattr(polarity_fr, "fit_judge", lambda *args, **more: pytest.fail())
     assert train_all(config, domain)

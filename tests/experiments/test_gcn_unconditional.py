@@ -17,6 +17,7 @@ def data(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("captions"), np.random.default_rng(0)
     for name, words in (("train", ("a", "red", "bath")), ("test", ("two", "grey", "zebras"))):
         rows = [" ".join([f"{number}", *rng.choice(words, 3)]) for number in range(1100)]
+        rows += rows[:40]
         (folder / f"{name}.txt").write_text("\n".join(rows) + "\n\n")
     return folder
 
@@ -54,8 +55,14 @@ def test_what_is_missing_is_trained_measured_and_told_and_nothing_twice(
     assert (tmp_path / "out" / "gcn_unconditional.png").stat().st_size > 10_000
     monkeypatch.setattr(gcn_unconditional, "train_gcn", lambda *_, **__: pytest.fail("again"))
     assert run(config) == 0
-    with pytest.raises(SystemExit, match="--only GAN is unknown"):
-        run(replace(config, only=("GAN",)))
+    for changes, sentence in (
+        ({"only": ("GAN",)}, "--only GAN is unknown"),
+        ({"rounds": 3}, "was begun with another rounds"),
+        ({"measured": 1001}, "can be 1000 at most"),
+        ({"work": data}, "holds something else"),
+    ):
+        with pytest.raises(SystemExit, match=sentence):
+            run(replace(config, **changes))
 
 
 def test_schedules_differ_in_nothing_else(data):

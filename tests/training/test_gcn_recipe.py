@@ -73,7 +73,7 @@ def test_a_finished_training_goes_on_with_further_rounds_and_not_with_fewer(star
     process = start(tmp_path, rounds=2)
     _, errors = process.communicate(timeout=300)
     assert process.returncode != 0
-    assert "has taken 3 steps already: ask for as many or more" in errors
+    assert "has gone 3 steps already, and 2 are asked for" in errors
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(start, alone, tmp_path):
