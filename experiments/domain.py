@@ -276,7 +276,12 @@ def settings_of(config: Config) -> dict[str, Any]:
     trained = {}
     for path in cards:
         card = json.loads(path.read_text(encoding="utf-8"))
-        trained[path.parent.name] = {name: card[name] for name in SAID if name in card}
+        trained[path.parent.name] = {
+            # Of a model's folder the name alone.
+            name: Path(card[name]).name if name == "model" else card[name]
+            for name in SAID
+            if name in card
+        }
     return {**written, "trained": trained}
 
 

@@ -23,6 +23,7 @@ FIGURES = {
     "seconds_per_token": ("s/token", "{:.4f}"),
     "calls_per_token": ("calls/token", "{:.1f}"),
 }
+MARKS = "os^D"
 P_VALUES = {"accuracy_p": "p (accuracy)", "perplexity_p": "p (perplexity)"}
 ESCAPED = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -124,10 +125,16 @@ def draw(report: dict[str, Any], path: Path) -> None:
             cost, found = row["seconds_per_token"]["value"], row[name]
             value, (low, high) = found["value"], found["interval"]
             gaps = np.clip([[value - low], [high - value]], 0, None)
+            # Ten colours come again with another mark.
+            shape = MARKS[number // 10 % len(MARKS)]
             marks[row["method"]] = axes.errorbar(
-                [cost], [value], gaps, fmt="o", capsize=3, color=f"C{number}"
+                [cost], [value], gaps, fmt=shape, capsize=3, color=f"C{number}"
             )
         axes.set_xscale("log")
+        if name == "perplexity":
+            axes.set_yscale("log")
+            for formatted in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+                formatted("{x:g}")
         axes.set_xlabel("seconds per token")
         better = "higher" if name == "accuracy" else "lower"
         axes.set_ylabel(f"{name} ({better} is better)")
