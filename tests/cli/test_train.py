@@ -1,6 +1,5 @@
 """What `coopgen train` does with a signal and with a folder that cannot be written."""
 
-import os
 import signal
 
 import pytest
@@ -19,11 +18,11 @@ def test_the_first_interrupt_asks_and_the_second_stops(capsys):
         # In front of the first step nothing is caught.
         assert signal.getsignal(signal.SIGINT) is before
         assert not listen(1, 9, {})
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert listen(2, 9, {})
         assert "saving; press once more to stop at once" in capsys.readouterr().err
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
     assert heard == [1, 2]
     assert signal.getsignal(signal.SIGINT) is before
 
