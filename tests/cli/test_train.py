@@ -11,9 +11,16 @@ from coopgen_jax.training.loop import LoopConfig
 from coopgen_jax.training.run import RecipeConfig, Rows, claim
 
 
-def test_the_first_interrupt_asks_and_the_second_stops(capsys):
+@pytest.fixture
+def before():
+    """What an interrupt does; a process begun in the background ignores it."""
+    kept = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, kept)
+
+
+def test_the_first_interrupt_asks_and_the_second_stops(capsys, before):
     heard = []
-    before = signal.getsignal(signal.SIGINT)
     with interruptible(lambda done, total, means: heard.append(done)) as listen:
         # In front of the first step nothing is caught.
         assert signal.getsignal(signal.SIGINT) is before
