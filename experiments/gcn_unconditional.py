@@ -31,7 +31,6 @@ from coopgen_jax.evaluation.metrics import bleu, self_bleu
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.pretrained.loading import load
 from coopgen_jax.parallel import make_mesh
-from coopgen_jax.search.config import SearchConfig
 from coopgen_jax.training.gcn_config import GcnConfig
 from coopgen_jax.training.gcn_examination import Examination
 from coopgen_jax.training.gcn_recipe import GcnTraining, train_gcn
@@ -39,6 +38,7 @@ from coopgen_jax.training.loop import LoopConfig
 from coopgen_jax.training.recipes import train_language_model
 from coopgen_jax.training.run import RecipeConfig
 from coopgen_jax.training.scratch import ScratchConfig, fresh_model, train_tokenizer
+from experiments.conditional_settings import searching
 from experiments.train_heads import told
 
 TOKENS = 24
@@ -47,11 +47,7 @@ PLAIN = SamplingConfig(new_tokens=TOKENS, samples=SAMPLES)
 NUCLEUS = replace(PLAIN, top_p=0.9, full_share=0.1)
 TREE = MCTSConfig(
     new_tokens=TOKENS, samples=SAMPLES, repetition_penalty=1.0, visit_temperature=1.0,
-    full_share=0.1,
-    search=SearchConfig(
-        simulations=16, wave=4, c_puct=3.0, candidates=20, depth=8, kept=16,
-        first_play_urgency="parent",
-    ),
+    full_share=0.1, search=searching(16),
 )  # fmt: skip
 # Sentences that nothing learns from: so many to check networks on, and as many for samples.
 ASIDE = 1000

@@ -69,6 +69,11 @@ def test_killed_in_every_phase_of_a_round_and_resumed_equals_never_killed(start,
 
 def test_a_finished_training_goes_on_with_further_rounds_and_not_with_fewer(start, alone, tmp_path):
     assert ended(start(tmp_path, rounds=1))["stopped"] == "steps"
+    process = start(tmp_path, die="sampled")
+    process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL
+    # What is under way does not look finished.
+    assert not (tmp_path / "card.json").exists() and not (tmp_path / "judge/card.json").exists()
     assert ended(start(tmp_path)) == alone[0]
     process = start(tmp_path, rounds=2)
     _, errors = process.communicate(timeout=300)
