@@ -138,10 +138,19 @@ SMALL = GcnConfig(
 
 
 @pytest.mark.parametrize(
-    "proposal", [PLAIN, NUCLEUS, TREE, PARTICLES], ids=lambda p: type(p).__name__
+    ("changes", "conditional"),
+    [
+        ({"proposal": PLAIN}, True),
+        ({"proposal": NUCLEUS, "clip": 1.05, "generator_steps": 2}, True),
+        ({"proposal": TREE}, True),
+        ({"proposal": PARTICLES}, True),
+        ({"proposal": PARTICLES}, False),
+    ],
+    ids=["plain", "nucleus, clipped, two steps", "tree", "particles", "particles of no source"],
 )
-def test_a_round_climbs_along_self_normalised_importance_weights(proposal):
-    first, last, told, means = rounds_of(replace(SMALL, proposal=proposal))
+def test_a_round_climbs_along_self_normalised_importance_weights(changes, conditional):
+    config = replace(SMALL, **changes)
+    first, last, told, means = rounds_of(config, conditional=conditional)
     found = dict(told)
     assert [phase for phase, _ in told] == ["sampled", "judged", "weighed", "learnt"]
     sampled, weight = found["sampled"], found["weighed"]
@@ -152,21 +161,29 @@ def test_a_round_climbs_along_self_normalised_importance_weights(proposal):
     log_w = sampled.log_prob + log_d - sampled.log_proposal
     assert means["log_z"] == pytest.approx(np.log(np.mean(np.exp(log_w))), abs=1e-3)
     wanted = np.zeros(len(texts))
-    for source in range(4):
+    sources, cut = range(4) if conditional else range(1), False
+    for source in sources:
         own = sampled.condition == source
-        assert own.sum() == 3
+        assert own.sum() == len(texts) / len(sources)
         share = np.exp(log_w[own] - log_w[own].max())
-        wanted[own] = share / share.sum() / 4
+        share /= share.sum()
+        if config.clip:
+            cut |= share.max() > config.clip / len(share)
+            share = np.minimum(share, config.clip / len(share))
+        wanted[own] = share / share.sum() / len(sources)
+    assert cut == bool(config.clip)
     np.testing.assert_allclose(weight / len(texts), wanted, rtol=2e-3, atol=1e-5)
     assert np.std(weight) > 0.02
-    if proposal is PLAIN:
+    if config.proposal is PLAIN:
         np.testing.assert_allclose(sampled.log_proposal, sampled.log_prob, atol=1e-4)
 
     def climbed(params):
         return jnp.sum(jnp.asarray(wanted) * scores_of(params, texts))
 
-    slope = jax.grad(climbed)(before)
-    by_hand = jax.tree.map(lambda leaf, up: leaf + RATE * up, before, slope)
+    by_hand = before
+    for _ in range(config.generator_steps):
+        slope = jax.grad(climbed)(by_hand)
+        by_hand = jax.tree.map(lambda leaf, up: leaf + RATE * up, by_hand, slope)
     ours, theirs = (
         jnp.concatenate([(a - b).ravel() for a, b in zip(*map(jax.tree.leaves, pair), strict=True)])
         for pair in ((last.generator.learnt, before), (by_hand, before))
@@ -183,6 +200,8 @@ def test_the_objectives_differ_in_their_weights_alone():
         "gcn": {"objective": "gcn"},
         "manual": {"objective": "gan", "scheduler": "manual", "half_life": 1.0},
         "greedy": {"objective": "gan", "baseline": "greedy"},
+        "mean": {"objective": "gan", "baseline": "mean"},
+        "others": {"objective": "gan", "baseline": "leave-one-out"},
         "selfgan": {"objective": "selfgan", "proposal": TREE},
         "gdc": {"objective": "gdc"},
     }.items():
@@ -196,6 +215,13 @@ def test_the_objectives_differ_in_their_weights_alone():
     np.testing.assert_allclose(weight, reward, rtol=1e-3)
     assert set(sampled.condition) == {0}, "texts without a source are all compared"
     assert means["reward"] == pytest.approx(reward.mean(), rel=1e-3)
+    np.testing.assert_allclose(
+        dict(found["mean"][2])["weighed"], reward - reward.mean(), rtol=1e-2, atol=1e-5
+    )
+    others = (reward.sum() - reward) / (len(reward) - 1)
+    np.testing.assert_allclose(
+        dict(found["others"][2])["weighed"], reward - others, rtol=1e-2, atol=1e-5
+    )
     z = dict(found["z"][2])["weighed"]
     np.testing.assert_allclose(z, reward / reward.sum() * len(reward), rtol=1e-3)
     # The generator as its own proposal: the same to the last bits that p / p has.
@@ -222,6 +248,21 @@ def test_the_objectives_differ_in_their_weights_alone():
     log_w = scores_of(base, texts) + judged_of(last.judge.learnt, texts) - sampled.log_proposal
     weight = [f for phase, f in told if phase == "weighed"][1]
     np.testing.assert_allclose(weight, np.exp(log_w - means["log_z_first"]), rtol=5e-3)
+
+
+@pytest.mark.parametrize("negatives", ["proposal", "generator"])
+def test_the_discriminator_learns_from_the_texts_that_are_asked_for(negatives):
+    # Of so narrow a nucleus only the likeliest token is left.
+    narrow = replace(PLAIN, top_p=1e-3, full_share=1e-3)
+    config = replace(SMALL, proposal=narrow, negatives=negatives, judge_steps=1)
+    config = replace(config, first_judge_steps=1, replay_rows=12)
+    _, last, told, _ = rounds_of(config)
+    sampled, kept = dict(told)["sampled"].rows, last.replay.rows
+    assert int(last.replay.count) == 12
+    same = all(np.array_equal(kept[name], sampled[name]) for name in ("tokens", "mask", "written"))
+    assert same is (negatives == "proposal")
+    texts = kept["tokens"].reshape(4, 3, -1)
+    assert (texts == texts[:, :1]).all() == (negatives == "proposal")
 
 
 def test_maximum_likelihood_reads_what_people_wrote_and_asks_no_one():
