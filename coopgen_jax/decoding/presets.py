@@ -29,7 +29,7 @@ Decoding = (
 )
 
 PRESETS: dict[str, MCTSConfig] = {
-    # The best of what was compared (all of it in the README).
+    # The best of what was compared (all of it in experiments/README.md).
     "default": MCTSConfig(
         repetition_penalty=1.0,
         no_repeat_ngram=3,
