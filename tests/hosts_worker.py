@@ -10,7 +10,7 @@ import coopgen_jax.cli.generate as command
 from coopgen_jax import hosts
 from coopgen_jax.cli import main
 from coopgen_jax.errors import UserError
-from tests.parallel_checks import model
+from tests.parallel_models import model
 
 hosts.PATIENCE = 4.0
 

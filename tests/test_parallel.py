@@ -46,6 +46,7 @@ def found() -> dict:
         "truncated",
         "combination",
         "foreseen",
+        "shifted",
         "training",
         "shared moments",
         "8 key/value heads",
