@@ -150,6 +150,7 @@ def main(config: Config) -> None:
         print(
             f"{row['method']:14} {share['share']:.3f} "
             f"[{share['interval'][0]:.2f}, {share['interval'][1]:.2f}], "
+            f"mean p {share['mean_probability']:.3f}, "
             f"perplexity {row['perplexity']:.2f}, deepest {row['deepest']:.1f}, "
             f"{row['seconds_per_token']:.3f} s per token",
             flush=True,

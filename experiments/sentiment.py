@@ -138,14 +138,11 @@ def figures(result: dict[str, Any], judge: Any) -> dict[str, Any]:
     """Returns one method's row of the table."""
     texts = result["texts"]
     positive = judge.predict_proba([text["text"] for text in texts])[:, 1]
-    hit = np.array(
-        [
-            (p >= 0.5) == (text["target"] == "positive")
-            for p, text in zip(positive, texts, strict=True)
-        ]
-    )
     kind = np.array([text["kind"] for text in texts])
     target = np.array([text["target"] for text in texts])
+    hit = (positive >= 0.5) == (target == "positive")
+    # Says of few texts more than the share of those on target does.
+    judged = np.where(target == "positive", positive, 1 - positive)
     groups = {
         "all": np.ones(len(texts), bool),
         "neutral": kind == "neutral",
@@ -157,7 +154,11 @@ def figures(result: dict[str, Any], judge: Any) -> dict[str, Any]:
     row: dict[str, Any] = {"method": result["method"], "seconds": result["seconds"]}
     for name, chosen in groups.items():
         low, high = metrics.wilson_interval(int(hit[chosen].sum()), int(chosen.sum()))
-        row[name] = {"share": float(hit[chosen].mean()), "interval": [low, high]}
+        row[name] = {
+            "share": float(hit[chosen].mean()),
+            "interval": [low, high],
+            "mean_probability": float(judged[chosen].mean()) if chosen.any() else None,
+        }
     by_target = [[t["text"] for t in texts if t["target"] == name] for name in TARGETS]
     row["perplexity"] = float(
         np.exp(
