@@ -66,7 +66,8 @@ def make(settings: Settings, *, source: int, text: int) -> Made:
         loaded = load(stacked=True)
         config, params = replace(loaded.config, dtype=settings.dtype), loaded.params
         readme = Path(__file__).with_name("README.md").read_text(encoding="utf-8")
-        (prose,) = loaded.tokenizer.encode_batch([readme])
+        # Not its tables, which grow.
+        (prose,) = loaded.tokenizer.encode_batch([readme.partition("## What was measured")[0]])
     else:
         config, params = network(settings)
     config = replace(config, end_tokens=())

@@ -135,7 +135,7 @@ def write_texts(
 
 
 def figures(result: dict[str, Any], judge: Any) -> dict[str, Any]:
-    """Returns one method's row of the table."""
+    """Returns one method's row of the table; a group without texts is left out."""
     texts = result["texts"]
     positive = judge.predict_proba([text["text"] for text in texts])[:, 1]
     kind = np.array([text["kind"] for text in texts])
@@ -153,11 +153,13 @@ def figures(result: dict[str, Any], judge: Any) -> dict[str, Any]:
     }
     row: dict[str, Any] = {"method": result["method"], "seconds": result["seconds"]}
     for name, chosen in groups.items():
+        if not chosen.any():
+            continue
         low, high = metrics.wilson_interval(int(hit[chosen].sum()), int(chosen.sum()))
         row[name] = {
             "share": float(hit[chosen].mean()),
             "interval": [low, high],
-            "mean_probability": float(judged[chosen].mean()) if chosen.any() else None,
+            "mean_probability": float(judged[chosen].mean()),
         }
     by_target = [[t["text"] for t in texts if t["target"] == name] for name in TARGETS]
     row["perplexity"] = float(
@@ -190,14 +192,16 @@ def show(rows: list[dict[str, Any]]) -> None:
     ):  # fmt: skip
         table.add_column(name, justify="right")
 
-    def share(entry: dict[str, Any]) -> str:
+    def share(entry: dict[str, Any] | None) -> str:
+        if entry is None:
+            return "none"
         low, high = entry["interval"]
         return f"{entry['share']:.3f} [{low:.2f}, {high:.2f}]"
 
     for row in rows:
         table.add_row(
             row["method"],
-            *(share(row[name]) for name in ("all", "neutral", "with", "against")),
+            *(share(row.get(name)) for name in ("all", "neutral", "with", "against")),
             f"{row['perplexity']:.2f}",
             f"{row['repetition_3']:.4f}",
             f"{row['distinct_2']:.3f}",
@@ -210,7 +214,10 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Draws the shares by kind of prompt, with their intervals."""
-    groups = ("all", "with", "neutral", "against")
+    names = {
+        "all": "all", "with": "mood with", "neutral": "neutral", "against": "mood against",
+    }  # fmt: skip
+    groups = [name for name in names if name in rows[0]]
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(rows)
@@ -225,7 +232,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             error_kw={"elinewidth": 1, "ecolor": "0.3"},
             label=f"{row['method']} (perplexity {row['perplexity']:.1f})",
         )
-    axes.set_xticks(range(len(groups)), ["all", "mood with", "neutral", "mood against"])
+    axes.set_xticks(range(len(groups)), [names[name] for name in groups])
     axes.set_ylabel("share on target under the judge")
     axes.set_ylim(0, 1)
     axes.grid(axis="y", alpha=0.3)

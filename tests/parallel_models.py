@@ -1,4 +1,4 @@
-"""Tiny networks and guides of the checks that run on eight virtual devices."""
+"""Tiny networks, guides and prompts of the checks on several devices and hosts."""
 
 import dataclasses
 import functools

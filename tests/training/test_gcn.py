@@ -141,12 +141,20 @@ SMALL = GcnConfig(
     ("changes", "conditional"),
     [
         ({"proposal": PLAIN}, True),
+        ({"proposal": NUCLEUS}, True),
         ({"proposal": NUCLEUS, "clip": 1.05, "generator_steps": 2}, True),
         ({"proposal": TREE}, True),
         ({"proposal": PARTICLES}, True),
         ({"proposal": PARTICLES}, False),
     ],
-    ids=["plain", "nucleus, clipped, two steps", "tree", "particles", "particles of no source"],
+    ids=[
+        "plain",
+        "nucleus",
+        "nucleus, clipped, two steps",
+        "tree",
+        "particles",
+        "particles of no source",
+    ],
 )
 def test_a_round_climbs_along_self_normalised_importance_weights(changes, conditional):
     config = replace(SMALL, **changes)
