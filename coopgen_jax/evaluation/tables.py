@@ -107,6 +107,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator
     except ImportError as error:
         raise UserError("a picture needs matplotlib: pip install matplotlib") from error
     rows = [row for row in report["methods"] if "seconds_per_token" in row]
@@ -133,6 +134,8 @@ def draw(report: dict[str, Any], path: Path) -> None:
         axes.set_xscale("log")
         if name == "perplexity":
             axes.set_yscale("log")
+            # Words at every unit would overlap where decades meet.
+            axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
             for formatted in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
                 formatted("{x:g}")
         axes.set_xlabel("seconds per token")
