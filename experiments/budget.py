@@ -139,13 +139,19 @@ def main(config: Config) -> None:
         batch_size=config.batch_size, new_tokens=config.new_tokens,
     )  # fmt: skip
     # What stands on several lines is written once.
-    first = {decoding: name for name, decoding in reversed(searches.items())}
-    methods = {name: (decoding, texts.trunk) for decoding, name in reversed(first.items())}
+    first: dict[cg.MCTSConfig, str] = {}
+    for name, decoding in searches.items():
+        first.setdefault(decoding, name)
+    methods = {name: (decoding, texts.trunk) for decoding, name in first.items()}
+    settled = {
+        name: getattr(texts, name) for name in ("limit", "new_tokens", "model", "trunk", "seed")
+    }
     rows: list[dict[str, Any]] = []
     for row in write_missing(texts, methods, "budget"):
         decoding = searches[row["method"]]
         row["seconds_per_token"] = seconds_per_token(decoding, config.repeats)
         rows += [row | {"method": name} for name, own in searches.items() if own == decoding]
+        rows.sort(key=lambda row: list(searches).index(row["method"]))
         share = row["all"]
         print(
             f"{row['method']:14} {share['share']:.3f} "
@@ -155,7 +161,7 @@ def main(config: Config) -> None:
             f"{row['seconds_per_token']:.3f} s per token",
             flush=True,
         )
-        report = json.dumps(rows, indent=2) + "\n"
+        report = json.dumps({"settings": settled, "rows": rows}, indent=1) + "\n"
         (config.out / "budget.json").write_text(report, encoding="utf-8")
         spent = (time.monotonic() - started) / 60
         if config.budget_minutes is not None and spent >= config.budget_minutes:
