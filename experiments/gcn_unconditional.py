@@ -68,9 +68,9 @@ class Variant:
 def variants(config: "Config") -> dict[str, Variant]:
     """Returns the rows by name."""
     base = GcnConfig(
-        proposal=PLAIN, sources=config.texts // SAMPLES, judge_rows=config.texts,
-        judge_steps=4, first_judge_steps=config.first_judge_steps,
-        replay_rows=8 * config.texts, half_life=config.rounds / 4,
+        proposal=PLAIN, sources=config.texts // SAMPLES, judge_rows=config.judge_rows,
+        judge_steps=config.judge_steps, first_judge_steps=config.first_judge_steps,
+        replay_rows=4 * config.texts, half_life=config.rounds / 4,
     )  # fmt: skip
     gan = replace(base, objective="gan")
     rows = {
@@ -101,7 +101,8 @@ class Config:
     work: where everything trained goes; out: where table and pictures go.
     seeds: of networks, data order and noise.
     rounds, texts: of every variant, and of a round.
-    first_judge_steps: of the discriminator in the first round.
+    judge_steps, first_judge_steps: of the discriminator, in a round and in the first one.
+    judge_rows: texts of such a step.
     layers, width, vocabulary: of the decoder; epochs: of maximum likelihood.
     rate, sgd_rate, judge_rate: learning rates.
     measured, references: texts sampled at every temperature, and held-out ones they are held to.
@@ -113,16 +114,18 @@ class Config:
     work: Path
     out: Path = Path("experiments/results")
     seeds: tuple[int, ...] = (0, 1, 2)
-    rounds: int = 100
-    texts: int = 64
+    rounds: int = 30
+    texts: int = 256
+    judge_steps: int = 6
     first_judge_steps: int = 400
+    judge_rows: int = 64
     layers: int = 3
     width: int = 128
     vocabulary: int = 2000
-    epochs: int = 4
+    epochs: int = 1
     rate: float = 1e-4
     sgd_rate: float = 0.01
-    judge_rate: float = 1e-3
+    judge_rate: float = 3e-4
     measured: int = 200
     references: int = 500
     only: tuple[str, ...] = ()
@@ -293,8 +296,8 @@ def trained(
     how = GcnTraining(
         LoopConfig(
             steps=config.rounds,
-            validate_every=max(1, config.rounds // 10),
-            save_every=max(1, config.rounds // 5),
+            validate_every=max(1, config.rounds // 6),
+            save_every=max(1, config.rounds // 3),
             budget_minutes=left,
         ),
         lora=None,

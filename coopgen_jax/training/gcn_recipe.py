@@ -53,8 +53,8 @@ class GcnTraining:
     loop: how many rounds; the last parameters are kept.
     lora: additions to train beside frozen networks, the generator's and the discriminator's alike;
       None to train all of both.
-    optimiser: "adamw", or "sgd" without momentum, which alone shows what the size of the weights
-      does: Adam divides it out.
+    optimiser: of the generator, "adamw", or "sgd" without momentum, which alone shows what the size
+      of the weights does: Adam divides it out. The discriminator always has AdamW.
     learning_rate, judge_learning_rate: of the generator and the discriminator; constant behind
       `warmup` steps of each.
     clip: largest norm of a gradient, None for no cut.
@@ -99,11 +99,11 @@ class GcnTraining:
             raise UserError(f"clip is {self.clip}: give a norm above 0, or none")
 
 
-def _optimiser(how: GcnTraining, rate: float) -> optax.GradientTransformation:
+def _optimiser(
+    name: Literal["adamw", "sgd"], rate: float, how: GcnTraining
+) -> optax.GradientTransformation:
     schedule = optax.linear_schedule(0.0 if how.warmup else rate, rate, max(1, how.warmup))
-    step = (
-        optax.sgd(schedule) if how.optimiser == "sgd" else optax.adamw(schedule, weight_decay=0.01)
-    )
+    step = optax.sgd(schedule) if name == "sgd" else optax.adamw(schedule, weight_decay=0.01)
     return step if how.clip is None else optax.chain(optax.clip_by_global_norm(how.clip), step)
 
 
@@ -157,8 +157,9 @@ def train_gcn(
     claim(folder, "gcn", model.sha256, own, (training, validation), **settings)
     _reopen(folder, loop.steps)
     optimisers = (
-        _optimiser(how, how.learning_rate), _optimiser(how, how.judge_learning_rate),
-    )  # fmt: skip
+        _optimiser(how.optimiser, how.learning_rate, how),
+        _optimiser("adamw", how.judge_learning_rate, how),
+    )
     row = {name: jnp.asarray(array) for name, array in training.rows([0]).items()}
     # A checkpoint has no arrays of nothing.
     least = max(1, config.replay_rows)
