@@ -215,7 +215,7 @@ class GcnOptions(_Base):
     validation_rows: Annotated[int, arg(metavar="N")] = 256
     """Validation texts that are read, at most."""
     optimiser: Literal["adamw", "sgd"] = "adamw"
-    """Adam divides the size of the weights out; plain gradient descent shows it."""
+    """The generator's: Adam divides the weights' size out; plain gradient descent shows it."""
     judge_learning_rate: Annotated[float | None, _unset("X", "5e-4; whole: 5e-5")] = None
     """The discriminator's learning rate."""
     warmup: Annotated[int, arg(metavar="N")] = 0

@@ -139,6 +139,28 @@ def test_the_folder_is_a_language_model_and_a_guide(alone):
     assert measured <= set(lines[2])
 
 
+def test_the_discriminator_learns_alike_beside_either_optimiser_of_the_generator(tmp_path):
+    from tests import gcn_worker as worker
+
+    config = worker.GcnConfig(
+        proposal=worker.PROPOSALS["nucleus"], sources=4, judge_steps=1, first_judge_steps=2,
+        judge_rows=4, replay_rows=0,
+    )  # fmt: skip
+    generators, judges = [], []
+    for name in ("adamw", "sgd"):
+        how = worker.GcnTraining(
+            worker.LoopConfig(steps=1, validate_every=1, save_every=1), lora=None, optimiser=name,
+            learning_rate=1e-3, examination=worker.Examination(4, 4, 4), saved_dtype="float32",
+        )  # fmt: skip
+        worker.train_gcn(
+            worker.language(), pairs(0, 8, True), pairs(1, 8, True), config, how,
+            folder=tmp_path / name, mesh=worker.make_mesh(1),
+        )  # fmt: skip
+        generators.append((tmp_path / name / "model.safetensors").read_bytes())
+        judges.append((tmp_path / name / "judge/network/model.safetensors").read_bytes())
+    assert generators[0] != generators[1] and judges[0] == judges[1]
+
+
 def test_texts_that_are_no_number_stop_the_run_and_are_kept(tmp_path):
     from tests import gcn_worker as worker
 
