@@ -6,14 +6,16 @@ After Lamprier et al. (ICML 2022, arXiv 2201.12320) on image captions (the sente
 small decoder learns them from scratch by maximum likelihood and goes on with a discriminator. Three
 schedules of a discrete GAN (none, manual, division by Z) under plain gradient descent and under
 Adam, SelfGAN, and GCN by three proposals (the generator, nucleus, tree search), several seeds each.
-Told are BLEU against self-BLEU over temperatures and over rounds. What was trained and measured
-stands in a folder of its own; a run that was interrupted, or whose minutes were spent, goes on.
+Told are BLEU and perplexity under a large language model against self-BLEU over temperatures, and
+what rounds do to held-out texts. What was trained and measured stands in a folder of its own; a run
+that was interrupted, or whose minutes were spent, goes on.
 """
 
 import hashlib
 import json
 import time
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,9 @@ from coopgen_jax.decoding.decoders import decode
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.evaluation.metrics import bleu, self_bleu
+from coopgen_jax.evaluation.oracle import oracle_perplexity
 from coopgen_jax.models.decoder import language_model
-from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.models.pretrained.loading import LoadedModel, load
 from coopgen_jax.parallel import make_mesh
 from coopgen_jax.training.gcn_config import GcnConfig
 from coopgen_jax.training.gcn_examination import Examination
@@ -52,6 +55,8 @@ TREE = MCTSConfig(
 # Sentences that nothing learns from: so many to check networks on, and as many for samples.
 ASIDE = 1000
 TEMPERATURES = (0.7, 0.85, 1.0, 1.15)
+# Has read far more than captions, and reads them behind this.
+ORACLE, BEGINNING = "smollm2-135m", "The picture shows"
 
 
 @dataclass(frozen=True)
@@ -202,8 +207,25 @@ def first_model(config: Config, seed: int, training: list[str], held_out: list[s
     return folder
 
 
+@cache
+def oracle() -> LoadedModel:
+    """Returns the language model that texts are read by."""
+    return load(ORACLE)
+
+
+def quality(texts: list[str], references: list[str]) -> dict[str, Any]:
+    """Returns the figures of texts, and some of them."""
+    read = [f" {text}" for text in texts if text]
+    return {
+        "bleu": bleu(texts, [references] * len(texts)),
+        "self_bleu": self_bleu(texts, 4),
+        "perplexity": oracle_perplexity(oracle(), [BEGINNING] * len(read), read),
+        "texts": texts[:10],
+    }
+
+
 def measure(folder: Path, held_out: list[str], config: Config, seed: int) -> dict[str, Any]:
-    """Returns BLEU and self-BLEU of samples at every temperature, measured once."""
+    """Returns the figures of samples at every temperature, measured once."""
     path = folder / "measured.json"
     if path.is_file():
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -223,12 +245,7 @@ def measure(folder: Path, held_out: list[str], config: Config, seed: int) -> dic
             row[:count].tolist() for row, count in zip(ids, length, strict=True)
         )
         texts = [text.strip() for text in texts]
-        references = held_out[: config.references]
-        found[str(temperature)] = {
-            "bleu": bleu(texts, [references] * len(texts)),
-            "self_bleu": self_bleu(texts, 4),
-            "texts": texts[:10],
-        }
+        found[str(temperature)] = quality(texts, held_out[: config.references])
     path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return found
 
@@ -241,8 +258,8 @@ def run(config: Config) -> int:
     unknown = sorted(set(config.only) - set(rows))
     if unknown:
         raise SystemExit(f"--only {unknown[0]} is unknown: choose from {', '.join(rows)}")
-    if max(config.measured, config.references) > ASIDE:
-        raise SystemExit(f"--measured and --references can be {ASIDE} at most")
+    if config.measured + config.references > ASIDE:
+        raise SystemExit(f"--measured and --references can be {ASIDE} together at most")
     claim(config, training)
     results: dict[str, list[dict[str, Any]]] = {}
     for seed in config.seeds:
@@ -274,7 +291,8 @@ def run(config: Config) -> int:
             }
             results.setdefault(name, []).append(result)
             print(f"{name}, seed {seed}: {card['last']}", flush=True)
-    report(config, results)
+    people = quality(kept_aside[-config.measured :], kept_aside[: config.references])
+    report(config, {"people": [{"measured": {"1.0": people}}], **results})
     return 0
 
 
@@ -325,10 +343,10 @@ def spread(values: list[float]) -> str:
 def report(config: Config, results: dict[str, list[dict[str, Any]]]) -> None:
     """Prints the table, and writes it with all figures and the pictures."""
     rows = [f"{'':32} {'nats a token':>15} {'KL to start':>15} {'BLEU-4':>15} {'self-BLEU-4':>15} "
-            f"{'effective':>9}"]  # fmt: skip
+            f"{'perplexity':>15} {'effective':>9}"]  # fmt: skip
     for name, seeds in results.items():
         at = [seed["measured"]["1.0"] for seed in seeds]
-        cells = [spread([one["bleu"] for one in at]), spread([one["self_bleu"] for one in at])]
+        cells = [spread([one[key] for one in at]) for key in ("bleu", "self_bleu", "perplexity")]
         last = [seed["last"] for seed in seeds if "last" in seed]
         shares = [
             np.mean([line["effective_share"] for line in seed["rounds"]
@@ -353,46 +371,58 @@ def report(config: Config, results: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def draw(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Draws BLEU against self-BLEU over temperatures, and what rounds do under every schedule."""
-    figure = Figure(figsize=(14, 9), layout="constrained")
-    grid = figure.subplots(2, 2)
-    for name, seeds in results.items():
-        if not name.endswith("SGD"):
+    """Draws quality against diversity over temperatures, and what rounds do."""
+    figure = Figure(figsize=(18, 10), layout="constrained")
+    grid = figure.subplots(2, 3)
+    by_adam = {name: seeds for name, seeds in results.items() if not name.endswith("SGD")}
+    by_descent = {name: seeds for name, seeds in results.items() if name.endswith("SGD")}
+    for axes, key, label in (
+        (grid[0, 0], "bleu", "BLEU-4"),
+        (grid[1, 0], "perplexity", f"perplexity under {ORACLE}"),
+    ):
+        for name, seeds in by_adam.items():
+            own = seeds[0]["measured"]
             curve = [
-                [np.mean([seed["measured"][str(t)][key] for seed in seeds]) for t in TEMPERATURES]
-                for key in ("self_bleu", "bleu")
+                [np.mean([seed["measured"][t][one] for seed in seeds]) for t in own]
+                for one in ("self_bleu", key)
             ]
-            grid[0, 0].plot(*curve, "o-", label=name, markersize=3)
-    grid[0, 0].set(xlabel="self-BLEU-4 (lower: more diverse)", ylabel="BLEU-4",
-                   title="temperatures 0.7 to 1.15")  # fmt: skip
-    panels = (
-        (grid[0, 1], "bleu", "BLEU-4", lambda name: not name.endswith("SGD")),
-        (grid[1, 0], "loss", "held-out nats a token", lambda name: "SGD" in name),
-        (grid[1, 1], "loss", "held-out nats a token", lambda name: "SGD" not in name),
-    )
-    for axes, key, label, wanted in panels:
-        for name, seeds in results.items():
-            if not wanted(name) or "rounds" not in seeds[0]:
+            axes.plot(*curve, "o-", label=name, markersize=3)
+        axes.set(xlabel="self-BLEU-4 (lower: more diverse)", ylabel=label,
+                 title="temperatures 0.7 to 1.15")  # fmt: skip
+    for axes, key, label, title, shown in (
+        (grid[0, 1], "bleu", "BLEU-4 of samples", "Adam", by_adam),
+        (grid[1, 1], "judge_accuracy", "discriminator's held-out accuracy", "Adam", by_adam),
+        (grid[0, 2], "loss", "held-out nats a token", "Adam", by_adam),
+        (grid[1, 2], "loss", "held-out nats a token", "plain gradient descent", by_descent),
+    ):
+        for name, seeds in shown.items():
+            runs = [rounds_of(seed, key) for seed in seeds]
+            if not all(runs):
                 continue
-            runs = [
-                [(0, seed["start"][key])] + [(line["step"], line[key]) for line in seed["rounds"]
-                                             if line["split"] == "validation"]
-                for seed in seeds
-            ]  # fmt: skip
             steps = [step for step, _ in runs[0]]
             values = np.array([[value for _, value in run] for run in runs])
             (drawn,) = axes.plot(steps, values.mean(axis=0), label=name)
             axes.fill_between(
                 steps, values.min(axis=0), values.max(axis=0), alpha=0.15, color=drawn.get_color()
             )
-        axes.set(xlabel="rounds", ylabel=label)
-    grid[0, 1].set_title("over rounds")
-    grid[1, 0].set_title("schedules, plain gradient descent")
-    grid[1, 1].set_title("Adam")
+        axes.set(xlabel="rounds", ylabel=label, title=title)
     for axes in grid.flat:
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize=7)
-    figure.savefig(path, dpi=130)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=7)
+    figure.savefig(path, dpi=110)
+
+
+def rounds_of(result: dict[str, Any], key: str) -> list[tuple[int, float]]:
+    """Returns a figure after rounds; none where it was not measured. It begins with the start."""
+    found = [
+        (line["step"], line[key])
+        for line in result.get("rounds", [])
+        if line["split"] == "validation" and key in line
+    ]
+    begun = [(0, result["start"][key])] if found and key in result["start"] else []
+    # Before its first steps a discriminator says nothing.
+    return found if key == "judge_accuracy" else begun + found
 
 
 if __name__ == "__main__":

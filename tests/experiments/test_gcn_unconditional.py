@@ -8,6 +8,7 @@ import pytest
 
 from experiments import gcn_unconditional
 from experiments.gcn_unconditional import Config, divided, run, variants
+from tests.gcn_worker import language
 
 ONLY = ("more maximum likelihood", "GAN, division by Z, SGD", "GCN, nucleus")
 
@@ -40,11 +41,12 @@ def test_what_is_missing_is_trained_measured_and_told_and_nothing_twice(
         first_judge_steps=2, layers=1, width=64, vocabulary=300, epochs=1, measured=6, references=9,
         only=ONLY,
     )  # fmt: skip
+    monkeypatch.setattr(gcn_unconditional, "oracle", language)
     assert run(replace(config, budget_minutes=1e-9)) == 0
     assert not (tmp_path / "out").exists()
     assert run(config) == 0
     table = (tmp_path / "out" / "gcn_unconditional.txt").read_text().splitlines()
-    assert [row[:32].strip() for row in table] == ["", "maximum likelihood", *ONLY]
+    assert [row[:32].strip() for row in table] == ["", "people", "maximum likelihood", *ONLY]
     said = json.loads((tmp_path / "out" / "gcn_unconditional.json").read_text())
     assert said["settings"]["rounds"] == 2 and "data" not in said["settings"]
     for name in ONLY:
@@ -52,13 +54,14 @@ def test_what_is_missing_is_trained_measured_and_told_and_nothing_twice(
         assert [line["step"] for line in found["rounds"] if line["split"] == "training"] == [1, 2]
         assert set(found["measured"]) == {"0.7", "0.85", "1.0", "1.15"}
         assert 0 <= found["measured"]["1.0"]["bleu"] <= 1
+        assert 1 < found["measured"]["1.0"]["perplexity"] < np.inf
     assert (tmp_path / "out" / "gcn_unconditional.png").stat().st_size > 10_000
     monkeypatch.setattr(gcn_unconditional, "train_gcn", lambda *_, **__: pytest.fail("again"))
     assert run(config) == 0
     for changes, sentence in (
         ({"only": ("GAN",)}, "--only GAN is unknown"),
         ({"rounds": 3}, "was begun with another rounds"),
-        ({"measured": 1001}, "can be 1000 at most"),
+        ({"measured": 995}, "can be 1000 together at most"),
         ({"work": data}, "holds something else"),
     ):
         with pytest.raises(SystemExit, match=sentence):
