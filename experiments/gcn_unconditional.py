@@ -57,6 +57,9 @@ ASIDE = 1000
 TEMPERATURES = (0.7, 0.85, 1.0, 1.15)
 # Has read far more than captions, and reads them behind this.
 ORACLE, BEGINNING = "smollm2-135m", "The picture shows"
+# Texts that it reads of every sample.
+READ = 100
+_write = jax.jit(decode, static_argnames=("language_model", "config"))
 
 
 @dataclass(frozen=True)
@@ -214,7 +217,7 @@ def oracle() -> LoadedModel:
 
 def quality(texts: list[str], references: list[str]) -> dict[str, Any]:
     """Returns the figures of texts, and some of them."""
-    read = [f" {text}" for text in texts if text]
+    read = [f" {text}" for text in texts if text][:READ]
     return {
         "bleu": bleu(texts, [references] * len(texts)),
         "self_bleu": self_bleu(texts, 4),
@@ -233,9 +236,8 @@ def measure(folder: Path, held_out: list[str], config: Config, seed: int) -> dic
     pairs = pairs_of(model.tokenizer, held_out[: config.measured])
     prompt = pairs.prompt(range(config.measured))
     network, found = language_model(model.config), {}
-    write = jax.jit(decode, static_argnames=("language_model", "config"))
     for temperature in TEMPERATURES:
-        generation = write(
+        generation = _write(
             jax.random.key(seed), prompt, language_model=network, params=model.params,
             config=SamplingConfig(new_tokens=TOKENS, temperature=temperature),
         )  # fmt: skip
