@@ -84,17 +84,16 @@ class TheirRound:
         self.rounds, self.shares = rounds_of(made, self.config), list[float]()
         self.torch = TorchRound(
             proposal, made.networks.judge, made.params, made.learnt, scale=LORA.alpha / LORA.rank,
-            rates=RATES, decay=DECAY, judge_rows=self.config.judge_rows, told=self.phases.told,
-            device=torch_device(),
+            rates=RATES, decay=DECAY, judge_rows=self.config.judge_rows,
+            judge_steps=self.config.judge_steps, told=self.phases.told, device=torch_device(),
         )  # fmt: skip
 
     def __call__(self) -> None:
         """Goes through a round."""
         number = len(self.phases.rounds)
         drawn = self.rounds[number]
-        sources, human = drawn.prompt.tokens, [rows["tokens"] for rows in drawn.human]
         self.phases.begin()
-        outcome = self.torch(np.asarray(sources), human)
+        outcome = self.torch(np.asarray(drawn.prompt.tokens), np.asarray(drawn.human["tokens"]))
         self.shares.append(outcome.effective_share)
         if not number:
             shape = self.torch.network.config

@@ -148,8 +148,7 @@ def round_config(proposal: Decoding, sources: int) -> GcnConfig:
 
 def rounds_of(made: Made, config: GcnConfig) -> Rounds:
     """Returns what every round learns from, by its number."""
-    steps = (config.judge_steps, config.first_judge_steps)
-    return Rounds(made.people, config.sources, config.judge_rows // 2, *steps)
+    return Rounds(made.people, config.sources, config.proposal.samples, config.samplings)
 
 
 class Phases:
@@ -206,7 +205,9 @@ class OurRound:
             begin(learnt[name], optimiser)
             for name, optimiser in zip(("generator", "judge"), optimisers, strict=True)
         ]
-        state = GcnState(*states, empty(row, 1), jnp.float32(0), jnp.int32(0))
+        state = GcnState(
+            *states, empty({"human": row, "written": row}, 1), jnp.float32(0), jnp.int32(0)
+        )
         self.state, self.fixed = place((state, made.fixed), self.mesh)
         self.one = make_round(
             made.networks, self.config, (optimisers[0], optimisers[1]), mesh=self.mesh,

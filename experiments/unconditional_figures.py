@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+NATS = "held-out nats a token, over the start's"
+
 
 def spread(values: list[float]) -> str:
     """Returns the mean over seeds, and half of how far they lie apart."""
@@ -48,6 +50,7 @@ def draw(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
     figure = Figure(figsize=(18, 10), layout="constrained")
     grid = figure.subplots(2, 3)
     by_adam = {name: seeds for name, seeds in results.items() if not name.endswith("SGD")}
+    colours = {name: f"C{number}" for number, name in enumerate(by_adam)}
     by_descent = {name: seeds for name, seeds in results.items() if name.endswith("SGD")}
     for axes, key, label in (
         (grid[0, 0], "bleu", "BLEU-4"),
@@ -59,14 +62,15 @@ def draw(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
                 [np.mean([seed["measured"][t][one] for seed in seeds]) for t in own]
                 for one in ("self_bleu", key)
             ]
-            axes.plot(*curve, "o-", label=name, markersize=3)
+            axes.plot(*curve, "o-", label=name, color=colours[name], markersize=3)
         axes.set(xlabel="self-BLEU-4 (lower: more diverse)", ylabel=label,
                  title="temperatures 0.7 to 1.15")  # fmt: skip
+    grid[1, 0].set_yscale("log")
     for axes, key, label, title, shown in (
         (grid[0, 1], "bleu", "BLEU-4 of samples", "Adam", by_adam),
         (grid[1, 1], "judge_accuracy", "discriminator's held-out accuracy", "Adam", by_adam),
-        (grid[0, 2], "loss", "held-out nats a token", "Adam", by_adam),
-        (grid[1, 2], "loss", "held-out nats a token", "plain gradient descent", by_descent),
+        (grid[0, 2], "loss", NATS, "Adam", by_adam),
+        (grid[1, 2], "loss", NATS, "plain gradient descent", by_descent),
     ):
         for name, seeds in shown.items():
             runs = [rounds_of(seed, key) for seed in seeds]
@@ -74,15 +78,17 @@ def draw(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
                 continue
             steps = [step for step, _ in runs[0]]
             values = np.array([[value for _, value in run] for run in runs])
-            (drawn,) = axes.plot(steps, values.mean(axis=0), label=name)
+            if key == "loss":
+                values -= values[:, :1]
+            colour = colours[name.removesuffix(", SGD")]
+            axes.plot(steps, values.mean(axis=0), color=colour)
             axes.fill_between(
-                steps, values.min(axis=0), values.max(axis=0), alpha=0.15, color=drawn.get_color()
+                steps, values.min(axis=0), values.max(axis=0), alpha=0.15, color=colour
             )
         axes.set(xlabel="rounds", ylabel=label, title=title)
     for axes in grid.flat:
         axes.grid(alpha=0.3)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, fontsize=7)
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     figure.savefig(path, dpi=110)
 
 

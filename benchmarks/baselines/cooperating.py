@@ -143,6 +143,7 @@ class TorchRound:
       rates: of the generator and of the judge.
       decay: of weights.
       judge_rows: texts of a discriminator's step, half of them written by people.
+      judge_steps: such steps in a round.
       told: `phase` told when it is done, as `make_round` has them.
       device: where all this happens.
     """
@@ -158,11 +159,13 @@ class TorchRound:
         rates: tuple[float, float],
         decay: float,
         judge_rows: int,
+        judge_steps: int,
         told: Callable[[str], None] = lambda phase: None,
         device: str = "cpu",
     ):
         shape, given = judge.network, {"scale": scale, "decay": decay, "device": device}
-        self.config, self.half, self.told, self.device = config, judge_rows // 2, told, device
+        self.config, self.told, self.device = config, told, device
+        self.half, self.steps = judge_rows // 2, judge_steps
         output = learnt["judge"]["head"]
         head = nn.Linear(*output["kernel"].shape, device=device)
         with torch.no_grad():
@@ -215,12 +218,12 @@ class TorchRound:
         weight, effective = weights(logs[0], log_human, logs[1], self.config.samples)
         return weight, log_human, effective
 
-    def __call__(self, sources: np.ndarray, human: list[np.ndarray]) -> Outcome:
+    def __call__(self, sources: np.ndarray, human: np.ndarray) -> Outcome:
         """Goes through one round.
 
         Args:
           sources: `[B, P]` int, without padding.
-          human: for every step of the discriminator rows `[n, S]` that people wrote.
+          human: `[M, S]` rows that people wrote, each for the source of the text beside it.
         """
         front = sources.shape[1]
         texts = self.sample(sources)
@@ -228,11 +231,11 @@ class TorchRound:
         behind = np.repeat(sources, self.config.samples, axis=0)
         rows = torch.tensor(np.concatenate([behind, texts.tokens], axis=1), device=self.device)
         judge_loss = float("nan")
-        for written in human:
+        people = torch.tensor(human.astype(np.int64), device=self.device)
+        for _ in range(self.steps):
             order = self.search.rng.permutation(len(rows))
             some = torch.tensor(np.resize(order, self.half), device=self.device)
-            people = torch.tensor(written.astype(np.int64), device=self.device)
-            judge_loss = self.judge_step(people, rows[some], front)
+            judge_loss = self.judge_step(people[some], rows[some], front)
         self._done("judged")
         weight, log_human, effective = self.weigh(rows, texts, front)
         self._done("weighed")

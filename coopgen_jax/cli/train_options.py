@@ -183,13 +183,13 @@ class GcnOptions(_Base):
     judge_steps: Annotated[int, arg(metavar="N")] = 4
     """Steps of the discriminator in a round."""
     first_judge_steps: Annotated[int, arg(metavar="N")] = 50
-    """Its steps in the first round."""
+    """Its steps in the first round, where that is more: those in front are on fresh texts."""
     judge_rows: Annotated[int, arg(metavar="N")] = 32
-    """Texts of such a step, half of them people's."""
+    """Texts of such a step, half of them people's for the same sources."""
     replay_rows: Annotated[int, arg(metavar="N")] = 512
     """Texts of earlier rounds that are remembered."""
     replay_share: Annotated[float, arg(metavar="X")] = 0.25
-    """Their share of the sampled half."""
+    """Their share of such a step."""
     negatives: Literal["proposal", "generator"] = "generator"
     """Whose texts the discriminator learns to tell: the generator's own, which are sampled for it,
     or the proposal's, which saves that and comes to rest beside people's texts."""

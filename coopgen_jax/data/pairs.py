@@ -187,43 +187,57 @@ class Drawn:
 
     prompt: `[B, P]` the sources that texts are sampled for.
     truth: rows of the texts that people wrote for them.
-    human: for every step of the discriminator, rows of texts that people wrote.
+    human: rows of people's texts `[B * R]`, beside every sampled text one of the same source.
+    ahead: prompt and human of every sampling in front of the first round.
     """
 
-    prompt: Any
+    prompt: Prompt
     truth: dict[str, Any]
-    human: tuple[dict[str, Any], ...]
+    human: dict[str, Any]
+    ahead: tuple[tuple[Prompt, dict[str, Any]], ...]
 
 
 @dataclass(frozen=True)
 class Rounds:
     """What every round learns from, by its number: a pure function of it.
 
+    Were people's texts those of other sources, the discriminator would learn whose sources they
+    are.
+
     pairs: what is drawn from, shuffled anew in every turn through it.
-    sources: sources of a round; human: texts of people in a step of the discriminator.
-    steps: steps of the discriminator in a round; first: those of the first round.
+    sources: `B`, sources of a round; samples: `R`, texts that are sampled for each.
+    ahead: samplings in front of the first round.
     seed: of the order.
     """
 
     pairs: Pairs
     sources: int
-    human: int
-    steps: int
-    first: int
+    samples: int
+    ahead: int = 0
     seed: int = 0
 
     def __getitem__(self, number: int) -> Drawn:
         """Returns what round `number` learns from."""
         own = self._turns(0, self.sources * number, self.sources)
-        steps = self.steps if number else self.first
-        before = self.first + self.steps * (number - 1) if number else 0
-        judged = self._turns(1, self.human * before, self.human * steps)
-        parts = [judged[at * self.human : (at + 1) * self.human] for at in range(steps)]
+        ahead = []
+        for sampling in range(0 if number else self.ahead):
+            asked = self._turns(1, self.sources * sampling, self.sources)
+            ahead.append((self.pairs.prompt(asked), self._beside(asked, sampling)))
         return Drawn(
-            self.pairs.prompt(own), self.pairs.rows(own), tuple(map(self.pairs.rows, parts))
+            self.pairs.prompt(own),
+            self.pairs.rows(own),
+            self._beside(own, self.ahead + number),
+            tuple(ahead),
         )
 
+    def _beside(self, asked: list[int], sampling: int) -> dict[str, np.ndarray]:
+        """Returns people's texts beside the sampled ones; without sources any will do."""
+        count = self.samples * self.sources
+        if self.pairs.conditional:
+            return self.pairs.rows([number for number in asked for _ in range(self.samples)])
+        return self.pairs.rows(self._turns(2, count * sampling, count))
+
     def _turns(self, stream: int, start: int, count: int) -> list[int]:
-        order = grain.MapDataset.source(range(len(self.pairs))).seed(2 * self.seed + stream)
+        order = grain.MapDataset.source(range(len(self.pairs))).seed(3 * self.seed + stream)
         endless = order.shuffle().repeat()
         return [int(endless[place]) for place in range(start, start + count)]

@@ -40,8 +40,6 @@ from coopgen_jax.training.step import TrainState, make_step
 
 # What is drawn for a round is told apart by these numbers.
 _SAMPLE, _NEGATIVE, _MIX, _JUDGE, _GENERATOR, _AHEAD = range(6)
-# Steps of the discriminator on texts of one sampling where no round says.
-AHEAD = 4
 
 
 @struct.dataclass
@@ -49,7 +47,7 @@ class GcnState:
     """What rounds change.
 
     generator, judge: parameters that are trained, with their optimisers.
-    replay: texts of earlier rounds, as rows.
+    replay: texts of earlier rounds, as rows `written`, and beside them people's, `human`.
     log_partition: `[]` log Z of the target p_0 D, estimated over all rounds; see `weights`.
     step: `[]` int32 rounds done.
     """
@@ -137,23 +135,26 @@ def make_round(
                 folded(_NEGATIVE), drawn.prompt, generator, judge.learnt, fixed
             )
             negative = rows_of(drawn.prompt, generation)
-        means: Means = {}
-        replay = state.replay
-        # In front of its first round the discriminator learns on fresh texts of the generator: one
-        # round's would be known by heart before the rest of the language is.
-        ahead, every = len(drawn.human) - config.judge_steps, config.judge_steps or AHEAD
-        for number, human in enumerate(drawn.human):
-            rows = negative
-            if number < ahead:
-                if number % every == 0:
-                    noise = jax.random.fold_in(folded(_AHEAD), number)
-                    texts = own_sampler(noise, drawn.prompt, generator, judge.learnt, fixed)
-                    fresh = rows_of(drawn.prompt, texts)
-                    replay = added(replay, fresh) if config.replay_rows else replay
-                rows = fresh
-            noise = jax.random.fold_in(folded(_MIX), number)
-            batch = mixed(noise, replay, rows, human)
-            judge, means = judge_step(judge, fixed["judge"], batch, folded(_JUDGE))
+        replay, means = state.replay, Means()
+
+        def teach(judge: Any, pairs: Any, number: int) -> tuple[Any, Means]:
+            batch = mixed(jax.random.fold_in(folded(_MIX), number), replay, pairs)
+            return judge_step(judge, fixed["judge"], batch, folded(_JUDGE))
+
+        # In front of its first round the discriminator learns on fresh texts of the generator, of
+        # ever other sources: one round's would be known by heart before the language is.
+        done = 0
+        for number, (prompt, human) in enumerate(drawn.ahead):
+            noise = jax.random.fold_in(folded(_AHEAD), number)
+            texts = own_sampler(noise, prompt, generator, judge.learnt, fixed)
+            fresh = {"human": human, "written": rows_of(prompt, texts)}
+            replay = added(replay, fresh) if config.replay_rows else replay
+            for _ in range(min(config.turn, config.steps_ahead - done)):
+                judge, means = teach(judge, fresh, done)
+                done += 1
+        pairs = {"human": drawn.human, "written": negative}
+        for number in range(done, done + config.judge_steps):
+            judge, means = teach(judge, pairs, number)
         means = {f"judge_{name}": mean for name, mean in means.items()}
         watch("judged", means)
         more = {}
@@ -176,7 +177,7 @@ def make_round(
             "ended": jnp.mean(sampled.finished.astype(jnp.float32)),
             "nats_per_text": -jnp.mean(sampled.log_prob),
         }
-        replay = added(replay, negative) if config.replay_rows else replay
+        replay = added(replay, pairs) if config.replay_rows else replay
         state = replace(state, judge=judge, replay=replay, log_partition=log_partition)
         return state, sampled.rows | {"weight": weight}, means
 
@@ -200,15 +201,15 @@ def beginnings(config: GcnConfig) -> bool:
     return config.guided if config.beginnings is None else config.beginnings
 
 
-def _mixed(
-    config: GcnConfig, key: jax.Array, replay: Replay, rows: Any, human: Any
-) -> dict[str, jax.Array]:
-    """Returns a discriminator's batch: people's rows and as many sampled ones, in turns."""
+def _mixed(config: GcnConfig, key: jax.Array, replay: Replay, pairs: Any) -> dict[str, jax.Array]:
+    """Returns a discriminator's batch: sampled rows and people's of the same sources, in turns."""
     half = config.judge_rows // 2
     share = config.replay_share if config.replay_rows else 0.0
-    sampled = draw(key, replay, rows, count=half, share=share)
+    drawn = draw(key, replay, pairs, count=half, share=share)
     both = jax.tree.map(
-        lambda a, b: jnp.stack([a, b], axis=1).reshape(2 * half, *a.shape[1:]), human, sampled
+        lambda a, b: jnp.stack([a, b], axis=1).reshape(2 * half, *a.shape[1:]),
+        drawn["human"],
+        drawn["written"],
     )
     label = jnp.tile(jnp.asarray([HUMAN, 1 - HUMAN], jnp.int32), half)
     return both | {"label": label, "index": jnp.arange(2 * half, dtype=jnp.int32)}

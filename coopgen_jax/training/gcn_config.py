@@ -14,6 +14,8 @@ from coopgen_jax.training.weights import Baseline
 Objective = Literal["gcn", "selfgan", "gan", "gdc", "mle"]
 Scheduler = Literal["none", "manual", "z"]
 Negatives = Literal["proposal", "generator"]
+# Steps of the discriminator on texts of one sampling where no round says.
+TURN = 4
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,11 @@ class GcnConfig:
     sources: `B` sources of a round; of unconditional texts so many times `samples` are sampled.
     generator_steps: steps on a round's texts, whose weights stay those of the generator that
       sampled them.
-    judge_steps: steps of the discriminator in a round; first_judge_steps: in the first one, all but
-      the last of them on fresh texts of the generator.
-    judge_rows: texts of such a step, half of them written by people.
-    replay_rows: texts of earlier rounds that are remembered; replay_share: their share of the
-      sampled half.
+    judge_steps: steps of the discriminator in a round; first_judge_steps: in the first one, where
+      that is more, those in front of `judge_steps` on fresh texts of the generator.
+    judge_rows: texts of such a step, half of them written by people, for the same sources.
+    replay_rows: texts of earlier rounds that are remembered, and people's beside them;
+      replay_share: their share of a step.
     negatives: whether the discriminator learns from texts that the "generator" has sampled by
       itself or from those of the "proposal", which saves a sampling. Against the former p D comes
       to rest where p is the distribution of people's texts; against the latter it comes to rest
@@ -186,6 +188,21 @@ class GcnConfig:
     def guided(self) -> bool:
         """Whether the proposal asks the discriminator."""
         return self.objective != "mle" and self.proposal.guided
+
+    @property
+    def steps_ahead(self) -> int:
+        """Steps of the discriminator in front of the first round's own."""
+        return max(0, self.first_judge_steps - self.judge_steps)
+
+    @property
+    def turn(self) -> int:
+        """How many of them one sampling is for."""
+        return self.judge_steps or TURN
+
+    @property
+    def samplings(self) -> int:
+        """How many samplings they take."""
+        return -(-self.steps_ahead // self.turn)
 
     @property
     def texts(self) -> int:

@@ -168,7 +168,7 @@ def train_gcn(
         begin_on(mesh, learnt[name], optimiser, sharded=how.sharded_optimiser)
         for name, optimiser in zip(("generator", "judge"), optimisers, strict=True)
     )
-    replay = place(empty(row, size), mesh)
+    replay = place(empty({"human": row, "written": row}, size), mesh)
     split = jax.tree.map(lambda leaf: P(BATCH), replay.rows)
     replay = replace(replay, rows=place(replay.rows, mesh, split))
     log_partition, rounds = place((jnp.float32(0), jnp.int32(0)), mesh)
@@ -198,11 +198,8 @@ def train_gcn(
             )
         return state, means
 
-    first_steps = 0 if config.objective == "mle" else config.first_judge_steps
-    batches = Rounds(
-        training, config.sources, config.judge_rows // 2,
-        0 if config.objective == "mle" else config.judge_steps, first_steps, seed=how.seed,
-    )  # fmt: skip
+    asked = (0, 0) if config.objective == "mle" else (config.proposal.samples, config.samplings)
+    batches = Rounds(training, config.sources, *asked, seed=how.seed)
     examine = make_examination(
         networks, fixed, validation, model.tokenizer, how.examination, folder=folder, mesh=mesh,
         mapper=how.mapper, judged=config.objective != "mle", seed=how.seed,

@@ -119,7 +119,7 @@ def test_a_round_of_the_same_texts_is_the_same_round(monkeypatch):
         ours()
         drawn = theirs.rounds[number]
         theirs.phases.begin()
-        outcome = theirs.torch(drawn.prompt.tokens, [rows["tokens"] for rows in drawn.human])
+        outcome = theirs.torch(drawn.prompt.tokens, drawn.human["tokens"])
         means, slack = jax.device_get(ours.means[number]), 1e-4 if number == 0 else 1e-2
         assert outcome.judge_loss == pytest.approx(means["judge_loss"], rel=slack)
         assert outcome.loss == pytest.approx(means["loss"], rel=slack)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -232,21 +233,34 @@ def test_pairs_of_no_use_are_told(given, sentence):
 
 
 def test_rounds_are_functions_of_their_number_and_come_to_every_pair():
-    rounds = Rounds(pairs(0, 12, True), sources=4, human=3, steps=2, first=4)
+    rounds = Rounds(pairs(0, 12, True), sources=4, samples=2, ahead=3)
     one, again = rounds[1], rounds[1]
-    for ours, theirs in zip(one.human, again.human, strict=True):
-        np.testing.assert_array_equal(ours["tokens"], theirs["tokens"])
-    assert (len(rounds[0].human), len(one.human)) == (4, 2)
+    for ours, theirs in zip(*map(jax.tree.leaves, (one, again)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert (len(rounds[0].ahead), len(one.ahead)) == (3, 0)
     seen = [row.tobytes() for number in range(3) for row in rounds[number].truth["tokens"]]
     every = [row.tobytes() for row in rounds.pairs.rows(range(12))["tokens"]]
     assert sorted(seen) == sorted(every)
-    judged = [row.tobytes() for part in rounds[0].human for row in part["tokens"]]
-    assert sorted(judged) == sorted(every)
+    learnt = [row.tobytes() for _, human in rounds[0].ahead for row in human["tokens"]]
+    assert sorted(learnt) == sorted(every * 2)
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_people_are_set_beside_texts_of_the_same_sources(conditional):
+    rounds = Rounds(pairs(0, 24, conditional), sources=4, samples=2, ahead=2)
+    drawn, every = rounds[0], set()
+    for prompt, human in ((drawn.prompt, drawn.human), *drawn.ahead):
+        texts = rows_behind(prompt, jnp.zeros((4, 2, 4), jnp.int32), jnp.ones((4, 2), jnp.int32))
+        for row in range(8):
+            front = texts["tokens"][row][texts["mask"][row] & ~texts["written"][row]]
+            own = human["tokens"][row][human["mask"][row] & ~human["written"][row]]
+            np.testing.assert_array_equal(own, front)
+            every.add(human["tokens"][row].tobytes())
+    # Without sources any text will do, and so each stands beside one.
+    assert len(every) <= 12 if conditional else len(every) > 12
 
 
 def test_the_memory_is_a_ring():
-    import jax
-
     replay = empty({"x": jnp.zeros(2, jnp.int32)}, 5)
     for start in (0, 3, 6):
         replay = remember(replay, {"x": jnp.arange(start, start + 3)})
