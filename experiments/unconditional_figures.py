@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+DIVERSITY = "self-BLEU-4 (lower: more diverse)"
 NATS = "held-out nats a token, over the start's"
 
 
@@ -63,11 +64,17 @@ def draw(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
                 for one in ("self_bleu", key)
             ]
             axes.plot(*curve, "o-", label=name, color=colours[name], markersize=3)
-        axes.set(xlabel="self-BLEU-4 (lower: more diverse)", ylabel=label,
-                 title="temperatures 0.7 to 1.15")  # fmt: skip
+        axes.set(xlabel=DIVERSITY, ylabel=label, title="temperatures 0.7 to 1.15")
     grid[1, 0].set_yscale("log")
+    for name, seeds in by_adam.items():
+        both = [[rounds_of(seed, key) for seed in seeds] for key in ("self_bleu", "bleu")]
+        if all(both[0]):
+            curve = [
+                [np.mean([v for _, v in at]) for at in zip(*runs, strict=True)] for runs in both
+            ]
+            grid[0, 1].plot(*curve, "o-", color=colours[name], markersize=3)
+    grid[0, 1].set(xlabel=DIVERSITY, ylabel="BLEU-4", title="Adam, rounds 0 to the last")
     for axes, key, label, title, shown in (
-        (grid[0, 1], "bleu", "BLEU-4 of samples", "Adam", by_adam),
         (grid[1, 1], "judge_accuracy", "discriminator's held-out accuracy", "Adam", by_adam),
         (grid[0, 2], "loss", NATS, "Adam", by_adam),
         (grid[1, 2], "loss", NATS, "plain gradient descent", by_descent),

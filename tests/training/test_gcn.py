@@ -267,6 +267,9 @@ def test_the_discriminator_learns_from_the_texts_that_are_asked_for(negatives):
     assert same is (negatives == "proposal")
     texts = kept["tokens"].reshape(4, 3, -1)
     assert (texts == texts[:, :1]).all() == (negatives == "proposal")
+    people = last.replay.rows["human"]
+    for name, beside in drawn_of(config, 0).human.items():
+        np.testing.assert_array_equal(people[name], beside)
 
 
 def test_sources_alone_do_not_tell_who_has_written():
