@@ -24,6 +24,7 @@ from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.models.pretrained.saving import save_model
 from coopgen_jax.parallel import make_mesh
 from coopgen_jax.training.card import save_head
+from coopgen_jax.training.claim import claim
 from coopgen_jax.training.gcn_networks import CLASSES, HUMAN
 from coopgen_jax.training.loop import train
 from coopgen_jax.training.objectives import judges
@@ -33,7 +34,7 @@ from coopgen_jax.training.recipes import (
     standard_of,
     whole_network,
 )
-from coopgen_jax.training.run import RecipeConfig, claim
+from coopgen_jax.training.run import RecipeConfig
 from coopgen_jax.training.step import begin_on, make_step, make_validation, mean_over
 from experiments.train_heads import told
 

@@ -17,13 +17,13 @@ from coopgen_jax.models.pretrained.loading import LoadedEncoder
 from coopgen_jax.models.pretrained.saving import save_encoder
 from coopgen_jax.parallel import place
 from coopgen_jax.training.card import save_head
+from coopgen_jax.training.claim import claim
 from coopgen_jax.training.loop import Listener
 from coopgen_jax.training.objectives import judges_pieces
 from coopgen_jax.training.run import (
     RecipeConfig,
     Run,
     check_classes,
-    claim,
     how_trained,
     note_rows,
     tokenised,

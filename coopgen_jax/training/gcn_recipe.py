@@ -21,6 +21,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.lora import LoraConfig
 from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.parallel import BATCH, Mapper, P, place, share
+from coopgen_jax.training.claim import claim
 from coopgen_jax.training.gcn import GcnState, make_round
 from coopgen_jax.training.gcn_config import GcnConfig
 from coopgen_jax.training.gcn_examination import (
@@ -39,7 +40,7 @@ from coopgen_jax.training.recipes import (
     standard_of,
 )
 from coopgen_jax.training.replay import empty
-from coopgen_jax.training.run import claim, note_rows
+from coopgen_jax.training.run import note_rows
 from coopgen_jax.training.step import begin_on
 
 # Told of every phase of a round, and of a warning.

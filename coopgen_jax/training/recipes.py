@@ -30,6 +30,7 @@ from coopgen_jax.models.pretrained.saving import save_model
 from coopgen_jax.models.transformer import Params
 from coopgen_jax.parallel import place
 from coopgen_jax.training.card import save_head
+from coopgen_jax.training.claim import claim
 from coopgen_jax.training.loop import Listener, Outcome
 from coopgen_jax.training.objectives import generates, judges, states_read, writes
 from coopgen_jax.training.run import (
@@ -37,7 +38,6 @@ from coopgen_jax.training.run import (
     Rows,
     Run,
     check_classes,
-    claim,
     how_trained,
     note_rows,
     standardisation,

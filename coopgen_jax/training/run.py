@@ -1,9 +1,7 @@
-"""One training run: its settings, the folder it claims, and how it fits and measures on a mesh."""
+"""One training run: its settings, and how it fits and measures on a mesh."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -153,53 +151,6 @@ def standardisation(parts: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
     spread = np.sqrt(np.maximum(squares / count - centre**2, 0.0))
     scale = 1.0 / np.maximum(spread, 1e-6)
     return {"centre": np.asarray(centre, np.float32), "scale": np.asarray(scale, np.float32)}
-
-
-def claim(
-    folder: Path,
-    kind: str,
-    source: str,
-    config: Any,
-    rows: tuple[Any, Any],
-    **more: Any,
-) -> None:
-    """Notes in a folder what is trained there, or checks that it is the same.
-
-    Args:
-      folder: the training's.
-      kind: of what is trained.
-      source: hash of the weights that it begins with or stands on.
-      config: how it is trained, a dataclass with a `loop`.
-      rows: what it learns from and is validated on, dataclasses.
-      more: what else decides what comes out.
-
-    Raises:
-      UserError: something else is trained there, or it cannot be written.
-    """
-    digest = hashlib.sha256(json.dumps([asdict(part) for part in rows]).encode()).hexdigest()
-    wanted: dict[str, Any] = {"kind": kind, "model_sha256": source, "rows_sha256": digest}
-    wanted |= json.loads(json.dumps(asdict(config) | more))
-    # How long one run lasts, and where its moments lie, changes nothing about what comes out.
-    del wanted["loop"]["budget_minutes"], wanted["sharded_optimiser"]
-    path = folder / "training.json"
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        other = [name for name, value in wanted.items() if found.get(name) != value]
-        if "lora" in other and set(other) <= {"lora", "learning_rate"} and not found["lora"]:
-            raise UserError(
-                f"{folder} holds a training of everything: give --rank 0 to go on with it"
-            )
-        if other:
-            raise UserError(
-                f"{folder} holds a training with another {other[0].replace('_', ' ')}: give an "
-                "empty folder, or the settings and data that it was begun with"
-            )
-    elif jax.process_index() == 0:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{folder} cannot be written: {error}") from error
 
 
 class Run:

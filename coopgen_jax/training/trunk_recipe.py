@@ -23,6 +23,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.parallel import place
 from coopgen_jax.training.card import save_head
+from coopgen_jax.training.claim import claim
 from coopgen_jax.training.loop import Listener
 from coopgen_jax.training.objectives import judges_states
 from coopgen_jax.training.run import (
@@ -30,7 +31,6 @@ from coopgen_jax.training.run import (
     Rows,
     Run,
     check_classes,
-    claim,
     how_trained,
     note_rows,
     standardisation,

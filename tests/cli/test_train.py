@@ -7,8 +7,9 @@ import pytest
 from coopgen_jax.cli.train_progress import interruptible
 from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.errors import UserError
+from coopgen_jax.training.claim import claim
 from coopgen_jax.training.loop import LoopConfig
-from coopgen_jax.training.run import RecipeConfig, Rows, claim
+from coopgen_jax.training.run import RecipeConfig, Rows
 
 
 @pytest.fixture
@@ -51,3 +52,19 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     config = RecipeConfig(LoopConfig(1), BatchConfig())
     with pytest.raises(UserError, match="out cannot be written"):
         claim(tmp_path / "file" / "out", "causal", "x", config, (rows, rows))
+
+
+@pytest.mark.parametrize("name", ["config.json", "card.json", "head.safetensors"])
+def test_a_model_that_no_training_has_begun_is_not_written_over(tmp_path, name):
+    (tmp_path / name).write_text("kept")
+    rows = Rows([[1]], [0])
+    config = RecipeConfig(LoopConfig(1))
+    sentence = rf"holds a model already \({name}\), which a training would write over: give another"
+    with pytest.raises(UserError, match=sentence):
+        claim(tmp_path, "gcn", "x", config, (rows, rows))
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["kept"]
+    # A training that has claimed the folder before goes on, whatever it has written since.
+    (tmp_path / name).unlink()
+    claim(tmp_path, "gcn", "x", config, (rows, rows))
+    (tmp_path / name).write_text("its own")
+    claim(tmp_path, "gcn", "x", config, (rows, rows))

@@ -1,5 +1,7 @@
 """`coopgen train` and `coopgen evaluate`: what is left out or refused, in a sentence."""
 
+import shutil
+
 import pytest
 
 from coopgen_jax.cli import main
@@ -69,3 +71,16 @@ def test_mistakes_are_told_and_nothing_is_left_behind(
     told = capsys.readouterr().err
     assert sentence in told and "Traceback" not in told
     assert not out.exists()
+
+
+@pytest.mark.parametrize("what", ["lm", "causal"])
+def test_the_model_itself_is_no_place_for_what_is_trained(places, capsys, tmp_path, what):
+    folder, common = places
+    base = shutil.copytree(folder / "base", tmp_path / "base")
+    before = {path.name: path.read_bytes() for path in base.iterdir()}
+    kind = ["lm"] if what == "lm" else ["discriminator", "--kind", what]
+    job = [*kind, *common, "--label", "class", "--model", str(base), "--out", str(base)]
+    assert main(["train", *job]) == 2
+    told = capsys.readouterr().err
+    assert "base holds a model already (config.json)" in told and told.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in base.iterdir()} == before

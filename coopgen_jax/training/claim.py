@@ -1,0 +1,71 @@
+"""A training's claim to a folder: nothing else is trained there, and no other model is lost."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from coopgen_jax.errors import UserError
+
+
+def claim(
+    folder: Path,
+    kind: str,
+    source: str,
+    config: Any,
+    rows: tuple[Any, Any],
+    **more: Any,
+) -> None:
+    """Notes in a folder what is trained there, or checks that it is the same.
+
+    Args:
+      folder: the training's.
+      kind: of what is trained.
+      source: hash of the weights that it begins with or stands on.
+      config: how it is trained, a dataclass with a `loop`.
+      rows: what it learns from and is validated on, dataclasses.
+      more: what else decides what comes out.
+
+    Raises:
+      UserError: something else is trained there, it holds a model that no training of this library
+        has begun there, or it cannot be written.
+    """
+    digest = hashlib.sha256(json.dumps([asdict(part) for part in rows]).encode()).hexdigest()
+    wanted: dict[str, Any] = {"kind": kind, "model_sha256": source, "rows_sha256": digest}
+    wanted |= json.loads(json.dumps(asdict(config) | more))
+    # How long one run lasts, and where its moments lie, changes nothing about what comes out.
+    del wanted["loop"]["budget_minutes"], wanted["sharded_optimiser"]
+    path = folder / "training.json"
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        other = [name for name, value in wanted.items() if found.get(name) != value]
+        if "lora" in other and set(other) <= {"lora", "learning_rate"} and not found["lora"]:
+            raise UserError(
+                f"{folder} holds a training of everything: give --rank 0 to go on with it"
+            )
+        if other:
+            raise UserError(
+                f"{folder} holds a training with another {other[0].replace('_', ' ')}: give an "
+                "empty folder, or the settings and data that it was begun with"
+            )
+        return
+    _check_empty(folder)
+    if jax.process_index() == 0:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{folder} cannot be written: {error}") from error
+
+
+def _check_empty(folder: Path) -> None:
+    """Raises UserError where a folder that no training has claimed holds a model or a head."""
+    files = [folder / "config.json", folder / "card.json", *sorted(folder.glob("*.safetensors"))]
+    if found := next((path.name for path in files if path.exists()), None):
+        raise UserError(
+            f"{folder} holds a model already ({found}), which a training would write over: give "
+            "another folder"
+        )
