@@ -14,6 +14,7 @@ import numpy as np
 
 from coopgen_jax.data.labelled import half_of
 from coopgen_jax.errors import UserError
+from coopgen_jax.files import replacing
 
 FILE = "rows.npy"
 
@@ -39,11 +40,8 @@ def common_half(texts: Iterable[str]) -> str | None:
 
 def write_fingerprint(folder: Path, rows: np.ndarray) -> None:
     """Writes a fingerprint into a folder, which is made; what was there is replaced at once."""
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f"{FILE}.part"
-    with unfinished.open("wb") as file:
+    with replacing(folder / FILE) as (unfinished,), unfinished.open("wb") as file:
         np.save(file, rows)
-    unfinished.replace(folder / FILE)
 
 
 def read_fingerprint(folder: Path) -> np.ndarray | None:

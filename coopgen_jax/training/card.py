@@ -8,6 +8,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import save
 
+from coopgen_jax.files import replacing, write_json
+
 
 def save_head(folder: Path, params: Any, card: dict[str, Any]) -> None:
     """Writes `head.safetensors`, `card.json` and `card.md` into `folder`, which is made.
@@ -28,17 +30,16 @@ def save_head(folder: Path, params: Any, card: dict[str, Any]) -> None:
         before = json.loads(kept.read_text(encoding="utf-8"))
         if "temperature" in before:
             card = {**card, "temperature": before["temperature"]}
-    path.write_bytes(weights)
+    with replacing(path) as (unfinished,):
+        unfinished.write_bytes(weights)
     write_card(folder, card)
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
     """Writes `card.json`, and `card.md` to read; what was there is replaced by all or nothing."""
-    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
-    for name, content in (("card.md", _card_page(folder.name, card)), ("card.json", text)):
-        unfinished = folder / f"{name}.part"
-        unfinished.write_text(content, encoding="utf-8")
-        unfinished.replace(folder / name)
+    with replacing(folder / "card.md") as (unfinished,):
+        unfinished.write_text(_card_page(folder.name, card), encoding="utf-8")
+    write_json(folder / "card.json", card)
 
 
 def _halved(name: str) -> bool:

@@ -1,6 +1,5 @@
 """What cooperative training leaves: a language model, and its discriminator in a folder below."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from coopgen_jax.files import replacing, write_json
 from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.models.pretrained.saving import save_model
 from coopgen_jax.training.card import save_head
@@ -26,7 +26,11 @@ def deliver(
     card: dict[str, Any],
     dtype: str,
 ) -> None:
-    """Writes both networks; the card comes last."""
+    """Writes both networks; the card comes last.
+
+    Raises:
+      UserError: something cannot be written; see `files.replacing`.
+    """
     if jax.process_index() != 0:
         return
     save = partial(save_model, config=model.config, tokenizer=model.tokenizer)
@@ -34,8 +38,7 @@ def deliver(
         _deliver_judge(folder / "judge", model, networks, learnt, fixed, card, dtype)
     written = whole_network(networks.join, learnt["generator"], fixed["generator"])
     save(folder, params=written, dtype=dtype)
-    text = json.dumps(card, indent=2, ensure_ascii=False)
-    (folder / "card.json").write_text(text + "\n", encoding="utf-8")
+    write_json(folder / "card.json", card)
 
 
 def _deliver_judge(
@@ -65,5 +68,6 @@ def _deliver_judge(
         "start_token": None,
         **{name: card[name] for name in said if name in card},
     }
-    (folder / "rows.npy").write_bytes((folder.parent / "rows.npy").read_bytes())
+    with replacing(folder / "rows.npy") as (rows,):
+        rows.write_bytes((folder.parent / "rows.npy").read_bytes())
     save_head(folder, jax.tree.map(np.asarray, judge["head"]), judging)

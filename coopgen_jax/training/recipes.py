@@ -5,7 +5,6 @@ network as a Hugging Face folder, a head's weights, a card. What it is given dec
 that a run which stopped goes on by being started again.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,6 +22,7 @@ from coopgen_jax.discriminators.causal import CausalConfig
 from coopgen_jax.discriminators.generative import GenerativeConfig, generative_params
 from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.errors import UserError
+from coopgen_jax.files import write_json
 from coopgen_jax.models.layout import for_training, stack_layers
 from coopgen_jax.models.lora import LoraConfig, add_lora, init_lora, merge_lora
 from coopgen_jax.models.pretrained.loading import LoadedModel
@@ -316,6 +316,5 @@ def train_language_model(
     if jax.process_index() == 0:
         network = whole_network(join, outcome.learnt, fixed)
         save_model(folder, model.config, network, tokenizer, dtype=config.saved_dtype)
-        text = json.dumps(card, indent=2, ensure_ascii=False)
-        (folder / "card.json").write_text(text + "\n", encoding="utf-8")
+        write_json(folder / "card.json", card)
     return card

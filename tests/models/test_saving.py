@@ -15,6 +15,7 @@ from coopgen_jax.models.pretrained.loading import load, load_encoder
 from coopgen_jax.models.pretrained.saving import save_encoder, save_model
 from coopgen_jax.testing import TINY_GPT2
 from coopgen_jax.text import Tokenizer
+from tests.full_disk import full_behind
 from tests.models.model_files import byte_tokenizer, hf_model, save
 
 SCALED = {"rope_type": "linear", "factor": 4.0, "rope_theta": 5000.0}
@@ -106,3 +107,27 @@ def test_what_cannot_be_saved_is_told(tmp_path):
     with pytest.raises(UserError, match="no family of Hugging Face's has a network of this shape"):
         save_model(tmp_path / "x", odd, first.params, first.tokenizer, dtype="float32")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_full_disk_leaves_the_model_that_was_there(tmp_path):
+    first = load(save(hf_model("gpt2"), tmp_path / "first"))
+    folder = tmp_path / "second"
+    save_model(folder, first.config, first.params, first.tokenizer, dtype="float32")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    sizes = {name: len(content) for name, content in before.items()}
+    assert sizes["config.json"] < sizes["tokenizer.json"] < sizes["model.safetensors"]
+    other = jax.tree.map(lambda leaf: 2 * leaf, first.params)
+    # Full in the shape, in the words, and in the weights.
+    for size in (100, sizes["tokenizer.json"] - 1, sizes["model.safetensors"] - 1):
+        with (
+            full_behind(size),
+            pytest.raises(UserError, match=r"second/.* cannot be written .*rge"),
+        ):
+            save_model(folder, first.config, other, first.tokenizer, dtype="float32")
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    save_model(folder, first.config, other, first.tokenizer, dtype="float32")
+    assert (folder / "model.safetensors").read_bytes() != before["model.safetensors"]
+    # A folder of nothing holds nothing then either.
+    with full_behind(100), pytest.raises(UserError, match="make room and start again"):
+        save_model(tmp_path / "third", first.config, other, first.tokenizer, dtype="float32")
+    assert not list((tmp_path / "third").iterdir())

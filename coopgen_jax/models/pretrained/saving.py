@@ -11,6 +11,7 @@ from jax.tree_util import DictKey, tree_flatten_with_path
 from safetensors.numpy import save_file
 
 from coopgen_jax.errors import UserError
+from coopgen_jax.files import replacing
 from coopgen_jax.models.encoder import EncoderConfig
 from coopgen_jax.models.pretrained.assemble import Params, Source
 from coopgen_jax.models.pretrained.encoder_decoders import t5_sources, t5_values
@@ -37,7 +38,8 @@ def save_model(
       dtype: of the tensors in the file, "float32", "float16" or "bfloat16".
 
     Raises:
-      UserError: the layers are separate, or no family of Hugging Face's has such a shape.
+      UserError: the layers are separate, no family of Hugging Face's has such a shape, or the disk
+        is full; then the folder is as it was.
     """
     if isinstance(params["layers"], tuple):
         raise UserError("only stacked layers can be saved: load the model with stacked=True")
@@ -91,25 +93,25 @@ def _save(
     tokenizer: Tokenizer,
     core: tokenizers.Tokenizer,
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    # Beside its place and then renamed: a folder never holds half the weights.
-    unfinished = folder / "model.safetensors.part"
-    kind = np.dtype(values["dtype"])
-    save_file(
-        {name: np.ascontiguousarray(array.astype(kind)) for name, array in tensors.items()},
-        unfinished,
-        metadata={"format": "pt"},
-    )
-    unfinished.chmod(0o644)
-    _write(folder / "config.json", values)
-    core.save(str(folder / "tokenizer.json"))
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
     if tokenizer.end_tokens:
         settings["eos_token"] = tokenizer.core.id_to_token(tokenizer.end_tokens[0])
     if tokenizer.chat_template is not None:
         settings["chat_template"] = tokenizer.chat_template
-    _write(folder / "tokenizer_config.json", settings)
-    unfinished.replace(folder / "model.safetensors")
+    names = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
+    kind = np.dtype(values["dtype"])
+    # The weights come last: with them the folder is a model.
+    with replacing(*(folder / name for name in names)) as (shape, words, special, weights):
+        _write(shape, values)
+        # Not `core.save`, which has one exception for everything.
+        words.write_text(core.to_str(pretty=True), encoding="utf-8")
+        _write(special, settings)
+        save_file(
+            {name: np.ascontiguousarray(array.astype(kind)) for name, array in tensors.items()},
+            weights,
+            metadata={"format": "pt"},
+        )
+        weights.chmod(0o644)
 
 
 def _with_begin(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
