@@ -45,3 +45,19 @@ def write_json(path: Path, values: Any) -> None:
     with replacing(path) as (unfinished,):
         text = json.dumps(values, indent=2, ensure_ascii=False)
         unfinished.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, *, way_out: str = "delete it and start again") -> dict[str, Any]:
+    """Returns the object in a JSON file.
+
+    Raises:
+      UserError: it is damaged; the message ends with `way_out`.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+        why: object = "it holds no object"
+    except (OSError, ValueError) as error:
+        why = error
+    raise UserError(f"{path} is damaged ({why}): {way_out}")

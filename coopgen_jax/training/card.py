@@ -1,6 +1,5 @@
 """What a training leaves of a discriminator: its weights, its card, and the card as a page."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import save
 
-from coopgen_jax.files import replacing, write_json
+from coopgen_jax.files import read_json, replacing, write_json
 
 
 def save_head(folder: Path, params: Any, card: dict[str, Any]) -> None:
@@ -27,7 +26,7 @@ def save_head(folder: Path, params: Any, card: dict[str, Any]) -> None:
     kept = folder / "card.json"
     if path.is_file() and kept.is_file() and path.read_bytes() == weights:
         # The same weights are as well calibrated as they were.
-        before = json.loads(kept.read_text(encoding="utf-8"))
+        before = read_json(kept)
         if "temperature" in before:
             card = {**card, "temperature": before["temperature"]}
     with replacing(path) as (unfinished,):

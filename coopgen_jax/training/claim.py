@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from coopgen_jax.errors import UserError
+from coopgen_jax.files import read_json, write_json
 
 
 def claim(
@@ -40,7 +41,7 @@ def claim(
     del wanted["loop"]["budget_minutes"], wanted["sharded_optimiser"]
     path = folder / "training.json"
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path, way_out="put a whole copy in its place, or give another folder")
         other = [name for name, value in wanted.items() if found.get(name) != value]
         if "lora" in other and set(other) <= {"lora", "learning_rate"} and not found["lora"]:
             raise UserError(
@@ -54,11 +55,7 @@ def claim(
         return
     _check_empty(folder)
     if jax.process_index() == 0:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{folder} cannot be written: {error}") from error
+        write_json(path, wanted)
 
 
 def _check_empty(folder: Path) -> None:

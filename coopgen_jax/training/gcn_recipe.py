@@ -1,6 +1,5 @@
 """From a language model and texts to a generator trained with its critic, in a complete folder."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from coopgen_jax.decoding.pplm_config import PPLMConfig
 from coopgen_jax.discriminators.causal import CausalConfig
 from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.errors import UserError
+from coopgen_jax.files import read_json, write_json
 from coopgen_jax.models.lora import LoraConfig
 from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.parallel import BATCH, Mapper, P, place, share
@@ -254,15 +254,12 @@ def _start(folder: Path, examine: Callable[[], dict[str, float]]) -> dict[str, f
     """Returns what was measured in front of the first round, in this run or the one before it."""
     path = folder / "start.json"
     if path.is_file():
-        found: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
-        return found
+        return read_json(path)
     measured = examine()
     if not np.isfinite(measured["loss"]):
         raise UserError("the model finds held-out texts impossible: begin with another one")
     if jax.process_index() == 0:
-        unfinished = path.with_suffix(".part")
-        unfinished.write_text(json.dumps(measured) + "\n", encoding="utf-8")
-        unfinished.replace(path)
+        write_json(path, measured)
     return measured
 
 
@@ -271,7 +268,7 @@ def _reopen(folder: Path, rounds: int) -> None:
     path = folder / "card.json"
     if jax.process_index() or not path.is_file():
         return
-    if json.loads(path.read_text(encoding="utf-8"))["rounds"] < rounds:
+    if read_json(path).get("rounds", 0) < rounds:
         (folder / "judge" / "card.json").unlink(missing_ok=True)
         path.unlink()
 

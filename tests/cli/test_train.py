@@ -2,14 +2,18 @@
 
 import signal
 
+import numpy as np
 import pytest
 
 from coopgen_jax.cli.train_progress import interruptible
 from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.errors import UserError
+from coopgen_jax.training import gcn_recipe
+from coopgen_jax.training.card import save_head
 from coopgen_jax.training.claim import claim
 from coopgen_jax.training.loop import LoopConfig
 from coopgen_jax.training.run import RecipeConfig, Rows
+from tests.full_disk import full_behind
 
 
 @pytest.fixture
@@ -50,7 +54,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     rows = Rows([[1]], [0])
     config = RecipeConfig(LoopConfig(1), BatchConfig())
-    with pytest.raises(UserError, match="out cannot be written"):
+    with pytest.raises(UserError, match=r"out/training\.json cannot be written"):
         claim(tmp_path / "file" / "out", "causal", "x", config, (rows, rows))
 
 
@@ -68,3 +72,46 @@ def test_a_model_that_no_training_has_begun_is_not_written_over(tmp_path, name):
     claim(tmp_path, "gcn", "x", config, (rows, rows))
     (tmp_path / name).write_text("its own")
     claim(tmp_path, "gcn", "x", config, (rows, rows))
+
+
+def test_what_is_noted_of_a_training_is_there_whole_or_told(tmp_path):
+    rows, config = Rows([[1]], [0]), RecipeConfig(LoopConfig(1))
+    with full_behind(20), pytest.raises(UserError, match=r"json cannot be written .*: make room"):
+        claim(tmp_path, "causal", "x", config, (rows, rows))
+    assert not list(tmp_path.iterdir())
+    claim(tmp_path, "causal", "x", config, (rows, rows))
+    path = tmp_path / "training.json"
+    whole = path.read_bytes()
+    for damaged in (whole[:40], b"", b"[]", b"\xff"):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"training\.json is damaged .*: put a whole copy"):
+            claim(tmp_path, "causal", "x", config, (rows, rows))
+    path.write_bytes(whole)
+    claim(tmp_path, "causal", "x", config, (rows, rows))
+
+
+def test_what_a_cooperative_training_reads_back_is_told_where_it_is_damaged(tmp_path):
+    damaged = "is damaged .*: delete it and start again"
+    (tmp_path / "start.json").write_text('{"loss": 3.')
+    with pytest.raises(UserError, match=rf"start\.json {damaged}"):
+        gcn_recipe._start(tmp_path, lambda: pytest.fail("measured again"))
+    (tmp_path / "card.json").write_text("")
+    with pytest.raises(UserError, match=rf"card\.json {damaged}"):
+        gcn_recipe._reopen(tmp_path, 3)
+    # A card of no rounds is of none that would be left out.
+    (tmp_path / "card.json").write_text("{}")
+    gcn_recipe._reopen(tmp_path, 3)
+    (tmp_path / "start.json").unlink()
+    with full_behind(5), pytest.raises(UserError, match=r"start\.json cannot be written"):
+        gcn_recipe._start(tmp_path, lambda: {"loss": 3.0})
+    assert not list(tmp_path.iterdir())
+    for _ in range(2):
+        assert gcn_recipe._start(tmp_path, lambda: {"loss": 3.0}) == {"loss": 3.0}
+
+
+def test_a_damaged_card_is_told_where_a_head_is_written(tmp_path):
+    weights = {"output": {"kernel": np.ones((2, 2))}}
+    save_head(tmp_path, weights, {"classes": ["a", "b"]})
+    (tmp_path / "card.json").write_text('{"temp')
+    with pytest.raises(UserError, match=r"card\.json is damaged .*: delete it"):
+        save_head(tmp_path, weights, {"classes": ["a", "b"]})
