@@ -21,7 +21,7 @@ from coopgen_jax.models.lora import LoraConfig
 from coopgen_jax.models.pretrained.loading import load
 from coopgen_jax.parallel import make_mesh
 from coopgen_jax.text import Tokenizer
-from coopgen_jax.training.gcn_config import GcnConfig
+from coopgen_jax.training.gcn_config import GcnConfig, ProposalError
 from coopgen_jax.training.gcn_examination import Examination
 from coopgen_jax.training.gcn_recipe import GcnTraining, train_gcn
 from coopgen_jax.training.loop import LoopConfig
@@ -88,7 +88,7 @@ def round_of(what: GcnOptions) -> GcnConfig:
     settings = {name: getattr(what, name) for name in same}
     try:
         return GcnConfig(proposal=proposal, beginnings=beginnings, **settings)
-    except UserError as error:
+    except ProposalError as error:
         raise UserError(f"--proposal {named}: {error}") from error
 
 

@@ -18,6 +18,10 @@ Negatives = Literal["proposal", "generator"]
 TURN = 4
 
 
+class ProposalError(UserError):
+    """A proposal that does not go with the objective."""
+
+
 @dataclass(frozen=True)
 class GcnConfig:
     """One round: sample, train the discriminator, weigh, train the generator.
@@ -97,6 +101,12 @@ class GcnConfig:
             raise UserError(f"kl is {self.kl}: give a price of 0 (none) or more")
         if not self.half_life > 0:
             raise UserError(f"half_life is {self.half_life} rounds: it must be above 0")
+        if self.clip is not None and self.objective != "gcn":
+            raise UserError(f"clip says nothing to {self.objective}, only to gcn")
+        if self.objective != "gan" and (self.baseline != "none" or self.scheduler != "none"):
+            raise UserError(f"baseline and scheduler say nothing to {self.objective}, only to gan")
+        if self.scheduler == "z" and self.baseline != "none":
+            raise UserError("rewards from which a baseline is taken have no sum to divide by")
         self._check_proposal()
 
     def check_sources(self) -> None:
@@ -113,37 +123,31 @@ class GcnConfig:
             )
 
     def _check_proposal(self) -> None:
-        """Raises UserError where the proposal does not go with the objective."""
+        """Raises ProposalError where the proposal does not go with the objective."""
         if self.objective in ("gcn", "gdc") and not self.weighable:
-            raise UserError(
+            raise ProposalError(
                 f"{self.objective} weighs a text by the probability that it was sampled with, and "
                 "of this proposal it cannot be had: draw tokens (temperature or visit_temperature "
                 "above 0) by sampling, search, FUDGE or SMC, or train by selfgan, which weighs all "
                 "alike"
             )
         if self.objective == "gdc" and isinstance(self.proposal, SMCConfig):
-            raise UserError(
+            raise ProposalError(
                 "particles are weighed towards p_{t-1} D, and gdc aims at p_0 D: sample otherwise, "
                 "or train by gcn"
             )
         if self.objective == "gan" and not self.own:
-            raise UserError(
+            raise ProposalError(
                 "a discrete GAN learns from what the generator samples by itself: give plain "
                 "sampling (no truncation, no rule), or train by gcn"
             )
         if self.objective == "selfgan" and (
             not self.proposal.guided or isinstance(self.proposal, SMCConfig)
         ):
-            raise UserError(
+            raise ProposalError(
                 "SelfGAN imitates what a decoder writes under the discriminator's guidance: give "
                 "one that asks it and does not weigh its texts, such as mcts, das, fudge or rerank"
             )
-        if self.clip is not None and self.objective != "gcn":
-            raise UserError(f"clip says nothing to {self.objective}, only to gcn")
-        if self.objective != "gan" and (self.baseline != "none" or self.scheduler != "none"):
-            raise UserError(f"baseline and scheduler say nothing to {self.objective}, only to gan")
-        if self.scheduler == "z" and self.baseline != "none":
-            raise UserError("rewards from which a baseline is taken have no sum to divide by")
 
     @property
     def _plain(self) -> SamplingConfig:

@@ -97,7 +97,7 @@ class GcnTraining:
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout is {self.dropout}: give a share from 0 to below 1")
         if self.clip is not None and not self.clip > 0:
-            raise UserError(f"clip is {self.clip}: give a norm above 0, or none")
+            raise UserError(f"a gradient's largest norm is {self.clip}: give one above 0, or none")
 
 
 def _optimiser(
