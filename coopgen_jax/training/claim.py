@@ -42,14 +42,16 @@ def claim(
     path = folder / "training.json"
     if path.is_file():
         found = read_json(path, way_out="put a whole copy in its place, or give another folder")
-        other = [name for name, value in wanted.items() if found.get(name) != value]
-        if "lora" in other and set(other) <= {"lora", "learning_rate"} and not found["lora"]:
+        other = {name for name, value in wanted.items() if found.get(name) != value}
+        rates = {"learning_rate", "judge_learning_rate"}
+        # The rates that nobody has chosen depend on what is trained.
+        if "lora" in other and other <= {"lora", *rates} and not found.get("lora"):
             raise UserError(
                 f"{folder} holds a training of everything: give --rank 0 to go on with it"
             )
         if other:
             raise UserError(
-                f"{folder} holds a training with another {other[0].replace('_', ' ')}: give an "
+                f"{folder} holds a training with another {_difference(found, wanted)}: give an "
                 "empty folder, or the settings and data that it was begun with"
             )
         return
@@ -66,3 +68,37 @@ def _check_empty(folder: Path) -> None:
             f"{folder} holds a model already ({found}), which a training would write over: give "
             "another folder"
         )
+
+
+def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Returns the name of a setting that differs, and both its values."""
+    pairs = ((name, found.get(name), value) for name, value in wanted.items())
+    different = [one for pair in pairs for one in _differences(*pair)]
+    # Settings of two kinds say less than a name that tells the kinds apart.
+    different.sort(key=lambda one: isinstance(one[1], dict) and isinstance(one[2], dict))
+    name, there, asked = different[0]
+    if name.endswith("_sha256"):
+        return {"rows_sha256": "set of texts"}.get(name, "model to begin with")
+    name = name.replace("_", " ")
+    if isinstance(there, dict) and isinstance(asked, dict):
+        return name
+    return f"{name} ({_said(there)}, and {_said(asked)} is asked for)"
+
+
+def _differences(name: str, found: Any, wanted: Any) -> list[tuple[str, Any, Any]]:
+    """Returns the names and both values of what differs, from the inside where fields are alike."""
+    if isinstance(found, dict) and isinstance(wanted, dict) and found.keys() == wanted.keys():
+        return [
+            one
+            for field, value in wanted.items()
+            for one in _differences(f"{name} {field}", found[field], value)
+        ]
+    return [] if found == wanted else [(name, found, wanted)]
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, dict):
+        return "some"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)

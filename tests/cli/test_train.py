@@ -1,16 +1,23 @@
 """What `coopgen train` does with a signal and with a folder that cannot be written."""
 
+import re
 import signal
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
+from coopgen_jax.cli import _parse_train
+from coopgen_jax.cli.train_gcn import training_of
+from coopgen_jax.cli.train_options import GcnOptions
 from coopgen_jax.cli.train_progress import interruptible
 from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.errors import UserError
+from coopgen_jax.models.lora import LoraConfig
 from coopgen_jax.training import gcn_recipe
 from coopgen_jax.training.card import save_head
 from coopgen_jax.training.claim import claim
+from coopgen_jax.training.gcn_config import GcnConfig
 from coopgen_jax.training.loop import LoopConfig
 from coopgen_jax.training.run import RecipeConfig, Rows
 from tests.full_disk import full_behind
@@ -46,7 +53,7 @@ def test_where_moments_lie_is_no_other_training(tmp_path):
         RecipeConfig(LoopConfig(1), sharded_optimiser=True),
     ):
         claim(tmp_path, "causal", "x", config, (rows, rows))
-    with pytest.raises(UserError, match="holds a training with another mapper"):
+    with pytest.raises(UserError, match=r"another mapper \(shard_map, and pmap is asked for"):
         claim(tmp_path, "causal", "x", RecipeConfig(LoopConfig(1), mapper="pmap"), (rows, rows))
 
 
@@ -115,3 +122,55 @@ def test_a_damaged_card_is_told_where_a_head_is_written(tmp_path):
     (tmp_path / "card.json").write_text('{"temp')
     with pytest.raises(UserError, match=r"card\.json is damaged .*: delete it"):
         save_head(tmp_path, weights, {"classes": ["a", "b"]})
+
+
+RANK = LoraConfig(4)
+ROUND = asdict(GcnConfig())
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "sentence"),
+    [
+        ({"lora": replace(RANK, rank=8)}, {}, "another lora rank (4, and 8 is asked for): give"),
+        ({"lora": None, "learning_rate": 1.0}, {}, "another lora (some, and none is asked for)"),
+        ({"batch": BatchConfig(longest=9)}, {}, "another batch longest (64, and 9 is asked for)"),
+        ({"hidden": (3, 4)}, {}, "another hidden (none, and 3, 4 is asked for)"),
+        ({}, {"kind": "lm"}, "another kind (gcn, and lm is asked for)"),
+        ({}, {"source": "y"}, "another model to begin with: give"),
+        ({}, {"rows": Rows([[2]], [0])}, "another set of texts: give"),
+        (
+            {}, {"round": ROUND | {"objective": "gan"}},
+            "another round objective (gcn, and gan is asked for)",
+        ),
+        (
+            {}, {"round": ROUND | {"proposal": {"simulations": 9}}, "proposal": "MCTSConfig"},
+            "another proposal (SamplingConfig, and MCTSConfig is asked for)",
+        ),
+        ({}, {"round": {}}, "another round: give an empty"),
+    ],
+)  # fmt: skip
+def test_what_differs_from_the_training_in_a_folder_is_named(tmp_path, change, more, sentence):
+    config = RecipeConfig(LoopConfig(1), lora=RANK)
+    settings = {"kind": "gcn", "source": "x", "rows": Rows([[1]], [0])}
+    settings |= {"round": ROUND, "proposal": "SamplingConfig"}
+
+    def begin(config: RecipeConfig, *, kind, source, rows, **more) -> None:
+        claim(tmp_path, kind, source, config, (rows, rows), **more)
+
+    begin(config, **settings)
+    begin(config, **settings)
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        begin(replace(config, **change), **(settings | more))
+
+
+def test_going_on_with_a_training_of_everything_wants_rank_0(tmp_path):
+    data = ["gcn", "--data", "a", "--validation", "b", "--out", "c"]
+    found = _parse_train([*data, "--rank", "0"]).what, _parse_train(data).what
+    assert all(isinstance(what, GcnOptions) for what in found)
+    rows = Rows([[1]], [0])
+    whole, added = map(training_of, found)
+    claim(tmp_path, "gcn", "x", whole, (rows, rows))
+    with pytest.raises(UserError, match="holds a training of everything: give --rank 0 to go on"):
+        claim(tmp_path, "gcn", "x", added, (rows, rows))
+    with pytest.raises(UserError, match=r"another lora \(none, and some is asked for\)"):
+        claim(tmp_path, "gcn", "x", replace(added, seed=1), (rows, rows))

@@ -79,7 +79,8 @@ def test_the_defaults_train_and_go_on_behind_a_budget(data, tmp_path, capsys):
     judge = json.loads((out / "judge" / "card.json").read_text())
     assert judge["classes"] == ["generated", "human"] and judge["objective"] == "gcn"
     assert main([*job, "--rounds", "1", "--objective", "gan"]) == 2
-    assert "holds a training with another" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "holds a training with another round objective (gcn, and gan is asked for)" in told
 
 
 def test_every_example_can_be_said():
