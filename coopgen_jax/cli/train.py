@@ -19,7 +19,7 @@ from coopgen_jax.cli.train_options import (
     LanguageModelOptions,
     TrainOptions,
 )
-from coopgen_jax.cli.train_progress import interruptible, shown
+from coopgen_jax.cli.train_progress import compiling, interruptible, shown
 from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.data.labelled import Labelled, read_labelled, read_texts
 from coopgen_jax.errors import UserError
@@ -173,6 +173,7 @@ def _discriminator(what: DiscriminatorOptions) -> dict[str, Any]:
     mesh = make_mesh(what.devices)
     with shown(what) as progress, interruptible(progress) as listener:
         place: dict[str, Any] = {"folder": what.out, "mesh": mesh, "listener": listener}
+        place["begin"] = compiling(what)
         if what.kind == "bidirectional":
             encoder = load_encoder(what.encoder, dtype=what.dtype)
             return train_bidirectional(
@@ -218,6 +219,7 @@ def _language_model(what: LanguageModelOptions) -> dict[str, Any]:
         return train_language_model(
             model, training, validation, recipe, pack=what.pack, sources=sources,
             folder=what.out, mesh=make_mesh(what.devices), listener=listener,
+            begin=compiling(what),
         )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.cli.methods import OF_PLAIN
 from coopgen_jax.cli.settings import decoder_config
 from coopgen_jax.cli.train_options import GcnOptions
-from coopgen_jax.cli.train_progress import interruptible, shown
+from coopgen_jax.cli.train_progress import compiling, interruptible, shown
 from coopgen_jax.data.pairs import Pairs, read_pairs, tokenise_pairs
 from coopgen_jax.decoding.presets import Decoding
 from coopgen_jax.decoding.sampling import SamplingConfig
@@ -47,11 +47,18 @@ def run_gcn(what: GcnOptions) -> None:
               "biased: sample and mcts can with full_share, and smc can")  # fmt: skip
     model = load(what.model, dtype=what.dtype, stacked=True)
     training, validation = (tokenised(what, model.tokenizer, pairs) for pairs in data)
+    begin = compiling(what, "round")
+
+    def watch(phase: str, found: Any) -> None:
+        if phase == "compiling":
+            begin()
+        if phase == "warning":
+            _tell(what, found)
+
     with shown(what, "round") as progress, interruptible(progress) as listener:
         card = train_gcn(
             model, training, validation, config, how, folder=what.out,
-            mesh=make_mesh(what.devices), listener=listener,
-            watch=lambda phase, found: _tell(what, found) if phase == "warning" else None,
+            mesh=make_mesh(what.devices), listener=listener, watch=watch,
         )  # fmt: skip
     if what.json:
         print(json.dumps(card, indent=1, ensure_ascii=False))

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from coopgen_jax.cli.progress import INTERVAL
-from coopgen_jax.training.loop import Listener
+from coopgen_jax.training.loop import Begin, Listener
 
 
 @contextmanager
@@ -27,7 +27,6 @@ def shown(what: Any, unit: str = "step") -> Iterator[Listener]:
     if what.quiet:
         yield lambda done, total, means: None
         return
-    print(f"coopgen: compiling the first {unit}", file=sys.stderr, flush=True)
     if not sys.stderr.isatty():
         said = time.monotonic()
 
@@ -52,6 +51,19 @@ def shown(what: Any, unit: str = "step") -> Iterator[Listener]:
             bar.update(task, total=total, completed=done, description=text)
 
         yield show
+
+
+def compiling(what: Any, unit: str = "step") -> Begin:
+    """Returns what tells, once, that the first step is compiled."""
+    told = what.quiet
+
+    def tell() -> None:
+        nonlocal told
+        if not told:
+            told = True
+            print(f"coopgen: compiling the first {unit}", file=sys.stderr, flush=True)
+
+    return tell
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from coopgen_jax.models.pretrained.saving import save_encoder
 from coopgen_jax.parallel import place
 from coopgen_jax.training.card import save_head
 from coopgen_jax.training.claim import claim
-from coopgen_jax.training.loop import Listener
+from coopgen_jax.training.loop import Begin, Listener
 from coopgen_jax.training.objectives import judges_pieces
 from coopgen_jax.training.run import (
     RecipeConfig,
@@ -40,6 +40,7 @@ def train_bidirectional(
     folder: Path,
     mesh: Mesh,
     listener: Listener = lambda done, total, means: None,
+    begin: Begin = lambda: None,
 ) -> dict[str, Any]:
     """Trains a bidirectional discriminator; `load_discriminator` takes the folder.
 
@@ -53,6 +54,7 @@ def train_bidirectional(
       folder: where everything goes, checkpoints included; a run that stopped there goes on.
       mesh: the devices.
       listener: told after every step.
+      begin: told in front of the first one; see `loop.Begin`.
 
     Returns:
       The card.
@@ -87,7 +89,7 @@ def train_bidirectional(
     settings = {"classes": training.classes, "dtype": encoder.config.dtype, "frozen": frozen}
     claim(folder, "bidirectional", encoder.sha256, config, rows, **settings)
     run = Run(fixed, config, mesh)
-    outcome = run.fit(learnt, (losses[0], losses[1]), *rows, folder, listener)
+    outcome = run.fit(learnt, (losses[0], losses[1]), *rows, folder, listener, begin)
     own = Path(encoder.name).expanduser()
     card = {
         "kind": "bidirectional",

@@ -136,7 +136,8 @@ def train_gcn(
         finished one with further rounds, and a round that was interrupted is begun anew.
       mesh: the devices; they divide the sources of a round and the rows of a step.
       listener: told after every round.
-      watch: told of every phase of a round; see `make_round`. "warning" comes with a sentence.
+      watch: told of every phase of a round; see `make_round`. "warning" comes with a sentence,
+        "compiling" in front of the first examination and the first round of this run.
 
     Returns:
       The card.
@@ -205,7 +206,15 @@ def train_gcn(
         networks, fixed, validation, model.tokenizer, how.examination, folder=folder, mesh=mesh,
         mapper=how.mapper, judged=config.objective != "mle", seed=how.seed,
     )  # fmt: skip
-    start = _start(folder, lambda: examine(state.learnt))
+
+    def begin() -> None:
+        watch("compiling", None)
+
+    def first() -> dict[str, float]:
+        begin()
+        return examine(state.learnt)
+
+    start = _start(folder, first)
     last: dict[str, float] = {}
     examined = 0
 
@@ -224,7 +233,7 @@ def train_gcn(
 
     outcome = train(
         state, step=step, batches=batches, validate=validate, folder=folder, config=loop,
-        listener=listen,
+        listener=listen, begin=begin,
     )  # fmt: skip
     card = {
         "kind": "generator",

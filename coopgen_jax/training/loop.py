@@ -109,6 +109,8 @@ class Outcome:
 # Told after every step: steps taken, of how many, and the means, which may still be on their way.
 # Where it returns True a run of one process saves and stops; the next one goes on.
 Listener = Callable[[int, int, dict[str, jax.Array]], bool | None]
+# Told once nothing is refused any more and the work begins.
+Begin = Callable[[], None]
 
 
 class _Record:
@@ -171,6 +173,7 @@ def train(
     folder: Path,
     config: LoopConfig,
     listener: Listener = lambda done, total, means: None,
+    begin: Begin = lambda: None,
 ) -> Outcome:
     """Trains, going on from the last checkpoint in `folder` if there is one.
 
@@ -182,6 +185,7 @@ def train(
       folder: where checkpoints and metrics are written; it is made.
       config: how long, and what happens when.
       listener: told after every step; see `Listener`.
+      begin: told in front of the first step of this run, which is compiled; see `Begin`.
 
     Returns:
       The best parameters, and how the run ended.
@@ -214,6 +218,8 @@ def train(
     stopped = notes["stopped"]
     if done >= config.steps:
         stopped = "steps"
+    if stopped is None:
+        begin()
     try:
         while stopped is None:
             batch = batches[done]

@@ -31,7 +31,7 @@ from coopgen_jax.models.transformer import Params
 from coopgen_jax.parallel import place
 from coopgen_jax.training.card import save_head
 from coopgen_jax.training.claim import claim
-from coopgen_jax.training.loop import Listener, Outcome
+from coopgen_jax.training.loop import Begin, Listener, Outcome
 from coopgen_jax.training.objectives import generates, judges, states_read, writes
 from coopgen_jax.training.run import (
     RecipeConfig,
@@ -103,6 +103,7 @@ def train_causal(
     folder: Path,
     mesh: Mesh,
     listener: Listener = lambda done, total, means: None,
+    begin: Begin = lambda: None,
 ) -> dict[str, Any]:
     """Trains a causal discriminator; `load_discriminator` takes the folder.
 
@@ -114,6 +115,7 @@ def train_causal(
       folder: where everything goes, checkpoints included; a run that stopped there goes on.
       mesh: the devices.
       listener: told after every step.
+      begin: told in front of the first one; see `loop.Begin`.
 
     Returns:
       The card.
@@ -146,7 +148,7 @@ def train_causal(
     settings = {"classes": training.classes, "dtype": model.config.dtype}
     claim(folder, "causal", model.sha256, config, rows, **settings)
     run = Run(fixed, config, mesh)
-    outcome = run.fit({"network": learnt, "head": begun}, losses, *rows, folder, listener)
+    outcome = run.fit({"network": learnt, "head": begun}, losses, *rows, folder, listener, begin)
     card = {
         "kind": "causal",
         "classes": list(training.classes),
@@ -193,6 +195,7 @@ def train_generative(
     folder: Path,
     mesh: Mesh,
     listener: Listener = lambda done, total, means: None,
+    begin: Begin = lambda: None,
 ) -> dict[str, Any]:
     """Trains a generative discriminator by GeDi's loss; see `train_causal`."""
     check_classes(training, validation)
@@ -214,7 +217,7 @@ def train_generative(
     settings = {"classes": training.classes, "dtype": model.config.dtype}
     claim(folder, "generative", model.sha256, config, rows, **settings)
     run = Run(fixed, config, mesh)
-    outcome = run.fit(start, (loss, loss), *rows, folder, listener)
+    outcome = run.fit(start, (loss, loss), *rows, folder, listener, begin)
     card = {
         "kind": "generative",
         "classes": list(training.classes),
@@ -257,6 +260,7 @@ def train_language_model(
     folder: Path,
     mesh: Mesh,
     listener: Listener = lambda done, total, means: None,
+    begin: Begin = lambda: None,
 ) -> dict[str, Any]:
     """Trains a language model by maximum likelihood; `load_language_model` takes the folder.
 
@@ -277,6 +281,7 @@ def train_language_model(
       folder: where everything goes, checkpoints included.
       mesh: the devices.
       listener: told after every step.
+      begin: told in front of the first one; see `loop.Begin`.
 
     Returns:
       The card.
@@ -306,7 +311,7 @@ def train_language_model(
     rows = rows_of(training), rows_of(validation)
     settings = {"pack": pack, "dtype": model.config.dtype}
     claim(folder, "language model", model.sha256, config, rows, **settings)
-    outcome = run.fit(learnt, (loss, loss), *rows, folder, listener)
+    outcome = run.fit(learnt, (loss, loss), *rows, folder, listener, begin)
     card = {
         "kind": "language model",
         **note_rows(folder, training if sources is None else sources),

@@ -17,7 +17,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.lora import LoraConfig
 from coopgen_jax.parallel import Mapper, share
 from coopgen_jax.text import Tokenizer
-from coopgen_jax.training.loop import Listener, LoopConfig, Outcome, train
+from coopgen_jax.training.loop import Begin, Listener, LoopConfig, Outcome, train
 from coopgen_jax.training.step import Loss, begin_on, make_step, make_validation, mean_over
 
 # Of how many tokens the accuracy is told.
@@ -187,6 +187,7 @@ class Run:
         validation: Rows,
         folder: Path,
         listener: Listener,
+        begin: Begin = lambda: None,
     ) -> Outcome:
         """Trains by the first loss and validates by the second."""
         config, mesh, sharded = self.config, self.mesh, self.config.sharded_optimiser
@@ -212,6 +213,7 @@ class Run:
             folder=folder,
             config=config.loop,
             listener=listener,
+            begin=begin,
         )
 
     def report(self, loss: Loss, learnt: Any, rows: Rows) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.parallel import place
 from coopgen_jax.training.card import save_head
 from coopgen_jax.training.claim import claim
-from coopgen_jax.training.loop import Listener
+from coopgen_jax.training.loop import Begin, Listener
 from coopgen_jax.training.objectives import judges_states
 from coopgen_jax.training.run import (
     RecipeConfig,
@@ -82,6 +82,7 @@ def train_shared_trunk(
     folder: Path,
     mesh: Mesh,
     listener: Listener = lambda done, total, means: None,
+    begin: Begin = lambda: None,
     reading: Callable[[int, int], None] = lambda done, total: None,
     states: Path | None = None,
 ) -> dict[str, Any]:
@@ -99,6 +100,7 @@ def train_shared_trunk(
       folder: where everything goes, checkpoints included; a run that stopped there goes on.
       mesh: the devices; every one holds all states.
       listener: told after every step.
+      begin: told in front of the first one; see `loop.Begin`.
       reading: told after every batch how many of how many texts the language model has read.
       states: a folder where the states are kept for the next time, None to keep them nowhere.
 
@@ -146,7 +148,7 @@ def train_shared_trunk(
         for training in (True, False)
     )
     run = Run(fixed, config, mesh)
-    outcome = run.fit(learnt, (losses[0], losses[1]), *rows, folder, listener)
+    outcome = run.fit(learnt, (losses[0], losses[1]), *rows, folder, listener, begin)
     card = {
         "kind": "shared-trunk",
         "classes": list(training.classes),

@@ -66,8 +66,11 @@ def data(tmp_path, monkeypatch) -> list[str]:
 
 def test_the_defaults_train_and_go_on_behind_a_budget(data, tmp_path, capsys):
     job = ["train", "gcn", *data, *SMALL]
-    assert main([*job, "--budget-minutes", "1e-9"]) == 0
-    first = json.loads(capsys.readouterr().out)
+    loud = [word for word in job if word != "--quiet"]
+    assert main([*loud, "--budget-minutes", "1e-9"]) == 0
+    printed, told = capsys.readouterr()
+    assert told.count("compiling the first round") == 1
+    first = json.loads(printed)
     assert (first["stopped"], first["rounds"], first["trained"]) == ("budget", 1, "LoRA of rank 2")
     assert first["last"]["kl_to_start"] >= 0
     assert main(job) == 0
@@ -78,8 +81,9 @@ def test_the_defaults_train_and_go_on_behind_a_budget(data, tmp_path, capsys):
         assert (out / name).is_file(), name
     judge = json.loads((out / "judge" / "card.json").read_text())
     assert judge["classes"] == ["generated", "human"] and judge["objective"] == "gcn"
-    assert main([*job, "--rounds", "1", "--objective", "gan"]) == 2
+    assert main([*loud, "--rounds", "1", "--objective", "gan"]) == 2
     told = capsys.readouterr().err
+    assert told.count("\n") == 1
     assert "holds a training with another round objective (gcn, and gan is asked for)" in told
 
 

@@ -26,11 +26,17 @@ def test_mistakes_of_an_evaluation_are_told(capsys, arguments, sentence):
 def test_broken_rows_are_told(places, capsys, tmp_path):
     _, common = places
     loud = [word for word in common if word != "--quiet"]
-    job = ["discriminator", *loud, "--label", "class", "--epochs", "0.25"]
-    assert main(["train", *job, "--out", str(tmp_path / "x")]) == 0
+    job = ["discriminator", *loud, "--label", "class", "--out", str(tmp_path / "x")]
+    assert main(["train", *job, "--epochs", "0.25"]) == 0
     told = capsys.readouterr().err
     assert "a.jsonl: 1 rows left out (line 65: no JSON)" in told
-    assert "coopgen: step 1 of 1, loss " in told
+    assert "coopgen: compiling the first step\ncoopgen: step 1 of 1, loss " in told
+    # Of what is refused, and of what is done already, nothing is compiled.
+    assert main(["train", *job, "--epochs", "0.25", "--seed", "1"]) == 2
+    told = capsys.readouterr().err
+    assert "another batch seed (0, and 1 is asked for)" in told and "compiling" not in told
+    assert main(["train", *job, "--epochs", "0.25"]) == 0
+    assert "compiling" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
