@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 DIVERSITY = "self-BLEU-4 (lower: more diverse)"
 NATS = "held-out nats a token, over the start's"
@@ -51,7 +52,8 @@ def draw(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
     figure = Figure(figsize=(18, 10), layout="constrained")
     grid = figure.subplots(2, 3)
     by_adam = {name: seeds for name, seeds in results.items() if not name.endswith("SGD")}
-    colours = {name: f"C{number}" for number, name in enumerate(by_adam)}
+    every = dict.fromkeys(name.removesuffix(", SGD") for name in results)
+    colours = {name: f"C{number}" for number, name in enumerate(every)}
     by_descent = {name: seeds for name, seeds in results.items() if name.endswith("SGD")}
     for axes, key, label in (
         (grid[0, 0], "bleu", "BLEU-4"),
@@ -63,7 +65,7 @@ def draw(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
                 [np.mean([seed["measured"][t][one] for seed in seeds]) for t in own]
                 for one in ("self_bleu", key)
             ]
-            axes.plot(*curve, "o-", label=name, color=colours[name], markersize=3)
+            axes.plot(*curve, "o-", color=colours[name], markersize=3)
         axes.set(xlabel=DIVERSITY, ylabel=label, title="temperatures 0.7 to 1.15")
     grid[1, 0].set_yscale("log")
     for name, seeds in by_adam.items():
@@ -95,7 +97,8 @@ def draw(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
         axes.set(xlabel="rounds", ylabel=label, title=title)
     for axes in grid.flat:
         axes.grid(alpha=0.3)
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    marks = [Line2D([], [], color=colour) for colour in colours.values()]
+    figure.legend(marks, list(colours), loc="outside lower center", ncols=5)
     figure.savefig(path, dpi=110)
 
 
