@@ -21,6 +21,7 @@ from coopgen_jax.models.transformer import unembed
 from coopgen_jax.parallel import BATCH, Mapper, P, map_over_mesh, share
 from coopgen_jax.text import Tokenizer
 from coopgen_jax.training import losses
+from coopgen_jax.training.gcn_config import Objective
 from coopgen_jax.training.gcn_networks import (
     HUMAN,
     Networks,
@@ -191,7 +192,10 @@ def _judged(log_human: Sequence[float], log_own: Sequence[float]) -> dict[str, f
 
 
 def warnings_of(
-    first: Mapping[str, float], now: Mapping[str, float], means: Mapping[str, float]
+    first: Mapping[str, float],
+    now: Mapping[str, float],
+    means: Mapping[str, float],
+    objective: Objective = "gcn",
 ) -> list[str]:
     """Returns what speaks for a training that collapses, a sentence each.
 
@@ -199,13 +203,16 @@ def warnings_of(
       first: metrics in front of the first round.
       now: those of the last examination.
       means: of the last round.
+      objective: of the training, which decides what can be advised.
     """
     found = []
     if means.get("effective_share", 1.0) < LEAST_EFFECTIVE:
-        found.append(
-            f"a round's texts count as {means['effective_share']:.0%} of them: sample nearer to "
-            "what the discriminator wants, sample more, or clip the weights"
-        )
+        nearer = "sample nearer to what the discriminator wants"
+        advice = {
+            "gcn": f"{nearer}, sample more, or cut the weights by a (smaller) clip",
+            "gdc": f"{nearer}, or sample more",
+        }.get(objective, "sample more")
+        found.append(f"a round's texts count as {means['effective_share']:.0%} of them: {advice}")
     if now["loss"] > first["loss"] + MOST_NATS:
         found.append(
             f"held-out texts have become {now['loss'] - first['loss']:.1f} nats a token less "

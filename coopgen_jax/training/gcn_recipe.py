@@ -227,7 +227,7 @@ def train_gcn(
         if done % loop.validate_every == 0 or done == total:
             examined = done
             plain = {name: float(mean) for name, mean in means.items()}
-            for sentence in warnings_of(start, last, plain):
+            for sentence in warnings_of(start, last, plain, config.objective):
                 watch("warning", sentence)
         return listener(done, total, means)
 

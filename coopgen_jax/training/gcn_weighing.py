@@ -1,5 +1,6 @@
 """What a round's texts count: every objective by its weights."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -76,25 +77,33 @@ def weigh(
       log_human_greedy: `[M]` of the greedy text of each one's source, for that baseline.
 
     Returns:
-      The weights `[M]`, times `M`; the estimate of log Z over all rounds; and what to record.
+      The weights `[M]`, times `M`; the estimate of log Z over all rounds; and what to record: the
+      mean `reward` D; where texts have importance weights p D / q^, the log of their mean, `log_z`;
+      and how unequal the weights are that count, clipped ones where they are cut: the mean over
+      texts of (sum w)^2 / (n sum w^2) among the `n` texts of a condition, `effective_share`, and of
+      the entropy in nats, `weight_entropy`. A reward less a baseline may be negative and has no
+      such share: of "gan" it is that of its rewards before, p D / q^ = D.
     """
     texts = len(log_human)
     reward = jnp.exp(log_human)
     means: Means = {"reward": jnp.mean(reward)}
     log_weight = weights.importance(sampled.log_prob, log_human, sampled.log_proposal)
     if config.weighable:
-        means |= _described(log_weight, sampled.condition)
+        means["log_z"] = jax.nn.logsumexp(log_weight) - jnp.log(float(texts))
+    described = partial(_described, condition=sampled.condition)
     if config.objective == "gcn":
         share = weights.self_normalised(log_weight, sampled.condition, clip=config.clip)
-        return share * texts, log_partition, means
+        return share * texts, log_partition, means | described(jnp.log(share))
     if config.objective == "gdc" and log_first is not None:
         target = weights.importance(log_first, log_human, sampled.log_proposal)
         there = jnp.ones(texts, bool)
         log_partition = weights.partition(log_partition, round_number, target, there)
         counted = weights.distributional(log_first, log_human, sampled.log_proposal, log_partition)
-        return counted, log_partition, means | {"log_z_first": log_partition}
+        means |= described(target) | {"log_z_first": log_partition}
+        return counted, log_partition, means
     if config.objective == "selfgan":
-        return jnp.ones(texts), log_partition, means
+        return jnp.ones(texts), log_partition, means | described(jnp.zeros(texts))
+    means |= described(log_weight)
     counted = weights.advantage(
         reward, sampled.condition, baseline=config.baseline,
         greedy=None if log_human_greedy is None else jnp.exp(log_human_greedy),
@@ -107,11 +116,10 @@ def weigh(
 
 
 def _described(log_weight: jax.Array, condition: jax.Array) -> Means:
-    """Returns how unequal weights are: as shares of the texts of their condition."""
+    """Returns how unequal weights `[M]` are among the texts of their condition."""
     texts = weights.texts_of(condition)
     share = weights.effective_sample_size(log_weight, condition) / texts
     return {
-        "log_z": jax.nn.logsumexp(log_weight) - jnp.log(float(len(log_weight))),
         "effective_share": jnp.mean(share),
         "weight_entropy": jnp.mean(weights.entropy(log_weight, condition)),
     }
