@@ -161,7 +161,9 @@ def _print(what: GcnOptions, card: dict[str, Any]) -> None:
     for name in ("", "start", "now"):
         table.add_column(name, justify="left" if not name else "right")
     for name, value in card["last"].items():
-        table.add_row(NAMES.get(name, name), f"{card['start'][name]:.3f}", f"{value:.3f}")
+        # A folder that was begun before something was measured does not have it.
+        start = card["start"].get(name, float("nan"))
+        table.add_row(NAMES.get(name, name), f"{start:.3f}", f"{value:.3f}")
     console.print(table)
     for reason in ("budget", "interrupt"):
         if card["stopped"] == reason:
@@ -175,6 +177,8 @@ NAMES = {
     "kl_to_start": "KL to the start, nats a text",
     "bleu": "BLEU-4 of samples",
     "self_bleu": "self-BLEU-4 of samples",
+    "distinct": "distinct samples, share",
+    "relative_length": "tokens of samples over people's",
     "judge_accuracy": "discriminator: accuracy",
     "judge_human_accuracy": "discriminator: people's texts known",
     "judge_calibration_error": "discriminator: calibration error",

@@ -35,6 +35,7 @@ SAMPLES = "samples.json"
 REFERENCES = 200
 # What the early warning goes by.
 LEAST_EFFECTIVE, MOST_NATS, MOST_ALIKE = 0.05, 1.0, 0.3
+LEAST_LENGTH, LEAST_DISTINCT = 0.25, 0.5
 
 
 def own_part(tree: Any) -> Any:
@@ -93,9 +94,11 @@ def make_examination(
     The metrics are `loss`, nats a token of held-out texts; `kl_to_start`, the divergence from the
     generator before all training in nats a text, estimated on texts that it samples by itself,
     where every token's whole distribution counts; `bleu` of these against held-out texts (of their
-    source where they have one) and `self_bleu` among them, both of 4-grams; and how well the
-    discriminator tells the two kinds apart: `judge_accuracy` on both, `judge_human_accuracy` on
-    texts of people, `judge_calibration_error`. The noise of the samples is always the same.
+    source where they have one) and `self_bleu` among them, both of 4-grams; `distinct`, the share
+    of different texts among them, and `relative_length`, their mean tokens over those of held-out
+    texts, what ends a text not counted; and how well the discriminator tells the two kinds apart:
+    `judge_accuracy` on both, `judge_human_accuracy` on texts of people, `judge_calibration_error`.
+    The noise of the samples is always the same.
 
     Args:
       networks: both networks.
@@ -117,6 +120,8 @@ def make_examination(
     sampling = SamplingConfig(new_tokens=held_out.text_width)
     sampler = make_sampler(networks, sampling, guided=False, mesh=mesh, mapper=mapper)
     rows_of = jax.jit(gather_rows)
+    words = sum(len(unended(held_out.texts[number], tokenizer)) for number in human)
+    usual = max(words / len(human), 1.0)
 
     def apart(learnt: Any, fixed: Any, rows: Any) -> jax.Array:
         def said(params: Any) -> jax.Array:
@@ -146,7 +151,8 @@ def make_examination(
             if judged:
                 log_human += fetched(says_human(judge, fixed["judge"], rows))[:there].tolist()
         tokens = sum(len(held_out.texts[number]) for number in human)
-        key, away, log_own, texts = jax.random.key(seed), [], [], []
+        key, away, log_own = jax.random.key(seed), [], []
+        texts, written = [], []
         for number, (prompt, there) in enumerate(batches(asked, held_out.prompt)):
             generation = sampler(jax.random.fold_in(key, number), prompt, generator, judge, fixed)
             rows = rows_of(prompt, generation)
@@ -154,9 +160,9 @@ def make_examination(
             if judged:
                 log_own += fetched(says_human(judge, fixed["judge"], rows))[:there].tolist()
             ids, lengths = fetched((generation.tokens[:, 0], generation.length[:, 0]))
-            texts += tokenizer.decode_batch(
-                row[:length].tolist() for row, length in zip(ids[:there], lengths, strict=False)
-            )
+            own = [row[:size].tolist() for row, size in zip(ids[:there], lengths, strict=False)]
+            texts += tokenizer.decode_batch(own)
+            written += [len(unended(row, tokenizer)) for row in own]
         texts = [text.strip() for text in texts]
         if jax.process_index() == 0:
             unfinished = folder / f"{SAMPLES}.part"
@@ -171,10 +177,17 @@ def make_examination(
             "kl_to_start": float(np.mean(away)),
             "bleu": bleu(texts, references),
             "self_bleu": self_bleu(texts, 4),
+            "distinct": len(set(texts)) / len(texts),
+            "relative_length": float(np.mean(written)) / usual,
         }
         return found | (_judged(log_human, log_own) if judged else {})
 
     return examine
+
+
+def unended(ids: Sequence[int], tokenizer: Tokenizer) -> Sequence[int]:
+    """Returns the tokens of a text without the one that ends it."""
+    return ids[:-1] if ids and ids[-1] in tokenizer.end_tokens else ids
 
 
 def _judged(log_human: Sequence[float], log_own: Sequence[float]) -> dict[str, float]:
@@ -218,9 +231,19 @@ def warnings_of(
             f"held-out texts have become {now['loss'] - first['loss']:.1f} nats a token less "
             "likely: lower the learning rate, or hold the generator by kl"
         )
-    if now["self_bleu"] > first["self_bleu"] + MOST_ALIKE:
+    # Texts without words have no n-grams in common, and are one text.
+    distinct = [measured.get("distinct", 1.0) for measured in (first, now)]
+    alike = now["self_bleu"] > first["self_bleu"] + MOST_ALIKE
+    if alike or distinct[1] < LEAST_DISTINCT * distinct[0]:
         found.append(
             f"samples have become alike (self-BLEU {first['self_bleu']:.2f} to "
-            f"{now['self_bleu']:.2f}): lower the learning rate, or remember more rounds"
+            f"{now['self_bleu']:.2f}, {distinct[0]:.0%} to {distinct[1]:.0%} of them distinct): "
+            "lower the learning rate, or remember more rounds"
+        )
+    length = now.get("relative_length", 1.0)
+    if length < LEAST_LENGTH:
+        found.append(
+            f"samples have {length:.0%} of the tokens of people's texts: lower the learning rate, "
+            "or hold the generator by kl"
         )
     return found

@@ -163,3 +163,16 @@ def test_mistakes_leave_no_folder_behind(data, tmp_path, capsys, said, sentence)
     assert main(["train", "gcn", *data, *SMALL, *said]) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_warning_is_printed_unless_quiet(data, monkeypatch, capsys):
+    def warn(*given, watch, **more):
+        watch("sampled", None)
+        watch("warning", "samples have become alike")
+        return {"stopped": "steps"}
+
+    monkeypatch.setattr(train_gcn, "train_gcn", warn)
+    loud = [word for word in SMALL if word != "--quiet"]
+    for said, told in ((loud, 1), (SMALL, 0)):
+        assert main(["train", "gcn", *data, *said]) == 0
+        assert capsys.readouterr().err.count("coopgen: samples have become alike\n") == told

@@ -18,8 +18,8 @@ from coopgen_jax.discriminators.heads import load_discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loading import load
 from coopgen_jax.text import Tokenizer
+from coopgen_jax.training import gcn_examination
 from coopgen_jax.training.checkpoint import Checkpoints
-from coopgen_jax.training.gcn_examination import warnings_of
 from coopgen_jax.training.replay import draw, empty, remember
 from tests.gcn_worker import END, pairs, tokenizer
 from tests.test_hosts import free_port
@@ -138,11 +138,22 @@ def test_the_folder_is_a_language_model_and_a_guide(alone):
     assert logged <= set(lines[0])
     measured = {"loss", "kl_to_start", "bleu", "self_bleu", "judge_calibration_error"}
     assert measured <= set(lines[2])
+    texts = json.loads((folder / "samples.json").read_text())
+    people = [row[:-1] if row[-1] == END else row for row in pairs(1, 12, True).texts]
+    # Those that are measured, evenly among all.
+    usual = np.mean([len(people[number * 12 // 8]) for number in range(8)])
+    words = np.mean([len(text.split()) for text in texts])
+    assert card["last"]["relative_length"] == pytest.approx(words / usual, rel=1e-5)
+    assert card["last"]["distinct"] == len(set(texts)) / 8
 
 
-def test_the_discriminator_learns_alike_beside_either_optimiser_of_the_generator(tmp_path):
+def test_the_discriminator_learns_alike_beside_either_optimiser_of_the_generator(
+    tmp_path, monkeypatch
+):
     from tests import gcn_worker as worker
 
+    monkeypatch.setattr(gcn_examination, "LEAST_LENGTH", float("inf"))
+    told: list[tuple[str, object]] = []
     config = worker.GcnConfig(
         proposal=worker.PROPOSALS["nucleus"], sources=4, judge_steps=1, first_judge_steps=2,
         judge_rows=4, replay_rows=0,
@@ -156,7 +167,11 @@ def test_the_discriminator_learns_alike_beside_either_optimiser_of_the_generator
         worker.train_gcn(
             worker.language(), pairs(0, 8, True), pairs(1, 8, True), config, how,
             folder=tmp_path / name, mesh=worker.make_mesh(1),
+            watch=lambda phase, found: told.append((phase, found)),
         )  # fmt: skip
+        warned = [found for phase, found in told if phase == "warning"]
+        assert len(warned) == 1 and "tokens of people's texts" in str(warned[0])
+        told.clear()
         generators.append((tmp_path / name / "model.safetensors").read_bytes())
         judges.append((tmp_path / name / "judge/network/model.safetensors").read_bytes())
     assert generators[0] != generators[1] and judges[0] == judges[1]
@@ -278,12 +293,3 @@ def test_the_memory_is_a_ring():
     assert set(many[many < 100]) == {13, 14, 15, 16, 17}
     none = draw(jax.random.key(1), empty(now, 5), now, count=60, share=0.9)["x"]
     assert (np.asarray(none) >= 100).all()
-
-
-def test_a_collapse_is_warned_of_early():
-    first = {"loss": 3.0, "self_bleu": 0.2}
-    assert warnings_of(first, {"loss": 3.5, "self_bleu": 0.3}, {"effective_share": 0.5}) == []
-    found = warnings_of(first, {"loss": 4.5, "self_bleu": 0.8}, {"effective_share": 0.01})
-    assert len(found) == 3
-    assert "1%" in found[0] and "1.5 nats" in found[1] and "0.20 to 0.80" in found[2]
-    assert warnings_of(first, {"loss": 3.0, "self_bleu": 0.2}, {}) == []
