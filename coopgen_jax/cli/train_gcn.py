@@ -46,7 +46,10 @@ def run_gcn(what: GcnOptions) -> None:
         _tell(what, "the proposal cannot write all that the generator can, so that its weights are "
               "biased: sample and mcts can with full_share, and smc can")  # fmt: skip
     model = load(what.model, dtype=what.dtype, stacked=True)
-    training, validation = (tokenised(what, model.tokenizer, pairs) for pairs in data)
+    training, validation = (
+        tokenised(what, model.tokenizer, pairs, where)
+        for pairs, where in zip(data, (what.data, what.validation), strict=True)
+    )
     begin = compiling(what, "round")
 
     def watch(phase: str, found: Any) -> None:
@@ -140,12 +143,24 @@ def read(what: GcnOptions, where: str) -> tuple[tuple[str, str], ...]:
     return pairs
 
 
-def tokenised(what: GcnOptions, tokenizer: Tokenizer, pairs: tuple[tuple[str, str], ...]) -> Pairs:
-    """Returns pairs as the generator reads them."""
+def tokenised(
+    what: GcnOptions, tokenizer: Tokenizer, pairs: tuple[tuple[str, str], ...], where: str
+) -> Pairs:
+    """Returns pairs as the generator reads them, and tells what was cut."""
+
+    def told(sources: int, texts: int) -> None:
+        if sources:
+            _tell(what, f"{where}: {sources} of {len(pairs)} sources are cut at "
+                  f"{what.source_tokens} tokens, the template included: give more --source-tokens "
+                  "to have them whole")  # fmt: skip
+        if texts:
+            _tell(what, f"{where}: {texts} of {len(pairs)} texts are cut at {what.new_tokens} "
+                  "tokens and show no end: give more --new-tokens to have them whole")  # fmt: skip
+
     template = what.template.replace("\\n", "\n") if what.source is not None else None
     return tokenise_pairs(
         tokenizer, pairs, source_width=what.source_tokens, text_width=what.new_tokens,
-        template=template,
+        template=template, told=told,
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ Unconditional texts are pairs as well, all of one source: the token that begins 
 have one shape, so that a round of training is compiled once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,7 @@ def tokenise_pairs(
     source_width: int,
     text_width: int,
     template: str | None = TEMPLATE,
+    told: Callable[[int, int], None] = lambda sources, texts: None,
 ) -> Pairs:
     """Returns pairs as ids: a source behind what begins a text, cut at its end, and its text.
 
@@ -135,10 +136,11 @@ def tokenise_pairs(
       text_width: tokens of a text at most, its end included.
       template: what a source is put into, at "{}", and what the text follows at once, so that it
         ends in a space or a line break; None where there are no sources.
+      told: told how many sources and how many texts are cut, with their end.
 
     Raises:
-      UserError: there are no texts, the template has no place for a source, or no token begins or
-        ends a text.
+      UserError: there are no texts, all are cut, the template has no place for a source, or no
+        token begins or ends a text.
     """
     if not pairs:
         raise UserError("there are no texts to train on")
@@ -156,6 +158,7 @@ def tokenise_pairs(
             "more"
         )
     sources: list[tuple[int, ...]] = [tuple(front)] * len(pairs)
+    cut_sources = 0
     if template is not None:
         ids_of = tokenizer.encode_batch([source for source, _ in pairs])
         cut = [
@@ -165,12 +168,23 @@ def tokenise_pairs(
         filled = [template.replace("{}", source) for source in cut]
         rows = tokenizer.encode_batch(filled)
         sources = [(*front, *ids[: source_width - len(front)]) for ids in rows]
+        cut_sources = sum(
+            len(ids) > room or len(row) > source_width - len(front)
+            for ids, row in zip(ids_of, rows, strict=True)
+        )
     if not all(sources):
         raise UserError("a source has no tokens: leave it out, or give a template with words")
     # Without a source a text stands at the front, where many tokenizers put a space.
     encode = tokenizer.encode_batch if template is None else tokenizer.encode_batch_behind
     coded = encode([text.strip() for _, text in pairs])
     texts = [(*ids, *end)[:text_width] for ids in coded]
+    cut_texts = sum(len(ids) + len(end) > text_width for ids in coded)
+    if cut_texts == len(pairs):
+        raise UserError(
+            f"all {cut_texts} texts have more than {text_width} tokens, their end included, so "
+            "that none shows how a text ends: allow more new tokens, or give shorter texts"
+        )
+    told(cut_sources, cut_texts)
     return Pairs(
         tuple(sources),
         tuple(texts),

@@ -176,3 +176,20 @@ def test_a_warning_is_printed_unless_quiet(data, monkeypatch, capsys):
     for said, told in ((loud, 1), (SMALL, 0)):
         assert main(["train", "gcn", *data, *said]) == 0
         assert capsys.readouterr().err.count("coopgen: samples have become alike\n") == told
+
+
+def test_what_is_cut_is_told_and_all_that_is_cut_refused(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train_gcn, "train_gcn", lambda *given, **more: {"stopped": "steps"})
+    job = ["train", "gcn", *data, *[word for word in SMALL if word != "--quiet"]]
+    assert main(job) == 0 and " cut " not in capsys.readouterr().err
+    rows = [{"context": "w1 " * (3 + 2 * (number > 3)), "question": "w2 " * (3 + (number > 2))}
+            for number in range(6)]  # fmt: skip
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(job) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if " cut " in line]
+    # Of training and validation texts each.
+    assert len(lines) == 4
+    assert "2 of 6 sources are cut at 5 tokens" in lines[0] and "--source-tokens" in lines[0]
+    assert "3 of 6 texts are cut at 4 tokens" in lines[1] and "--new-tokens" in lines[1]
+    assert main([*job, "--new-tokens", "3"]) == 2
+    assert "all 6 texts have more than 3 tokens" in capsys.readouterr().err

@@ -201,10 +201,19 @@ def test_texts_that_are_no_number_stop_the_run_and_are_kept(tmp_path):
 
 
 def test_pairs_are_padded_cut_and_closed():
+    told: list[tuple[int, int]] = []
     found = tokenise_pairs(
         tokenizer(), [("w1 w2 w3 w4 w5 w6", "w7 w8"), ("w1", "w2 w3 w4 w5 w6")],
         source_width=5, text_width=4, template="w58 {} w57",
+        told=lambda *counts: told.append(counts),
     )  # fmt: skip
+    tokenise_pairs(
+        tokenizer(), [("w1 w2 w3", "w7 w8 w9"), ("w1 w2", "w2 w3 w4 w5"), ("w1", "w2 w3 w4 w5")],
+        source_width=5, text_width=4, template="w58 {} w57",
+        told=lambda *counts: told.append(counts),
+    )  # fmt: skip
+    # What just fits, its end included, is whole.
+    assert told == [(1, 1), (0, 2)]
     assert found.sources == ((58, 1, 2, 3, 57), (58, 1, 57))
     assert found.texts == ((7, 8, END), (2, 3, 4, 5))
     rows = found.rows([1, 0])
@@ -239,6 +248,7 @@ def test_a_text_has_a_space_in_front_only_where_nothing_else_stands_there():
         ({"template": "no place"}, "must have {} once"),
         ({"template": "{} w1 w2 w3 w4 w5"}, "leave no room"),
         ({"pairs": []}, "no texts to train on"),
+        ({"pairs": [("w1", "w2 w3 w4"), ("w1", "w2 w3 w4 w5")]}, "all 2 texts have more than 3"),
     ],
 )
 def test_pairs_of_no_use_are_told(given, sentence):
