@@ -195,7 +195,8 @@ class GcnOptions(_Base):
     or the proposal's, which saves that and comes to rest beside people's texts."""
     judge_reads: Literal["auto", "beginnings", "texts"] = "auto"
     """What the discriminator learns to judge: every beginning of a text, as a decoder asks it on
-    the way, or whole texts; auto for what the proposal wants."""
+    the way, or whole texts; auto for what the proposal wants. What is trained on whole texts is
+    no guide for --discriminator of a search, which asks for beginnings."""
     judge_dropout: Annotated[float, arg(metavar="X")] = 0.1
     """Share of the inputs of the discriminator's head that a step leaves out."""
     clip: Annotated[float | None, _unset("X", "none")] = None

@@ -1,6 +1,7 @@
 """What `coopgen train gcn` does with its defaults, its examples and its mistakes."""
 
 import json
+import re
 import shlex
 
 import numpy as np
@@ -12,7 +13,9 @@ from coopgen_jax.cli.train_options import GcnOptions
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.errors import UserError
+from coopgen_jax.training.gcn import beginnings
 from tests.gcn_worker import WORDS, language
+from tests.test_parallel import ROOT
 
 SMALL = [
     "--model",
@@ -193,3 +196,13 @@ def test_what_is_cut_is_told_and_all_that_is_cut_refused(data, tmp_path, monkeyp
     assert "3 of 6 texts are cut at 4 tokens" in lines[1] and "--new-tokens" in lines[1]
     assert main([*job, "--new-tokens", "3"]) == 2
     assert "all 6 texts have more than 3 tokens" in capsys.readouterr().err
+
+
+def test_the_readmes_judge_of_a_search_has_learnt_beginnings():
+    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    guided = re.findall(r"^coopgen generate .*--discriminator (\w+)/judge", text, re.M)
+    assert guided
+    for folder in guided:
+        (line,) = re.findall(rf"^coopgen train gcn (.*--out {folder}\b.*)$", text, re.M)
+        what = _parse_train(["gcn", *shlex.split(line)]).what
+        assert isinstance(what, GcnOptions) and beginnings(round_of(what))
