@@ -107,12 +107,16 @@ class GcnConfig:
             raise UserError(f"baseline and scheduler say nothing to {self.objective}, only to gan")
         if self.scheduler == "z" and self.baseline != "none":
             raise UserError("rewards from which a baseline is taken have no sum to divide by")
+        if self.texts < 2 and self.compares:
+            raise UserError(
+                "a text is weighed against others of its round, and there is one: give sources or "
+                "samples of 2 or more"
+            )
         self._check_proposal()
 
     def check_sources(self) -> None:
         """Raises UserError where texts cannot be compared with those of their own source only."""
-        alone = self.proposal.samples < 2
-        if alone and (self.objective == "gcn" or self.scheduler == "z"):
+        if self.proposal.samples < 2 and self.compares:
             raise UserError(
                 "a text of one source is weighed against others of it, and there is one sample "
                 "each: give samples of 2 or more"
@@ -148,6 +152,11 @@ class GcnConfig:
                 "SelfGAN imitates what a decoder writes under the discriminator's guidance: give "
                 "one that asks it and does not weigh its texts, such as mcts, das, fudge or rerank"
             )
+
+    @property
+    def compares(self) -> bool:
+        """Whether texts count by comparison: a lone one the same, whatever D says of it."""
+        return self.objective == "gcn" or self.scheduler == "z" or self.baseline == "mean"
 
     @property
     def _plain(self) -> SamplingConfig:

@@ -320,6 +320,25 @@ def test_maximum_likelihood_reads_what_people_wrote_and_asks_no_one():
         ({"negatives": "people"}, "choose one of proposal, generator"),
         ({"baseline": "median"}, "there is no baseline"),
         ({"sources": 0}, "1 or more"),
+        ({"sources": 1, "proposal": replace(NUCLEUS, samples=1)}, "there is one: give sources or"),
+        (
+            {
+                "sources": 1,
+                "proposal": replace(PLAIN, samples=1),
+                "objective": "gan",
+                "scheduler": "z",
+            },
+            "there is one: give sources or",
+        ),
+        (
+            {
+                "sources": 1,
+                "proposal": replace(PLAIN, samples=1),
+                "objective": "gan",
+                "baseline": "mean",
+            },
+            "there is one: give sources or",
+        ),
         ({"objective": "gans"}, "choose one of gcn, selfgan"),
     ],
 )
