@@ -163,15 +163,14 @@ def train_gcn(
         _optimiser("adamw", how.judge_learning_rate, how),
     )
     row = {name: jnp.asarray(array) for name, array in training.rows([0]).items()}
-    # A checkpoint has no arrays of nothing.
-    least = max(1, config.replay_rows)
-    size = least + -least % mesh.shape[BATCH]
     generator, judge = (
         begin_on(mesh, learnt[name], optimiser, sharded=how.sharded_optimiser)
         for name, optimiser in zip(("generator", "judge"), optimisers, strict=True)
     )
+    # A checkpoint has no arrays of nothing, and the same ones whatever the number of devices.
+    size = max(1, config.replay_rows)
     replay = place(empty({"human": row, "written": row}, size), mesh)
-    split = jax.tree.map(lambda leaf: P(BATCH), replay.rows)
+    split = jax.tree.map(lambda leaf: P(BATCH) if config.replay_rows else P(), replay.rows)
     replay = replace(replay, rows=place(replay.rows, mesh, split))
     log_partition, rounds = place((jnp.float32(0), jnp.int32(0)), mesh)
     state = GcnState(generator, judge, replay, log_partition, rounds)
@@ -318,6 +317,7 @@ def _check(
     for name, rows in (
         ("sources", config.sources),
         ("judge_rows", config.judge_rows // 2),
+        ("replay_rows", config.replay_rows),
         ("rows of an examination", how.examination.rows),
     ):
         if rows % devices:

@@ -6,6 +6,7 @@ import shlex
 
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh
 
 from coopgen_jax.cli import _parse_train, main, train_gcn, train_options
 from coopgen_jax.cli.train_gcn import round_of, training_of
@@ -13,8 +14,11 @@ from coopgen_jax.cli.train_options import GcnOptions
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.errors import UserError
+from coopgen_jax.parallel import BATCH
 from coopgen_jax.training.gcn import beginnings
-from tests.gcn_worker import WORDS, language
+from coopgen_jax.training.gcn_config import GcnConfig
+from coopgen_jax.training.gcn_recipe import _check
+from tests.gcn_worker import WORDS, language, pairs
 from tests.test_parallel import ROOT
 
 SMALL = [
@@ -206,3 +210,18 @@ def test_the_readmes_judge_of_a_search_has_learnt_beginnings():
         (line,) = re.findall(rf"^coopgen train gcn (.*--out {folder}\b.*)$", text, re.M)
         what = _parse_train(["gcn", *shlex.split(line)]).what
         assert isinstance(what, GcnOptions) and beginnings(round_of(what))
+
+
+def test_a_memory_that_the_devices_do_not_divide_is_refused():
+    proposal = SamplingConfig(new_tokens=4, samples=2)
+    how = training_of(options("--devices", "4"))
+
+    def check(rows: int) -> None:
+        config = GcnConfig(proposal=proposal, sources=8, replay_rows=rows)
+        mesh = AbstractMesh((4,), (BATCH,))
+        _check(language(), pairs(0, 8, True), config, how, mesh)
+
+    with pytest.raises(UserError, match="replay_rows of 10 cannot be split over 4 devices"):
+        check(10)
+    check(0)
+    check(12)
