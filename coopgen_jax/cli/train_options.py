@@ -212,7 +212,7 @@ class GcnOptions(_Base):
     learning_rate: Annotated[float | None, _unset("X", "1e-4; whole: 1e-5")] = None
     """The generator's learning rate."""
     validate_every: Annotated[int, arg(metavar="N")] = 10
-    """Rounds between examinations, and between checkpoints."""
+    """Rounds between examinations (likelihood, BLEU, accuracy, ...), and between checkpoints."""
     validation_rows: Annotated[int, arg(metavar="N")] = 256
     """Validation texts that are read, at most."""
     optimiser: Literal["adamw", "sgd"] = "adamw"
