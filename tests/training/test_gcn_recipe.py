@@ -96,6 +96,21 @@ def test_eight_devices_train_as_one(start, alone, tmp_path, options):
     check_network(tmp_path, alone[1])
 
 
+def test_a_search_over_eight_devices_trains_as_one(start, tmp_path):
+    # Without sources texts of all devices are weighed against each other.
+    options = {"proposal": "tree", "conditional": False, "rounds": 2}
+    folders = tmp_path / "one", tmp_path / "eight"
+    processes = [start(folder, n, **options) for folder, n in zip(folders, (1, 8), strict=True)]
+    try:
+        one, eight = map(ended, processes)
+    finally:
+        for process in processes:
+            process.kill()
+    assert one["proposal"] == "MCTSConfig"
+    check_same(eight, one)
+    check_network(folders[1], folders[0])
+
+
 def test_two_processes_train_as_one(start, alone, tmp_path):
     job = {"coordinator": f"localhost:{free_port()}"}
     processes = [start(tmp_path, 2, process=number, **job) for number in range(2)]
