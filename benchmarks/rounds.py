@@ -20,7 +20,7 @@ from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.decoding.smc import SMCConfig
 from coopgen_jax.discriminators.causal import CausalConfig
 from coopgen_jax.discriminators.head import HeadConfig
-from coopgen_jax.models.layout import stored
+from coopgen_jax.models.layout import for_training, stored
 from coopgen_jax.models.lora import add_lora, init_lora
 from coopgen_jax.models.pretrained.loading import load
 from coopgen_jax.models.transformer import Params
@@ -71,7 +71,7 @@ def make(settings: Settings, *, source: int, text: int) -> Made:
     else:
         config, params = network(settings)
     config = replace(config, end_tokens=())
-    base = stored(params, config.dtype)
+    base = for_training(stored(params, config.dtype))
     judge = CausalConfig(config, HeadConfig(CLASSES, config.width, ()))
     standard = {"centre": jnp.zeros(config.width), "scale": jnp.ones(config.width)}
 

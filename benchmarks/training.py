@@ -98,7 +98,7 @@ def make_task(objective: str, config: DecoderConfig, params: Params, *, whole: b
         learnt, fixed = for_training(jax.tree.map(jnp.copy, params)), None
     else:
         learnt = lora.init_lora(jax.random.key(0), params, LORA)
-        fixed = stored(params, config.dtype)
+        fixed = for_training(stored(params, config.dtype))
 
     def join(learnt: Any, fixed: Any) -> Params:
         return learnt if whole else lora.add_lora(fixed, learnt, LORA)

@@ -5,6 +5,7 @@ kernel W is used as W + (alpha / rank) * up @ down, with `up` zero at first.
 """
 
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -72,12 +73,29 @@ def _stacked(params: Params) -> dict[str, Any]:
 
 
 def add_lora(params: Params, additions: dict[str, Any], config: LoraConfig) -> Params:
-    """Returns the parameters with additions beside their kernels, as every network reads them."""
-    layers = dict(_stacked(params))
-    for name, addition in additions.items():
-        up = addition["lora_up"] * (config.alpha / config.rank)
-        layers[name] = {**layers[name], "lora_down": addition["lora_down"], "lora_up": up}
-    return {**params, "layers": layers}
+    """Returns the parameters with additions beside their kernels, as every network reads them.
+
+    Args:
+      params: its layers stacked or separate.
+      additions: as `init_lora` makes them.
+      config: theirs.
+    """
+    beside = {
+        name: {
+            "lora_down": addition["lora_down"],
+            "lora_up": addition["lora_up"] * (config.alpha / config.rank),
+        }
+        for name, addition in additions.items()
+    }
+
+    def added(layer: Any, own: Any) -> Any:
+        return layer | {name: {**layer[name], **leaves} for name, leaves in own.items()}
+
+    layers: Any = params["layers"]
+    if not isinstance(layers, tuple):
+        return {**params, "layers": added(layers, beside)}
+    each = (jax.tree.map(itemgetter(number), beside) for number in range(len(layers)))
+    return {**params, "layers": tuple(map(added, layers, each))}
 
 
 def merge_lora(params: Params) -> Params:

@@ -330,7 +330,7 @@ def _networks(
 ) -> tuple[Networks, dict[str, Any], dict[str, Any]]:
     """Returns both networks, what is learnt of them and what is fixed."""
     generator, base, join = learnable(model, how.lora, mesh, seed=how.seed)
-    network, judge_base, judge_join = learnable(model, how.lora, mesh, seed=how.seed + 1)
+    network, _, judge_join = learnable(model, how.lora, mesh, seed=how.seed + 1)
     first = place(model.params, mesh) if base is None else base
     head = HeadConfig(CLASSES, model.config.width, (), how.dropout)
     judge = CausalConfig(model.config, head)
@@ -351,5 +351,6 @@ def _networks(
         judge_join=judging,
         first=lambda fixed: fixed["first"],
     )  # fmt: skip
-    fixed = {"generator": {"base": base, "first": first}, "judge": judge_base}
+    # What additions stand beside is one network for both.
+    fixed = {"generator": {"base": base, "first": first}, "judge": base}
     return networks, {"generator": generator, "judge": {"network": network, "head": begun}}, fixed

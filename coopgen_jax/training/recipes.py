@@ -71,7 +71,7 @@ def learnable(
         return for_training(single), None, lambda learnt, fixed: learnt
     return (
         init_lora(key, model.params, lora),
-        place(model.params, mesh),
+        place(for_training(model.params), mesh),
         lambda learnt, fixed: add_lora(fixed, learnt, lora),
     )
 

@@ -41,6 +41,9 @@ def test_merged_equals_unmerged_and_the_product_by_hand(config):
     assert jax.tree.structure(inside) == jax.tree.structure(params)
     np.testing.assert_allclose(stream(config, beside), stream(config, inside), atol=2e-5)
     assert np.abs(stream(config, beside) - stream(config, params)).max() > 0.01
+    apart = add_lora(separate_layers(params), additions, lora)
+    assert jax.tree.structure(apart) == jax.tree.structure(separate_layers(beside))
+    np.testing.assert_allclose(stream(config, apart), stream(config, beside), atol=2e-5)
     query = additions["query"]
     product = np.einsum("lor,lri->loi", query["lora_up"], query["lora_down"])
     expected = params["layers"]["query"]["kernel"] + 3 * product

@@ -241,9 +241,12 @@ def test_a_trained_language_model_writes_what_it_has_read(places, capsys, tmp_pa
     assert card["perplexity"] == pytest.approx(np.exp(card["best"]["loss"]))
 
 
-def test_layers_learn_alike_in_one_stack_and_one_by_one(places, capsys, tmp_path, monkeypatch):
+@pytest.mark.parametrize("rank", [0, 2])
+def test_layers_learn_alike_in_one_stack_and_one_by_one(
+    places, capsys, tmp_path, monkeypatch, rank
+):
     _, common = places
-    job = ["lm", *common, "--label", "class", "--epochs", 1, "--rank", 0]
+    job = ["lm", *common, "--label", "class", "--epochs", 1, "--rank", rank]
     card = card_of(capsys, *job, "--out", tmp_path / "whole")
     with monkeypatch.context() as accelerator:
         accelerator.setattr(layout, "on_accelerator", lambda: True)
