@@ -1,4 +1,8 @@
-"""Files that a training keeps and reads back: there whole, or as they were before."""
+"""Files that a training keeps and reads back: there whole, or as they were before.
+
+A file that a user names may be a device or a link, and two commands may name one: `cli.files` has
+what is written there.
+"""
 
 import json
 from collections.abc import Iterator

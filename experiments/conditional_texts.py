@@ -18,6 +18,7 @@ from coopgen_jax.decoding.decoders import decode
 from coopgen_jax.decoding.presets import Decoding
 from coopgen_jax.discriminators.loaded import LoadedDiscriminator
 from coopgen_jax.evaluation.metrics import corpus_bleu
+from coopgen_jax.files import replacing
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.models.pretrained.loading import LoadedModel
@@ -178,10 +179,8 @@ def write_texts(
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if kept.get("asked") != asked:
         kept = {"asked": asked} | _written(model, config, sources, guide, rows, seed)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part")
-        unfinished.write_text(json.dumps(kept, ensure_ascii=False) + "\n", encoding="utf-8")
-        unfinished.replace(path)
+        with replacing(path) as (unfinished,):
+            unfinished.write_text(json.dumps(kept, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"{path.stem}: {len(sources)} texts in {kept['seconds']:.0f} s", flush=True)
     return replace(
         sources, texts=tuple(tuple(ids) for ids in kept["ids"]), written=tuple(kept["texts"])

@@ -1,6 +1,5 @@
 """What is measured of a generator and its critic between rounds, on held-out texts and samples."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.discriminators import figures
 from coopgen_jax.evaluation.metrics import bleu, self_bleu
+from coopgen_jax.files import write_json
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.transformer import unembed
 from coopgen_jax.parallel import BATCH, Mapper, P, map_over_mesh, share
@@ -165,9 +165,7 @@ def make_examination(
             written += [len(unended(row, tokenizer)) for row in own]
         texts = [text.strip() for text in texts]
         if jax.process_index() == 0:
-            unfinished = folder / f"{SAMPLES}.part"
-            unfinished.write_text(json.dumps(texts, indent=1, ensure_ascii=False) + "\n")
-            unfinished.replace(folder / SAMPLES)
+            write_json(folder / SAMPLES, texts)
         common = [held_out.written[number] for number in human[:REFERENCES]]
         references = [
             [held_out.written[number]] if held_out.conditional else common for number in asked

@@ -96,8 +96,7 @@ def weigh(
         return share * texts, log_partition, means | described(jnp.log(share))
     if config.objective == "gdc" and log_first is not None:
         target = weights.importance(log_first, log_human, sampled.log_proposal)
-        there = jnp.ones(texts, bool)
-        log_partition = weights.partition(log_partition, round_number, target, there)
+        log_partition = weights.partition(log_partition, round_number, target)
         counted = weights.distributional(log_first, log_human, sampled.log_proposal, log_partition)
         means |= described(target) | {"log_z_first": log_partition}
         return counted, log_partition, means

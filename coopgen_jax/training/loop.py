@@ -21,6 +21,7 @@ from jax.experimental import multihost_utils
 from tensorboardX import SummaryWriter
 
 from coopgen_jax.errors import UserError
+from coopgen_jax.files import replacing
 from coopgen_jax.training.checkpoint import Checkpoints
 
 METRICS = "metrics.jsonl"
@@ -126,10 +127,8 @@ class _Record:
         path, board = folder / METRICS, folder / "tensorboard"
         before = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         kept = [line for line in before if _step_of(line) <= step]
-        # Beside its place and then renamed: killed in between, nothing is lost.
-        unfinished = path.with_suffix(".part")
-        unfinished.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        unfinished.replace(path)
+        with replacing(path) as (unfinished,):
+            unfinished.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self._lines = path.open("a", encoding="utf-8")
         # A killed run takes what it has not handed over yet along, so all is written anew.
         shutil.rmtree(board, ignore_errors=True)

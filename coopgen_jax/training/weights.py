@@ -138,21 +138,15 @@ def distributional(
     return jax.lax.stop_gradient(jnp.exp(log_initial + log_judged - log_proposal - log_partition))
 
 
-def partition(
-    log_partition: jax.Array, rounds: jax.Array, log_weight: jax.Array, there: jax.Array
-) -> jax.Array:
+def partition(log_partition: jax.Array, rounds: jax.Array, log_weight: jax.Array) -> jax.Array:
     """Returns log Z as the mean over all rounds of the mean of P / q^, `[]`.
-
-    Every round has a text at least.
 
     Args:
       log_partition: `[]` the estimate of the rounds before.
       rounds: `[]` how many there were.
       log_weight: `[M]` log P(y) - log q^(y) of this round's texts.
-      there: `[M]` bool, false where a row is padding.
     """
-    texts = jnp.maximum(jnp.sum(there), 1)
-    now = jax.nn.logsumexp(jnp.where(there, log_weight, -jnp.inf)) - jnp.log(texts)
+    now = jax.nn.logsumexp(log_weight) - jnp.log(float(len(log_weight)))
     before = jnp.where(rounds > 0, log_partition + jnp.log(jnp.maximum(rounds, 1)), -jnp.inf)
     return jax.lax.stop_gradient(jnp.logaddexp(before, now) - jnp.log(rounds + 1))
 
