@@ -62,10 +62,10 @@ class Config:
     sources: int = 4
     samples: int = 4
     simulations: int = 8
-    judge_steps: int = 1
-    first_judge_steps: int = 30
-    guide_sources: int = 320
-    guide_steps: int = 40
+    judge_steps: int = 2
+    first_judge_steps: int = 80
+    guide_sources: int = 640
+    guide_steps: int = 100
     judge_sources: int = 400
     base_steps: int = 60
     judge_rows: int = 16
@@ -74,7 +74,7 @@ class Config:
     beams: int = 4
     alpha: float = 1.0
     rate: float = 5e-4
-    gcn_rate: float = 1e-4
+    gcn_rate: float = 2e-4
     judge_rate: float = 5e-4
     rows: int = 16
     seed: int = 0

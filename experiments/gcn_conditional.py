@@ -29,7 +29,6 @@ import tyro
 
 from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.data.pairs import Pairs
-from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.discriminators.heads import load_discriminator
 from coopgen_jax.models.pretrained.loading import LoadedModel, load
 from coopgen_jax.parallel import make_mesh
@@ -102,7 +101,8 @@ def generator(config: Config, data: Data, name: str, clock: Clock) -> dict[str, 
     model = pretrained(config) if first else load(folder_of(config, FIRST), stacked=True)
     card = train_gcn(
         model, data.training, data.validation, round_of(config, name), training,
-        folder=folder, mesh=make_mesh(1), listener=told(folder.name, "step"),
+        folder=folder, mesh=make_mesh(1), judge=pretrained(config),
+        listener=told(folder.name, "step"),
         watch=lambda phase, found: print(found, flush=True) if phase == "warning" else None,
     )  # fmt: skip
     if not is_done(folder):
@@ -124,8 +124,8 @@ def judge(
         return folder
     left, steps = clock.left(), config.guide_steps if guides else config.base_steps
     every = max(1, steps // 4)
-    model = load(config.work / "first", stacked=True) if guides else pretrained(config)
-    longest = human.source_width + human.text_width
+    # The model that has learnt people's texts knows them by heart, and would tell them by that.
+    model, longest = pretrained(config), human.source_width + human.text_width
     how = RecipeConfig(
         LoopConfig(steps=steps, validate_every=every, save_every=every, budget_minutes=left),
         BatchConfig(rows=config.judge_rows, longest=longest, shortest=None, seed=config.seed),
@@ -138,21 +138,15 @@ def judge(
 
 
 def guide(config: Config, data: Data, clock: Clock) -> Path:
-    """Trains the maximum likelihood model's guide: against its samples and its beams by turns."""
+    """Trains the maximum likelihood model's guide, against what its beams write."""
     if is_done(config.work / "guide"):
         return config.work / "guide"
-    model, parts = load(config.work / "first"), []
-    by = (SamplingConfig(new_tokens=config.new_tokens), decoders(config)["beam"])
-    for turn, (name, how) in enumerate(zip(("sample", "beam"), by, strict=True)):
-        clock.left()
-        own = range(turn, len(data.guide), 2)
-        written = write_texts(
-            config.work / "texts" / f"guide-{name}.json", model, how, chosen(data.guide, own),
-            guide=None, rows=config.rows, seed=config.seed,
-        )  # fmt: skip
-        parts.append((chosen(data.guide, own), written))
-    human, written = (joined(sides) for sides in zip(*parts, strict=True))
-    return judge(config, "guide", human, written, clock, guides=True)
+    clock.left()
+    written = write_texts(
+        config.work / "texts" / "guide.json", load(config.work / "first"), decoders(config)["beam"],
+        data.guide, guide=None, rows=config.rows, seed=config.seed,
+    )  # fmt: skip
+    return judge(config, "guide", data.guide, written, clock, guides=True)
 
 
 def joined(parts: tuple[Pairs, ...]) -> Pairs:

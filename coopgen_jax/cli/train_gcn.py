@@ -46,6 +46,8 @@ def run_gcn(what: GcnOptions) -> None:
         _tell(what, "the proposal cannot write all that the generator can, so that its weights are "
               "biased: sample and mcts can with full_share, and smc can")  # fmt: skip
     model = load(what.model, dtype=what.dtype, stacked=True)
+    named = what.judge_model
+    judge = load(named, dtype=what.dtype, stacked=True) if named else None
     training, validation = (
         tokenised(what, model.tokenizer, pairs, where)
         for pairs, where in zip(data, (what.data, what.validation), strict=True)
@@ -61,7 +63,7 @@ def run_gcn(what: GcnOptions) -> None:
     with shown(what, "round") as progress, interruptible(progress) as listener:
         card = train_gcn(
             model, training, validation, config, how, folder=what.out,
-            mesh=make_mesh(what.devices), listener=listener, watch=watch,
+            mesh=make_mesh(what.devices), judge=judge, listener=listener, watch=watch,
         )  # fmt: skip
     if what.json:
         print(json.dumps(card, indent=1, ensure_ascii=False))

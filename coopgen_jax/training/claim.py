@@ -78,7 +78,8 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     different.sort(key=lambda one: isinstance(one[1], dict) and isinstance(one[2], dict))
     name, there, asked = different[0]
     if name.endswith("_sha256"):
-        return {"rows_sha256": "set of texts"}.get(name, "model to begin with")
+        said = {"rows_sha256": "set of texts", "judge_sha256": "model for the discriminator"}
+        return said.get(name, "model to begin with")
     name = name.replace("_", " ")
     if isinstance(there, dict) and isinstance(asked, dict):
         return name

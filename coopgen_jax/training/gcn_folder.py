@@ -1,6 +1,5 @@
 """What cooperative training leaves: a language model, and its discriminator in a folder below."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from coopgen_jax.training.recipes import whole_network
 
 def deliver(
     folder: Path,
-    model: LoadedModel,
+    models: tuple[LoadedModel, LoadedModel],
     networks: Networks,
     learnt: Any,
     fixed: Any,
@@ -26,18 +25,18 @@ def deliver(
     card: dict[str, Any],
     dtype: str,
 ) -> None:
-    """Writes both networks; the card comes last.
+    """Writes both networks, begun as `models`; the card comes last.
 
     Raises:
       UserError: something cannot be written; see `files.replacing`.
     """
     if jax.process_index() != 0:
         return
-    save = partial(save_model, config=model.config, tokenizer=model.tokenizer)
+    model, judge = models
     if config.objective != "mle":
-        _deliver_judge(folder / "judge", model, networks, learnt, fixed, card, dtype)
+        _deliver_judge(folder / "judge", judge, networks, learnt, fixed, card, dtype)
     written = whole_network(networks.join, learnt["generator"], fixed["generator"])
-    save(folder, params=written, dtype=dtype)
+    save_model(folder, model.config, written, model.tokenizer, dtype=dtype)
     write_json(folder / "card.json", card)
 
 
@@ -59,13 +58,15 @@ def _deliver_judge(
         model.tokenizer,
         dtype=dtype,
     )
-    said = ("model", "model_sha256", "trained", "objective", "steps", "seed", "half")
+    said = ("trained", "objective", "steps", "seed", "half")
     judging = {
         "kind": "causal",
         "classes": list(CLASSES),
         "hidden": [],
         "reads_prompt": True,
         "start_token": None,
+        "model": model.name,
+        "model_sha256": model.sha256,
         **{name: card[name] for name in said if name in card},
     }
     with replacing(folder / "rows.npy") as (rows,):

@@ -21,6 +21,7 @@ from coopgen_jax.files import read_json, write_json
 from coopgen_jax.models.lora import LoraConfig
 from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.parallel import BATCH, Mapper, P, place, share
+from coopgen_jax.text import same_tokens
 from coopgen_jax.training.claim import claim
 from coopgen_jax.training.gcn import GcnState, make_round
 from coopgen_jax.training.gcn_config import GcnConfig
@@ -117,10 +118,11 @@ def train_gcn(
     *,
     folder: Path,
     mesh: Mesh,
+    judge: LoadedModel | None = None,
     listener: Listener = lambda done, total, means: None,
     watch: Watch = lambda phase, found: None,
 ) -> dict[str, Any]:
-    """Trains a generator with its discriminator, both begun as one language model.
+    """Trains a generator with its discriminator, both begun as language models.
 
     `load_language_model` takes the folder, and `load_discriminator` its folder "judge", with the
     classes "generated" and "human".
@@ -135,6 +137,9 @@ def train_gcn(
       folder: where everything goes, checkpoints included; a run that stopped there goes on, a
         finished one with further rounds, and a round that was interrupted is begun anew.
       mesh: the devices; they divide the sources of a round and the rows of a step.
+      judge: the language model that the discriminator begins as, its layers stacked, with the
+        generator's tokens; None for the generator's. One that has learnt the same texts by maximum
+        likelihood knows them, and may take what it knows for people's instead of what people write.
       listener: told after every round.
       watch: told of every phase of a round; see `make_round`. "warning" comes with a sentence,
         "compiling" in front of the first examination and the first round of this run.
@@ -143,16 +148,18 @@ def train_gcn(
       The card.
 
     Raises:
-      UserError: texts do not fit, layers are separate, the folder holds another training, or a
-        weight or a loss is not finite: then the round's texts are kept.
+      UserError: texts do not fit, layers are separate, tokens differ, the folder holds another
+        training, or a weight or a loss is not finite: then the round's texts are kept.
     """
-    _check(model, training, config, how, mesh)
+    judge = model if judge is None or judge.sha256 == model.sha256 else judge
+    _check(model, judge, training, config, how, mesh)
     loop = replace(how.loop, log_every=1, keep="last")
-    networks, learnt, fixed = _networks(model, training, how, mesh)
+    networks, learnt, fixed = _networks(model, judge, training, how, mesh)
     settings = {
         "round": asdict(config),
         "proposal": type(config.proposal).__name__,
         "dtype": model.config.dtype,
+        "judge_sha256": None if judge is model else judge.sha256,
     }
     # A round is what it is however many follow, and whenever it is looked at.
     own = replace(how, loop=LoopConfig(steps=1, patience=loop.patience))
@@ -163,7 +170,7 @@ def train_gcn(
         _optimiser("adamw", how.judge_learning_rate, how),
     )
     row = {name: jnp.asarray(array) for name, array in training.rows([0]).items()}
-    generator, judge = (
+    generator, critic = (
         begin_on(mesh, learnt[name], optimiser, sharded=how.sharded_optimiser)
         for name, optimiser in zip(("generator", "judge"), optimisers, strict=True)
     )
@@ -173,7 +180,7 @@ def train_gcn(
     split = jax.tree.map(lambda leaf: P(BATCH) if config.replay_rows else P(), replay.rows)
     replay = replace(replay, rows=place(replay.rows, mesh, split))
     log_partition, rounds = place((jnp.float32(0), jnp.int32(0)), mesh)
-    state = GcnState(generator, judge, replay, log_partition, rounds)
+    state = GcnState(generator, critic, replay, log_partition, rounds)
     seen: dict[str, Any] = {}
 
     def told(phase: str, found: Any) -> None:
@@ -241,6 +248,7 @@ def train_gcn(
         "round": asdict(config),
         "model": model.name,
         "model_sha256": model.sha256,
+        "judge_model": judge.name,
         "trained": "everything" if how.lora is None else f"LoRA of rank {how.lora.rank}",
         "rounds": outcome.step,
         "steps": outcome.step,
@@ -254,7 +262,7 @@ def train_gcn(
         "seed": how.seed,
         **note_rows(folder, training.written),
     }
-    deliver(folder, model, networks, outcome.learnt, fixed, config, card, how.saved_dtype)
+    deliver(folder, (model, judge), networks, outcome.learnt, fixed, config, card, how.saved_dtype)
     return card
 
 
@@ -282,16 +290,28 @@ def _reopen(folder: Path, rounds: int) -> None:
 
 
 def _check(
-    model: LoadedModel, training: Pairs, config: GcnConfig, how: GcnTraining, mesh: Mesh
+    model: LoadedModel,
+    judge: LoadedModel,
+    training: Pairs,
+    config: GcnConfig,
+    how: GcnTraining,
+    mesh: Mesh,
 ) -> None:
-    if isinstance(model.params["layers"], tuple):
-        raise UserError("training wants stacked layers: load the model with stacked=True")
-    longest = training.source_width + config.proposal.ahead
-    if longest > model.config.context:
+    if not same_tokens(model.tokenizer, judge.tokenizer):
         raise UserError(
-            f"sources of {training.source_width} tokens and {config.proposal.ahead} behind them "
-            f"exceed the network's context of {model.config.context}: shorten one of them"
+            f"{judge.name} has other tokens than {model.name}, whose texts it is to read: begin "
+            "the discriminator as a language model with the same tokenizer"
         )
+    longest = training.source_width + config.proposal.ahead
+    for network in (model, judge):
+        if isinstance(network.params["layers"], tuple):
+            raise UserError("training wants stacked layers: load the model with stacked=True")
+        if longest > network.config.context:
+            raise UserError(
+                f"sources of {training.source_width} tokens and {config.proposal.ahead} behind "
+                f"them exceed the context of {network.name}, {network.config.context}: shorten one "
+                "of them"
+            )
     if config.proposal.new_tokens != training.text_width:
         raise UserError(
             f"texts of people have up to {training.text_width} tokens and sampled ones up to "
@@ -326,19 +346,22 @@ def _check(
 
 
 def _networks(
-    model: LoadedModel, training: Pairs, how: GcnTraining, mesh: Mesh
+    model: LoadedModel, critic: LoadedModel, training: Pairs, how: GcnTraining, mesh: Mesh
 ) -> tuple[Networks, dict[str, Any], dict[str, Any]]:
     """Returns both networks, what is learnt of them and what is fixed."""
     generator, base, join = learnable(model, how.lora, mesh, seed=how.seed)
-    network, _, judge_join = learnable(model, how.lora, mesh, seed=how.seed + 1)
+    network, critic_base, judge_join = learnable(critic, how.lora, mesh, seed=how.seed + 1)
+    if critic is model:
+        # What additions stand beside is one network for both.
+        critic_base = base
     first = place(model.params, mesh) if base is None else base
-    head = HeadConfig(CLASSES, model.config.width, (), how.dropout)
-    judge = CausalConfig(model.config, head)
+    head = HeadConfig(CLASSES, critic.config.width, (), how.dropout)
+    judge = CausalConfig(critic.config, head)
     drawn = Head(head).init(jax.random.key(how.seed), jnp.zeros((1, head.inputs)))["params"]
     begun = {name: leaf for name, leaf in drawn.items() if name not in ("centre", "scale")}
     some = range(min(len(training), 16 * STANDARD_BATCHES))
     standard = standard_of(
-        judge, model.params, (training.rows(some[at : at + 16]) for at in some[::16])
+        judge, critic.params, (training.rows(some[at : at + 16]) for at in some[::16])
     )
 
     def judging(learnt: Any, fixed: Any) -> Any:
@@ -351,6 +374,5 @@ def _networks(
         judge_join=judging,
         first=lambda fixed: fixed["first"],
     )  # fmt: skip
-    # What additions stand beside is one network for both.
-    fixed = {"generator": {"base": base, "first": first}, "judge": base}
+    fixed = {"generator": {"base": base, "first": first}, "judge": critic_base}
     return networks, {"generator": generator, "judge": {"network": network, "head": begun}}, fixed

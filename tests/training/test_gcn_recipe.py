@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -16,7 +18,8 @@ import tokenizers
 from coopgen_jax.data.pairs import Rounds, rows_behind, tokenise_pairs
 from coopgen_jax.discriminators.heads import load_discriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.models.lora import LoraConfig
+from coopgen_jax.models.pretrained.loading import LoadedModel, load
 from coopgen_jax.text import Tokenizer
 from coopgen_jax.training import gcn_examination
 from coopgen_jax.training.checkpoint import Checkpoints
@@ -190,6 +193,50 @@ def test_the_discriminator_learns_alike_beside_either_optimiser_of_the_generator
         generators.append((tmp_path / name / "model.safetensors").read_bytes())
         judges.append((tmp_path / name / "judge/network/model.safetensors").read_bytes())
     assert generators[0] != generators[1] and judges[0] == judges[1]
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_a_discriminator_may_begin_as_another_language_model(tmp_path, rank):
+    from tests import gcn_worker as worker
+
+    generator = worker.language()
+    shape = replace(generator.config, layers=1, ffn_width=48)
+    params = worker.init_decoder(jax.random.key(7), shape)
+    critic = LoadedModel(shape, params, tokenizer(), "smaller", "1" * 64, None)
+    config = worker.GcnConfig(
+        proposal=worker.TREE, sources=4, judge_steps=1, first_judge_steps=1, judge_rows=4,
+        replay_rows=0,
+    )  # fmt: skip
+    how = worker.GcnTraining(
+        worker.LoopConfig(steps=1, validate_every=1, save_every=1), judge_learning_rate=1e-12,
+        lora=rank and LoraConfig(rank=rank), examination=worker.Examination(4, 4, 4),
+        saved_dtype="float32",
+    )  # fmt: skip
+
+    def trained(judge: LoadedModel | None, how=how) -> dict:
+        return worker.train_gcn(
+            generator, pairs(0, 8, True), pairs(1, 8, True), config, how, folder=tmp_path,
+            mesh=worker.make_mesh(1), judge=judge,
+        )  # fmt: skip
+
+    other = Tokenizer(tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0})), end_tokens=[])
+    with pytest.raises(UserError, match="smaller has other tokens than tiny"):
+        trained(replace(critic, tokenizer=other))
+    with pytest.raises(UserError, match="exceed the context of smaller, 8"):
+        trained(replace(critic, config=replace(shape, context=8)))
+    assert not list(tmp_path.iterdir())
+    card = trained(critic)
+    assert (card["model"], card["judge_model"]) == ("tiny", "smaller")
+    # It has hardly learnt, so it is what it began as.
+    network = load(tmp_path / "judge" / "network", stacked=True)
+    jax.tree.map(
+        partial(np.testing.assert_allclose, atol=1e-6), network.params["layers"], params["layers"]
+    )
+    guide = load_discriminator(tmp_path / "judge", language_model=load(tmp_path))
+    assert guide.card["model"] == "smaller" and guide.discriminator.reads_prompt
+    assert load(tmp_path).config.layers == generator.config.layers
+    with pytest.raises(UserError, match="another model for the discriminator"):
+        trained(None, replace(how, loop=replace(how.loop, steps=2)))
 
 
 def test_texts_that_are_no_number_stop_the_run_and_are_kept(tmp_path):
