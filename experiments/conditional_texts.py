@@ -1,5 +1,6 @@
 """Texts for sources: which rows are taken, how they are written by a decoder, how good they are."""
 
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -175,6 +176,9 @@ def write_texts(
     """
     guide = guide if config.guided else None
     settings = [type(config).__name__, asdict(config), model.sha256, seed, sources.sources]
+    if guide is not None:
+        parts = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(guide.params["head"])]
+        settings.append(hashlib.sha256(b"".join(parts)).hexdigest())
     asked = json.loads(json.dumps(settings))
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if kept.get("asked") != asked:

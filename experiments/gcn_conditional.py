@@ -101,7 +101,7 @@ def generator(config: Config, data: Data, name: str, clock: Clock) -> dict[str, 
     model = pretrained(config) if first else load(folder_of(config, FIRST), stacked=True)
     card = train_gcn(
         model, data.training, data.validation, round_of(config, name), training,
-        folder=folder, mesh=make_mesh(1), judge=pretrained(config),
+        folder=folder, mesh=make_mesh(1), judge=None if first else pretrained(config),
         listener=told(folder.name, "step"),
         watch=lambda phase, found: print(found, flush=True) if phase == "warning" else None,
     )  # fmt: skip
@@ -124,7 +124,7 @@ def judge(
         return folder
     left, steps = clock.left(), config.guide_steps if guides else config.base_steps
     every = max(1, steps // 4)
-    # The model that has learnt people's texts knows them by heart, and would tell them by that.
+    # The generator may know people's texts by heart, and a guide begun as it would tell by that.
     model, longest = pretrained(config), human.source_width + human.text_width
     how = RecipeConfig(
         LoopConfig(steps=steps, validate_every=every, save_every=every, budget_minutes=left),

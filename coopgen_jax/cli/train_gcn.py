@@ -46,8 +46,9 @@ def run_gcn(what: GcnOptions) -> None:
         _tell(what, "the proposal cannot write all that the generator can, so that its weights are "
               "biased: sample and mcts can with full_share, and smc can")  # fmt: skip
     model = load(what.model, dtype=what.dtype, stacked=True)
-    named = what.judge_model
-    judge = load(named, dtype=what.dtype, stacked=True) if named else None
+    named, judge = what.judge_model, None
+    if named is not None:
+        judge = load(named, dtype=what.dtype, stacked=True)
     training, validation = (
         tokenised(what, model.tokenizer, pairs, where)
         for pairs, where in zip(data, (what.data, what.validation), strict=True)

@@ -197,10 +197,10 @@ class GcnOptions(_Base):
     """What the discriminator learns to judge: every beginning of a text, as a decoder asks it on
     the way, or whole texts; auto for what the proposal wants. What is trained on whole texts is
     no guide for --discriminator of a search, which asks for beginnings."""
-    judge_model: Annotated[str | None, _unset("NAME", "the generator's")] = None
-    """The language model that the discriminator begins as, with the same tokens. One that has
-    learnt these texts by maximum likelihood knows them by heart, and tells people's by that: name
-    here what it had begun as."""
+    judge_model: Annotated[str | None, _unset("NAME|PATH", "--model")] = None
+    """The language model that the discriminator begins as, with the same tokens. A generator that
+    has learnt these texts already may know them by heart, and its discriminator would tell people's
+    by that: name then the model that it was trained from, if there was one."""
     judge_dropout: Annotated[float, arg(metavar="X")] = 0.1
     """Share of the inputs of the discriminator's head that a step leaves out."""
     clip: Annotated[float | None, _unset("X", "none")] = None

@@ -138,8 +138,8 @@ def train_gcn(
         finished one with further rounds, and a round that was interrupted is begun anew.
       mesh: the devices; they divide the sources of a round and the rows of a step.
       judge: the language model that the discriminator begins as, its layers stacked, with the
-        generator's tokens; None for the generator's. One that has learnt the same texts by maximum
-        likelihood knows them, and may take what it knows for people's instead of what people write.
+        generator's tokens; None for the generator's. A generator that has learnt these texts
+        already may know them by heart, and a discriminator begun as it would tell people's by that.
       listener: told after every round.
       watch: told of every phase of a round; see `make_round`. "warning" comes with a sentence,
         "compiling" in front of the first examination and the first round of this run.
@@ -148,18 +148,25 @@ def train_gcn(
       The card.
 
     Raises:
-      UserError: texts do not fit, layers are separate, tokens differ, the folder holds another
-        training, or a weight or a loss is not finite: then the round's texts are kept.
+      UserError: texts do not fit, layers are separate, tokens differ, "mle" has a judge, the folder
+        holds another training, or a weight or a loss is not finite: then the round's texts are
+        kept.
     """
-    judge = model if judge is None or judge.sha256 == model.sha256 else judge
+    if judge and config.objective == "mle":
+        raise UserError("mle has no discriminator, so no model for it (--judge-model) either")
+    if judge is None or (judge.sha256, judge.config) == (model.sha256, model.config):
+        judge = model
     _check(model, judge, training, config, how, mesh)
     loop = replace(how.loop, log_every=1, keep="last")
     networks, learnt, fixed = _networks(model, judge, training, how, mesh)
+    # What is trained, and stands beside it, is all that stays of the weights.
+    alone = judge is model
+    model, judge = (replace(one, params={}) for one in (model, judge))
     settings = {
         "round": asdict(config),
         "proposal": type(config.proposal).__name__,
         "dtype": model.config.dtype,
-        "judge_sha256": None if judge is model else judge.sha256,
+        "judge_sha256": None if alone else judge.sha256,
     }
     # A round is what it is however many follow, and whenever it is looked at.
     own = replace(how, loop=LoopConfig(steps=1, patience=loop.patience))
@@ -170,7 +177,7 @@ def train_gcn(
         _optimiser("adamw", how.judge_learning_rate, how),
     )
     row = {name: jnp.asarray(array) for name, array in training.rows([0]).items()}
-    generator, critic = (
+    generator, discriminator = (
         begin_on(mesh, learnt[name], optimiser, sharded=how.sharded_optimiser)
         for name, optimiser in zip(("generator", "judge"), optimisers, strict=True)
     )
@@ -180,7 +187,7 @@ def train_gcn(
     split = jax.tree.map(lambda leaf: P(BATCH) if config.replay_rows else P(), replay.rows)
     replay = replace(replay, rows=place(replay.rows, mesh, split))
     log_partition, rounds = place((jnp.float32(0), jnp.int32(0)), mesh)
-    state = GcnState(generator, critic, replay, log_partition, rounds)
+    state = GcnState(generator, discriminator, replay, log_partition, rounds)
     seen: dict[str, Any] = {}
 
     def told(phase: str, found: Any) -> None:
@@ -248,7 +255,7 @@ def train_gcn(
         "round": asdict(config),
         "model": model.name,
         "model_sha256": model.sha256,
-        "judge_model": judge.name,
+        **({} if config.objective == "mle" else {"judge_model": judge.name}),
         "trained": "everything" if how.lora is None else f"LoRA of rank {how.lora.rank}",
         "rounds": outcome.step,
         "steps": outcome.step,
@@ -305,7 +312,7 @@ def _check(
     longest = training.source_width + config.proposal.ahead
     for network in (model, judge):
         if isinstance(network.params["layers"], tuple):
-            raise UserError("training wants stacked layers: load the model with stacked=True")
+            raise UserError(f"training wants stacked layers: load {network.name} with stacked=True")
         if longest > network.config.context:
             raise UserError(
                 f"sources of {training.source_width} tokens and {config.proposal.ahead} behind "

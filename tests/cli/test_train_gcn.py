@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,10 +55,12 @@ SMALL = [
     "--json",
 ]
 
+MODELS = {"tiny": language, "other": lambda: replace(language(), name="other", sha256="1" * 64)}
+
 
 @pytest.fixture
 def data(tmp_path, monkeypatch) -> list[str]:
-    monkeypatch.setattr(train_gcn, "load", lambda name, **how: language())
+    monkeypatch.setattr(train_gcn, "load", lambda name, **how: MODELS[name]())
     rng = np.random.default_rng(0)
     rows = [
         {"context": " ".join(rng.choice(WORDS[:9], 2)), "question": str(rng.choice(WORDS[:9]))}
@@ -92,6 +95,17 @@ def test_the_defaults_train_and_go_on_behind_a_budget(data, tmp_path, capsys):
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert "holds a training with another round objective (gcn, and gan is asked for)" in told
+
+
+def test_the_discriminator_begins_as_the_model_that_is_named(data, tmp_path, capsys):
+    job = ["train", "gcn", *data, *SMALL, "--rounds", "1", "--judge-model", "other"]
+    assert main([*job, "--objective", "mle"]) == 2
+    assert "mle has no discriminator, so no model for it" in capsys.readouterr().err
+    assert main(job) == 0
+    card = json.loads(capsys.readouterr().out)
+    assert (card["model"], card["judge_model"]) == ("tiny", "other")
+    judge = json.loads((tmp_path / "out/judge/card.json").read_text())
+    assert (judge["model"], judge["model_sha256"]) == ("other", "1" * 64)
 
 
 def test_every_example_can_be_said():
@@ -219,7 +233,7 @@ def test_a_memory_that_the_devices_do_not_divide_is_refused():
     def check(rows: int) -> None:
         config = GcnConfig(proposal=proposal, sources=8, replay_rows=rows)
         mesh = AbstractMesh((4,), (BATCH,))
-        _check(language(), pairs(0, 8, True), config, how, mesh)
+        _check(language(), language(), pairs(0, 8, True), config, how, mesh)
 
     with pytest.raises(UserError, match="replay_rows of 10 cannot be split over 4 devices"):
         check(10)

@@ -18,6 +18,7 @@ import tokenizers
 from coopgen_jax.data.pairs import Rounds, rows_behind, tokenise_pairs
 from coopgen_jax.discriminators.heads import load_discriminator
 from coopgen_jax.errors import UserError
+from coopgen_jax.models.layout import separate_layers
 from coopgen_jax.models.lora import LoraConfig
 from coopgen_jax.models.pretrained.loading import LoadedModel, load
 from coopgen_jax.text import Tokenizer
@@ -224,6 +225,9 @@ def test_a_discriminator_may_begin_as_another_language_model(tmp_path, rank):
         trained(replace(critic, tokenizer=other))
     with pytest.raises(UserError, match="exceed the context of smaller, 8"):
         trained(replace(critic, config=replace(shape, context=8)))
+    separate = replace(critic, params=separate_layers(critic.params))
+    with pytest.raises(UserError, match="wants stacked layers: load smaller with"):
+        trained(separate)
     assert not list(tmp_path.iterdir())
     card = trained(critic)
     assert (card["model"], card["judge_model"]) == ("tiny", "smaller")
@@ -233,10 +237,39 @@ def test_a_discriminator_may_begin_as_another_language_model(tmp_path, rank):
         partial(np.testing.assert_allclose, atol=1e-6), network.params["layers"], params["layers"]
     )
     guide = load_discriminator(tmp_path / "judge", language_model=load(tmp_path))
-    assert guide.card["model"] == "smaller" and guide.discriminator.reads_prompt
+    assert (guide.card["model"], guide.card["model_sha256"]) == ("smaller", "1" * 64)
+    assert guide.discriminator.reads_prompt
     assert load(tmp_path).config.layers == generator.config.layers
+    longer = replace(how, loop=replace(how.loop, steps=2))
     with pytest.raises(UserError, match="another model for the discriminator"):
-        trained(None, replace(how, loop=replace(how.loop, steps=2)))
+        trained(None, longer)
+
+
+def test_a_copy_of_the_generator_is_no_other_model_for_the_discriminator(tmp_path):
+    from tests import gcn_worker as worker
+
+    config = worker.GcnConfig(
+        proposal=worker.PROPOSALS["nucleus"], sources=4, judge_steps=1, first_judge_steps=1,
+        judge_rows=4, replay_rows=0,
+    )  # fmt: skip
+
+    def trained(rounds: int, **named) -> dict:
+        how = worker.GcnTraining(
+            worker.LoopConfig(steps=rounds, validate_every=1, save_every=1),
+            examination=worker.Examination(4, 4, 4),
+        )  # fmt: skip
+        return worker.train_gcn(
+            worker.language(), pairs(0, 8, True), pairs(1, 8, True), config, how, folder=tmp_path,
+            mesh=worker.make_mesh(1), **named,
+        )  # fmt: skip
+
+    assert trained(1, judge=replace(worker.language(), name="copy"))["judge_model"] == "tiny"
+    # Folders that were begun before there was a choice do not name it.
+    path = tmp_path / "training.json"
+    claimed = json.loads(path.read_text())
+    assert claimed.pop("judge_sha256") is None
+    path.write_text(json.dumps(claimed))
+    assert trained(2)["rounds"] == 2
 
 
 def test_texts_that_are_no_number_stop_the_run_and_are_kept(tmp_path):
