@@ -15,7 +15,7 @@ from benchmarks.settings import Settings
 from benchmarks.training import DECAY, LORA, network
 from coopgen_jax.data.pairs import Pairs, Rounds
 from coopgen_jax.decoding.mcts_config import MCTSConfig
-from coopgen_jax.decoding.presets import Decoding
+from coopgen_jax.decoding.presets import PRESETS, Decoding
 from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.decoding.smc import SMCConfig
 from coopgen_jax.discriminators.causal import CausalConfig
@@ -114,7 +114,8 @@ def proposals(axes: dict[str, int], vocabulary: int) -> dict[str, Decoding]:
     """Returns by name the decoders that a round's texts are sampled by.
 
     "in lock step" is the published search: one leaf at a time, from an empty tree; "in waves" is
-    the same one with waves, and with trees that outlive their token.
+    the same one with waves, and with trees that outlive their token; "by values" draws by the
+    values of the latter instead of its visits, as the preset of that name does.
     """
     size = {"new_tokens": axes["new_tokens"], "samples": axes["samples"]}
     plain = SamplingConfig(**size)
@@ -131,6 +132,7 @@ def proposals(axes: dict[str, int], vocabulary: int) -> dict[str, Decoding]:
     return {
         "tree search, in lock step": tree,
         "tree search, in waves": replace(tree, search=waves),
+        "tree search, by values": replace(PRESETS["values"], **size, search=waves),
         "plain sampling": plain,
         "nucleus": replace(plain, top_p=0.9, full_share=SHARE),
         "particles": SMCConfig(**size),

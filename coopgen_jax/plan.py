@@ -39,8 +39,9 @@ class Plan:
     weights: bytes of both networks.
     prompt: bytes kept of the prompts; trunk: of the tokens committed; nodes: of the tree's nodes;
       tree: of the search's own arrays.
-    logits: bytes of one call's logits, of all that is temporary the part that grows largest.
-    calls: network calls per token.
+    logits: bytes of one call's logits, of all that is temporary the part that grows largest, and of
+      those that tokens are drawn from.
+    calls: network calls of one token's search.
     call_seconds: of one call of both networks; token_seconds: of one token of every text.
     prefill_seconds: of reading the prompts; seconds: of the whole decode.
     simulations_per_second: evaluations per second of all texts together.
@@ -108,20 +109,29 @@ def plan(
     networks = 2 if guide == "causal" else 1
     attended = _attended(config, decoding, batch, prompt_length) * networks
     stacked = not isinstance(job.params["layers"], tuple)
-    call = _call(config, machine, rows, stacked=stacked, output=True)
-    call += attended / machine.bandwidth
-    prefill = _call(config, machine, batch * prompt_length, stacked=stacked, output=False)
-    if guide == "causal":
-        call += _call(config, machine, rows, stacked=stacked, output=False)
-        prefill *= 2
+
+    def seconds(rows: int) -> float:
+        found = _call(config, machine, rows, stacked=stacked, output=True)
+        if guide == "causal":
+            found += _call(config, machine, rows, stacked=stacked, output=False)
+        return found + attended / machine.bandwidth
+
+    call = seconds(rows)
+    prefill = networks * _call(
+        config, machine, batch * prompt_length, stacked=stacked, output=False
+    )
     calls = search.simulations // search.wave
     moved = 2 * regions["nodes"] * (1 + search.kept) / decoding.nodes / machine.bandwidth
-    token = calls * call + moved
+    token, drawn = calls * call + moved, 0
+    if decoding.covers:
+        # A token that need not be in the tree is read when it is drawn, and its logits are kept.
+        drawn = batch * decoding.samples
+        token += seconds(drawn)
     return Plan(
         weights=weights,
         **regions,
         tree=_bytes(state.tree),
-        logits=4 * rows * config.vocab_size,
+        logits=4 * (rows + drawn) * config.vocab_size,
         calls=calls,
         call_seconds=call,
         token_seconds=token,

@@ -27,6 +27,7 @@ from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.data.pairs import Pairs, tokenise_pairs
 from coopgen_jax.decoding.decoders import decode
 from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.presets import PRESETS
 from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.evaluation.metrics import bleu, self_bleu
 from coopgen_jax.evaluation.oracle import oracle_perplexity
@@ -52,6 +53,7 @@ TREE = MCTSConfig(
     new_tokens=TOKENS, samples=SAMPLES, repetition_penalty=1.0, visit_temperature=1.0,
     full_share=0.1, search=searching(16),
 )  # fmt: skip
+VALUES = replace(PRESETS["values"], new_tokens=TOKENS, samples=SAMPLES)
 # Sentences that nothing learns from: so many to check networks on, and as many for samples.
 ASIDE = 1000
 TEMPERATURES = (0.7, 0.85, 1.0, 1.15)
@@ -97,6 +99,7 @@ def variants(config: "Config") -> dict[str, Variant]:
         "SelfGAN, tree search": Variant(replace(base, objective="selfgan", proposal=TREE)),
         "GCN, nucleus": Variant(replace(base, proposal=NUCLEUS)),
         "GCN, tree search": Variant(replace(base, proposal=TREE)),
+        "GCN, tree search by values": Variant(replace(base, proposal=VALUES)),
     }
 
 

@@ -89,6 +89,7 @@ def toy() -> None:
     drawing = given["config"]
     for write, config in (
         (mcts, dataclasses.replace(drawing, full_share=0.5)),
+        (mcts, dataclasses.replace(drawing, visit_temperature=0.0, value_power=1.0)),
         (fudge, FudgeConfig(new_tokens=4, samples=2)),
         (gedi, GediConfig(new_tokens=4, samples=2, greedy=False, strength=1.0)),
         (rerank, RerankConfig(SamplingConfig(new_tokens=4), of=3, samples=2)),

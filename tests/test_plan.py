@@ -75,6 +75,22 @@ def test_seconds_are_those_of_a_roofline():
     assert found.call_seconds == pytest.approx(2 * weights * rows / 1e6 + rest)
 
 
+def test_a_token_that_need_not_be_in_the_tree_is_read_once_more():
+    drawing = dataclasses.replace(CONFIG, value_power=1.0)
+    found, without = (
+        plan(TINY_LLAMA, config, MACHINE, batch=2, prompt_length=9) for config in (drawing, CONFIG)
+    )
+    one = dataclasses.replace(CONFIG.search, wave=1)
+    narrow = dataclasses.replace(CONFIG, search=one)
+    c, rows = TINY_LLAMA, 2 * 3
+    fewer = 3 * (2 * rows - rows) * 4 * 2 * c.layers * c.kv_heads * c.head_width * 4 / 1e6
+    call = plan(TINY_LLAMA, narrow, MACHINE, batch=2, prompt_length=9).call_seconds + fewer
+    moved = 2 * (found.nodes * 8 / 17 - without.nodes * 8 / 16) / 1e6
+    added = found.token_seconds - without.token_seconds
+    assert added == pytest.approx(call + moved)
+    assert found.logits - without.logits == 4 * rows * c.vocab_size
+
+
 def test_seconds_follow_what_was_measured(monkeypatch):
     measured = dataclasses.replace(
         MACHINE, stacked=((1, 3e-6), (4, 6e-6)), separate=((1, 1e-6), (16, 16e-6))

@@ -79,8 +79,8 @@ def _run(
         _note(
             options,
             "nothing is random in these settings, so that a prompt's samples will all be the same: "
-            "set --visit-temperature 1 (with --preset puct or paper), --draw (for gedi), or "
-            "--method sample",
+            "set --preset values, --visit-temperature 1 (with --preset puct or paper), --draw (for "
+            "gedi), or --method sample",
         )
     keep_compilations(cache_folder() / "compilation")
     model = load(options.model, dtype=options.dtype)

@@ -12,7 +12,15 @@ OF_SEARCH = (
     "enough",
 )
 GUIDED = ("alpha",)
-OF_MCTS = ("width", "kl", "visit_temperature", "full_share", "rollout", "rollout_confidence")
+OF_MCTS = (
+    "width",
+    "kl",
+    "visit_temperature",
+    "value_power",
+    "full_share",
+    "rollout",
+    "rollout_confidence",
+)
 OF_SAMPLING = (
     "top_k",
     "top_p",

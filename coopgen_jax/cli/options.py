@@ -104,9 +104,10 @@ class GenerateOptions:
     """Stands in front of every prompt, a chat's template included, for the model alone (a
     class-conditional one); it is not reported, nor read by discriminators but in the model's own
     states. In it, and in the names of experts, {target} stands for the target."""
-    preset: Literal["default", "puct", "ppo", "paper"] = "default"
-    """Settings of the search; puct is the one to draw from, ppo draws ever more greedily (PPO-MCTS;
-    Liu et al., 2024), paper is PPL-MCTS as published (Chaffin et al., 2022)."""
+    preset: Literal["default", "puct", "values", "ppo", "paper"] = "default"
+    """Settings of the search; the visits of puct can be drawn from, values draws by what tokens are
+    worth, ppo ever more greedily (PPO-MCTS; Liu et al., 2024), paper is PPL-MCTS as published
+    (Chaffin et al., 2022)."""
     simulations: Annotated[int | None, _unset("N")] = None
     """Search: texts judged per written token."""
     wave: Annotated[int | None, _unset("W", "the preset's, or what divides the simulations")] = None
@@ -137,9 +138,12 @@ class GenerateOptions:
     --model was tuned from, or --model itself where experts are combined with it (PPO-MCTS)."""
     visit_temperature: Annotated[float | None, _unset("TAU")] = None
     """Search: 0 writes the best token, above 0 tokens are drawn by their visits (--preset puct)."""
+    value_power: Annotated[float | None, _unset("X", "0, none")] = None
+    """Search: above 0 tokens are drawn from p(token) Q^X over the whole vocabulary, with the values
+    Q that the search has found; 1 comes nearest to drawing texts of the target."""
     full_share: Annotated[float | None, _unset("X", "0, none")] = None
     """Sampling: share of the texts that are drawn from the whole distribution, no rule applied;
-    search by drawn visits: share of it in every token. Texts that are to be weighted want some."""
+    search by drawn tokens: share of it in every token. Texts that are to be weighted want some."""
     rollout: Annotated[int | None, _unset("N")] = None
     """Search: tokens sampled behind a node before it is judged, at most; 0 for none."""
     rollout_confidence: Annotated[float | None, _unset("P")] = None
@@ -263,7 +267,7 @@ class PlanOptions:
     """Tokens of every prompt, padding included."""
     new_tokens: Annotated[int, arg(metavar="T")] = 24
     """Tokens to write per text."""
-    preset: Literal["default", "puct", "ppo", "paper"] = "default"
+    preset: Literal["default", "puct", "values", "ppo", "paper"] = "default"
     """Settings of the search that the next options change."""
     simulations: Annotated[int | None, _unset("N")] = None
     """Texts judged per written token."""

@@ -89,7 +89,7 @@ def is_redundant(config: Decoding) -> bool:
     if isinstance(config, SamplingConfig | PPLMConfig):
         return config.temperature == 0
     if isinstance(config, MCTSConfig):
-        return config.visit_temperature == 0 and config.rollout == 0
+        return not config.draws and config.rollout == 0
     if isinstance(config, GediConfig):
         return config.greedy
     return isinstance(config, FudgeConfig) and (config.greedy or config.candidates == 1)

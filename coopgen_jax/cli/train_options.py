@@ -22,7 +22,7 @@ examples:
   # the writer together with its critic: Generative Cooperative Networks
   coopgen train gcn --model small --rank 0 --data corpus.txt --validation dev.txt --out better
   coopgen train gcn --data pairs.jsonl --validation dev.jsonl --source context --text question \\
-      --proposal mcts:preset=puct:visit_temperature=1:full_share=0.1 --out asker
+      --proposal mcts:preset=values --out asker
 """
 
 
@@ -161,7 +161,7 @@ class GcnOptions(_Base):
     ] = None
     """What samples the texts: generator for the generator by itself, or a --method with options of
     its own as name:key=value:key=value. For gcn it has to know its probabilities, such as
-    mcts:preset=puct:visit_temperature=1:full_share=0.1, or weigh its texts, as smc does."""
+    mcts:preset=values, or weigh its texts, as smc does."""
     source: Annotated[str | None, _unset("COLUMN", "none: texts without a source")] = None
     """The column of sources that texts are written for, beside --text."""
     template: Annotated[str, arg(metavar="TEXT")] = "{}\\n"

@@ -33,7 +33,7 @@ class MCTSState:
     """Between two tokens: both states, the tree that outlived the last one, the texts, the step.
 
     reference: the cache of the one that the search is charged for leaving, None where `kl` is 0.
-    logits: `[B, R, V]` of the next token, None where `full_share` is 0.
+    logits: `[B, R, V]` of the next token, None where tokens come from the tree alone.
     """
 
     states: States
@@ -75,7 +75,7 @@ def begin(job: Job) -> MCTSState:
     batch, samples, classes = log_class.shape
     size = (config.search.nodes, planted.tokens.shape[-1], classes)
     tree = plant(new_tree(batch, samples, *size, rewards=bool(config.kl)), planted)
-    drawn_from = logits if config.full_share else None
+    drawn_from = logits if config.covers else None
     return MCTSState(states, tree, generation, jnp.int32(0), reference, drawn_from)
 
 
@@ -171,7 +171,7 @@ def mcts(
       config: the search's settings; static under `jit`.
 
     Returns:
-      The texts; `log_proposal` is NaN unless `visit_temperature` is above 0.
+      The texts; `log_proposal` is NaN unless the config `draws`.
 
     Raises:
       UserError: see `begin`.

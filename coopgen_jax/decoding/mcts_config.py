@@ -34,6 +34,9 @@ class MCTSConfig:
       other.
     anneal: whether visit_temperature falls linearly over the text, to 1/T of it at the last token
       (PPO-MCTS; Liu et al., COLM 2024, arXiv 2309.15028).
+    value_power: above 0, tokens are drawn from p(v|x) Q(v)^value_power over the whole vocabulary
+      instead, p the language model's own and Q what the search says that a text with the token is
+      worth (`search.mcts.value_logits`); any search will do, a halved root too. 0 for none.
     full_share: share epsilon of the language model's own distribution in what every token is drawn
       from, (1 - epsilon) * visits^(1 / visit_temperature) / sum + epsilon * p over the whole
       vocabulary; `log_proposal` is that of the mixture (`decoding.proposal`). 0 for none, 1 for
@@ -56,6 +59,7 @@ class MCTSConfig:
     kl: float = 0.0
     visit_temperature: float = 0.0
     anneal: bool = False
+    value_power: float = 0.0
     full_share: float = 0.0
     rollout: int = 0
     rollout_confidence: float | None = None
@@ -81,12 +85,24 @@ class MCTSConfig:
             raise ValueError(f"visit_temperature is {self.visit_temperature}: give 0 or more")
         if self.anneal and not self.visit_temperature:
             raise ValueError("anneal lowers visit_temperature, which is 0: give it above 0")
+        if not 0 <= self.value_power < float("inf"):
+            raise ValueError(f"value_power is {self.value_power}: give an exponent of 0 or more")
+        if self.value_power and self.visit_temperature:
+            raise ValueError(
+                f"value_power is {self.value_power} and visit_temperature is "
+                f"{self.visit_temperature}: tokens are drawn by values or by visits, give 0 as one"
+            )
+        if self.value_power and self.kl:
+            raise ValueError(
+                f"value_power is {self.value_power} and kl is {self.kl}, which may make values "
+                "negative: a power of them is no probability, give 0 as one"
+            )
         if not 0 <= self.full_share <= 1:
             raise ValueError(f"full_share is {self.full_share}: give a share from 0 (none) to 1")
-        if self.full_share and not self.visit_temperature:
+        if self.full_share and not self.draws:
             raise ValueError(
                 "full_share mixes two distributions to draw from, and visit_temperature 0 draws "
-                "nothing: give it above 0"
+                "nothing: give it, or value_power, above 0"
             )
         if self.rollout < 0:
             raise ValueError(f"rollout is {self.rollout}: give 0 (none) or more tokens")
@@ -101,9 +117,19 @@ class MCTSConfig:
                 f"{self.search.considered}: halving's visits are nothing to draw from, give "
                 "considered 0 (the preset puct) or visit_temperature 0"
             )
-        if self.visit_temperature > 0 and self.search.early_stop:
+        if self.draws and self.search.early_stop:
             # Stopping early would change the distribution that the token is drawn from.
             object.__setattr__(self, "search", replace(self.search, early_stop=False))
+
+    @property
+    def draws(self) -> bool:
+        """Whether tokens are drawn, with a known probability."""
+        return self.visit_temperature > 0 or self.value_power > 0
+
+    @property
+    def covers(self) -> bool:
+        """Whether every token can be drawn, those outside the tree too."""
+        return self.full_share > 0 or self.value_power > 0
 
     @property
     def nodes(self) -> int:
@@ -111,7 +137,7 @@ class MCTSConfig:
 
         That is for a wave's roll-outs or, after the search, for the token that was drawn.
         """
-        scratch = max(self.search.wave * self.rollout, int(self.full_share > 0))
+        scratch = max(self.search.wave * self.rollout, int(self.covers))
         return self.search.nodes + scratch
 
     @property

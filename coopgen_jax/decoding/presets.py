@@ -56,6 +56,21 @@ PRESETS: dict[str, MCTSConfig] = {
             early_stop=False,
         ),
     ),
+    # Draws that come near p(x) p(c|x) and are to be weighed: what GCN samples by. More simulations
+    # make texts fit better and weigh no more alike.
+    "values": MCTSConfig(
+        repetition_penalty=1.0,
+        value_power=1.0,
+        search=SearchConfig(
+            simulations=16,
+            wave=4,
+            candidates=20,
+            depth=8,
+            first_play_urgency="parent",
+            kept=16,
+            early_stop=False,
+        ),
+    ),
     # PPO-MCTS (Liu et al., COLM 2024, arXiv 2309.15028) with a discriminator as its value: what is
     # unvisited is worth what its parent was evaluated at, and tokens are drawn ever more greedily.
     "ppo": MCTSConfig(

@@ -11,6 +11,10 @@ applied. A token's probability is the mixture's, whichever part it came from, an
 depends on the token alone: one that has no child in the tree is read, and a new tree is planted
 behind it as behind a prompt. No text of T tokens has p(y) / q^(y) above epsilon^-T.
 
+Visits say where a search has looked rather than how likely a token is under the target: they make
+a text of what is likeliest. By `value_power` the first part is p(v | x) Q(v)^power over the whole
+vocabulary instead, with the values Q that the search has found; epsilon may then be 0.
+
 Without roll-outs a tree is a function of the text so far, and so q^ is one of the text. With them
 `log_proposal` is the log-probability given their noise, and differs between draws of one text. That
 is above zero for every text whatever the noise, so that weights by it remain unbiased.
@@ -30,7 +34,7 @@ from coopgen_jax.decoding.generation import Generation
 from coopgen_jax.decoding.job import Job, States, ends, next_node, read_nodes
 from coopgen_jax.decoding.reference import read_reference
 from coopgen_jax.decoding.truncation import mixture
-from coopgen_jax.search.mcts import root_visits, visit_logits
+from coopgen_jax.search.mcts import root_visits, value_logits, visit_logits
 from coopgen_jax.search.tree import Tree, plant
 
 
@@ -89,15 +93,15 @@ def propose(
     *,
     tau: jax.Array,
 ) -> tuple[Choice, tuple[jax.Array, jax.Array | None], list[Any]]:
-    """Draws from the language model in a share of the rows, and has all networks read the tokens.
+    """Draws a token from the whole vocabulary in every row, and has all networks read the tokens.
 
     Args:
       keys: `[B, R]` typed keys of this token.
-      job: the job; its config has `full_share`.
+      job: the job; its config `covers`.
       caches: both networks' states, and the reference's cache.
       generation: the texts without the token.
       tree: the trees after the search.
-      choice: the tokens that were drawn from the visits.
+      choice: the tokens that were drawn from the visits, if they were.
       logits: `[B, R, V]` the language model's, of this token.
       tau: the visits' temperature, a scalar or `[B, R]`.
 
@@ -107,8 +111,9 @@ def propose(
     """
     config = job.config
     token, log_prob, log_proposal = _draw(
-        keys, tree, choice.token, logits, tau=tau, share=config.full_share
-    )
+        keys, tree, choice.token, logits, tau=tau, power=config.value_power,
+        share=config.full_share,
+    )  # fmt: skip
     same = (tree.tokens[:, :, 0] == token[..., None]) & (tree.children[:, :, 0] >= 0)
     outside = ~same.any(axis=-1)
     node = next_node(job, generation, token, slot=config.search.nodes)
@@ -139,24 +144,38 @@ def _draw(
     logits: jax.Array,
     *,
     tau: jax.Array,
+    power: float,
     share: float,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns a token of the mixture, its log-probability under p and under the mixture, `[B, R]`.
 
-    `token` `[B, R]` is what was drawn from the visits. Where there are none it is all p.
+    `token` `[B, R]` is what was drawn from the visits, where `power` is 0. Where there are none it
+    is all p.
     """
-    # Roll-outs fold in the slot of their leaf, the draw from the visits the root's.
+    # Roll-outs fold in the slot of their leaf, the draw from the visits or values the root's.
     pair = jax.vmap(jax.vmap(partial(jax.random.fold_in, data=tree.visits.shape[2])))(keys)
     pair = jax.vmap(jax.vmap(jax.random.split))(pair)
-    visits, visited = visit_logits(root_visits(tree), tau)
-    full = jax.vmap(jax.vmap(partial(jax.random.bernoulli, p=share)))(pair[:, :, 0]) | ~visited
-    own = jax.vmap(jax.vmap(jax.random.categorical))(pair[:, :, 1], logits)
-    token = jnp.where(full, own.astype(jnp.int32), token)
-
+    draw = jax.vmap(jax.vmap(jax.random.categorical))
     log_p = jax.nn.log_softmax(logits)
-    log_prob = jnp.take_along_axis(log_p, token[..., None], axis=-1)[..., 0]
-    same = tree.tokens[:, :, 0] == token[..., None]
-    log_tree = jnp.where(same, jax.nn.log_softmax(visits), -jnp.inf).max(axis=-1)
+    visits, visited = visit_logits(root_visits(tree), tau)
+    values = None
+    if power:
+        # Without visits these are p by themselves.
+        values, visited = value_logits(tree, log_p, power), jnp.ones_like(visited)
+        first = jax.vmap(jax.vmap(partial(jax.random.fold_in, data=0)))(keys)
+        token = draw(first, values).astype(jnp.int32)
+    full = jax.vmap(jax.vmap(partial(jax.random.bernoulli, p=share)))(pair[:, :, 0]) | ~visited
+    token = jnp.where(full, draw(pair[:, :, 1], logits).astype(jnp.int32), token)
+
+    def of_token(array: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(array, token[..., None], axis=-1)[..., 0]
+
+    log_prob = of_token(log_p)
+    if values is not None:
+        log_tree = of_token(jax.nn.log_softmax(values))
+    else:
+        same = tree.tokens[:, :, 0] == token[..., None]
+        log_tree = jnp.where(same, jax.nn.log_softmax(visits), -jnp.inf).max(axis=-1)
     return token, log_prob, jnp.where(visited, mixture(log_tree, log_prob, share), log_prob)
 
 

@@ -18,7 +18,10 @@ from coopgen_jax.search.halving import finalist
 from coopgen_jax.search.selection import select_wave
 from coopgen_jax.search.tree import Expansion, Leaves, Tree, insert
 
-__all__ = ["SearchConfig", "choose", "root_visits", "search", "visit_logits"]
+__all__ = ["SearchConfig", "choose", "root_visits", "search", "value_logits", "visit_logits"]
+
+# The least value that a child counts as, so that a power of it is not zero.
+LEAST_VALUE = 1e-30
 
 State = TypeVar("State")
 
@@ -133,6 +136,36 @@ def visit_logits(visits: jax.Array, tau: jax.Array | float) -> tuple[jax.Array, 
     ratio = visits / jnp.maximum(visits.max(axis=2, keepdims=True), 1)
     logits = jnp.log(ratio) / jnp.where(sampled, tau, 1.0)[:, :, None]
     return jnp.where(some[:, :, None], logits, 0.0), sampled
+
+
+def value_logits(tree: Tree, log_p: jax.Array, power: float) -> jax.Array:
+    """Returns logits of the distribution p(v) Q(v)^power / sum over a whole vocabulary.
+
+    It is the improved policy of Danihelka et al. (ICLR 2022, section 4), with `power` log Q as its
+    transformation of the values: Q is a child's mean value, and of a token without visits the mix
+    of equation 33, (root's own value + N * mean of the visited children by p) / (1 + N), where the
+    children have N visits together. Where p is what texts come from and Q the probability of a
+    class, it is near p(v | class).
+
+    Args:
+      tree: the trees after a search, values 0 or more and no rewards.
+      log_p: `[B, R, V]` log p, normalised.
+      power: of the values, 0 or more.
+
+    Returns:
+      `[B, R, V]`; their softmax is the distribution. Without visits it is p.
+    """
+    visits = root_visits(tree)
+    child = jnp.maximum(tree.children[:, :, 0], 0)
+    value = jnp.take_along_axis(tree.value_sum, child, axis=2) / jnp.maximum(visits, 1)
+    tokens = tree.tokens[:, :, 0]
+    prior = jnp.where(visits > 0, jnp.exp(jnp.take_along_axis(log_p, tokens, axis=2)), 0.0)
+    mass, count = prior.sum(axis=2), visits.sum(axis=2)
+    mean = (prior * value).sum(axis=2) / jnp.where(mass > 0, mass, 1.0)
+    mixed = (tree.value[:, :, 0] + count * mean) / (1 + jnp.where(mass > 0, count, 0))
+    log_value, log_mixed = (jnp.log(jnp.maximum(q, LEAST_VALUE)) for q in (value, mixed))
+    change = jnp.where(visits > 0, power * (log_value - log_mixed[:, :, None]), 0.0)
+    return _rows(lambda row, at, amount: row.at[at].add(amount))(log_p, tokens, change)
 
 
 def choose(

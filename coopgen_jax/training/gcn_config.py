@@ -174,8 +174,8 @@ class GcnConfig:
         match self.proposal:
             case SamplingConfig(temperature=temperature, forced=forced):
                 return temperature > 0 and not forced
-            case MCTSConfig(visit_temperature=temperature):
-                return temperature > 0
+            case MCTSConfig() as searched:
+                return searched.draws
         return isinstance(self.proposal, FudgeConfig) and not self.proposal.greedy
 
     @property
@@ -193,8 +193,8 @@ class GcnConfig:
             case SamplingConfig(full_share=share) as drawn:
                 smooth = replace(drawn, temperature=1.0, repetition_penalty=1.0)
                 return share > 0 or smooth == self._plain
-            case MCTSConfig(full_share=share):
-                return share > 0
+            case MCTSConfig() as searched:
+                return searched.covers
         return isinstance(self.proposal, SMCConfig)
 
     @property

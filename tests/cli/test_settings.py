@@ -116,6 +116,7 @@ def test_a_preset_that_keeps_nothing_goes_on_so(monkeypatch):
         ({"method": "pplm", "samples": 2, "temperature": 0.0}, True),
         ({"method": "rerank", "temperature": 0.0}, True),
         ({"samples": 2, "preset": "puct", "visit_temperature": 1.0}, False),
+        ({"samples": 2, "value_power": 1.0}, False),
         ({"samples": 2, "rollout": 2}, False),
         ({"samples": 2, "method": "gedi"}, True),
         ({"samples": 2, "method": "gedi", "draw": True}, False),

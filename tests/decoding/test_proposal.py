@@ -3,6 +3,8 @@
 import copy
 import functools
 from dataclasses import replace
+from functools import partial
+from operator import itemgetter
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +50,16 @@ PAPER = replace(
     anneal=True,
     search=search_config(simulations=5, candidates=2, depth=2, kept=0),
 )
+VALUED = replace(REUSE, visit_temperature=0.0, value_power=1.3)
+HALVED = replace(
+    PAPER,
+    visit_temperature=0.0,
+    value_power=0.7,
+    anneal=False,
+    full_share=0.0,
+    no_repeat_ngram=2,
+    search=search_config(simulations=8, wave=2, candidates=5, depth=2, kept=3, considered=4),
+)
 CHARGED = replace(REUSE, kl=0.3, search=replace(REUSE.search, first_play_urgency="value"))
 
 
@@ -61,6 +73,26 @@ def texts_of(got, row: int = 0) -> list[tuple[int, ...]]:
     return [tuple(text[:length].tolist()) for text, length in zip(tokens, lengths, strict=True)]
 
 
+def by_visits(search, ranks, tau: float) -> np.ndarray:
+    """Returns with what probability the slow search's visits draw every token."""
+    counts = np.asarray(search.root_visits(), float) ** (1 / tau)
+    drawn = [0.0 if v not in ranks else counts[ranks[v]] for v in range(TOY.vocab_size)]
+    return np.asarray(drawn) / counts.sum()
+
+
+def by_values(search, ranks, power: float, plain: np.ndarray) -> np.ndarray:
+    """Returns with what probability its values draw every token."""
+    known = {token: search.root.children[rank] for token, rank in ranks.items()}
+    q = {token: float(child.total) / child.visits for token, child in known.items()}
+    count = sum(child.visits for child in known.values())
+    rest = float(search.root.own)
+    if q:
+        mean = sum(plain[v] * q[v] for v in q) / sum(plain[v] for v in q)
+        rest = (rest + count * mean) / (1 + count)
+    weight = [plain[v] * q.get(v, rest) ** power for v in range(TOY.vocab_size)]
+    return np.asarray(weight) / sum(weight)
+
+
 @functools.cache
 def densities(config, share: float) -> dict[tuple[int, ...], tuple[float, float]]:
     """Returns q(y) and p(y) of every text, by the slow search along every one of them."""
@@ -72,14 +104,16 @@ def densities(config, share: float) -> dict[tuple[int, ...], tuple[float, float]
         tau = config.visit_temperature
         if config.anneal:
             tau *= 1 - len(text) / config.new_tokens
-        counts = np.asarray(search.root_visits(), float) ** (1 / tau)
         ranks = {int(search.root.tokens[rank]): rank for rank in search.root.children}
         logits = TABLES["logits"][language.memory(text)].astype(float)
         plain = np.exp(logits) / np.exp(logits).sum()
+        if config.value_power:
+            drawn = by_values(search, ranks, config.value_power, plain)
+        else:
+            drawn = by_visits(search, ranks, tau)
         for token in range(TOY.vocab_size):
             rank, longer = ranks.get(token), (*text, token)
-            drawn = 0.0 if rank is None else counts[rank] / counts.sum()
-            mixed = (1 - share) * drawn + share * plain[token]
+            mixed = (1 - share) * drawn[token] + share * plain[token]
             here = (q * mixed, p * plain[token])
             if token == END or len(longer) == config.new_tokens:
                 found[longer] = here
@@ -113,7 +147,7 @@ def chi_square(texts, expected) -> float:
     return float(stats.chisquare(found, wanted * found.sum() / wanted.sum()).pvalue)
 
 
-@pytest.mark.parametrize("config", [REUSE, PAPER, CHARGED])
+@pytest.mark.parametrize("config", [REUSE, PAPER, CHARGED, VALUED, HALVED])
 def test_log_proposal_is_the_density_and_the_frequency_of_each_text(config):
     got = draws(config)
     texts, expected = texts_of(got), densities(config, config.full_share)
@@ -125,8 +159,9 @@ def test_log_proposal_is_the_density_and_the_frequency_of_each_text(config):
     judged = {text: np.log(language.class_probs(text)) for text in set(texts)}
     np.testing.assert_allclose(got.log_class[0], [judged[text] for text in texts], atol=1e-5)
     assert chi_square(texts, {text: q for text, (q, _) in expected.items()}) > 1e-3
-    # No text weighs more than the bound that the mixture gives.
-    assert (p - q).max() < 1e-6 - config.new_tokens * np.log(config.full_share)
+    if config.full_share:
+        # No text weighs more than the bound that the mixture gives.
+        assert (p - q).max() < 1e-6 - config.new_tokens * np.log(config.full_share)
 
 
 def test_a_share_reaches_the_texts_that_the_search_cannot_write():
@@ -181,14 +216,57 @@ def test_all_of_the_share_is_plain_sampling_and_next_to_none_of_it_is_the_search
     np.testing.assert_array_equal(none.model_tokens + none.length, hardly.model_tokens)
 
 
+def test_draws_by_values_reach_all_texts_and_are_weighed_right_without_a_share():
+    config = replace(VALUED, full_share=0.0)
+    language, everything = Texts(TABLES, PROMPT, TARGET, config), densities(config, 0.0)
+    assert all(q > 0 for q, _ in everything.values())
+    mass = {text: p * language.class_probs(text)[TARGET] for text, (_, p) in everything.items()}
+    exact = sum(m for text, m in mass.items() if END in text) / sum(mass.values())
+    got = draws(config)
+    log_weight = importance(got.log_prob[0], got.log_class[0, :, TARGET], got.log_proposal[0])
+    weight = np.asarray(self_normalised(log_weight, jnp.zeros(COUNT, jnp.int32)), np.float64)
+    values = np.asarray([END in text for text in texts_of(got)], float)
+    mean = weight @ values
+    assert abs(mean - exact) < 4 * np.sqrt(weight**2 @ (values - mean) ** 2)
+
+
+def test_texts_of_one_token_that_have_all_been_judged_weigh_alike():
+    search = search_config(simulations=6, wave=3, candidates=6, depth=1, kept=0, considered=6)
+    config = replace(
+        VALUED, new_tokens=1, alpha=1.0, value_power=1.0, full_share=0.0, search=search
+    )
+    got = draws(config)
+    log_weight = importance(got.log_prob[0], got.log_class[0, :, TARGET], got.log_proposal[0])
+    np.testing.assert_allclose(log_weight, log_weight[0], atol=1e-5)
+    assert len(set(texts_of(got))) == 6
+    # Their common weight is Z, the mean of p(target | text) under the language model.
+    language = Texts(TABLES, PROMPT, TARGET, config)
+    mass = [p * language.class_probs(t)[TARGET] for t, (_, p) in densities(config, 0.0).items()]
+    assert np.exp(log_weight[0]) == pytest.approx(sum(mass), rel=1e-4)
+
+
+def test_values_that_are_zero_still_leave_every_token_possible():
+    never = {
+        **TABLES,
+        "scores": np.where([True, False], 500.0, -500.0) * np.ones_like(TABLES["scores"]),
+    }
+    config = replace(VALUED, samples=200, alpha=1.0, full_share=0.0)
+    params = jax.tree.map(jnp.asarray, never)
+    got = decode(jax.random.key(1), prompt_of(PROMPT), params, jnp.asarray([TARGET]), config)
+    assert np.isfinite(got.log_proposal).all() and len(set(texts_of(got))) > 20
+
+
 SMALL = replace(
     REUSE, new_tokens=4, samples=3, full_share=0.9,
     search=search_config(simulations=6, wave=2, candidates=2, depth=3, kept=4),
 )  # fmt: skip
 
 
-def test_behind_a_token_that_is_in_no_tree_the_search_begins_as_behind_a_prompt():
-    config = replace(SMALL, kl=0.2)
+@pytest.mark.parametrize(
+    "changes", [{"kl": 0.2}, {"visit_temperature": 0.0, "value_power": 0.5, "full_share": 0.0}]
+)
+def test_behind_a_token_that_is_in_no_tree_the_search_begins_as_behind_a_prompt(changes):
+    config = replace(SMALL, **changes)
     target = jnp.full(END + 1, TARGET)
     first, second = prompt_of(*[PROMPT] * (END + 1)), prompt_of(*[[*PROMPT, v] for v in range(6)])
     state = begin(first, PARAMS, target, config)
@@ -203,15 +281,16 @@ def test_behind_a_token_that_is_in_no_tree_the_search_begins_as_behind_a_prompt(
         if token in np.asarray(before.tokens[(*place, 0)])[tried[place]]:
             held += 1
         elif token != END:
-            for name in before.__dataclass_fields__:
-                one, other = getattr(found, name)[place], getattr(expected, name)[token, 0]
-                np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6, err_msg=name)
+            one = jax.tree.map(itemgetter(place), found)
+            other = jax.tree.map(itemgetter((token, 0)), expected)
+            jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), one, other)
             assert found.visits[(*place, 0)] == 1 + config.search.simulations
     assert 0 < held < 15
 
 
-def test_a_row_does_not_depend_on_its_neighbours_or_on_padding():
-    config = replace(SMALL, full_share=0.4, rollout=2)
+@pytest.mark.parametrize("by", [{}, {"visit_temperature": 0.0, "value_power": 1.0}])
+def test_a_row_does_not_depend_on_its_neighbours_or_on_padding(by):
+    config = replace(SMALL, full_share=0.4, rollout=2, **by)
     key, targets = jax.random.key(3), jnp.asarray([0, 1, 0])
     prompts = [[0, 1], [2], [3, 3, 1]]
     together = decode(key, prompt_of(*prompts), PARAMS, targets, config)

@@ -41,6 +41,7 @@ TREE = MCTSConfig(
     new_tokens=TEXT, samples=3, repetition_penalty=1.0, visit_temperature=1.0, full_share=0.3,
     search=SearchConfig(simulations=4, wave=2, candidates=4, depth=3, kept=4),
 )  # fmt: skip
+VALUES = replace(TREE, full_share=0.0, visit_temperature=0.0, value_power=1.0)
 PARTICLES = SMCConfig(new_tokens=TEXT, samples=3)
 
 
@@ -140,6 +141,7 @@ SMALL = GcnConfig(
         ({"proposal": NUCLEUS}, True),
         ({"proposal": NUCLEUS, "clip": 1.05, "generator_steps": 2}, True),
         ({"proposal": TREE}, True),
+        ({"proposal": VALUES}, True),
         ({"proposal": PARTICLES}, True),
         ({"proposal": PARTICLES}, False),
     ],
@@ -148,6 +150,7 @@ SMALL = GcnConfig(
         "nucleus",
         "nucleus, clipped, two steps",
         "tree",
+        "tree by values",
         "particles",
         "particles of no source",
     ],
@@ -351,7 +354,8 @@ def test_what_does_not_go_together_is_refused(changes, sentence):
     ("proposal", "covers"),
     [(PLAIN, True), (NUCLEUS, True), (replace(PLAIN, top_p=0.6), False),
      (replace(PLAIN, temperature=1.5), True), (replace(PLAIN, no_repeat_ngram=2), False),
-     (TREE, True), (replace(TREE, full_share=0.0), False), (PARTICLES, True)],
+     (TREE, True), (replace(TREE, full_share=0.0), False), (PARTICLES, True),
+     (VALUES, True)],
 )  # fmt: skip
 def test_a_proposal_covers_what_it_can_write(proposal, covers):
     assert GcnConfig(proposal=proposal).covers is covers
