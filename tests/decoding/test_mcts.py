@@ -241,6 +241,12 @@ def write_whole_text(params, config):
     return state.generation.tokens[0, 0]
 
 
+@pytest.mark.parametrize("drawn", [{"visit_temperature": 1.0}, {"value_power": 1.0}])
+def test_a_search_that_is_drawn_from_does_not_stop_early(drawn):
+    assert MCTSConfig().search.early_stop
+    assert not MCTSConfig(**drawn).search.early_stop
+
+
 def test_sampled_visits_return_the_probability_they_were_drawn_with():
     tables = tables_of(1)
     tables["logits"][:, END] = -4.0
@@ -248,7 +254,6 @@ def test_sampled_visits_return_the_probability_they_were_drawn_with():
     config = MCTSConfig(
         new_tokens=2, samples=1500, visit_temperature=1.0, search=search_config(simulations=12)
     )
-    assert not config.search.early_stop
     got = decode(jax.random.key(0), prompt_of([0, 1]), params, jnp.asarray([1]), config)
     texts, inverse = np.unique(np.asarray(got.tokens[0]), axis=0, return_inverse=True)
     total = 0.0
