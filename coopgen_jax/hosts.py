@@ -4,6 +4,8 @@ The processes share no computation, so nothing of the search waits for a network
 through the key-value store of `jax.distributed`, which needs no folder in common: parts that are
 finished, the first failure, and a sign of life every second. A process that fails or falls silent
 is named, and the others stop with the next token.
+
+Processes that train compute as one: see `unite`.
 """
 
 import atexit
@@ -181,6 +183,43 @@ def connect(
       UserError: the processes cannot meet, or there is no cluster to ask.
     """
     patience = PATIENCE if patience is None else patience
+    # Without this JAX ends every process as soon as one has died.
+    jax.config.update("jax_enable_recoverability", True)
+    # The processes compute apart, and Gloo, which would connect them, prints to standard output.
+    jax.config.update("jax_cpu_collectives_implementation", None)
+    _join(coordinator, count, number, patience)
+    # Counting them has the processes tell each other of their devices, which needs them all, and so
+    # comes before anything that may fail on one of them.
+    return Hosts(jax.process_count(), jax.process_index(), patience)
+
+
+def unite(
+    coordinator: str | None = None,
+    count: int | None = None,
+    number: int | None = None,
+    *,
+    patience: float | None = None,
+) -> None:
+    """Has processes compute as one, as for a training: `jax.devices()` are then those of all.
+
+    To be called before JAX computes anything, and by all of them alike from then on; JAX ends every
+    one as soon as one has died.
+
+    Args:
+      coordinator: "HOST:PORT" of process 0; None where a cluster says all three.
+      count: how many processes there are.
+      number: which of them this one is, from 0.
+      patience: seconds to wait for a process that does not come.
+
+    Raises:
+      UserError: the processes cannot meet, or there is no cluster to ask.
+    """
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    _join(coordinator, count, number, PATIENCE if patience is None else patience)
+
+
+def _join(coordinator: str | None, count: int | None, number: int | None, patience: float) -> None:
+    """Has the processes meet and JAX know of them; raises UserError where they cannot."""
     if coordinator is not None:
         if count is None or number is None or not 0 <= number < count:
             raise UserError(
@@ -188,10 +227,6 @@ def connect(
                 "number from 0"
             )
         meet(coordinator, count, number, patience=patience)
-    # Without this JAX ends every process as soon as one has died.
-    jax.config.update("jax_enable_recoverability", True)
-    # The processes compute apart, and Gloo, which would connect them, prints to standard output.
-    jax.config.update("jax_cpu_collectives_implementation", None)
     try:
         jax.distributed.initialize(coordinator, count, number)
     except ValueError as error:
@@ -199,9 +234,6 @@ def connect(
             f"there is no cluster to ask ({error}): name the coordinator, the number of processes "
             "and this one's"
         ) from error
-    # Counting them has the processes tell each other of their devices, which needs them all, and so
-    # comes before anything that may fail on one of them.
-    return Hosts(jax.process_count(), jax.process_index(), patience)
 
 
 def generate_on_hosts(

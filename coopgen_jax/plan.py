@@ -39,8 +39,8 @@ class Plan:
     weights: bytes of both networks.
     prompt: bytes kept of the prompts; trunk: of the tokens committed; nodes: of the tree's nodes;
       tree: of the search's own arrays.
-    logits: bytes of one call's logits, of all that is temporary the part that grows largest, and of
-      those that tokens are drawn from.
+    logits: bytes of the logits that tokens are drawn from, if any, and of one call's: of all that
+      is temporary the part that grows largest.
     calls: network calls of one token's search.
     call_seconds: of one call of both networks; token_seconds: of one token of every text.
     prefill_seconds: of reading the prompts; seconds: of the whole decode.
@@ -107,16 +107,17 @@ def plan(
     regions = region_bytes(state.states)
     search, rows = decoding.search, batch * decoding.samples * decoding.search.wave
     networks = 2 if guide == "causal" else 1
-    attended = _attended(config, decoding, batch, prompt_length) * networks
     stacked = not isinstance(job.params["layers"], tuple)
 
-    def seconds(rows: int) -> float:
+    def seconds(wave: int, depth: int) -> float:
+        rows = batch * decoding.samples * wave
+        attended = _attended(config, decoding, batch, prompt_length, wave * depth) * networks
         found = _call(config, machine, rows, stacked=stacked, output=True)
         if guide == "causal":
             found += _call(config, machine, rows, stacked=stacked, output=False)
         return found + attended / machine.bandwidth
 
-    call = seconds(rows)
+    call = seconds(search.wave, search.depth)
     prefill = networks * _call(
         config, machine, batch * prompt_length, stacked=stacked, output=False
     )
@@ -126,7 +127,7 @@ def plan(
     if decoding.covers:
         # A token that need not be in the tree is read when it is drawn, and its logits are kept.
         drawn = batch * decoding.samples
-        token += seconds(drawn)
+        token += seconds(1, 1)
     return Plan(
         weights=weights,
         **regions,
@@ -192,16 +193,17 @@ def region_bytes(states: Any) -> dict[str, int]:
     }
 
 
-def _attended(config: DecoderConfig, decoding: MCTSConfig, batch: int, prompt_length: int) -> int:
+def _attended(
+    config: DecoderConfig, decoding: MCTSConfig, batch: int, prompt_length: int, paths: int
+) -> int:
     """Returns the bytes of keys and values that one call reads.
 
     A prompt's are read once for all of its samples, a trunk's once for all of a wave's leaves, and
-    a path is gathered, written and read for every leaf.
+    the `paths` nodes above a sample's leaves are gathered, written and read.
     """
     entry = 2 * config.layers * config.kv_heads * config.head_width
-    samples, search = decoding.samples, decoding.search
-    slots = batch * (prompt_length + samples * decoding.new_tokens)
-    slots += 3 * batch * samples * search.wave * search.depth
+    samples = decoding.samples
+    slots = batch * (prompt_length + samples * decoding.new_tokens + 3 * samples * paths)
     return slots * entry * jnp.dtype(config.dtype).itemsize
 
 

@@ -8,11 +8,14 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from coopgen_jax import rendezvous
-from coopgen_jax.cli.machines import check_machines, mesh_of, whole_parts
+from coopgen_jax.cli.machines import check_machines, mesh_of, united, whole_parts
 from coopgen_jax.cli.options import GenerateOptions
+from coopgen_jax.cli.train_options import LanguageModelOptions
 from coopgen_jax.errors import UserError
 from coopgen_jax.rendezvous import meet
 from coopgen_jax.testing import TINY_LLAMA
@@ -46,6 +49,83 @@ def run_both(wrong: str) -> list[tuple[int, str, str]]:
         for process in processes:
             process.kill()
     return [(p.returncode, *end) for p, end in zip(processes, ends, strict=True)]
+
+
+def train(number_of_devices: int, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "coopgen_jax.cli", "train", *arguments],
+        env=environment(number_of_devices), cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    return safetensors.numpy.load_file(folder / "model.safetensors")
+
+
+def test_two_processes_train_what_one_trains(tmp_path):
+    rng = np.random.default_rng(0)
+    words = ["red", "green", "blue", "cat", "dog", "bird", "runs", "sleeps"]
+    texts = [" ".join(rng.choice(words, 4)) for _ in range(40)]
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    data = [f"--{name}={tmp_path / 'texts.txt'}" for name in ("data", "validation")]
+    lm = ["lm", *data, "--from-scratch", "--vocabulary", "300", "--layers", "1", "--width", "64",
+          "--rows", "8", "--longest", "8", "--epochs", "0.4"]  # fmt: skip
+    gcn = ["gcn", *data, "--model", str(tmp_path / "lm"), "--rank", "0", "--rounds", "2",
+           "--new-tokens", "6", "--sources", "4", "--samples", "2", "--judge-rows", "8",
+           "--judge-steps", "1", "--first-judge-steps", "2", "--replay-rows", "8",
+           "--sample-texts", "8", "--validation-rows", "8", "--validate-every", "2",
+           "--learning-rate", "1e-3"]  # fmt: skip
+    for name, command in (("lm", lm), ("gcn", gcn)):
+        own, both = tmp_path / name, tmp_path / f"{name}-both"
+        job = ["--coordinator", f"localhost:{free_port()}", "--hosts", "2", "--out", str(both)]
+        processes = [train(1, *command, *job, "--host", str(number)) for number in range(2)]
+        processes.append(train(2, *command, "--devices", "2", "--out", str(own)))
+        try:
+            ends = [process.communicate(timeout=300) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        assert [process.returncode for process in processes] == [0, 0, 0], ends
+        assert json.loads((both / "card.json").read_text())["stopped"] == "steps"
+        # What Gloo says of itself is not ours.
+        told = [line for line in ends[1][0].splitlines() if not line.startswith("[Gloo]")]
+        assert told == [] and said(ends[1][1]) == []
+        assert f"{both}: " in ends[0][0]
+        one, two = weights(own), weights(both)
+        for key, array in one.items():
+            np.testing.assert_allclose(two[key], array, atol=1e-4, err_msg=f"{name} {key}")
+    key = "model.layers.0.mlp.down_proj.weight"
+    moved = np.abs(one[key] - weights(tmp_path / "lm")[key]).max()
+    assert moved > 1e-3
+
+
+def test_a_machine_that_cannot_train_is_told_of_by_the_others(tmp_path):
+    (tmp_path / "texts.txt").write_text("a b c\n" * 16)
+    job = ["lm", "--validation", str(tmp_path / "texts.txt"), "--from-scratch", "--vocabulary",
+           "300", "--layers", "1", "--width", "64", "--rows", "8", "--longest", "8"]  # fmt: skip
+    job += ["--out", str(tmp_path / "out"), "--coordinator", f"localhost:{free_port()}"]
+    job += ["--hosts", "2"]
+    processes = [
+        train(1, *job, "--data", str(tmp_path / name), "--host", str(number))
+        for number, name in enumerate(("texts.txt", "missing.txt"))
+    ]
+    try:
+        ends = [process.communicate(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [2, 2], ends
+    assert "missing.txt is not a file" in said(ends[1][1])[0]
+    assert "the machines cannot go on together" in said(ends[0][1])[-1]
+    assert "Traceback" not in ends[0][1]
+
+
+def test_all_devices_of_several_machines_train():
+    with pytest.raises(UserError, match="leave --devices out"):
+        united(LanguageModelOptions(
+            "a", "b", Path("c"), devices=2, coordinator="here:1", hosts=2, host=0
+        ))  # fmt: skip
 
 
 def said(errors: str) -> list[str]:

@@ -74,6 +74,7 @@ def check_config(config: MCTSConfig) -> None:
         "alpha": (config.alpha, 1),
         "no_repeat_ngram": (config.no_repeat_ngram, 0),
         "visit_temperature": (config.visit_temperature, 0),
+        "value_power": (config.value_power, 0),
         "rollout": (config.rollout, 0),
         "considered": (search.considered, 0),
         "early_stop": (search.early_stop, False),

@@ -1,18 +1,23 @@
 """What a run works on: one device or several, one host or several."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import jax
 from jax.sharding import Mesh
 
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.errors import UserError
-from coopgen_jax.hosts import Hosts, connect
+from coopgen_jax.hosts import Hosts, connect, unite
 from coopgen_jax.models.sharding import undivided
 from coopgen_jax.models.transformer import DecoderConfig
 from coopgen_jax.parallel import make_mesh
 
 AUTO = "auto"
+_Training = TypeVar("_Training", bound=Any)
 
 
 def check_machines(options: GenerateOptions) -> None:
@@ -24,6 +29,13 @@ def check_machines(options: GenerateOptions) -> None:
     for name in ("devices", "tensor"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} is {getattr(options, name)}: give 1 or more")
+    check_hosts(options)
+    if options.coordinator and options.trace:
+        raise UserError("--trace shows the trees of one host: leave it or --coordinator out")
+
+
+def check_hosts(options: Any) -> None:
+    """Raises UserError where what is said of several hosts does not go together."""
     numbers = (options.hosts, options.host)
     if options.coordinator is None and numbers != (None, None):
         raise UserError("--hosts and --host need --coordinator, where process 0 can be reached")
@@ -39,8 +51,6 @@ def check_machines(options: GenerateOptions) -> None:
                 f"--host is {options.host}: {options.hosts} hosts are numbered from 0 to "
                 f"{options.hosts - 1}"
             )
-    if options.coordinator and options.trace:
-        raise UserError("--trace shows the trees of one host: leave it or --coordinator out")
 
 
 def join_hosts(options: GenerateOptions) -> Hosts | None:
@@ -54,6 +64,41 @@ def join_hosts(options: GenerateOptions) -> Hosts | None:
     if options.coordinator == AUTO:
         return connect()
     return connect(options.coordinator, options.hosts, options.host)
+
+
+def united(what: _Training) -> _Training:
+    """Joins the processes of a training, where there are several, and returns its options for them.
+
+    All devices work then, and the first process alone tells of it.
+
+    Raises:
+      UserError: the processes cannot meet, or what is said of them does not go together.
+    """
+    check_hosts(what)
+    if what.coordinator is None:
+        return what
+    if what.devices != 1:
+        raise UserError("with --coordinator all devices of all machines work: leave --devices out")
+    if what.coordinator == AUTO:
+        unite()
+    else:
+        unite(what.coordinator, what.hosts, what.host)
+    return replace(what, devices=jax.device_count(), quiet=what.quiet or jax.process_index() > 0)
+
+
+@contextmanager
+def together(what: Any) -> Iterator[None]:
+    """Raises UserError in place of JAX's error where one of several machines cannot go on."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if what.coordinator is None:
+            raise
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"the machines cannot go on together ({reason}): see what the others have printed, "
+            "and start all of them again"
+        ) from error
 
 
 def mesh_of(options: GenerateOptions) -> Mesh | None:

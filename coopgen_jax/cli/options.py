@@ -137,11 +137,13 @@ class GenerateOptions:
     """Search: a language model with the same tokens that leaving costs --kl, such as the one that
     --model was tuned from, or --model itself where experts are combined with it (PPO-MCTS)."""
     visit_temperature: Annotated[float | None, _unset("TAU")] = None
-    """Search: 0 writes the best token, above 0 tokens are drawn by their visits (--preset puct)."""
-    value_power: Annotated[float | None, _unset("X", "0, none")] = None
+    """Search: above 0 tokens are drawn by their visits (--preset puct); without draws the best one
+    is written."""
+    value_power: Annotated[float | None, _unset("X")] = None
     """Search: above 0 tokens are drawn from p(token) Q^X over the whole vocabulary, with the values
-    Q that the search has found; 1 comes nearest to drawing texts of the target."""
-    full_share: Annotated[float | None, _unset("X", "0, none")] = None
+    Q that the search has found and no rule or temperature applied; 1 (--preset values) comes
+    nearest to drawing texts of the target."""
+    full_share: Annotated[float | None, _unset("X", "the preset's; others: 0, none")] = None
     """Sampling: share of the texts that are drawn from the whole distribution, no rule applied;
     search by drawn tokens: share of it in every token. Texts that are to be weighted want some."""
     rollout: Annotated[int | None, _unset("N")] = None

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
+import jax
 from rich.console import Console
 from rich.table import Table
 
+from coopgen_jax.cli.machines import together, united
 from coopgen_jax.cli.progress import INTERVAL
 from coopgen_jax.cli.train_gcn import run_gcn
 from coopgen_jax.cli.train_options import (
@@ -19,7 +21,7 @@ from coopgen_jax.cli.train_options import (
     LanguageModelOptions,
     TrainOptions,
 )
-from coopgen_jax.cli.train_progress import compiling, interruptible, shown
+from coopgen_jax.cli.train_progress import compiling, watched
 from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.data.labelled import Labelled, read_labelled, read_texts
 from coopgen_jax.errors import UserError
@@ -38,15 +40,24 @@ def run_train(options: TrainOptions) -> None:
     """Trains, and prints the card.
 
     Raises:
-      UserError: an option is out of its range, or the data or the folder are of no use.
+      UserError: an option is out of its range, the data or the folder are of no use, or machines
+        that train together have lost each other.
     """
     what = options.what
-    if isinstance(what, GcnOptions):
-        run_gcn(what)
-        return
+    with together(what):
+        if isinstance(what, GcnOptions):
+            run_gcn(what)
+        else:
+            _run(what)
+
+
+def _run(what: DiscriminatorOptions | LanguageModelOptions) -> None:
     _check(what)
+    what = united(what)
     run: Any = _discriminator if isinstance(what, DiscriminatorOptions) else _language_model
     card = run(what)
+    if jax.process_index():
+        return
     if what.json:
         print(json.dumps(card, indent=1, ensure_ascii=False))
     else:
@@ -76,6 +87,7 @@ def _check(what: DiscriminatorOptions | LanguageModelOptions) -> None:
 ONLY = {
     "encoder": ("bidirectional",),
     "frozen": ("bidirectional",),
+    "coordinator": ("causal", "generative"),
     "taps": ("shared-trunk",),
     "layers": ("shared-trunk",),
     "width": ("shared-trunk",),
@@ -171,7 +183,7 @@ def _discriminator(what: DiscriminatorOptions) -> dict[str, Any]:
         shortest = 0  # every beginning of a text is learnt from anyway
     recipe = _recipe(what, len(training.texts), shortest=shortest or None, balanced=what.balanced)
     mesh = make_mesh(what.devices)
-    with shown(what) as progress, interruptible(progress) as listener:
+    with watched(what) as listener:
         place: dict[str, Any] = {"folder": what.out, "mesh": mesh, "listener": listener}
         place["begin"] = compiling(what)
         if what.kind == "bidirectional":
@@ -215,7 +227,7 @@ def _language_model(what: LanguageModelOptions) -> dict[str, Any]:
         tokens = rows + sum(map(len, model.tokenizer.encode_batch(training)))
         rows = max(1, tokens // what.longest)
     recipe = _recipe(what, rows, shortest=None)
-    with shown(what) as progress, interruptible(progress) as listener:
+    with watched(what) as listener:
         return train_language_model(
             model, training, validation, recipe, pack=what.pack, sources=sources,
             folder=what.out, mesh=make_mesh(what.devices), listener=listener,

@@ -4,15 +4,17 @@ import json
 import sys
 from typing import Any
 
+import jax
 from rich.console import Console
 from rich.table import Table
 
 from coopgen_jax.cli.compare_methods import OWN, method_options
 from coopgen_jax.cli.compare_options import CompareOptions
+from coopgen_jax.cli.machines import united
 from coopgen_jax.cli.methods import OF_PLAIN
 from coopgen_jax.cli.settings import decoder_config
 from coopgen_jax.cli.train_options import GcnOptions
-from coopgen_jax.cli.train_progress import compiling, interruptible, shown
+from coopgen_jax.cli.train_progress import compiling, watched
 from coopgen_jax.data.pairs import Pairs, read_pairs, tokenise_pairs
 from coopgen_jax.decoding.presets import Decoding
 from coopgen_jax.decoding.sampling import SamplingConfig
@@ -37,6 +39,7 @@ def run_gcn(what: GcnOptions) -> None:
     Raises:
       UserError: an option is out of its range, or the data or the folder are of no use.
     """
+    what = united(what)
     how = training_of(what)
     config = round_of(what)
     if what.out.exists() and not what.out.is_dir():
@@ -44,7 +47,8 @@ def run_gcn(what: GcnOptions) -> None:
     data = read(what, what.data), read(what, what.validation)
     if not config.covers and config.objective in ("gcn", "gdc"):
         _tell(what, "the proposal cannot write all that the generator can, so that its weights are "
-              "biased: sample and mcts can with full_share, and smc can")  # fmt: skip
+              "biased: sample and mcts can with full_share, mcts by value_power and smc as "
+              "they are")  # fmt: skip
     model = load(what.model, dtype=what.dtype, stacked=True)
     named, judge = what.judge_model, None
     if named is not None:
@@ -61,11 +65,13 @@ def run_gcn(what: GcnOptions) -> None:
         if phase == "warning":
             _tell(what, found)
 
-    with shown(what, "round") as progress, interruptible(progress) as listener:
+    with watched(what, "round") as listener:
         card = train_gcn(
             model, training, validation, config, how, folder=what.out,
             mesh=make_mesh(what.devices), judge=judge, listener=listener, watch=watch,
         )  # fmt: skip
+    if jax.process_index():
+        return
     if what.json:
         print(json.dumps(card, indent=1, ensure_ascii=False))
     else:

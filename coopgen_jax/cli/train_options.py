@@ -57,6 +57,14 @@ class _Base:
     """Seed of everything random."""
     devices: Annotated[int, arg(metavar="N")] = 1
     """Devices among which the texts of a step are split."""
+    coordinator: Annotated[str | None, _unset("HOST:PORT", "none, one process")] = None
+    """Several machines: where the first can be reached; auto asks a TPU pod, Slurm or Open MPI. Run
+    the same command on each, with --out in a folder that all of them see: their devices train as
+    one. The loss of a machine ends the others; start them again to go on."""
+    hosts: Annotated[int | None, _unset("N", "none")] = None
+    """Several machines: how many processes there are."""
+    host: Annotated[int | None, _unset("K", "none")] = None
+    """Several machines: which process this one is; 0 is the first, which tells of the training."""
     mapper: Literal["shard_map", "pmap"] = "shard_map"
     """How a step is mapped over devices."""
     shard_optimiser: bool = False

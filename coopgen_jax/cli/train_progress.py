@@ -53,6 +53,20 @@ def shown(what: Any, unit: str = "step") -> Iterator[Listener]:
         yield show
 
 
+@contextmanager
+def watched(what: Any, unit: str = "step") -> Iterator[Listener]:
+    """Shows a training, and has Ctrl-C save it where it is that of one process.
+
+    Of several processes none could stop behind a step that the others go beyond.
+    """
+    with shown(what, unit) as progress:
+        if what.coordinator is not None:
+            yield progress
+            return
+        with interruptible(progress) as listener:
+            yield listener
+
+
 def compiling(what: Any, unit: str = "step") -> Begin:
     """Returns what tells, once, that the first step is compiled."""
     told = what.quiet

@@ -28,19 +28,20 @@ class MCTSConfig:
       (log p(a) - log p_reference(a)) under the plain models, and a text is worth its value and what
       was earned on the way to it (PPO-MCTS; Liu et al., COLM 2024, arXiv 2309.15028), so that
       values may leave [0, 1]. 0 for none: then a reference is not read.
-    visit_temperature: 0 writes the most visited token, or the one that halving ends with; above it,
-      tokens are drawn from visits^(1 / visit_temperature) and `log_proposal` is the draw's
-      log-probability. What halving visits is its schedule and no proposal: the two exclude each
-      other.
+    visit_temperature: above 0, tokens are drawn from visits^(1 / visit_temperature) and
+      `log_proposal` is the draw's log-probability. What halving visits is its schedule and no
+      proposal: the two exclude each other. 0 for none: without draws the most visited token is
+      written, or the one that halving ends with.
     anneal: whether visit_temperature falls linearly over the text, to 1/T of it at the last token
       (PPO-MCTS; Liu et al., COLM 2024, arXiv 2309.15028).
     value_power: above 0, tokens are drawn from p(v|x) Q(v)^value_power over the whole vocabulary
       instead, p the language model's own and Q what the search says that a text with the token is
-      worth (`search.mcts.value_logits`); any search will do, a halved root too. 0 for none.
+      worth (`search.mcts.value_logits`); a halved root will do too. Q is the discriminator's alone
+      (alpha 1). Temperature, penalty and n-gram rule shape what is searched, not p. 0 for none.
     full_share: share epsilon of the language model's own distribution in what every token is drawn
-      from, (1 - epsilon) * visits^(1 / visit_temperature) / sum + epsilon * p over the whole
-      vocabulary; `log_proposal` is that of the mixture (`decoding.proposal`). 0 for none, 1 for
-      plain sampling. A proposal that is to be weighted has to be able to write every text.
+      from, (1 - epsilon) * the search's draw + epsilon * p over the whole vocabulary;
+      `log_proposal` is that of the mixture (`decoding.proposal`). 0 for none, 1 for plain sampling.
+      A proposal that is to be weighted has to be able to write every text, and not too rarely.
     rollout: tokens sampled behind a leaf before it is judged, at most; 0 for none.
     rollout_confidence: a roll-out ends as soon as a class has this probability; None for a fixed
       length.
@@ -97,6 +98,11 @@ class MCTSConfig:
                 f"value_power is {self.value_power} and kl is {self.kl}, which may make values "
                 "negative: a power of them is no probability, give 0 as one"
             )
+        if self.value_power and self.alpha < 1:
+            raise ValueError(
+                f"value_power is {self.value_power} and alpha is {self.alpha}: draws by values "
+                "weigh likelihood themselves, and a root has none to compare, give alpha 1"
+            )
         if not 0 <= self.full_share <= 1:
             raise ValueError(f"full_share is {self.full_share}: give a share from 0 (none) to 1")
         if self.full_share and not self.draws:
@@ -115,7 +121,7 @@ class MCTSConfig:
             raise ValueError(
                 f"visit_temperature is {self.visit_temperature} and considered is "
                 f"{self.search.considered}: halving's visits are nothing to draw from, give "
-                "considered 0 (the preset puct) or visit_temperature 0"
+                "considered 0 (the preset puct), or value_power in place of visit_temperature"
             )
         if self.draws and self.search.early_stop:
             # Stopping early would change the distribution that the token is drawn from.

@@ -56,11 +56,12 @@ PRESETS: dict[str, MCTSConfig] = {
             early_stop=False,
         ),
     ),
-    # Draws that come near p(x) p(c|x) and are to be weighed: what GCN samples by. More simulations
-    # make texts fit better and weigh no more alike.
+    # Draws that come near p(x) p(c|x) and are to be weighed: what GCN samples by. How many
+    # simulations was measured on captions (experiments/README.md).
     "values": MCTSConfig(
         repetition_penalty=1.0,
         value_power=1.0,
+        full_share=0.1,
         search=SearchConfig(
             simulations=16,
             wave=4,

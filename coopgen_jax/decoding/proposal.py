@@ -13,7 +13,9 @@ behind it as behind a prompt. No text of T tokens has p(y) / q^(y) above epsilon
 
 Visits say where a search has looked rather than how likely a token is under the target: they make
 a text of what is likeliest. By `value_power` the first part is p(v | x) Q(v)^power over the whole
-vocabulary instead, with the values Q that the search has found; epsilon may then be 0.
+vocabulary instead, with the values Q that the search has found. Then every text can come without
+epsilon too, but where a discriminator is sure that the beginning of a good text is none, it hardly
+ever does: only epsilon keeps its weight, and so the error of an estimate, within bounds.
 
 Without roll-outs a tree is a function of the text so far, and so q^ is one of the text. With them
 `log_proposal` is the log-probability given their noise, and differs between draws of one text. That
@@ -149,34 +151,35 @@ def _draw(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns a token of the mixture, its log-probability under p and under the mixture, `[B, R]`.
 
-    `token` `[B, R]` is what was drawn from the visits, where `power` is 0. Where there are none it
-    is all p.
+    Where `power` is 0, `token` `[B, R]` is what was drawn from the visits.
     """
-    # Roll-outs fold in the slot of their leaf, the draw from the visits or values the root's.
+    # Roll-outs fold in the slot of their leaf, the draw from visits or values the root's.
     pair = jax.vmap(jax.vmap(partial(jax.random.fold_in, data=tree.visits.shape[2])))(keys)
     pair = jax.vmap(jax.vmap(jax.random.split))(pair)
     draw = jax.vmap(jax.vmap(jax.random.categorical))
-    log_p = jax.nn.log_softmax(logits)
-    visits, visited = visit_logits(root_visits(tree), tau)
-    values = None
+    log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
+    log_tree, known = _searched(tree, log_p, tau=tau, power=power)
     if power:
-        # Without visits these are p by themselves.
-        values, visited = value_logits(tree, log_p, power), jnp.ones_like(visited)
         first = jax.vmap(jax.vmap(partial(jax.random.fold_in, data=0)))(keys)
-        token = draw(first, values).astype(jnp.int32)
-    full = jax.vmap(jax.vmap(partial(jax.random.bernoulli, p=share)))(pair[:, :, 0]) | ~visited
-    token = jnp.where(full, draw(pair[:, :, 1], logits).astype(jnp.int32), token)
+        token = draw(first, log_tree)
+    full = jax.vmap(jax.vmap(partial(jax.random.bernoulli, p=share)))(pair[:, :, 0]) | ~known
+    token = jnp.where(full, draw(pair[:, :, 1], logits), token).astype(jnp.int32)
+    both = (jnp.take_along_axis(a, token[..., None], axis=-1)[..., 0] for a in (log_p, log_tree))
+    log_prob, log_tree = both
+    return token, log_prob, jnp.where(known, mixture(log_tree, log_prob, share), log_prob)
 
-    def of_token(array: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(array, token[..., None], axis=-1)[..., 0]
 
-    log_prob = of_token(log_p)
-    if values is not None:
-        log_tree = of_token(jax.nn.log_softmax(values))
-    else:
-        same = tree.tokens[:, :, 0] == token[..., None]
-        log_tree = jnp.where(same, jax.nn.log_softmax(visits), -jnp.inf).max(axis=-1)
-    return token, log_prob, jnp.where(visited, mixture(log_tree, log_prob, share), log_prob)
+def _searched(
+    tree: Tree, log_p: jax.Array, *, tau: jax.Array, power: float
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the search's own log-probabilities `[B, R, V]`, and where it has some, `[B, R]`."""
+    if power:
+        log_tree = jax.nn.log_softmax(value_logits(tree, log_p, power))
+        return log_tree, jnp.ones(log_p.shape[:2], bool)
+    visits, visited = visit_logits(root_visits(tree), tau)
+    none = jnp.full_like(log_p, -jnp.inf)
+    put = jax.vmap(jax.vmap(lambda row, at, found: row.at[at].set(found)))
+    return put(none, tree.tokens[:, :, 0], jax.nn.log_softmax(visits)), visited
 
 
 def drawn_first(job: Job, source: jax.Array, choice: Choice) -> jax.Array:

@@ -131,9 +131,9 @@ class GcnConfig:
         if self.objective in ("gcn", "gdc") and not self.weighable:
             raise ProposalError(
                 f"{self.objective} weighs a text by the probability that it was sampled with, and "
-                "of this proposal it cannot be had: draw tokens (temperature or visit_temperature "
-                "above 0) by sampling, search, FUDGE or SMC, or train by selfgan, which weighs all "
-                "alike"
+                "of this proposal it cannot be had: draw tokens (temperature, value_power or "
+                "visit_temperature above 0) by sampling, search, FUDGE or SMC, or train by "
+                "selfgan, which weighs all alike"
             )
         if self.objective == "gdc" and isinstance(self.proposal, SMCConfig):
             raise ProposalError(

@@ -396,6 +396,7 @@ def test_weighted_targets_and_no_discriminator():
         ({"value_power": -1.0}, "value_power is -1.0"),
         ({"value_power": float("inf")}, "value_power is inf"),
         ({"value_power": 1.0, "visit_temperature": 0.5}, "drawn by values or by visits"),
+        ({"value_power": 1.0, "alpha": 0.5}, "a root has none to compare"),
         ({"value_power": 1.0, "kl": 0.1}, "which may make values negative"),
         ({"rollout": -1}, "rollout is -1"),
         ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),

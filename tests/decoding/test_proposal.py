@@ -50,7 +50,7 @@ PAPER = replace(
     anneal=True,
     search=search_config(simulations=5, candidates=2, depth=2, kept=0),
 )
-VALUED = replace(REUSE, visit_temperature=0.0, value_power=1.3)
+VALUED = replace(REUSE, alpha=1.0, visit_temperature=0.0, value_power=1.3)
 HALVED = replace(
     PAPER,
     visit_temperature=0.0,
@@ -245,6 +245,22 @@ def test_texts_of_one_token_that_have_all_been_judged_weigh_alike():
     assert np.exp(log_weight[0]) == pytest.approx(sum(mass), rel=1e-4)
 
 
+def test_a_share_keeps_the_weight_of_a_text_whose_beginning_is_misjudged_within_bounds():
+    # A judge that is sure of every beginning, and often wrong of what becomes of it.
+    sure = {**TABLES, "scores": 10 * TABLES["scores"]}
+    config = replace(VALUED, samples=COUNT, value_power=1.0)
+    params = jax.tree.map(jnp.asarray, sure)
+    got = decode(jax.random.key(3), prompt_of(PROMPT), params, jnp.asarray([TARGET]), config)
+    over = np.asarray(got.log_prob - got.log_proposal)
+    assert over.max() < 1e-5 - config.new_tokens * np.log(config.full_share)
+    # What is drawn with it estimates the mean of p(target | text) under the language model.
+    weight = np.exp(over[0] + np.asarray(got.log_class[0, :, TARGET]))
+    language = Texts(sure, PROMPT, TARGET, config)
+    every = densities(REUSE, 0.0)
+    exact = sum(p * language.class_probs(text)[TARGET] for text, (_, p) in every.items())
+    assert abs(weight.mean() - exact) < 4 * weight.std() / np.sqrt(COUNT)
+
+
 def test_values_that_are_zero_still_leave_every_token_possible():
     never = {
         **TABLES,
@@ -263,7 +279,11 @@ SMALL = replace(
 
 
 @pytest.mark.parametrize(
-    "changes", [{"kl": 0.2}, {"visit_temperature": 0.0, "value_power": 0.5, "full_share": 0.0}]
+    "changes",
+    [
+        {"kl": 0.2},
+        {"alpha": 1.0, "visit_temperature": 0.0, "value_power": 0.5, "full_share": 0.0},
+    ],
 )
 def test_behind_a_token_that_is_in_no_tree_the_search_begins_as_behind_a_prompt(changes):
     config = replace(SMALL, **changes)
@@ -288,7 +308,7 @@ def test_behind_a_token_that_is_in_no_tree_the_search_begins_as_behind_a_prompt(
     assert 0 < held < 15
 
 
-@pytest.mark.parametrize("by", [{}, {"visit_temperature": 0.0, "value_power": 1.0}])
+@pytest.mark.parametrize("by", [{}, {"alpha": 1.0, "visit_temperature": 0.0, "value_power": 1.0}])
 def test_a_row_does_not_depend_on_its_neighbours_or_on_padding(by):
     config = replace(SMALL, full_share=0.4, rollout=2, **by)
     key, targets = jax.random.key(3), jnp.asarray([0, 1, 0])
