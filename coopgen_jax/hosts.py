@@ -29,6 +29,8 @@ from coopgen_jax.written import Text
 # Seconds until a process that has not come, or has fallen silent, is given up.
 PATIENCE = 120.0
 BEAT = 1.0
+# Seconds that processes which train wait at the end for the first to write what has been learnt.
+SAVING = 1800
 
 
 class HostError(UserError):
@@ -202,8 +204,9 @@ def unite(
 ) -> None:
     """Has processes compute as one, as for a training: `jax.devices()` are then those of all.
 
-    To be called before JAX computes anything, and by all of them alike from then on; JAX ends every
-    one as soon as one has died.
+    To be called before JAX computes anything, and by all of them alike from then on. Where one dies
+    JAX ends the others: by an error from whatever they compute together, or at once with a message
+    of its own.
 
     Args:
       coordinator: "HOST:PORT" of process 0; None where a cluster says all three.
@@ -215,11 +218,21 @@ def unite(
       UserError: the processes cannot meet, or there is no cluster to ask.
     """
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    _join(coordinator, count, number, PATIENCE if patience is None else patience)
+    _join(coordinator, count, number, PATIENCE if patience is None else patience, end=SAVING)
 
 
-def _join(coordinator: str | None, count: int | None, number: int | None, patience: float) -> None:
-    """Has the processes meet and JAX know of them; raises UserError where they cannot."""
+def _join(
+    coordinator: str | None,
+    count: int | None,
+    number: int | None,
+    patience: float,
+    end: int = 300,
+) -> None:
+    """Has the processes meet, JAX know of them, and each wait for the others `end` s at its end.
+
+    Raises:
+      UserError: they cannot meet.
+    """
     if coordinator is not None:
         if count is None or number is None or not 0 <= number < count:
             raise UserError(
@@ -228,7 +241,7 @@ def _join(coordinator: str | None, count: int | None, number: int | None, patien
             )
         meet(coordinator, count, number, patience=patience)
     try:
-        jax.distributed.initialize(coordinator, count, number)
+        jax.distributed.initialize(coordinator, count, number, shutdown_timeout_seconds=end)
     except ValueError as error:
         raise UserError(
             f"there is no cluster to ask ({error}): name the coordinator, the number of processes "

@@ -42,18 +42,22 @@ def run(wrong: str, *arguments: str) -> subprocess.Popen:
 def run_both(wrong: str) -> list[tuple[int, str, str]]:
     """Returns exit status, output and errors of processes 0 and 1."""
     job = ["--coordinator", f"localhost:{free_port()}", "--hosts", "2", "--devices", "2", "--host"]
-    processes = [run(wrong, *job, str(number)) for number in range(2)]
-    try:
-        ends = [process.communicate(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [(p.returncode, *end) for p, end in zip(processes, ends, strict=True)]
+    return ends_of([run(wrong, *job, str(number)) for number in range(2)])
+
+
+# Who looks for a file of another process finds it at once here.
+TRAIN = """
+import sys
+from coopgen_jax.cli import main
+from coopgen_jax.training import claim
+claim.PATIENCE = 1.0
+sys.exit(main(["train", *sys.argv[1:]]))
+"""
 
 
 def train(number_of_devices: int, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "coopgen_jax.cli", "train", *arguments],
+        [sys.executable, "-c", TRAIN, *arguments],
         env=environment(number_of_devices), cwd=ROOT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
@@ -63,68 +67,98 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
     return safetensors.numpy.load_file(folder / "model.safetensors")
 
 
-def test_two_processes_train_what_one_trains(tmp_path):
-    rng = np.random.default_rng(0)
-    words = ["red", "green", "blue", "cat", "dog", "bird", "runs", "sleeps"]
-    texts = [" ".join(rng.choice(words, 4)) for _ in range(40)]
-    (tmp_path / "texts.txt").write_text("\n".join(texts))
-    data = [f"--{name}={tmp_path / 'texts.txt'}" for name in ("data", "validation")]
-    lm = ["lm", *data, "--from-scratch", "--vocabulary", "300", "--layers", "1", "--width", "64",
-          "--rows", "8", "--longest", "8", "--epochs", "0.4"]  # fmt: skip
-    gcn = ["gcn", *data, "--model", str(tmp_path / "lm"), "--rank", "0", "--rounds", "2",
-           "--new-tokens", "6", "--sources", "4", "--samples", "2", "--judge-rows", "8",
-           "--judge-steps", "1", "--first-judge-steps", "2", "--replay-rows", "8",
-           "--sample-texts", "8", "--validation-rows", "8", "--validate-every", "2",
-           "--learning-rate", "1e-3"]  # fmt: skip
-    for name, command in (("lm", lm), ("gcn", gcn)):
-        own, both = tmp_path / name, tmp_path / f"{name}-both"
-        job = ["--coordinator", f"localhost:{free_port()}", "--hosts", "2", "--out", str(both)]
-        processes = [train(1, *command, *job, "--host", str(number)) for number in range(2)]
-        processes.append(train(2, *command, "--devices", "2", "--out", str(own)))
-        try:
-            ends = [process.communicate(timeout=300) for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-        assert [process.returncode for process in processes] == [0, 0, 0], ends
-        assert json.loads((both / "card.json").read_text())["stopped"] == "steps"
-        # What Gloo says of itself is not ours.
-        told = [line for line in ends[1][0].splitlines() if not line.startswith("[Gloo]")]
-        assert told == [] and said(ends[1][1]) == []
-        assert f"{both}: " in ends[0][0]
-        one, two = weights(own), weights(both)
-        for key, array in one.items():
-            np.testing.assert_allclose(two[key], array, atol=1e-4, err_msg=f"{name} {key}")
-    key = "model.layers.0.mlp.down_proj.weight"
-    moved = np.abs(one[key] - weights(tmp_path / "lm")[key]).max()
-    assert moved > 1e-3
-
-
-def test_a_machine_that_cannot_train_is_told_of_by_the_others(tmp_path):
-    (tmp_path / "texts.txt").write_text("a b c\n" * 16)
-    job = ["lm", "--validation", str(tmp_path / "texts.txt"), "--from-scratch", "--vocabulary",
-           "300", "--layers", "1", "--width", "64", "--rows", "8", "--longest", "8"]  # fmt: skip
-    job += ["--out", str(tmp_path / "out"), "--coordinator", f"localhost:{free_port()}"]
-    job += ["--hosts", "2"]
-    processes = [
-        train(1, *job, "--data", str(tmp_path / name), "--host", str(number))
-        for number, name in enumerate(("texts.txt", "missing.txt"))
-    ]
+def ends_of(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
+    """Returns exit status, output and errors of processes."""
     try:
         ends = [process.communicate(timeout=300) for process in processes]
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [2, 2], ends
-    assert "missing.txt is not a file" in said(ends[1][1])[0]
-    assert "the machines cannot go on together" in said(ends[0][1])[-1]
-    assert "Traceback" not in ends[0][1]
+    return [(p.returncode, *end) for p, end in zip(processes, ends, strict=True)]
 
 
-def test_all_devices_of_several_machines_train():
-    with pytest.raises(UserError, match="leave --devices out"):
+def train_both(*commands: list[str]) -> list[tuple[int, str, str]]:
+    """Returns the ends of processes 0 and 1 of a training, of one command or one of each."""
+    job = ["--coordinator", f"localhost:{free_port()}", "--hosts", "2", "--host"]
+    first, second = commands * (2 if len(commands) == 1 else 1)
+    return ends_of([train(1, *first, *job, "0"), train(1, *second, *job, "1")])
+
+
+def small(folder: Path) -> list[str]:
+    """Returns how a small language model is trained on texts that are left in a folder."""
+    rng = np.random.default_rng(0)
+    words = ["red", "green", "blue", "cat", "dog", "bird", "runs", "sleeps"]
+    texts = [" ".join(rng.choice(words, 4)) for _ in range(40)]
+    (folder / "texts.txt").write_text("\n".join(texts))
+    data = [f"--{name}={folder / 'texts.txt'}" for name in ("data", "validation")]
+    return ["lm", *data, "--from-scratch", "--vocabulary", "300", "--layers", "1", "--width", "64",
+            "--rows", "8", "--longest", "8", "--epochs", "0.4"]  # fmt: skip
+
+
+def test_two_processes_train_what_one_trains(tmp_path):
+    lm = small(tmp_path)
+    # What is added to a network (LoRA), by draws from a tree that each process searches for itself.
+    gcn = ["gcn", *lm[1:3], "--model", str(tmp_path / "lm"), "--rank", "2", "--rounds", "2",
+           "--proposal", "mcts:preset=values:simulations=4", "--new-tokens", "6", "--sources", "4",
+           "--samples", "2", "--judge-rows", "8", "--judge-steps", "1", "--first-judge-steps", "2",
+           "--replay-rows", "8", "--sample-texts", "8", "--validation-rows", "8",
+           "--validate-every", "2", "--learning-rate", "1e-2"]  # fmt: skip
+    for name, command in (("lm", lm), ("gcn", gcn)):
+        own, both = tmp_path / name, tmp_path / f"{name}-both"
+        first, second = train_both([*command, "--json", "--out", str(both)])
+        (alone,) = ends_of([train(2, *command, "--devices", "2", "--out", str(own))])
+        assert [first[0], second[0], alone[0]] == [0, 0, 0], (first, second, alone)
+        # Gloo, which tells of itself on standard output, spoils neither.
+        assert json.loads(first[1]) == json.loads((both / "card.json").read_text())
+        assert json.loads(first[1])["stopped"] == "steps"
+        assert second[1] == "" and said(second[2]) == []
+        for path in sorted(own.rglob("*.safetensors")):
+            one = safetensors.numpy.load_file(path)
+            two = safetensors.numpy.load_file(both / path.relative_to(own))
+            assert one.keys() == two.keys()
+            for key in one:
+                np.testing.assert_allclose(two[key], one[key], atol=1e-4, err_msg=f"{path} {key}")
+    learnt, begun = (
+        safetensors.numpy.load_file(tmp_path / name / "model.safetensors") for name in ("gcn", "lm")
+    )
+    assert max(np.abs(learnt[key] - begun[key]).max() for key in begun) > 1e-3
+
+
+def test_a_machine_that_cannot_train_is_told_of_by_the_others(tmp_path):
+    lm = [*small(tmp_path), "--out", str(tmp_path / "out")]
+    first, second = train_both(lm, [*lm, "--data", str(tmp_path / "missing.txt")])
+    assert (first[0], second[0]) == (2, 2), (first, second)
+    assert "missing.txt is not a file" in said(second[2])[0]
+    assert "the machines cannot go on together" in said(first[2])[-1]
+    assert "Traceback" not in first[2]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "sentence"),
+    [
+        (("here", 1), ("here", 2), "the machines were given different settings"),
+        (("here", 1), ("there", 1), "is not the same folder on all machines"),
+    ],
+)
+def test_machines_that_differ_are_told(tmp_path, first, second, sentence):
+    lm = small(tmp_path)
+    commands = (
+        [*lm, "--out", str(tmp_path / out), "--seed", str(seed)] for out, seed in (first, second)
+    )
+    for end in train_both(*commands):
+        assert end[0] == 2, end
+        assert sentence in said(end[2])[-1] and "Traceback" not in end[2]
+    assert not list(tmp_path.rglob("checkpoints"))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [({"devices": 2}, "leave --devices out"), ({"mapper": "pmap"}, "--mapper pmap maps over one")],
+)
+def test_what_says_nothing_to_several_machines_is_refused(options, sentence):
+    with pytest.raises(UserError, match=sentence):
         united(LanguageModelOptions(
-            "a", "b", Path("c"), devices=2, coordinator="here:1", hosts=2, host=0
+            "a", "b", Path("c"), coordinator="here:1", hosts=2, host=0, **options
         ))  # fmt: skip
 
 

@@ -151,7 +151,7 @@ def test_the_command_prints_bytes_and_seconds(unmeasured, capsys):
         found["plan"][name] for name in ("weights", "prompt", "trunk", "nodes", "tree", "logits")
     )
     assert main(["plan", "--model", "gpt2-small", "--wave", "8"]) == 0
-    assert "network calls per token" in capsys.readouterr().out
+    assert "network calls of a token's search" in capsys.readouterr().out
 
 
 def test_another_machine_can_be_described(unmeasured, capsys):

@@ -1,5 +1,7 @@
 """What a run works on: one device or several, one host or several."""
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -79,6 +81,9 @@ def united(what: _Training) -> _Training:
         return what
     if what.devices != 1:
         raise UserError("with --coordinator all devices of all machines work: leave --devices out")
+    if what.mapper == "pmap":
+        raise UserError("--mapper pmap maps over one machine: leave it or --coordinator out")
+    _keep_output()
     if what.coordinator == AUTO:
         unite()
     else:
@@ -86,17 +91,28 @@ def united(what: _Training) -> _Training:
     return replace(what, devices=jax.device_count(), quiet=what.quiet or jax.process_index() > 0)
 
 
+def _keep_output() -> None:
+    """Leaves standard output to this program: Gloo, which connects CPUs, tells of itself there."""
+    sys.stdout.flush()
+    own = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = os.fdopen(own, "w", encoding=sys.stdout.encoding)
+
+
 @contextmanager
 def together(what: Any) -> Iterator[None]:
-    """Raises UserError in place of JAX's error where one of several machines cannot go on."""
+    """Raises UserError in place of JAX's error where one of several machines has failed.
+
+    JAX does not say which: of this one's errors memory that runs out is known, and raised as it is.
+    """
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if what.coordinator is None:
+        if what.coordinator is None or "RESOURCE_EXHAUSTED" in str(error):
             raise
         reason = str(error).partition("\n")[0]
         raise UserError(
-            f"the machines cannot go on together ({reason}): see what the others have printed, "
+            f"the machines cannot go on together ({reason}): see which of them has failed and why, "
             "and start all of them again"
         ) from error
 

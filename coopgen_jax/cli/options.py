@@ -106,8 +106,8 @@ class GenerateOptions:
     states. In it, and in the names of experts, {target} stands for the target."""
     preset: Literal["default", "puct", "values", "ppo", "paper"] = "default"
     """Settings of the search; the visits of puct can be drawn from, values draws by what tokens are
-    worth, ppo ever more greedily (PPO-MCTS; Liu et al., 2024), paper is PPL-MCTS as published
-    (Chaffin et al., 2022)."""
+    worth, ppo by visits ever more greedily (PPO-MCTS; Liu et al., 2024), paper is PPL-MCTS as
+    published (Chaffin et al., 2022)."""
     simulations: Annotated[int | None, _unset("N")] = None
     """Search: texts judged per written token."""
     wave: Annotated[int | None, _unset("W", "the preset's, or what divides the simulations")] = None

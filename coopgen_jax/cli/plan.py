@@ -103,7 +103,7 @@ def _print(found: Plan, speed: machine.Machine) -> None:
         "trees": f"{found.tree / 1e6:.1f} MB",
         "logits of a call": f"{found.logits / 1e6:.1f} MB",
         "all of it": f"{found.bytes / 1e6:.1f} MB",
-        "network calls per token": f"{found.calls}",
+        "network calls of a token's search": f"{found.calls}",
         "one call": f"{1e3 * found.call_seconds:.1f} ms",
         "one token of every text": f"{found.token_seconds:.3f} s",
         "reading the prompts": f"{found.prefill_seconds:.3f} s",

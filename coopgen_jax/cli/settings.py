@@ -98,27 +98,40 @@ def is_redundant(config: Decoding) -> bool:
 def _mcts(options: GenerateOptions) -> MCTSConfig:
     preset = PRESETS[options.preset]
     search = preset_search(options, preset.search)
+    said = given(options, GUIDED + OF_MCTS + SHARED)
     # The whole is checked once, not every option on its own.
     config = replace(
         preset,
-        anneal=preset.anneal and options.visit_temperature != 0,
         new_tokens=options.new_tokens,
         samples=options.samples,
         search=search,
-        **given(options, GUIDED + OF_MCTS + SHARED),
+        **_draws(preset, said) | said,
     )
     if config.rollout_confidence is not None and not config.rollout:
         raise UserError("--rollout-confidence needs --rollout, the tokens to sample at most")
     if options.discriminator == "none" and (options.alpha is None or config.alpha == 1):
+        other = "" if config.value_power else ", or an --alpha below 1"
         raise UserError(
-            "without a discriminator the search has nothing to go by: choose a --discriminator, "
-            "or an --alpha below 1"
+            f"without a discriminator the search has nothing to go by: choose a --discriminator"
+            f"{other}"
         )
     if options.discriminator == "none" and config.rollout:
         raise UserError("--rollout is read by the discriminator alone: choose one, or leave it out")
     if options.discriminator == "none" and config.width:
         raise UserError("--width asks the discriminator about tokens: choose one, or leave it out")
     return config
+
+
+def _draws(preset: MCTSConfig, said: dict[str, Any]) -> dict[str, Any]:
+    """Returns how a preset draws, as far as options that are given leave it to the preset."""
+    ways = ("visit_temperature", "value_power")
+    asked = any(said.get(way) for way in ways)
+    found = {way: said.get(way, 0.0 if asked else getattr(preset, way)) for way in ways}
+    by_visits, drawn = found["visit_temperature"] > 0, any(found.values())
+    return found | {
+        "anneal": preset.anneal and by_visits,
+        "full_share": preset.full_share if drawn else 0.0,
+    }
 
 
 def preset_search(options: GenerateOptions | PlanOptions, preset: SearchConfig) -> SearchConfig:

@@ -87,7 +87,6 @@ def _check(what: DiscriminatorOptions | LanguageModelOptions) -> None:
 ONLY = {
     "encoder": ("bidirectional",),
     "frozen": ("bidirectional",),
-    "coordinator": ("causal", "generative"),
     "taps": ("shared-trunk",),
     "layers": ("shared-trunk",),
     "width": ("shared-trunk",),
@@ -111,6 +110,11 @@ def _check_kind(what: DiscriminatorOptions) -> None:
                 f"--{flag} says nothing to a {what.kind} discriminator, only to "
                 f"{' and '.join(kinds)} ones: leave it out"
             )
+    if what.coordinator is not None and what.kind not in ("causal", "generative"):
+        raise UserError(
+            f"several machines cannot train a {what.kind} discriminator together: leave "
+            "--coordinator out, or give --kind causal or generative"
+        )
     if what.frozen and what.rank:
         raise UserError(
             "--rank adds to the encoder that --frozen leaves as it is: give one of them"

@@ -37,18 +37,20 @@ def run_gcn(what: GcnOptions) -> None:
     """Trains a generator with its discriminator, and prints the card.
 
     Raises:
-      UserError: an option is out of its range, or the data or the folder are of no use.
+      UserError: an option is out of its range, the data or the folder are of no use, or several
+        machines cannot train together.
     """
-    what = united(what)
-    how = training_of(what)
     config = round_of(what)
+    training_of(what)
     if what.out.exists() and not what.out.is_dir():
         raise UserError(f"{what.out} is a file: give a folder")
+    what = united(what)
+    how = training_of(what)  # of as many devices as there are by now
     data = read(what, what.data), read(what, what.validation)
     if not config.covers and config.objective in ("gcn", "gdc"):
         _tell(what, "the proposal cannot write all that the generator can, so that its weights are "
-              "biased: sample and mcts can with full_share, mcts by value_power and smc as "
-              "they are")  # fmt: skip
+              "biased: sample and mcts can with full_share, mcts with value_power too, and "
+              "smc by itself")  # fmt: skip
     model = load(what.model, dtype=what.dtype, stacked=True)
     named, judge = what.judge_model, None
     if named is not None:

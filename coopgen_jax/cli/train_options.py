@@ -60,7 +60,8 @@ class _Base:
     coordinator: Annotated[str | None, _unset("HOST:PORT", "none, one process")] = None
     """Several machines: where the first can be reached; auto asks a TPU pod, Slurm or Open MPI. Run
     the same command on each, with --out in a folder that all of them see: their devices train as
-    one. The loss of a machine ends the others; start them again to go on."""
+    one, for every training but that of shared-trunk and bidirectional discriminators. Ctrl-C or the
+    loss of a machine ends all of them behind their last checkpoint; start them again to go on."""
     hosts: Annotated[int | None, _unset("N", "none")] = None
     """Several machines: how many processes there are."""
     host: Annotated[int | None, _unset("K", "none")] = None

@@ -41,7 +41,7 @@ class MCTSConfig:
     full_share: share epsilon of the language model's own distribution in what every token is drawn
       from, (1 - epsilon) * the search's draw + epsilon * p over the whole vocabulary;
       `log_proposal` is that of the mixture (`decoding.proposal`). 0 for none, 1 for plain sampling.
-      A proposal that is to be weighted has to be able to write every text, and not too rarely.
+      A proposal that is to be weighted has to be able to write every text, and none too rarely.
     rollout: tokens sampled behind a leaf before it is judged, at most; 0 for none.
     rollout_confidence: a roll-out ends as soon as a class has this probability; None for a fixed
       length.
@@ -91,12 +91,12 @@ class MCTSConfig:
         if self.value_power and self.visit_temperature:
             raise ValueError(
                 f"value_power is {self.value_power} and visit_temperature is "
-                f"{self.visit_temperature}: tokens are drawn by values or by visits, give 0 as one"
+                f"{self.visit_temperature}: tokens are drawn by values or by visits, give 0 for one"
             )
         if self.value_power and self.kl:
             raise ValueError(
                 f"value_power is {self.value_power} and kl is {self.kl}, which may make values "
-                "negative: a power of them is no probability, give 0 as one"
+                "negative: a power of them is no probability, give 0 for one"
             )
         if self.value_power and self.alpha < 1:
             raise ValueError(

@@ -2,14 +2,20 @@
 
 import hashlib
 import json
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.files import read_json, write_json
+
+# Seconds until a file of another machine is taken for one that this machine does not see.
+PATIENCE = 60.0
 
 
 def claim(
@@ -22,6 +28,8 @@ def claim(
 ) -> None:
     """Notes in a folder what is trained there, or checks that it is the same.
 
+    Several processes that train as one find out that they train the same in the same folder.
+
     Args:
       folder: the training's.
       kind: of what is trained.
@@ -32,11 +40,12 @@ def claim(
 
     Raises:
       UserError: something else is trained there, it holds a model that no training of this library
-        has begun there, or it cannot be written.
+        has begun there, it cannot be written, or processes differ in what they train or where.
     """
     digest = hashlib.sha256(json.dumps([asdict(part) for part in rows]).encode()).hexdigest()
     wanted: dict[str, Any] = {"kind": kind, "model_sha256": source, "rows_sha256": digest}
     wanted |= json.loads(json.dumps(asdict(config) | more))
+    _check_alike(wanted)
     # How long one run lasts, and where its moments lie, changes nothing about what comes out.
     del wanted["loop"]["budget_minutes"], wanted["sharded_optimiser"]
     path = folder / "training.json"
@@ -54,10 +63,38 @@ def claim(
                 f"{folder} holds a training with another {_difference(found, wanted)}: give an "
                 "empty folder, or the settings and data that it was begun with"
             )
+    else:
+        _check_empty(folder)
+        if jax.process_index() == 0:
+            write_json(path, wanted)
+    _check_seen(path)
+
+
+def _check_alike(wanted: dict[str, Any]) -> None:
+    """Raises UserError where processes that train as one do not train the same."""
+    if jax.process_count() > 1:
+        digest = hashlib.sha256(json.dumps(wanted).encode()).digest()
+        found = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))
+        if (found != found[0]).any():
+            raise UserError(
+                "the machines were given different settings, texts or models: start all of them "
+                "with the same command and the same files"
+            )
+
+
+def _check_seen(path: Path) -> None:
+    """Raises UserError where a file of the first process is not there for all of them."""
+    if jax.process_count() == 1:
         return
-    _check_empty(folder)
-    if jax.process_index() == 0:
-        write_json(path, wanted)
+    multihost_utils.sync_global_devices("claimed")
+    # A folder that is shared by a network may show a new file late.
+    end = time.monotonic() + PATIENCE
+    while not (seen := path.is_file()) and time.monotonic() < end:
+        time.sleep(1.0)
+    if not multihost_utils.process_allgather(np.asarray(seen)).all():
+        raise UserError(
+            f"{path.parent} is not the same folder on all machines: give one that all of them see"
+        )
 
 
 def _check_empty(folder: Path) -> None:

@@ -12,6 +12,7 @@ from coopgen_jax.decoding.fudge import FudgeConfig
 from coopgen_jax.decoding.gedi import GediConfig
 from coopgen_jax.decoding.mcts_config import MCTSConfig
 from coopgen_jax.decoding.presets import PRESETS
+from coopgen_jax.errors import UserError
 from coopgen_jax.search.config import SearchConfig
 from tests.cli.running import GUIDED, generate_json, run
 from tests.cli.tiny import WORDS
@@ -99,6 +100,31 @@ def test_a_preset_that_keeps_nothing_goes_on_so(monkeypatch):
     assert PRESETS["paper"].search.kept == 0
     search = decoder_config(options(preset="paper", simulations=10)).search
     assert (search.kept, search.simulations) == (0, 10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "drawn"),
+    [
+        ({"preset": "values"}, (0.0, 1.0, False, 0.1)),
+        ({"preset": "values", "value_power": 0.0}, (0.0, 0.0, False, 0.0)),
+        ({"preset": "values", "visit_temperature": 0.5}, (0.5, 0.0, False, 0.1)),
+        ({"preset": "values", "full_share": 0.4}, (0.0, 1.0, False, 0.4)),
+        ({"preset": "ppo"}, (1.0, 0.0, True, 0.0)),
+        ({"preset": "ppo", "value_power": 2.0}, (0.0, 2.0, False, 0.0)),
+        ({"preset": "ppo", "visit_temperature": 0.0}, (0.0, 0.0, False, 0.0)),
+        ({"preset": "ppo", "visit_temperature": 0.5}, (0.5, 0.0, True, 0.0)),
+    ],
+)
+def test_draws_that_are_asked_for_take_the_place_of_the_presets(changes, drawn):
+    found = decoder_config(options(**changes))
+    assert (found.visit_temperature, found.value_power, found.anneal, found.full_share) == drawn
+
+
+def test_draws_by_values_are_told_of_no_way_around_a_discriminator():
+    with pytest.raises(UserError, match=r"choose a --discriminator, or an --alpha below 1$"):
+        decoder_config(options(discriminator="none", target=None))
+    with pytest.raises(UserError, match=r"nothing to go by: choose a --discriminator$"):
+        decoder_config(options(discriminator="none", target=None, preset="values"))
 
 
 @pytest.mark.parametrize(

@@ -232,9 +232,7 @@ def test_draws_by_values_reach_all_texts_and_are_weighed_right_without_a_share()
 
 def test_texts_of_one_token_that_have_all_been_judged_weigh_alike():
     search = search_config(simulations=6, wave=3, candidates=6, depth=1, kept=0, considered=6)
-    config = replace(
-        VALUED, new_tokens=1, alpha=1.0, value_power=1.0, full_share=0.0, search=search
-    )
+    config = replace(VALUED, new_tokens=1, value_power=1.0, full_share=0.0, search=search)
     got = draws(config)
     log_weight = importance(got.log_prob[0], got.log_class[0, :, TARGET], got.log_proposal[0])
     np.testing.assert_allclose(log_weight, log_weight[0], atol=1e-5)
@@ -266,7 +264,7 @@ def test_values_that_are_zero_still_leave_every_token_possible():
         **TABLES,
         "scores": np.where([True, False], 500.0, -500.0) * np.ones_like(TABLES["scores"]),
     }
-    config = replace(VALUED, samples=200, alpha=1.0, full_share=0.0)
+    config = replace(VALUED, samples=200, full_share=0.0)
     params = jax.tree.map(jnp.asarray, never)
     got = decode(jax.random.key(1), prompt_of(PROMPT), params, jnp.asarray([TARGET]), config)
     assert np.isfinite(got.log_proposal).all() and len(set(texts_of(got))) > 20

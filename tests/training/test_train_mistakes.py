@@ -63,6 +63,7 @@ def test_broken_rows_are_told(places, capsys, tmp_path):
         (["--hidden", "0"], "--hidden is 0: give widths of 1 or more"),
         (["--kind", "bidirectional", "--frozen", "--rank", "4"], "that --frozen leaves as it is"),
         (["--rank", "4"], "--rank says nothing to a shared-trunk discriminator"),
+        (["--coordinator", "auto"], "cannot train a shared-trunk discriminator together"),
         (["--model", "nowhere"], "there is no language model 'nowhere'"),
         (["--devices", "64"], "a mesh of 64 by 1 needs 64 devices"),
     ],
