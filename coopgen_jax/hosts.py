@@ -29,8 +29,8 @@ from coopgen_jax.written import Text
 # Seconds until a process that has not come, or has fallen silent, is given up.
 PATIENCE = 120.0
 BEAT = 1.0
-# Seconds that processes which train wait at the end for the first to write what has been learnt.
-SAVING = 1800
+# Seconds until processes that train as one stop waiting for the last of them to be done.
+LONGEST_END = 7200
 
 
 class HostError(UserError):
@@ -218,21 +218,22 @@ def unite(
       UserError: the processes cannot meet, or there is no cluster to ask.
     """
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    _join(coordinator, count, number, PATIENCE if patience is None else patience, end=SAVING)
+    _join(coordinator, count, number, PATIENCE if patience is None else patience)
 
 
-def _join(
-    coordinator: str | None,
-    count: int | None,
-    number: int | None,
-    patience: float,
-    end: int = 300,
-) -> None:
-    """Has the processes meet, JAX know of them, and each wait for the others `end` s at its end.
+def await_all() -> None:
+    """Waits until all processes that `unite` has joined are done, for the first has more to write.
+
+    Without this JAX ends those that have waited for five minutes.
 
     Raises:
-      UserError: they cannot meet.
+      jax.errors.JaxRuntimeError: one has died.
     """
+    _client().wait_at_barrier("coopgen/done", 1000 * LONGEST_END)
+
+
+def _join(coordinator: str | None, count: int | None, number: int | None, patience: float) -> None:
+    """Has the processes meet and JAX know of them; raises UserError where they cannot."""
     if coordinator is not None:
         if count is None or number is None or not 0 <= number < count:
             raise UserError(
@@ -241,7 +242,7 @@ def _join(
             )
         meet(coordinator, count, number, patience=patience)
     try:
-        jax.distributed.initialize(coordinator, count, number, shutdown_timeout_seconds=end)
+        jax.distributed.initialize(coordinator, count, number)
     except ValueError as error:
         raise UserError(
             f"there is no cluster to ask ({error}): name the coordinator, the number of processes "

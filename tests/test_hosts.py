@@ -1,6 +1,7 @@
 """Several processes write what one writes; one that fails is named."""
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -47,7 +48,8 @@ def run_both(wrong: str) -> list[tuple[int, str, str]]:
 
 # Who looks for a file of another process finds it at once here.
 TRAIN = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell may have it ignore
 from coopgen_jax.cli import main
 from coopgen_jax.training import claim
 claim.PATIENCE = 1.0
@@ -61,10 +63,6 @@ def train(number_of_devices: int, *arguments: str) -> subprocess.Popen:
         env=environment(number_of_devices), cwd=ROOT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-
-
-def weights(folder: Path) -> dict[str, np.ndarray]:
-    return safetensors.numpy.load_file(folder / "model.safetensors")
 
 
 def ends_of(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
@@ -118,6 +116,12 @@ def test_two_processes_train_what_one_trains(tmp_path):
             assert one.keys() == two.keys()
             for key in one:
                 np.testing.assert_allclose(two[key], one[key], atol=1e-4, err_msg=f"{path} {key}")
+    (first, second) = train_both(
+        [*gcn, "--out", str(tmp_path / "other")],
+        [*gcn, "--out", str(tmp_path / "other"), "--rounds", "3"],
+    )
+    for end in (first, second):
+        assert end[0] == 2 and "were given different settings" in said(end[2])[-1], end
     learnt, begun = (
         safetensors.numpy.load_file(tmp_path / name / "model.safetensors") for name in ("gcn", "lm")
     )
@@ -149,6 +153,22 @@ def test_machines_that_differ_are_told(tmp_path, first, second, sentence):
         assert end[0] == 2, end
         assert sentence in said(end[2])[-1] and "Traceback" not in end[2]
     assert not list(tmp_path.rglob("checkpoints"))
+
+
+def test_all_machines_end_where_one_is_interrupted(tmp_path):
+    lm = [*small(tmp_path), "--epochs", "100000", "--validate-every", "1000000"]
+    lm += ["--out", str(tmp_path / "out"), "--coordinator", f"localhost:{free_port()}"]
+    processes = [train(1, *lm, "--hosts", "2", "--host", str(number)) for number in range(2)]
+    metrics = tmp_path / "out" / "metrics.jsonl"
+    end = time.monotonic() + 120
+    while time.monotonic() < end and not (metrics.is_file() and metrics.read_text()):
+        time.sleep(0.2)
+    processes[1].send_signal(signal.SIGINT)
+    started = time.monotonic()
+    first, second = ends_of(processes)
+    assert time.monotonic() - started < 60
+    assert (second[0], said(second[2])[-1]) == (130, "coopgen: interrupted")
+    assert first[0] == 2 and "the machines cannot go on together" in said(first[2])[-1]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """What a run works on: one device or several, one host or several."""
 
+import atexit
+import errno
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,12 +16,14 @@ from jax.sharding import Mesh
 
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.errors import UserError
-from coopgen_jax.hosts import Hosts, connect, unite
+from coopgen_jax.hosts import Hosts, await_all, connect, unite
 from coopgen_jax.models.sharding import undivided
 from coopgen_jax.models.transformer import DecoderConfig
 from coopgen_jax.parallel import make_mesh
 
 AUTO = "auto"
+# Seconds that the first machine, without which none can speak, leaves the others to say their own.
+GRACE = 3.0
 _Training = TypeVar("_Training", bound=Any)
 
 
@@ -71,7 +76,8 @@ def join_hosts(options: GenerateOptions) -> Hosts | None:
 def united(what: _Training) -> _Training:
     """Joins the processes of a training, where there are several, and returns its options for them.
 
-    All devices work then, and the first process alone tells of it.
+    All devices work then, the first process alone tells of it, and what is not Python's own goes
+    from standard output to standard error.
 
     Raises:
       UserError: the processes cannot meet, or what is said of them does not go together.
@@ -96,25 +102,63 @@ def _keep_output() -> None:
     sys.stdout.flush()
     own = os.dup(1)
     os.dup2(2, 1)
-    sys.stdout = os.fdopen(own, "w", encoding=sys.stdout.encoding)
+    sys.stdout = os.fdopen(own, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
 
 
 @contextmanager
 def together(what: Any) -> Iterator[None]:
-    """Raises UserError in place of JAX's error where one of several machines has failed.
+    """Has several machines end together: behind the last that is done, or all where one fails.
 
-    JAX does not say which: of this one's errors memory that runs out is known, and raised as it is.
+    Raises:
+      UserError: in place of JAX's error where one has failed. JAX does not say which: of this one's
+        errors memory that runs out is known, and raised as it is.
     """
+    if what.coordinator is None:
+        yield
+        return
+    try:
+        with _named():
+            yield
+            await_all()
+    except BaseException as error:
+        # JAX would wait at the end for the others, who wait for this one.
+        if jax.distributed.is_initialized():
+            atexit.register(_leave, _status(error), GRACE if jax.process_index() == 0 else 0.0)
+        raise
+
+
+@contextmanager
+def _named() -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if what.coordinator is None or "RESOURCE_EXHAUSTED" in str(error):
+        if "RESOURCE_EXHAUSTED" in str(error):
             raise
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0].rpartition("Error dispatching computation: ")[2]
         raise UserError(
             f"the machines cannot go on together ({reason}): see which of them has failed and why, "
             "and start all of them again"
         ) from error
+
+
+def _status(error: BaseException) -> int:
+    """Returns the exit status of an error; see `coopgen_jax.cli.main`."""
+    match error:
+        case UserError() | OSError(errno=errno.ENOSPC):
+            return 2
+        case KeyboardInterrupt():
+            return 130
+        case BrokenPipeError():
+            return 141
+    return 1
+
+
+def _leave(status: int, wait: float) -> None:
+    """Ends the process, which the others notice, in front of all that would run at its exit."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    time.sleep(wait)
+    os._exit(status)
 
 
 def mesh_of(options: GenerateOptions) -> Mesh | None:

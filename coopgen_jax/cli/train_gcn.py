@@ -40,8 +40,8 @@ def run_gcn(what: GcnOptions) -> None:
       UserError: an option is out of its range, the data or the folder are of no use, or several
         machines cannot train together.
     """
-    config = round_of(what)
-    training_of(what)
+    # What is wrong with the options is told before the machines wait for each other.
+    config, _ = round_of(what), training_of(what)
     if what.out.exists() and not what.out.is_dir():
         raise UserError(f"{what.out} is a file: give a folder")
     what = united(what)
@@ -83,7 +83,11 @@ def run_gcn(what: GcnOptions) -> None:
 
 
 def round_of(what: GcnOptions) -> GcnConfig:
-    """Returns what the options say of a round."""
+    """Returns what the options say of a round.
+
+    Raises:
+      UserError: they cannot be.
+    """
     proposal: Decoding
     named = what.proposal or DEFAULT.get(what.objective, PROPOSAL)
     own = {*OWN, *OF_PLAIN} - {"preset", "samples"}
@@ -114,7 +118,11 @@ def round_of(what: GcnOptions) -> GcnConfig:
 
 
 def training_of(what: GcnOptions) -> GcnTraining:
-    """Returns what the options say of how long and how fast."""
+    """Returns what the options say of how long and how fast.
+
+    Raises:
+      UserError: an option is out of its range.
+    """
     for name in ("rounds", "samples", "sample_texts", "validation_rows", "validate_every",
                  "devices", "pieces", "source_tokens", "new_tokens"):  # fmt: skip
         if getattr(what, name) < 1:
@@ -146,7 +154,11 @@ def training_of(what: GcnOptions) -> GcnTraining:
 
 
 def read(what: GcnOptions, where: str) -> tuple[tuple[str, str], ...]:
-    """Returns sources and texts of a file, and tells what was left out."""
+    """Returns sources and texts of a file, and tells what was left out.
+
+    Raises:
+      UserError: it cannot be read, or has nothing to learn from.
+    """
     pairs, broken = read_pairs(where, source=what.source, text=what.text)
     if broken:
         more = ", ..." if len(broken) > 3 else ""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import secrets
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -45,7 +46,7 @@ def claim(
     digest = hashlib.sha256(json.dumps([asdict(part) for part in rows]).encode()).hexdigest()
     wanted: dict[str, Any] = {"kind": kind, "model_sha256": source, "rows_sha256": digest}
     wanted |= json.loads(json.dumps(asdict(config) | more))
-    _check_alike(wanted)
+    agree(wanted)
     # How long one run lasts, and where its moments lie, changes nothing about what comes out.
     del wanted["loop"]["budget_minutes"], wanted["sharded_optimiser"]
     path = folder / "training.json"
@@ -67,13 +68,20 @@ def claim(
         _check_empty(folder)
         if jax.process_index() == 0:
             write_json(path, wanted)
-    _check_seen(path)
+    _check_shared(folder)
 
 
-def _check_alike(wanted: dict[str, Any]) -> None:
-    """Raises UserError where processes that train as one do not train the same."""
+def agree(settings: dict[str, Any]) -> None:
+    """Finds out that processes which train as one were told the same.
+
+    Args:
+      settings: plain values.
+
+    Raises:
+      UserError: they were not.
+    """
     if jax.process_count() > 1:
-        digest = hashlib.sha256(json.dumps(wanted).encode()).digest()
+        digest = hashlib.sha256(json.dumps(settings).encode()).digest()
         found = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))
         if (found != found[0]).any():
             raise UserError(
@@ -82,18 +90,25 @@ def _check_alike(wanted: dict[str, Any]) -> None:
             )
 
 
-def _check_seen(path: Path) -> None:
-    """Raises UserError where a file of the first process is not there for all of them."""
+def _check_shared(folder: Path) -> None:
+    """Raises UserError where processes that train as one do not see the same folder."""
     if jax.process_count() == 1:
         return
-    multihost_utils.sync_global_devices("claimed")
+    number = multihost_utils.broadcast_one_to_all(np.int32(secrets.randbits(30)))
+    mark = folder / f".shared-{number}"
+    if jax.process_index() == 0:
+        mark.touch()
+    multihost_utils.sync_global_devices("marked")
     # A folder that is shared by a network may show a new file late.
     end = time.monotonic() + PATIENCE
-    while not (seen := path.is_file()) and time.monotonic() < end:
+    while not (seen := mark.is_file()) and time.monotonic() < end:
         time.sleep(1.0)
-    if not multihost_utils.process_allgather(np.asarray(seen)).all():
+    all_see = multihost_utils.process_allgather(np.asarray(seen)).all()
+    if jax.process_index() == 0:
+        mark.unlink()
+    if not all_see:
         raise UserError(
-            f"{path.parent} is not the same folder on all machines: give one that all of them see"
+            f"{folder} is not the same folder on all machines: give one that all of them see"
         )
 
 

@@ -22,7 +22,7 @@ from coopgen_jax.models.lora import LoraConfig
 from coopgen_jax.models.pretrained.loading import LoadedModel
 from coopgen_jax.parallel import BATCH, Mapper, P, place, share
 from coopgen_jax.text import same_tokens
-from coopgen_jax.training.claim import claim
+from coopgen_jax.training.claim import agree, claim
 from coopgen_jax.training.gcn import GcnState, make_round
 from coopgen_jax.training.gcn_config import GcnConfig
 from coopgen_jax.training.gcn_examination import (
@@ -170,6 +170,7 @@ def train_gcn(
     }
     # A round is what it is however many follow, and whenever it is looked at.
     own = replace(how, loop=LoopConfig(steps=1, patience=loop.patience))
+    agree(asdict(how.loop))
     claim(folder, "gcn", model.sha256, own, (training, validation), **settings)
     _reopen(folder, loop.steps)
     optimisers = (
