@@ -27,8 +27,8 @@ class Config:
     template: what a source is put into.
     source_tokens, new_tokens: of a source and of a text, at most; rows with longer texts are left
       out, and those with longer sources too unless `cut_sources`.
-    pairs: that the generators learn from; first_steps, first_rows: steps of maximum likelihood, and
-      texts of one.
+    pairs: that maximum likelihood learns from; first_steps, first_rows: its steps, texts of one.
+    fresh: sources that it has not seen, of which cooperative training learns.
     rounds, sources, samples, simulations: of cooperative training, of its rounds, texts of a source
       and the search that samples them; judge_steps, first_judge_steps: of its discriminator.
     guide_sources, guide_steps: that the maximum likelihood model's guide learns from, and how long.
@@ -56,9 +56,10 @@ class Config:
     new_tokens: int = 16
     cut_sources: bool = False
     pairs: int = 2000
+    fresh: int = 1400
     first_steps: int = 180
     first_rows: int = 16
-    rounds: int = 30
+    rounds: int = 80
     sources: int = 4
     samples: int = 4
     simulations: int = 8
@@ -110,9 +111,11 @@ def round_of(config: Config, name: str) -> GcnConfig:
     if name == FIRST:
         plain = SamplingConfig(new_tokens=config.new_tokens)
         return GcnConfig(objective="mle", proposal=plain, sources=config.first_rows, replay_rows=0)
+    # Values are drawn from to be weighed, visits to be imitated.
+    drawn = {"value_power": 1.0} if name == "gcn" else {"visit_temperature": 1.0}
     proposal = MCTSConfig(
         new_tokens=config.new_tokens, samples=config.samples, repetition_penalty=1.0,
-        visit_temperature=1.0, full_share=0.1, search=searching(config.simulations),
+        full_share=0.1, search=searching(config.simulations), **drawn,
     )  # fmt: skip
     objective: Any = name
     return GcnConfig(

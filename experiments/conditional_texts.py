@@ -38,9 +38,9 @@ class Reading:
     template: what a source is put into.
     source_width, text_width: tokens of a source and of a text, its end included, at most. Rows with
       a longer text are left out; so are those with a longer source, unless `cut_sources`.
-    training, guide, judges, validation, test: how many rows, at most. Of training rows the half A
-      of sources teaches generators and guide, and half B the judges. All but `training` have one
-      row of every source.
+    training, guide, judges, fresh, validation, test: how many rows, at most. Of training rows the
+      half A of sources teaches maximum likelihood and its guide, and half B the judges and, by
+      other sources, cooperative training. All but `training` have one row of every source.
     """
 
     folder: Path
@@ -53,6 +53,7 @@ class Reading:
     training: int
     guide: int
     judges: int
+    fresh: int
     validation: int
     test: int
 
@@ -64,6 +65,7 @@ class Data:
     training: Pairs
     guide: Pairs
     judges: Pairs
+    fresh: Pairs
     validation: Pairs
     test: Pairs
     references: tuple[tuple[str, ...], ...]
@@ -88,6 +90,7 @@ def read_data(how: Reading, tokenizer: Tokenizer) -> Data:
         "training": evenly(halves["A"], how.training),
         "guide": evenly(_one_each(halves["A"]), how.guide),
         "judges": judges,
+        "fresh": evenly(other[len(judges) : len(other) - aside], how.fresh),
         "validation": validation,
         "test": test,
     }

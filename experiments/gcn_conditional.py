@@ -94,13 +94,15 @@ def generator(config: Config, data: Data, name: str, clock: Clock) -> dict[str, 
         LoopConfig(steps=steps, validate_every=every, save_every=every, budget_minutes=left),
         learning_rate=config.rate if first else config.gcn_rate,
         judge_learning_rate=config.judge_rate,
-        warmup=steps // 10,
+        warmup=steps // 10 if first else 3,
         examination=Examination(texts=32, held_out=64, rows=16),
         seed=config.seed,
     )
+    # A discriminator of texts that the generator knows by heart would tell people's by that.
+    learnt = data.training if first else data.fresh
     model = pretrained(config) if first else load(folder_of(config, FIRST), stacked=True)
     card = train_gcn(
-        model, data.training, data.validation, round_of(config, name), training,
+        model, learnt, data.validation, round_of(config, name), training,
         folder=folder, mesh=make_mesh(1), judge=None if first else pretrained(config),
         listener=told(folder.name, "step"),
         watch=lambda phase, found: print(found, flush=True) if phase == "warning" else None,
@@ -237,7 +239,7 @@ def run(config: Config) -> int:
     reading = Reading(
         config.data, config.source, config.text, config.template, config.source_tokens,
         config.new_tokens, config.cut_sources, training=config.pairs, guide=config.guide_sources,
-        judges=config.judge_sources, validation=64, test=config.test,
+        judges=config.judge_sources, fresh=config.fresh, validation=64, test=config.test,
     )  # fmt: skip
     data = read_data(reading, pretrained(config).tokenizer)
     try:

@@ -27,7 +27,7 @@ TEMPLATE = "{} w58"
 def reading(folder, **changes) -> Reading:
     how = Reading(
         folder, "context", "question", TEMPLATE, source_width=5, text_width=4, cut_sources=False,
-        training=40, guide=24, judges=24, validation=6, test=7,
+        training=40, guide=24, judges=24, fresh=12, validation=6, test=7,
     )  # fmt: skip
     return replace(how, **changes)
 
@@ -60,20 +60,22 @@ def test_rows_fit_and_no_source_is_on_two_sides(rows, data, capsys):
     assert "sources above 5 tokens are left out" in capsys.readouterr().out
     sources = {
         name: set(getattr(data, name).sources)
-        for name in ("training", "guide", "judges", "validation", "test")
+        for name in ("training", "guide", "judges", "fresh", "validation", "test")
     }
-    for pairs in (data.training, data.guide, data.judges, data.test):
+    for pairs in (data.training, data.guide, data.judges, data.fresh, data.test):
         assert all(len(source) <= 5 and source[-1] == 58 for source in pairs.sources)
         # A text that fits has its end.
         assert all(len(text) <= 4 and text[-1] == END for text in pairs.texts)
-    for one, other in (("training", "judges"), ("training", "test"), ("judges", "test"),
-                       ("judges", "validation"), ("guide", "judges")):  # fmt: skip
+    others = {"guide": ("judges",), "judges": ("training", "test", "validation"),
+              "fresh": ("training", "judges", "validation", "test"),
+              "test": ("training",)}  # fmt: skip
+    for one, other in ((one, other) for one, all_ in others.items() for other in all_):
         assert not sources[one] & sources[other], (one, other)
-    for name in ("guide", "judges", "test"):
+    for name in ("guide", "judges", "fresh", "test"):
         assert len(sources[name]) == len(getattr(data, name)), "a source stands once"
     halves = {name: {half_of(" ".join(WORDS[n] for n in source[:-1])) for source in sources[name]}
-              for name in ("training", "guide", "judges")}  # fmt: skip
-    assert halves == {"training": {"A"}, "guide": {"A"}, "judges": {"B"}}
+              for name in ("training", "guide", "judges", "fresh")}  # fmt: skip
+    assert halves == {"training": {"A"}, "guide": {"A"}, "judges": {"B"}, "fresh": {"B"}}
 
 
 def test_references_are_all_texts_of_a_source_however_long(rows, data):
