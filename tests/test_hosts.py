@@ -94,38 +94,36 @@ def small(folder: Path) -> list[str]:
 
 
 def test_two_processes_train_what_one_trains(tmp_path):
-    lm = small(tmp_path)
+    lm, own, both = small(tmp_path), tmp_path / "own", tmp_path / "both"
+    (begun,) = ends_of([train(1, *lm, "--out", str(tmp_path / "lm"))])
+    assert begun[0] == 0, begun
     # What is added to a network (LoRA), by draws from a tree that each process searches for itself.
     gcn = ["gcn", *lm[1:3], "--model", str(tmp_path / "lm"), "--rank", "2", "--rounds", "2",
            "--proposal", "mcts:preset=values:simulations=4", "--new-tokens", "6", "--sources", "4",
            "--samples", "2", "--judge-rows", "8", "--judge-steps", "1", "--first-judge-steps", "2",
            "--replay-rows", "8", "--sample-texts", "8", "--validation-rows", "8",
            "--validate-every", "2", "--learning-rate", "1e-2"]  # fmt: skip
-    for name, command in (("lm", lm), ("gcn", gcn)):
-        own, both = tmp_path / name, tmp_path / f"{name}-both"
-        first, second = train_both([*command, "--json", "--out", str(both)])
-        (alone,) = ends_of([train(2, *command, "--devices", "2", "--out", str(own))])
-        assert [first[0], second[0], alone[0]] == [0, 0, 0], (first, second, alone)
-        # Gloo, which tells of itself on standard output, spoils neither.
-        assert json.loads(first[1]) == json.loads((both / "card.json").read_text())
-        assert json.loads(first[1])["stopped"] == "steps"
-        assert second[1] == "" and said(second[2]) == []
-        for path in sorted(own.rglob("*.safetensors")):
-            one = safetensors.numpy.load_file(path)
-            two = safetensors.numpy.load_file(both / path.relative_to(own))
-            assert one.keys() == two.keys()
-            for key in one:
-                np.testing.assert_allclose(two[key], one[key], atol=1e-4, err_msg=f"{path} {key}")
-    (first, second) = train_both(
-        [*gcn, "--out", str(tmp_path / "other")],
-        [*gcn, "--out", str(tmp_path / "other"), "--rounds", "3"],
+    first, second = train_both([*gcn, "--json", "--out", str(both)])
+    (alone,) = ends_of([train(2, *gcn, "--devices", "2", "--out", str(own))])
+    assert [first[0], second[0], alone[0]] == [0, 0, 0], (first, second, alone)
+    # Gloo, which tells of itself on standard output, spoils neither.
+    assert json.loads(first[1]) == json.loads((both / "card.json").read_text())
+    assert json.loads(first[1])["stopped"] == "steps"
+    assert second[1] == "" and said(second[2]) == []
+    paths = sorted(path.relative_to(own) for path in own.rglob("*.safetensors"))
+    assert len(paths) == 3, "generator, discriminator and its head"
+    for path in paths:
+        one, two = (safetensors.numpy.load_file(folder / path) for folder in (own, both))
+        assert one.keys() == two.keys()
+        for key in one:
+            np.testing.assert_allclose(two[key], one[key], atol=1e-4, err_msg=f"{path} {key}")
+    learnt, before = (
+        safetensors.numpy.load_file(folder / "model.safetensors")
+        for folder in (own, tmp_path / "lm")
     )
-    for end in (first, second):
+    assert max(np.abs(learnt[key] - before[key]).max() for key in before) > 1e-3
+    for end in train_both([*gcn, "--out", str(both)], [*gcn, "--out", str(both), "--rounds", "3"]):
         assert end[0] == 2 and "were given different settings" in said(end[2])[-1], end
-    learnt, begun = (
-        safetensors.numpy.load_file(tmp_path / name / "model.safetensors") for name in ("gcn", "lm")
-    )
-    assert max(np.abs(learnt[key] - begun[key]).max() for key in begun) > 1e-3
 
 
 def test_a_machine_that_cannot_train_is_told_of_by_the_others(tmp_path):
