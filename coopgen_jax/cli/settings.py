@@ -112,8 +112,8 @@ def _mcts(options: GenerateOptions) -> MCTSConfig:
     if options.discriminator == "none" and (options.alpha is None or config.alpha == 1):
         other = "" if config.value_power else ", or an --alpha below 1"
         raise UserError(
-            f"without a discriminator the search has nothing to go by: choose a --discriminator"
-            f"{other}"
+            "without a discriminator the search has nothing to go by: choose a "
+            f"--discriminator{other}"
         )
     if options.discriminator == "none" and config.rollout:
         raise UserError("--rollout is read by the discriminator alone: choose one, or leave it out")
