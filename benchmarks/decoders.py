@@ -15,20 +15,20 @@ from benchmarks.parts import CLASSES, Parts, make_parts, random_prompts
 from benchmarks.settings import Settings, combinations
 from benchmarks.suite import Benchmark, Row, draw_ratios
 from benchmarks.timing import compiled, in_turn, milliseconds, ratio
-from coopgen_jax.decoding import (
+from coopgen_jax.decoding.job import Job
+from coopgen_jax.decoding.mcts import ppl_mcts as mcts
+from coopgen_jax.decoding.methods import (
     beam,
     blockwise,
     das,
     fudge,
     gedi,
-    mcts,
     pplm,
     pplm_config,
     sampling,
     smc,
     stochastic_beam,
 )
-from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.presets import PRESETS
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.discriminators.generative import GenerativeConfig, generative, generative_params
@@ -39,7 +39,7 @@ from coopgen_jax.discriminators.trunk_layers import (
     small_network,
     trunk_layers,
 )
-from coopgen_jax.models.arithmetic import Member, combine_logits, combined_params
+from coopgen_jax.models.combination import Member, combine_logits, combined_params
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import LanguageModel, Nodes
 from coopgen_jax.models.slots import Capacity

@@ -15,9 +15,9 @@ from benchmarks.search import bare_calls
 from benchmarks.settings import Settings, combinations
 from benchmarks.suite import Benchmark, Row
 from benchmarks.timing import compiled, in_turn, milliseconds, ratio
-from coopgen_jax import machine
-from coopgen_jax.decoding import mcts
-from coopgen_jax.plan import matrix_parameters
+from coopgen_jax.decoding.mcts import ppl_mcts as mcts
+from coopgen_jax.tools import probe as machine
+from coopgen_jax.tools.decode_plan import matrix_parameters
 
 # Slots of the two caches, and network calls timed together.
 FEW, MANY, CALLS = 64, 4096, 2

@@ -16,11 +16,11 @@ from benchmarks.parts import Parts, described, make_job, make_parts
 from benchmarks.settings import Settings, combinations
 from benchmarks.suite import Benchmark, Row, draw_ratios
 from benchmarks.timing import Compiled, compiled, in_turn, milliseconds, ratio
-from coopgen_jax.decoding import mcts
 from coopgen_jax.decoding.job import Job, write_all
+from coopgen_jax.decoding.mcts import ppl_mcts as mcts
 from coopgen_jax.models.decoder import language_model
-from coopgen_jax.models.layout import separate_layers
-from coopgen_jax.text import make_prompt
+from coopgen_jax.models.layer_layout import separate_layers
+from coopgen_jax.models.prompt import make_prompt
 
 REAL_TEXT = "The restaurant opened in the spring, and the first guests said that the food was"
 # Samples of one prompt; tokens of that prompt, of a long one, and of the pieces it is read in.

@@ -13,15 +13,15 @@ from benchmarks.timing import compiled
 from benchmarks.train_step import bare
 from benchmarks.training import Task
 from coopgen_jax.data.pairs import Drawn
-from coopgen_jax.decoding import mcts
 from coopgen_jax.decoding.job import Job
-from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts import ppl_mcts as mcts
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.discriminators.causal import causal, read_tokens
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.transformer import unembed
-from coopgen_jax.training.gcn_networks import HUMAN
-from coopgen_jax.training.imitation import imitates
+from coopgen_jax.training.gcn.gcn_networks import HUMAN
+from coopgen_jax.training.gcn.imitation import imitates
 from coopgen_jax.training.objectives import judges, states_read
 
 

@@ -36,7 +36,7 @@ from benchmarks.settings import Settings, combinations
 from benchmarks.suite import Benchmark, Row, draw_ratios
 from benchmarks.timing import in_turn, ratio
 from benchmarks.training import DECAY, LORA
-from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 
 TORCH = "PyTorch, in lock step"
 LIKE = "tree search, in lock step"

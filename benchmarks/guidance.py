@@ -14,8 +14,8 @@ from benchmarks.parts import CLASSES, STATED, Parts, described, make_job, make_p
 from benchmarks.settings import Settings, combinations
 from benchmarks.suite import Benchmark, Row, draw_ratios
 from benchmarks.timing import compiled, in_turn, milliseconds, ratio
-from coopgen_jax.decoding import mcts
 from coopgen_jax.decoding.job import Job
+from coopgen_jax.decoding.mcts import ppl_mcts as mcts
 from coopgen_jax.discriminators.causal import CausalConfig, causal, init_causal
 from coopgen_jax.discriminators.discriminator import Discriminator, uniform
 from coopgen_jax.discriminators.head import Head, HeadConfig
@@ -27,7 +27,7 @@ from coopgen_jax.discriminators.trunk_layers import (
     trunk_layers,
 )
 from coopgen_jax.models.decoder import language_model
-from coopgen_jax.models.layout import for_this_device, stored
+from coopgen_jax.models.layer_layout import for_this_device, stored
 
 SILENT = "none"
 

@@ -13,16 +13,16 @@ from coopgen_jax.decoding.presets import PRESETS
 from coopgen_jax.discriminators.causal import CausalConfig, causal, init_causal
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.discriminators.head import Head, HeadConfig
-from coopgen_jax.discriminators.heads import load_discriminator
+from coopgen_jax.discriminators.loading import load_discriminator
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import LanguageModel, Prompt
-from coopgen_jax.models.layout import for_this_device, stored
-from coopgen_jax.models.pretrained.loading import load
-from coopgen_jax.models.shapes import SHAPES as PUBLISHED
+from coopgen_jax.models.layer_layout import for_this_device, stored
+from coopgen_jax.models.pretrained.loaded_model import load
+from coopgen_jax.models.published_shapes import SHAPES as PUBLISHED
 from coopgen_jax.models.transformer import DecoderConfig, init_decoder
 from coopgen_jax.testing import TINY_GPT2
-from coopgen_jax.text import Tokenizer
+from coopgen_jax.tokenizer import Tokenizer
 
 CLASSES = ("negative", "positive")
 SHAPES = {

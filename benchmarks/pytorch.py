@@ -22,8 +22,8 @@ from benchmarks.parts import STATED, Parts, described, make_job, make_parts
 from benchmarks.settings import Settings, combinations
 from benchmarks.suite import Benchmark, Row, draw_ratios
 from benchmarks.timing import compiled, in_turn, milliseconds, ratio
-from coopgen_jax.decoding import mcts
 from coopgen_jax.decoding.job import Job
+from coopgen_jax.decoding.mcts import ppl_mcts as mcts
 
 DEFAULTS = {"model": "gpt2-small", "guide": "causal"}
 

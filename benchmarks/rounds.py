@@ -14,22 +14,22 @@ import optax
 from benchmarks.settings import Settings
 from benchmarks.training import DECAY, LORA, network
 from coopgen_jax.data.pairs import Pairs, Rounds
-from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.decoding.methods.smc import SMCConfig
 from coopgen_jax.decoding.presets import PRESETS, Decoding
-from coopgen_jax.decoding.sampling import SamplingConfig
-from coopgen_jax.decoding.smc import SMCConfig
 from coopgen_jax.discriminators.causal import CausalConfig
 from coopgen_jax.discriminators.head import HeadConfig
-from coopgen_jax.models.layout import for_training, stored
+from coopgen_jax.models.layer_layout import for_training, stored
 from coopgen_jax.models.lora import add_lora, init_lora
-from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.models.transformer import Params
-from coopgen_jax.parallel import make_mesh, place, share
+from coopgen_jax.parallel.mesh import make_mesh, place, share
 from coopgen_jax.search.config import SearchConfig
-from coopgen_jax.training.gcn import GcnState, make_round
-from coopgen_jax.training.gcn_config import GcnConfig
-from coopgen_jax.training.gcn_networks import CLASSES, Networks
-from coopgen_jax.training.replay import empty
+from coopgen_jax.training.gcn.gcn_config import GcnConfig
+from coopgen_jax.training.gcn.gcn_networks import CLASSES, Networks
+from coopgen_jax.training.gcn.replay import empty
+from coopgen_jax.training.gcn.round import GcnState, make_round
 from coopgen_jax.training.step import begin
 
 # Learning rates of the generator and the discriminator, the recipe's own; every step of either cuts

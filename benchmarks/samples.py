@@ -13,9 +13,9 @@ from benchmarks.parts import STATED, Parts, described, make_job, make_parts
 from benchmarks.settings import Settings, combinations
 from benchmarks.suite import Benchmark, Row
 from benchmarks.timing import compiled, in_turn, milliseconds
-from coopgen_jax.decoding import mcts
 from coopgen_jax.decoding.job import Job
-from coopgen_jax.plan import region_bytes
+from coopgen_jax.decoding.mcts import ppl_mcts as mcts
+from coopgen_jax.tools.decode_plan import region_bytes
 
 
 def _bytes(tree: Any) -> int:

@@ -16,12 +16,12 @@ from benchmarks.parts import STATED, Parts, described, make_job, make_parts
 from benchmarks.settings import Settings, combinations
 from benchmarks.suite import Benchmark, Row, draw_ratios
 from benchmarks.timing import compiled, in_turn, milliseconds, ratio
-from coopgen_jax import machine
-from coopgen_jax.decoding import mcts
 from coopgen_jax.decoding.job import Job, read_nodes
-from coopgen_jax.machine import Machine
+from coopgen_jax.decoding.mcts import ppl_mcts as mcts
 from coopgen_jax.models.language_model import Nodes
-from coopgen_jax.plan import plan
+from coopgen_jax.tools import probe as machine
+from coopgen_jax.tools.decode_plan import plan
+from coopgen_jax.tools.probe import Machine
 
 
 def nodes_of_wave(job: Job, wave: jax.Array) -> Nodes:

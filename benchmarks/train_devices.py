@@ -20,7 +20,7 @@ from benchmarks.suite import Benchmark, Row, draw_ratios
 from benchmarks.timing import compiled, in_turn, milliseconds, ratio
 from benchmarks.training import make_batch, network, optimiser
 from coopgen_jax.models.transformer import DecoderConfig, Params, init_decoder
-from coopgen_jax.parallel import make_mesh, share
+from coopgen_jax.parallel.mesh import make_mesh, share
 from coopgen_jax.testing import TINY_LLAMA
 from coopgen_jax.training.objectives import writes
 from coopgen_jax.training.step import begin_on, make_step

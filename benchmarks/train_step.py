@@ -32,7 +32,7 @@ from benchmarks.training import (
     weighted,
 )
 from coopgen_jax.models.transformer import DecoderConfig, Params
-from coopgen_jax.plan import matrix_parameters
+from coopgen_jax.tools.decode_plan import matrix_parameters
 
 # Published bfloat16 operations per second without sparsity, by JAX's name of the device.
 PEAK = {

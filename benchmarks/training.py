@@ -15,16 +15,16 @@ from benchmarks.timing import compiled
 from coopgen_jax.discriminators.causal import CausalConfig
 from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.models import lora
-from coopgen_jax.models.layout import for_training, stored
-from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.models.layer_layout import for_training, stored
+from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.transformer import DecoderConfig, Params, init_decoder, unembed
-from coopgen_jax.parallel import make_mesh
+from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.testing import TINY_LLAMA
-from coopgen_jax.training.imitation import imitates
+from coopgen_jax.training.gcn.imitation import imitates
+from coopgen_jax.training.gcn.importance import importance, self_normalised
 from coopgen_jax.training.objectives import judges, states_read, writes
 from coopgen_jax.training.step import Loss, begin_on, make_step
-from coopgen_jax.training.weights import importance, self_normalised
 
 OBJECTIVES = ("writes", "judges", "imitates")
 RANK, RATE, DECAY = 8, 1e-4, 0.01

@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 from coopgen_jax.data.labelled import Labelled
-from coopgen_jax.discriminators.heads import load_discriminator
-from coopgen_jax.evaluation.discriminators import (
+from coopgen_jax.discriminators.loading import load_discriminator
+from coopgen_jax.evaluation.discriminator_accuracy import (
     all_beginnings,
     fit_temperature,
     judge_prefixes,
 )
-from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.training.card import write_card
 from experiments.train_heads import evenly, told
 

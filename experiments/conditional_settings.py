@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from coopgen_jax.decoding.beam import BeamConfig
-from coopgen_jax.decoding.das import DASConfig
-from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.methods.beam import BeamConfig
+from coopgen_jax.decoding.methods.das import DASConfig
+from coopgen_jax.decoding.methods.rerank import RerankConfig
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.decoding.presets import Decoding
-from coopgen_jax.decoding.rerank import RerankConfig
-from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.search.config import SearchConfig
-from coopgen_jax.training.gcn_config import GcnConfig
+from coopgen_jax.training.gcn.gcn_config import GcnConfig
 
 FIRST = "maximum likelihood"
 

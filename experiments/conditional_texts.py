@@ -15,16 +15,16 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from coopgen_jax.data.labelled import half_of
 from coopgen_jax.data.pairs import Pairs, read_pairs, tokenise_pairs
-from coopgen_jax.decoding.decoders import decode
+from coopgen_jax.decoding.decode import decode
 from coopgen_jax.decoding.presets import Decoding
-from coopgen_jax.discriminators.loaded import LoadedDiscriminator
+from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.evaluation.metrics import corpus_bleu
 from coopgen_jax.files import replacing
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Prompt
-from coopgen_jax.models.pretrained.loading import LoadedModel
-from coopgen_jax.text import Tokenizer
-from coopgen_jax.training.gcn_networks import HUMAN
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel
+from coopgen_jax.tokenizer import Tokenizer
+from coopgen_jax.training.gcn.gcn_networks import HUMAN
 
 Rows = tuple[tuple[str, str], ...]
 _write = jax.jit(decode, static_argnames=("language_model", "discriminator", "config"))

@@ -17,15 +17,19 @@ import numpy as np
 
 from coopgen_jax.cli import main as coopgen
 from coopgen_jax.data.batches import BatchConfig
+from coopgen_jax.data.cuts import Cutting, cut_all, first_words
 from coopgen_jax.data.labelled import Labelled, half, read_labelled
-from coopgen_jax.data.pieces import Cutting, cut_all, first_words
-from coopgen_jax.models.pretrained.loading import load, load_encoder
-from coopgen_jax.parallel import make_mesh
-from coopgen_jax.training.encoder_recipe import train_bidirectional
+from coopgen_jax.models.pretrained.loaded_model import load, load_encoder
+from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.training.loop import LoopConfig
-from coopgen_jax.training.recipes import train_causal, train_generative, train_language_model
+from coopgen_jax.training.recipes.bidirectional_recipe import train_bidirectional
+from coopgen_jax.training.recipes.recipes import (
+    train_causal,
+    train_generative,
+    train_language_model,
+)
+from coopgen_jax.training.recipes.shared_trunk_recipe import TrunkConfig, train_shared_trunk
 from coopgen_jax.training.run import RecipeConfig
-from coopgen_jax.training.trunk_recipe import TrunkConfig, train_shared_trunk
 from experiments.calibration import calibrate
 from experiments.train_heads import evenly, told
 

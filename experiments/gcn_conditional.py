@@ -29,11 +29,11 @@ import tyro
 
 from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.data.pairs import Pairs
-from coopgen_jax.discriminators.heads import load_discriminator
-from coopgen_jax.models.pretrained.loading import LoadedModel, load
-from coopgen_jax.parallel import make_mesh
-from coopgen_jax.training.gcn_examination import Examination
-from coopgen_jax.training.gcn_recipe import GcnTraining, train_gcn
+from coopgen_jax.discriminators.loading import load_discriminator
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load
+from coopgen_jax.parallel.mesh import make_mesh
+from coopgen_jax.training.gcn.examination import Examination
+from coopgen_jax.training.gcn.gcn_recipe import GcnTraining, train_gcn
 from coopgen_jax.training.loop import LoopConfig
 from coopgen_jax.training.run import RecipeConfig
 from experiments.conditional_figures import report

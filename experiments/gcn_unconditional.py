@@ -25,22 +25,22 @@ import tyro
 
 from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.data.pairs import Pairs, tokenise_pairs
-from coopgen_jax.decoding.decoders import decode
-from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.decode import decode
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.decoding.presets import PRESETS
-from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.evaluation.metrics import bleu, self_bleu
 from coopgen_jax.evaluation.oracle import oracle_perplexity
 from coopgen_jax.models.decoder import language_model
-from coopgen_jax.models.pretrained.loading import LoadedModel, load
-from coopgen_jax.parallel import make_mesh
-from coopgen_jax.training.gcn_config import GcnConfig
-from coopgen_jax.training.gcn_examination import Examination
-from coopgen_jax.training.gcn_recipe import GcnTraining, train_gcn
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load
+from coopgen_jax.parallel.mesh import make_mesh
+from coopgen_jax.training.gcn.examination import Examination
+from coopgen_jax.training.gcn.gcn_config import GcnConfig
+from coopgen_jax.training.gcn.gcn_recipe import GcnTraining, train_gcn
 from coopgen_jax.training.loop import LoopConfig
-from coopgen_jax.training.recipes import train_language_model
+from coopgen_jax.training.recipes.recipes import train_language_model
+from coopgen_jax.training.recipes.scratch import ScratchConfig, fresh_model, train_tokenizer
 from coopgen_jax.training.run import RecipeConfig
-from coopgen_jax.training.scratch import ScratchConfig, fresh_model, train_tokenizer
 from experiments.conditional_settings import searching
 from experiments.train_heads import told
 from experiments.unconditional_figures import report

@@ -19,16 +19,15 @@ import optax
 from coopgen_jax.data.pairs import Pairs
 from coopgen_jax.discriminators.causal import CausalConfig, read_tokens
 from coopgen_jax.discriminators.head import Head, HeadConfig
-from coopgen_jax.discriminators.loaded import LoadedDiscriminator
-from coopgen_jax.models.pretrained.loading import LoadedModel
+from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.models.pretrained.saving import save_model
-from coopgen_jax.parallel import make_mesh
+from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.training.card import save_head
-from coopgen_jax.training.claim import claim
-from coopgen_jax.training.gcn_networks import CLASSES, HUMAN
+from coopgen_jax.training.gcn.gcn_networks import CLASSES, HUMAN
 from coopgen_jax.training.loop import train
 from coopgen_jax.training.objectives import judges
-from coopgen_jax.training.recipes import (
+from coopgen_jax.training.recipes.recipes import (
     STANDARD_BATCHES,
     learnable,
     standard_of,
@@ -36,6 +35,7 @@ from coopgen_jax.training.recipes import (
 )
 from coopgen_jax.training.run import RecipeConfig
 from coopgen_jax.training.step import begin_on, make_step, make_validation, mean_over
+from coopgen_jax.training.training_folder import claim
 from experiments.train_heads import told
 
 # Of so many sources one is held out.

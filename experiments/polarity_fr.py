@@ -21,13 +21,13 @@ from pathlib import Path
 import numpy as np
 import tyro
 
+from coopgen_jax.data.cuts import cut_all
 from coopgen_jax.data.labelled import Labelled, joined
-from coopgen_jax.data.pieces import cut_all
-from coopgen_jax.evaluation.judge import fit_judge
 from coopgen_jax.evaluation.metrics import wilson_interval
-from coopgen_jax.parallel import make_mesh
-from coopgen_jax.training.recipes import train_language_model
-from coopgen_jax.training.scratch import ScratchConfig, fresh_model, train_tokenizer
+from coopgen_jax.evaluation.tfidf_judge import fit_judge
+from coopgen_jax.parallel.mesh import make_mesh
+from coopgen_jax.training.recipes.recipes import train_language_model
+from coopgen_jax.training.recipes.scratch import ScratchConfig, fresh_model, train_tokenizer
 from experiments.domain import BASELINES, PIECES, SEARCH, Config, Domain, recipe, run
 from experiments.train_heads import told
 

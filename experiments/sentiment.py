@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 import coopgen_jax as cg
-from coopgen_jax.discriminators.heads import packaged_heads
+from coopgen_jax.discriminators.loading import packaged_heads
 from coopgen_jax.evaluation import metrics
-from coopgen_jax.evaluation.judges import load_text_judge
+from coopgen_jax.evaluation.text_judges import load_text_judge
 
 TARGETS = ("negative", "positive")
 

@@ -23,23 +23,23 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from coopgen_jax.data.batches import BatchConfig
+from coopgen_jax.data.cuts import Cutting, cut_all
 from coopgen_jax.data.labelled import Labelled, half, joined, read_labelled
-from coopgen_jax.data.pieces import Cutting, cut_all
-from coopgen_jax.discriminators.heads import load_discriminator
-from coopgen_jax.evaluation.discriminators import (
+from coopgen_jax.discriminators.loading import load_discriminator
+from coopgen_jax.evaluation.discriminator_accuracy import (
     all_beginnings,
     by_length,
     fit_temperature,
     judge_prefixes,
 )
 from coopgen_jax.models.lora import LoraConfig
-from coopgen_jax.models.pretrained.loading import LoadedModel, load, load_encoder
-from coopgen_jax.parallel import make_mesh
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load, load_encoder
+from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.training.card import write_card
-from coopgen_jax.training.encoder_recipe import train_bidirectional
 from coopgen_jax.training.loop import LoopConfig
+from coopgen_jax.training.recipes.bidirectional_recipe import train_bidirectional
+from coopgen_jax.training.recipes.shared_trunk_recipe import TrunkConfig, train_shared_trunk
 from coopgen_jax.training.run import RecipeConfig
-from coopgen_jax.training.trunk_recipe import TrunkConfig, train_shared_trunk
 
 LONGEST = 64
 LENGTHS = (1, 2, 4, 8, 16, 32, 64)

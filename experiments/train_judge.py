@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import tyro
 
+from coopgen_jax.data.cuts import Cutting, cut_all
 from coopgen_jax.data.labelled import half, joined
-from coopgen_jax.data.pieces import Cutting, cut_all
-from coopgen_jax.evaluation.judge import fit_judge
 from coopgen_jax.evaluation.metrics import wilson_interval
-from coopgen_jax.models.pretrained.loading import load_encoder
+from coopgen_jax.evaluation.tfidf_judge import fit_judge
+from coopgen_jax.models.pretrained.loaded_model import load_encoder
 from experiments.sentiment_data import read_sets
 
 

@@ -19,8 +19,8 @@ import tyro
 from matplotlib.figure import Figure
 
 import coopgen_jax as cg
-from coopgen_jax.decoding import mcts
 from coopgen_jax.decoding.job import Job
+from coopgen_jax.decoding.mcts import ppl_mcts as mcts
 from coopgen_jax.models.decoder import language_model
 from experiments.sentiment import Config as SentimentConfig
 from experiments.sentiment import write_missing

@@ -26,11 +26,11 @@ from scipy.special import log_softmax
 
 import coopgen_jax as cg
 from coopgen_jax.data.batches import BatchConfig
+from coopgen_jax.data.cuts import Cutting, cut_all
 from coopgen_jax.data.labelled import Labelled, half, joined
-from coopgen_jax.data.pieces import Cutting, cut_all
-from coopgen_jax.discriminators.heads import folder_of
-from coopgen_jax.discriminators.loaded import LoadedDiscriminator
-from coopgen_jax.evaluation.discriminators import (
+from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
+from coopgen_jax.discriminators.loading import folder_of
+from coopgen_jax.evaluation.discriminator_accuracy import (
     all_beginnings,
     by_length,
     evaluations_per_second,
@@ -38,11 +38,15 @@ from coopgen_jax.evaluation.discriminators import (
     judge_prefixes,
 )
 from coopgen_jax.evaluation.oracle import oracle_perplexity
-from coopgen_jax.models.pretrained.loading import LoadedModel, load
-from coopgen_jax.parallel import make_mesh
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load
+from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.training.card import write_card
 from coopgen_jax.training.loop import LoopConfig
-from coopgen_jax.training.recipes import train_causal, train_generative, train_language_model
+from coopgen_jax.training.recipes.recipes import (
+    train_causal,
+    train_generative,
+    train_language_model,
+)
 from coopgen_jax.training.run import RecipeConfig
 from experiments.sentiment import Config as SentimentConfig
 from experiments.sentiment import write_missing

@@ -14,7 +14,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, processors
 
 from coopgen_jax.models.encoder import EncoderConfig, init_encoder
-from coopgen_jax.text import Tokenizer
+from coopgen_jax.tokenizer import Tokenizer
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

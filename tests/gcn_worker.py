@@ -20,17 +20,17 @@ import numpy as np
 import tokenizers
 
 from coopgen_jax.data.pairs import tokenise_pairs
-from coopgen_jax.decoding.mcts_config import MCTSConfig
-from coopgen_jax.decoding.sampling import SamplingConfig
-from coopgen_jax.models.pretrained.loading import LoadedModel
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.models.transformer import init_decoder
-from coopgen_jax.parallel import make_mesh
+from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.search import SearchConfig
 from coopgen_jax.testing import TINY_LLAMA
-from coopgen_jax.text import Tokenizer
-from coopgen_jax.training.gcn_config import GcnConfig
-from coopgen_jax.training.gcn_examination import Examination
-from coopgen_jax.training.gcn_recipe import GcnTraining, train_gcn
+from coopgen_jax.tokenizer import Tokenizer
+from coopgen_jax.training.gcn.examination import Examination
+from coopgen_jax.training.gcn.gcn_config import GcnConfig
+from coopgen_jax.training.gcn.gcn_recipe import GcnTraining, train_gcn
 from coopgen_jax.training.loop import LoopConfig
 
 WORDS = [f"w{number}" for number in range(59)]

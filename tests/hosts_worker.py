@@ -7,7 +7,7 @@ import os
 import sys
 
 import coopgen_jax.cli.generate as command
-from coopgen_jax import hosts
+from coopgen_jax.bulk import hosts
 from coopgen_jax.cli import main
 from coopgen_jax.errors import UserError
 from tests.parallel_models import model

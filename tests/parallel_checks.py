@@ -14,29 +14,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coopgen_jax.decoding import spread
-from coopgen_jax.decoding.beam import BeamConfig, beam_search
-from coopgen_jax.decoding.blockwise import BlockwiseConfig, blockwise
-from coopgen_jax.decoding.das import DASConfig, das
-from coopgen_jax.decoding.fudge import FudgeConfig, fudge
-from coopgen_jax.decoding.gedi import GediConfig, gedi
-from coopgen_jax.decoding.mcts import mcts
-from coopgen_jax.decoding.mcts_config import MCTSConfig
-from coopgen_jax.decoding.pplm_config import PPLMConfig
-from coopgen_jax.decoding.rerank import RerankConfig, rerank
-from coopgen_jax.decoding.sampling import SamplingConfig, sample
-from coopgen_jax.decoding.smc import SMCConfig, smc
-from coopgen_jax.decoding.spread import on_mesh
-from coopgen_jax.decoding.stochastic_beam import StochasticBeamConfig, stochastic_beam_search
+from coopgen_jax.decoding import on_mesh as spread
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.ppl_mcts import mcts
+from coopgen_jax.decoding.methods.beam import BeamConfig, beam_search
+from coopgen_jax.decoding.methods.blockwise import BlockwiseConfig, blockwise
+from coopgen_jax.decoding.methods.das import DASConfig, das
+from coopgen_jax.decoding.methods.fudge import FudgeConfig, fudge
+from coopgen_jax.decoding.methods.gedi import GediConfig, gedi
+from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
+from coopgen_jax.decoding.methods.rerank import RerankConfig, rerank
+from coopgen_jax.decoding.methods.sampling import SamplingConfig, sample
+from coopgen_jax.decoding.methods.smc import SMCConfig, smc
+from coopgen_jax.decoding.methods.stochastic_beam import (
+    StochasticBeamConfig,
+    stochastic_beam_search,
+)
+from coopgen_jax.decoding.on_mesh import on_mesh
 from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, bidirectional
-from coopgen_jax.discriminators.crossing import Crossing
 from coopgen_jax.discriminators.head import Head, HeadConfig
-from coopgen_jax.discriminators.loaded import LoadedDiscriminator
+from coopgen_jax.discriminators.host.retokenise import Crossing
+from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.parallel import BATCH, P, make_mesh, map_over_mesh
+from coopgen_jax.parallel.mesh import BATCH, P, make_mesh, map_over_mesh
 from coopgen_jax.search import SearchConfig
-from coopgen_jax.shell import generate
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
+from coopgen_jax.text_generation import generate
 from tests.conftest import tiny_encoder
 from tests.parallel_models import CONFIG, PLAIN, PROMPTS, guide, model, rows_of, same
 from tests.sharded_checks import shared_moments

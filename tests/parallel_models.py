@@ -8,17 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import tokenizers
 
-from coopgen_jax.decoding.mcts_config import MCTSConfig
-from coopgen_jax.decoding.sampling import SamplingConfig
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.discriminators.head import Head, HeadConfig
-from coopgen_jax.discriminators.loaded import LoadedDiscriminator
+from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
 from coopgen_jax.models.language_model import Prompt
-from coopgen_jax.models.pretrained.loading import LoadedModel
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.models.transformer import DecoderConfig, init_decoder
 from coopgen_jax.search import SearchConfig
 from coopgen_jax.testing import TINY_LLAMA
-from coopgen_jax.text import Tokenizer
+from coopgen_jax.tokenizer import Tokenizer
 
 CONFIG = MCTSConfig(
     new_tokens=3, samples=2, visit_temperature=1.0,

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.parallel import make_mesh, place, share
+from coopgen_jax.parallel.mesh import make_mesh, place, share
 from coopgen_jax.training.loop import LoopConfig, Outcome, train
 from coopgen_jax.training.step import TrainState, begin_on, make_step
 

@@ -7,32 +7,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coopgen_jax.decoding import spread
-from coopgen_jax.decoding.fudge import FudgeConfig
-from coopgen_jax.decoding.gedi import GediConfig, by_class
-from coopgen_jax.decoding.mcts_config import MCTSConfig
-from coopgen_jax.decoding.pplm_config import PPLMConfig
-from coopgen_jax.decoding.sampling import SamplingConfig
-from coopgen_jax.decoding.truncation import top_k_and_nucleus, typical
+from coopgen_jax.decoding import on_mesh as spread
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.methods.fudge import FudgeConfig
+from coopgen_jax.decoding.methods.gedi import GediConfig, by_class
+from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.decoding.rules.truncation import top_k_and_nucleus, typical
 from coopgen_jax.discriminators.generative import (
     GenerativeConfig,
     generative,
     generative_params,
 )
-from coopgen_jax.discriminators.loaded import LoadedDiscriminator
+from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Nodes
-from coopgen_jax.models.layout import separate_layers
-from coopgen_jax.models.pretrained.combined import combined
-from coopgen_jax.models.pretrained.loading import LoadedModel
+from coopgen_jax.models.layer_layout import separate_layers
+from coopgen_jax.models.pretrained.combined_model import combined
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.models.sharding import shard_decoder, undivided
 from coopgen_jax.models.slots import Capacity
 from coopgen_jax.models.t5 import T5Config, init_t5
 from coopgen_jax.models.transformer import init_decoder
-from coopgen_jax.parallel import BATCH, OWN, P, make_mesh, map_over_mesh, place, top_k
-from coopgen_jax.shell import generate
+from coopgen_jax.parallel.mesh import BATCH, OWN, P, make_mesh, map_over_mesh, place, top_k
 from coopgen_jax.testing import ToyLanguage, toy_discriminator
-from coopgen_jax.text import Tokenizer
+from coopgen_jax.text_generation import generate
+from coopgen_jax.tokenizer import Tokenizer
 from tests.parallel_models import CONFIG, NETWORK, PLAIN, PROMPTS, guide, model, rows_of, same
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from coopgen_jax import rendezvous
 from coopgen_jax.cli.machines import check_machines, mesh_of, united, whole_parts
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.cli.train_options import LanguageModelOptions
 from coopgen_jax.errors import UserError
-from coopgen_jax.rendezvous import meet
+from coopgen_jax.parallel import rendezvous
+from coopgen_jax.parallel.rendezvous import meet
 from coopgen_jax.testing import TINY_LLAMA
 from tests.test_parallel import ROOT, environment
 
@@ -51,7 +51,7 @@ TRAIN = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell may have it ignore
 from coopgen_jax.cli import main
-from coopgen_jax.training import claim
+from coopgen_jax.training import training_folder as claim
 claim.PATIENCE = 1.0
 sys.exit(main(["train", *sys.argv[1:]]))
 """

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.parallel import BATCH, OWN, P, make_mesh, map_over_mesh, top_k
+from coopgen_jax.parallel.mesh import BATCH, OWN, P, make_mesh, map_over_mesh, top_k
 
 ROOT = Path(__file__).parents[1]
 

@@ -7,16 +7,16 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from coopgen_jax import machine
 from coopgen_jax.cli import main
-from coopgen_jax.decoding import mcts
-from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts import ppl_mcts as mcts
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.errors import UserError
-from coopgen_jax.models import layout
+from coopgen_jax.models import layer_layout as layout
 from coopgen_jax.models.transformer import init_decoder
-from coopgen_jax.plan import _job, matrix_parameters, plan, product_seconds
 from coopgen_jax.search import SearchConfig
 from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA
+from coopgen_jax.tools import probe as machine
+from coopgen_jax.tools.decode_plan import _job, matrix_parameters, plan, product_seconds
 
 CONFIG = MCTSConfig(
     new_tokens=5, samples=3,

@@ -6,20 +6,22 @@ from functools import cache, partial
 import jax
 import pytest
 
-from coopgen_jax import PRESETS, load_discriminator, load_language_model, shell
-from coopgen_jax.decoding.mcts_config import MCTSConfig
-from coopgen_jax.decoding.sampling import SamplingConfig
+from coopgen_jax import PRESETS, load_discriminator, load_language_model
+from coopgen_jax import text_generation as shell
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.discriminators.head import Head, HeadConfig
-from coopgen_jax.discriminators.loaded import LoadedDiscriminator
+from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.pretrained.combined import combined, params_of, reference_params_of
-from coopgen_jax.models.pretrained.loading import LoadedModel
+from coopgen_jax.models.pretrained.combined_model import combined, params_of, reference_params_of
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel
+from coopgen_jax.models.prompt import bucket
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.search import SearchConfig
-from coopgen_jax.shell import generate
 from coopgen_jax.testing import TINY_LLAMA
-from coopgen_jax.text import Tokenizer, bucket
+from coopgen_jax.text_generation import generate
+from coopgen_jax.tokenizer import Tokenizer
 from tests.models.model_files import byte_tokenizer
 
 SEARCH = SearchConfig(simulations=4, candidates=4, depth=4, kept=4)

@@ -5,7 +5,8 @@ import pytest
 import tokenizers
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.text import Tokenizer, bucket, make_prompt
+from coopgen_jax.models.prompt import bucket, make_prompt
+from coopgen_jax.tokenizer import Tokenizer
 
 BYTES = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
 

@@ -11,15 +11,15 @@ import pytest
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
-from coopgen_jax.decoding import mcts
 from coopgen_jax.decoding.job import Job
-from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts import ppl_mcts as mcts
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.search.config import SearchConfig
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
-from coopgen_jax.text import Tokenizer
-from coopgen_jax.trace import Recorder, TokenNames, document, nested, number, render_html
+from coopgen_jax.tokenizer import Tokenizer
+from coopgen_jax.tools.trace import Recorder, TokenNames, document, nested, number, render_html
 
 TOY = ToyLanguage()
 CONFIG = MCTSConfig(new_tokens=6, search=SearchConfig(simulations=16, candidates=4, kept=16))

@@ -22,7 +22,7 @@ import optax
 from coopgen_jax.data.batches import BatchConfig, in_order, training_batches
 from coopgen_jax.discriminators.causal import CausalConfig, init_causal
 from coopgen_jax.discriminators.head import HeadConfig
-from coopgen_jax.parallel import make_mesh, share
+from coopgen_jax.parallel.mesh import make_mesh, share
 from coopgen_jax.testing import TINY_LLAMA
 from coopgen_jax.training.loop import LoopConfig, train
 from coopgen_jax.training.objectives import judges

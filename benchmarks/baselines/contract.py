@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from benchmarks.baselines.network import Judge, Network
-from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 
 
 @dataclass(frozen=True)

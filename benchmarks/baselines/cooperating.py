@@ -20,7 +20,7 @@ from torch.nn import functional
 from benchmarks.baselines.drawing import HUMAN, Drawing, Texts
 from benchmarks.baselines.network import Network, judge_of
 from benchmarks.baselines.training import PROJECTIONS, add_lora, llama
-from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.discriminators.causal import CausalConfig
 from coopgen_jax.models.transformer import DecoderConfig, Params
 

@@ -1,7 +1,7 @@
 """The published search as a proposal: tokens drawn from visits, with a known probability.
 
 The language model's own distribution has a share in every draw, as in
-`coopgen_jax.decoding.proposal`, so that both sides weigh texts of the same distribution.
+`coopgen_jax.decoding.mcts.proposal`, so that both sides weigh texts of the same distribution.
 
 Shape letters: `B` sources, `R` samples of each, `M` = B * R texts, `P` tokens of a source, `T` of a
 text, `V` vocabulary.
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.baselines.network import Judge, Network
 from benchmarks.baselines.reference import Leaf, Reference, Tree
-from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 
 HUMAN = 1
 

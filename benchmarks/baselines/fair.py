@@ -3,7 +3,7 @@
 Both networks read one token per node out of slots that are allocated once and written in place;
 leaves are batched over prompts and over the waves of a prompt; the tree outlives its token; the
 host walks all trees at once, and one array crosses to the device per wave and one comes back. The
-rules are those of `coopgen_jax.decoding.mcts`, so that equal networks write equal texts.
+rules are those of `coopgen_jax.decoding.mcts.ppl_mcts`, so that equal networks write equal texts.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from benchmarks.baselines.contract import StepResult, check_config, check_prompt
 from benchmarks.baselines.network import Judge, Network
 from benchmarks.baselines.slots import SlotReader
 from benchmarks.baselines.trees import Leaves, Trees
-from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 
 
 class Fair:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from coopgen_jax.discriminators.causal import CausalConfig
-from coopgen_jax.models.layout import separate_layers
+from coopgen_jax.models.layer_layout import separate_layers
 from coopgen_jax.models.transformer import DecoderConfig, rope_frequencies
 
 # (layer number, query [B, Q, H, Eh], key [B, Q, G, Eh], value [B, Q, G, Eh]) -> [B, Q, H * Eh]

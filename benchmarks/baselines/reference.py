@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from benchmarks.baselines.contract import StepResult, check_config, check_prompts
 from benchmarks.baselines.network import Judge, Network, attention
-from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.search.config import SearchConfig
 
 

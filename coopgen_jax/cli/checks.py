@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
-from coopgen_jax.cli.combining import check_combining, names_target
 from coopgen_jax.cli.machines import check_machines
 from coopgen_jax.cli.methods import TAKES
+from coopgen_jax.cli.model_options import check_combining, names_target
 from coopgen_jax.cli.options import GenerateOptions, PlanOptions
 from coopgen_jax.errors import UserError
-from coopgen_jax.trace import SUFFIXES
+from coopgen_jax.tools.trace import SUFFIXES
 
 SEEDS = 1 << 32
 

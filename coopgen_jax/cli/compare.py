@@ -11,35 +11,35 @@ import numpy as np
 from jax.sharding import Mesh
 from scipy.special import softmax
 
-from coopgen_jax.cli.about import about_guide, run_settings
-from coopgen_jax.cli.combining import (
-    about_model,
-    combine_models,
-    load_reference,
-    names_target,
-)
 from coopgen_jax.cli.compare_methods import Job, jobs_of
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.cli.evaluate_options import TextsOptions
 from coopgen_jax.cli.evaluate_texts import prepare, report_on
 from coopgen_jax.cli.machines import keep_compilations, mesh_of
+from coopgen_jax.cli.model_options import (
+    about_model,
+    combine_models,
+    load_reference,
+    names_target,
+)
+from coopgen_jax.cli.printing import entry
 from coopgen_jax.cli.prompts import read_prompts
-from coopgen_jax.cli.report import entry
+from coopgen_jax.cli.provenance import about_guide, run_settings
 from coopgen_jax.cli.resume import append, resume
-from coopgen_jax.cli.words import with_words
+from coopgen_jax.cli.token_options import with_words
+from coopgen_jax.decoding.methods.smc import SMCConfig
+from coopgen_jax.decoding.methods.stochastic_beam import StochasticBeamConfig
 from coopgen_jax.decoding.presets import Decoding
-from coopgen_jax.decoding.smc import SMCConfig
-from coopgen_jax.decoding.stochastic_beam import StochasticBeamConfig
-from coopgen_jax.discriminators.heads import folder_of, load_discriminator
-from coopgen_jax.discriminators.loaded import LoadedDiscriminator
+from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
+from coopgen_jax.discriminators.loading import folder_of, load_discriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.evaluation.documents import Method, Written, read_methods, steering_of
 from coopgen_jax.evaluation.independence import learnt
-from coopgen_jax.models.pretrained.combined import network_of
-from coopgen_jax.models.pretrained.loading import LoadedModel, load
+from coopgen_jax.evaluation.written_texts import Method, Written, read_methods, steering_of
+from coopgen_jax.models.pretrained.combined_model import network_of
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load
 from coopgen_jax.models.pretrained.packaged import cache_folder
-from coopgen_jax.shell import generate
-from coopgen_jax.text import bucket, make_prompt
+from coopgen_jax.models.prompt import bucket, make_prompt
+from coopgen_jax.text_generation import generate
 
 
 def run_compare(options: CompareOptions) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from coopgen_jax.cli.combining import names_target
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.cli.methods import TAKES
+from coopgen_jax.cli.model_options import names_target
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.cli.settings import decoder_config
 from coopgen_jax.decoding.presets import Decoding

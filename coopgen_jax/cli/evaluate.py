@@ -15,19 +15,19 @@ from coopgen_jax.cli.annotate import run_annotate
 from coopgen_jax.cli.annotate_options import AnnotateOptions
 from coopgen_jax.cli.evaluate_options import EvaluateOptions, JudgementOptions, TextsOptions
 from coopgen_jax.cli.evaluate_texts import run_texts
-from coopgen_jax.cli.files import check_writable
 from coopgen_jax.cli.train import pair
 from coopgen_jax.data.labelled import Labelled, read_labelled
-from coopgen_jax.discriminators.heads import PACKAGED, folder_of, load_discriminator
+from coopgen_jax.discriminators.loading import PACKAGED, folder_of, load_discriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.evaluation.discriminators import (
+from coopgen_jax.evaluation.discriminator_accuracy import (
     all_beginnings,
     by_length,
     evaluations_per_second,
     fit_temperature,
     judge_prefixes,
 )
-from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.files import check_writable
+from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.training.card import write_card
 
 LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256)

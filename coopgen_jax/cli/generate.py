@@ -11,27 +11,27 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from coopgen_jax.cli.about import about_guide, classes_of, run_settings
-from coopgen_jax.cli.combining import about_model, combine_models, load_reference
-from coopgen_jax.cli.files import check_writable, write_whole
+from coopgen_jax.bulk.hosts import Hosts, generate_on_hosts
 from coopgen_jax.cli.machines import join_hosts, keep_compilations, mesh_of, whole_parts
+from coopgen_jax.cli.model_options import about_model, combine_models, load_reference
 from coopgen_jax.cli.options import GenerateOptions
+from coopgen_jax.cli.printing import entry, for_people, strict, to_json, to_json_lines
 from coopgen_jax.cli.progress import ProgressBar
 from coopgen_jax.cli.prompts import read_prompts
-from coopgen_jax.cli.report import entry, for_people, strict, to_json, to_json_lines
+from coopgen_jax.cli.provenance import about_guide, classes_of, run_settings
 from coopgen_jax.cli.settings import compared_config, decoder_config, is_redundant
-from coopgen_jax.cli.words import left_out, with_words
-from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.cli.token_options import left_out, with_words
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.presets import Decoding
-from coopgen_jax.discriminators.heads import load_discriminator
-from coopgen_jax.discriminators.loaded import LoadedDiscriminator
+from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
+from coopgen_jax.discriminators.loading import load_discriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.hosts import Hosts, generate_on_hosts
-from coopgen_jax.models.pretrained.combined import CombinedModel
-from coopgen_jax.models.pretrained.loading import LoadedModel, load
+from coopgen_jax.files import check_writable, write_whole
+from coopgen_jax.models.pretrained.combined_model import CombinedModel
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load
 from coopgen_jax.models.pretrained.packaged import cache_folder
-from coopgen_jax.shell import Step, Text, generate
-from coopgen_jax.trace import Recorder, document, render_html
+from coopgen_jax.text_generation import Step, Text, generate
+from coopgen_jax.tools.trace import Recorder, document, render_html
 
 
 @dataclass(frozen=True)

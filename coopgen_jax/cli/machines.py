@@ -14,12 +14,13 @@ from typing import Any, TypeVar
 import jax
 from jax.sharding import Mesh
 
+from coopgen_jax.bulk.hosts import Hosts, connect
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.errors import UserError
-from coopgen_jax.hosts import Hosts, await_all, connect, unite
 from coopgen_jax.models.sharding import undivided
 from coopgen_jax.models.transformer import DecoderConfig
-from coopgen_jax.parallel import make_mesh
+from coopgen_jax.parallel.mesh import make_mesh
+from coopgen_jax.parallel.multihost import await_all, unite
 
 AUTO = "auto"
 # Seconds that the first machine, without which none can speak, leaves the others to say their own.

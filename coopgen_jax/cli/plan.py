@@ -6,15 +6,15 @@ from dataclasses import asdict, replace
 from rich.console import Console
 from rich.table import Table
 
-from coopgen_jax import machine
 from coopgen_jax.cli.options import PlanOptions
 from coopgen_jax.cli.settings import preset_search
 from coopgen_jax.decoding.presets import PRESETS
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.pretrained.loading import load
-from coopgen_jax.models.shapes import SHAPES
+from coopgen_jax.models.pretrained.loaded_model import load
+from coopgen_jax.models.published_shapes import SHAPES
 from coopgen_jax.models.transformer import DecoderConfig
-from coopgen_jax.plan import Plan, plan
+from coopgen_jax.tools import probe as machine
+from coopgen_jax.tools.decode_plan import Plan, plan
 
 MOST = 1_000_000
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from coopgen_jax.shell import Step
+    from coopgen_jax.text_generation import Step
 
 # Seconds between two lines where stderr is no terminal.
 INTERVAL = 5.0

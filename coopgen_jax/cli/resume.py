@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coopgen_jax.cli.report import strict, to_json
+from coopgen_jax.cli.printing import strict, to_json
 from coopgen_jax.errors import UserError
 
 

@@ -26,14 +26,18 @@ from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.data.labelled import Labelled, read_labelled, read_texts
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.lora import LoraConfig
-from coopgen_jax.models.pretrained.loading import LoadedModel, load, load_encoder
-from coopgen_jax.parallel import make_mesh
-from coopgen_jax.training.encoder_recipe import train_bidirectional
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load, load_encoder
+from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.training.loop import LoopConfig
-from coopgen_jax.training.recipes import train_causal, train_generative, train_language_model
+from coopgen_jax.training.recipes.bidirectional_recipe import train_bidirectional
+from coopgen_jax.training.recipes.recipes import (
+    train_causal,
+    train_generative,
+    train_language_model,
+)
+from coopgen_jax.training.recipes.scratch import ScratchConfig, fresh_model, train_tokenizer
+from coopgen_jax.training.recipes.shared_trunk_recipe import TrunkConfig, train_shared_trunk
 from coopgen_jax.training.run import RecipeConfig
-from coopgen_jax.training.scratch import ScratchConfig, fresh_model, train_tokenizer
-from coopgen_jax.training.trunk_recipe import TrunkConfig, train_shared_trunk
 
 
 def run_train(options: TrainOptions) -> None:

@@ -16,16 +16,16 @@ from coopgen_jax.cli.settings import decoder_config
 from coopgen_jax.cli.train_options import GcnOptions
 from coopgen_jax.cli.train_progress import compiling, watched
 from coopgen_jax.data.pairs import Pairs, read_pairs, tokenise_pairs
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.decoding.presets import Decoding
-from coopgen_jax.decoding.sampling import SamplingConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.lora import LoraConfig
-from coopgen_jax.models.pretrained.loading import load
-from coopgen_jax.parallel import make_mesh
-from coopgen_jax.text import Tokenizer
-from coopgen_jax.training.gcn_config import GcnConfig, ProposalError
-from coopgen_jax.training.gcn_examination import Examination
-from coopgen_jax.training.gcn_recipe import GcnTraining, train_gcn
+from coopgen_jax.models.pretrained.loaded_model import load
+from coopgen_jax.parallel.mesh import make_mesh
+from coopgen_jax.tokenizer import Tokenizer
+from coopgen_jax.training.gcn.examination import Examination
+from coopgen_jax.training.gcn.gcn_config import GcnConfig, ProposalError
+from coopgen_jax.training.gcn.gcn_recipe import GcnTraining, train_gcn
 from coopgen_jax.training.loop import LoopConfig
 
 PROPOSAL = "sample:top_p=0.9:full_share=0.1"

@@ -18,7 +18,7 @@ from flax import struct
 from coopgen_jax.data.labelled import read_columns
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Prompt
-from coopgen_jax.text import Tokenizer
+from coopgen_jax.tokenizer import Tokenizer
 
 TEMPLATE = "{}\n"
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.decoding.job import Job
-from coopgen_jax.decoding.rules import no_repeat_ngram
+from coopgen_jax.decoding.rules.repetition import no_repeat_ngram
 
 
 @struct.dataclass

@@ -19,11 +19,11 @@ import numpy as np
 from flax import struct
 
 from coopgen_jax.discriminators.discriminator import Discriminator
-from coopgen_jax.discriminators.loaded import LoadedDiscriminator
+from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Bound, Nodes, Prompt
 from coopgen_jax.models.slots import Capacity, Slots, allocate, take, write
-from coopgen_jax.text import Tokenizer
+from coopgen_jax.tokenizer import Tokenizer
 
 CLASSES = ("absent", "present")
 # Words spelt with more tokens than this are refused: every node keeps as many.

@@ -10,10 +10,10 @@ from typing import Any
 
 import jax
 
-from coopgen_jax.discriminators.crossing import Crossing
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.discriminators.head import HeadConfig, classify
-from coopgen_jax.discriminators.rereading import RereadingConfig, rereading
+from coopgen_jax.discriminators.host.rereading import RereadingConfig, rereading
+from coopgen_jax.discriminators.host.retokenise import Crossing
 from coopgen_jax.models.encoder import EncoderConfig, encode, mean_pool
 from coopgen_jax.models.language_model import Bound
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from coopgen_jax.discriminators.discriminator import Discriminator
-from coopgen_jax.discriminators.loaded import LoadedDiscriminator
+from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Bound, Nodes, Prompt
 from coopgen_jax.models.slots import Capacity

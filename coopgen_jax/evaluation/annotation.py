@@ -16,10 +16,10 @@ import numpy as np
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.agreement import krippendorff_alpha
-from coopgen_jax.evaluation.documents import Method
 from coopgen_jax.evaluation.metrics import bootstrap_interval
 from coopgen_jax.evaluation.significance import holm, signed_rank
 from coopgen_jax.evaluation.texts import asked_for
+from coopgen_jax.evaluation.written_texts import Method
 
 # Of letters alone, none of them a vowel: a spreadsheet must not take an id for a number or a word.
 LETTERS = "".join(sorted(set(string.ascii_lowercase) - set("aeiou")))

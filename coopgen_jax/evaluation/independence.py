@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from coopgen_jax.data.fingerprint import read_fingerprint
-from coopgen_jax.discriminators.heads import folder_of
+from coopgen_jax.discriminators.loading import folder_of
 from coopgen_jax.errors import UserError
 
 CARDS = ("card.json", "judge.json")

@@ -15,8 +15,8 @@ import numpy as np
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import LanguageModel, Prompt
 from coopgen_jax.models.networks import language_model
-from coopgen_jax.models.pretrained.loading import LoadedModel
-from coopgen_jax.text import bucket, make_prompt
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel
+from coopgen_jax.models.prompt import bucket, make_prompt
 
 
 @partial(jax.jit, static_argnums=0)

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.evaluation.documents import Method, Written
-from coopgen_jax.evaluation.judges import TextJudge
 from coopgen_jax.evaluation.metrics import (
     bootstrap_interval,
     distinct_n,
@@ -25,7 +23,9 @@ from coopgen_jax.evaluation.metrics import (
 )
 from coopgen_jax.evaluation.oracle import log_likelihoods
 from coopgen_jax.evaluation.significance import holm, mcnemar, perplexity_interval, signed_rank
-from coopgen_jax.models.pretrained.loading import LoadedModel
+from coopgen_jax.evaluation.text_judges import TextJudge
+from coopgen_jax.evaluation.written_texts import Method, Written
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 
 # Texts of which self-BLEU is taken, the first ones.
 BLEU_TEXTS = 1000

@@ -14,7 +14,7 @@ from jax.tree_util import DictKey
 
 from coopgen_jax.models.attention import SlotCache
 from coopgen_jax.models.transformer import DecoderConfig, Params
-from coopgen_jax.parallel import TENSOR, P, place, shares
+from coopgen_jax.parallel.mesh import TENSOR, P, place, shares
 
 Entries = TypeVar("Entries")
 

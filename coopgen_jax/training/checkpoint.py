@@ -8,8 +8,8 @@ import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.layout import relaid
-from coopgen_jax.parallel import P
+from coopgen_jax.models.layer_layout import relaid
+from coopgen_jax.parallel.mesh import P
 
 # What orbax raises where a checkpoint is not like the template.
 _UNLIKE = (ValueError, KeyError, TypeError)
@@ -57,8 +57,8 @@ class Checkpoints:
     def restore(self, template: Any) -> tuple[Any, dict[str, Any]]:
         """Returns the last checkpoint's state and notes.
 
-        A network's layers may have been saved in a stack or one by one (see `models.layout`): what
-        a device of one kind has begun goes on on another.
+        A network's layers may have been saved in a stack or one by one (see
+        `models.layer_layout`): what a device of one kind has begun goes on on another.
 
         Args:
           template: a state of the same shapes, lying where the restored one is to lie.

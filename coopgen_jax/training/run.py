@@ -15,8 +15,8 @@ from coopgen_jax.data.fingerprint import common_half, fingerprint, write_fingerp
 from coopgen_jax.data.labelled import Labelled
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.lora import LoraConfig
-from coopgen_jax.parallel import Mapper, share
-from coopgen_jax.text import Tokenizer
+from coopgen_jax.parallel.mesh import Mapper, share
+from coopgen_jax.tokenizer import Tokenizer
 from coopgen_jax.training.loop import Begin, Listener, LoopConfig, Outcome, train
 from coopgen_jax.training.step import Loss, begin_on, make_step, make_validation, mean_over
 

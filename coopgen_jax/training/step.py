@@ -15,8 +15,8 @@ from flax import struct
 from jax.sharding import Mesh
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.parallel import BATCH, Mapper, P, map_over_mesh, place, shares
-from coopgen_jax.training.sharded import divided, lying, summed
+from coopgen_jax.parallel.mesh import BATCH, Mapper, P, map_over_mesh, place, shares
+from coopgen_jax.training.optimiser_shards import divided, lying, summed
 
 # By name of a metric, "loss" among them: what it adds up to over the rows, and over what weight.
 Sums = dict[str, tuple[jax.Array, jax.Array]]

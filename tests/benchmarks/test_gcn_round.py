@@ -14,14 +14,14 @@ from benchmarks.baselines.cooperating import Outcome
 from benchmarks.baselines.drawing import Drawing, Texts
 from benchmarks.baselines.network import Network, judge_of
 from benchmarks.settings import Settings
-from coopgen_jax.decoding.mcts import mcts
+from coopgen_jax.decoding.mcts.ppl_mcts import mcts
 from coopgen_jax.discriminators.causal import CausalConfig, causal, init_causal
 from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA
-from coopgen_jax.training.gcn_networks import CLASSES
+from coopgen_jax.training.gcn.gcn_networks import CLASSES
 
 SOURCES, FRONT = np.array([[3, 1, 4], [1, 5, 9], [2, 6, 5]]), 3
 AXES = {"batch": 3, "samples": 4, "prompt_length": FRONT, "new_tokens": 3, "simulations": 6,

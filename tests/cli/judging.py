@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from coopgen_jax.data.fingerprint import fingerprint, write_fingerprint
 from coopgen_jax.discriminators.head import Head, HeadConfig
-from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.training.card import save_head
 from tests.models.model_files import hf_model, save
 

@@ -9,7 +9,7 @@ import coopgen_jax.cli.generate as command
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.testing import TINY_GPT2
-from coopgen_jax.text import Tokenizer
+from coopgen_jax.tokenizer import Tokenizer
 from tests.cli.running import GUIDED, SHORT, generate_json, run, sentence
 from tests.cli.tiny import tiny_model
 

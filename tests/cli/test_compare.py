@@ -17,7 +17,7 @@ from coopgen_jax.cli.compare import batches_of, drawn
 from coopgen_jax.cli.compare_methods import method_options
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.models.pretrained.loaded_model import load
 from tests.cli.judging import write_all
 from tests.cli.running import run, sentence
 

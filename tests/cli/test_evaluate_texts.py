@@ -6,10 +6,10 @@ import re
 import pytest
 
 from coopgen_jax.data.fingerprint import fingerprint, write_fingerprint
-from coopgen_jax.evaluation.documents import read_methods
-from coopgen_jax.evaluation.judges import load_text_judge
+from coopgen_jax.evaluation.text_judges import load_text_judge
 from coopgen_jax.evaluation.texts import on_target
-from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.evaluation.written_texts import read_methods
+from coopgen_jax.models.pretrained.loaded_model import load
 from tests.cli.judging import write_all
 from tests.cli.running import run, sentence
 

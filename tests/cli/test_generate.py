@@ -11,7 +11,7 @@ import pytest
 
 import coopgen_jax.cli.generate as command
 from coopgen_jax.cli import main
-from coopgen_jax.cli.report import for_people
+from coopgen_jax.cli.printing import for_people
 from tests.cli.running import GUIDED, SHORT, generate_json, run, sentence
 from tests.cli.tiny import load_tiny, tiny_model
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-import coopgen_jax.cli.files as files
 import coopgen_jax.cli.generate as command
+import coopgen_jax.files as files
 from coopgen_jax.cli import main
 from tests.cli.running import GUIDED, SHORT, run, sentence
 
@@ -197,7 +197,7 @@ def test_mistakes_are_found_before_the_model_is_loaded(
 )
 def test_mistakes_that_the_models_find(capsys, monkeypatch, arguments, told):
     begun = pytest.MonkeyPatch()
-    begun.setattr("coopgen_jax.shell._tokens", lambda *_: pytest.fail("decoding began"))
+    begun.setattr("coopgen_jax.text_generation._tokens", lambda *_: pytest.fail("decoding began"))
     try:
         assert told in sentence(capsys, "generate", *arguments, "--quiet")
     finally:

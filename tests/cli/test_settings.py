@@ -7,10 +7,10 @@ import pytest
 
 from coopgen_jax.cli.options import GenerateOptions, PlanOptions
 from coopgen_jax.cli.settings import decoder_config, is_redundant
-from coopgen_jax.decoding.das import DASConfig
-from coopgen_jax.decoding.fudge import FudgeConfig
-from coopgen_jax.decoding.gedi import GediConfig
-from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.methods.das import DASConfig
+from coopgen_jax.decoding.methods.fudge import FudgeConfig
+from coopgen_jax.decoding.methods.gedi import GediConfig
 from coopgen_jax.decoding.presets import PRESETS
 from coopgen_jax.errors import UserError
 from coopgen_jax.search.config import SearchConfig

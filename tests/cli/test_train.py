@@ -14,12 +14,12 @@ from coopgen_jax.cli.train_progress import interruptible
 from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.lora import LoraConfig
-from coopgen_jax.training import gcn_recipe
 from coopgen_jax.training.card import save_head
-from coopgen_jax.training.claim import claim
-from coopgen_jax.training.gcn_config import GcnConfig
+from coopgen_jax.training.gcn import gcn_recipe
+from coopgen_jax.training.gcn.gcn_config import GcnConfig
 from coopgen_jax.training.loop import LoopConfig
 from coopgen_jax.training.run import RecipeConfig, Rows
+from coopgen_jax.training.training_folder import claim
 from tests.full_disk import full_behind
 
 

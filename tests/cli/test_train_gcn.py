@@ -12,13 +12,13 @@ from jax.sharding import AbstractMesh
 from coopgen_jax.cli import _parse_train, main, train_gcn, train_options
 from coopgen_jax.cli.train_gcn import round_of, training_of
 from coopgen_jax.cli.train_options import GcnOptions
-from coopgen_jax.decoding.mcts_config import MCTSConfig
-from coopgen_jax.decoding.sampling import SamplingConfig
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.errors import UserError
-from coopgen_jax.parallel import BATCH
-from coopgen_jax.training.gcn import beginnings
-from coopgen_jax.training.gcn_config import GcnConfig
-from coopgen_jax.training.gcn_recipe import _check
+from coopgen_jax.parallel.mesh import BATCH
+from coopgen_jax.training.gcn.gcn_config import GcnConfig
+from coopgen_jax.training.gcn.gcn_recipe import _check
+from coopgen_jax.training.gcn.round import beginnings
 from tests.gcn_worker import WORDS, language, pairs
 from tests.test_parallel import ROOT
 

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
-from coopgen_jax.discriminators.loaded import LoadedDiscriminator
+from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.testing import TINY_LLAMA, ToyLanguage, toy_discriminator
-from coopgen_jax.text import Tokenizer
+from coopgen_jax.tokenizer import Tokenizer
 
 WORDS = ("<end>", "This", "film", "was", *(f"w{number}" for number in range(57)))
 

@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
+from coopgen_jax.data.cuts import Cutting, cut_all, first_words
 from coopgen_jax.data.fingerprint import (
     common_half,
     fingerprint,
@@ -12,7 +13,6 @@ from coopgen_jax.data.fingerprint import (
     write_fingerprint,
 )
 from coopgen_jax.data.labelled import Labelled, half, half_of, joined
-from coopgen_jax.data.pieces import Cutting, cut_all, first_words
 from coopgen_jax.errors import UserError
 
 

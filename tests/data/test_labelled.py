@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from coopgen_jax.data.cuts import Cutting, cut, cut_all, first_words
 from coopgen_jax.data.labelled import Labelled, half, half_of, joined, read_labelled
-from coopgen_jax.data.pieces import Cutting, cut, cut_all, first_words
 from coopgen_jax.errors import UserError
 
 

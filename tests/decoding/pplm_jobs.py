@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coopgen_jax.decoding import pplm as decoder
 from coopgen_jax.decoding.job import Job
-from coopgen_jax.decoding.pplm import PPLMConfig
+from coopgen_jax.decoding.methods import pplm as decoder
+from coopgen_jax.decoding.methods.pplm import PPLMConfig
 from coopgen_jax.discriminators.composition import Term, compose
 from coopgen_jax.discriminators.head import Head, HeadConfig
-from coopgen_jax.discriminators.loaded import LoadedDiscriminator
+from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
 from coopgen_jax.discriminators.trunk_layers import (
     TrunkLayersConfig,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from coopgen_jax.decoding.pplm_config import PPLMConfig
+from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
 from coopgen_jax.models.transformer import DecoderConfig
 
 

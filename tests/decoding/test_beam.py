@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from coopgen_jax.decoding.beam import BeamConfig, beam_search
+from coopgen_jax.decoding.methods.beam import BeamConfig, beam_search
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import language_model
-from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
 from tests.decoding.test_sampling import log_softmax, prompt_of
 from tests.models.model_files import hf_model, save

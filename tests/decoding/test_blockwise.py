@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coopgen_jax.decoding import blockwise as decoder_of_blocks
-from coopgen_jax.decoding.blockwise import BlockwiseConfig, blockwise
 from coopgen_jax.decoding.job import Job
-from coopgen_jax.decoding.rerank import RerankConfig, rerank
-from coopgen_jax.decoding.sampling import SamplingConfig
+from coopgen_jax.decoding.methods import blockwise as decoder_of_blocks
+from coopgen_jax.decoding.methods.blockwise import BlockwiseConfig, blockwise
+from coopgen_jax.decoding.methods.rerank import RerankConfig, rerank
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.discriminators.causal import CausalConfig, causal, init_causal
 from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.errors import UserError

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from coopgen_jax.decoding.beam import BeamConfig, beam_search
-from coopgen_jax.decoding.fudge import FudgeConfig, fudge
-from coopgen_jax.decoding.mcts import mcts
-from coopgen_jax.decoding.mcts_config import MCTSConfig
-from coopgen_jax.decoding.rerank import RerankConfig, rerank
-from coopgen_jax.decoding.sampling import SamplingConfig, sample
-from coopgen_jax.decoding.smc import SMCConfig, smc
-from coopgen_jax.models.arithmetic import Member, combine_logits, combined_params
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.ppl_mcts import mcts
+from coopgen_jax.decoding.methods.beam import BeamConfig, beam_search
+from coopgen_jax.decoding.methods.fudge import FudgeConfig, fudge
+from coopgen_jax.decoding.methods.rerank import RerankConfig, rerank
+from coopgen_jax.decoding.methods.sampling import SamplingConfig, sample
+from coopgen_jax.decoding.methods.smc import SMCConfig, smc
+from coopgen_jax.models.combination import Member, combine_logits, combined_params
 from coopgen_jax.search.config import SearchConfig
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
 from tests.decoding.test_sampling import log_softmax, memory_of, prompt_of

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from coopgen_jax import shell
-from coopgen_jax.decoding import mcts as decoder
+from coopgen_jax import text_generation as shell
 from coopgen_jax.decoding.job import Job
-from coopgen_jax.decoding.mcts_config import MCTSConfig
-from coopgen_jax.decoding.sampling import SamplingConfig
+from coopgen_jax.decoding.mcts import ppl_mcts as decoder
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.discriminators.causal import CausalConfig, causal, init_causal
 from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk

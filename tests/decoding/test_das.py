@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coopgen_jax.decoding import das as decoder_of_das
-from coopgen_jax.decoding.beam import BeamConfig, beam_search
-from coopgen_jax.decoding.das import DASConfig, das
-from coopgen_jax.decoding.rerank import RerankConfig, rerank
+from coopgen_jax.decoding.methods import das as decoder_of_das
+from coopgen_jax.decoding.methods.beam import BeamConfig, beam_search
+from coopgen_jax.decoding.methods.das import DASConfig, das
+from coopgen_jax.decoding.methods.rerank import RerankConfig, rerank
 from coopgen_jax.errors import UserError
 from tests.decoding.calls import calls_of
 from tests.decoding.test_beam import repeats

@@ -10,32 +10,32 @@ import numpy as np
 import pytest
 import torch
 
-from coopgen_jax.cli.combining import about_model
-from coopgen_jax.cli.report import for_people
-from coopgen_jax.decoding.beam import BeamConfig
-from coopgen_jax.decoding.blockwise import BlockwiseConfig
-from coopgen_jax.decoding.das import DASConfig
-from coopgen_jax.decoding.fudge import FudgeConfig
-from coopgen_jax.decoding.gedi import GediConfig
-from coopgen_jax.decoding.mcts import mcts
-from coopgen_jax.decoding.mcts_config import MCTSConfig
-from coopgen_jax.decoding.pplm_config import PPLMConfig
-from coopgen_jax.decoding.rerank import RerankConfig
-from coopgen_jax.decoding.sampling import SamplingConfig
-from coopgen_jax.decoding.smc import SMCConfig
-from coopgen_jax.decoding.stochastic_beam import StochasticBeamConfig
-from coopgen_jax.discriminators import spelled
-from coopgen_jax.discriminators.loaded import LoadedDiscriminator
+from coopgen_jax.cli.model_options import about_model
+from coopgen_jax.cli.printing import for_people
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.ppl_mcts import mcts
+from coopgen_jax.decoding.methods.beam import BeamConfig
+from coopgen_jax.decoding.methods.blockwise import BlockwiseConfig
+from coopgen_jax.decoding.methods.das import DASConfig
+from coopgen_jax.decoding.methods.fudge import FudgeConfig
+from coopgen_jax.decoding.methods.gedi import GediConfig
+from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
+from coopgen_jax.decoding.methods.rerank import RerankConfig
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.decoding.methods.smc import SMCConfig
+from coopgen_jax.decoding.methods.stochastic_beam import StochasticBeamConfig
+from coopgen_jax.discriminators.host import token_rows as spelled
+from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.oracle import log_likelihoods
 from coopgen_jax.models.language_model import LanguageModel
 from coopgen_jax.models.networks import language_model
-from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.models.pretrained.loaded_model import load
+from coopgen_jax.models.prompt import make_prompt
 from coopgen_jax.models.t5 import encode, output, read_target, source_entries
 from coopgen_jax.search import SearchConfig
-from coopgen_jax.shell import generate
 from coopgen_jax.testing import ToyLanguage, toy_discriminator
-from coopgen_jax.text import make_prompt
+from coopgen_jax.text_generation import generate
 from tests.models.t5_files import VOCABULARY, reference_of, save_t5
 
 PROMPTS = [

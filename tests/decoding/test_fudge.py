@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coopgen_jax.decoding import fudge as decoding
-from coopgen_jax.decoding.fudge import FudgeConfig, fudge
 from coopgen_jax.decoding.job import Job
+from coopgen_jax.decoding.methods import fudge as decoding
+from coopgen_jax.decoding.methods.fudge import FudgeConfig, fudge
 from coopgen_jax.errors import UserError
 from tests.decoding.test_sampling import (
     END,

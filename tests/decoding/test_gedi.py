@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from coopgen_jax.decoding import gedi as decoding
-from coopgen_jax.decoding.gedi import GediConfig, by_class, gedi
 from coopgen_jax.decoding.job import Job
-from coopgen_jax.decoding.sampling import SamplingConfig
+from coopgen_jax.decoding.methods import gedi as decoding
+from coopgen_jax.decoding.methods.gedi import GediConfig, by_class, gedi
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.discriminators.composition import Term, compose
 from coopgen_jax.discriminators.generative import GenerativeConfig, generative, generative_params
-from coopgen_jax.discriminators.loaded import LoadedDiscriminator
+from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.transformer import init_decoder

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from coopgen_jax.decoding import pplm as decoder
-from coopgen_jax.decoding.pplm import PPLMConfig, pplm
-from coopgen_jax.decoding.sampling import SamplingConfig, sample
-from coopgen_jax.decoding.shift import climb, history_of, read_shifted
-from coopgen_jax.discriminators.loaded import LoadedDiscriminator
+from coopgen_jax.decoding.methods import pplm as decoder
+from coopgen_jax.decoding.methods.pplm import PPLMConfig, pplm
+from coopgen_jax.decoding.methods.pplm_shift import climb, history_of, read_shifted
+from coopgen_jax.decoding.methods.sampling import SamplingConfig, sample
+from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.arithmetic import Member, combine_logits, combined_params
+from coopgen_jax.models.combination import Member, combine_logits, combined_params
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.testing import TINY_LLAMA
 from tests.decoding import test_sampling as toy

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.search import root_visits
-from coopgen_jax.training.weights import importance, self_normalised
+from coopgen_jax.training.gcn.importance import importance, self_normalised
 from tests.decoding.slow_texts import (
     END,
     MODEL,

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coopgen_jax.decoding.beam import BeamConfig, beam_search
-from coopgen_jax.decoding.rerank import RerankConfig, rerank
-from coopgen_jax.decoding.sampling import SamplingConfig, sample
+from coopgen_jax.decoding.methods.beam import BeamConfig, beam_search
+from coopgen_jax.decoding.methods.rerank import RerankConfig, rerank
+from coopgen_jax.decoding.methods.sampling import SamplingConfig, sample
 from coopgen_jax.errors import UserError
 from tests.decoding.test_sampling import JUDGE, MODEL, PARAMS, prompt_of
 

@@ -4,9 +4,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coopgen_jax.decoding.mcts_config import MCTSConfig
-from coopgen_jax.decoding.rules import force, no_bad_words, no_repeat_ngram, repetition_penalty
-from coopgen_jax.decoding.sampling import SamplingConfig
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.decoding.rules.repetition import (
+    force,
+    no_bad_words,
+    no_repeat_ngram,
+    repetition_penalty,
+)
 
 
 def test_penalty_divides_positive_and_multiplies_negative_logits_once():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import coopgen_jax as cg
-from coopgen_jax.decoding.decoders import DECODERS
+from coopgen_jax.decoding.decode import DECODERS
 from coopgen_jax.decoding.job import Job
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
 from tests.decoding.toy_texts import prompt_of

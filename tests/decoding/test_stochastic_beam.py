@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coopgen_jax.decoding import stochastic_beam
-from coopgen_jax.decoding.stochastic_beam import (
+from coopgen_jax.decoding.methods import stochastic_beam
+from coopgen_jax.decoding.methods.stochastic_beam import (
     StochasticBeamConfig,
     conditioned,
     log_inclusion,

@@ -7,8 +7,8 @@ import pytest
 import torch
 import transformers
 
-from coopgen_jax.decoding.gedi import by_class
-from coopgen_jax.decoding.truncation import (
+from coopgen_jax.decoding.methods.gedi import by_class
+from coopgen_jax.decoding.rules.truncation import (
     eta_cutoff,
     leading,
     min_p,

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coopgen_jax.decoding import mcts as decoder
 from coopgen_jax.decoding.job import Job
-from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts import ppl_mcts as decoder
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.search import root_visits
 from tests.decoding.slow_texts import END, decode, parts_of, prompt_of, search_config, tables_of
 

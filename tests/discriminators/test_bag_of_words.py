@@ -13,7 +13,7 @@ from coopgen_jax.discriminators.bag_of_words import bag_of_words, single_tokens
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Nodes, Prompt
 from coopgen_jax.models.slots import Capacity, move
-from coopgen_jax.text import Tokenizer
+from coopgen_jax.tokenizer import Tokenizer
 
 
 def trained_tokenizer() -> Tokenizer:

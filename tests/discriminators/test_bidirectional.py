@@ -10,13 +10,13 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors
 
 from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, bidirectional
-from coopgen_jax.discriminators.crossing import Crossing
 from coopgen_jax.discriminators.head import Head, HeadConfig, classify
-from coopgen_jax.discriminators.host_call import SAFE_ELEMENTS
+from coopgen_jax.discriminators.host.call import SAFE_ELEMENTS
+from coopgen_jax.discriminators.host.retokenise import Crossing
 from coopgen_jax.models.encoder import EncoderConfig, encode, init_encoder, mean_pool
 from coopgen_jax.models.language_model import Nodes, Prompt
 from coopgen_jax.models.slots import Capacity, commit, move
-from coopgen_jax.text import Tokenizer
+from coopgen_jax.tokenizer import Tokenizer
 
 WORDS = ["good", "bad", "film", "so", "very", "caf", "é", "play", "##ed", "##ful", "p", "##lay"]
 B, R, W, D, N, T = 2, 2, 3, 4, 16, 6

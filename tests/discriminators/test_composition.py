@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 
 from coopgen_jax.decoding.job import _check_guide
-from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.discriminators.bag_of_words import bag_of_words
 from coopgen_jax.discriminators.composition import Term, compose
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.discriminators.head import Head, HeadConfig
-from coopgen_jax.discriminators.host_function import host_function
-from coopgen_jax.discriminators.loaded import LoadedDiscriminator
+from coopgen_jax.discriminators.host.function import host_function
+from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Nodes, Prompt
+from coopgen_jax.models.prompt import make_prompt
 from coopgen_jax.models.slots import Capacity
 from coopgen_jax.search import SearchConfig
-from coopgen_jax.shell import generate
-from coopgen_jax.text import make_prompt
+from coopgen_jax.text_generation import generate
 from tests.test_shell import model
 
 B, R, W, P, E = 2, 2, 3, 4, 6

@@ -10,7 +10,7 @@ import pytest
 from coopgen_jax.decoding.job import Job, read_nodes, read_prompts, roots
 from coopgen_jax.discriminators.composition import Term, compose
 from coopgen_jax.discriminators.generative import GenerativeConfig, generative, generative_params
-from coopgen_jax.discriminators.loaded import LoadedDiscriminator
+from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.discriminators.trunk_layers import trunk_layers
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Nodes

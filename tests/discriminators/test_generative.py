@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from coopgen_jax.decoding import mcts as decoder
 from coopgen_jax.decoding.job import Job
+from coopgen_jax.decoding.mcts import ppl_mcts as decoder
 from coopgen_jax.discriminators.generative import (
     GenerativeConfig,
     generative,

@@ -10,11 +10,11 @@ import pytest
 import tokenizers
 from tokenizers import models, processors
 
-from coopgen_jax.discriminators import heads
+from coopgen_jax.discriminators import loading as heads
 from coopgen_jax.discriminators.head import Head, HeadConfig, classify
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.encoder import EncoderConfig
-from coopgen_jax.text import Tokenizer
+from coopgen_jax.tokenizer import Tokenizer
 from coopgen_jax.training.card import save_head
 
 CARD = {

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import coopgen_jax as cg
-from coopgen_jax.discriminators.host_function import host_function, reward
+from coopgen_jax.discriminators.host.function import host_function, reward
 from coopgen_jax.errors import UserError
 from tests.test_shell import model
 

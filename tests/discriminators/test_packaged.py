@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from coopgen_jax.discriminators.heads import PACKAGED, load_discriminator, packaged_heads
-from coopgen_jax.evaluation.discriminators import judge_prefixes
-from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.discriminators.loading import PACKAGED, load_discriminator, packaged_heads
+from coopgen_jax.evaluation.discriminator_accuracy import judge_prefixes
+from coopgen_jax.models.pretrained.loaded_model import load
 
 SAYS = {
     "sentiment": {"positive": "A wonderful film, moving and funny.", "negative": "Dull and awful."},

@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from coopgen_jax.discriminators.sentences import sentence_features, word_pieces
+from coopgen_jax.discriminators.host.retokenise import word_pieces
+from coopgen_jax.evaluation.sentence_features import sentence_features
 from coopgen_jax.models.encoder import encode, mean_pool
 
 TEXTS = ["a b c", "", "c", "a a a a a a a a a a a a b c", "b"]

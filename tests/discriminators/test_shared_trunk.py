@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coopgen_jax.decoding import mcts as decoder
 from coopgen_jax.decoding.job import Job
+from coopgen_jax.decoding.mcts import ppl_mcts as decoder
 from coopgen_jax.discriminators.head import Head, HeadConfig, classify
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, features, shared_trunk
 from coopgen_jax.models.decoder import language_model

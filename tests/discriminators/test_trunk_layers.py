@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coopgen_jax.decoding import mcts as decoder
 from coopgen_jax.decoding.job import Job
+from coopgen_jax.decoding.mcts import ppl_mcts as decoder
 from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.discriminators.trunk_layers import (
     TrunkLayersConfig,

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coopgen_jax.decoding import mcts as decoder
-from coopgen_jax.decoding.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts import ppl_mcts as decoder
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.search import SearchConfig
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from coopgen_jax.discriminators.host_function import host_function
+from coopgen_jax.discriminators.host.function import host_function
 from coopgen_jax.errors import UserError
-from coopgen_jax.evaluation.discriminators import (
+from coopgen_jax.evaluation.discriminator_accuracy import (
     by_length,
     figures,
     fit_temperature,

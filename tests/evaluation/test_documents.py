@@ -5,7 +5,7 @@ import json
 import pytest
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.evaluation.documents import Written, read_methods
+from coopgen_jax.evaluation.written_texts import Written, read_methods
 
 TEXT = {"prompt": "So", "text": " good", "target": "one", "tokens": [3], "model_tokens": 9}
 HEADER = {

@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from coopgen_jax.data.fingerprint import fingerprint
 from coopgen_jax.data.labelled import Labelled, half
 from coopgen_jax.errors import UserError
-from coopgen_jax.evaluation import judge as judging
-from coopgen_jax.evaluation.judge import fit_judge, load_judge
+from coopgen_jax.evaluation import tfidf_judge as judging
+from coopgen_jax.evaluation.tfidf_judge import fit_judge, load_judge
 
 
 def texts_of(words, *, classes, count=40, seed=0):

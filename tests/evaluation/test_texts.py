@@ -8,15 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from coopgen_jax.discriminators.host_function import host_function
+from coopgen_jax.discriminators.host.function import host_function
 from coopgen_jax.errors import UserError
-from coopgen_jax.evaluation.documents import Method, Written
-from coopgen_jax.evaluation.judges import DiscriminatorJudge
 from coopgen_jax.evaluation.metrics import self_bleu, seq_rep, wilson_interval
 from coopgen_jax.evaluation.oracle import log_likelihoods
 from coopgen_jax.evaluation.significance import mcnemar, signed_rank
 from coopgen_jax.evaluation.tables import cells, draw, render
+from coopgen_jax.evaluation.text_judges import DiscriminatorJudge
 from coopgen_jax.evaluation.texts import evaluate_texts, on_target
+from coopgen_jax.evaluation.written_texts import Method, Written
 from tests.test_shell import guide, model
 
 

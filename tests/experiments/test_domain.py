@@ -15,9 +15,9 @@ from coopgen_jax.data.fingerprint import fingerprint, read_fingerprint
 from coopgen_jax.data.labelled import half_of
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.independence import independence, learnt
-from coopgen_jax.evaluation.judges import load_text_judge
-from coopgen_jax.models.pretrained.loading import load
-from coopgen_jax.training.scratch import ScratchConfig
+from coopgen_jax.evaluation.text_judges import load_text_judge
+from coopgen_jax.models.pretrained.loaded_model import load
+from coopgen_jax.training.recipes.scratch import ScratchConfig
 from experiments import domain as domains
 from experiments import polarity_fr
 from experiments.domain import Config, is_done, settings_of, train_all, write_prompts

@@ -9,8 +9,8 @@ import pytest
 
 from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.data.labelled import half_of
-from coopgen_jax.decoding.sampling import SamplingConfig
-from coopgen_jax.discriminators.heads import load_discriminator
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.discriminators.loading import load_discriminator
 from coopgen_jax.models.pretrained.saving import save_model
 from coopgen_jax.training.loop import LoopConfig
 from coopgen_jax.training.run import RecipeConfig

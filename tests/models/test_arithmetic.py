@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.arithmetic import Member, combine_logits, combined_params
+from coopgen_jax.models.combination import Member, combine_logits, combined_params
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import LanguageModel
 from coopgen_jax.models.slots import Capacity, commit, move

@@ -9,17 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coopgen_jax.decoding.sampling import SamplingConfig
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.discriminators.head import Head, HeadConfig
-from coopgen_jax.discriminators.loaded import LoadedDiscriminator
+from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.pretrained.combined import CombinedModel, Part, combined
-from coopgen_jax.models.pretrained.loading import LoadedModel
+from coopgen_jax.models.pretrained.combined_model import CombinedModel, Part, combined
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.models.transformer import init_decoder
-from coopgen_jax.shell import generate
 from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA, ToyLanguage, toy_discriminator
-from coopgen_jax.text import Tokenizer
+from coopgen_jax.text_generation import generate
+from coopgen_jax.tokenizer import Tokenizer
 from tests.models.model_files import byte_tokenizer
 
 GREEDY = SamplingConfig(new_tokens=4, temperature=0.0)

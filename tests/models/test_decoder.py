@@ -11,7 +11,7 @@ import pytest
 from coopgen_jax.models.attention import attend_causal
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Nodes, Prompt
-from coopgen_jax.models.layout import separate_layers
+from coopgen_jax.models.layer_layout import separate_layers
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.slots import Capacity, commit, move
 from coopgen_jax.models.transformer import embed, init_decoder, run_layers, tapped, unembed

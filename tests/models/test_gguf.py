@@ -13,9 +13,9 @@ import transformers
 from gguf.quants import dequantize, quantize
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.pretrained.gguf_file import GgufFile
-from coopgen_jax.models.pretrained.gguf_tokenizer import gguf_tokenizer
-from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.models.pretrained.gguf.gguf_file import GgufFile
+from coopgen_jax.models.pretrained.gguf.gguf_tokenizer import gguf_tokenizer
+from coopgen_jax.models.pretrained.loaded_model import load
 from tests.models.model_files import (
     BYTES,
     FFN,

@@ -9,9 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from coopgen_jax.models import layout
+from coopgen_jax.models import layer_layout as layout
 from coopgen_jax.models.language_model import Prompt
-from coopgen_jax.models.layout import (
+from coopgen_jax.models.layer_layout import (
     for_this_device,
     for_training,
     relaid,
@@ -19,11 +19,11 @@ from coopgen_jax.models.layout import (
     stack_layers,
     stored,
 )
-from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.sharding import decoder_specs
 from coopgen_jax.models.transformer import init_decoder
-from coopgen_jax.parallel import TENSOR, P
+from coopgen_jax.parallel.mesh import TENSOR, P
 from coopgen_jax.testing import TINY_LLAMA
 from tests.models.model_files import hf_model, save
 from tests.models.test_gguf import gguf_tensors, write_gguf

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.layout import separate_layers
+from coopgen_jax.models.layer_layout import separate_layers
 from coopgen_jax.models.lora import LoraConfig, add_lora, init_lora, merge_lora
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.transformer import init_decoder

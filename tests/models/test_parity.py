@@ -9,10 +9,10 @@ import transformers
 
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Nodes
-from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.models.pretrained.packaged import catalogue
+from coopgen_jax.models.prompt import make_prompt
 from coopgen_jax.models.slots import Capacity, commit
-from coopgen_jax.text import make_prompt
 from tests.models.model_files import hf_model, save
 
 SENTENCES = (

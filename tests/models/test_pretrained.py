@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.pretrained.loading import load, load_encoder
+from coopgen_jax.models.pretrained.loaded_model import load, load_encoder
 from coopgen_jax.models.pretrained.packaged import catalogue
 from tests.models.model_files import (
     FFN,

@@ -8,7 +8,7 @@ import safetensors.numpy
 import torch
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.pretrained.loading import load, load_encoder
+from coopgen_jax.models.pretrained.loaded_model import load, load_encoder
 from tests.models.model_files import WIDTH, edit, hf_model, save, tensors
 
 

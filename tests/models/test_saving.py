@@ -10,11 +10,11 @@ import transformers
 from tokenizers import decoders, processors
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.layout import separate_layers
-from coopgen_jax.models.pretrained.loading import load, load_encoder
+from coopgen_jax.models.layer_layout import separate_layers
+from coopgen_jax.models.pretrained.loaded_model import load, load_encoder
 from coopgen_jax.models.pretrained.saving import save_encoder, save_model
 from coopgen_jax.testing import TINY_GPT2
-from coopgen_jax.text import Tokenizer
+from coopgen_jax.tokenizer import Tokenizer
 from tests.full_disk import full_behind
 from tests.models.model_files import byte_tokenizer, hf_model, save
 

@@ -13,17 +13,17 @@ import transformers
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.models import decoder
-from coopgen_jax.models.arithmetic import Member, combine_logits
-from coopgen_jax.models.layout import separate_layers
+from coopgen_jax.models.combination import Member, combine_logits
+from coopgen_jax.models.layer_layout import separate_layers
 from coopgen_jax.models.lora import LoraConfig, add_lora, init_lora, merge_lora
 from coopgen_jax.models.networks import init_network, language_model
-from coopgen_jax.models.pretrained.combined import combined, network_of, params_of
-from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.models.pretrained.combined_model import combined, network_of, params_of
+from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.models.pretrained.saving import save_model
+from coopgen_jax.models.prompt import make_prompt
 from coopgen_jax.models.relative import bias_around, bias_before, buckets_of
 from coopgen_jax.models.slots import Capacity, commit, move
 from coopgen_jax.models.t5 import encode, read_pair
-from coopgen_jax.text import make_prompt
 from tests.models.model_files import edit, tensors
 from tests.models.t5_files import KINDS, reference_of, save_t5
 from tests.models.test_decoder import D, grown_tree, nodes_of, prompt_of

@@ -7,9 +7,9 @@ import optax
 import pytest
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.layout import relaid, separate_layers
+from coopgen_jax.models.layer_layout import relaid, separate_layers
 from coopgen_jax.models.transformer import init_decoder
-from coopgen_jax.parallel import make_mesh
+from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.testing import TINY_LLAMA
 from coopgen_jax.training.checkpoint import Checkpoints
 from coopgen_jax.training.step import TrainState, begin_on

@@ -9,22 +9,23 @@ import optax
 import pytest
 
 from coopgen_jax.data.pairs import Pairs, Rounds
-from coopgen_jax.decoding.fudge import FudgeConfig
-from coopgen_jax.decoding.mcts_config import MCTSConfig
-from coopgen_jax.decoding.sampling import SamplingConfig
-from coopgen_jax.decoding.smc import SMCConfig
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.methods.fudge import FudgeConfig
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.decoding.methods.smc import SMCConfig
 from coopgen_jax.discriminators.causal import CausalConfig, init_causal, read_tokens
 from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.models.transformer import init_decoder
-from coopgen_jax.parallel import make_mesh, place, share
+from coopgen_jax.parallel.mesh import make_mesh, place, share
 from coopgen_jax.search import SearchConfig
 from coopgen_jax.testing import TINY_LLAMA
-from coopgen_jax.training import gcn, gcn_networks
-from coopgen_jax.training.gcn_config import GcnConfig
-from coopgen_jax.training.replay import empty
+from coopgen_jax.training.gcn import gcn_networks
+from coopgen_jax.training.gcn import round as gcn
+from coopgen_jax.training.gcn.gcn_config import GcnConfig
+from coopgen_jax.training.gcn.replay import empty
 from coopgen_jax.training.step import begin
 
 SHAPE = replace(TINY_LLAMA, end_tokens=(60,))

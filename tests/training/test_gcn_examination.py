@@ -1,6 +1,6 @@
 """What speaks for a training that collapses."""
 
-from coopgen_jax.training.gcn_examination import unended, warnings_of
+from coopgen_jax.training.gcn.examination import unended, warnings_of
 from tests.gcn_worker import END, tokenizer
 
 FIRST = {"loss": 3.0, "self_bleu": 0.2, "distinct": 1.0, "relative_length": 0.9}

@@ -16,15 +16,15 @@ import pytest
 import tokenizers
 
 from coopgen_jax.data.pairs import Rounds, rows_behind, tokenise_pairs
-from coopgen_jax.discriminators.heads import load_discriminator
+from coopgen_jax.discriminators.loading import load_discriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.layout import separate_layers
+from coopgen_jax.models.layer_layout import separate_layers
 from coopgen_jax.models.lora import LoraConfig
-from coopgen_jax.models.pretrained.loading import LoadedModel, load
-from coopgen_jax.text import Tokenizer
-from coopgen_jax.training import gcn_examination
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load
+from coopgen_jax.tokenizer import Tokenizer
 from coopgen_jax.training.checkpoint import Checkpoints
-from coopgen_jax.training.replay import draw, empty, remember
+from coopgen_jax.training.gcn import examination as gcn_examination
+from coopgen_jax.training.gcn.replay import draw, empty, remember
 from tests.gcn_worker import END, pairs, tokenizer
 from tests.test_hosts import free_port
 from tests.test_parallel import ROOT, environment

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coopgen_jax.decoding.fudge import FudgeConfig
-from coopgen_jax.decoding.sampling import SamplingConfig
-from coopgen_jax.training.gcn_config import GcnConfig
-from coopgen_jax.training.gcn_examination import LEAST_EFFECTIVE, warnings_of
-from coopgen_jax.training.gcn_weighing import Sampled, weigh
+from coopgen_jax.decoding.methods.fudge import FudgeConfig
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.training.gcn.examination import LEAST_EFFECTIVE, warnings_of
+from coopgen_jax.training.gcn.gcn_config import GcnConfig
+from coopgen_jax.training.gcn.weighing import Sampled, weigh
 
 M = 40
 CONDITION = np.repeat([0, 20], 20)

@@ -10,7 +10,7 @@ from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.transformer import init_decoder, unembed
 from coopgen_jax.testing import TINY_LLAMA
-from coopgen_jax.training.imitation import imitates
+from coopgen_jax.training.gcn.imitation import imitates
 from tests.discriminators.trees import prompt_of
 
 ROWS = [[3, 4, 5], [9], [10, 11, 12, 13, 14]]

@@ -13,7 +13,7 @@ import optax
 import pytest
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.parallel import make_mesh, place
+from coopgen_jax.parallel.mesh import make_mesh, place
 from coopgen_jax.training.checkpoint import Checkpoints
 from coopgen_jax.training.loop import METRICS, LoopConfig, train
 from coopgen_jax.training.step import begin, make_step, make_validation, mean_over

@@ -13,15 +13,15 @@ from tokenizers import processors
 
 from coopgen_jax.cli import main
 from coopgen_jax.data.fingerprint import fingerprint, read_fingerprint
-from coopgen_jax.discriminators.heads import load_discriminator
+from coopgen_jax.discriminators.loading import load_discriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.evaluation.discriminators import judge_prefixes
-from coopgen_jax.models import layout
+from coopgen_jax.evaluation.discriminator_accuracy import judge_prefixes
+from coopgen_jax.models import layer_layout as layout
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.encoder import EncoderConfig, init_encoder
-from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.models.pretrained.saving import save_encoder
-from coopgen_jax.text import Tokenizer
+from coopgen_jax.tokenizer import Tokenizer
 from coopgen_jax.training.card import save_head
 from tests.discriminators.trees import prompt_of
 from tests.models.model_files import byte_tokenizer, hf_model, save

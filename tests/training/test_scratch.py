@@ -9,8 +9,8 @@ import pytest
 from coopgen_jax.cli import main
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import language_model
-from coopgen_jax.models.pretrained.loading import load
-from coopgen_jax.training.scratch import ScratchConfig, fresh_model, train_tokenizer
+from coopgen_jax.models.pretrained.loaded_model import load
+from coopgen_jax.training.recipes.scratch import ScratchConfig, fresh_model, train_tokenizer
 from tests.discriminators.trees import prompt_of
 
 TEXTS = ["the cat sat on the mat", "the dog sat on the cat", "naïve cats — sat"] * 3

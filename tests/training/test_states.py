@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.pretrained.loading import load
+from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.transformer import tapped
-from coopgen_jax.training import states
-from coopgen_jax.training.states import front_of, places, read_states
+from coopgen_jax.training import frozen_states as states
+from coopgen_jax.training.frozen_states import front_of, places, read_states
 from tests.models.model_files import hf_model, save
 
 # A layer above the highest tap but one is not run; the last layer's state is normalised.

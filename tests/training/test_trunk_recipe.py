@@ -6,8 +6,8 @@ import pytest
 from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.training.loop import LoopConfig
+from coopgen_jax.training.recipes.shared_trunk_recipe import TrunkConfig, _standard
 from coopgen_jax.training.run import RecipeConfig, Rows
-from coopgen_jax.training.trunk_recipe import TrunkConfig, _standard
 
 TABLE = (np.random.default_rng(0).normal(2, 3, (12, 2, 5)) * [1, 9, 1, 1, 0]).astype(np.float16)
 # A batch holds every row, so that each is counted as often as any other.

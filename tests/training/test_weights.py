@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coopgen_jax.decoding.truncation import mixture
+from coopgen_jax.decoding.rules.truncation import mixture
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.testing import ToyLanguage, toy_language_model
-from coopgen_jax.training import weights
+from coopgen_jax.training.gcn import importance as weights
 
 TOY, LONGEST = ToyLanguage(vocab_size=4, states=7), 3
 END = TOY.vocab_size - 1

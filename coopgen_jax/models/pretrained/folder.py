@@ -13,7 +13,7 @@ import tokenizers
 from safetensors import SafetensorError, safe_open
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.text import Tokenizer
+from coopgen_jax.tokenizer import Tokenizer
 
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")

@@ -22,7 +22,7 @@ from coopgen_jax.models.pretrained.families import (
 )
 from coopgen_jax.models.t5 import T5Config
 from coopgen_jax.models.transformer import DecoderConfig
-from coopgen_jax.text import Tokenizer
+from coopgen_jax.tokenizer import Tokenizer
 
 
 def save_model(

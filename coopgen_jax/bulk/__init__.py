@@ -1,0 +1,1 @@
+"""Many texts on many machines."""

@@ -1,0 +1,1 @@
+"""Guided Monte Carlo tree search as a decoder."""

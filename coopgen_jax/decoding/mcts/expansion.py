@@ -1,0 +1,208 @@
+"""What a leaf is worth and which tokens may follow it, as the two networks read it.
+
+PPL-MCTS (Chaffin, Claveau and Kijak, NAACL 2022), section 3: a candidate's prior is its penalised,
+tempered probability; a leaf's value is p(c|x)^alpha * L^(1 - alpha). A discriminator that judges
+children before they are read can choose among them too: with `width` a prior is that probability
+times p(c|x v)^width, normalised over the vocabulary.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from coopgen_jax.decoding.generation import Generation, per_sample
+from coopgen_jax.decoding.job import Job, States, ends, read_nodes, roots
+from coopgen_jax.decoding.judgement import foreseen, log_target
+from coopgen_jax.decoding.mcts.reference import read_reference, rewards
+from coopgen_jax.decoding.mcts.rollout import roll_out
+from coopgen_jax.decoding.rules.repetition import no_repeat_ngram, repetition_penalty
+from coopgen_jax.models.language_model import Nodes
+from coopgen_jax.parallel.mesh import top_k
+from coopgen_jax.search.tree import Expansion, Leaves, Tree
+
+
+def root(
+    job: Job,
+    generation: Generation,
+    states: States,
+    logits: jax.Array,
+    log_class: jax.Array,
+    reference: jax.Array | None,
+) -> Expansion:
+    """Returns the expansion of the bare prompts, from logits `[B, R, V]` and `[B, R, C]`.
+
+    The reference's logits `[B, R, V]` are None where there is none.
+    """
+    rows = (*logits.shape[:2], 1)
+    none = jnp.zeros((*rows, 0), jnp.int32)
+    shaped = _shape(job, logits[:, :, None], *_seen(job, generation, none, none.astype(bool)))
+    depth = jnp.zeros(rows, jnp.int32)
+    reference = None if reference is None else reference[:, :, None]
+    return Expansion(
+        **_candidates(job, states, roots(generation.length), logits[:, :, None], shaped, reference),
+        log_class=log_class[:, :, None],
+        value=_value(job, log_class[:, :, None], jnp.zeros(rows), depth),
+        terminal=jnp.zeros(rows, bool),
+    )
+
+
+def expand(
+    job: Job,
+    generation: Generation,
+    keys: jax.Array,
+    state: tuple[States, Any, jax.Array],
+    tree: Tree,
+    leaves: Leaves,
+) -> tuple[tuple[States, Any, jax.Array], Expansion]:
+    """Has the networks read the leaves of one wave.
+
+    Args:
+      job: the job.
+      generation: the texts that have been committed.
+      keys: `[B, R]` typed keys of this token's search, for roll-outs.
+      state: both networks' states, the reference's cache, and how many tokens each row has read
+        `[B, R]`.
+      tree: the trees.
+      leaves: what the search selected.
+    """
+    states, cache, read = state
+    config = job.config
+    rows = jnp.arange(tree.visits.shape[0])[:, None, None]
+    samples = jnp.arange(tree.visits.shape[1])[None, :, None]
+    ended = leaves.fresh & ends(job, leaves.token)
+    nodes = Nodes(
+        start=leaves.start,
+        token=leaves.token,
+        parent=leaves.parent,
+        path=leaves.path,
+        depth=leaves.depth,
+        committed=generation.length,
+        # Lanes without a new node have no text to judge either.
+        terminal=ended | ~leaves.fresh,
+    )
+    above = tree.log_class[rows, samples, leaves.parent]
+    logits, log_class, states = read_nodes(job, states, nodes, above)
+    reference, cache = read_reference(job, cache, nodes)
+    read = read + jnp.sum(leaves.fresh, axis=-1, dtype=jnp.int32)
+
+    on_path = jnp.maximum(leaves.path, 0)
+    path_tokens = tree.token[rows[..., None], samples[..., None], on_path]
+    own = jnp.concatenate([path_tokens, leaves.token[..., None]], axis=-1)
+    real = jnp.concatenate([leaves.path >= 0, leaves.fresh[..., None]], axis=-1)
+    seen, mask = _seen(job, generation, own, real)
+    shaped = _shape(job, logits, seen, mask)
+
+    final_class = log_class
+    if config.rollout:
+        states, final_class, rolled = roll_out(
+            keys,
+            job,
+            states,
+            nodes,
+            shaped,
+            log_class,
+            live=~nodes.terminal,
+            shape=lambda logits, tokens, there: _shape(
+                job,
+                logits,
+                jnp.concatenate([seen, tokens], axis=-1),
+                jnp.concatenate([mask, there], axis=-1),
+            ),
+            scratch=config.search.nodes,
+        )
+        read = read + rolled
+    expansion = Expansion(
+        **_candidates(job, states, nodes, logits, shaped, reference),
+        log_class=log_class,
+        value=_value(job, final_class, leaves.log_likelihood, leaves.depth),
+        terminal=ended,
+    )
+    return (states, cache, read), expansion
+
+
+def _value(job: Job, log_class: jax.Array, log_likelihood: jax.Array, depth: jax.Array) -> Any:
+    """Returns p(c|x)^alpha * L^(1 - alpha), `[B, R, W]` in float32."""
+    config = job.config
+    log_value = jnp.zeros(depth.shape, jnp.float32)
+    if job.discriminator is not None and job.target is not None:
+        log_value = config.alpha * log_target(log_class, job.target)
+    if config.alpha < 1:
+        log_value = log_value + (1 - config.alpha) * _likelihood(config, log_likelihood, depth)
+    return jnp.exp(log_value)
+
+
+def _likelihood(config: Any, log_likelihood: jax.Array, depth: jax.Array) -> jax.Array:
+    """Returns log L of nodes whose log priors add up to `log_likelihood` from the root on."""
+    if config.likelihood == "mean":
+        return log_likelihood / jnp.maximum(depth, 1)
+    return log_likelihood
+
+
+def rebased(
+    config: Any, value: jax.Array, log_likelihood: jax.Array, depth: jax.Array, step: jax.Array
+) -> jax.Array:
+    """Returns the values of nodes whose root has moved down by one token, all `[B, R, N]`.
+
+    Args:
+      config: the search's settings.
+      value: p^alpha * L^(1 - alpha), with L below the old root.
+      log_likelihood: sum of the log priors from the new root down to the node.
+      depth: below the new root.
+      step: `[B, R, 1]` log prior of the new root below the old one.
+    """
+    before = _likelihood(config, log_likelihood + step, depth + 1)
+    return value * jnp.exp(
+        (1 - config.alpha) * (_likelihood(config, log_likelihood, depth) - before)
+    )
+
+
+def _shape(job: Job, logits: jax.Array, seen: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns logits `[B, R, W, V]` by the rules, given the tokens `[B, R, W, S]` seen."""
+    config = job.config
+    logits = repetition_penalty(logits, seen, mask, config.repetition_penalty) / config.temperature
+    return no_repeat_ngram(logits, seen, mask, config.no_repeat_ngram)
+
+
+def _candidates(
+    job: Job,
+    states: States,
+    nodes: Nodes,
+    logits: jax.Array,
+    shaped: jax.Array,
+    reference: jax.Array | None,
+) -> dict[str, Any]:
+    """Returns the `K` best tokens by the shaped logits and the width, `[B, R, W, K]`."""
+    if job.config.width:
+        shaped = shaped + job.config.width * foreseen(job, states, nodes, None)
+    count = min(job.config.search.candidates, job.language_model.vocab_size)
+    best, tokens = top_k(shaped, count, shards=job.language_model.vocab_shards)
+    plain = jnp.take_along_axis(logits, tokens, axis=-1)
+    log_probs = plain - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    return {
+        "tokens": tokens.astype(jnp.int32),
+        "priors": jnp.exp(best - jax.nn.logsumexp(shaped, axis=-1, keepdims=True)),
+        "log_probs": log_probs,
+        "rewards": rewards(job, log_probs, tokens, reference),
+    }
+
+
+def _seen(
+    job: Job, generation: Generation, tokens: jax.Array, mask: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Puts what has been read in front of each node's own `tokens` `[B, R, W, S]`."""
+    samples, wave = tokens.shape[1:3]
+
+    def per_node(array: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(array[:, :, None], (*array.shape[:2], wave, array.shape[-1]))
+
+    trunk = jnp.arange(job.config.new_tokens)[None, None] < generation.length[..., None]
+    parts = [(per_node(generation.tokens), per_node(trunk)), (tokens, mask)]
+    if job.config.penalise_prompt:
+        before = job.text_before
+        prompt = (per_sample(before.tokens, samples), per_sample(before.mask, samples))
+        parts.insert(0, (per_node(prompt[0]), per_node(prompt[1])))
+    return (
+        jnp.concatenate([part[0] for part in parts], axis=-1),
+        jnp.concatenate([part[1] for part in parts], axis=-1),
+    )

@@ -1,0 +1,222 @@
+"""The search as a proposal: draws whose probability is known, and above zero, for every text.
+
+Generative Cooperative Networks (Lamprier et al., ICML 2022, arXiv 2201.12320) weigh a text y by
+p(y) D(y) / q^(y). That is an estimate of the target p D / Z where q^ can write all that the target
+can. A draw from the visits n of a search never leaves its candidates, so every token comes from
+
+    q(v | x) = (1 - epsilon) n(v)^(1 / tau) / sum_u n(u)^(1 / tau) + epsilon p(v | x)
+
+with p the language model's own distribution over the whole vocabulary, no penalty or temperature
+applied. A token's probability is the mixture's, whichever part it came from, and what follows
+depends on the token alone: one that has no child in the tree is read, and a new tree is planted
+behind it as behind a prompt. No text of T tokens has p(y) / q^(y) above epsilon^-T.
+
+Visits say where a search has looked rather than how likely a token is under the target: they make
+a text of what is likeliest. By `value_power` the first part is p(v | x) Q(v)^power over the whole
+vocabulary instead, with the values Q that the search has found. Then every text can come without
+epsilon too, but where a discriminator is sure that the beginning of a good text is none, it hardly
+ever does: only epsilon keeps its weight, and so the error of an estimate, within bounds.
+
+Without roll-outs a tree is a function of the text so far, and so q^ is one of the text. With them
+`log_proposal` is the log-probability given their noise, and differs between draws of one text. That
+is above zero for every text whatever the noise, so that weights by it remain unbiased.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from coopgen_jax.decoding.generation import Generation
+from coopgen_jax.decoding.job import Job, States, ends, next_node, read_nodes
+from coopgen_jax.decoding.mcts.expansion import root
+from coopgen_jax.decoding.mcts.reference import read_reference
+from coopgen_jax.decoding.rules.truncation import mixture
+from coopgen_jax.search.mcts import root_visits, value_logits, visit_logits
+from coopgen_jax.search.tree import Tree, plant
+
+
+@struct.dataclass
+class Choice:
+    """The next token of every text.
+
+    token: `[B, R]` int32.
+    rank: `[B, R]` int32 which of the root's candidates it is, -1 where it has no child in the tree.
+    log_prob: `[B, R]` float32 its log-probability under the plain language model.
+    log_proposal: `[B, R]` float32 that with which it was drawn, NaN where it was not.
+    log_class: `[B, R, C]` float32 what the discriminator says of the text with it.
+    end: `[B, R]` bool, true where it ends the text.
+    """
+
+    token: jax.Array
+    rank: jax.Array
+    log_prob: jax.Array
+    log_proposal: jax.Array
+    log_class: jax.Array
+    end: jax.Array
+
+
+def of_child(tree: Tree, rank: jax.Array, array: jax.Array) -> jax.Array:
+    """Returns what `array` `[B, R, N, ...]` holds of each root's child of rank `rank` `[B, R]`."""
+    at = jnp.take_along_axis(tree.children[:, :, 0], rank[..., None], axis=-1)[..., 0]
+    rows = jnp.arange(at.shape[0])[:, None]
+    samples = jnp.arange(at.shape[1])[None, :]
+    return array[rows, samples, jnp.maximum(at, 0)]
+
+
+def child(tree: Tree, rank: jax.Array, log_proposal: jax.Array) -> Choice:
+    """Returns each root's child of rank `rank` `[B, R]`, chosen with the given log-probability."""
+
+    def chosen(array: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(array[:, :, 0], rank[..., None], axis=-1)[..., 0]
+
+    return Choice(
+        token=chosen(tree.tokens),
+        rank=rank,
+        log_prob=chosen(tree.log_probs),
+        log_proposal=log_proposal,
+        log_class=of_child(tree, rank, tree.log_class),
+        end=of_child(tree, rank, tree.terminal),
+    )
+
+
+def propose(
+    keys: jax.Array,
+    job: Job,
+    caches: Sequence[Any],
+    generation: Generation,
+    tree: Tree,
+    choice: Choice,
+    logits: jax.Array,
+    *,
+    tau: jax.Array,
+) -> tuple[Choice, tuple[jax.Array, jax.Array | None], list[Any]]:
+    """Draws a token from the whole vocabulary in every row, and has all networks read the tokens.
+
+    Args:
+      keys: `[B, R]` typed keys of this token.
+      job: the job; its config `covers`.
+      caches: both networks' states, and the reference's cache.
+      generation: the texts without the token.
+      tree: the trees after the search.
+      choice: the tokens that were drawn from the visits, if they were.
+      logits: `[B, R, V]` the language model's, of this token.
+      tau: the visits' temperature, a scalar or `[B, R]`.
+
+    Returns:
+      The tokens drawn from the mixture, the logits `[B, R, V]` behind them, the language model's
+      and the reference's, and the caches, where they stand in the first slot behind the tree's.
+    """
+    config = job.config
+    token, log_prob, log_proposal = _draw(
+        keys, tree, choice.token, logits, tau=tau, power=config.value_power,
+        share=config.full_share,
+    )  # fmt: skip
+    same = (tree.tokens[:, :, 0] == token[..., None]) & (tree.children[:, :, 0] >= 0)
+    outside = ~same.any(axis=-1)
+    node = next_node(job, generation, token, slot=config.search.nodes)
+    # What the tree holds has been judged, and a text that had ended has nothing to judge.
+    idle = ~outside | generation.finished
+    node = replace(node, terminal=node.terminal | idle[..., None])
+    states, cache = caches
+    after, judged, states = read_nodes(job, states, node, generation.log_class[:, :, None])
+    reference, cache = read_reference(job, cache, node)
+    reference = None if reference is None else reference[:, :, 0]
+    rank = jnp.where(outside, -1, jnp.argmax(same, axis=-1)).astype(jnp.int32)
+    held = of_child(tree, rank, tree.log_class)
+    chosen = Choice(
+        token=token,
+        rank=rank,
+        log_prob=log_prob,
+        log_proposal=log_proposal,
+        log_class=jnp.where(outside[..., None], judged[:, :, 0], held),
+        end=ends(job, token),
+    )
+    return chosen, (after[:, :, 0], reference), [states, cache]
+
+
+def _draw(
+    keys: jax.Array,
+    tree: Tree,
+    token: jax.Array,
+    logits: jax.Array,
+    *,
+    tau: jax.Array,
+    power: float,
+    share: float,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns a token of the mixture, its log-probability under p and under the mixture, `[B, R]`.
+
+    Where `power` is 0, `token` `[B, R]` is what was drawn from the visits.
+    """
+    # Roll-outs fold in the slot of their leaf, the draw from visits or values the root's.
+    pair = jax.vmap(jax.vmap(partial(jax.random.fold_in, data=tree.visits.shape[2])))(keys)
+    pair = jax.vmap(jax.vmap(jax.random.split))(pair)
+    draw = jax.vmap(jax.vmap(jax.random.categorical))
+    log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
+    log_tree, known = _searched(tree, log_p, tau=tau, power=power)
+    if power:
+        first = jax.vmap(jax.vmap(partial(jax.random.fold_in, data=0)))(keys)
+        token = draw(first, log_tree)
+    full = jax.vmap(jax.vmap(partial(jax.random.bernoulli, p=share)))(pair[:, :, 0]) | ~known
+    token = jnp.where(full, draw(pair[:, :, 1], logits), token).astype(jnp.int32)
+    both = (jnp.take_along_axis(a, token[..., None], axis=-1)[..., 0] for a in (log_p, log_tree))
+    log_prob, log_tree = both
+    return token, log_prob, jnp.where(known, mixture(log_tree, log_prob, share), log_prob)
+
+
+def _searched(
+    tree: Tree, log_p: jax.Array, *, tau: jax.Array, power: float
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the search's own log-probabilities `[B, R, V]`, and where it has some, `[B, R]`."""
+    if power:
+        log_tree = jax.nn.log_softmax(value_logits(tree, log_p, power))
+        return log_tree, jnp.ones(log_p.shape[:2], bool)
+    visits, visited = visit_logits(root_visits(tree), tau)
+    none = jnp.full_like(log_p, -jnp.inf)
+    put = jax.vmap(jax.vmap(lambda row, at, found: row.at[at].set(found)))
+    return put(none, tree.tokens[:, :, 0], jax.nn.log_softmax(visits)), visited
+
+
+def drawn_first(job: Job, source: jax.Array, choice: Choice) -> jax.Array:
+    """Returns where each slot comes from, `source` `[B, R, 1 + kept]`, for tokens in no tree too.
+
+    Their new root is what `propose` has read.
+    """
+    read = (choice.rank < 0)[..., None] & (jnp.arange(source.shape[-1]) == 0)[None, None]
+    return jnp.where(read, job.config.search.nodes, source)
+
+
+def replant(
+    job: Job,
+    states: States,
+    generation: Generation,
+    tree: Tree,
+    choice: Choice,
+    logits: jax.Array,
+    reference: jax.Array | None,
+) -> Tree:
+    """Plants new trees behind the tokens that were in none.
+
+    Args:
+      job: the job.
+      states: of both networks, moved and committed, so that slot 0 is the token.
+      generation: the texts with the token.
+      tree: the trees re-rooted, holes where the token was in none.
+      choice: the tokens.
+      logits: `[B, R, V]` behind them.
+      reference: `[B, R, V]` those of the reference, None where there is none.
+    """
+    expansion = root(job, generation, states, logits, generation.log_class, reference)
+    expansion = replace(expansion, terminal=generation.finished[..., None])
+    planted = plant(tree, expansion)
+
+    def either(new: jax.Array, old: jax.Array) -> jax.Array:
+        outside = (choice.rank < 0).reshape(*choice.rank.shape, *[1] * (new.ndim - 2))
+        return jnp.where(outside, new, old)
+
+    return jax.tree.map(either, planted, tree)

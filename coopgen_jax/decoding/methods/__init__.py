@@ -1,0 +1,1 @@
+"""Decoders, one file each; the tree search has a folder."""

@@ -1,0 +1,312 @@
+"""Beam search, plain and diverse: the best beginnings of every length are kept and continued.
+
+Every beam is a path through the node slots, so nothing is copied where beams branch or end. A text
+that ends leaves its beam for the pool of finished ones; texts compare by log p / length^penalty (Wu
+et al. 2016, arXiv 1609.08144, in the form of the transformers library). Diverse beam search
+(Vijayakumar et al. 2018, arXiv 1610.02424) has groups of beams choose one after another, a token
+costing every group a penalty for each earlier beam that took it at the same step.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from coopgen_jax.decoding.generation import Generation, blank, per_sample
+from coopgen_jax.decoding.hypotheses import (
+    Texts,
+    check_length_penalty,
+    joined,
+    log_probs,
+    no_texts,
+    only,
+    per_length,
+    where,
+)
+from coopgen_jax.decoding.job import Job, States, ends, read_prompts, write_all
+from coopgen_jax.decoding.lanes import at, extend_lanes, no_path, nodes_of, pick, put
+from coopgen_jax.decoding.rules.repetition import check_repetition
+from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.language_model import LanguageModel, Prompt
+from coopgen_jax.models.slots import Capacity
+from coopgen_jax.parallel.mesh import top_k
+
+
+@dataclass(frozen=True)
+class BeamConfig:
+    """How a beam search keeps and compares texts.
+
+    new_tokens: `T`, the most tokens to write.
+    samples: `R`, how many of the best texts are returned.
+    beams: `W` in every group.
+    groups: `G`; more than one search diversely.
+    diversity: what a token costs for each beam of an earlier group that took it at the same step.
+    length_penalty: power of the length that a log-probability is divided by; 0 compares sums.
+    no_repeat_ngram: n-grams of this length are never written twice; 0 for no such rule.
+    """
+
+    new_tokens: int = 24
+    samples: int = 1
+    beams: int = 4
+    groups: int = 1
+    diversity: float = 0.0
+    length_penalty: float = 1.0
+    no_repeat_ngram: int = 0
+
+    guided: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if min(self.new_tokens, self.samples, self.beams, self.groups) < 1:
+            raise ValueError("new_tokens, samples, beams and groups must be 1 or more")
+        if self.samples > self.groups * self.beams:
+            raise ValueError(
+                f"{self.samples} texts are asked of {self.groups * self.beams} beams: give as many "
+                "beams, or ask for fewer"
+            )
+        if not 0 <= self.diversity < float("inf"):
+            raise ValueError(f"diversity is {self.diversity}: give 0 or more")
+        if (self.groups > 1) != (self.diversity > 0):
+            raise ValueError(
+                f"{self.groups} groups with a diversity of {self.diversity}: several groups need a "
+                "diversity above 0, and it needs several groups"
+            )
+        check_length_penalty(self.length_penalty, self.new_tokens)
+        check_repetition(1.0, self.no_repeat_ngram)
+
+    @property
+    def ahead(self) -> int:
+        """Tokens that may be read behind a prompt."""
+        return self.new_tokens
+
+
+@struct.dataclass
+class BeamState:
+    """What stands between two tokens.
+
+    logits: `[B, G, W, V]` behind every beam; states: of both networks.
+    beams: the texts under way; pool: the best that have ended.
+    path: `[B, G, W, T]` int32 slots of the beams' tokens, -1 behind the last.
+    done: `[B]` bool, true where nothing better can come; read: `[B]` int32 tokens read.
+    generation: the best texts so far; step: tokens written.
+    """
+
+    logits: jax.Array
+    states: States
+    beams: Texts
+    pool: Texts
+    path: jax.Array
+    done: jax.Array
+    read: jax.Array
+    generation: Generation
+    step: jax.Array
+
+
+def begin(job: Job) -> BeamState:
+    """Reads the prompts.
+
+    Raises:
+      UserError: a prompt and what is to be written exceed the context, or more texts are asked for
+        than there can be.
+    """
+    config: BeamConfig = job.config
+    vocab = job.language_model.vocab_size
+    if config.samples > vocab ** min(2, config.new_tokens):
+        raise UserError(
+            f"{config.samples} texts of {config.new_tokens} tokens are asked of a vocabulary of "
+            f"{vocab}: ask for fewer"
+        )
+    capacity = Capacity(config.groups, 1, nodes_of(config.beams, config.new_tokens))
+    logits, log_class, states = read_prompts(job, capacity, config.ahead)
+    shape = (*logits.shape[:2], config.beams)
+    texts = no_texts(log_class, config.beams, config.new_tokens)
+    bare = per_sample(log_class[:, 0], config.samples)
+    return BeamState(
+        logits=jnp.broadcast_to(logits[:, :, None], (*shape, logits.shape[-1])),
+        states=states,
+        # All beams are the bare prompt, and one of them is enough.
+        beams=replace(texts, log_prob=texts.log_prob.at[..., 0].set(0.0)),
+        pool=texts,
+        path=no_path(shape, config.new_tokens),
+        done=jnp.zeros(shape[0], bool),
+        read=jnp.zeros(shape[0], jnp.int32),
+        generation=blank(bare, config.new_tokens),
+        step=jnp.int32(0),
+    )
+
+
+def advance(key: jax.Array, job: Job, state: BeamState) -> tuple[BeamState, None]:
+    """Continues every beam by one token; nothing is drawn, and there is no tree to show."""
+    config: BeamConfig = job.config
+    lane, token, log_prob, chosen = _continuations(job, state)
+    length = state.step + 1
+    came = jax.tree.map(partial(pick, index=lane), state.beams)
+    continued = Texts(
+        tokens=put(came.tokens, state.step, token),
+        length=jnp.full(token.shape, length),
+        log_prob=log_prob,
+        log_class=came.log_class,
+    )
+    # As in the transformers library, a text ends only where it is among the W best.
+    ended = ends(job, token) & (jnp.arange(token.shape[-1]) < config.beams)[None, None]
+    pool = _best(config, joined(state.pool, only(continued, ended)), config.beams)
+    pool = jax.tree.map(partial(where, state.done), state.pool, pool)
+
+    beams = jax.tree.map(partial(pick, index=chosen), only(continued, ~ends(job, token)))
+    path = pick(pick(state.path, lane), chosen)
+    missing = jnp.isinf(beams.log_prob) | state.done[:, None, None]
+    logits, log_class, states, path = extend_lanes(
+        job,
+        state.states,
+        path,
+        at(beams.tokens, state.step),
+        beams.log_class,
+        step=state.step,
+        idle=missing,
+    )
+    beams = replace(beams, log_class=log_class)
+    read = state.read + jnp.sum(~missing, axis=(1, 2), dtype=jnp.int32)
+    done = state.done | _nothing_better(config, beams, pool, length)
+    generation = _generation(config, beams, pool, done, read, length)
+    return BeamState(logits, states, beams, pool, path, done, read, generation, length), None
+
+
+def _continuations(job: Job, state: BeamState) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Returns the best continuations of every group's beams, best first, `[B, G, K]`.
+
+    K is large enough that W of them go on, however many end.
+
+    Returns:
+      Their beams, tokens and log-probabilities, and which W of them go on `[B, G, W]`.
+    """
+    config: BeamConfig = job.config
+    width = config.beams
+    wanted = width * (1 + len(job.language_model.end_tokens))
+    count = min(wanted, state.logits.shape[-1])
+    log_p = log_probs(job, state.logits, state.beams)
+    taken = jnp.zeros((log_p.shape[0], log_p.shape[-1]))
+    found = []
+    for group in range(config.groups):
+        total = state.beams.log_prob[:, group, :, None] + log_p[:, group]
+        compared = total - config.diversity * taken[:, None]
+        # The best of every beam, then of all of them.
+        best, tokens = top_k(compared, count, shards=job.language_model.vocab_shards)
+        rank = jax.lax.top_k(best.reshape(len(best), -1), min(wanted, width * count))[1]
+        token = jnp.take_along_axis(tokens.reshape(len(best), -1), rank, axis=-1)
+        own = jnp.take_along_axis(total, tokens, axis=-1).reshape(len(best), -1)
+        log_prob = jnp.take_along_axis(own, rank, axis=-1)
+        stays = ~ends(job, token)
+        going = jnp.argsort(~stays, axis=-1, stable=True)[:, :width]
+        found.append((rank // count, token, log_prob, going))
+        there = jnp.take_along_axis(stays & jnp.isfinite(log_prob), going, axis=-1)
+        came = jnp.take_along_axis(token, going, axis=-1)
+        taken = jax.vmap(lambda row, came, more: row.at[came].add(more))(taken, came, 1.0 * there)
+    lane, token, log_prob, going = (jnp.stack(part, axis=1) for part in zip(*found, strict=True))
+    return lane, token, log_prob, going
+
+
+def _nothing_better(config: BeamConfig, beams: Texts, pool: Texts, length: jax.Array) -> jax.Array:
+    """Returns `[B]`, true where no beam can still end better than what is in its group's pool."""
+    if config.groups > 1:
+        # What is best of a group may be another's too, and the next best be asked for.
+        return jnp.zeros(beams.log_prob.shape[0], bool)
+    # A log-probability only falls, and most of it is forgiven at the greatest length.
+    last = config.new_tokens if config.length_penalty > 0 else length
+    hope = per_length(jnp.max(beams.log_prob, axis=-1), last, config.length_penalty)
+    return jnp.all(hope <= jnp.min(_scores(config, pool), axis=-1), axis=-1)
+
+
+def _generation(
+    config: BeamConfig,
+    beams: Texts,
+    pool: Texts,
+    done: jax.Array,
+    read: jax.Array,
+    length: jax.Array,
+) -> Generation:
+    """Returns the best texts of all groups, those under way among them where that is open."""
+    live = only(beams, jnp.broadcast_to(~done[:, None, None], beams.length.shape))
+    both = joined(pool, live)
+    rows = len(done), 1, config.groups * 2 * config.beams
+    texts = jax.tree.map(lambda array: array.reshape(*rows, *array.shape[3:]), both)
+    scores = _scores(config, texts)[:, 0]
+    if config.groups > 1:
+        # Groups can find the same text: it counts once, unless there are too few others.
+        scores = jnp.where(_again(texts), scores - 1e30, scores)
+    score, order = jax.lax.top_k(scores, config.samples)
+    best = jax.tree.map(lambda array: pick(array, order[:, None])[:, 0], texts)
+    width = config.beams
+    ended = (order % (2 * width) < width) & jnp.isfinite(score)
+    over = done | (length == config.new_tokens)
+    zero = jnp.zeros(order.shape, jnp.int32)
+    return Generation(
+        tokens=best.tokens,
+        length=best.length,
+        finished=ended & over[:, None],
+        log_prob=best.log_prob,
+        log_proposal=jnp.full(order.shape, jnp.nan, jnp.float32),
+        log_weight=jnp.zeros(order.shape, jnp.float32),
+        log_class=best.log_class,
+        simulations=zero,
+        # What one search has read for all its texts is shared among them.
+        model_tokens=jnp.broadcast_to(-(-read // config.samples)[:, None], order.shape),
+        deepest=zero,
+    )
+
+
+def _again(texts: Texts) -> jax.Array:
+    """Returns `[B, K]` of `[B, 1, K]` texts, true where one before is the same."""
+    tokens, length = texts.tokens[:, 0], texts.length[:, 0]
+    same = jnp.all(tokens[:, :, None] == tokens[:, None], axis=-1)
+    same = same & (length[:, :, None] == length[:, None])
+    there = jnp.isfinite(texts.log_prob[:, 0])
+    before = jnp.tril(jnp.ones(same.shape[1:], bool), k=-1)[None]
+    return jnp.any(same & before & there[:, None], axis=-1)
+
+
+def _scores(config: BeamConfig, texts: Texts) -> jax.Array:
+    return per_length(texts.log_prob, texts.length, config.length_penalty)
+
+
+def _best(config: BeamConfig, texts: Texts, count: int) -> Texts:
+    order = jax.lax.top_k(_scores(config, texts), count)[1]
+    chosen: Texts = jax.tree.map(partial(pick, index=order), texts)
+    return chosen
+
+
+def beam_search(
+    key: jax.Array,
+    prompt: Prompt,
+    *,
+    language_model: LanguageModel,
+    params: Any,
+    discriminator: Discriminator | None = None,
+    discriminator_params: Any = None,
+    config: BeamConfig,
+) -> Generation:
+    """Writes the likeliest texts that beam search finds, best first; a discriminator only judges.
+
+    Args:
+      key: not used; every decoder takes one.
+      prompt: what is to be continued.
+      language_model: the network's functions; static under `jit`.
+      params: its parameters.
+      discriminator: judges every text as it grows, or None; static under `jit`.
+      discriminator_params: its parameters.
+      config: how beams are kept and compared; static under `jit`.
+
+    Returns:
+      The texts; `log_proposal` is NaN, and `model_tokens` is each text's share of all tokens read.
+    """
+    job = Job(
+        prompt=prompt,
+        params=params,
+        discriminator_params=discriminator_params,
+        language_model=language_model,
+        discriminator=discriminator,
+        config=config,
+    )
+    return write_all(begin, advance, key, job)

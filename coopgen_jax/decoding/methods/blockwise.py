@@ -1,0 +1,250 @@
+"""Blockwise best-of-n: of several continuations of some tokens the one judged best is kept.
+
+Blockwise controlled decoding (Mudgal et al., ICML 2024, arXiv 2310.17022, there best-of-K): n
+blocks of M tokens are drawn from the language model behind the text so far, the one of largest
+log p(c | text) is written, and so on to the end. With M = 1 it is best-of-n for every token, with M
+as long as the text it is re-ranking. The n blocks are lanes below a root, and the chosen one's
+slots are committed to the trunk, so nothing is read twice.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from coopgen_jax.decoding.generation import Generation, append, blank, row_keys
+from coopgen_jax.decoding.job import Job, States, ends, read_prompts, write_all
+from coopgen_jax.decoding.judgement import log_target
+from coopgen_jax.decoding.lanes import at, extend_lanes, no_path, nodes_of, pick
+from coopgen_jax.decoding.rules.truncation import top_k_and_nucleus
+from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.language_model import LanguageModel, Prompt
+from coopgen_jax.models.slots import Capacity, commit, move
+
+
+@dataclass(frozen=True)
+class BlockwiseConfig:
+    """How blocks are drawn and chosen among.
+
+    new_tokens: `T`, the most tokens to write.
+    samples: `R`, texts per prompt, each with blocks of its own.
+    block: `M`, tokens of a block; the last may be shorter.
+    of: `n`, how many blocks one is chosen from.
+    temperature: divides the logits of what is drawn from.
+    top_k: how many of the likeliest tokens may be drawn, 0 for all.
+    top_p: the nucleus' probability.
+    """
+
+    new_tokens: int = 24
+    samples: int = 1
+    block: int = 8
+    of: int = 16
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    guided: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if min(self.new_tokens, self.samples, self.block, self.of) < 1:
+            raise ValueError("new_tokens, samples, block and of must be 1 or more")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature is {self.temperature}: it must be above 0")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}: give a probability above 0, 1 for no nucleus")
+        if self.top_k < 0:
+            raise ValueError(f"top_k is {self.top_k}: give 0 (all tokens) or more")
+
+    @property
+    def ahead(self) -> int:
+        """Tokens that may be read behind a prompt."""
+        return self.new_tokens
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest block that there is room for."""
+        return min(self.block, self.new_tokens)
+
+
+@struct.dataclass
+class BlockwiseState:
+    """What stands between two tokens.
+
+    logits: `[B, R, n, V]` behind every lane; states: of both networks.
+    path: `[B, R, n, M]` int32 slots of the lanes' tokens in this block, -1 behind the last.
+    lanes: the texts with their open blocks, `[B, R * n]`.
+    read: `[B, R]` int32 tokens read.
+    generation: the texts without an open block, `[B, R]`; step: tokens written.
+    """
+
+    logits: jax.Array
+    states: States
+    path: jax.Array
+    lanes: Generation
+    read: jax.Array
+    generation: Generation
+    step: jax.Array
+
+
+def begin(job: Job) -> BlockwiseState:
+    """Reads the prompts.
+
+    Raises:
+      UserError: there is nothing to judge blocks by, or the prompts exceed the context.
+    """
+    config: BlockwiseConfig = job.config
+    if job.discriminator is None or job.target is None:
+        raise UserError("blocks are judged by a discriminator: give one and a target")
+    nodes = nodes_of(config.of, config.longest)
+    capacity = Capacity(config.samples, config.new_tokens, nodes)
+    logits, log_class, states = read_prompts(job, capacity, config.ahead)
+    shape = (*logits.shape[:2], config.of)
+    generation = blank(log_class, config.new_tokens)
+    return BlockwiseState(
+        logits=jnp.broadcast_to(logits[:, :, None], (*shape, logits.shape[-1])),
+        states=states,
+        path=no_path(shape, config.longest),
+        lanes=_repeated(generation, config.of),
+        read=generation.model_tokens,
+        generation=generation,
+        step=jnp.int32(0),
+    )
+
+
+def advance(key: jax.Array, job: Job, state: BlockwiseState) -> tuple[BlockwiseState, None]:
+    """Draws a token for every lane; where their blocks are full, writes the best one."""
+    config: BlockwiseConfig = job.config
+    assert job.target is not None
+    inside, step = state.step % config.block, state.step + 1
+    live = ~state.lanes.finished
+    token, log_prob = _draw(key, job, state)
+    end = ends(job, token)
+    logits, log_class, states, path = extend_lanes(
+        job,
+        state.states,
+        state.path,
+        _grouped(token, config.of),
+        _grouped(state.lanes.log_class, config.of),
+        step=inside,
+        idle=_grouped(end | ~live, config.of),
+        committed=state.generation.length,
+    )
+    lanes = append(
+        state.lanes,
+        token,
+        log_prob=log_prob,
+        log_proposal=jnp.full(token.shape, jnp.nan),
+        log_class=log_class.reshape(*token.shape, -1),
+        end=end,
+    )
+    read = state.read + jnp.sum(_grouped(live, config.of), axis=-1, dtype=jnp.int32)
+
+    best = jnp.argmax(log_target(log_class, job.target), axis=-1)[..., None]
+    full = (inside + 1 == config.block) | (step == config.new_tokens)
+    # A text all of whose blocks have come to an end need not wait for the last token.
+    over = full | _grouped(lanes.finished, config.of).all(axis=-1)
+    over = over & ~state.generation.finished
+    chosen = jax.tree.map(lambda array: pick(_grouped(array, config.of), best)[:, :, 0], lanes)
+    generation = _where(
+        over,
+        replace(chosen, simulations=state.generation.simulations + config.of, model_tokens=read),
+        state.generation,
+    )
+    states = _committed(
+        states,
+        pick(path, best)[:, :, 0],
+        state.generation.length,
+        count=jnp.where(full & (step < config.new_tokens), config.longest, 0),
+    )
+    return BlockwiseState(
+        logits=jnp.where(full, jnp.broadcast_to(pick(logits, best), logits.shape), logits),
+        states=states,
+        path=jnp.where(full, -1, path),
+        lanes=_where(jnp.repeat(over, config.of, axis=1), _repeated(generation, config.of), lanes),
+        read=read,
+        generation=generation,
+        step=step,
+    ), None
+
+
+def _draw(key: jax.Array, job: Job, state: BlockwiseState) -> tuple[jax.Array, jax.Array]:
+    """Returns a token of every lane `[B, R * n]` and its log p under the plain language model."""
+    config: BlockwiseConfig = job.config
+    batch, lanes = state.lanes.length.shape
+    logits = state.logits.reshape(batch, lanes, -1)
+    kept = top_k_and_nucleus(
+        logits / config.temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        shards=job.language_model.vocab_shards,
+    )
+    keys = row_keys(key, job.prompt, lanes, state.step)
+    token = jax.vmap(jax.vmap(jax.random.categorical))(keys, kept).astype(jnp.int32)
+    log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), token[..., None], axis=-1)
+    return token, log_p[..., 0]
+
+
+def _committed(states: States, path: jax.Array, before: jax.Array, *, count: jax.Array) -> States:
+    """Returns the states with the first `count` slots of the paths `[B, R, M]` in the trunks."""
+
+    def one(place: jax.Array, states: States) -> States:
+        # Each becomes the root on its way, the last one for good.
+        return commit(move(states, at(path, place)[..., None]), before + place)
+
+    return jax.lax.fori_loop(0, count, one, states)
+
+
+def _grouped(array: jax.Array, count: int) -> jax.Array:
+    """Returns the lanes `[B, R * n, ...]` by their texts, `[B, R, n, ...]`."""
+    return array.reshape(len(array), -1, count, *array.shape[2:])
+
+
+def _repeated(generation: Generation, count: int) -> Generation:
+    """Returns every text `[B, R]` so many times, `[B, R * n]`."""
+    lanes: Generation = jax.tree.map(lambda array: jnp.repeat(array, count, axis=1), generation)
+    return lanes
+
+
+def _where(rows: jax.Array, one: Generation, other: Generation) -> Generation:
+    """Returns one's texts where `rows` `[B, R]` are true, the other's elsewhere."""
+
+    def merged(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(rows.reshape(*rows.shape, *(1,) * (a.ndim - 2)), a, b)
+
+    both: Generation = jax.tree.map(merged, one, other)
+    return both
+
+
+def blockwise(
+    key: jax.Array,
+    prompt: Prompt,
+    *,
+    language_model: LanguageModel,
+    params: Any,
+    discriminator: Discriminator,
+    discriminator_params: Any = None,
+    target: jax.Array,
+    config: BlockwiseConfig,
+) -> Generation:
+    """Writes texts block by block; the arguments are those of `mcts`.
+
+    Returns:
+      The texts; `log_proposal` is NaN, for how likely the best of several is cannot be told,
+      `simulations` how many blocks were compared, and `model_tokens` counts those of all of them.
+
+    Raises:
+      UserError: see `begin`.
+    """
+    job = Job(
+        prompt=prompt,
+        params=params,
+        discriminator_params=discriminator_params,
+        target=target,
+        language_model=language_model,
+        discriminator=discriminator,
+        config=config,
+    )
+    return write_all(begin, advance, key, job)

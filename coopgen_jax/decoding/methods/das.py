@@ -1,0 +1,297 @@
+"""Discriminative adversarial search: beam search by the discriminator's word on every beginning.
+
+DAS (Scialom et al., ICML 2020, arXiv 2002.10375): at every step the likeliest continuations of all
+beams are re-scored by log p(x) + alpha * log p(c | x), and the best W go on. Here log p is divided
+by length^penalty as in beam search; a penalty of 0 leaves the sum. The pool that is re-scored is a
+call's lanes, and the rows of those that go on are the next step's, so nothing is read twice.
+
+This is the paper's local search. Its global one re-ranks finished beams alone, which is
+`RerankConfig(BeamConfig(beams=W, length_penalty=l), of=W, alpha=alpha / (1 + alpha),
+length_penalty=l)`.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from coopgen_jax.decoding.generation import Generation, blank, per_sample
+from coopgen_jax.decoding.hypotheses import (
+    Texts,
+    check_length_penalty,
+    joined,
+    log_probs,
+    no_texts,
+    only,
+    per_length,
+    where,
+)
+from coopgen_jax.decoding.job import Job, ends, read_prompts, write_all
+from coopgen_jax.decoding.judgement import log_target
+from coopgen_jax.decoding.lanes import at, extend_lanes, no_path, nodes_of, pick, put
+from coopgen_jax.decoding.methods.beam import BeamState
+from coopgen_jax.decoding.rules.repetition import check_repetition
+from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.language_model import LanguageModel, Prompt
+from coopgen_jax.models.slots import Capacity
+from coopgen_jax.parallel.mesh import top_k
+
+
+@dataclass(frozen=True)
+class DASConfig:
+    """How beams are continued, re-scored and compared.
+
+    new_tokens: `T`, the most tokens to write.
+    samples: `R`, how many of the best texts are returned.
+    beams: `W`.
+    pool: `K`, continuations of all beams together that are read and judged at a step, the likeliest
+      that go on. Texts that end among the `K` likeliest are judged as they were before their end.
+    alpha: weight of log p(c|x) beside the log-probability; 0 leaves beam search.
+    length_penalty: power of the length that a log-probability is divided by; 0 compares sums.
+    no_repeat_ngram: n-grams of this length are never written twice; 0 for no such rule.
+    """
+
+    new_tokens: int = 24
+    samples: int = 1
+    beams: int = 4
+    pool: int = 16
+    alpha: float = 1.0
+    length_penalty: float = 1.0
+    no_repeat_ngram: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.new_tokens, self.samples, self.beams) < 1:
+            raise ValueError("new_tokens, samples and beams must be 1 or more")
+        if self.samples > self.beams:
+            raise ValueError(
+                f"{self.samples} texts are asked of {self.beams} beams: give as many beams, or ask "
+                "for fewer"
+            )
+        if self.pool < self.beams:
+            raise ValueError(
+                f"{self.beams} beams are to go on out of {self.pool} candidates: give as many "
+                "candidates, or fewer beams"
+            )
+        if not 0 <= self.alpha < float("inf"):
+            raise ValueError(f"alpha is {self.alpha}: give 0 or more")
+        check_length_penalty(self.length_penalty, self.new_tokens)
+        check_repetition(1.0, self.no_repeat_ngram)
+
+    @property
+    def guided(self) -> bool:
+        """Whether it goes by a discriminator."""
+        return self.alpha > 0
+
+    @property
+    def ahead(self) -> int:
+        """Tokens that may be read behind a prompt."""
+        return self.new_tokens
+
+
+def begin(job: Job) -> BeamState:
+    """Reads the prompts.
+
+    Raises:
+      UserError: there is nothing to score texts by, they exceed the context, or more are asked for
+        than there can be.
+    """
+    config: DASConfig = job.config
+    if config.alpha > 0 and (job.discriminator is None or job.target is None):
+        raise UserError(
+            "beams are scored by a discriminator: give one and a target, or an alpha of 0"
+        )
+    vocab = job.language_model.vocab_size
+    if config.samples > vocab ** min(2, config.new_tokens):
+        raise UserError(
+            f"{config.samples} texts of {config.new_tokens} tokens are asked of a vocabulary of "
+            f"{vocab}: ask for fewer"
+        )
+    lanes = min(config.pool, config.beams * vocab)
+    capacity = Capacity(1, 1, nodes_of(lanes, config.new_tokens))
+    logits, log_class, states = read_prompts(job, capacity, config.ahead)
+    shape = (*logits.shape[:2], config.beams)
+    texts = no_texts(log_class, config.beams, config.new_tokens)
+    return BeamState(
+        logits=jnp.broadcast_to(logits[:, :, None], (*shape, logits.shape[-1])),
+        states=states,
+        # All beams are the bare prompt, and one of them is enough.
+        beams=replace(texts, log_prob=texts.log_prob.at[..., 0].set(0.0)),
+        pool=texts,
+        path=no_path(shape, config.new_tokens),
+        done=jnp.zeros(shape[0], bool),
+        read=jnp.zeros(shape[0], jnp.int32),
+        generation=blank(per_sample(log_class[:, 0], config.samples), config.new_tokens),
+        step=jnp.int32(0),
+    )
+
+
+def advance(key: jax.Array, job: Job, state: BeamState) -> tuple[BeamState, None]:
+    """Has the pool read and judged, and continues the best; there is no tree to show."""
+    config: DASConfig = job.config
+    lane, texts = _candidates(job, state)
+    token, length = at(texts.tokens, state.step), state.step + 1
+    ended = ends(job, token)
+    count = min(config.pool, config.beams * job.language_model.vocab_size)
+
+    # The likeliest that go on are read.
+    chosen = jnp.argsort(ended, axis=-1, stable=True)[..., :count]
+    pool = jax.tree.map(partial(pick, index=chosen), only(texts, ~ended))
+    missing = jnp.isinf(pool.log_prob) | state.done[:, None, None]
+    logits, log_class, states, path = extend_lanes(
+        job,
+        state.states,
+        pick(pick(state.path, lane), chosen),
+        at(pool.tokens, state.step),
+        pool.log_class,
+        step=state.step,
+        idle=missing,
+    )
+    # Which lane each candidate was read in.
+    row = jnp.cumsum(~ended, axis=-1) - 1
+    was_read = ~ended & (row < count)
+    row = jnp.clip(row, 0, count - 1)
+    likely = jnp.arange(ended.shape[-1])[None, None] < count
+    judged = jnp.where(was_read[..., None], pick(log_class, row), texts.log_class)
+    texts = only(replace(texts, log_class=judged), was_read | (ended & likely))
+
+    # As in beam search, a text ends only where it is among the W best.
+    best = _best(job, texts, config.beams)
+    new = jax.tree.map(partial(pick, index=best), only(texts, ended))
+    both = joined(state.pool, new)
+    finished = jax.tree.map(partial(pick, index=_best(job, both, config.beams)), both)
+    finished = jax.tree.map(partial(where, state.done), state.pool, finished)
+
+    live = only(texts, ~ended)
+    going = _best(job, live, config.beams)
+    beams = jax.tree.map(partial(pick, index=going), live)
+    read = state.read + jnp.sum(~missing, axis=(1, 2), dtype=jnp.int32)
+    done = state.done | _nothing_better(job, beams, finished, length)
+    return BeamState(
+        logits=pick(logits, pick(row, going)),
+        states=states,
+        beams=beams,
+        pool=finished,
+        path=pick(path, pick(row, going)),
+        done=done,
+        read=read,
+        generation=_generation(job, beams, finished, done, read, length),
+        step=length,
+    ), None
+
+
+def _candidates(job: Job, state: BeamState) -> tuple[jax.Array, Texts]:
+    """Returns the likeliest continuations, best first: their beams `[B, 1, M]`, and the texts.
+
+    M is large enough that `K` of them go on, however many end.
+    """
+    config: DASConfig = job.config
+    model = job.language_model
+    wanted = config.pool + config.beams * len(model.end_tokens)
+    count = min(wanted, model.vocab_size)
+    log_p = log_probs(job, state.logits, state.beams)
+    total = state.beams.log_prob[..., None] + log_p
+    best, tokens = top_k(total, count, shards=model.vocab_shards)
+    shape = (*best.shape[:2], -1)
+    log_prob, rank = jax.lax.top_k(best.reshape(shape), min(wanted, config.beams * count))
+    lane = rank // count
+    token = jnp.take_along_axis(tokens.reshape(shape), rank, axis=-1)
+    came = jax.tree.map(partial(pick, index=lane), state.beams)
+    return lane, Texts(
+        tokens=put(came.tokens, state.step, token.astype(jnp.int32)),
+        length=jnp.full(token.shape, state.step + 1),
+        log_prob=log_prob,
+        log_class=came.log_class,
+    )
+
+
+def _scores(job: Job, texts: Texts) -> jax.Array:
+    """Returns what texts compare by, `[B, 1, W]`; minus infinity where there is none."""
+    config: DASConfig = job.config
+    scores = per_length(texts.log_prob, texts.length, config.length_penalty)
+    if config.alpha > 0 and job.target is not None:
+        scores = scores + config.alpha * log_target(texts.log_class, job.target)
+        # What the discriminator rules out is still a text, and comes before none.
+        scores = jnp.where(jnp.isfinite(texts.log_prob), jnp.maximum(scores, -1e30), -jnp.inf)
+    return scores
+
+
+def _best(job: Job, texts: Texts, count: int) -> jax.Array:
+    best: jax.Array = jax.lax.top_k(_scores(job, texts), count)[1]
+    return best
+
+
+def _nothing_better(job: Job, beams: Texts, pool: Texts, length: jax.Array) -> jax.Array:
+    """Returns `[B]`, true where no beam can still end better than what is in the pool."""
+    config: DASConfig = job.config
+    # A log-probability only falls, and most of it is forgiven at the greatest length.
+    last = config.new_tokens if config.length_penalty > 0 else length
+    # The discriminator can become sure, whatever it says now.
+    sure = replace(
+        beams,
+        length=jnp.broadcast_to(last, beams.length.shape),
+        log_class=jnp.zeros_like(beams.log_class),
+    )
+    hope = jnp.max(_scores(job, sure), axis=-1)
+    return jnp.all(hope <= jnp.min(_scores(job, pool), axis=-1), axis=-1)
+
+
+def _generation(
+    job: Job, beams: Texts, pool: Texts, done: jax.Array, read: jax.Array, length: jax.Array
+) -> Generation:
+    """Returns the best texts, those under way among them where that is open."""
+    config: DASConfig = job.config
+    both = joined(pool, only(beams, jnp.broadcast_to(~done[:, None, None], beams.length.shape)))
+    order = _best(job, both, config.samples)
+    best = jax.tree.map(lambda array: pick(array, order)[:, 0], both)
+    ended = (order[:, 0] < config.beams) & jnp.isfinite(best.log_prob)
+    over = done | (length == config.new_tokens)
+    zero = jnp.zeros(ended.shape, jnp.int32)
+    # What one search has read for all its texts is shared among them.
+    shared = jnp.broadcast_to(-(-read // config.samples)[:, None], ended.shape)
+    return Generation(
+        tokens=best.tokens,
+        length=best.length,
+        finished=ended & over[:, None],
+        log_prob=best.log_prob,
+        log_proposal=jnp.full(ended.shape, jnp.nan, jnp.float32),
+        log_weight=jnp.zeros(ended.shape, jnp.float32),
+        log_class=best.log_class,
+        simulations=shared if config.alpha > 0 else zero,
+        model_tokens=shared,
+        deepest=zero,
+    )
+
+
+def das(
+    key: jax.Array,
+    prompt: Prompt,
+    *,
+    language_model: LanguageModel,
+    params: Any,
+    discriminator: Discriminator | None = None,
+    discriminator_params: Any = None,
+    target: jax.Array | None = None,
+    config: DASConfig,
+) -> Generation:
+    """Writes the texts of the best scores, best first; the arguments are those of `mcts`.
+
+    Returns:
+      The texts; `log_proposal` is NaN, for nothing is drawn, and `simulations` and `model_tokens`
+      are each text's share of all candidates that were judged.
+
+    Raises:
+      UserError: see `begin`.
+    """
+    job = Job(
+        prompt=prompt,
+        params=params,
+        discriminator_params=discriminator_params,
+        target=target,
+        language_model=language_model,
+        discriminator=discriminator,
+        config=config,
+    )
+    return write_all(begin, advance, key, job)

@@ -1,0 +1,178 @@
+"""Candidate re-scoring: the likeliest next tokens are all read, judged, and drawn from anew.
+
+FUDGE (Yang and Klein, NAACL 2021, arXiv 2104.05218, equation 2) draws from
+p(v | x) p(c | x v)^strength over the K likeliest tokens; RAD (Deng and Raffel, EMNLP 2023, arXiv
+2310.09520) adds strength * p(c | x v) to the logits instead, as Controlled Decoding (Mudgal et al.,
+ICML 2024, arXiv 2310.17022) adds the value of a prefix. The candidates are the lanes of one call;
+the row of the one that is drawn is the next token's, so nothing is read twice or copied. A
+discriminator that judges children before they are read can spare that call its lanes: with
+`look_ahead` only the candidate that is drawn is read.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+
+from coopgen_jax.decoding.generation import Generation, append, blank
+from coopgen_jax.decoding.job import Job, ends, read_nodes, read_prompts, roots, write_all
+from coopgen_jax.decoding.judgement import LEAST, check_foresight, foreseen, log_target
+from coopgen_jax.decoding.methods.rescoring import RescoringState, choose, of, shaped, write_chosen
+from coopgen_jax.decoding.rules.repetition import check_repetition
+from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.language_model import LanguageModel, Nodes, Prompt
+from coopgen_jax.models.slots import Capacity, commit, move
+from coopgen_jax.parallel.mesh import top_k
+
+
+@dataclass(frozen=True)
+class FudgeConfig:
+    """How candidates are chosen, scored and drawn from.
+
+    new_tokens: `T`, the most tokens to write.
+    samples: `R`, texts per prompt.
+    candidates: `K`, likeliest tokens that are judged.
+    strength: of the discriminator against the language model; 0 leaves top-K sampling.
+    score: "log" adds strength * log p(c|x v) to the logits (FUDGE), "value" strength * p(c|x v)
+      (RAD, Controlled Decoding).
+    look_ahead: whether candidates are judged before they are read, by a discriminator that can;
+      one row per token is read then instead of K.
+    greedy: take the best candidate instead of drawing.
+    repetition_penalty: CTRL's, over the prompt and the text so far; 1 for none.
+    no_repeat_ngram: n-grams of this length are never written twice; 0 for no such rule.
+    temperature: divides the logits in front of the score.
+    """
+
+    new_tokens: int = 24
+    samples: int = 1
+    candidates: int = 20
+    strength: float = 1.0
+    score: Literal["log", "value"] = "log"
+    look_ahead: bool = False
+    greedy: bool = False
+    repetition_penalty: float = 1.0
+    no_repeat_ngram: int = 0
+    temperature: float = 1.0
+
+    guided: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if min(self.new_tokens, self.samples, self.candidates) < 1:
+            raise ValueError("new_tokens, samples and candidates must be 1 or more")
+        if not 0 <= self.strength < float("inf"):
+            raise ValueError(f"strength is {self.strength}: give 0 or more")
+        if self.score not in ("log", "value"):
+            raise ValueError(f"score is {self.score!r}: give log or value")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature is {self.temperature}: it must be above 0")
+        check_repetition(self.repetition_penalty, self.no_repeat_ngram)
+
+    @property
+    def ahead(self) -> int:
+        """Tokens that may be read behind a prompt."""
+        return self.new_tokens
+
+
+def begin(job: Job) -> RescoringState:
+    """Reads the prompts.
+
+    Raises:
+      UserError: there is nothing to judge candidates by, or not before they are read where that is
+        asked for, or the prompts exceed the context.
+    """
+    config: FudgeConfig = job.config
+    if job.discriminator is None or job.target is None:
+        raise UserError("candidates are judged by a discriminator: give one and a target")
+    count = min(config.candidates, job.language_model.vocab_size)
+    nodes = 1 if config.look_ahead else 1 + count
+    capacity = Capacity(config.samples, config.new_tokens, nodes)
+    logits, log_class, states = read_prompts(job, capacity, config.ahead)
+    if config.look_ahead:
+        check_foresight(job, states, "fudge with look_ahead")
+    return RescoringState(logits, states, blank(log_class, config.new_tokens), jnp.int32(0))
+
+
+def advance(key: jax.Array, job: Job, state: RescoringState) -> tuple[RescoringState, None]:
+    """Judges the candidates of every text that is not finished and writes one of them."""
+    config: FudgeConfig = job.config
+    assert job.target is not None
+    generation = state.generation
+    count = min(config.candidates, job.language_model.vocab_size)
+    best, tokens = top_k(shaped(job, state), count, shards=job.language_model.vocab_shards)
+    if config.look_ahead:
+        root = roots(generation.length)
+        said = foreseen(job, state.states, root, tokens[:, :, None])[:, :, 0]
+        return write_chosen(key, job, state, _score(config, best, said), tokens), None
+    shape = tokens.shape
+    nodes = Nodes(
+        start=jnp.int32(1),
+        token=tokens.astype(jnp.int32),
+        parent=jnp.zeros(shape, jnp.int32),
+        path=jnp.full((*shape, 1), -1, jnp.int32),
+        depth=jnp.ones(shape, jnp.int32),
+        committed=generation.length,
+        terminal=ends(job, tokens),
+    )
+    above = jnp.broadcast_to(
+        generation.log_class[:, :, None], (*shape, generation.log_class.shape[-1])
+    )
+    logits, log_class, states = read_nodes(job, state.states, nodes, above)
+    said = jnp.maximum(log_target(log_class, job.target), LEAST)
+    chosen, log_proposal = choose(key, job, state, _score(config, best, said))
+    token = of(tokens, chosen).astype(jnp.int32)
+    live = ~generation.finished
+    written = append(
+        replace(
+            generation,
+            model_tokens=generation.model_tokens + count * live,
+            simulations=generation.simulations + count * live,
+        ),
+        token,
+        log_prob=of(jax.nn.log_softmax(state.logits), token),
+        log_proposal=log_proposal,
+        log_class=of(log_class, chosen),
+        end=ends(job, token),
+    )
+    states = commit(move(states, 1 + chosen[..., None]), generation.length)
+    return RescoringState(of(logits, chosen), states, written, state.step + 1), None
+
+
+def _score(config: FudgeConfig, best: jax.Array, said: jax.Array) -> jax.Array:
+    """Returns what candidates are drawn by, of their logits and log p(c | x v), all `[B, R, K]`."""
+    if not config.strength:
+        return best
+    return best + config.strength * (said if config.score == "log" else jnp.exp(said))
+
+
+def fudge(
+    key: jax.Array,
+    prompt: Prompt,
+    *,
+    language_model: LanguageModel,
+    params: Any,
+    discriminator: Discriminator,
+    discriminator_params: Any = None,
+    target: jax.Array,
+    config: FudgeConfig,
+) -> Generation:
+    """Writes texts by candidate re-scoring; the arguments are those of `mcts`.
+
+    Returns:
+      The texts; `log_proposal` is what they were drawn with (NaN where greedily), `simulations` the
+      candidates that were judged once read, or with `look_ahead` the tokens written.
+
+    Raises:
+      UserError: see `begin`.
+    """
+    job = Job(
+        prompt=prompt,
+        params=params,
+        discriminator_params=discriminator_params,
+        target=target,
+        language_model=language_model,
+        discriminator=discriminator,
+        config=config,
+    )
+    return write_all(begin, advance, key, job)

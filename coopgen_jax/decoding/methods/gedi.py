@@ -1,0 +1,155 @@
+"""GeDi: every token of the vocabulary is weighed by the class that it would bring about.
+
+Krause, Gotmare, McCann, Keskar, Joty, Socher and Rajani, "GeDi: Generative Discriminator Guided
+Sequence Generation" (Findings of EMNLP 2021, arXiv 2009.06367). With the judgement of all children
+of a text from one pass of the discriminator the next token comes from
+
+    p_w(v | x, c) is proportional to p(v | x) p(c | x v)^omega
+
+over the whole vocabulary, after a filter: of the tokens in the order of p(c | x v) the smallest
+set of the best whose p_w reaches 1 - rho is kept, and with it every token with p(c | x v) above
+tau. The language model and the discriminator read one token per token written, as in sampling. The
+repetition penalty is CTRL's, on the language model's logits; the authors' code applies it to the
+weighed ones.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from coopgen_jax.decoding.generation import Generation, blank
+from coopgen_jax.decoding.job import Job, read_prompts, roots, write_all
+from coopgen_jax.decoding.judgement import check_foresight, foreseen
+from coopgen_jax.decoding.methods.rescoring import RescoringState, shaped, write_chosen
+from coopgen_jax.decoding.rules.repetition import check_repetition
+from coopgen_jax.decoding.rules.truncation import leading
+from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.models.language_model import LanguageModel, Prompt
+from coopgen_jax.models.slots import Capacity
+
+
+@dataclass(frozen=True)
+class GediConfig:
+    """How tokens are weighed, filtered and chosen; the defaults are the published settings.
+
+    new_tokens: `T`, the most tokens to write.
+    samples: `R`, texts per prompt.
+    strength: omega, the exponent of p(c | x v); 0 leaves the language model's distribution.
+    filter_p: rho, the probability under p_w that the filter may take away, from the tokens with the
+      least p(c | x v) on; 0 for no filter.
+    target_p: tau, the p(c | x v) above which a token is kept whatever its place; 1 for none.
+    greedy: take the likeliest token of what is left instead of drawing.
+    repetition_penalty: CTRL's, over the prompt and the text so far; 1 for none.
+    no_repeat_ngram: n-grams of this length are never written twice; 0 for no such rule.
+    temperature: divides the logits in front of the posterior.
+    """
+
+    new_tokens: int = 24
+    samples: int = 1
+    strength: float = 30.0
+    filter_p: float = 0.8
+    target_p: float = 0.8
+    greedy: bool = True
+    repetition_penalty: float = 1.2
+    no_repeat_ngram: int = 0
+    temperature: float = 1.0
+
+    guided: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if min(self.new_tokens, self.samples) < 1:
+            raise ValueError("new_tokens and samples must be 1 or more")
+        if not 0 <= self.strength < float("inf"):
+            raise ValueError(f"strength is {self.strength}: give 0 or more")
+        if not 0 <= self.filter_p < 1:
+            raise ValueError(
+                f"filter_p is {self.filter_p}: give a probability below 1, 0 for no filter"
+            )
+        if not 0 <= self.target_p <= 1:
+            raise ValueError(f"target_p is {self.target_p}: give a probability from 0 to 1")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature is {self.temperature}: it must be above 0")
+        check_repetition(self.repetition_penalty, self.no_repeat_ngram)
+
+    @property
+    def ahead(self) -> int:
+        """Tokens that may be read behind a prompt."""
+        return self.new_tokens
+
+
+def begin(job: Job) -> RescoringState:
+    """Reads the prompts.
+
+    Raises:
+      UserError: there is no discriminator or target, the discriminator does not judge children of
+        this vocabulary, or the prompts exceed the context.
+    """
+    config: GediConfig = job.config
+    capacity = Capacity(config.samples, config.new_tokens, nodes=1)
+    logits, log_class, states = read_prompts(job, capacity, config.ahead)
+    check_foresight(job, states, "gedi")
+    return RescoringState(logits, states, blank(log_class, config.new_tokens), jnp.int32(0))
+
+
+def advance(key: jax.Array, job: Job, state: RescoringState) -> tuple[RescoringState, None]:
+    """Writes one token of every text that is not finished; there is no tree to show."""
+    config: GediConfig = job.config
+    said = foreseen(job, state.states, roots(state.generation.length), None)[:, :, 0]
+    score = shaped(job, state)
+    if config.strength:
+        score = score + config.strength * said
+    score = by_class(score, said, mass=1 - config.filter_p, certain=config.target_p)
+    return write_chosen(key, job, state, score), None
+
+
+def by_class(score: jax.Array, said: jax.Array, *, mass: float, certain: float) -> jax.Array:
+    """Keeps the tokens that bring the class about; the others become minus infinity.
+
+    Args:
+      score: `[..., V]` logits of p_w.
+      said: `[..., V]` log p(c | x v).
+      mass: 1 - rho, what the kept tokens' p_w reaches at least, taken in the order of `said`, the
+        lower id first among equals; 1 keeps all.
+      certain: tau, the p(c | x v) above which tokens are kept besides.
+
+    Returns:
+      `[..., V]` logits whose softmax is the filtered, renormalised distribution.
+    """
+    if mass >= 1:
+        return score
+    kept = leading(said, jax.nn.softmax(score), mass)
+    return jnp.where(kept | (said > jnp.log(certain)), score, -jnp.inf)
+
+
+def gedi(
+    key: jax.Array,
+    prompt: Prompt,
+    *,
+    language_model: LanguageModel,
+    params: Any,
+    discriminator: Discriminator,
+    discriminator_params: Any = None,
+    target: jax.Array,
+    config: GediConfig,
+) -> Generation:
+    """Writes texts by GeDi; the arguments are those of `mcts`.
+
+    Returns:
+      The texts; `log_proposal` is what they were drawn with (NaN where greedily), `simulations` how
+      often the vocabulary was judged.
+
+    Raises:
+      UserError: see `begin`.
+    """
+    job = Job(
+        prompt=prompt,
+        params=params,
+        discriminator_params=discriminator_params,
+        target=target,
+        language_model=language_model,
+        discriminator=discriminator,
+        config=config,
+    )
+    return write_all(begin, advance, key, job)

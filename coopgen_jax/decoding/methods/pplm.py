@@ -1,0 +1,277 @@
+"""Plug and Play Language Models: before every token the history's keys and values are shifted.
+
+Dathathri et al., "Plug and Play Language Models: A Simple Approach to Controlled Text Generation"
+(ICLR 2020, arXiv 1912.02164), sections 3.2 and 3.3. A few steps of normalised gradient ascent from
+zero look for the shift D of the keys and values H in front of the last token x_t that makes
+
+    log p(a | x, D) - kl * KL(p(. | x_t, H + D) || p(. | x_t, H))
+
+grow, and the next token is drawn from the fusion
+
+    p(v) ~ p(v | x_t, H + D)^fusion * p(v | x_t, H)^(1 - fusion).
+
+The attribute a is what a discriminator says of the text and one more token, the mean of the
+embeddings under the shifted distribution; or it is a bag of words, log sum_w p(w | x_t, H + D) over
+the next token, averaged over several bags; or both, added.
+
+That one token is read behind the unshifted history, as in the authors' code. What differs from that
+code: every token's shift starts from zero, where theirs goes on from the shifted past, so that the
+cache is only ever that of the plain reading; what the discriminator keeps of the history, the last
+token included, is of the plain reading; a window holds the newest tokens; a gradient is divided by
+its own norm, for bags of words too, where theirs takes the largest so far; several bags are
+averaged, not added; the temperature divides both distributions.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from coopgen_jax.decoding.generation import Generation, append, blank, per_sample, row_keys
+from coopgen_jax.decoding.job import Job, States, ends, read_nodes, read_prompts, write_all
+from coopgen_jax.decoding.judgement import log_target
+from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
+from coopgen_jax.decoding.methods.pplm_shift import climb, history_of, read_shifted
+from coopgen_jax.decoding.rules.truncation import top_k_and_nucleus
+from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.attention import SlotCache
+from coopgen_jax.models.language_model import LanguageModel, Nodes, Prompt
+from coopgen_jax.models.slots import Capacity, commit
+
+
+@struct.dataclass
+class PPLMState:
+    """Between two tokens: the logits `[B, R, V]` of the next, both states, the texts, the step."""
+
+    logits: jax.Array
+    states: States
+    generation: Generation
+    step: jax.Array
+
+
+def begin(job: Job) -> PPLMState:
+    """Reads the prompts.
+
+    Raises:
+      UserError: there is nothing to go by, no gradient of the discriminator or nothing to shift, a
+        bag names a token that the language model does not have, or the prompts exceed the context.
+    """
+    config: PPLMConfig = job.config
+    model = job.language_model
+    if not config.bags and not _asks(job):
+        raise UserError(
+            "there is nothing to shift the history by: give a discriminator and a target, or a bag "
+            "of words"
+        )
+    if _asks(job) and job.discriminator is not None and not job.discriminator.differentiable:
+        raise UserError(
+            "PPLM needs a gradient and this discriminator has none, since it reads words and not "
+            "the language model's states: take a head on those states (or a composition of them), "
+            "or --method fudge or mcts"
+        )
+    mixes = config.shifts and (_asks(job) or job.prompt.embeddings is not None)
+    if mixes and model.embeddings is None:
+        raise UserError(
+            "PPLM mixes a network's embeddings of tokens, and this language model gives none: give "
+            "a single network, or take another method"
+        )
+    named = max((token for bag in config.bags for token in bag), default=0)
+    if named >= model.vocab_size:
+        raise UserError(
+            f"token {named} is in a bag of words, and the language model has {model.vocab_size}, "
+            "numbered from 0"
+        )
+    capacity = Capacity(config.samples, config.new_tokens, nodes=1)
+    logits, log_class, states = read_prompts(job, capacity, config.ahead)
+    if config.shifts and not isinstance(states[0], SlotCache):
+        raise UserError(
+            "PPLM shifts the keys and values of one network, and this language model's cache is "
+            "another: give a single network that is no encoder-decoder, or take another method"
+        )
+    return PPLMState(logits, states, blank(log_class, config.new_tokens), jnp.int32(0))
+
+
+def advance(key: jax.Array, job: Job, state: PPLMState) -> tuple[PPLMState, None]:
+    """Writes one token of every text that is not finished; there is no tree to show."""
+    config: PPLMConfig = job.config
+    generation = state.generation
+    token, log_proposal = _draw(key, job, state, fused_logits(job, state))
+    log_probs = jax.nn.log_softmax(state.logits)
+    end = ends(job, token)
+    node = _node(token, generation.length, terminal=end)
+    # The text goes on from the unshifted history.
+    logits, log_class, states = read_nodes(
+        job, state.states, node, generation.log_class[:, :, None]
+    )
+    steps = config.iterations if config.shifts else 0
+    reads = 1 + steps * (2 if _asks(job) else 1) + config.shifts
+    live = ~generation.finished
+    written = append(
+        replace(
+            generation,
+            model_tokens=generation.model_tokens + reads * live,
+            simulations=generation.simulations + steps * live,
+        ),
+        token,
+        log_prob=jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0],
+        log_proposal=log_proposal,
+        log_class=log_class[:, :, 0],
+        end=end,
+    )
+    states = commit(states, generation.length)
+    return PPLMState(logits[:, :, 0], states, written, state.step + 1), None
+
+
+def fused_logits(job: Job, state: PPLMState) -> jax.Array:
+    """Returns the logits `[B, R, V]` of the fused distribution of the next token."""
+    config: PPLMConfig = job.config
+    if not config.shifts:
+        return state.logits
+    history = history_of(state.states[0], state.step, window=config.window)
+    last = _last(job, state)
+    shift = climb(
+        lambda shift: objective(job, state, read_shifted(job, history, shift, last)),
+        history,
+        iterations=config.iterations,
+        step_size=config.step_size,
+        gamma=config.gamma,
+        decay=config.decay,
+    )
+    shifted = jax.nn.log_softmax(read_shifted(job, history, shift, last))
+    return config.fusion * shifted + (1 - config.fusion) * jax.nn.log_softmax(state.logits)
+
+
+def objective(job: Job, state: PPLMState, logits: jax.Array) -> jax.Array:
+    """Returns what a shift is to make grow, `[B, R]`.
+
+    Args:
+      job: the job.
+      state: between two tokens, with the unshifted logits.
+      logits: `[B, R, V]` shifted ones.
+    """
+    config: PPLMConfig = job.config
+    shifted, plain = jax.nn.log_softmax(logits), jax.nn.log_softmax(state.logits)
+    total = -config.kl * jnp.sum(jnp.exp(shifted) * (shifted - plain), axis=-1)
+    for bag in config.bags:
+        ids = jnp.asarray(sorted(set(bag)), jnp.int32)
+        words = jax.nn.logsumexp(jnp.take(shifted, ids, axis=-1), axis=-1)
+        total = total + words / len(config.bags)
+    if _asks(job):
+        total = total + _said(job, state, jnp.exp(shifted))
+    return total
+
+
+def _said(job: Job, state: PPLMState, p: jax.Array) -> jax.Array:
+    """Returns log p(target) `[B, R]` of the text and a token drawn from `p` `[B, R, V]`, softly."""
+    assert job.discriminator is not None and job.target is not None
+    assert job.language_model.embeddings is not None
+    table = job.language_model.embeddings(job.params)
+    mean = jnp.einsum("brv,ve->bre", p, table, preferred_element_type=jnp.float32)
+    length = state.generation.length
+    node = _node(jnp.zeros_like(length), length, terminal=jnp.zeros(length.shape, bool))
+    node = replace(node, embedding=mean[:, :, None])
+    # The states that come back know the soft token and are left behind.
+    _, log_class, _ = read_nodes(job, state.states, node, state.generation.log_class[:, :, None])
+    return log_target(log_class, job.target)[:, :, 0]
+
+
+def _asks(job: Job) -> bool:
+    """Tells whether the discriminator guides, and does not only judge."""
+    return job.discriminator is not None and job.target is not None
+
+
+def _node(token: jax.Array, committed: jax.Array, *, terminal: jax.Array) -> Nodes:
+    """Returns one node per text, below its root, for tokens `[B, R]`."""
+    rows = (*token.shape, 1)
+    return Nodes(
+        start=jnp.int32(0),
+        token=token[..., None],
+        parent=jnp.zeros(rows, jnp.int32),
+        path=jnp.full((*rows, 1), -1, jnp.int32),
+        depth=jnp.ones(rows, jnp.int32),
+        committed=committed,
+        terminal=terminal[..., None],
+    )
+
+
+def _last(job: Job, state: PPLMState) -> Nodes:
+    """Returns the last token of every text, which is to be read again."""
+    prompt, tokens = job.prompt, state.generation.tokens
+    samples = tokens.shape[1]
+    bare = state.step == 0
+    written = jax.lax.dynamic_index_in_dim(
+        tokens, jnp.maximum(state.step - 1, 0), axis=-1, keepdims=False
+    )
+    token = jnp.where(bare, per_sample(prompt.tokens[:, -1], samples), written)
+    node = _node(token, state.generation.length, terminal=jnp.zeros(token.shape, bool))
+    if prompt.embeddings is None:
+        return node
+    assert job.language_model.embeddings is not None
+    vectors = prompt.mask if prompt.embedded is None else prompt.embedded
+    here = bare & per_sample(vectors[:, -1], samples)
+    given = per_sample(prompt.embeddings[:, -1], samples)
+    spelt = job.language_model.embeddings(job.params)[token]
+    return replace(node, embedding=jnp.where(here[..., None], given, spelt)[:, :, None])
+
+
+def _draw(
+    key: jax.Array, job: Job, state: PPLMState, logits: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Returns a token of every text `[B, R]` and its log-probability as drawn."""
+    config: PPLMConfig = job.config
+    if config.temperature == 0:
+        token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        return token, jnp.full(token.shape, jnp.nan, jnp.float32)
+    kept = top_k_and_nucleus(
+        logits / config.temperature, top_k=config.top_k, shards=job.language_model.vocab_shards
+    )
+    keys = row_keys(key, job.prompt, config.samples, state.step)
+    token = jax.vmap(jax.vmap(jax.random.categorical))(keys, kept).astype(jnp.int32)
+    log_proposal = jnp.take_along_axis(jax.nn.log_softmax(kept), token[..., None], axis=-1)
+    return token, log_proposal[..., 0]
+
+
+def pplm(
+    key: jax.Array,
+    prompt: Prompt,
+    *,
+    language_model: LanguageModel,
+    params: Any,
+    discriminator: Discriminator | None = None,
+    discriminator_params: Any = None,
+    target: jax.Array | None = None,
+    config: PPLMConfig,
+) -> Generation:
+    """Writes texts by shifting the history before every token.
+
+    Args:
+      key: typed key of the whole job.
+      prompt: what is to be continued.
+      language_model: the network's functions; static under `jit`.
+      params: its parameters.
+      discriminator: what guides, differentiable; without a target it only judges, and None may
+        stand where bags of words guide; static under `jit`.
+      discriminator_params: its parameters.
+      target: `[B]` int32 class numbers or `[B, C]` float weights, or None.
+      config: settings; static under `jit`.
+
+    Returns:
+      The texts; `log_proposal` is that of the fused, truncated distribution (NaN where greedily),
+      `simulations` counts the gradient steps and `model_tokens` every token that was read.
+
+    Raises:
+      UserError: see `begin`.
+    """
+    job = Job(
+        prompt=prompt,
+        params=params,
+        discriminator_params=discriminator_params,
+        target=target,
+        language_model=language_model,
+        discriminator=discriminator,
+        config=config,
+    )
+    return write_all(begin, advance, key, job)

@@ -1,0 +1,155 @@
+"""Re-ranking: several texts are written, and the one that the discriminator likes best is kept.
+
+Best-of-n: the sampling-argmax and beam-argmax that Chaffin et al. (NAACL 2022, arXiv 2109.13582)
+compare PPL-MCTS with. The discriminator has no say in what is written, only in what is kept.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from coopgen_jax.decoding.generation import Generation
+from coopgen_jax.decoding.hypotheses import check_length_penalty, per_length
+from coopgen_jax.decoding.job import Job, write_all
+from coopgen_jax.decoding.judgement import log_target
+from coopgen_jax.decoding.lanes import pick
+from coopgen_jax.decoding.methods import beam, sampling
+from coopgen_jax.decoding.methods.beam import BeamConfig
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.language_model import LanguageModel, Prompt
+
+
+@dataclass(frozen=True)
+class RerankConfig:
+    """How texts are written and chosen among.
+
+    proposal: how they are drawn, or found by beam search; its `samples` is not read.
+    of: `n`, how many a text is chosen from.
+    samples: `R`, texts per prompt, each chosen from texts of its own; of a beam search the best `n`
+      are the first's, the next `n` the second's.
+    alpha: weight of log p(c|x) against the mean log-likelihood of a token in what is compared; a
+      weight `a` beside a log-likelihood of weight 1 is an alpha of a / (1 + a).
+    length_penalty: power of the length that makes the log-likelihood a mean; 0 compares sums.
+    """
+
+    proposal: SamplingConfig | BeamConfig = field(default_factory=SamplingConfig)
+    of: int = 16
+    samples: int = 1
+    alpha: float = 1.0
+    length_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.of < 1 or self.samples < 1:
+            raise ValueError(f"of is {self.of} and samples {self.samples}: give 1 or more")
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha is {self.alpha}: give a weight from 0 to 1")
+        check_length_penalty(self.length_penalty, self.new_tokens)
+        _ = self.written  # whose own checks are made
+
+    @property
+    def guided(self) -> bool:
+        """Whether it goes by a discriminator."""
+        return self.alpha > 0
+
+    @property
+    def written(self) -> SamplingConfig | BeamConfig:
+        """How all texts of a prompt are written together."""
+        return replace(self.proposal, samples=self.samples * self.of)
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens of a text, at most."""
+        return self.proposal.new_tokens
+
+    @property
+    def ahead(self) -> int:
+        """Tokens that may be read behind a prompt."""
+        return self.proposal.ahead
+
+
+def begin(job: Job) -> Any:
+    """Reads the prompts.
+
+    Raises:
+      UserError: there is nothing to compare texts by, or they exceed the context.
+    """
+    if job.config.alpha > 0 and (job.discriminator is None or job.target is None):
+        raise UserError(
+            "re-ranking compares texts by a discriminator: give one and a target, or an alpha of 0"
+        )
+    return _writer(job).begin(_writing(job))
+
+
+def advance(key: jax.Array, job: Job, state: Any) -> tuple[Any, None]:
+    """Writes one token of every text, `R * n` of them per prompt."""
+    after, _ = _writer(job).advance(key, _writing(job), state)
+    return after, None
+
+
+def finish(job: Job, generation: Generation) -> Generation:
+    """Returns the best of every `n` texts; what it cost to read them all is counted."""
+    config: RerankConfig = job.config
+
+    def grouped(array: jax.Array) -> jax.Array:
+        return array.reshape(array.shape[0], config.samples, config.of, *array.shape[2:])
+
+    score = jnp.zeros(generation.length.shape, jnp.float32)
+    if config.alpha > 0 and job.target is not None:
+        score = config.alpha * log_target(generation.log_class[:, :, None], job.target)[:, :, 0]
+    if config.alpha < 1:
+        mean = per_length(generation.log_prob, generation.length, config.length_penalty)
+        score = score + (1 - config.alpha) * mean
+    # Beams that found nothing are no texts.
+    score = jnp.where(jnp.isfinite(generation.log_prob), score, -jnp.inf)
+    best = jnp.argmax(grouped(score), axis=-1)
+
+    return replace(
+        jax.tree.map(lambda array: pick(grouped(array), best[..., None])[:, :, 0], generation),
+        log_proposal=jnp.full(best.shape, jnp.nan, jnp.float32),
+        simulations=jnp.full(best.shape, config.of, jnp.int32),
+        model_tokens=grouped(generation.model_tokens).sum(axis=-1),
+    )
+
+
+def _writer(job: Job) -> Any:
+    return beam if isinstance(job.config.proposal, BeamConfig) else sampling
+
+
+def _writing(job: Job) -> Job:
+    return replace(job, config=job.config.written)
+
+
+def rerank(
+    key: jax.Array,
+    prompt: Prompt,
+    *,
+    language_model: LanguageModel,
+    params: Any,
+    discriminator: Discriminator | None = None,
+    discriminator_params: Any = None,
+    target: jax.Array | None = None,
+    config: RerankConfig,
+) -> Generation:
+    """Writes the best of several texts; the arguments are those of `mcts`.
+
+    Returns:
+      The texts; `log_proposal` is NaN, for how likely the best of several is cannot be told, and
+      `simulations` is how many were compared.
+
+    Raises:
+      UserError: see `begin`.
+    """
+    job = Job(
+        prompt=prompt,
+        params=params,
+        discriminator_params=discriminator_params,
+        target=target,
+        language_model=language_model,
+        discriminator=discriminator,
+        config=config,
+    )
+    return finish(job, write_all(begin, advance, key, job))

@@ -1,0 +1,270 @@
+"""Sequential Monte Carlo: weighted particles of p(x) p(c|x)^power, resampled as they grow.
+
+The twisted proposals of Zhao et al. (ICML 2024, arXiv 2404.17546) with the discriminator on the
+unfinished text as twist; resampling by the effective sample size (Del Moral, Doucet and Jasra 2012,
+Bernoulli 18). A particle is a lane, so resampling chooses paths and copies no cache.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from coopgen_jax.decoding.generation import Generation, append, blank, per_sample, row_keys
+from coopgen_jax.decoding.job import Job, States, ends, read_prompts, write_all
+from coopgen_jax.decoding.judgement import log_target
+from coopgen_jax.decoding.lanes import extend_lanes, no_path, nodes_of, pick
+from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.language_model import LanguageModel, Prompt
+from coopgen_jax.models.slots import Capacity
+
+Resampling = Literal["systematic", "residual"]
+
+
+@dataclass(frozen=True)
+class SMCConfig:
+    """How particles are drawn, weighted and resampled.
+
+    new_tokens: `T`, the most tokens to write.
+    samples: `W`, particles of a prompt; all are returned, with their weights.
+    temperature: of the proposal; what it changes is put right by the weights.
+    power: of p(c|x) in the target p(x) p(c|x)^power.
+    threshold: particles are resampled where their effective number is below this share of them;
+      0 never does (importance sampling), 1 after every token at which they differ.
+    resampling: "systematic" (Carpenter et al. 1999) or "residual" (Liu and Chen 1998).
+    """
+
+    new_tokens: int = 24
+    samples: int = 8
+    temperature: float = 1.0
+    power: float = 1.0
+    threshold: float = 0.5
+    resampling: Resampling = "systematic"
+
+    guided: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.new_tokens < 1 or self.samples < 1:
+            raise ValueError("new_tokens and samples must be 1 or more")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature is {self.temperature}: it must be above 0")
+        if not 0 <= self.power < float("inf"):
+            raise ValueError(f"power is {self.power}: give 0 or more")
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold is {self.threshold}: give a share from 0 to 1")
+        if self.resampling not in ("systematic", "residual"):
+            raise ValueError(f"resampling is {self.resampling!r}: give systematic or residual")
+
+    @property
+    def ahead(self) -> int:
+        """Tokens that may be read behind a prompt."""
+        return self.new_tokens
+
+
+@struct.dataclass
+class SMCState:
+    """What stands between two tokens.
+
+    logits: `[B, 1, W, V]` behind every particle; states: of both networks.
+    path: `[B, 1, W, T]` int32 slots of the particles' tokens, -1 behind the last.
+    generation: the particles `[B, W]`; step: tokens written.
+    """
+
+    logits: jax.Array
+    states: States
+    path: jax.Array
+    generation: Generation
+    step: jax.Array
+
+
+def begin(job: Job) -> SMCState:
+    """Reads the prompts.
+
+    Raises:
+      UserError: there is nothing to weigh particles by, or they exceed the context.
+    """
+    config: SMCConfig = job.config
+    if job.discriminator is None or job.target is None:
+        raise UserError("particles are weighed by a discriminator: give one and a target")
+    capacity = Capacity(1, 1, nodes_of(config.samples, config.new_tokens))
+    logits, log_class, states = read_prompts(job, capacity, config.ahead)
+    shape = (*logits.shape[:2], config.samples)
+    return SMCState(
+        logits=jnp.broadcast_to(logits[:, :, None], (*shape, logits.shape[-1])),
+        states=states,
+        path=no_path(shape, config.new_tokens),
+        generation=blank(per_sample(log_class[:, 0], config.samples), config.new_tokens),
+        step=jnp.int32(0),
+    )
+
+
+def advance(key: jax.Array, job: Job, state: SMCState) -> tuple[SMCState, None]:
+    """Resamples the particles where they have become too unequal, and draws a token for each."""
+    config: SMCConfig = job.config
+    draw, choose = (row_keys(key, job.prompt, count, state.step) for count in (config.samples, 1))
+    particles, logits, path = state.generation, state.logits, state.path
+    source, log_weight = resample(
+        jax.vmap(lambda row: jax.random.fold_in(row, config.samples))(choose[:, 0]),
+        particles.log_weight,
+        config=config,
+    )
+    # A prompt whose particles have all ended is done, whatever the others need.
+    over = particles.finished.all(axis=-1, keepdims=True)
+    source = jnp.where(over, jnp.arange(config.samples)[None], source)
+    log_weight = jnp.where(over, particles.log_weight, log_weight)
+    read = particles.model_tokens
+    particles, logits, path = jax.tree.map(
+        lambda array: pick(array, source[:, None]), (_lanes(particles), logits, path)
+    )
+    # What a particle's place has cost stays with the place, whoever stands there now.
+    particles = replace(_rows(particles), log_weight=log_weight, model_tokens=read)
+
+    log_p = jax.nn.log_softmax(logits[:, 0])
+    log_q = jax.nn.log_softmax(logits[:, 0] / config.temperature)
+    token = jax.vmap(jax.vmap(jax.random.categorical))(draw, log_q).astype(jnp.int32)
+
+    def of_token(logs: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(logs, token[..., None], axis=-1)[..., 0]
+
+    end = ends(job, token)
+    after, log_class, states, path = extend_lanes(
+        job,
+        state.states,
+        path,
+        token[:, None],
+        particles.log_class[:, None],
+        step=state.step,
+        idle=(end | particles.finished)[:, None],
+    )
+    # A text of nothing has not been weighed yet.
+    before = jnp.where(state.step > 0, _log_potential(job, particles.log_class), 0.0)
+    now = _log_potential(job, log_class[:, 0])
+    gained = of_token(log_p) - of_token(log_q) + now - before
+    # What has become impossible stays so, and is not the difference of two infinities.
+    gained = jnp.where(jnp.isneginf(now) | jnp.isneginf(before), -jnp.inf, gained)
+    live = ~particles.finished
+    written = append(
+        replace(
+            particles,
+            model_tokens=particles.model_tokens + live,
+            log_weight=particles.log_weight + jnp.where(live, gained, 0.0),
+        ),
+        token,
+        log_prob=of_token(log_p),
+        log_proposal=jnp.full(token.shape, jnp.nan),
+        log_class=log_class[:, 0],
+        end=end,
+    )
+    return SMCState(after, states, path, written, state.step + 1), None
+
+
+def resample(
+    keys: jax.Array, log_weight: jax.Array, *, config: SMCConfig
+) -> tuple[jax.Array, jax.Array]:
+    """Chooses which particles go on where their effective number has become too small.
+
+    Args:
+      keys: `[B]` typed keys.
+      log_weight: `[B, W]` unnormalised.
+      config: the settings.
+
+    Returns:
+      The particles that go on `[B, W]` int32, and their log weights: all the mean of what they were
+      where there was a choice, so that sums of weights keep their expectation.
+    """
+    count = log_weight.shape[-1]
+
+    def one(key: jax.Array, log_weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+        share = jax.nn.softmax(log_weight)
+        effective = 1.0 / jnp.sum(share**2)
+        chosen = _chosen(key, share, config.resampling)
+        mean = jax.nn.logsumexp(log_weight) - jnp.log(float(count))
+        unequal = (effective < config.threshold * count * (1 - 1e-6)) & jnp.isfinite(mean)
+        same = jnp.arange(count, dtype=jnp.int32)
+        return (
+            jnp.where(unequal, chosen, same),
+            jnp.where(unequal, mean, log_weight),
+        )
+
+    return jax.vmap(one)(keys, log_weight)
+
+
+def _chosen(key: jax.Array, share: jax.Array, resampling: Resampling) -> jax.Array:
+    """Returns `W` particles `[W]`, each `W * share` times in expectation."""
+    count = len(share)
+    if resampling == "systematic":
+        places = (jnp.arange(count) + jax.random.uniform(key)) / count
+        return _reached(share, places)
+    copies = jnp.floor(count * share * (1 + 1e-6))
+    sure = jnp.cumsum(copies)
+    rest = jnp.maximum(count * share - copies, 0.0)
+    drawn = jax.random.categorical(key, jnp.log(rest), shape=(count,))
+    place = jnp.arange(count)
+    first = jnp.sum(sure[None, :] <= place[:, None], axis=-1)
+    return jnp.where(place < sure[-1], jnp.minimum(first, count - 1), drawn).astype(jnp.int32)
+
+
+def _reached(share: jax.Array, places: jax.Array) -> jax.Array:
+    """Returns in whose share each place of the unit interval lies."""
+    ends = jnp.cumsum(share)
+    found = jnp.searchsorted(ends / ends[-1], places, side="right")
+    return jnp.minimum(found, len(share) - 1).astype(jnp.int32)
+
+
+def _log_potential(job: Job, log_class: jax.Array) -> jax.Array:
+    """Returns log p(c|text)^power `[B, W]`."""
+    assert job.target is not None
+    config: SMCConfig = job.config
+    said = log_target(log_class[:, None], job.target)[:, 0]
+    return config.power * said if config.power else jnp.zeros_like(said)
+
+
+def _lanes(generation: Generation) -> Generation:
+    lanes: Generation = jax.tree.map(lambda array: array[:, None], generation)
+    return lanes
+
+
+def _rows(generation: Generation) -> Generation:
+    rows: Generation = jax.tree.map(lambda array: array[:, 0], generation)
+    return rows
+
+
+def log_evidence(generation: Generation) -> jax.Array:
+    """Returns the estimate `[B]` of log E_p[p(c|x)^power]; its exponential is unbiased."""
+    count = generation.log_weight.shape[-1]
+    return jax.nn.logsumexp(generation.log_weight, axis=-1) - jnp.log(float(count))
+
+
+def smc(
+    key: jax.Array,
+    prompt: Prompt,
+    *,
+    language_model: LanguageModel,
+    params: Any,
+    discriminator: Discriminator,
+    discriminator_params: Any = None,
+    target: jax.Array,
+    config: SMCConfig,
+) -> Generation:
+    """Writes weighted particles; the arguments are those of `mcts`.
+
+    Returns:
+      All particles: with `w = exp(log_weight)`, the mean of `w f(x)` over them estimates
+      E_p[p(c|x)^power f(x)] without bias. `log_proposal` is NaN: what was drawn has been resampled.
+
+    Raises:
+      UserError: see `begin`.
+    """
+    job = Job(
+        prompt=prompt,
+        params=params,
+        discriminator_params=discriminator_params,
+        target=target,
+        language_model=language_model,
+        discriminator=discriminator,
+        config=config,
+    )
+    return write_all(begin, advance, key, job)

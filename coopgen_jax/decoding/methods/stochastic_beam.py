@@ -1,0 +1,257 @@
+"""Stochastic beam search: several texts drawn without replacement, with their weights.
+
+Kool, van Hoof and Welling (ICML 2019, arXiv 1903.06059). The texts of largest log q(y) + Gumbel
+noise are a sample without replacement of q, the language model at a temperature. No text need be
+known for that: a beginning's perturbed log-probability G is the largest of its texts', so it is
+drawn first. Those of its continuations, G' with maximum Z, are then moved to where their maximum is
+G: -log(exp(-G) - exp(-Z) + exp(-G')), computed in the paper's stable form. A beam is a lane, and
+what has ended keeps its lane for as long as it is among the best.
+
+Horvitz-Thompson weights: let kappa be the largest G of all texts that were not drawn; one lane more
+than there are texts tells it. Given kappa, a text is drawn with probability
+1 - exp(-exp(log q(y) - kappa)), and the sum over the texts of p(y) f(y) divided by it has the
+expectation E_p[f(y)].
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from coopgen_jax.decoding.generation import Generation, append, blank, per_sample, row_keys
+from coopgen_jax.decoding.job import Job, States, ends, read_prompts, write_all
+from coopgen_jax.decoding.lanes import extend_lanes, no_path, nodes_of, pick
+from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.models.language_model import LanguageModel, Prompt
+from coopgen_jax.models.slots import Capacity
+from coopgen_jax.parallel.mesh import top_k
+
+
+@dataclass(frozen=True)
+class StochasticBeamConfig:
+    """How texts are drawn without replacement.
+
+    new_tokens: `T`, the most tokens to write.
+    samples: `W`, beams and texts of a prompt; all are returned, with their weights.
+    temperature: of what is drawn from; the weights put right what it changes.
+    """
+
+    new_tokens: int = 24
+    samples: int = 4
+    temperature: float = 1.0
+
+    guided: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.new_tokens < 1 or self.samples < 1:
+            raise ValueError("new_tokens and samples must be 1 or more")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature is {self.temperature}: it must be above 0")
+
+    @property
+    def ahead(self) -> int:
+        """Tokens that may be read behind a prompt."""
+        return self.new_tokens
+
+
+@struct.dataclass
+class StochasticBeamState:
+    """What stands between two tokens; there are `W + 1` lanes, the best in front.
+
+    logits: `[B, 1, W + 1, V]` behind every lane; states: of both networks.
+    path: `[B, 1, W + 1, T]` int32 slots of the lanes' tokens, -1 behind the last.
+    lanes: the texts `[B, W + 1]`; their `log_proposal` is log q of the text so far.
+    perturbed: `[B, W + 1]` float32 `G` of every lane, minus infinity where there is no text.
+    read: `[B]` int32 tokens read.
+    generation: the texts `[B, W]`; step: tokens written.
+    """
+
+    logits: jax.Array
+    states: States
+    path: jax.Array
+    lanes: Generation
+    perturbed: jax.Array
+    read: jax.Array
+    generation: Generation
+    step: jax.Array
+
+
+def begin(job: Job) -> StochasticBeamState:
+    """Reads the prompts.
+
+    Raises:
+      UserError: a prompt and what is to be written exceed the context.
+    """
+    config: StochasticBeamConfig = job.config
+    count = config.samples + 1
+    capacity = Capacity(1, 1, nodes_of(count, config.new_tokens))
+    logits, log_class, states = read_prompts(job, capacity, config.ahead)
+    shape = (*logits.shape[:2], count)
+    bare = log_class[:, 0]
+    return StochasticBeamState(
+        logits=jnp.broadcast_to(logits[:, :, None], (*shape, logits.shape[-1])),
+        states=states,
+        path=no_path(shape, config.new_tokens),
+        lanes=blank(per_sample(bare, count), config.new_tokens),
+        # All lanes are the bare prompt, and one of them is enough.
+        perturbed=jnp.full((len(bare), count), -jnp.inf, jnp.float32).at[:, 0].set(0.0),
+        read=jnp.zeros(len(bare), jnp.int32),
+        generation=blank(per_sample(bare, config.samples), config.new_tokens),
+        step=jnp.int32(0),
+    )
+
+
+def advance(key: jax.Array, job: Job, state: StochasticBeamState) -> tuple[Any, None]:
+    """Perturbs the continuations of all lanes and keeps the best; there is no tree to show."""
+    config: StochasticBeamConfig = job.config
+    count, vocab = config.samples + 1, state.logits.shape[-1]
+    # A prompt whose texts have all ended is done: the lane behind them cannot get in front.
+    done = ~_live(state)[:, : config.samples].any(axis=-1, keepdims=True)
+    log_p = jax.nn.log_softmax(state.logits[:, 0])
+    log_q = jax.nn.log_softmax(state.logits[:, 0] / config.temperature)
+    keys = row_keys(key, job.prompt, count, state.step)
+    noise = jax.vmap(jax.vmap(lambda key: jax.random.gumbel(key, (vocab,), mode="high")))(keys)
+    free = state.lanes.log_proposal[..., None] + log_q + noise
+    # Nothing is known of the prompt's own maximum, so that it is whatever its continuations' is.
+    shaken = jnp.where(state.step == 0, free, conditioned(free, state.perturbed))
+    # A text that does not go on is its own only continuation.
+    itself = jnp.where(jnp.arange(vocab)[None, None] == 0, state.perturbed[..., None], -jnp.inf)
+    shaken = jnp.where(_live(state)[..., None], shaken, itself)
+
+    width = min(count, vocab)
+    best, tokens = top_k(shaken, width, shards=job.language_model.vocab_shards)
+    perturbed, rank = jax.lax.top_k(best.reshape(len(best), -1), count)
+    lane = rank // width
+
+    def of_rank(array: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(array.reshape(len(array), -1), rank, axis=-1)
+
+    token = of_rank(tokens).astype(jnp.int32)
+    lanes = jax.tree.map(lambda array: pick(array[:, None], lane[:, None])[:, 0], state.lanes)
+    end = ends(job, token)
+    idle = end | lanes.finished | jnp.isneginf(perturbed) | done
+    logits, log_class, states, path = extend_lanes(
+        job,
+        state.states,
+        pick(state.path, lane[:, None]),
+        token[:, None],
+        lanes.log_class[:, None],
+        step=state.step,
+        idle=idle[:, None],
+    )
+    lanes = append(
+        lanes,
+        token,
+        log_prob=of_rank(jnp.take_along_axis(log_p, tokens, axis=-1)),
+        log_proposal=of_rank(jnp.take_along_axis(log_q, tokens, axis=-1)),
+        log_class=log_class[:, 0],
+        end=end,
+    )
+    read = state.read + jnp.sum(~idle, axis=-1, dtype=jnp.int32)
+    generation = _generation(config, lanes, perturbed, read)
+    step = state.step + 1
+    after = StochasticBeamState(logits, states, path, lanes, perturbed, read, generation, step)
+    return after, None
+
+
+def conditioned(free: jax.Array, parent: jax.Array) -> jax.Array:
+    """Moves perturbed log-probabilities to where their maximum is their parent's.
+
+    Args:
+      free: `[..., V]` log-probabilities with Gumbel noise.
+      parent: `[...]` what the largest of them is to be.
+
+    Returns:
+      `[..., V]` draws of the same given that maximum; their order stays.
+    """
+    above = parent[..., None]
+    v = above - free + _log1mexp(free - jnp.max(free, axis=-1, keepdims=True))
+    return above - jnp.maximum(v, 0.0) - jnp.log1p(jnp.exp(-jnp.abs(v)))
+
+
+def log_inclusion(log_q: jax.Array, kappa: jax.Array) -> jax.Array:
+    """Returns log(1 - exp(-exp(log q - kappa))), with which a text is drawn given `kappa`."""
+    above = log_q - kappa
+    # Far below the threshold the probability is its own exponent.
+    return jnp.where(above < -15, above, _log1mexp(-jnp.exp(jnp.maximum(above, -15.0))))
+
+
+def _log1mexp(x: jax.Array) -> jax.Array:
+    """Returns log(1 - exp(x)) of `x <= 0`, exact at both ends (Maechler 2012)."""
+    near = jnp.log(-jnp.expm1(x))
+    return jnp.where(x > -0.6931472, near, jnp.log1p(-jnp.exp(x)))
+
+
+def _live(state: StochasticBeamState) -> jax.Array:
+    """Returns `[B, W + 1]`, true where there is a text that has not ended."""
+    return jnp.isfinite(state.perturbed) & ~state.lanes.finished
+
+
+def _generation(
+    config: StochasticBeamConfig, lanes: Generation, perturbed: jax.Array, read: jax.Array
+) -> Generation:
+    """Returns the texts without the lane that is there for its `G` alone."""
+    texts: Generation = jax.tree.map(lambda array: array[:, : config.samples], lanes)
+    there = jnp.isfinite(perturbed[:, : config.samples])
+    log_q = jnp.where(there, texts.log_proposal, -jnp.inf)
+    share = jnp.exp(log_q)
+    before = jnp.minimum(jnp.cumsum(share, axis=-1) - share, 1.0)
+    # What is left is at least the text itself, whatever the sum was rounded to.
+    log_left = jnp.maximum(jnp.log1p(-before), log_q)
+    log_weight = texts.log_prob - log_inclusion(log_q, perturbed[:, config.samples :])
+    return replace(
+        texts,
+        tokens=jnp.where(there[..., None], texts.tokens, 0),
+        length=jnp.where(there, texts.length, 0),
+        finished=texts.finished & there,
+        log_prob=jnp.where(there, texts.log_prob, -jnp.inf),
+        log_proposal=jnp.where(there, log_q - log_left, jnp.nan),
+        log_weight=jnp.where(there, log_weight, -jnp.inf),
+        # What one search has read for all its texts is shared among them.
+        model_tokens=jnp.broadcast_to(-(-read // config.samples)[:, None], there.shape),
+    )
+
+
+def stochastic_beam_search(
+    key: jax.Array,
+    prompt: Prompt,
+    *,
+    language_model: LanguageModel,
+    params: Any,
+    discriminator: Discriminator | None = None,
+    discriminator_params: Any = None,
+    config: StochasticBeamConfig,
+) -> Generation:
+    """Draws texts without replacement; a discriminator only judges them.
+
+    Args:
+      key: typed key of the whole job.
+      prompt: what is to be continued.
+      language_model: the network's functions; static under `jit`.
+      params: its parameters.
+      discriminator: judges every text as it grows, or None; static under `jit`.
+      discriminator_params: its parameters.
+      config: how many texts are drawn, and of what; static under `jit`.
+
+    Returns:
+      `W` different texts of every prompt, by their perturbed log-probability, the largest first:
+      the order in which they would have been drawn one by one. `log_proposal` is the
+      log-probability of each draw given the texts in front of it. With `w = exp(log_weight)`, the
+      sum of `w f(x)` over a prompt's texts estimates E_p[f(x)] without bias, and the sum of `w`
+      estimates 1. Where there are fewer texts than `W`, the last are empty, their `log_prob` and
+      `log_weight` minus infinity; where all texts are found, the weights are their probabilities.
+
+    Raises:
+      UserError: see `begin`.
+    """
+    job = Job(
+        prompt=prompt,
+        params=params,
+        discriminator_params=discriminator_params,
+        language_model=language_model,
+        discriminator=discriminator,
+        config=config,
+    )
+    return write_all(begin, advance, key, job)

@@ -1,0 +1,1 @@
+"""Rules on what may follow a text, and where its next token is drawn."""

@@ -1,0 +1,213 @@
+"""Functions of texts that run on the host: one batched, memoised callback per wave.
+
+Strings live on the host, so whatever reads a text as a string (another tokenizer, a classifier in
+Python) is called through `jax.pure_callback`. A search asks for the same texts again and again;
+each is worked out once and remembered.
+"""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coopgen_jax.tokenizer import Tokenizer
+
+# Inside a callback on the CPU, JAX copies arguments of 100 kB and more on its own worker threads.
+# Where all of them are waiting for callbacks that copy may never be made, so every argument stays
+# below that size.
+SAFE_ELEMENTS = 16_000
+
+
+@dataclass
+class Counts:
+    """What the calls of the host have cost.
+
+    calls: callbacks, one per wave.
+    texts: texts asked for.
+    hits: texts that were known already, or stood twice in a wave.
+    seconds: wall-clock time inside the callbacks.
+    """
+
+    calls: int = 0
+    texts: int = 0
+    hits: int = 0
+    seconds: float = 0.0
+
+
+class _Memory:
+    """Rows by token ids and by text, the least recently used forgotten first."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.rows: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self.spelt: OrderedDict[str, np.ndarray] = OrderedDict()
+        self.counts = Counts()
+        self.failure: Exception | None = None
+
+
+_MEMORIES: WeakValueDictionary[tuple, _Memory] = WeakValueDictionary()
+
+
+class HostCall:
+    """A function from token ids, through texts, to rows of numbers; equal when its key is equal.
+
+    A compiled program keeps the first of several equal calls; they share one memory and one set of
+    counts, so that it does not matter which is asked.
+
+    Attributes:
+      source: the tokenizer of the ids.
+      width: numbers in a row.
+      dtype: their kind.
+      remember: how many texts are remembered.
+      counts: what the calls have cost so far; `reset` sets it to zero.
+      failure: what the function raised, until `forgive` is called; or None.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[list[str]], np.ndarray],
+        source: Tokenizer,
+        *,
+        key: Hashable,
+        width: int,
+        dtype: type[np.generic],
+        remember: int = 65_536,
+    ) -> None:
+        """Wraps `function`, from `n` texts to `[n, width]`; `key` says which function it is."""
+        self.source = source
+        self.width = width
+        self.dtype = dtype
+        self.remember = remember
+        self._function = function
+        self._key = (key, source.identity, width, remember)
+        self._memory = _MEMORIES.setdefault(self._key, _Memory())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HostCall) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def counts(self) -> Counts:
+        """What the calls have cost so far."""
+        return self._memory.counts
+
+    @property
+    def failure(self) -> Exception | None:
+        """What the function has raised since `forgive` was called, or None."""
+        return self._memory.failure
+
+    def forgive(self) -> None:
+        """Forgets the last failure."""
+        self._memory.failure = None
+
+    def reset(self) -> None:
+        """Forgets every text and sets the counts to zero."""
+        with self._memory.lock:
+            self._memory.rows.clear()
+            self._memory.spelt.clear()
+            self._memory.counts = Counts()
+
+    def texts(self, rows: list[np.ndarray]) -> list[str]:
+        """Returns the text of each row of ids, without a last character that is incomplete."""
+        # Tokens can end inside a UTF-8 character; what there is of it decodes to U+FFFD.
+        return [text.rstrip("\ufffd") for text in self.source.decode_batch(rows)]
+
+    def host(self, common: np.ndarray, own: np.ndarray) -> np.ndarray:
+        """Makes the call on the host.
+
+        Args:
+          common: `[n, M]` token ids with which all texts of a row begin; -1 is no token.
+          own: `[n, W, D]` ids with which each goes on; -1 is no token.
+
+        Returns:
+          `[n, W, width]`.
+        """
+        start = time.perf_counter()
+        prefixes = [row[row >= 0] for row in common]
+        ids = [
+            np.concatenate([prefix, lane[lane >= 0]])
+            for prefix, lanes in zip(prefixes, own, strict=True)
+            for lane in lanes
+        ]
+        keys = [row.tobytes() for row in ids]
+        memory = self._memory
+        with memory.lock:
+            known = {key: memory.rows[key] for key in keys if key in memory.rows}
+            fresh = {key: row for key, row in zip(keys, ids, strict=True) if key not in known}
+            known.update(zip(fresh, self._worked_out(list(fresh.values())), strict=True))
+            for key in keys:
+                memory.rows[key] = known[key]
+                memory.rows.move_to_end(key)
+            while len(memory.rows) > self.remember:
+                memory.rows.popitem(last=False)
+            memory.counts.calls += 1
+            memory.counts.texts += len(keys)
+            memory.counts.hits += len(keys) - len(fresh)
+            memory.counts.seconds += time.perf_counter() - start
+        rows = np.stack([known[key] for key in keys]) if keys else np.zeros(0, self.dtype)
+        return rows.astype(self.dtype, copy=False).reshape(*own.shape[:2], self.width)
+
+    def _worked_out(self, rows: list[np.ndarray]) -> list[np.ndarray]:
+        if not rows:
+            return []
+        # Several tokenisations spell one text, and half a character adds nothing to it.
+        texts, spelt = self.texts(rows), self._memory.spelt
+        known = {text: spelt[text] for text in texts if text in spelt}
+        fresh = [text for text in dict.fromkeys(texts) if text not in known]
+        try:
+            known.update(zip(fresh, self._function(fresh) if fresh else (), strict=True))
+        except Exception as error:
+            self._memory.failure = error
+            raise
+        for text in texts:
+            spelt[text] = known[text]
+            spelt.move_to_end(text)
+        while len(spelt) > self.remember:
+            spelt.popitem(last=False)
+        return [known[text] for text in texts]
+
+    def __call__(self, common: jax.Array, own: jax.Array) -> jax.Array:
+        """Makes the call in one host callback; can be called under `jit`.
+
+        Args:
+          common: `[B, R, M]` int32 ids with which all texts of a row begin; -1 is no token.
+          own: `[B, R, W, D]` int32 ids with which each goes on; -1 is no token.
+
+        Returns:
+          `[B, R, W, width]`; see `host`.
+        """
+        call = _Call(self, common.shape, own.shape)
+        shape = jax.ShapeDtypeStruct((*own.shape[:3], self.width), jnp.dtype(self.dtype))
+        parts = [*_parts(common), *_parts(own)]
+        return jax.pure_callback(call, shape, *parts, vmap_method="sequential")
+
+
+@dataclass(frozen=True)
+class _Call:
+    """The callback itself: puts the parts of the arguments together again."""
+
+    function: HostCall
+    common: tuple[int, ...]
+    own: tuple[int, ...]
+
+    def __call__(self, *parts: jax.Array) -> np.ndarray:
+        flat = np.concatenate([np.asarray(part) for part in parts])
+        rows = self.own[0] * self.own[1]
+        split = rows * self.common[2]
+        result = self.function.host(
+            flat[:split].reshape(rows, self.common[2]), flat[split:].reshape(rows, *self.own[2:])
+        )
+        return result.reshape(*self.own[:3], -1)
+
+
+def _parts(ids: jax.Array) -> list[jax.Array]:
+    flat = ids.reshape(-1)
+    return [flat[start : start + SAFE_ELEMENTS] for start in range(0, flat.size, SAFE_ELEMENTS)]

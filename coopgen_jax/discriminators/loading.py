@@ -1,0 +1,306 @@
+"""Trained discriminators: a folder with a card and a head's weights, by name or by path."""
+
+import json
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, bidirectional
+from coopgen_jax.discriminators.causal import CausalConfig, causal, read_tokens
+from coopgen_jax.discriminators.generative import GenerativeConfig, generative
+from coopgen_jax.discriminators.head import Head, HeadConfig
+from coopgen_jax.discriminators.host.rereading import RereadingConfig, rereading
+from coopgen_jax.discriminators.host.retokenise import Crossing
+from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
+from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
+from coopgen_jax.discriminators.trunk_layers import (
+    TrunkLayersConfig,
+    init_trunk_layers,
+    small_network,
+    trunk_layers,
+)
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.language_model import Bound
+from coopgen_jax.models.lora import LoraConfig, add_lora, init_lora, merge_lora
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load, load_encoder
+from coopgen_jax.models.transformer import DecoderConfig
+from coopgen_jax.tokenizer import Tokenizer, same_tokens
+
+PACKAGED = Path(__file__).parent.parent / "heads"
+
+
+class LanguageModelParts(Protocol):
+    """What a head wants to know of the language model that it guides."""
+
+    @property
+    def config(self) -> DecoderConfig:
+        """The network's shape."""
+
+    @property
+    def params(self) -> Any:
+        """The network's parameters."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the file of its weights."""
+
+
+def packaged_heads() -> dict[str, Path]:
+    """Returns the folders of the heads that come with the package, by name."""
+    return {card.parent.name: card.parent for card in sorted(PACKAGED.glob("**/card.json"))}
+
+
+def load_discriminator(
+    name_or_folder: str | Path, *, language_model: LanguageModelParts
+) -> LoadedDiscriminator:
+    """Loads a trained discriminator.
+
+    Args:
+      name_or_folder: the name of a head that comes with the package, or a folder with card.json and
+        head.safetensors.
+      language_model: the loaded language model that it is to guide.
+
+    Returns:
+      The discriminator, its weights and its card.
+
+    Raises:
+      UserError: there is no such head, its files are damaged, or its kind is unknown.
+    """
+    folder = folder_of(name_or_folder)
+    try:
+        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        flat = load_file(folder / "head.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{folder} holds no readable head: {error}") from error
+    # A head is kept in half precision to be small, and computed in single precision.
+    head = unflatten_dict({k: jnp.asarray(v, jnp.float32) for k, v in flat.items()}, sep=".")
+    kind = card.get("kind") if isinstance(card, dict) else None
+    if kind not in KINDS:
+        raise UserError(f"{folder} is a head of kind {kind!r}: known are {', '.join(KINDS)}")
+    try:
+        head = _tempered(head, card.get("temperature", 1.0))
+        return KINDS[kind](folder, card, head, language_model)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from error
+    except KeyError as error:
+        raise UserError(f"{folder}'s card or weights lack {error}: train the head anew") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{folder}'s card is damaged ({error}): train the head anew") from error
+
+
+def _tempered(weights: Any, temperature: float) -> Any:
+    """Returns weights whose log-probabilities are divided by a temperature (Guo et al. 2017).
+
+    A class head's is one of its output layer, a look-ahead head's of its queries, a generative
+    discriminator's of prior and power.
+
+    Raises:
+      ValueError: it is not above 0.
+    """
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"its temperature is {temperature}")
+    if temperature == 1.0:
+        return weights
+    cooled = {}
+    for name, leaf in weights.items():
+        if name == "head":
+            cooled[name] = _tempered(leaf, temperature)
+        elif name in ("output", "queries") or (
+            name in ("log_prior", "scale") and "log_prior" in weights
+        ):
+            cooled[name] = jax.tree.map(lambda array: array / temperature, leaf)
+        else:
+            cooled[name] = leaf
+    return cooled
+
+
+def folder_of(name_or_folder: str | Path) -> Path:
+    """Returns the folder of a trained discriminator.
+
+    Raises:
+      UserError: there is none of that name, nor a folder with a card.
+    """
+    packaged = packaged_heads()
+    folder = packaged.get(str(name_or_folder), Path(name_or_folder).expanduser())
+    if not (folder / "card.json").is_file():
+        raise UserError(
+            f"{name_or_folder} is neither a folder with a card.json nor one of the heads "
+            f"{', '.join(packaged)}"
+        )
+    return folder
+
+
+def head_config(card: dict[str, Any], head: Any) -> HeadConfig:
+    """Returns the shape of a head from its card and its weights."""
+    return HeadConfig(tuple(card["classes"]), head["centre"].shape[0], tuple(card["hidden"]))
+
+
+def _check(config: HeadConfig, head: Any) -> None:
+    """Raises UserError where weights are not those of the head that the card describes."""
+    inputs = jax.ShapeDtypeStruct((1, config.inputs), jnp.float32)
+    _compare(head, jax.eval_shape(Head(config).init, jax.random.key(0), inputs)["params"])
+
+
+def _compare(found: Any, wanted: Any) -> None:
+    """Raises UserError where arrays do not have the wanted shapes or are not finite."""
+    found, wanted = flatten_dict(found, sep="."), flatten_dict(wanted, sep=".")
+    for name, leaf in wanted.items():
+        if name not in found:
+            raise KeyError(name)
+        if found[name].shape != leaf.shape:
+            raise UserError(
+                f"{name} has the shape {found[name].shape} and the card asks for {leaf.shape}: "
+                "train the head anew"
+            )
+        if not jnp.isfinite(found[name]).all():
+            raise UserError(f"{name} holds values that are not finite: train the head anew")
+
+
+def _bidirectional(
+    folder: Path, card: dict[str, Any], head: Any, language_model: LanguageModelParts
+) -> LoadedDiscriminator:
+    # Beside LoRA's additions the head has a name of its own.
+    weights, head = head, head.get("head", head)
+    _check(head_config(card, head), head)
+    own = (folder / "encoder").is_dir()
+    encoder = load_encoder(folder / "encoder" if own else card["encoder"])
+    if not own and encoder.sha256 != card["encoder_sha256"]:
+        warnings.warn(
+            f"this head was trained on another copy of the encoder {card['encoder']}: its "
+            "probabilities may be wrong",
+            stacklevel=4,
+        )
+    crossing = Crossing(language_model.tokenizer, encoder.tokenizer, width=card["width"])
+    config = BidirectionalConfig(
+        encoder=encoder.config,
+        head=head_config(card, head),
+        crossing=crossing,
+        reads_prompt=card["reads_prompt"],
+    )
+    network = encoder.params
+    if "lora" in card or "lora" in weights:
+        network = _with_lora(network, weights["lora"], **card["lora"])
+    params = {"encoder": network, "head": head}
+    return LoadedDiscriminator(bidirectional(config), params, card, (crossing,))
+
+
+def _with_lora(params: Any, additions: Any, *, rank: int, targets: list[str]) -> Any:
+    """Returns an encoder's parameters with LoRA's additions, at a scale of one, in its kernels."""
+    lora = LoraConfig(rank=rank, alpha=rank, targets=tuple(targets))
+    _compare(additions, jax.eval_shape(partial(init_lora, config=lora), jax.random.key(0), params))
+    return merge_lora(add_lora(params, additions, lora))
+
+
+def _shared_trunk(
+    folder: Path, card: dict[str, Any], head: Any, language_model: LanguageModelParts
+) -> LoadedDiscriminator:
+    taps = tuple(card["taps"])
+    model = language_model.config
+    layers = card.get("layers", 0)
+    if layers:
+        config = _layers_config(card, taps, language_model)
+        found = head["entrance"]["projection"]["kernel"].shape[0]
+    else:
+        _check(head_config(card, head), head)
+        found = head_config(card, head).inputs // 2
+    if not all(0 <= tap <= model.layers for tap in taps) or found != len(taps) * model.width:
+        raise UserError(
+            f"this head reads layers {', '.join(map(str, taps))} of {card['model']}, which the "
+            "language model loaded here does not have: choose a head made for it"
+        )
+    if language_model.sha256 != card["model_sha256"]:
+        warnings.warn(
+            f"this head was trained on another copy of {card['model']}: its probabilities may be "
+            "wrong",
+            stacklevel=4,
+        )
+    if not layers:
+        trunk = SharedTrunkConfig(taps, card["reads_prompt"], head_config(card, head))
+        return LoadedDiscriminator(shared_trunk(trunk), head, card)
+    _compare(head, jax.eval_shape(partial(init_trunk_layers, config=config), jax.random.key(0)))
+    if config.look_ahead:
+        embedding = jnp.asarray(language_model.params["embedding"], jnp.float32)
+        head = {**head, "vocabulary": embedding @ head["keys"]}
+    return LoadedDiscriminator(trunk_layers(config), head, card)
+
+
+def _layers_config(
+    card: dict[str, Any], taps: tuple[int, ...], language_model: LanguageModelParts
+) -> TrunkLayersConfig:
+    network = small_network(layers=card["layers"], width=card["width"], context=card["context"])
+    head = HeadConfig(tuple(card["classes"]), card["width"], tuple(card["hidden"]))
+    return TrunkLayersConfig(
+        taps,
+        language_model.config.width,
+        network,
+        head,
+        card["look_ahead"],
+        tuple(language_model.tokenizer.end_tokens),
+    )
+
+
+def _causal(
+    folder: Path, card: dict[str, Any], head: Any, language_model: LanguageModelParts
+) -> LoadedDiscriminator:
+    _check(head_config(card, head), head)
+    network = load(folder / "network", dtype=language_model.config.dtype)
+    config = CausalConfig(network.config, head_config(card, head), card["start_token"])
+    params = {"network": network.params, "head": head}
+    if _same_tokens(network, language_model):
+        return LoadedDiscriminator(causal(config), params, card)
+    # Tokens of another vocabulary cannot be read along the tree: every text is read anew.
+    if config.start_token is None:
+        raise UserError("it reads prompts in the tokens of another vocabulary: train it anew")
+    width = card.get("longest", network.config.context - 1)
+    crossing = Crossing(language_model.tokenizer, network.tokenizer, width=width, bare=True)
+    anew = RereadingConfig(Bound(read_tokens, config), config.head.classes, crossing)
+    return LoadedDiscriminator(rereading(anew), params, card, (crossing,))
+
+
+def _generative(
+    folder: Path, card: dict[str, Any], weights: Any, language_model: LanguageModelParts
+) -> LoadedDiscriminator:
+    network = _own_network(folder, language_model)
+    prefixes = tuple(tuple(prefix) for prefix in card["prefixes"])
+    config = GenerativeConfig(network.config, tuple(card["classes"]), prefixes)
+    params = {"network": network.params, **{n: weights[n] for n in ("log_prior", "scale")}}
+    return LoadedDiscriminator(generative(config), params, card)
+
+
+def _own_network(folder: Path, language_model: LanguageModelParts) -> LoadedModel:
+    """Returns the decoder that a discriminator has for itself.
+
+    Raises:
+      UserError: its tokens are not those of the language model.
+    """
+    network = load(folder / "network", dtype=language_model.config.dtype)
+    if not _same_tokens(network, language_model):
+        raise UserError(
+            "this discriminator reads the tokens of another vocabulary than the language model's: "
+            "choose one that was trained on this model"
+        )
+    return network
+
+
+def _same_tokens(one: LanguageModelParts, other: LanguageModelParts) -> bool:
+    return same_tokens(one.tokenizer, other.tokenizer)
+
+
+# A kind is one function: folder, card, weights and language model in, the discriminator out.
+KINDS = {
+    "bidirectional": _bidirectional,
+    "causal": _causal,
+    "generative": _generative,
+    "shared-trunk": _shared_trunk,
+}

@@ -1,0 +1,261 @@
+"""How well a discriminator judges unfinished texts: accuracy and calibration by tokens read.
+
+Which discriminator guides well depends on what it says of texts that have only begun (Chaffin et
+al. 2022, arXiv 2204.11586). Any discriminator is asked through its contract, as a decoder asks it:
+a text is read token by token down one branch of a tree, and judged at every one.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.optimize import minimize_scalar
+from sklearn.metrics import f1_score
+
+from coopgen_jax.decoding.job import Job
+from coopgen_jax.decoding.mcts import ppl_mcts as mcts
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.presets import PRESETS
+from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
+from coopgen_jax.errors import UserError
+from coopgen_jax.evaluation.metrics import bootstrap_interval, wilson_interval
+from coopgen_jax.models.language_model import LanguageModel, Nodes
+from coopgen_jax.models.networks import language_model
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel
+from coopgen_jax.models.prompt import make_prompt
+from coopgen_jax.models.slots import Capacity, commit, move
+
+# Equal parts of (0, 1) into which confidences are sorted for the expected calibration error.
+BINS = 15
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _read(
+    network: LanguageModel,
+    discriminator: Discriminator,
+    params: Any,
+    guide_params: Any,
+    prompt: Any,
+    tokens: jax.Array,
+) -> jax.Array:
+    """Returns log p(class | first t + 1 tokens) `[B, T, C]` of texts `[B, T]` behind prompts."""
+    batch, length = tokens.shape
+    room = Capacity(samples=1, trunk=length, nodes=2)
+    _, hidden, cache = network.prefill(params, prompt, capacity=room)
+    _, state = discriminator.init(guide_params, prompt, hidden, capacity=room)
+    one = (batch, 1, 1)
+
+    def step(states: Any, column: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
+        cache, state = states
+        token, number = column
+        nodes = Nodes(
+            start=jnp.int32(1),
+            token=token.reshape(one),
+            parent=jnp.zeros(one, jnp.int32),
+            path=jnp.full((*one, 1), -1, jnp.int32),
+            depth=jnp.ones(one, jnp.int32),
+            committed=jnp.full((batch, 1), number, jnp.int32),
+            terminal=jnp.zeros(one, bool),
+        )
+        _, hidden, cache = network.extend(params, cache, nodes)
+        nodes = replace(nodes, hidden=hidden)
+        log_class, state = discriminator.evaluate(guide_params, state, nodes)
+        # The token is written: its node becomes the root.
+        source = jnp.ones((batch, 1, 1), jnp.int32)
+        return commit(move((cache, state), source), nodes.committed), log_class[:, 0, 0]
+
+    columns = (tokens.T, jnp.arange(length))
+    log_class = jax.lax.scan(step, (cache, state), columns)[1]
+    return jnp.swapaxes(log_class, 0, 1)
+
+
+def judge_prefixes(
+    model: LoadedModel,
+    discriminator: LoadedDiscriminator,
+    texts: Sequence[str],
+    *,
+    prompt: str = "\n",
+    longest: int = 64,
+    batch: int = 32,
+    listener: Callable[[int, int], None] = lambda done, total: None,
+) -> np.ndarray:
+    """Returns what a discriminator says of every prefix of texts.
+
+    Args:
+      model: the language model that it guides.
+      discriminator: the discriminator.
+      texts: `n` texts, read as continuations of `prompt`, behind a space.
+      prompt: what stands in front of every text; a discriminator that reads the continuation alone
+        does not judge it.
+      longest: `T`, tokens read of a text, the first ones.
+      batch: texts read at once; texts of like length are read together.
+      listener: told after each batch how many of how many texts have been read.
+
+    Returns:
+      `[n, T, C]` float32: log p(class | the first t + 1 tokens), NaN behind a text's end.
+
+    Raises:
+      UserError: there are no texts, one has no tokens, or they do not fit the context.
+    """
+    if not texts:
+        raise UserError("there are no texts to judge")
+    rows = [ids[:longest] for ids in model.tokenizer.encode_batch([f" {t.strip()}" for t in texts])]
+    if not all(rows):
+        raise UserError("a text to judge has no tokens: leave empty texts out")
+    guide = discriminator.discriminator
+    network = language_model(model.config, guide.taps)
+    order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
+    result = np.full((len(rows), longest, len(guide.classes)), np.nan, np.float32)
+    for at in range(0, len(order), batch):
+        there = order[at : at + batch]
+        filled = [*there, *[there[-1]] * (batch - len(there))]
+        width = min(longest, -(-len(rows[there[-1]]) // 16) * 16)
+        tokens = np.zeros((batch, width), np.int32)
+        for place, number in enumerate(filled):
+            tokens[place, : len(rows[number])] = rows[number]
+        prompts = make_prompt(
+            model.tokenizer, [prompt] * batch, context=model.config.context, reserve=width
+        )
+        with discriminator.explained():
+            said = _read(network, guide, model.params, discriminator.params, prompts, tokens)
+            said = np.asarray(said)
+        for place, number in enumerate(there):
+            result[number, : len(rows[number])] = said[place, : len(rows[number])]
+        listener(min(at + batch, len(order)), len(order))
+    return result
+
+
+def evaluations_per_second(
+    model: LoadedModel,
+    discriminator: LoadedDiscriminator,
+    config: MCTSConfig = PRESETS["default"],
+    *,
+    prompt: str = "The weather was",
+    tokens: int = 5,
+) -> float:
+    """Returns how many nodes a second a search of one prompt reads and judges, compiled before.
+
+    Args:
+      model: the language model that is guided.
+      discriminator: the discriminator.
+      config: the search.
+      prompt: what is continued.
+      tokens: how many tokens' searches are timed; their median counts.
+
+    Raises:
+      UserError: they are fewer than 1.
+    """
+    if tokens < 1:
+        raise UserError(f"{tokens} tokens cannot be timed: give 1 or more")
+    guide = discriminator.discriminator
+    config = replace(config, new_tokens=tokens + 1)
+    job = Job(
+        prompt=make_prompt(model.tokenizer, [prompt]),
+        params=model.params,
+        discriminator_params=discriminator.params,
+        target=jnp.zeros(1, jnp.int32),
+        # A text that ended would cost nothing.
+        language_model=replace(language_model(model.config, guide.taps), end_tokens=()),
+        discriminator=guide,
+        config=config,
+    )
+    state = jax.jit(mcts.begin)(job)
+    advance = jax.jit(mcts.advance, donate_argnames="state")
+    rates = []
+    for _ in range(tokens + 1):
+        before, start = int(state.generation.simulations.sum()), time.perf_counter()
+        with discriminator.explained():
+            state, _ = jax.block_until_ready(advance(jax.random.key(0), job, state))
+        spent = int(state.generation.simulations.sum()) - before
+        rates.append(spent / (time.perf_counter() - start))
+    return float(np.median(rates[1:]))
+
+
+def figures(log_class: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Returns how good judgements are.
+
+    Args:
+      log_class: `[n, C]` log-probabilities.
+      labels: `[n]` class numbers.
+
+    Returns:
+      `texts`, `accuracy` with Wilson's 95 % `interval`, `macro_f1`, `calibration_error` (expected,
+      of the most probable class, 15 bins; Guo et al. 2017, arXiv 1706.04599), `brier` (mean squared
+      distance of the probabilities from the truth, 0 to 2; Brier 1950) with a bootstrap
+      `brier_interval`, and `saturated`, the share of texts whose most probable class has more than
+      0.999.
+    """
+    p = np.exp(np.asarray(log_class, np.float64))
+    guess, best = p.argmax(axis=-1), p.max(axis=-1)
+    hits = guess == labels
+    bins = np.minimum((best * BINS).astype(int), BINS - 1)
+    gaps = [abs(hits[bins == number].sum() - best[bins == number].sum()) for number in range(BINS)]
+    squares = ((p - np.eye(p.shape[-1])[labels]) ** 2).sum(axis=-1)
+    return {
+        "texts": len(labels),
+        "accuracy": float(hits.mean()),
+        "interval": list(wilson_interval(int(hits.sum()), len(labels))),
+        "macro_f1": float(f1_score(labels, guess, average="macro", zero_division=0)),
+        "calibration_error": float(sum(gaps) / len(labels)),
+        "brier": float(squares.mean()),
+        "brier_interval": list(bootstrap_interval(squares)),
+        "saturated": float((best > 0.999).mean()),
+    }
+
+
+def by_length(
+    log_class: np.ndarray, labels: np.ndarray, lengths: Sequence[int]
+) -> dict[str, dict[str, Any]]:
+    """Returns `figures` of the first tokens of texts, by their number, and of whole texts.
+
+    Only texts of at least as many tokens count, so the texts of different lengths differ.
+
+    Args:
+      log_class: `[n, T, C]` as `judge_prefixes` returns it.
+      labels: `[n]` class numbers.
+      lengths: numbers of tokens, each at most `T`.
+    """
+    read = (~np.isnan(log_class[..., 0])).sum(axis=-1)
+    report = {}
+    for length in lengths:
+        long = read >= length
+        if long.any():
+            report[str(length)] = figures(log_class[long, length - 1], labels[long])
+    last = np.take_along_axis(log_class, (read - 1)[:, None, None], axis=1)[:, 0]
+    report["whole"] = figures(last, labels)
+    return report
+
+
+def all_beginnings(log_class: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the judgements `[m, C]` of every beginning of every text, and their classes `[m]`.
+
+    Args:
+      log_class: `[n, T, C]` as `judge_prefixes` returns it.
+      labels: `[n]` class numbers.
+    """
+    read = ~np.isnan(log_class[..., 0])
+    return log_class[read], np.repeat(labels, read.sum(axis=-1))
+
+
+def fit_temperature(log_class: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the temperature whose division of log-probabilities is likeliest (Guo et al. 2017).
+
+    Args:
+      log_class: `[n, C]` log-probabilities.
+      labels: `[n]` class numbers.
+    """
+
+    def loss(log_temperature: float) -> float:
+        scaled = log_class.astype(np.float64) / np.exp(log_temperature)
+        shifted = scaled - scaled.max(axis=-1, keepdims=True)
+        norm = np.log(np.exp(shifted).sum(axis=-1))
+        return float((norm - shifted[np.arange(len(labels)), labels]).mean())
+
+    found = minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded")
+    return float(np.exp(found.x))

@@ -1,0 +1,85 @@
+"""Whatever can judge finished texts: a trained judge, or a discriminator of any kind.
+
+A judge of texts reads the continuation alone: a prompt can have the class already.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
+from coopgen_jax.discriminators.loading import load_discriminator
+from coopgen_jax.evaluation.discriminator_accuracy import judge_prefixes
+from coopgen_jax.evaluation.tfidf_judge import load_judge
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load
+
+
+class TextJudge(Protocol):
+    """What judges texts."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the `C` classes."""
+
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """Returns p(class | text) `[n, C]`."""
+
+
+@dataclass(frozen=True, eq=False)
+class DiscriminatorJudge:
+    """A discriminator as a judge of whole texts.
+
+    model: the language model in whose tokens it reads.
+    discriminator: what judges; one that reads prompts reads a line break in front of every text.
+    batch: texts read at once.
+    """
+
+    model: LoadedModel
+    discriminator: LoadedDiscriminator
+    batch: int = 32
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the `C` classes."""
+        return self.discriminator.discriminator.classes
+
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """Returns p(class | text) `[n, C]`; an empty text has all classes alike.
+
+        Raises:
+          UserError: a text exceeds the context.
+        """
+        found = np.full((len(texts), len(self.classes)), 1 / len(self.classes))
+        rows = self.model.tokenizer.encode_batch([f" {text.strip()}" for text in texts])
+        pairs = zip(rows, texts, strict=True)
+        counts = np.array([len(row) if text.strip() else 0 for row, text in pairs], int)
+        there = np.flatnonzero(counts).tolist()
+        if there:
+            said = judge_prefixes(
+                self.model,
+                self.discriminator,
+                [texts[number] for number in there],
+                longest=int(counts.max()),
+                batch=self.batch,
+            )
+            found[there] = np.exp(said[np.arange(len(there)), counts[there] - 1])
+        return found
+
+
+def load_text_judge(name_or_folder: str | Path, *, model: str) -> TextJudge:
+    """Loads what judges texts.
+
+    Args:
+      name_or_folder: a folder that `Judge.save` wrote, or what `load_discriminator` takes.
+      model: the language model in whose tokens a discriminator reads.
+
+    Raises:
+      UserError: there is no such judge, or it does not go with the language model.
+    """
+    if (Path(name_or_folder).expanduser() / "judge.json").is_file():
+        return load_judge(Path(name_or_folder).expanduser())
+    reader = load(model)
+    return DiscriminatorJudge(reader, load_discriminator(name_or_folder, language_model=reader))

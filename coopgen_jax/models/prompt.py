@@ -1,0 +1,83 @@
+"""Prompts: texts as one batch of tokens, padded to a few lengths.
+
+Padding goes on the left and to a bucketed length, so that the last column holds every prompt's last
+token and mixed lengths compile once per bucket.
+"""
+
+from collections.abc import Sequence
+from itertools import chain, count
+
+import jax.numpy as jnp
+import numpy as np
+
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.language_model import Prompt
+from coopgen_jax.tokenizer import Tokenizer
+
+
+def bucket(length: int, multiple: int = 16) -> int:
+    """Returns the padded length: the next of 1, 2, 3, 4, 6, 8, 12, 16, 24 ... times `multiple`.
+
+    At most half of the columns are padding beyond the first bucket, and a handful of lengths cover
+    every prompt.
+    """
+    doublings = chain.from_iterable((2**power, 3 * 2 ** (power - 1)) for power in count(1))
+    steps = chain([1], doublings)
+    return next(step * multiple for step in steps if step * multiple >= length)
+
+
+def make_prompt(
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    first_index: int = 0,
+    context: int | None = None,
+    reserve: int = 0,
+    multiple: int = 16,
+) -> Prompt:
+    """Returns texts as one padded batch.
+
+    Args:
+      tokenizer: the language model's.
+      texts: `B` texts to be continued.
+      first_index: number of the first text in the whole job.
+      context: the longest text that the model reads, None for no limit.
+      reserve: how many tokens are to be written after each prompt.
+      multiple: of which the padded lengths are multiples; see `bucket`.
+
+    Returns:
+      Tokens and mask `[B, P]`, padded on the left, and the texts' numbers `[B]`.
+
+    Raises:
+      UserError: there is no text, one of them is empty, or too long.
+    """
+    if not texts:
+        raise UserError("there is no prompt to continue: give at least one")
+    rows = [wrapped(tokenizer, ids) for ids in tokenizer.encode_batch(texts)]
+    for number, (text, row) in enumerate(zip(texts, rows, strict=True), start=first_index + 1):
+        if not text or not row:
+            raise UserError(f"prompt {number} is empty: give it at least one word to continue")
+        if context is not None and len(row) + reserve > context:
+            raise UserError(
+                f"prompt {number} has {len(row)} tokens, and with {reserve} new ones they are "
+                f"more than the {context} that the model reads: shorten it or ask for fewer"
+            )
+    longest = max(map(len, rows))
+    length = bucket(longest, multiple)
+    if context is not None:
+        length = min(length, context - reserve)
+    tokens = np.zeros((len(rows), length), np.int32)
+    mask = np.zeros((len(rows), length), bool)
+    for place, row in enumerate(rows):
+        tokens[place, length - len(row) :] = row
+        mask[place, length - len(row) :] = True
+    index = np.arange(first_index, first_index + len(rows), dtype=np.int32)
+    return Prompt(tokens=jnp.asarray(tokens), mask=jnp.asarray(mask), index=jnp.asarray(index))
+
+
+def wrapped(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
+    """Returns a prompt's tokens with what the model expects in front of them and behind them."""
+    begin, close = list(tokenizer.begin_tokens), list(tokenizer.close_tokens)
+    # A chat template writes the beginning itself.
+    begun = ids if ids[: len(begin)] == begin else begin + ids
+    return begun if begun[len(begun) - len(close) :] == close else begun + close

@@ -1,0 +1,1 @@
+"""Devices and processes: the mesh, and several machines that train as one."""

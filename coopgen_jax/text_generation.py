@@ -1,0 +1,349 @@
+"""From strings to strings: batches prompts, runs a decoder token by token, reads the texts back."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from coopgen_jax.decoding.decode import DECODERS
+from coopgen_jax.decoding.generation import Generation
+from coopgen_jax.decoding.job import Job
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
+from coopgen_jax.decoding.on_mesh import stepper
+from coopgen_jax.decoding.presets import Decoding
+from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.language_model import LanguageModel
+from coopgen_jax.models.pretrained.combined_model import (
+    check_reference,
+    network_of,
+    params_of,
+    reference_params_of,
+)
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel
+from coopgen_jax.models.prompt import bucket, make_prompt
+from coopgen_jax.parallel.mesh import BATCH, Mapper, place, shares
+from coopgen_jax.search.tree import Tree
+
+__all__ = ["Step", "Text", "generate"]
+
+_begin = {kind: jax.jit(decoder.begin) for kind, decoder in DECODERS.items()}
+_advance = {
+    kind: jax.jit(decoder.advance, donate_argnames="state") for kind, decoder in DECODERS.items()
+}
+# A decoder that writes more texts than it returns chooses among them at the end.
+_finish = {
+    kind: jax.jit(decoder.finish)
+    for kind, decoder in DECODERS.items()
+    if hasattr(decoder, "finish")
+}
+
+
+@dataclass(frozen=True)
+class Text:
+    """One text, as it was written.
+
+    prompt: what it continues, or the source that it is written of; text: the continuation, or the
+      whole target; tokens: its ids.
+    number, sample: which prompt of the job, and which of its samples.
+    target: the class asked for, or None.
+    class_probabilities: the discriminator's p(class | text), empty without one.
+    log_prob: natural log-probability of the continuation under the plain language model.
+    perplexity: exp(-log_prob / tokens).
+    log_proposal: log-probability with which the decoder drew the text, None where it chose.
+    log_weight: natural logarithm of a particle's weight (`SMCConfig`) or of that of a text drawn
+      without replacement (`StochasticBeamConfig`), 0 elsewhere.
+    finished: whether the text came to its own end.
+    simulations: evaluations spent on it; model_tokens: tokens that the language model read for
+      it; deepest: depth of the deepest tree node.
+    """
+
+    prompt: str
+    text: str
+    tokens: list[int]
+    number: int
+    sample: int
+    target: str | None
+    class_probabilities: dict[str, float]
+    log_prob: float
+    perplexity: float
+    log_proposal: float | None
+    log_weight: float
+    finished: bool
+    simulations: int
+    model_tokens: int
+    deepest: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a listener is told after every token of a batch.
+
+    batch, batches: which batch, of how many; step: tokens written in it so far, at most.
+    done: prompts of the batches finished before this one; prompts: numbers of this one's prompts.
+    generation: the texts so far, rows `[B, R]`, of which the first `len(prompts)` are real; all
+      that are to be chosen among, where the decoder chooses at the end.
+    tree: the search trees as they stood when the token was chosen; None for plain decoding.
+    """
+
+    batch: int
+    batches: int
+    step: int
+    done: int
+    prompts: list[int] = field(repr=False)
+    generation: Generation = field(repr=False)
+    tree: Tree | None = field(repr=False)
+
+
+def generate(
+    model: LoadedModel,
+    prompts: Sequence[str],
+    *,
+    config: Decoding,
+    discriminator: LoadedDiscriminator | None = None,
+    target: str | Sequence[str] | None = None,
+    reference: LoadedModel | None = None,
+    seed: int = 0,
+    batch_size: int = 8,
+    numbers: Sequence[int] | None = None,
+    mesh: Mesh | None = None,
+    mapper: Mapper = "shard_map",
+    listener: Callable[[Step], None] | None = None,
+) -> list[Text]:
+    """Writes continuations of prompts.
+
+    Args:
+      model: a loaded language model, or several as one (`combined`).
+      prompts: raw texts to continue.
+      config: `MCTSConfig` searches under guidance, `SamplingConfig` decodes plainly (temperature 0:
+        greedily), `BeamConfig` looks for the likeliest texts, `RerankConfig` keeps the best of
+        several such texts, `FudgeConfig` draws among judged candidates, `GediConfig` weighs the
+        whole vocabulary, `PPLMConfig` shifts the history along a gradient, and `SMCConfig` writes
+        weighted particles. `BlockwiseConfig` keeps the best of several blocks at a time,
+        `DASConfig` re-scores beams, and `StochasticBeamConfig` draws texts without replacement.
+      discriminator: guides the search; plainly decoded texts are only judged by it.
+      target: name of the class that every text is to have, or one per prompt.
+      reference: what a search is charged `config.kl` for leaving, with the same tokens as `model`:
+        of a tuned model the one that it was tuned from, of a combined one its base.
+      seed: the job's seed; with it a prompt's texts are the same in any batch.
+      batch_size: prompts decoded at once.
+      numbers: which of the prompts to work on, counted from 0; None for all.
+      mesh: devices to work on, from `make_mesh`: a batch, rounded up, is split over "batch" and the
+        weights over "tensor"; None for one device.
+      mapper: how rows are split, "shard_map" or "pmap".
+      listener: called after every token, for progress bars and traces.
+
+    Returns:
+      The texts, in the order of the prompts, a prompt's samples one after another.
+
+    Raises:
+      UserError: a prompt is empty or too long, a target is missing or unknown, there is nothing to
+        search by, a reference is missing or does not go with the rest, or the mesh cannot do what
+        is asked for.
+    """
+    if isinstance(prompts, str):
+        raise UserError("prompts is one string: give a list of prompts")
+    if discriminator is None and target is not None:
+        raise UserError("a target means nothing without a discriminator: give one, or no target")
+    wrong = [number for number in numbers or () if not 0 <= number < len(prompts)]
+    if wrong:
+        raise UserError(f"there is no prompt {wrong[0]}: they are numbered 0 to {len(prompts) - 1}")
+    targets = _targets(discriminator, target, len(prompts), guided=config.guided)
+    # Every prompt is checked before the first one is worked on.
+    guide = discriminator.discriminator if discriminator else None
+    network = network_of(model, guide.taps if guide else (), tensor=shares(mesh))
+    other = _reference(model, reference, config, mesh)
+    context = min(network.context, other.context) if other else network.context
+    make_prompt(model.tokenizer, prompts, context=context, reserve=config.ahead)
+    ids = model.tokenizer.encode_batch(list(prompts))
+    buckets = [bucket(len(row)) for row in ids]
+    chosen = range(len(prompts)) if numbers is None else dict.fromkeys(numbers)
+    order = sorted(chosen, key=lambda number: buckets[number])
+    size = max(1, min(batch_size, len(order)))
+    if mesh is not None:
+        size += -size % mesh.shape[BATCH]
+    batches = [order[at : at + size] for at in range(0, len(order), size)]
+    params, guide_params = _placed(model, discriminator, mesh)
+    reference_params = None
+    if other is not None and reference is not None:
+        reference_params = reference_params_of(reference, model, params, mesh)
+    # With bags of words a target may be given, and need not be.
+    follows = config.guided or isinstance(config, PPLMConfig)
+    targeted = guide is not None and target is not None and follows
+    texts: dict[int, list[Text]] = {}
+    for batch, there in enumerate(batches):
+        # The last batch is filled up with copies, so that it compiles to nothing new.
+        rows = [*there, *[there[-1]] * (size - len(there))]
+        prompt = make_prompt(
+            model.tokenizer,
+            [prompts[number] for number in rows],
+            context=context,
+            reserve=config.ahead,
+        )
+        wanted = [targets[number] for number in rows]
+        job = Job(
+            prompt=replace(prompt, index=jnp.asarray(rows, jnp.int32)),
+            params=params,
+            discriminator_params=guide_params,
+            target=jnp.asarray(wanted, jnp.int32) if targeted else None,
+            reference_params=reference_params,
+            language_model=network,
+            discriminator=guide,
+            reference=other,
+            config=config,
+        )
+        with discriminator.explained() if discriminator else nullcontext():
+            for step, generation, tree in _tokens(jax.random.key(seed), job, mesh, mapper):
+                if listener is not None:
+                    done = batch * size
+                    listener(Step(batch, len(batches), step, done, there, generation, tree))
+            if type(config) in _finish:
+                generation = _finish[type(config)](job, generation)
+            generation = jax.device_get(generation)
+        for row, number in enumerate(there):
+            texts[number] = [
+                read_text(
+                    model,
+                    guide,
+                    generation,
+                    (row, sample),
+                    prompts[number],
+                    number,
+                    targets[number],
+                )
+                for sample in range(config.samples)
+            ]
+    return [text for number in sorted(texts) for text in texts[number]]
+
+
+def _reference(
+    model: LoadedModel, reference: LoadedModel | None, config: Decoding, mesh: Mesh | None
+) -> LanguageModel | None:
+    """Returns the functions of a reference, None where nothing is charged for leaving it."""
+    if not isinstance(config, MCTSConfig):
+        if reference is None:
+            return None
+        raise UserError(
+            "only a search is charged for leaving a reference: give an MCTSConfig, or no reference"
+        )
+    if reference is None and config.kl:
+        raise UserError(
+            f"kl is {config.kl}, the price of leaving a reference, and there is none: give one, or "
+            "kl 0"
+        )
+    if reference is None or not config.kl:
+        return None
+    check_reference(reference, model)
+    return network_of(reference, tensor=shares(mesh))
+
+
+def _placed(
+    model: LoadedModel, discriminator: LoadedDiscriminator | None, mesh: Mesh | None
+) -> tuple[Any, Any]:
+    """Returns the parameters of both networks, on the mesh if there is one."""
+    guide_params = discriminator.params if discriminator else None
+    if mesh is None:
+        return params_of(model), guide_params
+    if discriminator and discriminator.discriminator.tokenizer and shares(mesh) > 1:
+        raise UserError(
+            "a discriminator with a tokenizer of its own calls the host, which devices that share "
+            "weights cannot do: split the batch alone, or take another discriminator"
+        )
+    return params_of(model, mesh), place(guide_params, mesh)
+
+
+def _targets(
+    discriminator: LoadedDiscriminator | None,
+    target: str | Sequence[str] | None,
+    count: int,
+    *,
+    guided: bool,
+) -> list[int | None]:
+    """Returns the class number that each prompt asks for, None where nothing is asked."""
+    if discriminator is None or target is None:
+        if discriminator is not None and guided:
+            known = ", ".join(discriminator.discriminator.classes)
+            raise UserError(f"this decoder needs a target: choose one of {known}")
+        return [None] * count
+    names = [target] * count if isinstance(target, str) else list(target)
+    if len(names) != count:
+        raise UserError(f"{len(names)} targets for {count} prompts: give one, or one per prompt")
+    classes = discriminator.discriminator.classes
+    for name in names:
+        if name not in classes:
+            raise UserError(f"unknown target {name!r}: choose one of {', '.join(classes)}")
+    return [classes.index(name) for name in names]
+
+
+def _tokens(
+    key: jax.Array, job: Job, mesh: Mesh | None, mapper: Mapper
+) -> Iterator[tuple[int, Generation, Tree | None]]:
+    """Runs one batch, one compiled call per token, until every text has ended."""
+    kind = type(job.config)
+    begin: Callable = _begin[kind]
+    advance: Callable = _advance[kind]
+    if mesh is not None:
+        begin, advance = stepper(DECODERS[kind], mesh, mapper)
+    state = begin(job)
+    for step in range(1, job.config.new_tokens + 1):
+        state, tree = advance(key, job, state)
+        yield step, state.generation, tree
+        if state.generation.finished.all():
+            break
+
+
+def read_text(
+    model: LoadedModel,
+    guide: Discriminator | None,
+    generation: Generation,
+    place: tuple[int, int],
+    prompt: str,
+    number: int,
+    target: int | None,
+) -> Text:
+    """Reads one text of a batch back.
+
+    Args:
+      model: the model that wrote it.
+      guide: the discriminator that judged it, or None.
+      generation: the batch's texts, in NumPy.
+      place: row and sample of the text.
+      prompt: what it continues.
+      number: the prompt's number in the whole job.
+      target: number of the class asked for, or None.
+    """
+
+    def at(array: Any) -> Any:
+        return array[place].item()
+
+    tokens = generation.tokens[place][: at(generation.length)].tolist()
+    classes = guide.classes if guide else ()
+    log_class = generation.log_class[place]
+    log_prob = at(generation.log_prob)
+    log_proposal = at(generation.log_proposal)
+    return Text(
+        prompt=prompt,
+        text=model.tokenizer.written(tokens),
+        tokens=tokens,
+        number=number,
+        sample=place[1],
+        target=None if target is None else classes[target],
+        class_probabilities={
+            name: float(np.exp(log_p)) for name, log_p in zip(classes, log_class, strict=True)
+        },
+        log_prob=log_prob,
+        perplexity=float(np.exp(-log_prob / max(len(tokens), 1))),
+        log_proposal=None if np.isnan(log_proposal) else log_proposal,
+        log_weight=at(generation.log_weight),
+        finished=at(generation.finished),
+        simulations=at(generation.simulations),
+        model_tokens=at(generation.model_tokens),
+        deepest=at(generation.deepest),
+    )

@@ -1,0 +1,201 @@
+"""Text to token ids and back, and prompts padded to a few lengths.
+
+Padding goes on the left and to a bucketed length, so that the last column holds every prompt's last
+token and mixed lengths compile once per bucket.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import tokenizers
+
+from coopgen_jax.errors import UserError
+
+# How the usual vocabularies call the tokens that end a text or a turn. A model's files often
+# declare only one of them, although the model writes others.
+END_NAMES = (
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "</s>",
+)
+
+
+class Tokenizer:
+    """A vocabulary with what a language model wants to know about it.
+
+    Two tokenizers are equal when they split and join texts alike, whatever file they came from.
+
+    Attributes:
+      core: the tokenizer of the `tokenizers` package that does the work.
+      begin_tokens: ids that the model expects in front of every text; `make_prompt` puts them
+        there.
+      end_tokens: ids that end a text: those the model's files declare, then those that are known
+        by name.
+      close_tokens: ids that the model expects behind every prompt, where prompts are sources that
+        an encoder reads; `make_prompt` puts them there. Empty where a text continues its prompt.
+      chat_template: the Jinja template of a conversation, or None.
+    """
+
+    def __init__(
+        self,
+        core: tokenizers.Tokenizer,
+        *,
+        begin_tokens: Iterable[int] = (),
+        end_tokens: Iterable[int] = (),
+        close_tokens: Iterable[int] = (),
+        chat_template: str | None = None,
+    ) -> None:
+        core.no_padding()
+        core.no_truncation()
+        self.core = core
+        self.begin_tokens = tuple(begin_tokens)
+        self.close_tokens = tuple(close_tokens)
+        named = [core.token_to_id(name) for name in END_NAMES]
+        ends = [*end_tokens, *(number for number in named if number in self.special_ids)]
+        self.end_tokens: tuple[int, ...] = tuple(dict.fromkeys(ends))
+        self.chat_template = chat_template
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of the tokens that stand for no text, such as the end of one."""
+        added = self.core.get_added_tokens_decoder()
+        return frozenset(number for number, token in added.items() if token.special)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids; the network's may be larger, where it is padded."""
+        return self.core.get_vocab_size(with_added_tokens=True)
+
+    @cached_property
+    def identity(self) -> str:
+        """The sha256 of everything that decides how texts are split and joined."""
+        return hashlib.sha256(self.core.to_str().encode()).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tokenizer) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+    def __repr__(self) -> str:
+        return f"Tokenizer(vocab_size={self.vocab_size}, identity={self.identity[:8]!r})"
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Returns the ids of `text`.
+
+        Args:
+          text: any text; the names of special tokens in it become those tokens.
+          special: whether to add what the model wraps a text in, as an encoder's [CLS] and [SEP].
+        """
+        return self.encode_batch([text], special=special)[0]
+
+    def encode_batch(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
+        """Returns the ids of every text; see `encode`.
+
+        Raises:
+          UserError: a text holds half a character (a lone surrogate), as undecodable bytes leave.
+        """
+        for number, text in enumerate(texts, start=1):
+            if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise UserError(f"text {number} holds half a character: it is not valid Unicode")
+        coded = self.core.encode_batch_fast(list(texts), add_special_tokens=special)
+        return [entry.ids for entry in coded]
+
+    def encode_behind(self, text: str) -> list[int]:
+        """Returns the ids of `text` as it stands behind other text.
+
+        Many tokenizers put a space in front of a text; here there is one only where it is given.
+        """
+        return self.encode_batch_behind([text])[0]
+
+    def encode_batch_behind(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of every text; see `encode_behind`."""
+        front = self.encode("\n")
+        rows = self.encode_batch([f"\n{text}" for text in texts])
+        return [
+            ids[len(front) :] if ids[: len(front)] == front else self.encode(text)
+            for ids, text in zip(rows, texts, strict=True)
+        ]
+
+    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
+        """Returns the text of `ids`; bytes that are no whole character become U+FFFD."""
+        return self.decode_batch([ids], skip_special)[0]
+
+    def decode_batch(self, rows: Iterable[Iterable[int]], skip_special: bool = True) -> list[str]:
+        """Returns the text of every row of ids; see `decode`."""
+        lists = [np.asarray(list(row), np.int64).tolist() for row in rows]
+        return self.core.decode_batch(lists, skip_special_tokens=skip_special)
+
+    def continuation(self, ids: Iterable[int]) -> str:
+        """Returns the text of `ids` as it stands behind other text.
+
+        Many tokenizers drop the first space of a text; here it stays.
+        """
+        return self.continuations([ids])[0]
+
+    def continuations(self, rows: Iterable[Iterable[int]]) -> list[str]:
+        """Returns the text of every row of ids as it stands behind other text."""
+        behind = [[*self._anchor, *ids] for ids in rows]
+        alone, *texts = self.decode_batch([self._anchor, *behind])
+        return [text.removeprefix(alone) for text in texts]
+
+    def written(self, ids: Iterable[int]) -> str:
+        """Returns the text of `ids` as it was written: behind its prompt, or of a source."""
+        return self.decode(ids) if self.close_tokens else self.continuation(ids)
+
+    @cached_property
+    def _anchor(self) -> list[int]:
+        """A token of plain letters, to read others behind; none where there is no such token."""
+
+        def is_plain(number: int) -> bool:
+            text = self.decode([number])
+            return text.isascii() and text.isalpha()
+
+        return list(islice(filter(is_plain, range(self.vocab_size)), 1))
+
+    def chat(self, prompt: str) -> str:
+        """Returns the text that asks the model's assistant `prompt`, up to where it answers.
+
+        Raises:
+          UserError: the model has no chat template, or it fails.
+        """
+        if self.chat_template is None:
+            raise UserError(
+                "this model has no chat template: give it raw text to continue, or choose an "
+                "instruction-tuned model"
+            )
+        try:
+            rendered = self._renderer.apply_chat_template(
+                [{"role": "user", "content": prompt}],
+                chat_template=self.chat_template,
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+        except Exception as error:  # a template is a program and may fail in any way
+            raise UserError(
+                f"the model's chat template fails ({error}): give it raw text to continue"
+            ) from error
+        return str(rendered)
+
+    @cached_property
+    def _renderer(self) -> Any:
+        # The import takes seconds, and only conversations need it.
+        from transformers import PreTrainedTokenizerFast
+
+        names = {}
+        for name, ids in (("bos_token", self.begin_tokens), ("eos_token", self.end_tokens)):
+            if ids:
+                names[name] = self.core.id_to_token(ids[0])
+        return PreTrainedTokenizerFast(tokenizer_object=self.core, **names)
+
+
+def same_tokens(one: Tokenizer, other: Tokenizer) -> bool:
+    """Tells whether the same ids stand for the same tokens in both."""
+    return bool(one.core.get_vocab() == other.core.get_vocab())

@@ -1,0 +1,1 @@
+"""Tools beside the library: predicted costs, a machine's speed, a search to look at."""

@@ -1,0 +1,103 @@
+"""How fast a machine reads, multiplies and sorts, measured in a few seconds."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from coopgen_jax.parallel.mesh import on_accelerator
+
+# Rows of the products that are timed.
+ROWS = (1, 2, 4, 8, 16, 64, 256)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a prediction needs to know.
+
+    bandwidth: bytes per second at which weights are read.
+    rate: floating-point operations per second of large matrix products.
+    ranking: logits per second out of which the likeliest are picked.
+    step: seconds that one layer costs however small it is.
+    stacked, separate: rows and, for so many, the seconds that a product takes per weight, of layers
+      in one stack and of matrices in arrays of their own (see `models.layer_layout`); empty where
+      nothing has been measured and a product takes what its bandwidth or its rate takes, the
+      longer one.
+    """
+
+    bandwidth: float
+    rate: float
+    ranking: float
+    step: float
+    stacked: tuple[tuple[int, float], ...] = ()
+    separate: tuple[tuple[int, float], ...] = ()
+
+
+def median_seconds(function: Callable, *arguments: Any, repeats: int = 3) -> float:
+    """Returns the median seconds of the calls, after one that compiles."""
+    program = jax.jit(function)
+    jax.block_until_ready(program(*arguments))
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(program(*arguments))
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def _product(rows: jax.Array, weight: jax.Array) -> jax.Array:
+    """Multiplies `[rows, I]` by a kernel as the networks keep it, `[O, I]`."""
+    return jnp.einsum("ri,oi->ro", rows, weight) / weight.shape[0]
+
+
+def _through_stack(rows: jax.Array, weights: jax.Array) -> jax.Array:
+    return jax.lax.scan(lambda rows, weight: (_product(rows, weight), None), rows, weights)[0]
+
+
+def _through_each(rows: jax.Array, weights: tuple[jax.Array, ...]) -> jax.Array:
+    for weight in weights:
+        rows = _product(rows, weight)
+    return rows
+
+
+def measure(dtype: str = "float32") -> Machine:
+    """Measures the machine that JAX runs on, for weights of a dtype.
+
+    All weights together are more than a cache holds. On a processor the matrices of a stack are 3
+    MB: larger ones are not stacked there (see `models.layer_layout`).
+    """
+    large, item = on_accelerator(), jnp.dtype(dtype).itemsize
+    width, layers = (8192, 8) if large else (2048, 48 // item)
+    low, deep = (8192, 8) if large else (math.isqrt(3 * 2**20 // item), 64)
+    each = tuple(jnp.ones((width, width), dtype) for _ in range(layers))
+    stack = jnp.ones((deep, low, low), dtype)
+
+    def curve(function: Callable, weights: Any, width: int) -> tuple[tuple[int, float], ...]:
+        count = sum(leaf.size for leaf in jax.tree.leaves(weights))
+        return tuple(
+            (rows, median_seconds(function, jnp.ones((rows, width), dtype), weights) / count)
+            for rows in ROWS
+        )
+
+    separate = curve(_through_each, each, width)
+    stacked = curve(_through_stack, stack, low)
+    square = each[0]
+    multiply = median_seconds(jnp.matmul, square, square)
+    logits = jax.random.normal(jax.random.key(0), (16, 32768))
+    rank = median_seconds(lambda x: (jax.lax.top_k(x, 50), jax.nn.logsumexp(x, axis=-1)), logits)
+    small = jnp.ones((64, 64, 64), dtype)
+    step = median_seconds(_through_stack, jnp.ones((1, 64), dtype), small) / len(small)
+    # A layer of a transformer is some twenty operations, of which this one had two.
+    return Machine(
+        bandwidth=square.dtype.itemsize / separate[0][1],
+        rate=2 * width**3 / multiply,
+        ranking=logits.size / rank,
+        step=10 * step,
+        stacked=stacked,
+        separate=separate,
+    )

@@ -1,0 +1,161 @@
+"""A frozen language model's states of texts, read once and learnt from many times.
+
+The states of all tokens stand in one table. A text is then a row of places in it, which batches,
+cuts and shuffles like a row of token ids, and a loss looks the states up.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel
+from coopgen_jax.models.reading import read
+from coopgen_jax.models.transformer import DecoderConfig, tapped
+
+# Lengths of what is read at once are multiples of this, so that few of them are compiled.
+LENGTH_STEP = 8
+# A table of more bytes is refused; what a machine has for it is not known.
+LARGEST = 16 << 30
+
+
+def front_of(model: LoadedModel) -> list[int]:
+    """Returns the tokens that stand in front of every text that is read.
+
+    The first token of all takes part in none of them: its state is like no other's, and a text that
+    is judged in a search has a prompt in front of it.
+    """
+    return list(model.tokenizer.begin_tokens) or model.tokenizer.encode("\n")
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _states(
+    config: DecoderConfig, taps: tuple[int, ...], params: Any, tokens: jax.Array, mask: jax.Array
+) -> jax.Array:
+    embedded, _, streams, _ = read(config, params, tokens, mask)
+    return tapped(config, params, embedded, streams, taps).astype(jnp.float16)
+
+
+def read_states(
+    model: LoadedModel,
+    taps: tuple[int, ...],
+    rows: Sequence[Sequence[int]],
+    *,
+    batch: int = 32,
+    folder: Path | None = None,
+    listener: Callable[[int, int], None] = lambda done, total: None,
+) -> np.ndarray:
+    """Reads texts behind `front_of(model)` and returns the states of all their tokens.
+
+    Args:
+      model: the language model.
+      taps: the `J` layers whose states are kept, numbered as `LanguageModel.taps`.
+      rows: `n` rows of token ids.
+      batch: rows read at once; rows of like length are read together.
+      folder: where the table is kept for the next time, None to keep it nowhere.
+      listener: told after each batch how many of how many rows have been read.
+
+    Returns:
+      `[tokens of all rows, J, E]` float16, row by row; the states of row `i` begin at the sum of
+      the lengths of the rows in front of it. Values that half precision cannot hold are cut.
+
+    Raises:
+      UserError: see `check_room`.
+    """
+    check_room(model, taps, rows, folder=folder)
+    lengths = [len(row) for row in rows]
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    shape = (int(starts[-1]), len(taps), model.config.width)
+    path = folder and folder / f"states-{_digest(model, taps, rows)}.npy"
+    if path and path.is_file():
+        return np.load(path)
+    table = np.empty(shape, np.float16)
+    front = front_of(model)
+    config, params = _up_to(model, max(taps))
+    order = sorted(range(len(rows)), key=lambda number: lengths[number])
+    limit = float(np.finfo(np.float16).max)
+    for at in range(0, len(order), batch):
+        numbers = order[at : at + batch]
+        width = -(-(len(front) + lengths[numbers[-1]]) // LENGTH_STEP) * LENGTH_STEP
+        tokens = np.zeros((batch, width), np.int32)
+        mask = np.zeros((batch, width), bool)
+        for place, number in enumerate(numbers):
+            row = [*front, *rows[number]]
+            tokens[place, : len(row)], mask[place, : len(row)] = row, True
+        found = np.asarray(_states(config, taps, params, tokens, mask))
+        for place, number in enumerate(numbers):
+            own = found[place, len(front) : len(front) + lengths[number]]
+            table[starts[number] : starts[number + 1]] = np.clip(own, -limit, limit)
+        listener(min(at + batch, len(rows)), len(rows))
+    if path:
+        unfinished = path.with_suffix(f".part{jax.process_index()}")
+        with unfinished.open("wb") as file:
+            np.save(file, table)
+        unfinished.replace(path)
+    return table
+
+
+def check_room(
+    model: LoadedModel,
+    taps: tuple[int, ...],
+    rows: Sequence[Sequence[int]],
+    *,
+    folder: Path | None,
+) -> None:
+    """Checks that `read_states` has room, and makes its folder.
+
+    Raises:
+      UserError: the table would be larger than 16 GiB, or the folder cannot be written.
+    """
+    tokens = sum(len(row) for row in rows)
+    size = 2 * tokens * len(taps) * model.config.width
+    if size > LARGEST:
+        raise UserError(
+            f"the states of {tokens} tokens at {len(taps)} taps take {size / 2**30:.0f} GiB: give "
+            "fewer texts, shorter ones or fewer taps, or train a causal discriminator"
+        )
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"the states cannot be kept in {folder}: {error}") from error
+
+
+def _up_to(model: LoadedModel, highest: int) -> tuple[DecoderConfig, Any]:
+    """Returns the network without most layers above the highest tap, which nobody reads.
+
+    One stays, since the last layer's state is normalised.
+    """
+    count = min(highest + 1, model.config.layers)
+    layers = model.params["layers"]
+    if isinstance(layers, tuple):
+        kept = layers[:count]
+    else:
+        kept = jax.tree.map(lambda leaf: leaf[:count], layers)
+    return replace(model.config, layers=count), {**model.params, "layers": kept}
+
+
+def _digest(model: LoadedModel, taps: tuple[int, ...], rows: Sequence[Sequence[int]]) -> str:
+    text = json.dumps([model.sha256, model.config.dtype, taps, [list(row) for row in rows]])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def places(rows: Sequence[Sequence[int]], start: int = 0) -> list[list[int]]:
+    """Returns every row's places in the table of all rows, which begins at `start`."""
+    result = []
+    for row in rows:
+        result.append(list(range(start, start + len(row))))
+        start += len(row)
+    return result

@@ -1,0 +1,1 @@
+"""Generative Cooperative Networks, SelfGAN and discrete GANs."""

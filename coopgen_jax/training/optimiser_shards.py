@@ -1,0 +1,67 @@
+"""Which device keeps what of an optimiser's state, where no device keeps all of it.
+
+ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054), stages 1 and 2: gradients are summed so that every
+device gets its part of the sum only, it updates its part of the moments and of the parameters, and
+the parameters are gathered. An array keeps its shape; only where its parts lie changes, so that a
+checkpoint is that of any number of devices.
+"""
+
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+
+from coopgen_jax.parallel.mesh import BATCH, P
+
+
+def divided(tree: Any, mesh: Mesh) -> Any:
+    """Returns how the devices of the "batch" axis share arrays of which each keeps a part.
+
+    Args:
+      tree: pytree of arrays, or of their shapes.
+      mesh: the mesh.
+
+    Returns:
+      A `PartitionSpec` for every leaf: its longest axis that can be split evenly is, the first of
+      equal ones; `P()` where there is none, as for a scalar, which every device then has whole.
+    """
+    parts = mesh.shape[BATCH]
+
+    def one(leaf: Any) -> P:
+        shape = leaf.shape
+        even = [axis for axis, size in enumerate(shape) if size and size % parts == 0]
+        if not even:
+            return P()
+        return P(*[None] * max(even, key=lambda axis: shape[axis]), BATCH)
+
+    return jax.tree.map(one, tree)
+
+
+def lying(specs: Any, mesh: Mesh) -> Any:
+    """Returns the shardings of arrays that lie on a mesh as their specs say."""
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=_is_spec)
+
+
+def summed(tree: Any, specs: Any) -> Any:
+    """Adds up what devices have, inside a mapped function; each gets what its specs give it.
+
+    Args:
+      tree: pytree of one device's arrays.
+      specs: pytree like it: `P()` for the whole sum, "batch" on an axis for a device's own part of
+        the sum, which takes half of what the whole takes to send.
+    """
+    if jax.lax.psum(1, BATCH) == 1:
+        # A processor would copy every array to add it to nothing.
+        return tree
+
+    def one(spec: P, leaf: jax.Array) -> jax.Array:
+        if BATCH not in spec:
+            return jax.lax.psum(leaf, BATCH)
+        axis = list(spec).index(BATCH)
+        return jax.lax.psum_scatter(leaf, BATCH, scatter_dimension=axis, tiled=True)
+
+    return jax.tree.map(one, specs, tree, is_leaf=_is_spec)
+
+
+def _is_spec(value: Any) -> bool:
+    return isinstance(value, P)

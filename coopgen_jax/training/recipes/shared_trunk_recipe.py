@@ -1,0 +1,223 @@
+"""The recipe of shared-trunk discriminators: small networks on a frozen language model's states."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from coopgen_jax.data.batches import training_batches
+from coopgen_jax.data.labelled import Labelled
+from coopgen_jax.discriminators.head import Head, HeadConfig
+from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, running_features
+from coopgen_jax.discriminators.trunk_layers import (
+    TrunkLayersConfig,
+    init_trunk_layers,
+    small_network,
+)
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel
+from coopgen_jax.parallel.mesh import place
+from coopgen_jax.training.card import save_head
+from coopgen_jax.training.frozen_states import check_room, front_of, places, read_states
+from coopgen_jax.training.loop import Begin, Listener
+from coopgen_jax.training.objectives import judges_states
+from coopgen_jax.training.run import (
+    RecipeConfig,
+    Rows,
+    Run,
+    check_classes,
+    how_trained,
+    note_rows,
+    standardisation,
+    tokenised,
+)
+from coopgen_jax.training.training_folder import claim
+
+# Of so many batches the standardisation is taken.
+STANDARD_BATCHES = 32
+
+
+@dataclass(frozen=True)
+class TrunkConfig:
+    """What stands on the language model.
+
+    taps: the layers whose states are read, numbered as `LanguageModel.taps`.
+    layers: small causal layers on them; 0 for a head on the last and the mean state.
+    width: of the small layers, a multiple of 32.
+    look_ahead: width of a look-ahead head's keys, 0 for none; it wants layers.
+    before: fewer tokens than this play the prompt in front of a training text.
+    """
+
+    taps: tuple[int, ...]
+    layers: int = 1
+    width: int = 128
+    look_ahead: int = 0
+    before: int = 12
+
+    def __post_init__(self) -> None:
+        if not self.taps:
+            raise UserError("a shared-trunk discriminator wants taps: give one layer or more")
+        if self.layers < 0 or self.look_ahead < 0:
+            raise UserError(
+                f"{self.layers} layers with a look-ahead of {self.look_ahead}: give 0 or more"
+            )
+        if self.layers and (self.width < 32 or self.width % 32):
+            raise UserError(f"the layers' width is {self.width}: give a multiple of 32")
+        if self.look_ahead and not self.layers:
+            raise UserError("a look-ahead head stands on layers: give one or more of them")
+
+
+def train_shared_trunk(
+    model: LoadedModel,
+    training: Labelled,
+    validation: Labelled,
+    config: RecipeConfig,
+    trunk: TrunkConfig,
+    *,
+    folder: Path,
+    mesh: Mesh,
+    listener: Listener = lambda done, total, means: None,
+    begin: Begin = lambda: None,
+    reading: Callable[[int, int], None] = lambda done, total: None,
+    states: Path | None = None,
+) -> dict[str, Any]:
+    """Trains a shared-trunk discriminator; `load_discriminator` takes the folder.
+
+    The language model is frozen: it reads every text once, and what it made of them is learnt from.
+    Every beginning of a text is judged in every step, so batches are not cut.
+
+    Args:
+      model: the language model that it is to guide.
+      training: texts and classes.
+      validation: others of the same classes.
+      config: how to train; `lora` and what concerns generative discriminators have no meaning here.
+      trunk: what to train.
+      folder: where everything goes, checkpoints included; a run that stopped there goes on.
+      mesh: the devices; every one holds all states.
+      listener: told after every step.
+      begin: told in front of the first one; see `loop.Begin`.
+      reading: told after every batch how many of how many texts the language model has read.
+      states: a folder where the states are kept for the next time, None to keep them nowhere.
+
+    Returns:
+      The card.
+
+    Raises:
+      UserError: the classes differ, the model has no such taps, or the folder holds another
+        training.
+    """
+    check_classes(training, validation)
+    config = replace(config, batch=replace(config.batch, shortest=None))
+    longest = config.batch.longest
+    if longest + len(front_of(model)) > model.config.context:
+        raise UserError(
+            f"texts of {longest} tokens exceed the network's context of {model.config.context}: "
+            "shorten them"
+        )
+    if not all(0 <= tap <= model.config.layers for tap in trunk.taps):
+        raise UserError(
+            f"the taps are {', '.join(map(str, trunk.taps))}: the language model has the layers 0 "
+            f"to {model.config.layers}"
+        )
+    parts = tuple(tokenised(model.tokenizer, data) for data in (training, validation))
+    parts = tuple(Rows([row[:longest] for row in part.ids], part.labels) for part in parts)
+    ids = [row for part in parts for row in part.ids]
+    check_room(model, trunk.taps, ids, folder=states)
+    claim(
+        folder, "shared-trunk", model.sha256, config, (parts[0], parts[1]),
+        trunk=asdict(trunk), classes=training.classes, dtype=model.config.dtype,
+    )  # fmt: skip
+    table = read_states(model, trunk.taps, ids, folder=states, listener=reading)
+    where = places(ids)
+    cut = len(parts[0].ids)
+    rows = Rows(where[:cut], parts[0].labels), Rows(where[cut:], parts[1].labels)
+    fixed: dict[str, Any] = {"states": table}
+    if trunk.look_ahead:
+        fixed["tokens"] = np.concatenate([np.asarray(row, np.int32) for row in ids])
+        fixed["embedding"] = model.params["embedding"]
+    judge, learnt, standard = _begin(model, training.classes, config, trunk, table, rows[0])
+    fixed = place(fixed, mesh)
+    # Fixed, but no array of the table's: the standardisation is joined to what is learnt.
+    losses = tuple(
+        judges_states(judge, join=_joined(trunk, standard), training=training, before=trunk.before)
+        for training in (True, False)
+    )
+    run = Run(fixed, config, mesh)
+    outcome = run.fit(learnt, (losses[0], losses[1]), *rows, folder, listener, begin)
+    card = {
+        "kind": "shared-trunk",
+        "classes": list(training.classes),
+        "hidden": list(config.hidden),
+        "reads_prompt": False,
+        "model": model.name,
+        "model_sha256": model.sha256,
+        **asdict(trunk),
+        "taps": list(trunk.taps),
+        "context": model.config.context,
+        **note_rows(folder, training.origins),
+        **how_trained(config, outcome),
+        **run.report(losses[1], outcome.learnt, rows[1]),
+    }
+    if jax.process_index() == 0:
+        whole = _joined(trunk, standard)(outcome.learnt, None)
+        save_head(folder, jax.tree.map(np.asarray, whole), card)
+    return card
+
+
+def _begin(
+    model: LoadedModel,
+    classes: tuple[str, ...],
+    config: RecipeConfig,
+    trunk: TrunkConfig,
+    table: np.ndarray,
+    rows: Rows,
+) -> tuple[Any, Any, Any]:
+    """Returns the discriminator's shape, its first parameters and its standardisation."""
+    key = jax.random.key(config.batch.seed)
+    width = model.config.width
+    judge: SharedTrunkConfig | TrunkLayersConfig
+    if trunk.layers:
+        network = small_network(
+            layers=trunk.layers, width=trunk.width, context=model.config.context
+        )
+        head = HeadConfig(classes, trunk.width, config.hidden, config.dropout)
+        judge = TrunkLayersConfig(trunk.taps, width, network, head, trunk.look_ahead)
+        params = init_trunk_layers(key, judge)
+        drawn = params["entrance"]
+        params = {**params, "entrance": {"projection": drawn["projection"]}}
+    else:
+        head = HeadConfig(classes, 2 * len(trunk.taps) * width, config.hidden, config.dropout)
+        judge = SharedTrunkConfig(trunk.taps, False, head)
+        drawn = Head(head).init(key, jnp.zeros((1, head.inputs)))["params"]
+        params = {name: leaf for name, leaf in drawn.items() if name not in ("centre", "scale")}
+    return judge, params, _standard(config, trunk, table, rows)
+
+
+def _joined(trunk: TrunkConfig, standard: Any) -> Callable[[Any, Any], Any]:
+    def join(learnt: Any, fixed: Any) -> Any:
+        if trunk.layers:
+            return {**learnt, "entrance": {**learnt["entrance"], **standard}}
+        return {**learnt, **standard}
+
+    return join
+
+
+def _standard(
+    config: RecipeConfig, trunk: TrunkConfig, table: np.ndarray, rows: Rows
+) -> dict[str, np.ndarray]:
+    """Returns the mean and the inverse deviation of what the first layer sees in training."""
+    batches = training_batches(rows.ids, rows.labels, config.batch)
+
+    def seen(batch: dict[str, np.ndarray]) -> np.ndarray:
+        states = table[batch["tokens"]].astype(np.float32)
+        inputs: Any = states.reshape(*states.shape[:2], -1)
+        if not trunk.layers:
+            inputs = np.asarray(running_features(jnp.asarray(states), jnp.asarray(batch["mask"])))
+        return inputs[batch["mask"]]
+
+    return standardisation(seen(batches[number]) for number in range(STANDARD_BATCHES))
