@@ -77,7 +77,7 @@ def check_config(config: MCTSConfig) -> None:
         "value_power": (config.value_power, 0),
         "rollout": (config.rollout, 0),
         "considered": (search.considered, 0),
-        "early_stop": (search.early_stop, False),
+        "early_stop": (config.engine.stops_early, False),
         "renormalise": (search.renormalise, False),
     }
     for name, (value, only) in plain.items():

@@ -35,8 +35,8 @@ class SearchConfig:
       where rewards have made a mean negative.
     kept: how many nodes besides the new root outlive `reroot`.
     early_stop: whether a row stops as soon as the simulations left cannot change which child of
-      the root has the most visits. Set it to false where the choice is sampled from the visits; it
-      is always off where the root is halved.
+      the root has the most visits. Set it to false where the choice is sampled from the visits;
+      where the root is halved nothing stops early (`stops_early`).
     enough: visits of the root, those that outlived the last token included, at which a row stops
       before its simulations are spent; 0 for no such limit. With it a token whose subtree was kept
       costs less than one that took the search by surprise.
@@ -81,8 +81,6 @@ class SearchConfig:
             )
         if self.policy not in ("spread", "siblings", "descend"):
             raise ValueError(f'policy is {self.policy!r}: use "spread", "siblings" or "descend".')
-        if self.considered:
-            object.__setattr__(self, "early_stop", False)
         if 0 < self.considered < self.wave:
             raise ValueError(
                 f"wave is {self.wave} but halving compares only {self.considered} candidates, each "
@@ -114,6 +112,11 @@ class SearchConfig:
                 f'first_play_urgency is {self.first_play_urgency!r}: use "zero", "parent" or '
                 '"value".'
             )
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether a row stops as soon as its choice is settled: halving has a schedule to keep."""
+        return self.early_stop and not self.considered
 
     @property
     def nodes(self) -> int:

@@ -93,7 +93,7 @@ def search(
             # A root below which nothing has been read has nothing to choose, whatever its visits.
             settled = (root_visits(tree).max(axis=2) > 0) | tree.terminal[:, :, 0]
             live = live & ~(settled & (tree.visits[:, :, 0] >= config.enough))
-        if not config.early_stop:
+        if not config.stops_early:
             return live
         return live & (_lead(tree) <= (waves - wave) * config.wave)
 

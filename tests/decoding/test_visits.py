@@ -1,5 +1,7 @@
 """Tokens that are drawn from the visits of a search, and the probability that they report."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,8 +16,12 @@ from tests.decoding.slow_texts import END, decode, parts_of, prompt_of, search_c
 
 @pytest.mark.parametrize("drawn", [{"visit_temperature": 1.0}, {"value_power": 1.0}])
 def test_a_search_that_is_drawn_from_does_not_stop_early(drawn):
-    assert MCTSConfig().search.early_stop
-    assert not MCTSConfig(**drawn).search.early_stop
+    assert MCTSConfig().engine.stops_early
+    config = MCTSConfig(**drawn)
+    assert not config.engine.stops_early
+    # The setting itself stays, so that without draws it counts again.
+    chosen = replace(config, visit_temperature=0.0, value_power=0.0)
+    assert chosen.engine.stops_early
 
 
 def test_sampled_visits_return_the_probability_they_were_drawn_with():

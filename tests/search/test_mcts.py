@@ -318,5 +318,11 @@ def test_nodes_are_the_root_the_kept_and_the_new():
 
 
 def test_halving_never_stops_early():
-    assert SearchConfig().early_stop
-    assert not SearchConfig(considered=4).early_stop
+    assert SearchConfig().stops_early
+    assert not SearchConfig(considered=4).stops_early
+
+
+def test_a_search_keeps_the_settings_it_is_given():
+    halved = SearchConfig(considered=8, early_stop=True)
+    assert halved.early_stop
+    assert dataclasses.replace(halved, considered=0).stops_early

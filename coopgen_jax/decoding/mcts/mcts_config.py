@@ -124,9 +124,11 @@ class MCTSConfig:
                 f"{self.search.considered}: halving's visits are nothing to draw from, give "
                 "considered 0 (the preset puct), or value_power in place of visit_temperature"
             )
-        if self.draws and self.search.early_stop:
-            # Stopping early would change the distribution that the token is drawn from.
-            object.__setattr__(self, "search", replace(self.search, early_stop=False))
+
+    @property
+    def engine(self) -> SearchConfig:
+        """How the search runs: to its end where stopping would change what is drawn from."""
+        return replace(self.search, early_stop=False) if self.draws else self.search
 
     @property
     def draws(self) -> bool:

@@ -95,7 +95,7 @@ def advance(key: jax.Array, job: Job, state: MCTSState) -> tuple[MCTSState, Tree
         (state.states, state.reference, generation.model_tokens),
         expand=partial(expand, job, generation, keys),
         active=live,
-        config=config.search,
+        config=config.engine,
     )
     draw, tau = None, jnp.float32(config.visit_temperature)
     if config.anneal:
