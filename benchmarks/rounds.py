@@ -14,10 +14,11 @@ import optax
 from benchmarks.settings import Settings
 from benchmarks.training import DECAY, LORA, network
 from coopgen_jax.data.pairs import Pairs, Rounds
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.decoding.methods.smc import SMCConfig
-from coopgen_jax.decoding.presets import PRESETS, Decoding
+from coopgen_jax.decoding.presets import PRESETS
 from coopgen_jax.discriminators.causal import CausalConfig
 from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.models.layer_layout import for_training, stored
@@ -110,7 +111,7 @@ def people(prose: list[int] | None, vocabulary: int, *, source: int, text: int) 
     )  # fmt: skip
 
 
-def proposals(axes: dict[str, int], vocabulary: int) -> dict[str, Decoding]:
+def proposals(axes: dict[str, int], vocabulary: int) -> dict[str, DecoderSettings]:
     """Returns by name the decoders that a round's texts are sampled by.
 
     "in lock step" is the published search: one leaf at a time, from an empty tree; "in waves" is
@@ -139,7 +140,7 @@ def proposals(axes: dict[str, int], vocabulary: int) -> dict[str, Decoding]:
     }
 
 
-def round_config(proposal: Decoding, sources: int) -> GcnConfig:
+def round_config(proposal: DecoderSettings, sources: int) -> GcnConfig:
     """Returns what a round is: as many texts for the discriminator's step as were sampled."""
     rows = max(2, sources * proposal.samples // 2 * 2)
     return GcnConfig(
@@ -185,7 +186,7 @@ class OurRound:
     def __init__(
         self,
         made: Made,
-        proposal: Decoding,
+        proposal: DecoderSettings,
         sources: int,
         check: Callable[[Any, Any], None],
     ):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,12 +12,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from coopgen_jax.decoding.decode import DECODERS
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.generation import Generation
-from coopgen_jax.decoding.job import Job
+from coopgen_jax.decoding.job import Decoder, Job
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
 from coopgen_jax.decoding.on_mesh import stepper
-from coopgen_jax.decoding.presets import Decoding
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.errors import UserError
@@ -34,16 +35,20 @@ from coopgen_jax.search.tree import Tree
 
 __all__ = ["Step", "Text", "generate"]
 
-_begin = {kind: jax.jit(decoder.begin) for kind, decoder in DECODERS.items()}
-_advance = {
-    kind: jax.jit(decoder.advance, donate_argnames="state") for kind, decoder in DECODERS.items()
-}
-# A decoder that writes more texts than it returns chooses among them at the end.
-_finish = {
-    kind: jax.jit(decoder.finish)
-    for kind, decoder in DECODERS.items()
-    if hasattr(decoder, "finish")
-}
+
+@partial(jax.jit, static_argnames="decoder")
+def _begin(job: Job, *, decoder: Decoder) -> Any:
+    return decoder.begin(job)
+
+
+@partial(jax.jit, static_argnames="decoder", donate_argnames="state")
+def _advance(key: jax.Array, job: Job, state: Any, *, decoder: Decoder) -> tuple[Any, Any]:
+    return decoder.advance(key, job, state)
+
+
+@partial(jax.jit, static_argnames="decoder")
+def _finish(job: Job, generation: Generation, *, decoder: Decoder) -> Generation:
+    return decoder.finish(job, generation) if decoder.finish else generation
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ def generate(
     model: LoadedModel,
     prompts: Sequence[str],
     *,
-    config: Decoding,
+    config: DecoderSettings,
     discriminator: LoadedDiscriminator | None = None,
     target: str | Sequence[str] | None = None,
     reference: LoadedModel | None = None,
@@ -177,6 +182,7 @@ def generate(
     # With bags of words a target may be given, and need not be.
     follows = config.guided or isinstance(config, PPLMConfig)
     targeted = guide is not None and target is not None and follows
+    decoder = DECODERS[type(config)]
     texts: dict[int, list[Text]] = {}
     for batch, there in enumerate(batches):
         # The last batch is filled up with copies, so that it compiles to nothing new.
@@ -204,8 +210,8 @@ def generate(
                 if listener is not None:
                     done = batch * size
                     listener(Step(batch, len(batches), step, done, there, generation, tree))
-            if type(config) in _finish:
-                generation = _finish[type(config)](job, generation)
+            if decoder.finish:
+                generation = _finish(job, generation, decoder=decoder)
             generation = jax.device_get(generation)
         for row, number in enumerate(there):
             texts[number] = [
@@ -224,7 +230,7 @@ def generate(
 
 
 def _reference(
-    model: LoadedModel, reference: LoadedModel | None, config: Decoding, mesh: Mesh | None
+    model: LoadedModel, reference: LoadedModel | None, config: DecoderSettings, mesh: Mesh | None
 ) -> LanguageModel | None:
     """Returns the functions of a reference, None where nothing is charged for leaving it."""
     if not isinstance(config, MCTSConfig):
@@ -286,11 +292,11 @@ def _tokens(
     key: jax.Array, job: Job, mesh: Mesh | None, mapper: Mapper
 ) -> Iterator[tuple[int, Generation, Tree | None]]:
     """Runs one batch, one compiled call per token, until every text has ended."""
-    kind = type(job.config)
-    begin: Callable = _begin[kind]
-    advance: Callable = _advance[kind]
+    decoder = DECODERS[type(job.config)]
+    begin: Callable = partial(_begin, decoder=decoder)
+    advance: Callable = partial(_advance, decoder=decoder)
     if mesh is not None:
-        begin, advance = stepper(DECODERS[kind], mesh, mapper)
+        begin, advance = stepper(decoder, mesh, mapper)
     state = begin(job)
     for step in range(1, job.config.new_tokens + 1):
         state, tree = advance(key, job, state)

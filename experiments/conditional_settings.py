@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.methods.beam import BeamConfig
 from coopgen_jax.decoding.methods.das import DASConfig
 from coopgen_jax.decoding.methods.rerank import RerankConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
-from coopgen_jax.decoding.presets import Decoding
 from coopgen_jax.search.config import SearchConfig
 from coopgen_jax.training.gcn.gcn_config import GcnConfig
 
@@ -90,7 +90,7 @@ def searching(simulations: int) -> SearchConfig:
     )  # fmt: skip
 
 
-def decoders(config: Config) -> dict[str, Decoding]:
+def decoders(config: Config) -> dict[str, DecoderSettings]:
     """Returns how every generator writes, by name."""
     tokens, beams, alpha = config.new_tokens, config.beams, config.alpha
     beam = BeamConfig(new_tokens=tokens, beams=beams)
@@ -99,7 +99,9 @@ def decoders(config: Config) -> dict[str, Decoding]:
         "beam": beam,
         "DAS local": DASConfig(new_tokens=tokens, beams=beams, pool=4 * beams, alpha=alpha),
         # The same sum of both, of whole texts.
-        "DAS global": RerankConfig(beam, of=beams, alpha=alpha / (1 + alpha)),
+        "DAS global": RerankConfig(
+            beam.new_tokens, proposal=beam, of=beams, alpha=alpha / (1 + alpha)
+        ),
         "tree search": MCTSConfig(
             new_tokens=tokens, repetition_penalty=1.0, search=searching(config.search)
         ),

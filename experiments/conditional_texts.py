@@ -16,7 +16,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from coopgen_jax.data.labelled import half_of
 from coopgen_jax.data.pairs import Pairs, read_pairs, tokenise_pairs
 from coopgen_jax.decoding.decode import decode
-from coopgen_jax.decoding.presets import Decoding
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.evaluation.metrics import corpus_bleu
 from coopgen_jax.files import replacing
@@ -159,7 +159,7 @@ def chosen(pairs: Pairs, numbers: Sequence[int]) -> Pairs:
 def write_texts(
     path: Path,
     model: LoadedModel,
-    config: Decoding,
+    config: DecoderSettings,
     sources: Pairs,
     *,
     guide: LoadedDiscriminator | None,
@@ -196,7 +196,7 @@ def write_texts(
 
 def _written(
     model: LoadedModel,
-    config: Decoding,
+    config: DecoderSettings,
     sources: Pairs,
     guide: LoadedDiscriminator | None,
     rows: int,

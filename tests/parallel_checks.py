@@ -15,21 +15,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from coopgen_jax.decoding import on_mesh as spread
-from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
-from coopgen_jax.decoding.mcts.ppl_mcts import mcts
-from coopgen_jax.decoding.methods.beam import BeamConfig, beam_search
-from coopgen_jax.decoding.methods.blockwise import BlockwiseConfig, blockwise
-from coopgen_jax.decoding.methods.das import DASConfig, das
-from coopgen_jax.decoding.methods.fudge import FudgeConfig, fudge
-from coopgen_jax.decoding.methods.gedi import GediConfig, gedi
-from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
-from coopgen_jax.decoding.methods.rerank import RerankConfig, rerank
-from coopgen_jax.decoding.methods.sampling import SamplingConfig, sample
-from coopgen_jax.decoding.methods.smc import SMCConfig, smc
-from coopgen_jax.decoding.methods.stochastic_beam import (
-    StochasticBeamConfig,
+from coopgen_jax.decoding.decode import (
+    beam_search,
+    blockwise,
+    das,
+    fudge,
+    gedi,
+    mcts,
+    rerank,
+    sample,
+    smc,
     stochastic_beam_search,
 )
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.methods.beam import BeamConfig
+from coopgen_jax.decoding.methods.blockwise import BlockwiseConfig
+from coopgen_jax.decoding.methods.das import DASConfig
+from coopgen_jax.decoding.methods.fudge import FudgeConfig
+from coopgen_jax.decoding.methods.gedi import GediConfig
+from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
+from coopgen_jax.decoding.methods.rerank import RerankConfig
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.decoding.methods.smc import SMCConfig
+from coopgen_jax.decoding.methods.stochastic_beam import StochasticBeamConfig
 from coopgen_jax.decoding.on_mesh import on_mesh
 from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, bidirectional
 from coopgen_jax.discriminators.head import Head, HeadConfig
@@ -95,7 +103,7 @@ def toy() -> None:
         (mcts, dataclasses.replace(drawing, visit_temperature=0.0, value_power=1.0)),
         (fudge, FudgeConfig(new_tokens=4, samples=2)),
         (gedi, GediConfig(new_tokens=4, samples=2, greedy=False, strength=1.0)),
-        (rerank, RerankConfig(SamplingConfig(new_tokens=4), of=3, samples=2)),
+        (rerank, RerankConfig(new_tokens=4, of=3, samples=2)),
         (smc, SMCConfig(new_tokens=4, samples=4, threshold=1.0)),
         (blockwise, BlockwiseConfig(new_tokens=4, block=2, of=3, samples=2)),
         (das, DASConfig(new_tokens=4, beams=3, pool=5, samples=2)),

@@ -66,7 +66,7 @@ def test_a_bucket_is_compiled_once_and_a_second_load_not_at_all():
     prompts = [f"{'x' * length}" for length in range(1, 60, 3)]
     assert len(prompts) == 20
     buckets = {bucket(len(prompt)) for prompt in prompts}
-    advance = shell._advance[MCTSConfig]
+    advance = shell._advance
     config = dataclasses.replace(CONFIG, new_tokens=2)
     before = advance._cache_size()
     generate(model(), prompts, config=config, discriminator=guide(), target="good", batch_size=4)

@@ -27,9 +27,9 @@ from coopgen_jax.cli.prompts import read_prompts
 from coopgen_jax.cli.provenance import about_guide, run_settings
 from coopgen_jax.cli.resume import append, resume
 from coopgen_jax.cli.token_options import with_words
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.methods.smc import SMCConfig
 from coopgen_jax.decoding.methods.stochastic_beam import StochasticBeamConfig
-from coopgen_jax.decoding.presets import Decoding
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.discriminators.loading import folder_of, load_discriminator
 from coopgen_jax.errors import UserError
@@ -171,7 +171,7 @@ class _Work:
     """
 
     job: Job
-    config: Decoding
+    config: DecoderSettings
     guide: LoadedDiscriminator | None
     asked: list[tuple[str, str]]
     wrapped: list[str]
@@ -246,7 +246,7 @@ def _write(work: _Work, options: CompareOptions, mesh: Mesh | None) -> None:
             print(said, file=sys.stderr, flush=True)
 
 
-def weighted(config: Decoding) -> bool:
+def weighted(config: DecoderSettings) -> bool:
     """Tells whether a prompt's texts stand for a distribution only together with their weights."""
     return isinstance(config, SMCConfig | StochasticBeamConfig)
 
@@ -264,7 +264,7 @@ def drawn(lines: list[dict[str, Any]], seed: tuple[int, int]) -> dict[str, Any]:
 def _header(
     job: Job,
     options: CompareOptions,
-    config: Decoding,
+    config: DecoderSettings,
     asked: list[tuple[str, str]],
     writers: dict[str, LoadedModel],
     guide: LoadedDiscriminator | None,

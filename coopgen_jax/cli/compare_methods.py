@@ -12,7 +12,7 @@ from coopgen_jax.cli.methods import TAKES
 from coopgen_jax.cli.model_options import names_target
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.cli.settings import decoder_config
-from coopgen_jax.decoding.presets import Decoding
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.errors import UserError
 
 # What every method shares, and what it may also have for itself.
@@ -35,7 +35,7 @@ class Job:
 
     name: str
     options: GenerateOptions
-    config: Decoding
+    config: DecoderSettings
     path: Path
 
 

@@ -19,10 +19,10 @@ from coopgen_jax.cli.printing import entry, for_people, strict, to_json, to_json
 from coopgen_jax.cli.progress import ProgressBar
 from coopgen_jax.cli.prompts import read_prompts
 from coopgen_jax.cli.provenance import about_guide, classes_of, run_settings
-from coopgen_jax.cli.settings import compared_config, decoder_config, is_redundant
+from coopgen_jax.cli.settings import compared_config, decoder_config
 from coopgen_jax.cli.token_options import left_out, with_words
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
-from coopgen_jax.decoding.presets import Decoding
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.discriminators.loading import load_discriminator
 from coopgen_jax.errors import UserError
@@ -67,7 +67,7 @@ def run_generate(options: GenerateOptions) -> None:
 
 def _run(
     options: GenerateOptions,
-    config: Decoding,
+    config: DecoderSettings,
     prompts: list[str],
     hosts: Hosts | None,
 ) -> None:
@@ -75,7 +75,7 @@ def _run(
     for path, option in ((options.out, "--out"), (options.trace, "--trace")):
         if path:
             check_writable(path, option)
-    if is_redundant(config):
+    if config.deterministic:
         _note(
             options,
             "nothing is random in these settings, so that a prompt's samples will all be the same: "
@@ -121,7 +121,7 @@ def _run(
     _deliver(options, found, texts, compared, recorder)
 
 
-def _write(job: _Job, config: Decoding, recorder: Recorder | None) -> list[Text] | None:
+def _write(job: _Job, config: DecoderSettings, recorder: Recorder | None) -> list[Text] | None:
     """Writes all texts by one method; None on a host that does not have them all."""
     hosts = job.hosts
     progress = ProgressBar(

@@ -6,12 +6,12 @@ from typing import Any
 from coopgen_jax.cli.model_options import settings_of
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.cli.settings import compared_config
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
-from coopgen_jax.decoding.presets import Decoding
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 
 
-def run_settings(options: GenerateOptions, config: Decoding) -> dict[str, Any]:
+def run_settings(options: GenerateOptions, config: DecoderSettings) -> dict[str, Any]:
     """Returns all that texts depend on beside prompts and weights."""
     compared = {"method": "sample", **asdict(compared_config(options))}
     return {

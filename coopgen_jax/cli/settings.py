@@ -20,6 +20,7 @@ from coopgen_jax.cli.methods import (
 )
 from coopgen_jax.cli.options import GenerateOptions, PlanOptions
 from coopgen_jax.cli.token_options import read_words
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.methods.beam import BeamConfig
 from coopgen_jax.decoding.methods.blockwise import BlockwiseConfig
@@ -31,7 +32,7 @@ from coopgen_jax.decoding.methods.rerank import RerankConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.decoding.methods.smc import SMCConfig
 from coopgen_jax.decoding.methods.stochastic_beam import StochasticBeamConfig
-from coopgen_jax.decoding.presets import PRESETS, Decoding
+from coopgen_jax.decoding.presets import PRESETS
 from coopgen_jax.errors import UserError
 from coopgen_jax.search.config import SearchConfig
 
@@ -39,7 +40,7 @@ from coopgen_jax.search.config import SearchConfig
 COMPARED_TOP_P = 0.9
 
 
-def decoder_config(options: GenerateOptions) -> Decoding:
+def decoder_config(options: GenerateOptions) -> DecoderSettings:
     """Returns the settings that the options ask for; what is left unset is the preset's.
 
     Raises:
@@ -78,21 +79,6 @@ def compared_config(options: GenerateOptions) -> SamplingConfig:
     return SamplingConfig(
         new_tokens=options.new_tokens, samples=options.samples, top_p=COMPARED_TOP_P
     )
-
-
-def is_redundant(config: Decoding) -> bool:
-    """Tells whether all samples of a prompt are bound to be the same."""
-    if isinstance(config, RerankConfig):
-        return is_redundant(config.written)
-    if config.samples == 1:
-        return False
-    if isinstance(config, SamplingConfig | PPLMConfig):
-        return config.temperature == 0
-    if isinstance(config, MCTSConfig):
-        return not config.draws and config.rollout == 0
-    if isinstance(config, GediConfig):
-        return config.greedy
-    return isinstance(config, FudgeConfig) and (config.greedy or config.candidates == 1)
 
 
 def _mcts(options: GenerateOptions) -> MCTSConfig:
@@ -211,7 +197,9 @@ def _rerank(options: GenerateOptions, plain: SamplingConfig | BeamConfig) -> Rer
     if isinstance(plain, BeamConfig):
         # All beams are compared unless fewer are asked for.
         found.setdefault("of", max(1, plain.beams * plain.groups // max(1, options.samples)))
-    config = RerankConfig(proposal=plain, samples=options.samples, **found)
+    config = RerankConfig(
+        new_tokens=options.new_tokens, samples=options.samples, proposal=plain, **found
+    )
     if options.discriminator == "none" and config.alpha > 0:
         raise UserError("re-ranking compares texts by a discriminator: choose one, or --alpha 0")
     return config

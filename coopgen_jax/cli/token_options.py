@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from coopgen_jax.cli.options import GenerateOptions
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.methods.beam import BeamConfig
 from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
 from coopgen_jax.decoding.methods.rerank import RerankConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
-from coopgen_jax.decoding.presets import Decoding
 from coopgen_jax.discriminators.bag_of_words import single_tokens
 from coopgen_jax.errors import UserError
 from coopgen_jax.tokenizer import Tokenizer
 
 
-def with_words(config: Decoding, options: GenerateOptions, tokenizer: Tokenizer) -> Decoding:
+def with_words(
+    config: DecoderSettings, options: GenerateOptions, tokenizer: Tokenizer
+) -> DecoderSettings:
     """Returns the settings with the options' words as tokens.
 
     Raises:
@@ -40,7 +42,7 @@ def with_words(config: Decoding, options: GenerateOptions, tokenizer: Tokenizer)
         raise UserError(str(error)) from error
 
 
-def _by_beams(config: Decoding) -> bool:
+def _by_beams(config: DecoderSettings) -> bool:
     return isinstance(config, RerankConfig) and isinstance(config.proposal, BeamConfig)
 
 

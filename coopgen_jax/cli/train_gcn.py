@@ -16,8 +16,8 @@ from coopgen_jax.cli.settings import decoder_config
 from coopgen_jax.cli.train_options import GcnOptions
 from coopgen_jax.cli.train_progress import compiling, watched
 from coopgen_jax.data.pairs import Pairs, read_pairs, tokenise_pairs
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
-from coopgen_jax.decoding.presets import Decoding
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.lora import LoraConfig
 from coopgen_jax.models.pretrained.loaded_model import load
@@ -88,7 +88,7 @@ def round_of(what: GcnOptions) -> GcnConfig:
     Raises:
       UserError: they cannot be.
     """
-    proposal: Decoding
+    proposal: DecoderSettings
     named = what.proposal or DEFAULT.get(what.objective, PROPOSAL)
     own = {*OWN, *OF_PLAIN} - {"preset", "samples"}
     if said := sorted(key for key in own if f":{key}=" in named.replace("-", "_")):

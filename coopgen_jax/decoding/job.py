@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +50,23 @@ class Job:
         if not self.language_model.encodes_prompt:
             return self.prompt
         return replace(self.prompt, mask=jnp.zeros_like(self.prompt.mask))
+
+
+class Decoder(NamedTuple):
+    """A method of writing, as pure functions.
+
+    Attributes:
+      begin: `(job) -> state`: reads the prompts. The state is a pytree with `generation`, the texts
+        so far, and `step`, the tokens written.
+      advance: `(key, job, state) -> (state, tree)`: writes one token of every text that is not
+        finished. The tree is the search's at that token, None where there is none.
+      finish: `(job, generation) -> generation`: chooses among the texts at the end, where more are
+        written than returned; None where all are.
+    """
+
+    begin: Callable[[Job], Any]
+    advance: Callable[[jax.Array, Job, Any], tuple[Any, Any]]
+    finish: Callable[[Job, Generation], Generation] | None = None
 
 
 # The language model's cache and the discriminator's state (None without one).

@@ -1,32 +1,7 @@
 """Settings by name: the published ones, and those that measured best."""
 
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
-from coopgen_jax.decoding.methods.beam import BeamConfig
-from coopgen_jax.decoding.methods.blockwise import BlockwiseConfig
-from coopgen_jax.decoding.methods.das import DASConfig
-from coopgen_jax.decoding.methods.fudge import FudgeConfig
-from coopgen_jax.decoding.methods.gedi import GediConfig
-from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
-from coopgen_jax.decoding.methods.rerank import RerankConfig
-from coopgen_jax.decoding.methods.sampling import SamplingConfig
-from coopgen_jax.decoding.methods.smc import SMCConfig
-from coopgen_jax.decoding.methods.stochastic_beam import StochasticBeamConfig
 from coopgen_jax.search.config import SearchConfig
-
-# The settings of any decoder.
-Decoding = (
-    MCTSConfig
-    | FudgeConfig
-    | GediConfig
-    | PPLMConfig
-    | SMCConfig
-    | RerankConfig
-    | BeamConfig
-    | SamplingConfig
-    | BlockwiseConfig
-    | DASConfig
-    | StochasticBeamConfig
-)
 
 PRESETS: dict[str, MCTSConfig] = {
     # The best of what was compared (all of it in experiments/README.md).

@@ -23,7 +23,7 @@ from benchmarks.baselines.fair import Fair
 from benchmarks.baselines.network import Network, judge_of
 from benchmarks.baselines.reference import Reference, likeliest
 from benchmarks.baselines.slots import SlotReader
-from coopgen_jax.decoding.mcts.ppl_mcts import mcts
+from coopgen_jax.decoding.decode import mcts
 from coopgen_jax.decoding.presets import PRESETS
 from coopgen_jax.discriminators.causal import CausalConfig, causal, init_causal
 from coopgen_jax.discriminators.head import HeadConfig, classify

@@ -14,7 +14,7 @@ from benchmarks.baselines.cooperating import Outcome
 from benchmarks.baselines.drawing import Drawing, Texts
 from benchmarks.baselines.network import Network, judge_of
 from benchmarks.settings import Settings
-from coopgen_jax.decoding.mcts.ppl_mcts import mcts
+from coopgen_jax.decoding.decode import mcts
 from coopgen_jax.discriminators.causal import CausalConfig, causal, init_causal
 from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.models.decoder import language_model

@@ -6,7 +6,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from coopgen_jax.cli.options import GenerateOptions, PlanOptions
-from coopgen_jax.cli.settings import decoder_config, is_redundant
+from coopgen_jax.cli.settings import decoder_config
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.methods.das import DASConfig
 from coopgen_jax.decoding.methods.fudge import FudgeConfig
@@ -149,7 +149,7 @@ def test_draws_by_values_are_told_of_no_way_around_a_discriminator():
     ],
 )
 def test_samples_that_must_be_equal_are_known(changes, same):
-    assert is_redundant(decoder_config(options(**changes))) is same
+    assert decoder_config(options(**changes)).deterministic is same
 
 
 def test_samples_that_must_be_equal_are_remarked_on(capsys):

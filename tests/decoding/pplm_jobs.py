@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coopgen_jax.decoding.job import Job
+from coopgen_jax.decoding.job import Job, write_all
 from coopgen_jax.decoding.methods import pplm as decoder
 from coopgen_jax.decoding.methods.pplm import PPLMConfig
 from coopgen_jax.discriminators.composition import Term, compose
@@ -86,7 +86,7 @@ def job_of(
 
 begin, advance = jax.jit(decoder.begin), jax.jit(decoder.advance)
 fused_logits = jax.jit(decoder.fused_logits)
-write = jax.jit(lambda key, job: decoder.write_all(decoder.begin, decoder.advance, key, job))
+write = jax.jit(lambda key, job: write_all(decoder.begin, decoder.advance, key, job))
 
 
 def after(job: Job, step: int):

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coopgen_jax.decoding.decode import mcts
 from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.mcts import ppl_mcts as decoder
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
-from coopgen_jax.decoding.mcts.ppl_mcts import mcts
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.search import SearchConfig
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model

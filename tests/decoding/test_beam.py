@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from coopgen_jax.decoding.methods.beam import BeamConfig, beam_search
+from coopgen_jax.decoding.decode import beam_search
+from coopgen_jax.decoding.methods.beam import BeamConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.pretrained.loaded_model import load

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from coopgen_jax.decoding.decode import blockwise, rerank
 from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.methods import blockwise as decoder_of_blocks
-from coopgen_jax.decoding.methods.blockwise import BlockwiseConfig, blockwise
-from coopgen_jax.decoding.methods.rerank import RerankConfig, rerank
+from coopgen_jax.decoding.methods.blockwise import BlockwiseConfig
+from coopgen_jax.decoding.methods.rerank import RerankConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.discriminators.causal import CausalConfig, causal, init_causal
 from coopgen_jax.discriminators.head import HeadConfig
@@ -127,7 +128,7 @@ def test_texts_are_as_frequent_as_the_closed_form_says(config):
 def test_one_block_is_reranking(block):
     """The noise of a lane is that of the sample of the same number."""
     drawn = SamplingConfig(new_tokens=4, temperature=1.3, top_k=4, top_p=0.95)
-    best = RerankConfig(drawn, of=6, samples=2)
+    best = RerankConfig(drawn.new_tokens, 2, drawn, of=6)
     config = BlockwiseConfig(
         new_tokens=4, block=block, of=6, samples=2, temperature=1.3, top_k=4, top_p=0.95
     )

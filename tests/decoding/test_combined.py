@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from coopgen_jax.decoding.decode import beam_search, fudge, mcts, rerank, sample, smc
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
-from coopgen_jax.decoding.mcts.ppl_mcts import mcts
-from coopgen_jax.decoding.methods.beam import BeamConfig, beam_search
-from coopgen_jax.decoding.methods.fudge import FudgeConfig, fudge
-from coopgen_jax.decoding.methods.rerank import RerankConfig, rerank
-from coopgen_jax.decoding.methods.sampling import SamplingConfig, sample
-from coopgen_jax.decoding.methods.smc import SMCConfig, smc
+from coopgen_jax.decoding.methods.beam import BeamConfig
+from coopgen_jax.decoding.methods.fudge import FudgeConfig
+from coopgen_jax.decoding.methods.rerank import RerankConfig
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.decoding.methods.smc import SMCConfig
 from coopgen_jax.models.combination import Member, combine_logits, combined_params
 from coopgen_jax.search.config import SearchConfig
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
@@ -53,7 +53,7 @@ DECODERS = {
     "beam": (beam_search, BeamConfig(new_tokens=4, beams=3, samples=2)),
     "fudge": (fudge, FudgeConfig(new_tokens=4, samples=3, candidates=3)),
     "smc": (smc, SMCConfig(new_tokens=4, samples=4, threshold=1.0)),
-    "rerank": (rerank, RerankConfig(SamplingConfig(new_tokens=4, top_p=0.9), of=3, samples=2)),
+    "rerank": (rerank, RerankConfig(4, 2, SamplingConfig(top_p=0.9), of=3)),
     "sample": (sample, SamplingConfig(new_tokens=4, samples=3, top_k=3)),
 }
 

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from coopgen_jax.decoding.decode import beam_search, das, rerank
 from coopgen_jax.decoding.methods import das as decoder_of_das
-from coopgen_jax.decoding.methods.beam import BeamConfig, beam_search
-from coopgen_jax.decoding.methods.das import DASConfig, das
-from coopgen_jax.decoding.methods.rerank import RerankConfig, rerank
+from coopgen_jax.decoding.methods.beam import BeamConfig
+from coopgen_jax.decoding.methods.das import DASConfig
+from coopgen_jax.decoding.methods.rerank import RerankConfig
 from coopgen_jax.errors import UserError
 from tests.decoding.calls import calls_of
 from tests.decoding.test_beam import repeats
@@ -135,7 +136,9 @@ def test_finished_beams_are_re_ranked_by_the_same_score(alpha, penalty):
     """The global search, by `RerankConfig`, as the module says."""
     config = DASConfig(new_tokens=5, beams=6, alpha=alpha, length_penalty=penalty)
     beams = BeamConfig(new_tokens=5, beams=6, length_penalty=penalty)
-    best = RerankConfig(beams, of=6, alpha=alpha / (1 + alpha), length_penalty=penalty)
+    best = RerankConfig(
+        beams.new_tokens, proposal=beams, of=6, alpha=alpha / (1 + alpha), length_penalty=penalty
+    )
     six = dataclasses.replace(beams, samples=6)
     prompt, target = prompt_of(*ROWS), jnp.asarray(TARGETS)
     got = jax.jit(functools.partial(rerank, KEY, config=best, **JUDGED))(prompt, target=target)

@@ -12,8 +12,8 @@ import torch
 
 from coopgen_jax.cli.model_options import about_model
 from coopgen_jax.cli.printing import for_people
+from coopgen_jax.decoding.decode import mcts
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
-from coopgen_jax.decoding.mcts.ppl_mcts import mcts
 from coopgen_jax.decoding.methods.beam import BeamConfig
 from coopgen_jax.decoding.methods.blockwise import BlockwiseConfig
 from coopgen_jax.decoding.methods.das import DASConfig
@@ -77,7 +77,7 @@ def scored(model, prompt: str, tokens: list[int]) -> float:
 DECODERS = {
     "sampling": SamplingConfig(new_tokens=5, samples=2, top_p=0.9),
     "beam": BeamConfig(new_tokens=5, samples=2, beams=3),
-    "rerank": RerankConfig(SamplingConfig(new_tokens=5), of=4, alpha=0.5),
+    "rerank": RerankConfig(new_tokens=5, of=4, alpha=0.5),
     "blockwise": BlockwiseConfig(new_tokens=5, samples=2, block=2, of=3),
     "das": DASConfig(new_tokens=5, beams=3, pool=6),
     "fudge": FudgeConfig(new_tokens=5, samples=2, candidates=8),

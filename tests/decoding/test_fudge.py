@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from coopgen_jax.decoding.decode import fudge
 from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.methods import fudge as decoding
-from coopgen_jax.decoding.methods.fudge import FudgeConfig, fudge
+from coopgen_jax.decoding.methods.fudge import FudgeConfig
 from coopgen_jax.errors import UserError
 from tests.decoding.test_sampling import (
     END,

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from coopgen_jax.decoding.decode import gedi
 from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.methods import gedi as decoding
-from coopgen_jax.decoding.methods.gedi import GediConfig, by_class, gedi
+from coopgen_jax.decoding.methods.gedi import GediConfig, by_class
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.discriminators.composition import Term, compose
 from coopgen_jax.discriminators.generative import GenerativeConfig, generative, generative_params

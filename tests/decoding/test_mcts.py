@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from coopgen_jax.decoding.decode import mcts
 from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.judgement import log_target
 from coopgen_jax.decoding.mcts import ppl_mcts as decoder
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
-from coopgen_jax.decoding.mcts.ppl_mcts import mcts
 from coopgen_jax.errors import UserError
 from coopgen_jax.search import SearchConfig
 from tests.decoding.slow_texts import (

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from coopgen_jax.decoding.decode import pplm, sample
 from coopgen_jax.decoding.methods import pplm as decoder
-from coopgen_jax.decoding.methods.pplm import PPLMConfig, pplm
+from coopgen_jax.decoding.methods.pplm import PPLMConfig
 from coopgen_jax.decoding.methods.pplm_shift import climb, history_of, read_shifted
-from coopgen_jax.decoding.methods.sampling import SamplingConfig, sample
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.combination import Member, combine_logits, combined_params

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from coopgen_jax.decoding.decode import mcts
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
-from coopgen_jax.decoding.mcts.ppl_mcts import mcts
 from coopgen_jax.decoding.presets import PRESETS
 from coopgen_jax.errors import UserError
 from coopgen_jax.testing import ToyLanguage, toy_language_model

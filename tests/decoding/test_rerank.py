@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coopgen_jax.decoding.methods.beam import BeamConfig, beam_search
-from coopgen_jax.decoding.methods.rerank import RerankConfig, rerank
-from coopgen_jax.decoding.methods.sampling import SamplingConfig, sample
+from coopgen_jax.decoding.decode import beam_search, rerank, sample
+from coopgen_jax.decoding.methods.beam import BeamConfig
+from coopgen_jax.decoding.methods.rerank import RerankConfig
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.errors import UserError
 from tests.decoding.test_sampling import JUDGE, MODEL, PARAMS, prompt_of
 
@@ -23,7 +24,7 @@ KEY = jax.random.key(7)
 @pytest.mark.parametrize("alpha", [1.0, 0.6, 0.0])
 def test_the_best_of_the_draws_is_kept(alpha):
     prompt, target = prompt_of([0, 1], [2], [3, 3]), jnp.asarray([0, 1, 1])
-    config = RerankConfig(DRAWN, of=6, samples=2, alpha=alpha)
+    config = RerankConfig(DRAWN.new_tokens, 2, DRAWN, of=6, alpha=alpha)
     write = jax.jit(functools.partial(rerank, config=config, **JUDGED))
     got = write(KEY, prompt, target=target)
     many = dataclasses.replace(DRAWN, samples=12)
@@ -46,7 +47,11 @@ def test_the_best_of_the_draws_is_kept(alpha):
 def test_the_best_of_the_beams_is_kept():
     prompt, target = prompt_of([0, 1], [2]), jnp.asarray([0, 1])
     beams = BeamConfig(new_tokens=4, beams=6, length_penalty=0.0)
-    write = jax.jit(functools.partial(rerank, config=RerankConfig(beams, of=6), **JUDGED))
+    write = jax.jit(
+        functools.partial(
+            rerank, config=RerankConfig(beams.new_tokens, proposal=beams, of=6), **JUDGED
+        )
+    )
     got = write(KEY, prompt, target=target)
     six = dataclasses.replace(beams, samples=6)
     found = jax.jit(functools.partial(beam_search, config=six, **JUDGED))(KEY, prompt)
@@ -58,15 +63,20 @@ def test_the_best_of_the_beams_is_kept():
 
 def test_without_a_judge_there_is_nothing_to_compare_by():
     with pytest.raises(UserError, match="re-ranking compares texts by a discriminator"):
-        rerank(KEY, prompt_of([0]), config=RerankConfig(DRAWN), **GIVEN)
-    likely = rerank(KEY, prompt_of([0]), config=RerankConfig(DRAWN, of=3, alpha=0), **GIVEN)
+        rerank(KEY, prompt_of([0]), config=RerankConfig(DRAWN.new_tokens, proposal=DRAWN), **GIVEN)
+    likely = rerank(
+        KEY,
+        prompt_of([0]),
+        config=RerankConfig(DRAWN.new_tokens, proposal=DRAWN, of=3, alpha=0),
+        **GIVEN,
+    )
     assert likely.tokens.shape == (1, 1, 4) and likely.log_class.shape == (1, 1, 0)
 
 
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"of": 0}, "of is 0 and samples 1"),
+        ({"of": 0}, "of is 0: give 1 or more"),
         ({"alpha": 1.5}, "alpha is 1.5"),
         ({"proposal": BeamConfig(beams=3), "of": 4}, "4 texts are asked of 3 beams"),
     ],

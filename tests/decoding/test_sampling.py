@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coopgen_jax.decoding.methods.sampling import SamplingConfig, sample
+from coopgen_jax.decoding.decode import sample
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model

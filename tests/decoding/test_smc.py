@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coopgen_jax.decoding.methods.smc import SMCConfig, log_evidence, resample, smc
+from coopgen_jax.decoding.decode import smc
+from coopgen_jax.decoding.methods.smc import SMCConfig, log_evidence, resample
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Prompt
 from tests.decoding.test_sampling import (

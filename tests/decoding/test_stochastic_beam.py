@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from coopgen_jax.decoding.decode import stochastic_beam_search
 from coopgen_jax.decoding.methods import stochastic_beam
 from coopgen_jax.decoding.methods.stochastic_beam import (
     StochasticBeamConfig,
     conditioned,
     log_inclusion,
-    stochastic_beam_search,
 )
 from tests.decoding.calls import calls_of
 from tests.decoding.test_sampling import END, JUDGE, MODEL, PARAMS, prompt_of

@@ -1,18 +1,17 @@
 """What guided search as a decoder is told."""
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import Literal
 
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.rules.repetition import check_repetition
 from coopgen_jax.search.config import SearchConfig
 
 
 @dataclass(frozen=True)
-class MCTSConfig:
+class MCTSConfig(DecoderSettings):
     """How the search writes; static under `jit`.
 
-    new_tokens: `T`, the most tokens to write.
-    samples: `R`, texts per prompt.
     temperature: of the prior, softmax(penalised logits / temperature).
     repetition_penalty: CTRL's, over the text so far; 1 for none.
     no_repeat_ngram: n-grams of this length are never written twice; 0 for no such rule.
@@ -49,8 +48,6 @@ class MCTSConfig:
     search: budget, shape and selection rule of the search.
     """
 
-    new_tokens: int = 24
-    samples: int = 1
     temperature: float = 1.0
     repetition_penalty: float = 1.2
     no_repeat_ngram: int = 0
@@ -67,11 +64,8 @@ class MCTSConfig:
     rollout_confidence: float | None = None
     search: SearchConfig = field(default_factory=SearchConfig)
 
-    guided: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
-        if self.new_tokens < 1 or self.samples < 1:
-            raise ValueError("new_tokens and samples must be 1 or more")
+        super().__post_init__()
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature is {self.temperature}: a prior needs more than 0")
         check_repetition(self.repetition_penalty, self.no_repeat_ngram)
@@ -124,6 +118,16 @@ class MCTSConfig:
                 f"{self.search.considered}: halving's visits are nothing to draw from, give "
                 "considered 0 (the preset puct), or value_power in place of visit_temperature"
             )
+
+    @property
+    def guided(self) -> bool:
+        """Whether the method needs a discriminator and a target: always."""
+        return True
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether all samples of a prompt are bound to be the same text."""
+        return self.samples > 1 and not self.draws and self.rollout == 0
 
     @property
     def engine(self) -> SearchConfig:

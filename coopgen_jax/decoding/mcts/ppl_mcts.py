@@ -15,15 +15,13 @@ import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.decoding.generation import Generation, append, blank, row_keys
-from coopgen_jax.decoding.job import Job, States, read_prompts, write_all
+from coopgen_jax.decoding.job import Decoder, Job, States, read_prompts
 from coopgen_jax.decoding.judgement import check_foresight
 from coopgen_jax.decoding.mcts.expansion import expand, rebased, root
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.mcts.proposal import child, drawn_first, of_child, propose, replant
 from coopgen_jax.decoding.mcts.reference import begin_reference
-from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.language_model import LanguageModel, Prompt
 from coopgen_jax.models.slots import Capacity, commit, move
 from coopgen_jax.search.mcts import choose, search
 from coopgen_jax.search.tree import Tree, new_tree, plant, reroot, revalue
@@ -144,48 +142,4 @@ def advance(key: jax.Array, job: Job, state: MCTSState) -> tuple[MCTSState, Tree
     return MCTSState(states, kept, written, state.step + 1, reference, logits), tree
 
 
-def mcts(
-    key: jax.Array,
-    prompt: Prompt,
-    *,
-    language_model: LanguageModel,
-    params: Any,
-    discriminator: Discriminator | None = None,
-    discriminator_params: Any = None,
-    target: jax.Array | None = None,
-    reference: LanguageModel | None = None,
-    reference_params: Any = None,
-    config: MCTSConfig,
-) -> Generation:
-    """Writes texts by guided Monte Carlo tree search.
-
-    Args:
-      key: typed key of the whole job.
-      prompt: what is to be continued.
-      language_model: the network's functions; static under `jit`.
-      params: its parameters.
-      discriminator: guides the search; without one the value is the likelihood alone.
-      discriminator_params: its parameters.
-      target: `[B]` int32 class numbers or `[B, C]` weights; a run-time array.
-      reference: the language model that `kl` is the price of leaving; static.
-      reference_params: its parameters.
-      config: the search's settings; static under `jit`.
-
-    Returns:
-      The texts; `log_proposal` is NaN unless the config `draws`.
-
-    Raises:
-      UserError: see `begin`.
-    """
-    job = Job(
-        prompt=prompt,
-        params=params,
-        discriminator_params=discriminator_params,
-        target=target,
-        reference_params=reference_params,
-        language_model=language_model,
-        discriminator=discriminator,
-        reference=reference,
-        config=config,
-    )
-    return write_all(begin, advance, key, job)
+MCTS = Decoder(begin, advance)

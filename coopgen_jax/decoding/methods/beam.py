@@ -9,12 +9,12 @@ costing every group a penalty for each earlier beam that took it at the same ste
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.generation import Generation, blank, per_sample
 from coopgen_jax.decoding.hypotheses import (
     Texts,
@@ -26,21 +26,18 @@ from coopgen_jax.decoding.hypotheses import (
     per_length,
     where,
 )
-from coopgen_jax.decoding.job import Job, States, ends, read_prompts, write_all
+from coopgen_jax.decoding.job import Decoder, Job, States, ends, read_prompts
 from coopgen_jax.decoding.lanes import at, extend_lanes, no_path, nodes_of, pick, put
 from coopgen_jax.decoding.rules.repetition import check_repetition
-from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.language_model import LanguageModel, Prompt
 from coopgen_jax.models.slots import Capacity
 from coopgen_jax.parallel.mesh import top_k
 
 
 @dataclass(frozen=True)
-class BeamConfig:
+class BeamConfig(DecoderSettings):
     """How a beam search keeps and compares texts.
 
-    new_tokens: `T`, the most tokens to write.
     samples: `R`, how many of the best texts are returned.
     beams: `W` in every group.
     groups: `G`; more than one search diversely.
@@ -49,17 +46,14 @@ class BeamConfig:
     no_repeat_ngram: n-grams of this length are never written twice; 0 for no such rule.
     """
 
-    new_tokens: int = 24
-    samples: int = 1
     beams: int = 4
     groups: int = 1
     diversity: float = 0.0
     length_penalty: float = 1.0
     no_repeat_ngram: int = 0
 
-    guided: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.new_tokens, self.samples, self.beams, self.groups) < 1:
             raise ValueError("new_tokens, samples, beams and groups must be 1 or more")
         if self.samples > self.groups * self.beams:
@@ -76,11 +70,6 @@ class BeamConfig:
             )
         check_length_penalty(self.length_penalty, self.new_tokens)
         check_repetition(1.0, self.no_repeat_ngram)
-
-    @property
-    def ahead(self) -> int:
-        """Tokens that may be read behind a prompt."""
-        return self.new_tokens
 
 
 @struct.dataclass
@@ -277,36 +266,4 @@ def _best(config: BeamConfig, texts: Texts, count: int) -> Texts:
     return chosen
 
 
-def beam_search(
-    key: jax.Array,
-    prompt: Prompt,
-    *,
-    language_model: LanguageModel,
-    params: Any,
-    discriminator: Discriminator | None = None,
-    discriminator_params: Any = None,
-    config: BeamConfig,
-) -> Generation:
-    """Writes the likeliest texts that beam search finds, best first; a discriminator only judges.
-
-    Args:
-      key: not used; every decoder takes one.
-      prompt: what is to be continued.
-      language_model: the network's functions; static under `jit`.
-      params: its parameters.
-      discriminator: judges every text as it grows, or None; static under `jit`.
-      discriminator_params: its parameters.
-      config: how beams are kept and compared; static under `jit`.
-
-    Returns:
-      The texts; `log_proposal` is NaN, and `model_tokens` is each text's share of all tokens read.
-    """
-    job = Job(
-        prompt=prompt,
-        params=params,
-        discriminator_params=discriminator_params,
-        language_model=language_model,
-        discriminator=discriminator,
-        config=config,
-    )
-    return write_all(begin, advance, key, job)
+BEAM = Decoder(begin, advance)

@@ -8,28 +8,25 @@ slots are committed to the trunk, so nothing is read twice.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.generation import Generation, append, blank, row_keys
-from coopgen_jax.decoding.job import Job, States, ends, read_prompts, write_all
+from coopgen_jax.decoding.job import Decoder, Job, States, ends, read_prompts
 from coopgen_jax.decoding.judgement import log_target
 from coopgen_jax.decoding.lanes import at, extend_lanes, no_path, nodes_of, pick
 from coopgen_jax.decoding.rules.truncation import top_k_and_nucleus
-from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.language_model import LanguageModel, Prompt
 from coopgen_jax.models.slots import Capacity, commit, move
 
 
 @dataclass(frozen=True)
-class BlockwiseConfig:
+class BlockwiseConfig(DecoderSettings):
     """How blocks are drawn and chosen among.
 
-    new_tokens: `T`, the most tokens to write.
     samples: `R`, texts per prompt, each with blocks of its own.
     block: `M`, tokens of a block; the last may be shorter.
     of: `n`, how many blocks one is chosen from.
@@ -38,17 +35,14 @@ class BlockwiseConfig:
     top_p: the nucleus' probability.
     """
 
-    new_tokens: int = 24
-    samples: int = 1
     block: int = 8
     of: int = 16
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
 
-    guided: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.new_tokens, self.samples, self.block, self.of) < 1:
             raise ValueError("new_tokens, samples, block and of must be 1 or more")
         if not 0 < self.temperature < float("inf"):
@@ -59,9 +53,9 @@ class BlockwiseConfig:
             raise ValueError(f"top_k is {self.top_k}: give 0 (all tokens) or more")
 
     @property
-    def ahead(self) -> int:
-        """Tokens that may be read behind a prompt."""
-        return self.new_tokens
+    def guided(self) -> bool:
+        """Whether the method needs a discriminator and a target: always."""
+        return True
 
     @property
     def longest(self) -> int:
@@ -218,33 +212,4 @@ def _where(rows: jax.Array, one: Generation, other: Generation) -> Generation:
     return both
 
 
-def blockwise(
-    key: jax.Array,
-    prompt: Prompt,
-    *,
-    language_model: LanguageModel,
-    params: Any,
-    discriminator: Discriminator,
-    discriminator_params: Any = None,
-    target: jax.Array,
-    config: BlockwiseConfig,
-) -> Generation:
-    """Writes texts block by block; the arguments are those of `mcts`.
-
-    Returns:
-      The texts; `log_proposal` is NaN, for how likely the best of several is cannot be told,
-      `simulations` how many blocks were compared, and `model_tokens` counts those of all of them.
-
-    Raises:
-      UserError: see `begin`.
-    """
-    job = Job(
-        prompt=prompt,
-        params=params,
-        discriminator_params=discriminator_params,
-        target=target,
-        language_model=language_model,
-        discriminator=discriminator,
-        config=config,
-    )
-    return write_all(begin, advance, key, job)
+BLOCKWISE = Decoder(begin, advance)

@@ -6,17 +6,17 @@ by length^penalty as in beam search; a penalty of 0 leaves the sum. The pool tha
 call's lanes, and the rows of those that go on are the next step's, so nothing is read twice.
 
 This is the paper's local search. Its global one re-ranks finished beams alone, which is
-`RerankConfig(BeamConfig(beams=W, length_penalty=l), of=W, alpha=alpha / (1 + alpha),
+`RerankConfig(proposal=BeamConfig(beams=W, length_penalty=l), of=W, alpha=alpha / (1 + alpha),
 length_penalty=l)`.
 """
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.generation import Generation, blank, per_sample
 from coopgen_jax.decoding.hypotheses import (
     Texts,
@@ -28,23 +28,20 @@ from coopgen_jax.decoding.hypotheses import (
     per_length,
     where,
 )
-from coopgen_jax.decoding.job import Job, ends, read_prompts, write_all
+from coopgen_jax.decoding.job import Decoder, Job, ends, read_prompts
 from coopgen_jax.decoding.judgement import log_target
 from coopgen_jax.decoding.lanes import at, extend_lanes, no_path, nodes_of, pick, put
 from coopgen_jax.decoding.methods.beam import BeamState
 from coopgen_jax.decoding.rules.repetition import check_repetition
-from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.language_model import LanguageModel, Prompt
 from coopgen_jax.models.slots import Capacity
 from coopgen_jax.parallel.mesh import top_k
 
 
 @dataclass(frozen=True)
-class DASConfig:
+class DASConfig(DecoderSettings):
     """How beams are continued, re-scored and compared.
 
-    new_tokens: `T`, the most tokens to write.
     samples: `R`, how many of the best texts are returned.
     beams: `W`.
     pool: `K`, continuations of all beams together that are read and judged at a step, the likeliest
@@ -54,8 +51,6 @@ class DASConfig:
     no_repeat_ngram: n-grams of this length are never written twice; 0 for no such rule.
     """
 
-    new_tokens: int = 24
-    samples: int = 1
     beams: int = 4
     pool: int = 16
     alpha: float = 1.0
@@ -63,6 +58,7 @@ class DASConfig:
     no_repeat_ngram: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.new_tokens, self.samples, self.beams) < 1:
             raise ValueError("new_tokens, samples and beams must be 1 or more")
         if self.samples > self.beams:
@@ -84,11 +80,6 @@ class DASConfig:
     def guided(self) -> bool:
         """Whether it goes by a discriminator."""
         return self.alpha > 0
-
-    @property
-    def ahead(self) -> int:
-        """Tokens that may be read behind a prompt."""
-        return self.new_tokens
 
 
 def begin(job: Job) -> BeamState:
@@ -265,33 +256,4 @@ def _generation(
     )
 
 
-def das(
-    key: jax.Array,
-    prompt: Prompt,
-    *,
-    language_model: LanguageModel,
-    params: Any,
-    discriminator: Discriminator | None = None,
-    discriminator_params: Any = None,
-    target: jax.Array | None = None,
-    config: DASConfig,
-) -> Generation:
-    """Writes the texts of the best scores, best first; the arguments are those of `mcts`.
-
-    Returns:
-      The texts; `log_proposal` is NaN, for nothing is drawn, and `simulations` and `model_tokens`
-      are each text's share of all candidates that were judged.
-
-    Raises:
-      UserError: see `begin`.
-    """
-    job = Job(
-        prompt=prompt,
-        params=params,
-        discriminator_params=discriminator_params,
-        target=target,
-        language_model=language_model,
-        discriminator=discriminator,
-        config=config,
-    )
-    return write_all(begin, advance, key, job)
+DAS = Decoder(begin, advance)

@@ -10,29 +10,27 @@ discriminator that judges children before they are read can spare that call its 
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from coopgen_jax.decoding.generation import Generation, append, blank
-from coopgen_jax.decoding.job import Job, ends, read_nodes, read_prompts, roots, write_all
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
+from coopgen_jax.decoding.generation import append, blank
+from coopgen_jax.decoding.job import Decoder, Job, ends, read_nodes, read_prompts, roots
 from coopgen_jax.decoding.judgement import LEAST, check_foresight, foreseen, log_target
 from coopgen_jax.decoding.methods.rescoring import RescoringState, choose, of, shaped, write_chosen
 from coopgen_jax.decoding.rules.repetition import check_repetition
-from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.language_model import LanguageModel, Nodes, Prompt
+from coopgen_jax.models.language_model import Nodes
 from coopgen_jax.models.slots import Capacity, commit, move
 from coopgen_jax.parallel.mesh import top_k
 
 
 @dataclass(frozen=True)
-class FudgeConfig:
+class FudgeConfig(DecoderSettings):
     """How candidates are chosen, scored and drawn from.
 
-    new_tokens: `T`, the most tokens to write.
-    samples: `R`, texts per prompt.
     candidates: `K`, likeliest tokens that are judged.
     strength: of the discriminator against the language model; 0 leaves top-K sampling.
     score: "log" adds strength * log p(c|x v) to the logits (FUDGE), "value" strength * p(c|x v)
@@ -45,8 +43,6 @@ class FudgeConfig:
     temperature: divides the logits in front of the score.
     """
 
-    new_tokens: int = 24
-    samples: int = 1
     candidates: int = 20
     strength: float = 1.0
     score: Literal["log", "value"] = "log"
@@ -56,9 +52,8 @@ class FudgeConfig:
     no_repeat_ngram: int = 0
     temperature: float = 1.0
 
-    guided: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.new_tokens, self.samples, self.candidates) < 1:
             raise ValueError("new_tokens, samples and candidates must be 1 or more")
         if not 0 <= self.strength < float("inf"):
@@ -70,9 +65,14 @@ class FudgeConfig:
         check_repetition(self.repetition_penalty, self.no_repeat_ngram)
 
     @property
-    def ahead(self) -> int:
-        """Tokens that may be read behind a prompt."""
-        return self.new_tokens
+    def deterministic(self) -> bool:
+        """Whether all samples of a prompt are bound to be the same text."""
+        return self.samples > 1 and (self.greedy or self.candidates == 1)
+
+    @property
+    def guided(self) -> bool:
+        """Whether the method needs a discriminator and a target: always."""
+        return True
 
 
 def begin(job: Job) -> RescoringState:
@@ -146,33 +146,4 @@ def _score(config: FudgeConfig, best: jax.Array, said: jax.Array) -> jax.Array:
     return best + config.strength * (said if config.score == "log" else jnp.exp(said))
 
 
-def fudge(
-    key: jax.Array,
-    prompt: Prompt,
-    *,
-    language_model: LanguageModel,
-    params: Any,
-    discriminator: Discriminator,
-    discriminator_params: Any = None,
-    target: jax.Array,
-    config: FudgeConfig,
-) -> Generation:
-    """Writes texts by candidate re-scoring; the arguments are those of `mcts`.
-
-    Returns:
-      The texts; `log_proposal` is what they were drawn with (NaN where greedily), `simulations` the
-      candidates that were judged once read, or with `look_ahead` the tokens written.
-
-    Raises:
-      UserError: see `begin`.
-    """
-    job = Job(
-        prompt=prompt,
-        params=params,
-        discriminator_params=discriminator_params,
-        target=target,
-        language_model=language_model,
-        discriminator=discriminator,
-        config=config,
-    )
-    return write_all(begin, advance, key, job)
+FUDGE = Decoder(begin, advance)

@@ -14,28 +14,24 @@ weighed ones.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from coopgen_jax.decoding.generation import Generation, blank
-from coopgen_jax.decoding.job import Job, read_prompts, roots, write_all
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
+from coopgen_jax.decoding.generation import blank
+from coopgen_jax.decoding.job import Decoder, Job, read_prompts, roots
 from coopgen_jax.decoding.judgement import check_foresight, foreseen
 from coopgen_jax.decoding.methods.rescoring import RescoringState, shaped, write_chosen
 from coopgen_jax.decoding.rules.repetition import check_repetition
 from coopgen_jax.decoding.rules.truncation import leading
-from coopgen_jax.discriminators.discriminator import Discriminator
-from coopgen_jax.models.language_model import LanguageModel, Prompt
 from coopgen_jax.models.slots import Capacity
 
 
 @dataclass(frozen=True)
-class GediConfig:
+class GediConfig(DecoderSettings):
     """How tokens are weighed, filtered and chosen; the defaults are the published settings.
 
-    new_tokens: `T`, the most tokens to write.
-    samples: `R`, texts per prompt.
     strength: omega, the exponent of p(c | x v); 0 leaves the language model's distribution.
     filter_p: rho, the probability under p_w that the filter may take away, from the tokens with the
       least p(c | x v) on; 0 for no filter.
@@ -46,8 +42,6 @@ class GediConfig:
     temperature: divides the logits in front of the posterior.
     """
 
-    new_tokens: int = 24
-    samples: int = 1
     strength: float = 30.0
     filter_p: float = 0.8
     target_p: float = 0.8
@@ -56,11 +50,8 @@ class GediConfig:
     no_repeat_ngram: int = 0
     temperature: float = 1.0
 
-    guided: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
-        if min(self.new_tokens, self.samples) < 1:
-            raise ValueError("new_tokens and samples must be 1 or more")
+        super().__post_init__()
         if not 0 <= self.strength < float("inf"):
             raise ValueError(f"strength is {self.strength}: give 0 or more")
         if not 0 <= self.filter_p < 1:
@@ -74,9 +65,14 @@ class GediConfig:
         check_repetition(self.repetition_penalty, self.no_repeat_ngram)
 
     @property
-    def ahead(self) -> int:
-        """Tokens that may be read behind a prompt."""
-        return self.new_tokens
+    def deterministic(self) -> bool:
+        """Whether all samples of a prompt are bound to be the same text."""
+        return self.samples > 1 and self.greedy
+
+    @property
+    def guided(self) -> bool:
+        """Whether the method needs a discriminator and a target: always."""
+        return True
 
 
 def begin(job: Job) -> RescoringState:
@@ -123,33 +119,4 @@ def by_class(score: jax.Array, said: jax.Array, *, mass: float, certain: float) 
     return jnp.where(kept | (said > jnp.log(certain)), score, -jnp.inf)
 
 
-def gedi(
-    key: jax.Array,
-    prompt: Prompt,
-    *,
-    language_model: LanguageModel,
-    params: Any,
-    discriminator: Discriminator,
-    discriminator_params: Any = None,
-    target: jax.Array,
-    config: GediConfig,
-) -> Generation:
-    """Writes texts by GeDi; the arguments are those of `mcts`.
-
-    Returns:
-      The texts; `log_proposal` is what they were drawn with (NaN where greedily), `simulations` how
-      often the vocabulary was judged.
-
-    Raises:
-      UserError: see `begin`.
-    """
-    job = Job(
-        prompt=prompt,
-        params=params,
-        discriminator_params=discriminator_params,
-        target=target,
-        language_model=language_model,
-        discriminator=discriminator,
-        config=config,
-    )
-    return write_all(begin, advance, key, job)
+GEDI = Decoder(begin, advance)

@@ -23,22 +23,20 @@ averaged, not added; the temperature divides both distributions.
 """
 
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.decoding.generation import Generation, append, blank, per_sample, row_keys
-from coopgen_jax.decoding.job import Job, States, ends, read_nodes, read_prompts, write_all
+from coopgen_jax.decoding.job import Decoder, Job, States, ends, read_nodes, read_prompts
 from coopgen_jax.decoding.judgement import log_target
 from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
 from coopgen_jax.decoding.methods.pplm_shift import climb, history_of, read_shifted
 from coopgen_jax.decoding.rules.truncation import top_k_and_nucleus
-from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.attention import SlotCache
-from coopgen_jax.models.language_model import LanguageModel, Nodes, Prompt
+from coopgen_jax.models.language_model import Nodes
 from coopgen_jax.models.slots import Capacity, commit
 
 
@@ -234,44 +232,4 @@ def _draw(
     return token, log_proposal[..., 0]
 
 
-def pplm(
-    key: jax.Array,
-    prompt: Prompt,
-    *,
-    language_model: LanguageModel,
-    params: Any,
-    discriminator: Discriminator | None = None,
-    discriminator_params: Any = None,
-    target: jax.Array | None = None,
-    config: PPLMConfig,
-) -> Generation:
-    """Writes texts by shifting the history before every token.
-
-    Args:
-      key: typed key of the whole job.
-      prompt: what is to be continued.
-      language_model: the network's functions; static under `jit`.
-      params: its parameters.
-      discriminator: what guides, differentiable; without a target it only judges, and None may
-        stand where bags of words guide; static under `jit`.
-      discriminator_params: its parameters.
-      target: `[B]` int32 class numbers or `[B, C]` float weights, or None.
-      config: settings; static under `jit`.
-
-    Returns:
-      The texts; `log_proposal` is that of the fused, truncated distribution (NaN where greedily),
-      `simulations` counts the gradient steps and `model_tokens` every token that was read.
-
-    Raises:
-      UserError: see `begin`.
-    """
-    job = Job(
-        prompt=prompt,
-        params=params,
-        discriminator_params=discriminator_params,
-        target=target,
-        language_model=language_model,
-        discriminator=discriminator,
-        config=config,
-    )
-    return write_all(begin, advance, key, job)
+PPLM = Decoder(begin, advance)

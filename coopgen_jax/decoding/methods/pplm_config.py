@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
+
 
 @dataclass(frozen=True)
-class PPLMConfig:
+class PPLMConfig(DecoderSettings):
     """How the history is shifted and the next token drawn.
 
-    new_tokens: `T`, the most tokens to write.
-    samples: `R`, texts per prompt.
     bags: token ids of every bag of words; none where a discriminator alone guides.
     iterations: gradient steps per token; 0 leaves top-K sampling.
     step_size: length of each step in every layer, keys and values together, where gamma is 1.
@@ -21,8 +21,6 @@ class PPLMConfig:
     temperature: divides the fused log-probabilities; 0 is greedy.
     """
 
-    new_tokens: int = 24
-    samples: int = 1
     bags: tuple[tuple[int, ...], ...] = ()
     iterations: int = 3
     step_size: float = 0.02
@@ -35,8 +33,7 @@ class PPLMConfig:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.new_tokens < 1 or self.samples < 1:
-            raise ValueError("new_tokens and samples must be 1 or more")
+        super().__post_init__()
         for name in ("iterations", "window", "top_k"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more")
@@ -53,9 +50,9 @@ class PPLMConfig:
             raise ValueError("bags of words are given as token ids: 0 or more")
 
     @property
-    def ahead(self) -> int:
-        """Tokens that may be read behind a prompt."""
-        return self.new_tokens
+    def deterministic(self) -> bool:
+        """Whether all samples of a prompt are bound to be the same text."""
+        return self.samples > 1 and self.temperature == 0
 
     @property
     def guided(self) -> bool:

@@ -10,41 +10,43 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.generation import Generation
 from coopgen_jax.decoding.hypotheses import check_length_penalty, per_length
-from coopgen_jax.decoding.job import Job, write_all
+from coopgen_jax.decoding.job import Decoder, Job
 from coopgen_jax.decoding.judgement import log_target
 from coopgen_jax.decoding.lanes import pick
-from coopgen_jax.decoding.methods import beam, sampling
-from coopgen_jax.decoding.methods.beam import BeamConfig
-from coopgen_jax.decoding.methods.sampling import SamplingConfig
-from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.decoding.methods.beam import BEAM, BeamConfig
+from coopgen_jax.decoding.methods.sampling import SAMPLING, SamplingConfig
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.language_model import LanguageModel, Prompt
 
 
 @dataclass(frozen=True)
-class RerankConfig:
+class RerankConfig(DecoderSettings):
     """How texts are written and chosen among.
 
-    proposal: how they are drawn, or found by beam search; its `samples` is not read.
-    of: `n`, how many a text is chosen from.
-    samples: `R`, texts per prompt, each chosen from texts of its own; of a beam search the best `n`
-      are the first's, the next `n` the second's.
-    alpha: weight of log p(c|x) against the mean log-likelihood of a token in what is compared; a
-      weight `a` beside a log-likelihood of weight 1 is an alpha of a / (1 + a).
-    length_penalty: power of the length that makes the log-likelihood a mean; 0 compares sums.
+    `log_proposal` is NaN, for nobody can tell how likely the best of several texts is, and
+    `simulations` counts the texts that were compared.
+
+    Attributes:
+      proposal: how texts are drawn, or found by beam search; its `new_tokens` and `samples` are not
+        read.
+      of: `n`, how many a text is chosen from; of a beam search the best `n` are the first sample's,
+        the next `n` the second's.
+      alpha: weight of log p(c|x) against the mean log-likelihood of a token in what is compared; a
+        weight `a` beside a log-likelihood of weight 1 is an alpha of a / (1 + a).
+      length_penalty: power of the length that makes the log-likelihood a mean; 0 compares sums.
     """
 
     proposal: SamplingConfig | BeamConfig = field(default_factory=SamplingConfig)
     of: int = 16
-    samples: int = 1
     alpha: float = 1.0
     length_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.of < 1 or self.samples < 1:
-            raise ValueError(f"of is {self.of} and samples {self.samples}: give 1 or more")
+        super().__post_init__()
+        if self.of < 1:
+            raise ValueError(f"of is {self.of}: give 1 or more")
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha is {self.alpha}: give a weight from 0 to 1")
         check_length_penalty(self.length_penalty, self.new_tokens)
@@ -52,23 +54,18 @@ class RerankConfig:
 
     @property
     def guided(self) -> bool:
-        """Whether it goes by a discriminator."""
+        """Whether the method needs a discriminator and a target."""
         return self.alpha > 0
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether all samples of a prompt are bound to be the same text."""
+        return self.written.deterministic
 
     @property
     def written(self) -> SamplingConfig | BeamConfig:
         """How all texts of a prompt are written together."""
-        return replace(self.proposal, samples=self.samples * self.of)
-
-    @property
-    def new_tokens(self) -> int:
-        """Tokens of a text, at most."""
-        return self.proposal.new_tokens
-
-    @property
-    def ahead(self) -> int:
-        """Tokens that may be read behind a prompt."""
-        return self.proposal.ahead
+        return replace(self.proposal, new_tokens=self.new_tokens, samples=self.samples * self.of)
 
 
 def begin(job: Job) -> Any:
@@ -115,41 +112,12 @@ def finish(job: Job, generation: Generation) -> Generation:
     )
 
 
-def _writer(job: Job) -> Any:
-    return beam if isinstance(job.config.proposal, BeamConfig) else sampling
+def _writer(job: Job) -> Decoder:
+    return BEAM if isinstance(job.config.proposal, BeamConfig) else SAMPLING
 
 
 def _writing(job: Job) -> Job:
     return replace(job, config=job.config.written)
 
 
-def rerank(
-    key: jax.Array,
-    prompt: Prompt,
-    *,
-    language_model: LanguageModel,
-    params: Any,
-    discriminator: Discriminator | None = None,
-    discriminator_params: Any = None,
-    target: jax.Array | None = None,
-    config: RerankConfig,
-) -> Generation:
-    """Writes the best of several texts; the arguments are those of `mcts`.
-
-    Returns:
-      The texts; `log_proposal` is NaN, for how likely the best of several is cannot be told, and
-      `simulations` is how many were compared.
-
-    Raises:
-      UserError: see `begin`.
-    """
-    job = Job(
-        prompt=prompt,
-        params=params,
-        discriminator_params=discriminator_params,
-        target=target,
-        language_model=language_model,
-        discriminator=discriminator,
-        config=config,
-    )
-    return finish(job, write_all(begin, advance, key, job))
+RERANK = Decoder(begin, advance, finish)

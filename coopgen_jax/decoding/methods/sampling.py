@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.generation import Generation, append, blank, row_keys, so_far
-from coopgen_jax.decoding.job import Job, States, ends, read_prompts, read_token, write_all
+from coopgen_jax.decoding.job import Decoder, Job, States, ends, read_prompts, read_token
 from coopgen_jax.decoding.rules.repetition import (
     check_repetition,
     force,
@@ -26,21 +26,17 @@ from coopgen_jax.decoding.rules.truncation import (
     top_k_and_nucleus,
     typical,
 )
-from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.language_model import LanguageModel, Prompt
 from coopgen_jax.models.slots import Capacity
 
 
 @dataclass(frozen=True)
-class SamplingConfig:
+class SamplingConfig(DecoderSettings):
     """How plain decoding chooses each token.
 
     The rules are applied in the order in which they stand here, each to the renormalised
     distribution that the ones in front of it have left.
 
-    new_tokens: `T`, the most tokens to write.
-    samples: `R`, texts per prompt.
     repetition_penalty: CTRL's, over the prompt and the text so far; 1 for none.
     no_repeat_ngram: n-grams of this length are never written twice; 0 for no such rule.
     bad_words: sequences of tokens that are never completed.
@@ -59,8 +55,6 @@ class SamplingConfig:
       text.
     """
 
-    new_tokens: int = 24
-    samples: int = 1
     repetition_penalty: float = 1.0
     no_repeat_ngram: int = 0
     bad_words: tuple[tuple[int, ...], ...] = ()
@@ -75,11 +69,8 @@ class SamplingConfig:
     mirostat_rate: float = 0.1
     full_share: float = 0.0
 
-    guided: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
-        if self.new_tokens < 1 or self.samples < 1:
-            raise ValueError("new_tokens and samples must be 1 or more")
+        super().__post_init__()
         if not 0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature is {self.temperature}: give 0 (greedy) or more")
         if not 0 < self.top_p <= 1:
@@ -117,9 +108,9 @@ class SamplingConfig:
             )
 
     @property
-    def ahead(self) -> int:
-        """Tokens that may be read behind a prompt."""
-        return self.new_tokens
+    def deterministic(self) -> bool:
+        """Whether all samples of a prompt are bound to be the same text."""
+        return self.samples > 1 and self.temperature == 0
 
 
 @struct.dataclass
@@ -223,36 +214,4 @@ def _draw(key: jax.Array, job: Job, state: SamplingState) -> tuple[jax.Array, ja
     return token, log_p(kept), state.limit - config.mirostat_rate * missed
 
 
-def sample(
-    key: jax.Array,
-    prompt: Prompt,
-    *,
-    language_model: LanguageModel,
-    params: Any,
-    discriminator: Discriminator | None = None,
-    discriminator_params: Any = None,
-    config: SamplingConfig,
-) -> Generation:
-    """Writes texts by plain decoding; a discriminator, where given, only judges them.
-
-    Args:
-      key: typed key of the whole job.
-      prompt: what is to be continued.
-      language_model: the network's functions; static under `jit`.
-      params: its parameters.
-      discriminator: judges every text as it grows, or None; static under `jit`.
-      discriminator_params: its parameters.
-      config: how tokens are chosen; static under `jit`.
-
-    Returns:
-      The texts; `log_proposal` is the renormalised, truncated probability of each draw, summed.
-    """
-    job = Job(
-        prompt=prompt,
-        params=params,
-        discriminator_params=discriminator_params,
-        language_model=language_model,
-        discriminator=discriminator,
-        config=config,
-    )
-    return write_all(begin, advance, key, job)
+SAMPLING = Decoder(begin, advance)

@@ -6,29 +6,27 @@ Bernoulli 18). A particle is a lane, so resampling chooses paths and copies no c
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.generation import Generation, append, blank, per_sample, row_keys
-from coopgen_jax.decoding.job import Job, States, ends, read_prompts, write_all
+from coopgen_jax.decoding.job import Decoder, Job, States, ends, read_prompts
 from coopgen_jax.decoding.judgement import log_target
 from coopgen_jax.decoding.lanes import extend_lanes, no_path, nodes_of, pick
-from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.language_model import LanguageModel, Prompt
 from coopgen_jax.models.slots import Capacity
 
 Resampling = Literal["systematic", "residual"]
 
 
 @dataclass(frozen=True)
-class SMCConfig:
+class SMCConfig(DecoderSettings):
     """How particles are drawn, weighted and resampled.
 
-    new_tokens: `T`, the most tokens to write.
     samples: `W`, particles of a prompt; all are returned, with their weights.
     temperature: of the proposal; what it changes is put right by the weights.
     power: of p(c|x) in the target p(x) p(c|x)^power.
@@ -37,18 +35,14 @@ class SMCConfig:
     resampling: "systematic" (Carpenter et al. 1999) or "residual" (Liu and Chen 1998).
     """
 
-    new_tokens: int = 24
     samples: int = 8
     temperature: float = 1.0
     power: float = 1.0
     threshold: float = 0.5
     resampling: Resampling = "systematic"
 
-    guided: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
-        if self.new_tokens < 1 or self.samples < 1:
-            raise ValueError("new_tokens and samples must be 1 or more")
+        super().__post_init__()
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature is {self.temperature}: it must be above 0")
         if not 0 <= self.power < float("inf"):
@@ -59,9 +53,14 @@ class SMCConfig:
             raise ValueError(f"resampling is {self.resampling!r}: give systematic or residual")
 
     @property
-    def ahead(self) -> int:
-        """Tokens that may be read behind a prompt."""
-        return self.new_tokens
+    def weighted(self) -> bool:
+        """Whether a prompt's texts stand for a distribution only together with their weights."""
+        return True
+
+    @property
+    def guided(self) -> bool:
+        """Whether the method needs a discriminator and a target: always."""
+        return True
 
 
 @struct.dataclass
@@ -238,33 +237,4 @@ def log_evidence(generation: Generation) -> jax.Array:
     return jax.nn.logsumexp(generation.log_weight, axis=-1) - jnp.log(float(count))
 
 
-def smc(
-    key: jax.Array,
-    prompt: Prompt,
-    *,
-    language_model: LanguageModel,
-    params: Any,
-    discriminator: Discriminator,
-    discriminator_params: Any = None,
-    target: jax.Array,
-    config: SMCConfig,
-) -> Generation:
-    """Writes weighted particles; the arguments are those of `mcts`.
-
-    Returns:
-      All particles: with `w = exp(log_weight)`, the mean of `w f(x)` over them estimates
-      E_p[p(c|x)^power f(x)] without bias. `log_proposal` is NaN: what was drawn has been resampled.
-
-    Raises:
-      UserError: see `begin`.
-    """
-    job = Job(
-        prompt=prompt,
-        params=params,
-        discriminator_params=discriminator_params,
-        target=target,
-        language_model=language_model,
-        discriminator=discriminator,
-        config=config,
-    )
-    return write_all(begin, advance, key, job)
+SMC = Decoder(begin, advance)

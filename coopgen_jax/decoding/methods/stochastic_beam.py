@@ -14,46 +14,40 @@ expectation E_p[f(y)].
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.generation import Generation, append, blank, per_sample, row_keys
-from coopgen_jax.decoding.job import Job, States, ends, read_prompts, write_all
+from coopgen_jax.decoding.job import Decoder, Job, States, ends, read_prompts
 from coopgen_jax.decoding.lanes import extend_lanes, no_path, nodes_of, pick
-from coopgen_jax.discriminators.discriminator import Discriminator
-from coopgen_jax.models.language_model import LanguageModel, Prompt
 from coopgen_jax.models.slots import Capacity
 from coopgen_jax.parallel.mesh import top_k
 
 
 @dataclass(frozen=True)
-class StochasticBeamConfig:
+class StochasticBeamConfig(DecoderSettings):
     """How texts are drawn without replacement.
 
-    new_tokens: `T`, the most tokens to write.
     samples: `W`, beams and texts of a prompt; all are returned, with their weights.
     temperature: of what is drawn from; the weights put right what it changes.
     """
 
-    new_tokens: int = 24
     samples: int = 4
     temperature: float = 1.0
 
-    guided: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
-        if self.new_tokens < 1 or self.samples < 1:
-            raise ValueError("new_tokens and samples must be 1 or more")
+        super().__post_init__()
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature is {self.temperature}: it must be above 0")
 
     @property
-    def ahead(self) -> int:
-        """Tokens that may be read behind a prompt."""
-        return self.new_tokens
+    def weighted(self) -> bool:
+        """Whether a prompt's texts stand for a distribution only together with their weights."""
+        return True
 
 
 @struct.dataclass
@@ -214,44 +208,4 @@ def _generation(
     )
 
 
-def stochastic_beam_search(
-    key: jax.Array,
-    prompt: Prompt,
-    *,
-    language_model: LanguageModel,
-    params: Any,
-    discriminator: Discriminator | None = None,
-    discriminator_params: Any = None,
-    config: StochasticBeamConfig,
-) -> Generation:
-    """Draws texts without replacement; a discriminator only judges them.
-
-    Args:
-      key: typed key of the whole job.
-      prompt: what is to be continued.
-      language_model: the network's functions; static under `jit`.
-      params: its parameters.
-      discriminator: judges every text as it grows, or None; static under `jit`.
-      discriminator_params: its parameters.
-      config: how many texts are drawn, and of what; static under `jit`.
-
-    Returns:
-      `W` different texts of every prompt, by their perturbed log-probability, the largest first:
-      the order in which they would have been drawn one by one. `log_proposal` is the
-      log-probability of each draw given the texts in front of it. With `w = exp(log_weight)`, the
-      sum of `w f(x)` over a prompt's texts estimates E_p[f(x)] without bias, and the sum of `w`
-      estimates 1. Where there are fewer texts than `W`, the last are empty, their `log_prob` and
-      `log_weight` minus infinity; where all texts are found, the weights are their probabilities.
-
-    Raises:
-      UserError: see `begin`.
-    """
-    job = Job(
-        prompt=prompt,
-        params=params,
-        discriminator_params=discriminator_params,
-        language_model=language_model,
-        discriminator=discriminator,
-        config=config,
-    )
-    return write_all(begin, advance, key, job)
+STOCHASTIC_BEAM = Decoder(begin, advance)

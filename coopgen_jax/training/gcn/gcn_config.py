@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.methods.fudge import FudgeConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.decoding.methods.smc import SMCConfig
-from coopgen_jax.decoding.presets import Decoding
 from coopgen_jax.errors import UserError
 from coopgen_jax.training.gcn.importance import Baseline
 
@@ -54,7 +54,7 @@ class GcnConfig:
     """
 
     objective: Objective = "gcn"
-    proposal: Decoding = field(
+    proposal: DecoderSettings = field(
         default_factory=lambda: SamplingConfig(top_p=0.9, full_share=0.1, samples=4)
     )
     sources: int = 8
