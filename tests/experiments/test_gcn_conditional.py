@@ -19,7 +19,7 @@ from experiments.conditional_settings import FIRST, Config, decoders, round_of
 from experiments.conditional_texts import Reading, chosen, quality, read_data, write_texts
 from experiments.gcn_conditional import Clock, SpentError, joined, pretrained
 from experiments.pair_judge import Sides, both_sides, says_human, train_pair_judge
-from tests.gcn_worker import END, WORDS, language, tokenizer
+from tests.training.gcn.gcn_worker import END, WORDS, language, tokenizer
 
 TEMPLATE = "{} w58"
 

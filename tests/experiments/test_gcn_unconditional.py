@@ -8,7 +8,7 @@ import pytest
 
 from experiments import gcn_unconditional
 from experiments.gcn_unconditional import Config, divided, run, variants
-from tests.gcn_worker import language
+from tests.training.gcn.gcn_worker import language
 
 ONLY = ("more maximum likelihood", "GAN, division by Z, SGD", "GCN, nucleus")
 

@@ -17,8 +17,8 @@ from coopgen_jax.parallel.mesh import make_mesh, place
 from coopgen_jax.training.checkpoint import Checkpoints
 from coopgen_jax.training.loop import METRICS, LoopConfig, train
 from coopgen_jax.training.step import begin, make_step, make_validation, mean_over
-from tests.test_hosts import free_port
-from tests.test_parallel import ROOT, environment
+from tests.bulk.test_hosts import free_port
+from tests.parallel.test_mesh import ROOT, environment
 
 STEPS = 10
 
@@ -26,7 +26,7 @@ STEPS = 10
 def started(folder: Path, devices: int = 1, **options) -> subprocess.Popen:
     job = json.dumps({"folder": str(folder), "steps": STEPS, **options})
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "training_worker.py"), job],
+        [sys.executable, str(ROOT / "tests" / "training" / "training_worker.py"), job],
         env=environment(devices), cwd=ROOT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip

@@ -1,0 +1,110 @@
+"""Stacked and separate layers: the same numbers, the same network, no copies of the latter."""
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from coopgen_jax.models import layer_layout as layout
+from coopgen_jax.models.language_model import Prompt
+from coopgen_jax.models.layer_layout import (
+    for_this_device,
+    for_training,
+    relaid,
+    separate_layers,
+    stack_layers,
+    stored,
+)
+from coopgen_jax.models.pretrained.loaded_model import load
+from coopgen_jax.models.reading import read
+from coopgen_jax.models.sharding import decoder_specs
+from coopgen_jax.models.transformer import init_decoder
+from coopgen_jax.parallel.mesh import TENSOR, P
+from coopgen_jax.testing import TINY_LLAMA
+from tests.models.model_files import hf_model, save
+from tests.models.pretrained.test_gguf import gguf_tensors, write_gguf
+
+PARAMS = init_decoder(jax.random.key(0), TINY_LLAMA)
+
+
+def test_separate_layers_hold_what_the_stack_holds():
+    separate = separate_layers(PARAMS)
+    layers = separate["layers"]
+    assert isinstance(layers, tuple) and len(layers) == TINY_LLAMA.layers
+    for number, layer in enumerate(layers):
+        expected = jax.tree.map(lambda leaf, at=number: leaf[at], PARAMS["layers"])
+        jax.tree.map(np.testing.assert_array_equal, layer, expected)
+    jax.tree.map(np.testing.assert_array_equal, stack_layers(separate), PARAMS)
+    assert stack_layers(PARAMS) is PARAMS
+    assert separate_layers(separate) is separate
+    assert separate["embedding"] is PARAMS["embedding"]
+
+
+def test_all_networks_of_a_state_are_relaid_and_nothing_else():
+    separate, other = separate_layers(PARAMS), {"kernel": jnp.arange(3.0)}
+    state = ({"judge": {"network": PARAMS, "head": other}}, optax.adam(1e-3).init(PARAMS))
+    found = relaid(state)
+    assert jax.tree.structure(found[0]["judge"]["network"]) == jax.tree.structure(separate)
+    assert jax.tree.structure(found[1][0].nu) == jax.tree.structure(separate)
+    assert found[0]["judge"]["head"]["kernel"] is other["kernel"]
+    jax.tree.map(np.testing.assert_array_equal, relaid(found), state)
+
+
+def test_a_processor_learns_layers_one_by_one(monkeypatch):
+    assert isinstance(for_training(PARAMS)["layers"], tuple)
+    monkeypatch.setattr(layout, "on_accelerator", lambda: True)
+    assert for_training(PARAMS) is PARAMS
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("gguf", [False, True], ids=["folder", "gguf"])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_files_are_read_into_either(family: str, gguf: bool, dtype: str, tmp_path: Path):
+    model = hf_model(family)
+    path = save(model, tmp_path / "folder")
+    if gguf:
+        path = write_gguf(tmp_path / "m.gguf", family, gguf_tensors(family, model))
+    separate = load(path, dtype=dtype, stacked=False)
+    expected = separate_layers(load(path, dtype=dtype, stacked=True).params)
+    jax.tree.map(np.testing.assert_array_equal, separate.params, expected)
+    assert isinstance(load(path).params["layers"], dict)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_layers_are_separated_where_a_matrix_leaves_the_caches(monkeypatch, dtype):
+    params = stored(PARAMS, dtype)
+    largest = max(
+        leaf[0].nbytes for part in params["layers"].values() for leaf in jax.tree.leaves(part)
+    )
+    monkeypatch.setattr(layout, "CACHED", largest)
+    assert for_this_device(params) is params
+    monkeypatch.setattr(layout, "CACHED", largest - 1)
+    assert isinstance(for_this_device(params)["layers"], tuple)
+    monkeypatch.setattr(layout, "on_accelerator", lambda: True)
+    assert for_this_device(params) is params
+
+
+def test_separate_layers_are_split_as_stacked_ones_are():
+    specs = decoder_specs(TINY_LLAMA, PARAMS, 2)["layers"]
+    for part, expected in (("up", P(TENSOR)), ("down", P(None, TENSOR))):
+        assert specs[part]["kernel"] == P(None, *expected)
+        for layer in decoder_specs(TINY_LLAMA, separate_layers(PARAMS), 2)["layers"]:
+            assert layer[part]["kernel"] == expected
+            assert layer["ffn_norm"]["scale"] == P()
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_only_a_stack_is_copied(separate):
+    """The layout exists because XLA copies the slices of a scan; here the copies are counted."""
+    params = separate_layers(PARAMS) if separate else PARAMS
+    tokens = jnp.zeros((1, 3), jnp.int32)
+    prompt = Prompt(tokens=tokens, mask=tokens == 0, index=tokens[:, 0])
+    program = jax.jit(lambda params: read(TINY_LLAMA, params, prompt.tokens, prompt.mask)[1])
+    text = program.lower(params).compile().as_text()
+    shape = ",".join(map(str, PARAMS["layers"]["up"]["kernel"].shape[1:]))
+    slices = re.findall(rf"f32\[(?:1,)?{shape}\]\S* (?:dynamic-)?slice\(", text)
+    assert bool(slices) == (not separate), slices
