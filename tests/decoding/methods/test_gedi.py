@@ -292,7 +292,7 @@ def test_who_cannot_be_asked_is_refused():
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"samples": 0}, "new_tokens and samples must be 1 or more"),
+        ({"samples": 0}, "samples is 0: give 1 or more"),
         ({"strength": -1.0}, "strength is -1.0"),
         ({"filter_p": 1.0}, "filter_p is 1.0"),
         ({"target_p": 1.5}, "target_p is 1.5"),

@@ -178,7 +178,7 @@ def test_without_a_judge_there_is_nothing_to_weigh_by():
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"samples": 0}, "samples must be 1 or more"),
+        ({"samples": 0}, "samples is 0: give 1 or more"),
         ({"temperature": 0.0}, "temperature is 0.0"),
         ({"power": -1.0}, "power is -1.0"),
         ({"threshold": 2.0}, "threshold is 2.0"),

@@ -183,7 +183,7 @@ def test_a_token_of_all_lanes_is_one_call():
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"samples": 0}, "new_tokens and samples must be 1 or more"),
+        ({"samples": 0}, "samples is 0: give 1 or more"),
         ({"temperature": 0.0}, "temperature is 0.0"),
     ],
 )
