@@ -30,12 +30,8 @@ from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.search.config import SearchConfig
-from coopgen_jax.testing import (
-    TINY_LLAMA,
-    ToyLanguage,
-    toy_discriminator,
-    toy_language_model,
-)
+from coopgen_jax.testing import TINY_LLAMA, ToyLanguage, toy_discriminator, toy_language_model
+from tests.goldens.comparing import plain
 
 TOY = ToyLanguage(vocab_size=7)
 # The default preset's waves are as wide as its candidates are many.
@@ -107,9 +103,10 @@ CASES: dict[str, Callable[[], Any]] = {
     **{f"mcts preset {name}": preset(name) for name in PRESETS},
     "mcts alpha mean": searching(alpha=0.6, repetition_penalty=1.4, penalise_prompt=False),
     "mcts alpha product": searching(alpha=0.6, likelihood="product", no_repeat_ngram=2),
-    "mcts temperature and width": searching(temperature=0.7, width=0.8),
+    "mcts temperature and width": searching(
+        replace(SEARCH, enough=16), temperature=0.7, width=0.8
+    ),
     "mcts halved width": searching(halved(value_scale=0.3), width=0.5, alpha=0.7),
-    "mcts enough": searching(replace(SEARCH, enough=16)),
     "mcts visits annealed share": searching(
         visit_temperature=0.8, anneal=True, full_share=0.2, temperature=1.2, no_repeat_ngram=2
     ),
@@ -130,10 +127,8 @@ CASES: dict[str, Callable[[], Any]] = {
     "sampling mirostat": sampling(mirostat=1.5, mirostat_rate=0.5),
     "sampling full share": sampling(top_p=0.6, temperature=0.7, full_share=0.4),
     "sampling every rule": every_rule(),
-    "beam": of_kind(BeamConfig, beams=3),
     "beam ruled": of_kind(BeamConfig, beams=3, length_penalty=0.5, no_repeat_ngram=2),
     "beam diverse": of_kind(BeamConfig, beams=2, groups=2, diversity=0.7),
-    "stochastic beam": of_kind(StochasticBeamConfig, samples=4),
     "stochastic beam warm": of_kind(StochasticBeamConfig, samples=3, temperature=1.5),
     "fudge log": of_kind(FudgeConfig, candidates=4, strength=1.5, temperature=1.2),
     "fudge value": of_kind(FudgeConfig, candidates=5, score="value", strength=3.0),
@@ -142,9 +137,9 @@ CASES: dict[str, Callable[[], Any]] = {
     ),
     "fudge greedy": of_kind(FudgeConfig, candidates=4, greedy=True),
     "gedi greedy": of_kind(GediConfig),
-    "gedi draw": of_kind(GediConfig, greedy=False, strength=2.0, filter_p=0.5, target_p=0.9),
-    "gedi draw shaped": of_kind(
-        GediConfig, greedy=False, strength=1.0, filter_p=0.0, temperature=0.8, no_repeat_ngram=2
+    "gedi draw": of_kind(
+        GediConfig, greedy=False, strength=2.0, filter_p=0.5, target_p=0.9, temperature=0.8,
+        no_repeat_ngram=2,
     ),
     "smc systematic": of_kind(SMCConfig, samples=4),
     "smc residual": of_kind(
@@ -154,18 +149,14 @@ CASES: dict[str, Callable[[], Any]] = {
     "rerank samples alpha": ranked(
         sampling(temperature=1.3, no_repeat_ngram=2), of=3, alpha=0.4, length_penalty=0.5
     ),
-    "rerank beams": ranked(of_kind(BeamConfig, beams=6), of=3, alpha=0.7),
     "rerank beams diverse": ranked(
         of_kind(BeamConfig, beams=3, groups=2, diversity=0.5), of=3
     ),
-    "blockwise": of_kind(BlockwiseConfig, block=2, of=3),
     "blockwise nucleus": of_kind(BlockwiseConfig, block=3, of=4, top_k=5, top_p=0.9, temperature=2),
     "das": of_kind(DASConfig, beams=3, pool=6),
     "das ruled": of_kind(
         DASConfig, beams=2, pool=5, alpha=0.5, length_penalty=0.7, no_repeat_ngram=2
     ),
-    "das unguided": of_kind(DASConfig, alpha=0.0),
-    "pplm bag": of_kind(PPLMConfig, bags=((5, 9, 30), (11, 12)), step_size=0.3),
     "pplm both": of_kind(
         PPLMConfig, bags=((5, 9, 30),), step_size=0.4, kl=0.3, fusion=0.7, gamma=1.2, iterations=2,
         window=2, decay=True, temperature=0.8, top_k=0,
@@ -195,10 +186,8 @@ def written(name: str) -> Generation:
     if name.startswith("pplm"):
         params, head = network()
         guide = shared_trunk(SharedTrunkConfig(TAPS, True, HEAD))
-        if name == "pplm bag":
-            guide = head = target = None
         return jax.jit(decode, static_argnames=STATIC)(
-            key, prompt, language_model=language_model(TINY_LLAMA, guide.taps if guide else ()),
+            key, prompt, language_model=language_model(TINY_LLAMA, TAPS),
             params=params, discriminator=guide, discriminator_params=head, target=target,
             config=config,
         )  # fmt: skip
@@ -214,3 +203,15 @@ def written(name: str) -> Generation:
             key, prompt, **settings, **other
         )
     return jax.jit(decode, static_argnames=STATIC)(key, prompt, **settings)
+
+
+FIELDS = (
+    "tokens", "length", "log_prob", "log_proposal", "log_weight", "log_class", "simulations",
+    "model_tokens",
+)  # fmt: skip
+
+
+def figures(name: str) -> dict[str, Any]:
+    """Returns a case's record as JSON."""
+    generation = jax.device_get(written(name))
+    return plain({field: np.asarray(getattr(generation, field)).tolist() for field in FIELDS})

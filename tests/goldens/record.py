@@ -5,24 +5,32 @@ They are there to stay the same: record anew only what is meant to change, and s
 
 import os
 import sys
+import time
 
 from tests.conftest import QUICK
 
 # As the tests compile: programs that are compiled otherwise round otherwise.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
 
-from tests.goldens import decoder_cases
+from tests.goldens import command_cases, decoder_cases
 from tests.goldens.comparing import record
 
 
-def decoders() -> None:
-    from tests.goldens.test_decoders import figures
+def timed(what, names):
+    """Returns what there is of every name, and says how long each has taken."""
+    found = {}
+    for name in names:
+        start = time.perf_counter()
+        found[name] = what(name)
+        print(f"{time.perf_counter() - start:6.2f} {name}", file=sys.stderr, flush=True)
+    return found
 
-    record("decoders", {name: figures(name) for name in decoder_cases.CASES})
 
-
-RECORDS = {"decoders": decoders}
+RECORDS = {
+    "decoders": lambda: timed(decoder_cases.figures, decoder_cases.CASES),
+    "commands": lambda: timed(command_cases.written, command_cases.LINES),
+}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or RECORDS:
-        RECORDS[name]()
+        record(name, RECORDS[name]())
