@@ -13,7 +13,9 @@ from tests.conftest import QUICK
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
 
 from tests.goldens import command_cases, decoder_cases
-from tests.goldens.comparing import record
+from tests.goldens.comparing import FOLDER, record
+from tests.goldens.flat import comparing, generating
+from tests.goldens.resolved_cases import COMPARE, GENERATE
 
 
 def timed(what, names):
@@ -26,9 +28,19 @@ def timed(what, names):
     return found
 
 
+def resolved():
+    """Returns what command lines resolve to."""
+    os.chdir(FOLDER)
+    found = {f"generate {line}": generating(f"text {line}") for line in GENERATE}
+    targets = "--target positive negative"
+    methods = {f"compare {line}": f"text --methods '{line}' {targets}" for line in COMPARE}
+    return found | {name: comparing(line) for name, line in methods.items()}
+
+
 RECORDS = {
     "decoders": lambda: timed(decoder_cases.figures, decoder_cases.CASES),
     "commands": lambda: timed(command_cases.written, command_cases.LINES),
+    "resolved": resolved,
 }
 
 if __name__ == "__main__":
