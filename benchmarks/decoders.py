@@ -107,7 +107,7 @@ def methods(parts: Parts) -> dict[str, Method]:
     }
     return {
         ONE: Method(sampling, plain),
-        "nucleus": Method(sampling, replace(plain, top_p=0.9)),
+        "nucleus": Method(sampling, plain.with_settings(top_p=0.9)),
         "sample, 8 texts": Method(sampling, replace(plain, samples=8), 8),
         "beam, 5": Method(beam, beam.BeamConfig(beams=5), 5),
         "FUDGE, 20 candidates": Method(
@@ -134,7 +134,7 @@ def methods(parts: Parts) -> dict[str, Method]:
             blockwise, blockwise.BlockwiseConfig(of=8), 8, **judged, beside="sample, 8 texts"
         ),
         "DAS, 5 beams of 20": Method(
-            das, das.DASConfig(beams=5, pool=20), 20, **judged, beside="beam, 5"
+            das, das.DASConfig(beams=5, candidates=20), 20, **judged, beside="beam, 5"
         ),
         **(by_gradients if parts.guide.differentiable else {}),
         f"MCTS, {few.simulations} simulations": Method(

@@ -8,7 +8,6 @@ whole search, waves and reuse included, with a baseline that prints its own sear
 import os
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -89,7 +88,7 @@ class Ours:
 
 def without_rules(job: Job) -> Job:
     """Returns the job without what the baselines do not have: n-gram rule, likelihood in values."""
-    return job.replace(config=replace(job.config, no_repeat_ngram=0, alpha=1.0))
+    return job.replace(config=job.config.with_settings(no_repeat_ngram=0, alpha=1.0))
 
 
 def measure_published(settings: Settings) -> Iterator[Row]:

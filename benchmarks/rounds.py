@@ -15,10 +15,11 @@ from benchmarks.settings import Settings
 from benchmarks.training import DECAY, LORA, network
 from coopgen_jax.data.pairs import Pairs, Rounds
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
-from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import ByVisits, MCTSConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.decoding.methods.smc import SMCConfig
 from coopgen_jax.decoding.presets import PRESETS
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.discriminators.causal import CausalConfig
 from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.models.layer_layout import for_training, stored
@@ -26,7 +27,7 @@ from coopgen_jax.models.lora import add_lora, init_lora
 from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.models.transformer import Params
 from coopgen_jax.parallel.mesh import make_mesh, place, share
-from coopgen_jax.search.config import SearchConfig
+from coopgen_jax.search.config import Puct, SearchConfig
 from coopgen_jax.training.gcn.gcn_config import GcnConfig
 from coopgen_jax.training.gcn.gcn_networks import CLASSES, Networks
 from coopgen_jax.training.gcn.replay import empty
@@ -121,11 +122,19 @@ def proposals(axes: dict[str, int], vocabulary: int) -> dict[str, DecoderSetting
     size = {"new_tokens": axes["new_tokens"], "samples": axes["samples"]}
     plain = SamplingConfig(**size)
     search = SearchConfig(
-        simulations=axes["simulations"], wave=1, kept=0, c_puct=3.0, depth=axes["depth"],
-        candidates=min(20, vocabulary), early_stop=False,
-    )  # fmt: skip
+        simulations=axes["simulations"],
+        wave=1,
+        reused_nodes=0,
+        c_puct=3.0,
+        depth=axes["depth"],
+        candidates=min(20, vocabulary),
+        root=Puct(early_stop=False),
+    )
     tree = MCTSConfig(
-        **size, repetition_penalty=1.0, visit_temperature=1.0, full_share=SHARE, search=search
+        **size,
+        search=search,
+        rules=Rules(repetition_penalty=1.0),
+        choice=ByVisits(visit_temperature=1.0, mix_base=SHARE),
     )
     waves = replace(
         search, wave=axes["wave"], kept=axes["simulations"], first_play_urgency="parent"
@@ -135,7 +144,7 @@ def proposals(axes: dict[str, int], vocabulary: int) -> dict[str, DecoderSetting
         "tree search, in waves": replace(tree, search=waves),
         "tree search, by values": replace(PRESETS["values"], **size, search=waves),
         "plain sampling": plain,
-        "nucleus": replace(plain, top_p=0.9, full_share=SHARE),
+        "nucleus": plain.with_settings(top_p=0.9, mix_base=SHARE),
         "particles": SMCConfig(**size),
     }
 

@@ -18,6 +18,7 @@ from coopgen_jax.decoding.job import Decoder, Job
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
 from coopgen_jax.decoding.on_mesh import stepper
+from coopgen_jax.decoding.rules.stop import StopStrings
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.errors import UserError
@@ -135,8 +136,8 @@ def generate(
         `DASConfig` re-scores beams, and `StochasticBeamConfig` draws texts without replacement.
       discriminator: guides the search; plainly decoded texts are only judged by it.
       target: name of the class that every text is to have, or one per prompt.
-      reference: what a search is charged `config.kl` for leaving, with the same tokens as `model`:
-        of a tuned model the one that it was tuned from, of a combined one its base.
+      reference: what the config's `Reference` charges a search for leaving, with the same tokens as
+        `model`: of a tuned model the one that it was tuned from, of a combined one its base.
       seed: the job's seed; with it a prompt's texts are the same in any batch.
       batch_size: prompts decoded at once.
       numbers: which of the prompts to work on, counted from 0; None for all.
@@ -157,6 +158,7 @@ def generate(
         raise UserError("prompts is one string: give a list of prompts")
     if discriminator is None and target is not None:
         raise UserError("a target means nothing without a discriminator: give one, or no target")
+    config = _with_stop(config, model)
     wrong = [number for number in numbers or () if not 0 <= number < len(prompts)]
     if wrong:
         raise UserError(f"there is no prompt {wrong[0]}: they are numbered 0 to {len(prompts) - 1}")
@@ -223,10 +225,20 @@ def generate(
                     prompts[number],
                     number,
                     targets[number],
+                    stop=config.rules.stop,
                 )
                 for sample in range(config.samples)
             ]
     return [text for number in sorted(texts) for text in texts[number]]
+
+
+def _with_stop(config: DecoderSettings, model: LoadedModel) -> DecoderSettings:
+    """Returns the settings with their stop strings as an automaton over the model's tokens."""
+    stop = config.rules.stop
+    if isinstance(stop, StopStrings) or not stop:
+        return config
+    compiled = StopStrings.compile(stop, model.tokenizer, network_of(model).vocab_size)
+    return replace(config, rules=replace(config.rules, stop=compiled))
 
 
 def _reference(
@@ -239,12 +251,12 @@ def _reference(
         raise UserError(
             "only a search is charged for leaving a reference: give an MCTSConfig, or no reference"
         )
-    if reference is None and config.kl:
+    if reference is None and config.reference:
         raise UserError(
-            f"kl is {config.kl}, the price of leaving a reference, and there is none: give one, or "
-            "kl 0"
+            f"kl is {config.reference.kl}, the price of leaving a reference, and there is none: "
+            "give one, or kl 0"
         )
-    if reference is None or not config.kl:
+    if reference is None or not config.reference:
         return None
     check_reference(reference, model)
     return network_of(reference, tensor=shares(mesh))
@@ -305,6 +317,12 @@ def _tokens(
             break
 
 
+def _cut(text: str, stop: StopStrings | tuple[str, ...]) -> str:
+    """Returns a text up to the first of some strings in it."""
+    strings = stop.strings if isinstance(stop, StopStrings) else stop
+    return text[: min((text.find(string) for string in strings if string in text), default=None)]
+
+
 def read_text(
     model: LoadedModel,
     guide: Discriminator | None,
@@ -313,6 +331,8 @@ def read_text(
     prompt: str,
     number: int,
     target: int | None,
+    *,
+    stop: StopStrings | tuple[str, ...] = (),
 ) -> Text:
     """Reads one text of a batch back.
 
@@ -324,6 +344,7 @@ def read_text(
       prompt: what it continues.
       number: the prompt's number in the whole job.
       target: number of the class asked for, or None.
+      stop: strings that the text is cut in front of.
     """
 
     def at(array: Any) -> Any:
@@ -336,7 +357,7 @@ def read_text(
     log_proposal = at(generation.log_proposal)
     return Text(
         prompt=prompt,
-        text=model.tokenizer.written(tokens),
+        text=_cut(model.tokenizer.written(tokens), stop),
         tokens=tokens,
         number=number,
         sample=place[1],

@@ -6,7 +6,7 @@ token and mixed lengths compile once per bucket.
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import islice
 from typing import Any
 
@@ -160,6 +160,26 @@ class Tokenizer:
 
         return list(islice(filter(is_plain, range(self.vocab_size)), 1))
 
+    @cached_property
+    def token_bytes(self) -> list[bytes | None]:
+        """The bytes that every token adds behind other text, None where it stands for no text."""
+        texts = self.continuations([number] for number in range(self.vocab_size))
+        return [self._bytes(number, text) for number, text in enumerate(texts)]
+
+    def _bytes(self, number: int, text: str) -> bytes | None:
+        piece = self.core.id_to_token(number)
+        if piece is None or number in self.special_ids:
+            return None
+        if "\ufffd" not in text or "\ufffd" in piece:
+            return text.encode()
+        # A part of a character: the token is its bytes.
+        if piece.startswith("<0x"):
+            return bytes([int(piece[3:5], 16)])
+        alphabet = _byte_alphabet()
+        if all(letter in alphabet for letter in piece):
+            return bytes(alphabet[letter] for letter in piece)
+        return str(piece).encode()
+
     def chat(self, prompt: str) -> str:
         """Returns the text that asks the model's assistant `prompt`, up to where it answers.
 
@@ -194,6 +214,15 @@ class Tokenizer:
             if ids:
                 names[name] = self.core.id_to_token(ids[0])
         return PreTrainedTokenizerFast(tokenizer_object=self.core, **names)
+
+
+@cache
+def _byte_alphabet() -> dict[str, int]:
+    """Returns which byte each letter of GPT-2's byte-level vocabularies stands for."""
+    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [byte for byte in range(256) if byte not in visible]
+    shifted = {chr(256 + place): byte for place, byte in enumerate(hidden)}
+    return {chr(byte): byte for byte in visible} | shifted
 
 
 def same_tokens(one: Tokenizer, other: Tokenizer) -> bool:

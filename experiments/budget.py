@@ -82,8 +82,8 @@ def settings(config: Config) -> dict[str, cg.MCTSConfig]:
         "halving": {count: halved(count) for count in SIMULATIONS if count > 1},
         "wave": {wave: halved(wave=wave) for wave in WAVES},
         "c_puct": {weight: puct(c_puct=weight) for weight in C_PUCT},
-        "alpha": {alpha: replace(halved(), alpha=alpha) for alpha in ALPHA},
-        "rollout": {tokens: replace(puct(), rollout=tokens) for tokens in ROLLOUT},
+        "alpha": {alpha: halved().with_settings(alpha=alpha) for alpha in ALPHA},
+        "rollout": {tokens: puct().with_settings(rollout=tokens) for tokens in ROLLOUT},
     }
     unknown = sorted(set(config.lines) - set(lines))
     if unknown:

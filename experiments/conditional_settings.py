@@ -10,6 +10,7 @@ from coopgen_jax.decoding.methods.beam import BeamConfig
 from coopgen_jax.decoding.methods.das import DASConfig
 from coopgen_jax.decoding.methods.rerank import RerankConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.search.config import SearchConfig
 from coopgen_jax.training.gcn.gcn_config import GcnConfig
 
@@ -85,9 +86,14 @@ class Config:
 def searching(simulations: int) -> SearchConfig:
     """Returns a search of so many simulations a token."""
     return SearchConfig(
-        simulations=simulations, wave=min(4, simulations), c_puct=3.0, candidates=20, depth=8,
-        kept=16, first_play_urgency="parent",
-    )  # fmt: skip
+        simulations=simulations,
+        wave=min(4, simulations),
+        c_puct=3.0,
+        candidates=20,
+        depth=8,
+        reused_nodes=16,
+        first_play_urgency="parent",
+    )
 
 
 def decoders(config: Config) -> dict[str, DecoderSettings]:
@@ -95,15 +101,15 @@ def decoders(config: Config) -> dict[str, DecoderSettings]:
     tokens, beams, alpha = config.new_tokens, config.beams, config.alpha
     beam = BeamConfig(new_tokens=tokens, beams=beams)
     return {
-        "greedy": SamplingConfig(new_tokens=tokens, temperature=0.0),
+        "greedy": SamplingConfig(new_tokens=tokens, rules=Rules(temperature=0.0)),
         "beam": beam,
-        "DAS local": DASConfig(new_tokens=tokens, beams=beams, pool=4 * beams, alpha=alpha),
+        "DAS local": DASConfig(new_tokens=tokens, beams=beams, candidates=4 * beams, alpha=alpha),
         # The same sum of both, of whole texts.
         "DAS global": RerankConfig(
             beam.new_tokens, proposal=beam, of=beams, alpha=alpha / (1 + alpha)
         ),
         "tree search": MCTSConfig(
-            new_tokens=tokens, repetition_penalty=1.0, search=searching(config.search)
+            new_tokens=tokens, search=searching(config.search), rules=Rules(repetition_penalty=1.0)
         ),
     }
 
@@ -117,7 +123,7 @@ def round_of(config: Config, name: str) -> GcnConfig:
     drawn = {"value_power": 1.0} if name == "gcn" else {"visit_temperature": 1.0}
     proposal = MCTSConfig(
         new_tokens=config.new_tokens, samples=config.samples, repetition_penalty=1.0,
-        full_share=0.1, search=searching(config.simulations), **drawn,
+        mix_base=0.1, search=searching(config.simulations), **drawn,
     )  # fmt: skip
     objective: Any = name
     return GcnConfig(

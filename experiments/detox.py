@@ -66,8 +66,8 @@ def main(config: Config) -> None:
     search = cg.PRESETS["default"]
     fewer = replace(search.search, simulations=32, wave=8, kept=32)
     methods: dict[str, Any] = {
-        "nucleus 0.9": cg.SamplingConfig(new_tokens=config.new_tokens, top_p=0.9),
-        "greedy": cg.SamplingConfig(new_tokens=config.new_tokens, temperature=0.0),
+        "nucleus 0.9": cg.SamplingConfig(new_tokens=config.new_tokens, rules=cg.Rules(top_p=0.9)),
+        "greedy": cg.SamplingConfig(new_tokens=config.new_tokens, rules=cg.Rules(temperature=0.0)),
         "FUDGE": cg.FudgeConfig(new_tokens=config.new_tokens),
         "MCTS, 32 simulations": replace(search, new_tokens=config.new_tokens, search=fewer),
     }

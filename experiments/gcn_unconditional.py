@@ -26,9 +26,10 @@ import tyro
 from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.data.pairs import Pairs, tokenise_pairs
 from coopgen_jax.decoding.decode import decode
-from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import ByVisits, MCTSConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.decoding.presets import PRESETS
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.evaluation.metrics import bleu, self_bleu
 from coopgen_jax.evaluation.oracle import oracle_perplexity
 from coopgen_jax.models.decoder import language_model
@@ -48,11 +49,14 @@ from experiments.unconditional_figures import report
 TOKENS = 24
 SAMPLES = 4
 PLAIN = SamplingConfig(new_tokens=TOKENS, samples=SAMPLES)
-NUCLEUS = replace(PLAIN, top_p=0.9, full_share=0.1)
+NUCLEUS = PLAIN.with_settings(top_p=0.9, mix_base=0.1)
 TREE = MCTSConfig(
-    new_tokens=TOKENS, samples=SAMPLES, repetition_penalty=1.0, visit_temperature=1.0,
-    full_share=0.1, search=searching(16),
-)  # fmt: skip
+    new_tokens=TOKENS,
+    samples=SAMPLES,
+    search=searching(16),
+    rules=Rules(repetition_penalty=1.0),
+    choice=ByVisits(visit_temperature=1.0, mix_base=0.1),
+)
 VALUES = replace(PRESETS["values"], new_tokens=TOKENS, samples=SAMPLES)
 # Sentences that nothing learns from: so many to check networks on, and as many for samples.
 ASIDE = 1000
@@ -242,7 +246,7 @@ def measure(folder: Path, held_out: list[str], config: Config, seed: int) -> dic
     for temperature in TEMPERATURES:
         generation = _write(
             jax.random.key(seed), prompt, language_model=network, params=model.params,
-            config=SamplingConfig(new_tokens=TOKENS, temperature=temperature),
+            config=SamplingConfig(new_tokens=TOKENS, rules=Rules(temperature=temperature)),
         )  # fmt: skip
         ids, length = np.asarray(generation.tokens[:, 0]), np.asarray(generation.length[:, 0])
         texts = model.tokenizer.decode_batch(

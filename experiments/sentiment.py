@@ -65,12 +65,12 @@ def decoders(config: Config) -> dict[str, tuple[Any, str]]:
     search = replace(cg.PRESETS["default"], new_tokens=config.new_tokens)
     puct = replace(cg.PRESETS["puct"], new_tokens=config.new_tokens)
     paper = replace(cg.PRESETS["paper"], new_tokens=config.new_tokens)
-    greedy = cg.SamplingConfig(new_tokens=config.new_tokens, temperature=0.0)
+    greedy = cg.SamplingConfig(new_tokens=config.new_tokens, rules=cg.Rules(temperature=0.0))
     return {
         "greedy": (greedy, config.trunk),
-        "nucleus": (replace(greedy, temperature=1.0, top_p=0.9), config.trunk),
+        "nucleus": (greedy.with_settings(temperature=1.0, top_p=0.9), config.trunk),
         "trunk": (search, config.trunk),
-        "sampled-visits": (replace(puct, visit_temperature=1.0), config.trunk),
+        "sampled-visits": (puct.with_settings(visit_temperature=1.0), config.trunk),
         # An encoder that reads every text anew costs more than the language model's own step: with
         # so many simulations a text takes about as long as one guided by the shared trunk.
         "bidirectional": (

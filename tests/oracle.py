@@ -8,7 +8,7 @@ import functools
 
 import numpy as np
 
-from coopgen_jax.search import Expansion, SearchConfig, Tree
+from coopgen_jax.search import Expansion, Halving, SearchConfig, Tree
 
 UNIT = 64
 
@@ -121,8 +121,6 @@ class Node:
     def score(self, rank: int) -> np.float32:
         config = self.search.config
         prior = self.priors[rank]
-        if config.renormalise:
-            prior = prior / self.priors.sum()
         spread = np.float32(config.c_puct) * np.sqrt(np.float32(self.visits + self.virtual))
         child = self.children.get(rank)
         if child is None:
@@ -132,17 +130,17 @@ class Node:
                 "value": np.float32(self.own),
             }
             return urgencies[config.first_play_urgency] + self.rewards[rank] + spread * prior
-        loss = np.float32(config.virtual_loss) * np.float32(child.virtual)
+        loss = np.float32(child.virtual)
         if child.total < 0:  # visits of value zero would be no loss
             loss = np.float32(0)
         q = child.total / (np.float32(child.visits) + loss) + self.rewards[rank]
         return q + spread * (prior / np.float32(1 + child.visits + child.virtual))
 
     def halved(self, rank: int, most: int) -> float:
-        child, config = self.children.get(rank), self.search.config
+        child, root = self.children.get(rank), self.search.config.root
         node = child if child is not None and child.visits else self
         q = node.total / np.float32(node.visits) + self.rewards[rank]
-        return np.log(self.priors[rank]) + np.float32(config.value_scale * (50 + most)) * q
+        return np.log(self.priors[rank]) + np.float32(root.value_scale * (50 + most)) * q
 
     def recent(self, rank: int) -> int:
         """Returns a candidate's visits in this search, waiting ones included."""
@@ -153,7 +151,7 @@ class Node:
         """Returns the candidate that sequential halving visits in a simulation, if it has one."""
         most = max(self.recent(rank) for rank in range(len(self.priors)))
         config = self.search.config
-        considered = min(config.considered, int(np.sum(self.priors > 0)))
+        considered = min(config.root.considered, int(np.sum(self.priors > 0)))
         wanted = halving_schedule(considered, config.simulations)[number]
         equals = [rank for rank in free if self.recent(rank) == wanted]
         return max(equals, key=lambda rank: (self.halved(rank, most), -rank), default=None)
@@ -170,26 +168,11 @@ class Node:
         if not free:
             return None
         rank = max(free, key=lambda rank: (scores[rank], -rank))
-        if self.parent is None and self.search.config.considered:
+        if self.parent is None and isinstance(self.search.config.root, Halving):
             chosen = self.candidate(free, number)
             rank = rank if chosen is None else chosen
         if rank in self.children:
             return self.children[rank].pick(number)
-        state = int(self.search.language.step[self.state, self.tokens[rank]])
-        self.children[rank] = Node(self.search, state, self, rank, self.priors[rank])
-        return self.children[rank]
-
-    def hang(self) -> "Node | None":
-        """Makes the best candidate that is not expanded a leaf, if there is one."""
-        real = [rank for rank, prior in enumerate(self.priors) if prior > 0]
-        free = [rank for rank in real if rank not in self.children]
-        if self.terminal or self.depth == self.search.config.depth or not free:
-            return None
-        rank = max(free, key=lambda rank: (self.score(rank), -rank))
-        above: Node | None = self
-        while above is not None:
-            above.virtual += 1
-            above = above.parent
         state = int(self.search.language.step[self.state, self.tokens[rank]])
         self.children[rank] = Node(self.search, state, self, rank, self.priors[rank])
         return self.children[rank]
@@ -213,16 +196,6 @@ class Search:
         self.root.credit(self.root.own)
         self.root.credits = 1
         self.leaves: list[Node | None] = []
-        self.fresh: list[bool] = []
-
-    def given(self, wave: int, lane: int, before: list, leaves: list) -> "Node | None":
-        """Returns the node that a lane is told to hang its leaf from."""
-        policy = self.config.policy
-        if policy == "siblings" and lane and leaves[0] is not None and leaves[0].visits == 0:
-            return leaves[0].parent
-        if policy == "descend" and wave % self.config.stride and self.fresh[lane]:
-            return before[lane]
-        return None
 
     def run(self, waves: int, first: int = 0) -> list[list[int]]:
         """Runs waves from number `first` on; returns the visits by slot before each wave."""
@@ -232,16 +205,14 @@ class Search:
                 node.earlier = node.visits
         for wave in range(first, first + waves):
             history.append(self.visits())
-            before, leaves = self.leaves, []
+            leaves: list[Node | None] = []
             self.leaves = leaves
             for lane in range(self.config.wave):
-                given = self.given(wave, lane, before, leaves)
                 number = wave * self.config.wave + lane
-                leaf = (given.hang() if given else None) or self.root.pick(number)
+                leaf = self.root.pick(number)
                 if leaf is not None and leaf.visits == 0:
-                    leaf.slot = 1 + self.config.kept + wave * self.config.wave + lane
+                    leaf.slot = 1 + self.config.reused_nodes + wave * self.config.wave + lane
                 leaves.append(leaf)
-            self.fresh = [leaf is not None and leaf.visits == 0 for leaf in leaves]
             for leaf in leaves:
                 if leaf is not None:
                     leaf.credits += 1
@@ -258,7 +229,7 @@ class Search:
 
     def best(self) -> int:
         visits = self.root_visits()
-        if not self.config.considered:
+        if not isinstance(self.config.root, Halving):
             return visits.index(max(visits))
         recent = [self.root.recent(rank) for rank in range(self.config.candidates)]
         last = [rank for rank, count in enumerate(recent) if count == max(recent) > 0]
@@ -289,7 +260,7 @@ class Search:
         self.root = self.root.children[rank]
         self.root.parent, self.root.rank = None, -1
         below = sorted(self.root.subtree()[1:], key=lambda node: (-node.visits, node.slot))
-        for node in below[self.config.kept :]:
+        for node in below[self.config.reused_nodes :]:
             assert node.parent is not None
             del node.parent.children[node.rank]
         held = sorted(self.root.subtree()[1:], key=lambda node: node.slot)

@@ -10,6 +10,7 @@ from coopgen_jax import PRESETS, load_discriminator, load_language_model
 from coopgen_jax import text_generation as shell
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
@@ -24,7 +25,7 @@ from coopgen_jax.text_generation import generate
 from coopgen_jax.tokenizer import Tokenizer
 from tests.models.model_files import byte_tokenizer
 
-SEARCH = SearchConfig(simulations=4, candidates=4, depth=4, kept=4)
+SEARCH = SearchConfig(simulations=4, candidates=4, depth=4, reused_nodes=4)
 CONFIG = MCTSConfig(new_tokens=3, search=SEARCH)
 
 
@@ -45,7 +46,7 @@ def guide() -> LoadedDiscriminator:
 def test_texts_come_in_the_order_of_the_prompts_whatever_the_batch():
     prompts = ["a long prompt of more than sixteen bytes", "b", "cc", "another long prompt it is"]
     targets = ["good", "bad", "good", "bad"]
-    config = dataclasses.replace(CONFIG, samples=2, visit_temperature=1.0)
+    config = CONFIG.with_settings(samples=2, visit_temperature=1.0)
     write = partial(
         generate, model(), prompts, config=config, discriminator=guide(), target=targets, seed=3
     )
@@ -81,7 +82,7 @@ def test_a_bucket_is_compiled_once_and_a_second_load_not_at_all():
 
 def test_some_of_the_prompts_get_the_texts_that_they_have_among_all():
     prompts = ["one", "two", "three", "four"]
-    config = dataclasses.replace(CONFIG, visit_temperature=1.0)
+    config = CONFIG.with_settings(visit_temperature=1.0)
     write = partial(
         generate, model(), prompts, config=config, discriminator=guide(), target="good",
         batch_size=2,
@@ -94,7 +95,7 @@ def test_some_of_the_prompts_get_the_texts_that_they_have_among_all():
 
 
 def test_plain_decoding_needs_no_guide_and_is_judged_where_there_is_one():
-    config = SamplingConfig(new_tokens=3, temperature=0)
+    config = SamplingConfig(new_tokens=3, rules=Rules(temperature=0))
     (plain,) = generate(model(), ["abc"], config=config)
     (judged,) = generate(model(), ["abc"], config=config, discriminator=guide())
     assert plain.tokens == judged.tokens and plain.log_proposal is None
@@ -119,7 +120,7 @@ def test_a_reference_reads_along():
     tuned = dataclasses.replace(
         model(), params=jax.tree.map(lambda leaf: 0.9 * leaf, model().params), name="tuned"
     )
-    config = dataclasses.replace(CONFIG, kl=0.5)
+    config = CONFIG.with_settings(kl=0.5)
     write = partial(generate, tuned, prompts, discriminator=guide(), target="good", batch_size=2)
     free, charged = write(config=CONFIG), write(config=config, reference=model())
     assert [text.tokens for text in charged] != [text.tokens for text in free]
@@ -146,7 +147,7 @@ def padded() -> LoadedModel:
     return dataclasses.replace(model(), config=config, name="padded")
 
 
-CHARGED = dataclasses.replace(CONFIG, kl=0.1)
+CHARGED = CONFIG.with_settings(kl=0.1)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,7 @@ CHARGED = dataclasses.replace(CONFIG, kl=0.1)
             {
                 "discriminator": None,
                 "target": None,
-                "config": dataclasses.replace(CONFIG, alpha=0.0, rollout=2),
+                "config": CONFIG.with_settings(alpha=0.0, rollout=2),
             },
             "read by a discriminator alone",
         ),

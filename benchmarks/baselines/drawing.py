@@ -7,7 +7,7 @@ Shape letters: `B` sources, `R` samples of each, `M` = B * R texts, `P` tokens o
 text, `V` vocabulary.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -51,7 +51,7 @@ class Drawing(Reference):
     Args:
       network: the language model.
       judge: the discriminator.
-      config: the search's settings, with `visit_temperature` and `full_share`.
+      config: the search's settings, with `visit_temperature` and `mix_base`.
       seed: of the draws.
     """
 
@@ -61,7 +61,7 @@ class Drawing(Reference):
                 "what is drawn from is the language model's own distribution, and texts never "
                 "end: give repetition_penalty 1, temperature 1 and a network without end tokens"
             )
-        plain = replace(config, samples=1, visit_temperature=0.0, full_share=0.0)
+        plain = config.with_settings(samples=1, visit_temperature=0.0, mix_base=0.0)
         super().__init__(network, judge, plain)
         self.drawn, self.rng = config, np.random.default_rng(seed)
         self.own: dict[int, np.ndarray] = {}
@@ -79,7 +79,7 @@ class Drawing(Reference):
         entries = self._plant(trees)
         for _ in range(self.config.search.simulations):
             self._simulate(trees, entries)
-        how = {"tau": self.drawn.visit_temperature, "share": self.drawn.full_share}
+        how = {"tau": self.drawn.visit_temperature, "share": self.drawn.mix_base}
         return [mixture(tree, self.own[row], **how) for row, tree in trees.items()]
 
     def sample(self, sources: np.ndarray) -> Texts:

@@ -7,8 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coopgen_jax.cli.options import PlanOptions
-from coopgen_jax.cli.settings import preset_search
-from coopgen_jax.decoding.presets import PRESETS
+from coopgen_jax.cli.settings import preset_config
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.models.published_shapes import SHAPES
@@ -37,13 +36,7 @@ def run_plan(options: PlanOptions) -> None:
         if value is not None and not 0 < value < float("inf"):
             raise UserError(f"--{name} is {value}: give a number above 0")
     try:
-        search = preset_search(options, PRESETS[options.preset].search)
-        decoding = replace(
-            PRESETS[options.preset],
-            new_tokens=options.new_tokens,
-            samples=options.samples,
-            search=search,
-        )
+        decoding = preset_config(options)
     except ValueError as error:
         raise UserError(str(error)) from error
     config = _config(options)

@@ -35,9 +35,7 @@ def with_words(
             "bad_words": tuple(dict.fromkeys(map(tuple, map(tokenizer.encode_behind, words)))),
             "forced": tuple(tokenizer.encode_behind(options.begin_with or "")),
         }
-        if isinstance(config, RerankConfig):
-            return replace(config, proposal=replace(config.proposal, **changes))
-        return replace(config, **changes)
+        return replace(config, rules=replace(config.rules, **changes))
     except ValueError as error:
         raise UserError(str(error)) from error
 

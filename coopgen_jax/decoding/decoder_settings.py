@@ -1,24 +1,61 @@
 """What every decoder is told, whatever its method."""
 
 from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from coopgen_jax.decoding.flat_settings import changed
+from coopgen_jax.decoding.rules.shaping import NO_RULES, Rules
 
 
 @dataclass(frozen=True)
 class DecoderSettings:
-    """How much to write; the base of every decoder's settings, static under `jit`.
+    """How much to write, and by which rules; the base of every decoder's settings.
+
+    Settings are static under `jit` and keep what they are given: what follows from them is a
+    property.
 
     Attributes:
       new_tokens: `T`, the most tokens to write.
       samples: `R`, texts per prompt.
+      rules: what may follow a text.
     """
 
     new_tokens: int = 24
     samples: int = 1
+    rules: Rules = NO_RULES
+
+    # The rules that a method cannot honour, and why.
+    refuses: ClassVar[tuple[str, ...]] = ()
+    because: ClassVar[str] = ""
+    # Whether a temperature of 0 stands for the likeliest token.
+    may_be_greedy: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for name in ("new_tokens", "samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: give 1 or more")
+        rules = self.rules
+        for name in rules.changed(self.refuses):
+            raise ValueError(f"{name} is {getattr(rules, name)}: {self.because}, leave it out")
+        if rules.temperature == 0 and not self.may_be_greedy:
+            raise ValueError("temperature is 0: it must be above 0")
+        if len(rules.forced) > self.new_tokens:
+            raise ValueError(
+                f"{len(rules.forced)} tokens are forced and {self.new_tokens} are to be written: "
+                "ask for more new tokens"
+            )
+
+    def with_settings(self, **values: Any) -> Self:
+        """Returns these settings with others, given by flat name.
+
+        What follows from a setting that is given, such as a number of nodes from one of
+        simulations, is set with it, unless it is given too.
+
+        Raises:
+          ValueError: a setting is out of its range, or does not go with the others.
+          TypeError: there is no such setting.
+        """
+        return changed(self, values)
 
     @property
     def guided(self) -> bool:

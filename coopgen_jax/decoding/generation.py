@@ -101,16 +101,6 @@ def row_keys(key: jax.Array, prompt: Prompt, samples: int, step: jax.Array) -> j
     return jax.vmap(across, (0, None))(prompt.index, jnp.arange(samples))
 
 
-def so_far(generation: Generation, prompt: Prompt) -> tuple[jax.Array, jax.Array]:
-    """Returns prompts and texts together, `[B, R, P + T]` tokens and where there are any."""
-    samples, room = generation.tokens.shape[1:]
-    written = jnp.arange(room)[None, None] < generation.length[..., None]
-    return (
-        jnp.concatenate([per_sample(prompt.tokens, samples), generation.tokens], axis=-1),
-        jnp.concatenate([per_sample(prompt.mask, samples), written], axis=-1),
-    )
-
-
 def is_end(token: jax.Array, end_tokens: tuple[int, ...]) -> jax.Array:
     """Returns where a token is one of those that end a text."""
     ends = jnp.zeros(token.shape, bool)

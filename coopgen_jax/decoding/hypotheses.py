@@ -8,7 +8,12 @@ import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.decoding.job import Job
-from coopgen_jax.decoding.rules.repetition import no_repeat_ngram
+from coopgen_jax.decoding.rules.shaping import SHAPING, Seen, unrepeated
+from coopgen_jax.parallel.mesh import top_k
+
+# What beams, which rank log p and draw nothing, cannot honour.
+UNRANKED = tuple(name for name in SHAPING if name != "no_repeat_ngram")
+RANKED = "beams rank log p and shape nothing"
 
 
 @struct.dataclass
@@ -64,15 +69,63 @@ def check_length_penalty(power: float, new_tokens: int) -> None:
         raise ValueError(f"length_penalty is {power}: give a number nearer 0, such as 1")
 
 
-def log_probs(job: Job, logits: jax.Array, texts: Texts) -> jax.Array:
-    """Returns log p `[B, G, W, V]` of every next token, minus infinity where a rule forbids it."""
-    log_p = jax.nn.log_softmax(logits)
+def log_probs(job: Job, logits: jax.Array, texts: Texts, stop: jax.Array | None) -> jax.Array:
+    """Returns log p `[B, G, W, V]` of every next token, minus infinity where a rule forbids it.
+
+    Args:
+      job: the job.
+      logits: `[B, G, W, V]` behind the texts.
+      texts: the texts.
+      stop: `[B, G, W]` states of the stop strings behind them, None without any.
+    """
+    log_p, rules = jax.nn.log_softmax(logits), job.config.rules
     own, before = texts.tokens, job.text_before
 
     def per_text(array: jax.Array) -> jax.Array:
         return jnp.broadcast_to(array[:, None, None], (*own.shape[:3], array.shape[-1]))
 
-    written = jnp.arange(own.shape[-1])[None, None, None] < texts.length[..., None]
-    seen = jnp.concatenate([per_text(before.tokens), own], axis=-1)
-    mask = jnp.concatenate([per_text(before.mask), written], axis=-1)
-    return no_repeat_ngram(log_p, seen, mask, job.config.no_repeat_ngram)
+    tokens, mask = own, jnp.arange(own.shape[-1])[None, None, None] < texts.length[..., None]
+    if rules.penalise_prompt:
+        tokens = jnp.concatenate([per_text(before.tokens), tokens], axis=-1)
+        mask = jnp.concatenate([per_text(before.mask), mask], axis=-1)
+    seen = Seen(tokens=tokens, mask=mask, length=texts.length, stop=stop)
+    return unrepeated(rules, log_p, seen, ends=job.language_model.end_tokens)
+
+
+def likeliest(
+    job: Job, scores: jax.Array, going: int, stop: jax.Array | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns the best continuations of some beams, best first, so many that `going` go on.
+
+    Args:
+      job: the job.
+      scores: `[..., W, V]` what continuations compare by.
+      going: how many of them have to go on, however many end their texts.
+      stop: `[..., W]` states of the stop strings behind the beams, None without any.
+
+    Returns:
+      Scores, beams and tokens `[..., M]`; where a score is minus infinity there is none.
+    """
+    model, width = job.language_model, scores.shape[-2]
+
+    def best(scores: jax.Array, wanted: int) -> list[jax.Array]:
+        count = min(wanted, model.vocab_size)
+        # The best of every beam, then of all of them.
+        value, tokens = top_k(scores, count, shards=model.vocab_shards)
+        shape = (*scores.shape[:-2], width * count)
+        value, rank = jax.lax.top_k(value.reshape(shape), min(wanted, width * count))
+        token = jnp.take_along_axis(tokens.reshape(shape), rank, axis=-1)
+        return [value, rank // count, token.astype(jnp.int32)]
+
+    wanted = going + width * len(model.end_tokens)
+    if stop is None:
+        value, lane, token = best(scores, wanted)
+        return value, lane, token
+    # Any number of tokens may complete a stop string, so those are ranked by themselves.
+    over = job.config.rules.stop.completing(stop)
+    rest = best(jnp.where(over, -jnp.inf, scores), wanted)
+    ended = best(jnp.where(over, scores, -jnp.inf), going)
+    both = [jnp.concatenate(pair, axis=-1) for pair in zip(rest, ended, strict=True)]
+    order = jnp.argsort(-both[0], axis=-1, stable=True)
+    value, lane, token = (jnp.take_along_axis(array, order, axis=-1) for array in both)
+    return value, lane, token

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.decoding.generation import Generation, is_end, per_sample
+from coopgen_jax.decoding.rules.shaping import Seen, shape
+from coopgen_jax.decoding.rules.stop import StopStrings
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import LanguageModel, Nodes, Prompt
-from coopgen_jax.models.slots import Capacity, commit
+from coopgen_jax.models.slots import Capacity, allocate, commit, take, write
 
 
 def _static(**default: Any) -> Any:
@@ -69,12 +71,13 @@ class Decoder(NamedTuple):
     finish: Callable[[Job, Generation], Generation] | None = None
 
 
-# The language model's cache and the discriminator's state (None without one).
-States = tuple[Any, Any]
+# The language model's cache, the discriminator's state (None without one), and the states of the
+# stop strings' automaton, a `Slots` (None without any).
+States = tuple[Any, Any, Any]
 
 
 def read_prompts(job: Job, capacity: Capacity, ahead: int) -> tuple[jax.Array, jax.Array, States]:
-    """Has both networks read the prompts.
+    """Reads the prompts by both networks.
 
     Args:
       job: the job.
@@ -86,20 +89,45 @@ def read_prompts(job: Job, capacity: Capacity, ahead: int) -> tuple[jax.Array, j
       discriminator), and the states.
 
     Raises:
-      UserError: prompt and `ahead` exceed the context of the language model or discriminator.
+      UserError: prompt and `ahead` exceed the context of the language model or discriminator, or a
+        rule does not go with the language model.
     """
     batch, length = job.prompt.tokens.shape
     check_context("language model", job.language_model.context, length, ahead)
     if job.discriminator is not None:
         _check_guide(job.discriminator, length, ahead)
+    _check_rules(job)
     logits, hidden, cache = job.language_model.prefill(job.params, job.prompt, capacity=capacity)
     log_class, judgement = jnp.zeros((batch, 0), jnp.float32), None
     if job.discriminator is not None:
         log_class, judgement = job.discriminator.init(
             job.discriminator_params, job.prompt, hidden, capacity=capacity
         )
+    stops = None
+    if job.config.rules.stop:
+        stops = allocate(batch, capacity, trunk=False, dtype=jnp.int32)
     samples = capacity.samples
-    return per_sample(logits, samples), per_sample(log_class, samples), (cache, judgement)
+    return per_sample(logits, samples), per_sample(log_class, samples), (cache, judgement, stops)
+
+
+def _check_rules(job: Job) -> None:
+    rules, vocab = job.config.rules, job.language_model.vocab_size
+    if rules.largest_token >= vocab:
+        raise UserError(
+            f"a rule names token {rules.largest_token}, and the language model has {vocab}, "
+            "numbered from 0"
+        )
+    if isinstance(rules.stop, StopStrings):
+        if rules.stop.table.shape[-1] != vocab:
+            raise UserError(
+                f"the stop strings are compiled for {rules.stop.table.shape[-1]} tokens, and the "
+                f"language model has {vocab}: compile them for it"
+            )
+    elif rules.stop:
+        raise UserError(
+            "stop strings need the tokenizer: give StopStrings.compile(strings, tokenizer, "
+            "vocab_size), or call generate, which does so"
+        )
 
 
 def _check_guide(guide: Discriminator, length: int, ahead: int) -> None:
@@ -133,14 +161,17 @@ def read_nodes(
     Returns:
       Logits `[B, R, W, V]` behind the nodes, log p(class | text) `[B, R, W, C]`, and the states.
     """
-    cache, judgement = states
+    cache, judgement, stops = states
     logits, hidden, cache = job.language_model.extend(job.params, cache, nodes)
     if job.discriminator is not None:
         judged, judgement = job.discriminator.evaluate(
             job.discriminator_params, judgement, replace(nodes, hidden=hidden)
         )
         log_class = jnp.where(nodes.terminal[..., None], log_class, judged)
-    return logits, log_class, (cache, judgement)
+    if stops is not None:
+        after = job.config.rules.stop.after(take(stops, nodes.parent), nodes.token)
+        stops = write(stops, nodes.start, after)
+    return logits, log_class, (cache, judgement, stops)
 
 
 def read_token(
@@ -157,16 +188,19 @@ def read_token(
     Returns:
       Logits `[B, R, V]` behind the token, log p(class | text) `[B, R, C]`, and the states.
     """
-    node = next_node(job, generation, token)
+    node = next_node(job, states, generation, token)
     logits, log_class, states = read_nodes(job, states, node, generation.log_class[:, :, None])
     return logits[:, :, 0], log_class[:, :, 0], commit(states, generation.length)
 
 
-def next_node(job: Job, generation: Generation, token: jax.Array, *, slot: int = 0) -> Nodes:
+def next_node(
+    job: Job, states: States, generation: Generation, token: jax.Array, *, slot: int = 0
+) -> Nodes:
     """Returns one token `[B, R]` behind every text as a node below its root, `W` is 1.
 
     Args:
       job: the job.
+      states: of both networks.
       generation: the texts without the token.
       token: `[B, R]` int32.
       slot: where it is written; by default in place of the root.
@@ -179,7 +213,7 @@ def next_node(job: Job, generation: Generation, token: jax.Array, *, slot: int =
         path=jnp.full((*rows, 1), -1, jnp.int32),
         depth=jnp.ones(rows, jnp.int32),
         committed=generation.length,
-        terminal=ends(job, token)[..., None],
+        terminal=ends(job, token, stop_states(states))[..., None],
     )
 
 
@@ -209,6 +243,47 @@ def write_all(begin: Callable, advance: Callable, key: jax.Array, job: Job) -> G
     ).generation
 
 
-def ends(job: Job, token: jax.Array) -> jax.Array:
-    """Returns where a token is one that ends a text."""
-    return is_end(token, job.language_model.end_tokens)
+def ends(job: Job, token: jax.Array, stop: jax.Array | None) -> jax.Array:
+    """Returns where a token ends its text: an end token, or one that completes a stop string.
+
+    Args:
+      job: the job.
+      token: `[...]` int32.
+      stop: `[...]` states of the stop strings in front of it; see `stop_states`.
+    """
+    over = is_end(token, job.language_model.end_tokens)
+    return over if stop is None else over | job.config.rules.stop.completes(stop, token)
+
+
+def stop_states(states: States, slots: jax.Array | None = None) -> jax.Array | None:
+    """Returns the states of the stop strings at node slots `[B, R, ...]`, None without any.
+
+    By default they are the roots', `[B, R]`.
+    """
+    stops = states[2]
+    if stops is None:
+        return None
+    return stops.nodes[:, :, 0] if slots is None else take(stops, slots)
+
+
+def seen_by(job: Job, generation: Generation, stop: jax.Array | None) -> Seen:
+    """Returns what stands in front of the next token of every text `[B, R]`, for the rules.
+
+    Args:
+      job: the job.
+      generation: the texts.
+      stop: `[B, R]` states of the stop strings, None without any.
+    """
+    samples, room = generation.tokens.shape[1:]
+    tokens, mask = generation.tokens, jnp.arange(room)[None, None] < generation.length[..., None]
+    if job.config.rules.penalise_prompt:
+        before = job.text_before
+        tokens = jnp.concatenate([per_sample(before.tokens, samples), tokens], axis=-1)
+        mask = jnp.concatenate([per_sample(before.mask, samples), mask], axis=-1)
+    return Seen(tokens=tokens, mask=mask, length=generation.length, stop=stop)
+
+
+def shaped(job: Job, logits: jax.Array, seen: Seen) -> jax.Array:
+    """Returns the logits `[..., V]` by all rules; see `rules.shaping.shape`."""
+    model = job.language_model
+    return shape(job.config.rules, logits, seen, ends=model.end_tokens, shards=model.vocab_shards)

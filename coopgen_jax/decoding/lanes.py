@@ -7,7 +7,7 @@ is copied. Arrays are `[B, G, W, ...]`: `W` lanes in each of `G` trees per promp
 import jax
 import jax.numpy as jnp
 
-from coopgen_jax.decoding.job import Job, States, read_nodes
+from coopgen_jax.decoding.job import Job, States, read_nodes, stop_states
 from coopgen_jax.models.language_model import Nodes
 
 
@@ -61,6 +61,19 @@ def extend_lanes(
     logits, log_class, states = read_nodes(job, states, nodes, log_class)
     slots = jnp.broadcast_to(slots[None, None], token.shape)
     return logits, log_class, states, put(path, step, slots)
+
+
+def lane_stops(states: States, path: jax.Array, step: jax.Array) -> jax.Array | None:
+    """Returns the states `[B, G, W]` of the stop strings behind every lane, None without any.
+
+    Args:
+      states: of both networks.
+      path: `[B, G, W, T]` int32 slots of each lane's tokens so far.
+      step: how many tokens every lane has below the root.
+    """
+    # In front of its first token a lane is at the root.
+    last = jnp.where(step > 0, jnp.maximum(at(path, step - 1), 0), 0)
+    return stop_states(states, last)
 
 
 def pick(array: jax.Array, index: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ written for one tree, without the axes `B` and `R`.
 import jax
 import jax.numpy as jnp
 
-from coopgen_jax.search.config import SearchConfig
+from coopgen_jax.search.config import Halving, SearchConfig
 from coopgen_jax.search.tree import Tree
 
 # c_visit of the paper: how many visits the scale of the values starts from.
@@ -35,7 +35,7 @@ def schedule(considered: int, simulations: int) -> list[int]:
     return wanted[:simulations]
 
 
-def _scores(tree: Tree, visits: jax.Array, *, config: SearchConfig) -> jax.Array:
+def _scores(tree: Tree, visits: jax.Array, *, root: Halving) -> jax.Array:
     """Scores the root's candidates `[K]`: log prior + value_scale * (50 + most visits) * Q.
 
     Equation 8 of the paper, the prior's logarithm as the logit. Q is a child's mean value, and the
@@ -49,7 +49,7 @@ def _scores(tree: Tree, visits: jax.Array, *, config: SearchConfig) -> jax.Array
     if tree.rewards is not None:
         q = q + tree.rewards[0]
     log_prior = jnp.log(jnp.where(tree.priors[0] > 0, tree.priors[0], 1.0))
-    return log_prior + config.value_scale * (VISITS + visits.max()) * q
+    return log_prior + root.value_scale * (VISITS + visits.max()) * q
 
 
 def _visits(tree: Tree) -> jax.Array:
@@ -72,16 +72,17 @@ def candidate(
       number: `[]` int32 the simulation's number in this search.
       config: the search's settings.
     """
+    assert isinstance(config.root, Halving)
     child = tree.children[0]
     below = jnp.maximum(child, 0)
     visits = _visits(tree) + jnp.where(child < 0, 0, virtual[below])
     free = (tree.priors[0] > 0) & ((child < 0) | (tree.visits[below] > 0))
     # A root may have fewer candidates than are to be compared: there is a schedule for any number.
-    most = min(config.considered, child.shape[0])
+    most = min(config.root.considered, child.shape[0])
     schedules = [schedule(considered, config.simulations) for considered in range(1, most + 1)]
     considered = jnp.clip((tree.priors[0] > 0).sum(), 1, most)
     eligible = free & (visits == jnp.asarray(schedules)[considered - 1, number])
-    scores = jnp.where(eligible, _scores(tree, visits, config=config), -jnp.inf)
+    scores = jnp.where(eligible, _scores(tree, visits, root=config.root), -jnp.inf)
     return jnp.where(eligible.any(), jnp.argmax(scores), -1).astype(jnp.int32)
 
 
@@ -91,7 +92,8 @@ def finalist(tree: Tree, *, config: SearchConfig) -> jax.Array:
     Of those with the most visits in this search it is the one with the best score, the lowest rank
     among equals; 0 where none was visited.
     """
+    assert isinstance(config.root, Halving)
     visits = _visits(tree)
     last = (visits == visits.max()) & (visits > 0)
-    scores = jnp.where(last, _scores(tree, visits, config=config), -jnp.inf)
+    scores = jnp.where(last, _scores(tree, visits, root=config.root), -jnp.inf)
     return jnp.argmax(scores).astype(jnp.int32)

@@ -13,12 +13,19 @@ import jax
 import jax.numpy as jnp
 
 from coopgen_jax.search.backup import backup
-from coopgen_jax.search.config import SearchConfig
+from coopgen_jax.search.config import Halving, SearchConfig
 from coopgen_jax.search.halving import finalist
 from coopgen_jax.search.selection import select_wave
 from coopgen_jax.search.tree import Expansion, Leaves, Tree, insert
 
-__all__ = ["SearchConfig", "choose", "root_visits", "search", "value_logits", "visit_logits"]
+__all__ = [
+    "SearchConfig",
+    "best_child",
+    "root_visits",
+    "search",
+    "value_logits",
+    "visit_logits",
+]
 
 # The least value that a child counts as, so that a power of it is not zero.
 LEAST_VALUE = 1e-30
@@ -61,13 +68,13 @@ def search(
 ) -> tuple[Tree, State, jax.Array]:
     """Spends `config.simulations` evaluations on every active row.
 
-    Iteration `i` puts its leaves into slots `1 + kept + i * W` and on, in every row. What a row
-    does depends on nothing but itself: a row that is inactive, or has stopped early, keeps its
+    Iteration `i` puts its leaves into slots `1 + reused_nodes + i * W` and on, in every row. What a
+    row does depends on nothing but itself: a row that is inactive, or has stopped early, keeps its
     tree bit for bit while the others go on, and the loop ends with the last of them.
 
     Args:
       tree: trees with `config.nodes` nodes whose root has been planted or re-rooted and whose slots
-        from `1 + kept` on are holes.
+        from `1 + reused_nodes` on are holes.
       state: the pytree that `expand` carries along: caches, discriminator states.
       expand: evaluates the leaves of a wave, `(state, tree, leaves) -> (state, expansion)`. It
         is also called for lanes that are not fresh and its answer there is ignored. The tree
@@ -89,10 +96,10 @@ def search(
     select = _rows(partial(select_wave, config=config), shared=1)
 
     def unsettled(tree: Tree, live: jax.Array, wave: jax.Array) -> jax.Array:
-        if config.enough:
+        if config.visit_limit:
             # A root below which nothing has been read has nothing to choose, whatever its visits.
             settled = (root_visits(tree).max(axis=2) > 0) | tree.terminal[:, :, 0]
-            live = live & ~(settled & (tree.visits[:, :, 0] >= config.enough))
+            live = live & ~(settled & (tree.visits[:, :, 0] >= config.visit_limit))
         if not config.stops_early:
             return live
         return live & (_lead(tree) <= (waves - wave) * config.wave)
@@ -103,7 +110,7 @@ def search(
 
     def step(carry: tuple) -> tuple:
         tree, state, live, wave = carry
-        start = 1 + config.kept + wave * config.wave
+        start = 1 + config.reused_nodes + wave * config.wave
         tree, leaves = select(tree, live, start)
         leaves = replace(leaves, start=start)
         state, expansion = expand(state, tree, leaves)
@@ -168,39 +175,13 @@ def value_logits(tree: Tree, log_p: jax.Array, power: float) -> jax.Array:
     return _rows(lambda row, at, amount: row.at[at].add(amount))(log_p, tokens, change)
 
 
-def choose(
-    tree: Tree,
-    *,
-    config: SearchConfig,
-    key: jax.Array | None = None,
-    tau: jax.Array | float = 0.0,
-) -> tuple[jax.Array, jax.Array]:
-    """Chooses a child of each root by its visits n.
+def best_child(tree: Tree, *, config: SearchConfig) -> jax.Array:
+    """Returns the rank `[B, R]` int32 of each root's best child.
 
-    Args:
-      tree: the trees after a search.
-      config: the search's settings.
-      key: `[B, R]` typed keys; None where `tau` is 0, as it has to be where the root is halved.
-      tau: temperature, a scalar or `[B, R]`. Above 0 the child is drawn with probability
-        n^(1 / tau) / sum n^(1 / tau) (AlphaZero; Silver et al., 2018); at 0 it is the one with the
-        most visits, the lowest rank among equals. Of a root that was halved it is the finalist: the
-        visits are halving's own schedule there and nothing to draw from.
-
-    Returns:
-      The child's rank `[B, R]` int32 and the log-probability with which it was drawn `[B, R]`
-      float32, NaN where `tau` is 0. Of a root without visited children the rank is 0 and the
-      log-probability NaN.
+    That is the finalist where the root is halved, elsewhere the child with the most visits, the
+    lowest rank among equals; 0 where no child was visited.
     """
-    visits = root_visits(tree)
-    most = jnp.argmax(visits, axis=2).astype(jnp.int32)
-    if config.considered:
-        assert key is None, "halving is not sampled from"
-        most = _rows(partial(finalist, config=config))(tree)
-    if key is None:
-        return most, jnp.full(most.shape, jnp.nan, jnp.float32)
-    assert key.shape == most.shape, (key.shape, most.shape)
-
-    logits, sampled = visit_logits(visits, tau)
-    drawn = _rows(jax.random.categorical)(key, logits).astype(jnp.int32)
-    log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), drawn[:, :, None], axis=2)[:, :, 0]
-    return jnp.where(sampled, drawn, most), jnp.where(sampled, log_p, jnp.nan)
+    if isinstance(config.root, Halving):
+        finalists: jax.Array = _rows(partial(finalist, config=config))(tree)
+        return finalists
+    return jnp.argmax(root_visits(tree), axis=2).astype(jnp.int32)

@@ -4,14 +4,16 @@ Everything here is written for one tree, without the axes `B` and `R`.
 """
 
 from dataclasses import replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from coopgen_jax.search import halving
-from coopgen_jax.search.config import SearchConfig
+from coopgen_jax.search.config import Halving, SearchConfig
 from coopgen_jax.search.tree import Leaves, Tree
+
+# How many visits of value zero a choice counts as that still waits for its value.
+VIRTUAL_LOSS = 1.0
 
 _WALKING, _FRESH, _REVISIT, _IDLE = range(4)
 
@@ -22,7 +24,7 @@ def puct(tree: Tree, node: jax.Array, virtual: jax.Array, *, config: SearchConfi
     PPL-MCTS (Chaffin et al., 2022), equation 5.1 of the thesis version; the rule is that of
     AlphaZero (Silver et al., 2018). N and n are the visits of the node and of the child, choices
     still waiting for their value included. Q is the child's mean value, in which such a choice
-    counts as `virtual_loss` visits of value zero; of a child without visits it is the first-play
+    counts as a visit of value zero (virtual loss); of a child without visits it is the first-play
     urgency.
 
     Where edges earn rewards, Q is the candidate's reward and that. Both distributions are known at
@@ -52,7 +54,7 @@ def puct(tree: Tree, node: jax.Array, virtual: jax.Array, *, config: SearchConfi
         urgency = tree.value_sum[node] / jnp.maximum(tree.visits[node], 1)
     elif config.first_play_urgency == "value":
         urgency = tree.value[node]
-    losses = config.virtual_loss * waiting.astype(jnp.float32)
+    losses = VIRTUAL_LOSS * waiting.astype(jnp.float32)
     counted = jnp.where(visited, visits.astype(jnp.float32) + losses, 1.0)
     mean = tree.value_sum[child] / counted
     if tree.rewards is None:
@@ -61,14 +63,10 @@ def puct(tree: Tree, node: jax.Array, virtual: jax.Array, *, config: SearchConfi
         mean = jnp.minimum(mean, tree.value_sum[child] / jnp.maximum(visits, 1))
         q = jnp.where(visited, mean, urgency) + tree.rewards[node]
 
-    weight = prior
-    if config.renormalise:
-        total = prior.sum()
-        weight = prior / jnp.where(total > 0, total, 1.0)
     parent_visits = (tree.visits[node] + virtual[node]).astype(jnp.float32)
     child_visits = (1 + visits + waiting).astype(jnp.float32)
     # Divided first, equal ratios tie exactly, in whichever order a compiler multiplies the rest.
-    exploration = config.c_puct * jnp.sqrt(parent_visits) * (weight / child_visits)
+    exploration = config.c_puct * jnp.sqrt(parent_visits) * (prior / child_visits)
     return jnp.where((prior > 0) & (visited | ~there), q + exploration, -jnp.inf)
 
 
@@ -88,7 +86,7 @@ def _walk(
         return jnp.where(tree.terminal[node] | (depth >= config.depth), _REVISIT, _WALKING)
 
     first = jnp.int32(-1)
-    if config.considered:
+    if isinstance(config.root, Halving):
         first = halving.candidate(tree, virtual, number, config=config)
 
     def step(walk: tuple) -> tuple:
@@ -114,34 +112,6 @@ def _walk(
     return jax.lax.while_loop(lambda walk: walk[0] == _WALKING, step, start)
 
 
-def _trail(tree: Tree, leaf: jax.Array, depth: int) -> jax.Array:
-    """Returns the nodes below the root down to `leaf`, itself included, as a walk's trail `[D]`."""
-
-    def climb(carry: tuple, _: None) -> tuple[tuple, None]:
-        node, trail = carry
-        here = (node > 0) & (jnp.arange(depth) == tree.depth[node] - 1)
-        return (jnp.maximum(tree.parent[node], 0), jnp.where(here, node, trail)), None
-
-    start = (leaf, jnp.full(depth, -1, jnp.int32))
-    trail: jax.Array
-    (_, trail), _ = jax.lax.scan(climb, start, None, length=depth)
-    return trail
-
-
-def _hang(tree: Tree, virtual: jax.Array, node: jax.Array, config: SearchConfig) -> tuple:
-    """Ends a walk at a given node: its best candidate that is not expanded becomes the leaf.
-
-    Returns:
-      Whether there is such a candidate, and the walk as `_walk` returns it.
-    """
-    scores = jnp.where(tree.children[node] < 0, puct(tree, node, virtual, config=config), -jnp.inf)
-    rank = jnp.argmax(scores).astype(jnp.int32)
-    depth = tree.depth[node]
-    able = (tree.visits[node] > 0) & ~tree.terminal[node] & (depth < config.depth)
-    walk = (jnp.int32(_FRESH), node, depth, rank, _trail(tree, node, config.depth))
-    return able & (scores[rank] > -jnp.inf), walk
-
-
 def select_wave(
     tree: Tree, active: jax.Array, start: jax.Array, *, config: SearchConfig
 ) -> tuple[Tree, Leaves]:
@@ -154,11 +124,7 @@ def select_wave(
     happens where there are fewer candidates than leaves (the lane is idle; the virtual visits of
     its walk stand, so that the next lane looks elsewhere).
 
-    A walk leaves the root by PUCT, or by sequential halving where the config says how many
-    candidates that compares.
-
-    Under the policies "siblings" and "descend" a lane hangs its leaf from a given node instead,
-    where that has a candidate left, and walks otherwise.
+    A walk leaves the root by PUCT or by sequential halving, as the config says.
 
     Args:
       tree: one tree.
@@ -171,26 +137,11 @@ def select_wave(
     """
     nodes = tree.visits.shape[0]
 
-    def from_node(slot: jax.Array, leader: jax.Array) -> jax.Array:
-        """Returns the node that a lane's leaf is to hang from, -1 where it is to walk."""
-        if config.policy == "siblings":
-            return jnp.where(slot > start, leader, -1)
-        before = (start - 1 - config.kept) // config.wave
-        return jnp.where(before % config.stride > 0, slot - config.wave, -1)
-
     def lane(carry: tuple, slot: jax.Array) -> tuple[tuple, Leaves]:
-        children, virtual, leader = carry
+        children, virtual = carry
         seen = replace(tree, children=children)
-        number = slot - 1 - config.kept
-        if config.policy == "spread":
-            walk = _walk(seen, virtual, active, number, config)
-        else:
-            given = from_node(slot, leader)
-            able, hung = _hang(seen, virtual, jnp.maximum(given, 0), config)
-            able = able & active & (given >= 0)
-            walked = _walk(seen, virtual, active & ~able, number, config)
-            walk = jax.tree.map(partial(jnp.where, able), hung, walked)
-        ended, node, depth, rank, trail = walk
+        number = slot - 1 - config.reused_nodes
+        ended, node, depth, rank, trail = _walk(seen, virtual, active, number, config)
         fresh, idle = ended == _FRESH, ended == _IDLE
 
         children = children.at[jnp.where(fresh, node, nodes), rank].set(slot, mode="drop")
@@ -211,11 +162,10 @@ def select_wave(
             path=path,
             log_likelihood=jnp.where(fresh, tree.log_likelihood[node] + jnp.log(prior), 0.0),
         )
-        leader = jnp.where((slot == start) & fresh, node, leader)
-        return (children, virtual, leader), leaf
+        return (children, virtual), leaf
 
     slots = start + jnp.arange(config.wave, dtype=jnp.int32)
-    carry = (tree.children, jnp.zeros(nodes, jnp.int32), jnp.int32(-1))
+    carry = (tree.children, jnp.zeros(nodes, jnp.int32))
     leaves: Leaves
-    (children, _, _), leaves = jax.lax.scan(lane, carry, slots)
+    (children, _), leaves = jax.lax.scan(lane, carry, slots)
     return replace(tree, children=children), replace(leaves, start=start)

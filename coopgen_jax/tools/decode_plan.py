@@ -122,9 +122,9 @@ def plan(
         config, machine, batch * prompt_length, stacked=stacked, output=False
     )
     calls = search.simulations // search.wave
-    moved = 2 * regions["nodes"] * (1 + search.kept) / decoding.nodes / machine.bandwidth
+    moved = 2 * regions["nodes"] * (1 + search.reused_nodes) / decoding.nodes / machine.bandwidth
     token, drawn = calls * call + moved, 0
-    if decoding.covers:
+    if decoding.has_full_support:
         # A token that need not be in the tree is read when it is drawn, and its logits are kept.
         drawn = batch * decoding.samples
         token += seconds(1, 1)

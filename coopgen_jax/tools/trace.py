@@ -39,29 +39,15 @@ class TokenNames:
         self.name = cache(self._name)
 
     def _name(self, number: int) -> str:
-        piece = self.tokenizer.core.id_to_token(number)
-        if piece is None:
+        if number >= self.tokenizer.vocab_size:
             return f"<{number}>"
-        if number in self.tokenizer.special_ids:
-            return piece
-        text = self.tokenizer.continuation([number])
-        if "\ufffd" not in text or "\ufffd" in piece:
-            return text
-        if piece.startswith("<0x"):
-            return piece
-        byte_of = _byte_alphabet()
-        if all(letter in byte_of for letter in piece):
-            return "".join(f"<0x{byte_of[letter]:02X}>" for letter in piece)
-        return piece
-
-
-@cache
-def _byte_alphabet() -> dict[str, int]:
-    """Returns which byte each letter of GPT-2's byte-level vocabularies stands for."""
-    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = [byte for byte in range(256) if byte not in visible]
-    shifted = {chr(256 + place): byte for place, byte in enumerate(hidden)}
-    return {chr(byte): byte for byte in visible} | shifted
+        text = self.tokenizer.token_bytes[number]
+        if text is None:
+            return str(self.tokenizer.core.id_to_token(number) or f"<{number}>")
+        try:
+            return text.decode()
+        except UnicodeDecodeError:
+            return "".join(f"<0x{byte:02X}>" for byte in text)
 
 
 def number(value: Any) -> float | None:

@@ -41,15 +41,10 @@ PAPER = replace(
     new_tokens=NEW,
     search=replace(PRESETS["paper"].search, simulations=12, candidates=8, depth=12),
 )
-WAVES = replace(
-    PAPER,
-    temperature=1.5,
-    penalise_prompt=False,
-    search=replace(
+WAVES = replace(PAPER, search=replace(
         PAPER.search, simulations=16, wave=4, kept=10, depth=5, c_puct=1.0, virtual_loss=0.5,
         first_play_urgency="parent",
-    ),
-)  # fmt: skip
+    )).with_settings(temperature=1.5, penalise_prompt=False)  # fmt: skip
 
 
 def sharp(config, seed=0):

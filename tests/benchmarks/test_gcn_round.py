@@ -74,7 +74,7 @@ def test_texts_are_drawn_from_what_the_packages_search_draws_from(networks):
 
 def test_tokens_come_as_often_as_their_probability_says(networks):
     flatter = {**networks[0], "head": networks[0]["head"] / 4}
-    config = replace(TREE, new_tokens=1, samples=400, full_share=0.3)
+    config = replace(TREE, new_tokens=1, samples=400, mix_base=0.3)
     search = Drawing(Network(TINY_LLAMA, flatter), networks[4], config)
     texts = search.sample(SOURCES[:1])
     drawn_from = search.distributions()

@@ -310,7 +310,7 @@ def test_a_control_code_may_name_the_target(world, tmp_path, capsys):
         texts = cg.generate(
             cg.combined(load(world / "base"), control_code=f"{target}: a, film"),
             PROMPTS,
-            config=cg.SamplingConfig(new_tokens=3, temperature=0.0),
+            config=cg.SamplingConfig(new_tokens=3, rules=cg.Rules(temperature=0.0)),
         )
         assert own == {text.prompt: list(text.tokens) for text in texts}
     # The bare model does not know the targets, so that its texts are the same for both.

@@ -7,11 +7,12 @@ import pytest
 
 from coopgen_jax.cli.options import GenerateOptions, PlanOptions
 from coopgen_jax.cli.settings import decoder_config
-from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig, Value
 from coopgen_jax.decoding.methods.das import DASConfig
 from coopgen_jax.decoding.methods.fudge import FudgeConfig
 from coopgen_jax.decoding.methods.gedi import GediConfig
 from coopgen_jax.decoding.presets import PRESETS
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.errors import UserError
 from coopgen_jax.search.config import SearchConfig
 from tests.cli.running import GUIDED, generate_json, run
@@ -25,8 +26,10 @@ def options(**changes: object) -> GenerateOptions:
 @pytest.fixture
 def preset(monkeypatch) -> MCTSConfig:
     """A default preset that differs from the configuration's own defaults everywhere it matters."""
-    search = SearchConfig(simulations=32, wave=8, candidates=20, c_puct=2.0, kept=32)
-    made = MCTSConfig(temperature=0.7, repetition_penalty=1.4, alpha=0.9, search=search)
+    search = SearchConfig(simulations=32, wave=8, candidates=20, c_puct=2.0, reused_nodes=32)
+    made = MCTSConfig(
+        search=search, rules=Rules(temperature=0.7, repetition_penalty=1.4), value=Value(alpha=0.9)
+    )
     monkeypatch.setitem(PRESETS, "default", made)
     return made
 
@@ -34,7 +37,9 @@ def preset(monkeypatch) -> MCTSConfig:
 def test_what_is_unset_is_the_presets(preset):
     assert decoder_config(options(new_tokens=5)) == replace(preset, new_tokens=5)
     changed = decoder_config(options(alpha=0.0, c_puct=0.0, new_tokens=5))
-    expected = replace(preset, new_tokens=5, alpha=0.0, search=replace(preset.search, c_puct=0.0))
+    expected = replace(preset, search=replace(preset.search, c_puct=0.0)).with_settings(
+        new_tokens=5, alpha=0.0
+    )
     assert changed == expected
 
 
@@ -67,7 +72,7 @@ def test_wave_and_kept_follow_the_simulations(preset, changes, wave, kept):
 
 def test_what_foresees_is_set_up_as_asked_for():
     gedi = decoder_config(options(method="gedi", filter_p=0.5, no_repeat_ngram=3, new_tokens=5))
-    assert gedi == GediConfig(new_tokens=5, filter_p=0.5, no_repeat_ngram=3)
+    assert gedi == GediConfig(new_tokens=5, filter_p=0.5, rules=Rules(no_repeat_ngram=3))
     ahead = decoder_config(options(method="fudge", look_ahead=True, strength=2.0, new_tokens=5))
     assert ahead == FudgeConfig(new_tokens=5, strength=2.0, look_ahead=True)
     assert decoder_config(options(width=1.5)) == replace(decoder_config(options()), width=1.5)
@@ -81,7 +86,7 @@ def test_policy_and_enough_reach_the_search(preset):
 def test_a_pool_is_as_large_as_the_candidates_or_the_beams():
     assert decoder_config(options(method="das")) == DASConfig()
     assert decoder_config(options(method="das", candidates=9)).pool == 9
-    assert decoder_config(options(method="das", beams=30)) == DASConfig(beams=30, pool=30)
+    assert decoder_config(options(method="das", beams=30)) == DASConfig(beams=30, candidates=30)
 
 
 @pytest.mark.parametrize("kind", [GenerateOptions, PlanOptions])
@@ -108,7 +113,7 @@ def test_a_preset_that_keeps_nothing_goes_on_so(monkeypatch):
         ({"preset": "values"}, (0.0, 1.0, False, 0.1)),
         ({"preset": "values", "value_power": 0.0}, (0.0, 0.0, False, 0.0)),
         ({"preset": "values", "visit_temperature": 0.5}, (0.5, 0.0, False, 0.1)),
-        ({"preset": "values", "full_share": 0.4}, (0.0, 1.0, False, 0.4)),
+        ({"preset": "values", "mix_base": 0.4}, (0.0, 1.0, False, 0.4)),
         ({"preset": "ppo"}, (1.0, 0.0, True, 0.0)),
         ({"preset": "ppo", "value_power": 2.0}, (0.0, 2.0, False, 0.0)),
         ({"preset": "ppo", "visit_temperature": 0.0}, (0.0, 0.0, False, 0.0)),
@@ -117,7 +122,7 @@ def test_a_preset_that_keeps_nothing_goes_on_so(monkeypatch):
 )
 def test_draws_that_are_asked_for_take_the_place_of_the_presets(changes, drawn):
     found = decoder_config(options(**changes))
-    assert (found.visit_temperature, found.value_power, found.anneal, found.full_share) == drawn
+    assert (found.visit_temperature, found.value_power, found.anneal, found.mix_base) == drawn
 
 
 def test_draws_by_values_are_told_of_no_way_around_a_discriminator():

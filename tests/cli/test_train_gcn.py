@@ -127,12 +127,12 @@ def options(*more: str) -> GcnOptions:
 def test_what_samples_where_nothing_is_said():
     nucleus = round_of(options()).proposal
     assert isinstance(nucleus, SamplingConfig)
-    assert (nucleus.top_p, nucleus.full_share, nucleus.new_tokens) == (0.9, 0.1, 32)
+    assert (nucleus.top_p, nucleus.mix_base, nucleus.new_tokens) == (0.9, 0.1, 32)
     for name in ("gan", "mle"):
         assert round_of(options("--objective", name)).own
     assert isinstance(round_of(options("--objective", "selfgan")).proposal, MCTSConfig)
-    tree = "mcts:preset=puct:visit_temperature=1:full_share=0.2"
-    assert round_of(options("--proposal", tree)).proposal.full_share == 0.2
+    tree = "mcts:preset=puct:visit_temperature=1:mix_base=0.2"
+    assert round_of(options("--proposal", tree)).proposal.mix_base == 0.2
 
 
 def test_what_the_discriminator_reads_and_drops():

@@ -10,12 +10,13 @@ import pytest
 from scipy import stats
 
 from coopgen_jax.decoding.decode import beam_search, fudge, mcts, rerank, sample, smc
-from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig, Value
 from coopgen_jax.decoding.methods.beam import BeamConfig
 from coopgen_jax.decoding.methods.fudge import FudgeConfig
 from coopgen_jax.decoding.methods.rerank import RerankConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.decoding.methods.smc import SMCConfig
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.models.combination import Member, combine_logits, combined_params
 from coopgen_jax.search.config import SearchConfig
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
@@ -47,14 +48,14 @@ def decode(key, prompt, params, *, decoder, model, config, guided=False):
     )
 
 
-SEARCH = SearchConfig(simulations=8, wave=2, candidates=4, depth=4, kept=8)
+SEARCH = SearchConfig(simulations=8, wave=2, candidates=4, depth=4, reused_nodes=8)
 DECODERS = {
-    "mcts": (mcts, MCTSConfig(new_tokens=4, samples=2, alpha=0.5, search=SEARCH)),
+    "mcts": (mcts, MCTSConfig(new_tokens=4, samples=2, search=SEARCH, value=Value(alpha=0.5))),
     "beam": (beam_search, BeamConfig(new_tokens=4, beams=3, samples=2)),
     "fudge": (fudge, FudgeConfig(new_tokens=4, samples=3, candidates=3)),
     "smc": (smc, SMCConfig(new_tokens=4, samples=4, threshold=1.0)),
-    "rerank": (rerank, RerankConfig(4, 2, SamplingConfig(top_p=0.9), of=3)),
-    "sample": (sample, SamplingConfig(new_tokens=4, samples=3, top_k=3)),
+    "rerank": (rerank, RerankConfig(4, 2, SamplingConfig(rules=Rules(top_p=0.9)), of=3)),
+    "sample": (sample, SamplingConfig(new_tokens=4, samples=3, rules=Rules(top_k=3))),
 }
 
 
@@ -118,7 +119,7 @@ def test_texts_are_as_frequent_as_the_formula_says_whatever_the_weights():
 
 def test_a_row_does_not_depend_on_its_neighbours_or_on_padding():
     params = combined_params(NETWORKS[:1], (1.5, -0.5))
-    config = SamplingConfig(new_tokens=6, samples=2, top_p=0.9)
+    config = SamplingConfig(new_tokens=6, samples=2, rules=Rules(top_p=0.9))
     write = functools.partial(decode, jax.random.key(3), decoder=sample, config=config)
     together = write(prompt_of([0, 1], [2], [3, 3, 1]), params, model=GUIDED)
     alone = write(prompt_of([2], length=9, first=1), params, model=GUIDED)

@@ -13,7 +13,7 @@ import torch
 from coopgen_jax.cli.model_options import about_model
 from coopgen_jax.cli.printing import for_people
 from coopgen_jax.decoding.decode import mcts
-from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import ByVisits, MCTSConfig, Rollout
 from coopgen_jax.decoding.methods.beam import BeamConfig
 from coopgen_jax.decoding.methods.blockwise import BlockwiseConfig
 from coopgen_jax.decoding.methods.das import DASConfig
@@ -24,6 +24,7 @@ from coopgen_jax.decoding.methods.rerank import RerankConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.decoding.methods.smc import SMCConfig
 from coopgen_jax.decoding.methods.stochastic_beam import StochasticBeamConfig
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.discriminators.host import token_rows as spelled
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.errors import UserError
@@ -45,7 +46,7 @@ PROMPTS = [
 ]
 TOY = ToyLanguage(vocab_size=VOCABULARY)
 TABLES = TOY.tables(1)
-SEARCH = SearchConfig(simulations=8, wave=2, candidates=4, depth=3, kept=4)
+SEARCH = SearchConfig(simulations=8, wave=2, candidates=4, depth=3, reused_nodes=4)
 
 
 @pytest.fixture(scope="module")
@@ -75,17 +76,19 @@ def scored(model, prompt: str, tokens: list[int]) -> float:
 
 
 DECODERS = {
-    "sampling": SamplingConfig(new_tokens=5, samples=2, top_p=0.9),
+    "sampling": SamplingConfig(new_tokens=5, samples=2, rules=Rules(top_p=0.9)),
     "beam": BeamConfig(new_tokens=5, samples=2, beams=3),
     "rerank": RerankConfig(new_tokens=5, of=4, alpha=0.5),
     "blockwise": BlockwiseConfig(new_tokens=5, samples=2, block=2, of=3),
-    "das": DASConfig(new_tokens=5, beams=3, pool=6),
+    "das": DASConfig(new_tokens=5, beams=3, candidates=6),
     "fudge": FudgeConfig(new_tokens=5, samples=2, candidates=8),
     "gedi": GediConfig(new_tokens=5, samples=2, strength=2.0),
     "smc": SMCConfig(new_tokens=5, samples=4),
     "stochastic beam": StochasticBeamConfig(new_tokens=5, samples=3),
-    "mcts": MCTSConfig(new_tokens=5, samples=2, visit_temperature=1.0, search=SEARCH),
-    "roll-outs": MCTSConfig(new_tokens=5, rollout=2, search=SEARCH),
+    "mcts": MCTSConfig(
+        new_tokens=5, samples=2, search=SEARCH, choice=ByVisits(visit_temperature=1.0)
+    ),
+    "roll-outs": MCTSConfig(new_tokens=5, search=SEARCH, rollout=Rollout(rollout=2)),
 }
 
 
@@ -117,9 +120,9 @@ def test_every_decoder_writes_texts_whose_figures_are_their_own(name, model):
 @pytest.mark.parametrize("kind", ["t5", "flan"])
 def test_greedy_texts_are_those_of_transformers(kind, folder):
     loaded, reference = load(folder(kind)), reference_of(folder(kind))
-    config = SamplingConfig(new_tokens=12, temperature=0)
-    ruled = dataclasses.replace(
-        config, no_repeat_ngram=2, repetition_penalty=1.5, bad_words=((0,), (7, 39))
+    config = SamplingConfig(new_tokens=12, rules=Rules(temperature=0))
+    ruled = config.with_settings(
+        no_repeat_ngram=2, repetition_penalty=1.5, bad_words=((0,), (7, 39))
     )
     # Theirs takes the start token for a word of the text, which is therefore ruled out.
     theirs_ruled = {
@@ -161,7 +164,9 @@ def test_a_beam_as_wide_as_the_vocabulary_finds_the_likeliest_text(model):
 
 def test_a_search_out_of_slots_is_one_that_reads_every_text_anew(model):
     """The same trees, visit by visit, by a language model that keeps nothing but tokens."""
-    config = MCTSConfig(new_tokens=6, samples=2, visit_temperature=1.0, search=SEARCH)
+    config = MCTSConfig(
+        new_tokens=6, samples=2, search=SEARCH, choice=ByVisits(visit_temperature=1.0)
+    )
     prompt = make_prompt(model.tokenizer, PROMPTS)
     found = [
         jax.jit(partial(mcts, discriminator=guide().discriminator, language_model=network,
@@ -215,7 +220,9 @@ def test_an_oracle_reads_the_text_of_a_source(model):
 
 
 def test_the_report_puts_a_text_below_its_source(model):
-    texts = generate(model, PROMPTS[:1], config=SamplingConfig(new_tokens=3, forced=(6, 7, 5)))
+    texts = generate(
+        model, PROMPTS[:1], config=SamplingConfig(new_tokens=3, rules=Rules(forced=(6, 7, 5)))
+    )
     document = {
         "settings": {"method": "sample"}, "model": about_model(model), "discriminator": None,
         "seconds": 1.0, "host_seconds": None,

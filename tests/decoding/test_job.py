@@ -11,7 +11,7 @@ from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_mod
 from tests.decoding.toy_texts import prompt_of
 
 TOY = ToyLanguage(vocab_size=6)
-SEARCH = cg.SearchConfig(simulations=4, candidates=4, depth=4, kept=4)
+SEARCH = cg.SearchConfig(simulations=4, candidates=4, depth=4, reused_nodes=4)
 CONFIGS = (
     cg.SamplingConfig(new_tokens=3, samples=2),
     cg.BeamConfig(new_tokens=3, beams=2),
@@ -23,7 +23,7 @@ CONFIGS = (
     cg.GediConfig(new_tokens=3),
     cg.SMCConfig(new_tokens=3, samples=2),
     cg.BlockwiseConfig(new_tokens=3, block=2, of=2),
-    cg.DASConfig(new_tokens=3, beams=2, pool=4),
+    cg.DASConfig(new_tokens=3, beams=2, candidates=4),
     cg.MCTSConfig(new_tokens=3, search=SEARCH),
 )
 

@@ -182,7 +182,7 @@ def test_children_are_judged_where_all_parts_judge_them():
 def test_texts_are_written_under_a_composition_as_its_parts_judge_them():
     """Through roots that move on, samples, and a decoder of strings."""
     config = MCTSConfig(
-        new_tokens=4, samples=2, search=SearchConfig(simulations=6, wave=2, depth=4, kept=6)
+        new_tokens=4, samples=2, search=SearchConfig(simulations=6, wave=2, depth=4, reused_nodes=6)
     )
     tokenizer = model().tokenizer
     letters = host_function(

@@ -5,16 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from coopgen_jax.decoding.mcts import ppl_mcts as decoder
-from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import ByVisits, MCTSConfig
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.search import SearchConfig
 
 ROWS = [[3, 4, 5], [9]]
 # The search is steered by a bias, so that its trees are not flat.
 CONFIG = MCTSConfig(
-    new_tokens=3, samples=2, visit_temperature=1.0,
-    search=SearchConfig(simulations=6, wave=2, candidates=4, depth=4, kept=4),
-)  # fmt: skip
+    new_tokens=3,
+    samples=2,
+    search=SearchConfig(simulations=6, wave=2, candidates=4, depth=4, reused_nodes=4),
+    choice=ByVisits(visit_temperature=1.0),
+)
 
 
 def prompt_of(rows, length=4) -> Prompt:

@@ -10,6 +10,7 @@ import pytest
 from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.data.labelled import half_of
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.discriminators.loading import load_discriminator
 from coopgen_jax.models.pretrained.saving import save_model
 from coopgen_jax.training.loop import LoopConfig
@@ -139,7 +140,7 @@ def test_a_judge_learns_who_has_written_and_reads_the_source(data, tmp_path):
 
 
 def test_texts_are_written_once_and_for_every_source(data, tmp_path, monkeypatch):
-    model, greedy = language(), SamplingConfig(new_tokens=4, temperature=0.0)
+    model, greedy = language(), SamplingConfig(new_tokens=4, rules=Rules(temperature=0.0))
     path = tmp_path / "texts" / "greedy.json"
 
     def write(sources=data.test, config=greedy, rows=4):

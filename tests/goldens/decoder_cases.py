@@ -9,27 +9,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coopgen_jax.decoding.beam import BeamConfig
-from coopgen_jax.decoding.blockwise import BlockwiseConfig
-from coopgen_jax.decoding.das import DASConfig
-from coopgen_jax.decoding.decoders import decode
-from coopgen_jax.decoding.fudge import FudgeConfig
-from coopgen_jax.decoding.gedi import GediConfig
+from coopgen_jax.decoding.decode import decode, mcts
 from coopgen_jax.decoding.generation import Generation
-from coopgen_jax.decoding.mcts import mcts
-from coopgen_jax.decoding.mcts_config import MCTSConfig
-from coopgen_jax.decoding.pplm_config import PPLMConfig
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.methods.beam import BeamConfig
+from coopgen_jax.decoding.methods.blockwise import BlockwiseConfig
+from coopgen_jax.decoding.methods.das import DASConfig
+from coopgen_jax.decoding.methods.fudge import FudgeConfig
+from coopgen_jax.decoding.methods.gedi import GediConfig
+from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
+from coopgen_jax.decoding.methods.rerank import RerankConfig
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.decoding.methods.smc import SMCConfig
+from coopgen_jax.decoding.methods.stochastic_beam import StochasticBeamConfig
 from coopgen_jax.decoding.presets import PRESETS
-from coopgen_jax.decoding.rerank import RerankConfig
-from coopgen_jax.decoding.sampling import SamplingConfig
-from coopgen_jax.decoding.smc import SMCConfig
-from coopgen_jax.decoding.stochastic_beam import StochasticBeamConfig
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.models.transformer import init_decoder
-from coopgen_jax.search.config import SearchConfig
+from coopgen_jax.search.config import Halving, Puct, SearchConfig
 from coopgen_jax.testing import TINY_LLAMA, ToyLanguage, toy_discriminator, toy_language_model
 from tests.goldens.comparing import plain
 
@@ -40,7 +40,13 @@ ROWS = ((0, 1, 2, 4, 3), (3,), (2, 2, 5))
 TARGET = (1, 0, 1)
 SIZE: dict[str, Any] = {"new_tokens": 5, "samples": 2}
 SEARCH = SearchConfig(
-    simulations=24, wave=2, candidates=5, depth=4, kept=8, c_puct=0.7, first_play_urgency="parent"
+    simulations=24,
+    wave=2,
+    candidates=5,
+    depth=4,
+    reused_nodes=8,
+    c_puct=0.7,
+    first_play_urgency="parent",
 )
 
 
@@ -72,23 +78,29 @@ def preset(name: str) -> Callable[[], Any]:
 
 
 def searching(search: SearchConfig = SEARCH, **settings: Any) -> Callable[[], Any]:
-    return lambda: MCTSConfig(**SIZE, **{"repetition_penalty": 1.0, **settings}, search=search)
+    return lambda: MCTSConfig(rules=Rules(), search=search).with_settings(**SIZE, **settings)
 
 
 def sampling(**settings: Any) -> Callable[[], Any]:
-    return lambda: SamplingConfig(**SIZE, **settings)
+    return lambda: SamplingConfig().with_settings(**SIZE, **settings)
 
 
 def of_kind(kind: Any, **settings: Any) -> Callable[[], Any]:
-    return lambda: kind(**{**SIZE, **settings})
+    return lambda: kind().with_settings(**SIZE | settings)
 
 
 def ranked(proposal: Callable[[], Any], **settings: Any) -> Callable[[], Any]:
-    return lambda: RerankConfig(proposal=proposal(), samples=2, **settings)
+    def made() -> RerankConfig:
+        texts = proposal()
+        plain = replace(texts, rules=Rules())
+        return RerankConfig(**SIZE, rules=texts.rules, proposal=plain, **settings)
+
+    return made
 
 
 def halved(**settings: Any) -> SearchConfig:
-    return replace(SEARCH, considered=4, simulations=16, **settings)
+    root = Halving(considered=4, **settings)
+    return replace(SEARCH, root=root, simulations=16)
 
 
 def every_rule() -> Callable[[], Any]:
@@ -104,14 +116,14 @@ CASES: dict[str, Callable[[], Any]] = {
     "mcts alpha mean": searching(alpha=0.6, repetition_penalty=1.4, penalise_prompt=False),
     "mcts alpha product": searching(alpha=0.6, likelihood="product", no_repeat_ngram=2),
     "mcts temperature and width": searching(
-        replace(SEARCH, enough=16), temperature=0.7, width=0.8
+        replace(SEARCH, root=Puct(visit_limit=16)), temperature=0.7, foresight_power=0.8
     ),
-    "mcts halved width": searching(halved(value_scale=0.3), width=0.5, alpha=0.7),
+    "mcts halved width": searching(halved(value_scale=0.3), foresight_power=0.5, alpha=0.7),
     "mcts visits annealed share": searching(
-        visit_temperature=0.8, anneal=True, full_share=0.2, temperature=1.2, no_repeat_ngram=2
+        visit_temperature=0.8, anneal=True, mix_base=0.2, temperature=1.2, no_repeat_ngram=2
     ),
     "mcts values drawn halved share": searching(
-        halved(), value_power=2.0, full_share=0.3, repetition_penalty=1.2
+        halved(), value_power=2.0, mix_base=0.3, repetition_penalty=1.2
     ),
     "mcts roll-out to a confidence": searching(rollout=3, rollout_confidence=0.7, temperature=0.8),
     "mcts reference drawn": searching(
@@ -125,7 +137,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "sampling nucleus": sampling(temperature=1.5, top_k=5, top_p=0.8),
     "sampling typical and eta": sampling(typical_p=0.7, eta=0.1, min_p=0.05),
     "sampling mirostat": sampling(mirostat=1.5, mirostat_rate=0.5),
-    "sampling full share": sampling(top_p=0.6, temperature=0.7, full_share=0.4),
+    "sampling full share": sampling(top_p=0.6, temperature=0.7, mix_base=0.4),
     "sampling every rule": every_rule(),
     "beam ruled": of_kind(BeamConfig, beams=3, length_penalty=0.5, no_repeat_ngram=2),
     "beam diverse": of_kind(BeamConfig, beams=2, groups=2, diversity=0.7),
@@ -138,14 +150,14 @@ CASES: dict[str, Callable[[], Any]] = {
     "fudge greedy": of_kind(FudgeConfig, candidates=4, greedy=True),
     "gedi greedy": of_kind(GediConfig),
     "gedi draw": of_kind(
-        GediConfig, greedy=False, strength=2.0, filter_p=0.5, target_p=0.9, temperature=0.8,
+        GediConfig, draw=True, strength=2.0, filter_p=0.5, target_p=0.9, temperature=0.8,
         no_repeat_ngram=2,
     ),
     "smc systematic": of_kind(SMCConfig, samples=4),
     "smc residual": of_kind(
         SMCConfig, samples=4, resampling="residual", threshold=0.9, temperature=1.3, power=2.0
     ),
-    "rerank samples": ranked(sampling(top_p=0.9, full_share=0.2), of=4),
+    "rerank samples": ranked(sampling(top_p=0.9, mix_base=0.2), of=4),
     "rerank samples alpha": ranked(
         sampling(temperature=1.3, no_repeat_ngram=2), of=3, alpha=0.4, length_penalty=0.5
     ),
@@ -153,9 +165,9 @@ CASES: dict[str, Callable[[], Any]] = {
         of_kind(BeamConfig, beams=3, groups=2, diversity=0.5), of=3
     ),
     "blockwise nucleus": of_kind(BlockwiseConfig, block=3, of=4, top_k=5, top_p=0.9, temperature=2),
-    "das": of_kind(DASConfig, beams=3, pool=6),
+    "das": of_kind(DASConfig, beams=3, candidates=6),
     "das ruled": of_kind(
-        DASConfig, beams=2, pool=5, alpha=0.5, length_penalty=0.7, no_repeat_ngram=2
+        DASConfig, beams=2, candidates=5, alpha=0.5, length_penalty=0.7, no_repeat_ngram=2
     ),
     "pplm both": of_kind(
         PPLMConfig, bags=((5, 9, 30),), step_size=0.4, kl=0.3, fusion=0.7, gamma=1.2, iterations=2,

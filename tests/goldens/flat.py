@@ -10,18 +10,18 @@ from typing import Any
 from coopgen_jax.cli import _parse
 from coopgen_jax.cli.compare_methods import jobs_of
 from coopgen_jax.cli.settings import compared_config, decoder_config
-from coopgen_jax.cli.words import with_words
-from coopgen_jax.decoding.beam import BeamConfig
-from coopgen_jax.decoding.blockwise import BlockwiseConfig
-from coopgen_jax.decoding.das import DASConfig
-from coopgen_jax.decoding.fudge import FudgeConfig
-from coopgen_jax.decoding.gedi import GediConfig
-from coopgen_jax.decoding.mcts_config import MCTSConfig
-from coopgen_jax.decoding.pplm_config import PPLMConfig
-from coopgen_jax.decoding.rerank import RerankConfig
-from coopgen_jax.decoding.sampling import SamplingConfig
-from coopgen_jax.decoding.smc import SMCConfig
-from coopgen_jax.decoding.stochastic_beam import StochasticBeamConfig
+from coopgen_jax.cli.token_options import with_words
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.methods.beam import BeamConfig
+from coopgen_jax.decoding.methods.blockwise import BlockwiseConfig
+from coopgen_jax.decoding.methods.das import DASConfig
+from coopgen_jax.decoding.methods.fudge import FudgeConfig
+from coopgen_jax.decoding.methods.gedi import GediConfig
+from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
+from coopgen_jax.decoding.methods.rerank import RerankConfig
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.decoding.methods.smc import SMCConfig
+from coopgen_jax.decoding.methods.stochastic_beam import StochasticBeamConfig
 from tests.cli.tiny import tiny_model
 from tests.goldens.comparing import plain
 

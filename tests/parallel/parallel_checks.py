@@ -27,7 +27,7 @@ from coopgen_jax.decoding.decode import (
     smc,
     stochastic_beam_search,
 )
-from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import ByVisits, MCTSConfig
 from coopgen_jax.decoding.methods.beam import BeamConfig
 from coopgen_jax.decoding.methods.blockwise import BlockwiseConfig
 from coopgen_jax.decoding.methods.das import DASConfig
@@ -39,6 +39,7 @@ from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.decoding.methods.smc import SMCConfig
 from coopgen_jax.decoding.methods.stochastic_beam import StochasticBeamConfig
 from coopgen_jax.decoding.on_mesh import on_mesh
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, bidirectional
 from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.discriminators.host.retokenise import Crossing
@@ -64,7 +65,7 @@ from tests.parallel.tensor_checks import (
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 STATIC = ("language_model", "discriminator", "config")
-SEARCH = SearchConfig(simulations=6, wave=2, candidates=4, depth=4, kept=4)
+SEARCH = SearchConfig(simulations=6, wave=2, candidates=4, depth=4, reused_nodes=4)
 SHIFTED = PPLMConfig(new_tokens=3, samples=2, iterations=1, bags=((3, 4),))
 
 
@@ -78,7 +79,9 @@ def toy() -> None:
         "params": params,
         "discriminator": toy_discriminator(language),
         "discriminator_params": params,
-        "config": MCTSConfig(new_tokens=4, samples=2, visit_temperature=1.0, search=SEARCH),
+        "config": MCTSConfig(
+            new_tokens=4, samples=2, search=SEARCH, choice=ByVisits(visit_temperature=1.0)
+        ),
         "target": jnp.asarray([0, 1] * 4),
     }
     key = jax.random.key(5)
@@ -90,7 +93,7 @@ def toy() -> None:
     charged = given | {
         "reference": toy_language_model(language),
         "reference_params": language.tables(2),
-        "config": dataclasses.replace(given["config"], kl=0.3),
+        "config": given["config"].with_settings(kl=0.3),
     }
     static = (*STATIC, "reference")
     left = jax.jit(mcts, static_argnames=static)(key, prompt, **charged)
@@ -99,14 +102,14 @@ def toy() -> None:
     assert same(left, jax.jit(decode, static_argnames=static)(key, prompt, **charged))
     drawing = given["config"]
     for write, config in (
-        (mcts, dataclasses.replace(drawing, full_share=0.5)),
-        (mcts, dataclasses.replace(drawing, visit_temperature=0.0, value_power=1.0)),
+        (mcts, drawing.with_settings(mix_base=0.5)),
+        (mcts, drawing.with_settings(visit_temperature=0.0, value_power=1.0)),
         (fudge, FudgeConfig(new_tokens=4, samples=2)),
-        (gedi, GediConfig(new_tokens=4, samples=2, greedy=False, strength=1.0)),
+        (gedi, GediConfig(new_tokens=4, samples=2, draw=True, strength=1.0)),
         (rerank, RerankConfig(new_tokens=4, of=3, samples=2)),
         (smc, SMCConfig(new_tokens=4, samples=4, threshold=1.0)),
         (blockwise, BlockwiseConfig(new_tokens=4, block=2, of=3, samples=2)),
-        (das, DASConfig(new_tokens=4, beams=3, pool=5, samples=2)),
+        (das, DASConfig(new_tokens=4, beams=3, candidates=5, samples=2)),
         (beam_search, BeamConfig(new_tokens=4, beams=3, samples=2)),
         (stochastic_beam_search, StochasticBeamConfig(new_tokens=4, samples=3)),
     ):
@@ -118,7 +121,7 @@ def toy() -> None:
         found = jax.jit(decode, static_argnames=STATIC)(key, prompt, **given)
         assert same(alone, found), write.__name__
     given = {name: given[name] for name in ("language_model", "params")}
-    given["config"] = SamplingConfig(new_tokens=6, samples=2, top_k=3)
+    given["config"] = SamplingConfig(new_tokens=6, samples=2, rules=Rules(top_k=3))
     alone = jax.jit(sample, static_argnames=STATIC)(key, prompt, **given)
     decode = on_mesh(sample, make_mesh())
     assert same(alone, jax.jit(decode, static_argnames=STATIC)(key, prompt, **given))

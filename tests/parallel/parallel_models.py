@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import tokenizers
 
-from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import ByVisits, MCTSConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
@@ -21,10 +22,12 @@ from coopgen_jax.testing import TINY_LLAMA
 from coopgen_jax.tokenizer import Tokenizer
 
 CONFIG = MCTSConfig(
-    new_tokens=3, samples=2, visit_temperature=1.0,
-    search=SearchConfig(simulations=4, candidates=4, depth=4, kept=4),
-)  # fmt: skip
-PLAIN = SamplingConfig(new_tokens=3, samples=2, top_k=4)
+    new_tokens=3,
+    samples=2,
+    search=SearchConfig(simulations=4, candidates=4, depth=4, reused_nodes=4),
+    choice=ByVisits(visit_temperature=1.0),
+)
+PLAIN = SamplingConfig(new_tokens=3, samples=2, rules=Rules(top_k=4))
 NETWORK = dataclasses.replace(TINY_LLAMA, vocab_size=304, layers=2, context=256, end_tokens=(256,))
 PROMPTS = ["a b c d", "b", "cc", "another one", "d"]
 

@@ -97,7 +97,7 @@ def foreseen() -> None:
     network = jax.tree.map(lambda leaf: 3 * leaf, init_decoder(jax.random.key(2), shallow))
     judge = LoadedDiscriminator(generative(config), generative_params(network, 2), {})
     for decoder in (
-        GediConfig(new_tokens=3, samples=2, greedy=False, strength=2.0),
+        GediConfig(new_tokens=3, samples=2, draw=True, strength=2.0),
         FudgeConfig(new_tokens=3, samples=2, look_ahead=True),
     ):
         write = functools.partial(
@@ -218,7 +218,7 @@ def combination() -> None:
 def reference() -> None:
     """A search is charged alike for leaving a reference where weights are shared among devices."""
     other = dataclasses.replace(NETWORK, layers=1, heads=2, kv_heads=1)
-    config = dataclasses.replace(CONFIG, kl=0.2)
+    config = CONFIG.with_settings(kl=0.2)
     write = functools.partial(
         generate, model(), PROMPTS[:4], reference=model(other), discriminator=guide(),
         target="good", config=config,

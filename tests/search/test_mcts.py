@@ -1,13 +1,14 @@
 import dataclasses
 import itertools
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coopgen_jax.search import SearchConfig, choose, new_tree, root_visits
+from coopgen_jax.search import SearchConfig, best_child, new_tree, root_visits
+from coopgen_jax.search.config import Halving, Puct
+from coopgen_jax.search.mcts import visit_logits
 from tests.oracle import Language, Search, assert_same
 from tests.search.toy import Toy, row
 
@@ -17,17 +18,12 @@ ROOTS = np.arange(6).reshape(3, 2)
 CASES: dict[str, tuple[int, dict]] = {
     "paper": (12, {"candidates": 5}),
     "one candidate": (6, {"candidates": 1}),
-    "shallow": (4, {"candidates": 4, "depth": 1, "kept": 0}),
+    "shallow": (4, {"candidates": 4, "depth": 1, "reused_nodes": 0}),
     "capped": (5, {"candidates": 5, "depth": 3, "c_puct": 1.0}),
-    "parent": (20, {"candidates": 6, "first_play_urgency": "parent", "renormalise": True}),
+    "parent": (20, {"candidates": 6, "first_play_urgency": "parent"}),
     "wave": (12, {"candidates": 8, "wave": 4}),
-    "wide wave": (12, {"candidates": 12, "wave": 12, "virtual_loss": 0.0}),
+    "wide wave": (12, {"candidates": 12, "wave": 12}),
     "starved wave": (3, {"candidates": 8, "wave": 8, "depth": 4}),
-    "siblings": (12, {"candidates": 8, "wave": 4, "policy": "siblings"}),
-    "starved siblings": (5, {"candidates": 4, "wave": 4, "policy": "siblings", "depth": 3}),
-    "descend": (12, {"candidates": 8, "wave": 4, "policy": "descend", "stride": 3}),
-    "descend alone": (6, {"candidates": 3, "policy": "descend", "depth": 5, "c_puct": 1.0}),
-    "crowded descend": (3, {"candidates": 4, "wave": 4, "policy": "descend", "depth": 4}),
     "value": (16, {"candidates": 6, "first_play_urgency": "value", "depth": 5}),
     "parent wave": (7, {"candidates": 8, "wave": 4, "first_play_urgency": "parent", "depth": 5}),
     "halved": (12, {"candidates": 8, "considered": 8}),
@@ -43,14 +39,24 @@ REWARDED: dict[str, tuple[int, dict]] = {
     "parent": (6, {"candidates": 5, "first_play_urgency": "parent", "depth": 4}),
     "value": (8, {"candidates": 6, "first_play_urgency": "value", "depth": 5}),
     "value wave": (8, {"candidates": 8, "wave": 4, "first_play_urgency": "value", "c_puct": 8.0}),
-    "descend": (7, {"candidates": 6, "wave": 4, "policy": "descend", "stride": 3}),
     "halved wave": (9, {"candidates": 8, "wave": 4, "considered": 5, "value_scale": 0.05}),
 }
 SEARCHED = [(case, False) for case in CASES] + [(case, True) for case in REWARDED]
 
 
-def config_of(**settings: object) -> SearchConfig:
-    defaults = {"simulations": 48, "depth": 12, "kept": 9, "early_stop": False}
+def config_of(
+    *,
+    considered: int = 0,
+    value_scale: float = 0.5,
+    early_stop: bool = False,
+    visit_limit: int = 0,
+    **settings: object,
+) -> SearchConfig:
+    """Returns a search's settings, with the root's among them."""
+    root: Puct | Halving = Puct(early_stop=early_stop, visit_limit=visit_limit)
+    if considered:
+        root = Halving(considered, value_scale)
+    defaults = {"simulations": 48, "depth": 12, "reused_nodes": 9, "root": root}
     return SearchConfig(**defaults | settings)
 
 
@@ -68,7 +74,7 @@ def test_every_wave_is_the_oracle_s(case, rewarded):
             np.testing.assert_array_equal(np.asarray(state.visits)[:, b, r], history)
             assert_same(row(tree, b, r), oracle)
             assert ran[b, r] == oracle.root.visits - 1
-            assert choose(tree, config=config)[0][b, r] == oracle.best()
+            assert best_child(tree, config=config)[b, r] == oracle.best()
 
 
 @pytest.mark.parametrize(
@@ -77,10 +83,6 @@ def test_every_wave_is_the_oracle_s(case, rewarded):
         "wave",
         "wide wave",
         "starved wave",
-        "siblings",
-        "starved siblings",
-        "descend",
-        "crowded descend",
         "parent wave",
         "halved wave",
         "starved halving",
@@ -116,7 +118,7 @@ def test_waves_keep_the_invariants(case):
 
 @pytest.mark.parametrize("considered", [0, 5])
 def test_a_row_does_not_depend_on_its_neighbours(considered):
-    config = config_of(candidates=6, wave=4, considered=considered, early_stop=True, c_puct=4.0)
+    config = config_of(candidates=6, wave=4, c_puct=4.0, considered=considered)
     toy = Toy(Language(3, 6), config)
     active = np.array([[True, False], [True, True], [False, True]])
     begun = toy.begin(ROOTS)
@@ -136,13 +138,13 @@ def test_a_row_does_not_depend_on_its_neighbours(considered):
 
 @pytest.mark.parametrize("wave", [1, 4])
 def test_early_stop_freezes_a_row_and_changes_no_choice(wave):
-    config = config_of(candidates=6, wave=wave, early_stop=True, c_puct=4.0)
+    config = config_of(candidates=6, wave=wave, c_puct=4.0, early_stop=True)
     language = Language(5, 6, rewarded=wave == 4)
     toy = Toy(language, config)
     stops = []
     for roots in ROOTS + 6 * np.arange(4)[:, None, None]:
         tree, _, _ = toy.search(*toy.begin(roots))
-        chosen, _ = choose(tree, config=config)
+        chosen = best_child(tree, config=config)
         for b, r in np.ndindex(*roots.shape):
             oracle = Search(language, config, roots[b, r])
             waves, done = config.simulations // wave, 0
@@ -158,21 +160,21 @@ def test_early_stop_freezes_a_row_and_changes_no_choice(wave):
 
 @pytest.mark.parametrize("wave", [1, 4])
 def test_what_was_kept_counts_towards_enough(wave):
-    config = config_of(candidates=6, wave=wave, kept=40, c_puct=0.5, enough=37)
+    config = config_of(candidates=6, wave=wave, reused_nodes=40, c_puct=0.5, visit_limit=37)
     language = Language(5, 8)
     toy = Toy(language, config)
     counts = []
 
     def run(oracle: Search) -> int:
         before, done = oracle.root.visits, 0
-        while oracle.root.visits < config.enough and done < config.simulations // wave:
+        while oracle.root.visits < config.visit_limit and done < config.simulations // wave:
             oracle.run(1, first=done)
             done += 1
         return oracle.root.visits - before
 
     for roots in ROOTS + 6 * np.arange(3)[:, None, None]:
         tree, state, first = toy.search(*toy.begin(roots))
-        rank, _ = choose(tree, config=config)
+        rank = best_child(tree, config=config)
         tree, _, second = toy.search(*toy.reroot(tree, state.cache, rank)[:2])
         for b, r in np.ndindex(*roots.shape):
             oracle = Search(language, config, roots[b, r])
@@ -185,7 +187,7 @@ def test_what_was_kept_counts_towards_enough(wave):
 
 
 def test_a_root_with_enough_visits_and_no_child_is_searched():
-    config = config_of(candidates=2, wave=1, enough=4)
+    config = config_of(candidates=2, wave=1, visit_limit=4)
     toy = Toy(Language(5, 8), config)
     tree, state = toy.begin(ROOTS)
     # As below a node at the deepest level, which is evaluated again and never has children.
@@ -222,14 +224,14 @@ def test_with_a_growing_budget_the_text_becomes_the_best_one(considered, rewarde
         config = config_of(
             simulations=simulations,
             candidates=3,
-            considered=considered,
             depth=length,
-            kept=0,
+            reused_nodes=0,
             c_puct=2.0,
+            considered=considered,
         )
         toy = Toy(language, config)
         tree, _, _ = toy.search(*toy.begin(roots))
-        chosen = choose(tree, config=config)[0]
+        chosen = best_child(tree, config=config)
         found.append([])
         for b in range(len(roots)):
             one, node, text = row(tree, b), 0, ()
@@ -245,41 +247,31 @@ def test_with_a_growing_budget_the_text_becomes_the_best_one(considered, rewarde
     assert found[1] == best
 
 
-def test_choices_are_drawn_as_often_as_their_log_proposal_says():
-    draws = 8000
+def test_visits_are_a_distribution_of_any_temperature():
     config = config_of(**CASES["paper"][1])
     toy = Toy(Language(8, 12), config)
     tree, _, _ = toy.search(*toy.begin(ROOTS))
-    visits = np.asarray(root_visits(tree))[1, 0]
-    assert (visits > 0).sum() >= 3
-    many = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf)[1:2, :1], draws, axis=1), tree)
-    keys = jax.random.split(jax.random.key(0), (1, draws))
+    visits = np.asarray(root_visits(tree))
+    assert (visits[1, 0] > 0).sum() >= 3
     for tau in (1.0, 0.5, 2.0):
-        rank, log_p = jax.tree.map(
-            np.asarray, jax.jit(partial(choose, config=config))(many, key=keys, tau=tau)
-        )
-        expected = visits ** (1 / tau) / (visits ** (1 / tau)).sum()
-        np.testing.assert_allclose(np.exp(log_p[0]), expected[rank[0]], rtol=1e-5)
-        frequency = np.bincount(rank[0], minlength=len(visits)) / draws
-        assert (np.abs(frequency - expected) <= 4 * np.sqrt(expected / draws)).all()
+        logits, sampled = visit_logits(root_visits(tree), tau)
+        expected = visits ** (1 / tau) / (visits ** (1 / tau)).sum(axis=-1, keepdims=True)
+        np.testing.assert_allclose(jax.nn.softmax(logits), expected, rtol=1e-5)
+        assert sampled.all()
 
 
-def test_argmax_takes_the_lowest_rank_among_equals_and_has_no_proposal():
+def test_the_best_child_is_the_lowest_rank_among_equals():
     tree, config = new_tree(1, 2, 5, 4, 2), config_of(candidates=4)
     tree = tree.replace(
         children=tree.children.at[0, 0, 0].set(jnp.array([-1, 1, 2, 3])),
         visits=tree.visits.at[0, 0].set(jnp.array([12, 3, 4, 4, 0])),
     )
-    keys = jax.random.split(jax.random.key(0), (1, 2))
-    for rank, log_p in (
-        choose(tree, config=config),
-        choose(tree, config=config, key=keys, tau=0.0),
-    ):
-        np.testing.assert_array_equal(rank, [[2, 0]])
-        assert np.isnan(log_p).all()
-    rank, log_p = choose(tree, config=config, key=keys, tau=jnp.array([[1e-4, 1.0]]))
-    assert rank[0, 0] in (2, 3) and np.isclose(log_p[0, 0], np.log(0.5))
-    assert rank[0, 1] == 0 and np.isnan(log_p[0, 1])
+    np.testing.assert_array_equal(best_child(tree, config=config), [[2, 0]])
+    logits, sampled = visit_logits(root_visits(tree), jnp.array([[1e-4, 1.0]]))
+    # Of a root without visits nothing can be drawn.
+    np.testing.assert_array_equal(sampled, [[True, False]])
+    np.testing.assert_allclose(jax.nn.softmax(logits[0, 0]), [0, 0, 0.5, 0.5], atol=1e-6)
+    assert not visit_logits(root_visits(tree), 0.0)[1].any()
 
 
 @pytest.mark.parametrize(
@@ -289,40 +281,32 @@ def test_argmax_takes_the_lowest_rank_among_equals_and_has_no_proposal():
         ({"wave": 0}, "wave is 0"),
         ({"depth": 0}, "depth is 0"),
         ({"candidates": 0}, "candidates is 0"),
-        ({"kept": -1}, "kept is -1"),
-        ({"enough": -1}, "enough is -1"),
-        ({"enough": 1}, "enough is 1"),
-        ({"stride": 0}, "stride is 0"),
+        ({"reused_nodes": -1}, "reused_nodes is -1"),
+        ({"visit_limit": -1}, "visit_limit is -1"),
+        ({"visit_limit": 1}, "visit_limit is 1"),
         ({"considered": -1}, "considered is -1"),
         ({"considered": 51}, "a node has 50 candidates"),
-        ({"considered": 4, "enough": 20}, "enough needs considered 0"),
         ({"considered": 4, "wave": 8, "simulations": 8}, "halving compares only 4 candidates"),
-        ({"considered": 4, "policy": "siblings"}, "policy 'siblings' needs considered 0"),
-        ({"value_scale": float("inf")}, "value_scale is inf"),
-        ({"policy": "deep"}, "policy is 'deep'"),
+        ({"considered": 4, "value_scale": float("inf")}, "value_scale is inf"),
         ({"wave": 64, "simulations": 64}, "lower wave or raise candidates"),
         ({"simulations": 30, "wave": 4}, "use 32 simulations"),
         ({"simulations": 2, "wave": 4}, "use 4 simulations"),
         ({"c_puct": float("nan")}, "c_puct is nan"),
-        ({"virtual_loss": -1.0}, "virtual_loss is -1.0"),
         ({"first_play_urgency": "one"}, "first_play_urgency is 'one'"),
     ],
 )
 def test_a_bad_config_is_refused_in_one_sentence(settings, sentence):
+    defaults = {"candidates": 50, "simulations": 32, "depth": 16, "reused_nodes": 32}
     with pytest.raises(ValueError, match=sentence):
-        SearchConfig(**settings)
+        config_of(**defaults | settings)
 
 
 def test_nodes_are_the_root_the_kept_and_the_new():
-    assert SearchConfig(simulations=24, wave=4, kept=7).nodes == 32
+    assert SearchConfig(simulations=24, wave=4, reused_nodes=7).nodes == 32
 
 
 def test_halving_never_stops_early():
     assert SearchConfig().stops_early
-    assert not SearchConfig(considered=4).stops_early
-
-
-def test_a_search_keeps_the_settings_it_is_given():
-    halved = SearchConfig(considered=8, early_stop=True)
-    assert halved.early_stop
-    assert dataclasses.replace(halved, considered=0).stops_early
+    halved = SearchConfig(root=Halving(considered=4))
+    assert not halved.stops_early
+    assert dataclasses.replace(halved, root=Puct()).stops_early

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from mctx._src import seq_halving
 
-from coopgen_jax.search import Expansion, SearchConfig, choose, new_tree, plant, search
+from coopgen_jax.search import (
+    Expansion,
+    Halving,
+    Puct,
+    SearchConfig,
+    best_child,
+    new_tree,
+    plant,
+    search,
+)
 from coopgen_jax.search.halving import VISITS, schedule
 from coopgen_jax.search.selection import puct
 
@@ -16,11 +25,6 @@ HAND = {
     "paper": ({}, [0.5 + 2 * 0.5 * 3 / 5, 2 * 0.25 * 3, -np.inf, -np.inf]),
     "parent": ({"first_play_urgency": "parent"}, [1.1, 0.4375 + 1.5, -np.inf, -np.inf]),
     "value": ({"first_play_urgency": "value"}, [1.1, 0.75 + 1.5, -np.inf, -np.inf]),
-    "renormalised": (
-        {"renormalise": True},
-        [0.5 + 2 * 0.5 / 0.875 * 3 / 5, 12 / 7, -np.inf, -np.inf],
-    ),
-    "lossless": ({"virtual_loss": 0.0}, [2 / 3 + 0.6, 1.5, -np.inf, -np.inf]),
 }
 
 
@@ -74,7 +78,7 @@ def test_a_whole_search_visits_what_mctx_visits(considered):
 
     scaled = partial(
         mctx.qtransform_completed_by_mix_value,
-        value_scale=SearchConfig.value_scale,
+        value_scale=Halving.value_scale,
         maxvisit_init=VISITS,
         rescale_values=False,
         use_mixed_value=False,
@@ -132,9 +136,8 @@ def test_a_whole_search_visits_what_mctx_visits(considered):
         candidates=actions,
         depth=simulations,
         c_puct=c_puct,
-        considered=considered,
-        kept=0,
-        early_stop=False,
+        reused_nodes=0,
+        root=Halving(considered) if considered else Puct(early_stop=False),
     )
 
     @jax.jit
@@ -161,7 +164,7 @@ def test_a_whole_search_visits_what_mctx_visits(considered):
             q,
             visits,
         )
-        np.testing.assert_array_equal(choose(our_tree, config=config)[0][:, 0], final.argmax(1))
+        np.testing.assert_array_equal(best_child(our_tree, config=config)[:, 0], final.argmax(1))
 
 
 def test_the_schedule_is_mctx_s():

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from coopgen_jax.search import choose, root_visits
+from coopgen_jax.search import best_child, root_visits
 from tests.oracle import Language, Search, assert_same
 from tests.search.test_mcts import ROOTS, config_of
 from tests.search.toy import Toy, row
@@ -21,7 +21,7 @@ from tests.search.toy import Toy, row
     ],
 )
 def test_search_goes_on_from_a_kept_subtree_like_the_oracle(wave, kept, considered, rewarded):
-    config = config_of(candidates=6, kept=kept, wave=wave, considered=considered, depth=5)
+    config = config_of(candidates=6, reused_nodes=kept, wave=wave, depth=5, considered=considered)
     language = Language(4, 6, rewarded=rewarded)
     toy = Toy(language, config)
     tree, cache = toy.begin(ROOTS)
@@ -32,7 +32,7 @@ def test_search_goes_on_from_a_kept_subtree_like_the_oracle(wave, kept, consider
         # Not always the most visited child: what is kept is neither everything nor a chain.
         order = np.argsort(-np.asarray(root_visits(tree)), axis=2, kind="stable")
         rank = np.where(np.arange(6).reshape(3, 2) % 2 == 0, order[..., 0], order[..., 1])
-        chosen = np.asarray(choose(tree, config=config)[0])
+        chosen = np.asarray(best_child(tree, config=config))
         tree, cache, source = toy.reroot(tree, state.cache, rank)
         for at, oracle in oracles.items():
             if at in ended:
@@ -54,18 +54,17 @@ def test_search_goes_on_from_a_kept_subtree_like_the_oracle(wave, kept, consider
 
 
 def test_a_root_that_was_never_expanded_leaves_an_empty_row_that_a_search_skips():
-    config = config_of(**{"candidates": 6, "kept": 5, "depth": 5})
+    config = config_of(**{"candidates": 6, "reused_nodes": 5, "depth": 5})
     toy = Toy(Language(4, 6), config)
     tree, cache = toy.begin(ROOTS)
     tree, cache, _ = toy.reroot(tree, cache, np.array([[0, -1], [5, 0], [-1, 2]]))
     after, _, ran = toy.search(tree, cache)
     assert not np.asarray(ran).any() and not np.asarray(after.visits).any()
     assert (np.asarray(after.children) == -1).all()
-    assert np.isnan(choose(after, config=config)[1]).all()
 
 
 def test_a_terminal_root_is_credited_with_its_own_value_only():
-    config = config_of(**{"candidates": 6, "kept": 5, "depth": 5})
+    config = config_of(**{"candidates": 6, "reused_nodes": 5, "depth": 5})
     language = Language(4, 6)
     toy = Toy(language, config)
     ends = np.full(ROOTS.shape, language.states + 1)

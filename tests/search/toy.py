@@ -107,7 +107,7 @@ class Toy:
         return _search(self.tables, tree, cache, active, config=self.config)
 
     def reroot(self, tree: Tree, cache: Slots, rank: np.ndarray) -> tuple[Tree, Slots, jax.Array]:
-        return _reroot(tree, cache, rank, kept=self.config.kept)
+        return _reroot(tree, cache, rank, kept=self.config.reused_nodes)
 
 
 def row(tree: Tree, batch: int, sample: int = 0) -> Tree:

@@ -20,7 +20,7 @@ from coopgen_jax.tools.decode_plan import _job, matrix_parameters, plan, product
 
 CONFIG = MCTSConfig(
     new_tokens=5, samples=3,
-    search=SearchConfig(simulations=8, wave=2, candidates=6, depth=4, kept=7),
+    search=SearchConfig(simulations=8, wave=2, candidates=6, depth=4, reused_nodes=7),
 )  # fmt: skip
 MACHINE = machine.Machine(bandwidth=1e6, rate=1e8, ranking=1e5, step=0.001)
 
@@ -76,7 +76,7 @@ def test_seconds_are_those_of_a_roofline():
 
 
 def test_a_token_that_need_not_be_in_the_tree_is_read_once_more():
-    drawing = dataclasses.replace(CONFIG, value_power=1.0)
+    drawing = CONFIG.with_settings(value_power=1.0)
     found, without = (
         plan(TINY_LLAMA, config, MACHINE, batch=2, prompt_length=9) for config in (drawing, CONFIG)
     )

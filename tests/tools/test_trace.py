@@ -22,7 +22,9 @@ from coopgen_jax.tokenizer import Tokenizer
 from coopgen_jax.tools.trace import Recorder, TokenNames, document, nested, number, render_html
 
 TOY = ToyLanguage()
-CONFIG = MCTSConfig(new_tokens=6, search=SearchConfig(simulations=16, candidates=4, kept=16))
+CONFIG = MCTSConfig(
+    new_tokens=6, search=SearchConfig(simulations=16, candidates=4, reused_nodes=16)
+)
 # The last token ends a toy text; the others are chosen to be awkward on a page.
 WORDS = ("</script>", "<!--<script>", "a\u2028b", "&amp;", "<end>")
 

@@ -2,8 +2,8 @@
 
 PPL-MCTS (Chaffin, Claveau and Kijak, NAACL 2022), section 3: a candidate's prior is its penalised,
 tempered probability; a leaf's value is p(c|x)^alpha * L^(1 - alpha). A discriminator that judges
-children before they are read can choose among them too: with `width` a prior is that probability
-times p(c|x v)^width, normalised over the vocabulary.
+children before they are read can choose among them too: with `foresight_power` a prior is that
+probability times p(c|x v)^foresight_power, normalised over the vocabulary.
 """
 
 from typing import Any
@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from coopgen_jax.decoding.generation import Generation, per_sample
-from coopgen_jax.decoding.job import Job, States, ends, read_nodes, roots
+from coopgen_jax.decoding.job import Job, States, ends, read_nodes, roots, shaped, stop_states
 from coopgen_jax.decoding.judgement import foreseen, log_target
+from coopgen_jax.decoding.mcts.mcts_config import Value
 from coopgen_jax.decoding.mcts.reference import read_reference, rewards
 from coopgen_jax.decoding.mcts.rollout import roll_out
-from coopgen_jax.decoding.rules.repetition import no_repeat_ngram, repetition_penalty
+from coopgen_jax.decoding.rules.shaping import Seen
 from coopgen_jax.models.language_model import Nodes
 from coopgen_jax.parallel.mesh import top_k
 from coopgen_jax.search.tree import Expansion, Leaves, Tree
@@ -36,11 +37,14 @@ def root(
     """
     rows = (*logits.shape[:2], 1)
     none = jnp.zeros((*rows, 0), jnp.int32)
-    shaped = _shape(job, logits[:, :, None], *_seen(job, generation, none, none.astype(bool)))
+    stop = stop_states(states)
+    stop = None if stop is None else stop[..., None]
+    seen = _seen(job, generation, none, none.astype(bool), stop)
+    prior = shaped(job, logits[:, :, None], seen)
     depth = jnp.zeros(rows, jnp.int32)
     reference = None if reference is None else reference[:, :, None]
     return Expansion(
-        **_candidates(job, states, roots(generation.length), logits[:, :, None], shaped, reference),
+        **_candidates(job, states, roots(generation.length), logits[:, :, None], prior, reference),
         log_class=log_class[:, :, None],
         value=_value(job, log_class[:, :, None], jnp.zeros(rows), depth),
         terminal=jnp.zeros(rows, bool),
@@ -70,7 +74,7 @@ def expand(
     config = job.config
     rows = jnp.arange(tree.visits.shape[0])[:, None, None]
     samples = jnp.arange(tree.visits.shape[1])[None, :, None]
-    ended = leaves.fresh & ends(job, leaves.token)
+    ended = leaves.fresh & ends(job, leaves.token, stop_states(states, leaves.parent))
     nodes = Nodes(
         start=leaves.start,
         token=leaves.token,
@@ -90,30 +94,38 @@ def expand(
     path_tokens = tree.token[rows[..., None], samples[..., None], on_path]
     own = jnp.concatenate([path_tokens, leaves.token[..., None]], axis=-1)
     real = jnp.concatenate([leaves.path >= 0, leaves.fresh[..., None]], axis=-1)
-    seen, mask = _seen(job, generation, own, real)
-    shaped = _shape(job, logits, seen, mask)
+    here = leaves.start + jnp.arange(leaves.token.shape[-1])
+    stop = stop_states(states, jnp.broadcast_to(here, leaves.token.shape))
+    seen = _seen(job, generation, own, real, stop)
+    prior = shaped(job, logits, seen)
 
     final_class = log_class
-    if config.rollout:
+    if config.rollout is not None:
+
+        def after(logits: jax.Array, tokens: jax.Array, there: jax.Array, stop: Any) -> jax.Array:
+            """Shapes what follows `tokens` `[B, R, W, length]` behind each leaf."""
+            longer = Seen(
+                tokens=jnp.concatenate([seen.tokens, tokens], axis=-1),
+                mask=jnp.concatenate([seen.mask, there], axis=-1),
+                length=seen.length + there.sum(axis=-1, dtype=jnp.int32),
+                stop=stop,
+            )
+            return shaped(job, logits, longer)
+
         states, final_class, rolled = roll_out(
             keys,
             job,
             states,
             nodes,
-            shaped,
+            prior,
             log_class,
             live=~nodes.terminal,
-            shape=lambda logits, tokens, there: _shape(
-                job,
-                logits,
-                jnp.concatenate([seen, tokens], axis=-1),
-                jnp.concatenate([mask, there], axis=-1),
-            ),
+            shape=after,
             scratch=config.search.nodes,
         )
         read = read + rolled
     expansion = Expansion(
-        **_candidates(job, states, nodes, logits, shaped, reference),
+        **_candidates(job, states, nodes, logits, prior, reference),
         log_class=log_class,
         value=_value(job, final_class, leaves.log_likelihood, leaves.depth),
         terminal=ended,
@@ -123,7 +135,7 @@ def expand(
 
 def _value(job: Job, log_class: jax.Array, log_likelihood: jax.Array, depth: jax.Array) -> Any:
     """Returns p(c|x)^alpha * L^(1 - alpha), `[B, R, W]` in float32."""
-    config = job.config
+    config: Value = job.config.value
     log_value = jnp.zeros(depth.shape, jnp.float32)
     if job.discriminator is not None and job.target is not None:
         log_value = config.alpha * log_target(log_class, job.target)
@@ -132,7 +144,7 @@ def _value(job: Job, log_class: jax.Array, log_likelihood: jax.Array, depth: jax
     return jnp.exp(log_value)
 
 
-def _likelihood(config: Any, log_likelihood: jax.Array, depth: jax.Array) -> jax.Array:
+def _likelihood(config: Value, log_likelihood: jax.Array, depth: jax.Array) -> jax.Array:
     """Returns log L of nodes whose log priors add up to `log_likelihood` from the root on."""
     if config.likelihood == "mean":
         return log_likelihood / jnp.maximum(depth, 1)
@@ -140,12 +152,12 @@ def _likelihood(config: Any, log_likelihood: jax.Array, depth: jax.Array) -> jax
 
 
 def rebased(
-    config: Any, value: jax.Array, log_likelihood: jax.Array, depth: jax.Array, step: jax.Array
+    config: Value, value: jax.Array, log_likelihood: jax.Array, depth: jax.Array, step: jax.Array
 ) -> jax.Array:
     """Returns the values of nodes whose root has moved down by one token, all `[B, R, N]`.
 
     Args:
-      config: the search's settings.
+      config: how texts are valued.
       value: p^alpha * L^(1 - alpha), with L below the old root.
       log_likelihood: sum of the log priors from the new root down to the node.
       depth: below the new root.
@@ -157,39 +169,36 @@ def rebased(
     )
 
 
-def _shape(job: Job, logits: jax.Array, seen: jax.Array, mask: jax.Array) -> jax.Array:
-    """Returns logits `[B, R, W, V]` by the rules, given the tokens `[B, R, W, S]` seen."""
-    config = job.config
-    logits = repetition_penalty(logits, seen, mask, config.repetition_penalty) / config.temperature
-    return no_repeat_ngram(logits, seen, mask, config.no_repeat_ngram)
-
-
 def _candidates(
     job: Job,
     states: States,
     nodes: Nodes,
     logits: jax.Array,
-    shaped: jax.Array,
+    prior: jax.Array,
     reference: jax.Array | None,
 ) -> dict[str, Any]:
-    """Returns the `K` best tokens by the shaped logits and the width, `[B, R, W, K]`."""
-    if job.config.width:
-        shaped = shaped + job.config.width * foreseen(job, states, nodes, None)
+    """Returns the `K` best tokens by the shaped logits `prior` and foresight, `[B, R, W, K]`."""
+    if job.config.foresight_power:
+        prior = prior + job.config.foresight_power * foreseen(job, states, nodes, None)
     count = min(job.config.search.candidates, job.language_model.vocab_size)
-    best, tokens = top_k(shaped, count, shards=job.language_model.vocab_shards)
+    best, tokens = top_k(prior, count, shards=job.language_model.vocab_shards)
     plain = jnp.take_along_axis(logits, tokens, axis=-1)
     log_probs = plain - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     return {
         "tokens": tokens.astype(jnp.int32),
-        "priors": jnp.exp(best - jax.nn.logsumexp(shaped, axis=-1, keepdims=True)),
+        "priors": jnp.exp(best - jax.nn.logsumexp(prior, axis=-1, keepdims=True)),
         "log_probs": log_probs,
         "rewards": rewards(job, log_probs, tokens, reference),
     }
 
 
 def _seen(
-    job: Job, generation: Generation, tokens: jax.Array, mask: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+    job: Job,
+    generation: Generation,
+    tokens: jax.Array,
+    mask: jax.Array,
+    stop: jax.Array | None,
+) -> Seen:
     """Puts what has been read in front of each node's own `tokens` `[B, R, W, S]`."""
     samples, wave = tokens.shape[1:3]
 
@@ -198,11 +207,13 @@ def _seen(
 
     trunk = jnp.arange(job.config.new_tokens)[None, None] < generation.length[..., None]
     parts = [(per_node(generation.tokens), per_node(trunk)), (tokens, mask)]
-    if job.config.penalise_prompt:
+    if job.config.rules.penalise_prompt:
         before = job.text_before
         prompt = (per_sample(before.tokens, samples), per_sample(before.mask, samples))
         parts.insert(0, (per_node(prompt[0]), per_node(prompt[1])))
-    return (
-        jnp.concatenate([part[0] for part in parts], axis=-1),
-        jnp.concatenate([part[1] for part in parts], axis=-1),
+    return Seen(
+        tokens=jnp.concatenate([part[0] for part in parts], axis=-1),
+        mask=jnp.concatenate([part[1] for part in parts], axis=-1),
+        length=generation.length[..., None] + mask.sum(axis=-1, dtype=jnp.int32),
+        stop=stop,
     )

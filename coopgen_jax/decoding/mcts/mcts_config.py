@@ -1,123 +1,232 @@
 """What guided search as a decoder is told."""
 
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
-from coopgen_jax.decoding.rules.repetition import check_repetition
-from coopgen_jax.search.config import SearchConfig
+from coopgen_jax.decoding.flat_settings import changed
+from coopgen_jax.decoding.rules.shaping import CTRL, Rules
+from coopgen_jax.search.config import Halving, Puct, SearchConfig
+
+
+@dataclass(frozen=True)
+class Best:
+    """Writes the root's best child: halving's finalist, or the most visited; no draw."""
+
+
+@dataclass(frozen=True)
+class ByVisits:
+    """Draws a token from the visits n, in proportion to n^(1 / temperature).
+
+    What halving visits is its schedule and no proposal, so that the root needs PUCT.
+
+    Attributes:
+      visit_temperature: tau, above 0.
+      anneal: whether it falls linearly over the text, to 1/T of it at the last token (PPO-MCTS; Liu
+        et al., COLM 2024, arXiv 2309.15028).
+      mix_base: share epsilon of the language model's own distribution in what every token is drawn
+        from, (1 - epsilon) * the search's draw + epsilon * p over the whole vocabulary;
+        `log_proposal` is that of the mixture (`decoding.mcts.proposal`). 0 for none, 1 for plain
+        sampling. A proposal that is to be weighted must be able to write every text, and none too
+        rarely.
+    """
+
+    selected_by: ClassVar[str] = "visit_temperature"
+
+    visit_temperature: float = 1.0
+    anneal: bool = False
+    mix_base: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.visit_temperature < float("inf"):
+            raise ValueError(
+                f"visit_temperature is {self.visit_temperature}: give a temperature above 0"
+            )
+        _check_share(self.mix_base)
+
+
+@dataclass(frozen=True)
+class ByValues:
+    """Draws a token from p(v|x) Q(v)^power over the whole vocabulary.
+
+    p is the language model's own distribution under the constraints, and Q what the search says
+    that a text with the token is worth (`search.mcts.value_logits`); a halved root will do too. Q
+    is the discriminator's alone. Shaping touches what is searched, not p.
+
+    Attributes:
+      value_power: of the values, above 0.
+      mix_base: as for `ByVisits`.
+    """
+
+    selected_by: ClassVar[str] = "value_power"
+
+    value_power: float = 1.0
+    mix_base: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.value_power < float("inf"):
+            raise ValueError(f"value_power is {self.value_power}: give an exponent above 0")
+        _check_share(self.mix_base)
+
+
+def _check_share(share: float) -> None:
+    if not 0 <= share <= 1:
+        raise ValueError(f"mix_base is {share}: give a share from 0 (none) to 1")
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a text is worth: p(c|x)^alpha * L^(1 - alpha) (PPL-MCTS, section 3.2).
+
+    Attributes:
+      alpha: weight of the discriminator against the likelihood, from 0 to 1; 1 is the discriminator
+        alone.
+      likelihood: L is the "mean" prior of a node's tokens below the root (geometric), or the
+        paper's raw "product"; of nodes that are kept when the root moves it becomes that below the
+        new one.
+    """
+
+    alpha: float = 1.0
+    likelihood: Literal["mean", "product"] = "mean"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha is {self.alpha}: give a weight from 0 to 1")
+        if self.likelihood not in ("mean", "product"):
+            raise ValueError(f'likelihood is {self.likelihood!r}: use "mean" or "product"')
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Samples on behind a leaf before it is judged.
+
+    Attributes:
+      rollout: tokens sampled, at most; 1 or more.
+      rollout_confidence: a roll-out ends as soon as a class has this probability; None for a fixed
+        length.
+    """
+
+    selected_by: ClassVar[str] = "rollout"
+
+    rollout: int = 8
+    rollout_confidence: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.rollout < 1:
+            raise ValueError(f"rollout is {self.rollout}: give 1 token or more")
+        confidence = self.rollout_confidence
+        if confidence is not None and not 0 < confidence <= 1:
+            raise ValueError(f"rollout_confidence is {confidence}: give a probability above 0")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Charges the search for leaving a reference language model.
+
+    Going on by a token a earns -kl * (log p(a) - log p_reference(a)) under the plain models, and a
+    text is worth its value and what was earned on the way to it (PPO-MCTS; Liu et al., COLM 2024,
+    arXiv 2309.15028), so that values may leave [0, 1].
+
+    Attributes:
+      kl: beta, the price, above 0.
+    """
+
+    selected_by: ClassVar[str] = "kl"
+
+    kl: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.kl < float("inf"):
+            raise ValueError(f"kl is {self.kl}: give a price above 0")
+
+
+BEST, BY_DISCRIMINATOR, PPL_MCTS = Best(), Value(), SearchConfig()
 
 
 @dataclass(frozen=True)
 class MCTSConfig(DecoderSettings):
     """How the search writes; static under `jit`.
 
-    temperature: of the prior, softmax(penalised logits / temperature).
-    repetition_penalty: CTRL's, over the text so far; 1 for none.
-    no_repeat_ngram: n-grams of this length are never written twice; 0 for no such rule.
-    penalise_prompt: whether the prompt's tokens count as text.
-    alpha: value = p(c|x)^alpha * L^(1 - alpha) (PPL-MCTS, section 3.2); 1 is the discriminator
-      alone.
-    likelihood: L is the "mean" prior of a node's tokens below the root (geometric), or the paper's
-      raw "product"; of nodes that are kept when the root moves it becomes that below the new one.
-    width: exponent of p(c|x v) in a candidate's prior, p(v|x) p(c|x v)^width normalised over the
-      vocabulary, by which a node's candidates are chosen too; L is that of these priors. It needs
-      a discriminator that judges a node's children before they are read. 0 for none.
-    kl: beta, the price of leaving a reference language model: going on by a token a earns -beta *
-      (log p(a) - log p_reference(a)) under the plain models, and a text is worth its value and what
-      was earned on the way to it (PPO-MCTS; Liu et al., COLM 2024, arXiv 2309.15028), so that
-      values may leave [0, 1]. 0 for none: then a reference is not read.
-    visit_temperature: above 0, tokens are drawn from visits^(1 / visit_temperature) and
-      `log_proposal` is the draw's log-probability. What halving visits is its schedule and no
-      proposal: the two exclude each other. 0 for none: without draws the most visited token is
-      written, or the one that halving ends with.
-    anneal: whether visit_temperature falls linearly over the text, to 1/T of it at the last token
-      (PPO-MCTS; Liu et al., COLM 2024, arXiv 2309.15028).
-    value_power: above 0, tokens are drawn from p(v|x) Q(v)^value_power over the whole vocabulary
-      instead, p the language model's own and Q what the search says that a text with the token is
-      worth (`search.mcts.value_logits`); a halved root will do too. Q is the discriminator's alone
-      (alpha 1). Temperature, penalty and n-gram rule shape what is searched, not p. 0 for none.
-    full_share: share epsilon of the language model's own distribution in what every token is drawn
-      from, (1 - epsilon) * the search's draw + epsilon * p over the whole vocabulary;
-      `log_proposal` is that of the mixture (`decoding.mcts.proposal`). 0 for none, 1 for plain
-      sampling. A proposal that is to be weighted has to be able to write every text, and none too
-      rarely.
-    rollout: tokens sampled behind a leaf before it is judged, at most; 0 for none.
-    rollout_confidence: a roll-out ends as soon as a class has this probability; None for a fixed
-      length.
-    search: budget, shape and selection rule of the search.
+    The rules shape the priors: a candidate's is softmax(shaped logits). `log_proposal` is NaN
+    unless tokens are drawn.
+
+    Attributes:
+      choice: which child of the root is written.
+      value: what a text is worth.
+      foresight_power: exponent of p(c|x v) in a candidate's prior, p(v|x) p(c|x v)^power normalised
+        over the vocabulary, by which a node's candidates are chosen too; L is that of these priors.
+        It needs a discriminator that judges a node's children before they are read. 0 for none.
+      rollout: how leaves are rolled out before they are judged, None for not at all.
+      reference: the price of leaving a reference language model, None for none.
+      search: budget, shape and selection rule of the search.
     """
 
-    temperature: float = 1.0
-    repetition_penalty: float = 1.2
-    no_repeat_ngram: int = 0
-    penalise_prompt: bool = True
-    alpha: float = 1.0
-    likelihood: Literal["mean", "product"] = "mean"
-    width: float = 0.0
-    kl: float = 0.0
-    visit_temperature: float = 0.0
-    anneal: bool = False
-    value_power: float = 0.0
-    full_share: float = 0.0
-    rollout: int = 0
-    rollout_confidence: float | None = None
-    search: SearchConfig = field(default_factory=SearchConfig)
+    rules: Rules = CTRL
+    choice: Best | ByVisits | ByValues = BEST
+    value: Value = BY_DISCRIMINATOR
+    foresight_power: float = 0.0
+    rollout: Rollout | None = None
+    reference: Reference | None = None
+    search: SearchConfig = PPL_MCTS
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"temperature is {self.temperature}: a prior needs more than 0")
-        check_repetition(self.repetition_penalty, self.no_repeat_ngram)
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha is {self.alpha}: give a weight from 0 to 1")
-        if self.likelihood not in ("mean", "product"):
-            raise ValueError(f'likelihood is {self.likelihood!r}: use "mean" or "product"')
-        if not 0 <= self.width < float("inf"):
-            raise ValueError(f"width is {self.width}: give an exponent of 0 (none) or more")
-        if not 0 <= self.kl < float("inf"):
-            raise ValueError(f"kl is {self.kl}: give a price of 0 (none) or more")
-        if not 0 <= self.visit_temperature < float("inf"):
-            raise ValueError(f"visit_temperature is {self.visit_temperature}: give 0 or more")
-        if self.anneal and not self.visit_temperature:
-            raise ValueError("anneal lowers visit_temperature, which is 0: give it above 0")
-        if not 0 <= self.value_power < float("inf"):
-            raise ValueError(f"value_power is {self.value_power}: give an exponent of 0 or more")
-        if self.value_power and self.visit_temperature:
+        if not 0 <= self.foresight_power < float("inf"):
             raise ValueError(
-                f"value_power is {self.value_power} and visit_temperature is "
-                f"{self.visit_temperature}: tokens are drawn by values or by visits, give 0 for one"
+                f"foresight_power is {self.foresight_power}: give an exponent of 0 (none) or more"
             )
-        if self.value_power and self.kl:
+        if isinstance(self.choice, ByVisits) and isinstance(self.search.root, Halving):
             raise ValueError(
-                f"value_power is {self.value_power} and kl is {self.kl}, which may make values "
-                "negative: a power of them is no probability, give 0 for one"
+                f"visit_temperature is {self.choice.visit_temperature} and considered is "
+                f"{self.search.root.considered}: halving's schedule is no distribution to draw "
+                "from, give considered 0 (the preset puct), or value_power in place of "
+                "visit_temperature"
             )
-        if self.value_power and self.alpha < 1:
+        if isinstance(self.choice, ByValues):
+            self._check_by_values(self.choice)
+        if self.rollout and self.reference:
             raise ValueError(
-                f"value_power is {self.value_power} and alpha is {self.alpha}: draws by values "
-                "weigh likelihood themselves, and a root has none to compare, give alpha 1"
+                f"rollout is {self.rollout.rollout} and kl is {self.reference.kl}: no reference "
+                "reads what is rolled out, which would leave it free of charge: give rollout 0 or "
+                "kl 0"
             )
-        if not 0 <= self.full_share <= 1:
-            raise ValueError(f"full_share is {self.full_share}: give a share from 0 (none) to 1")
-        if self.full_share and not self.draws:
+
+    def _check_by_values(self, choice: ByValues) -> None:
+        if self.reference:
             raise ValueError(
-                "full_share mixes two distributions to draw from, and visit_temperature 0 draws "
-                "nothing: give it, or value_power, above 0"
+                f"value_power is {choice.value_power} and kl is {self.reference.kl}, which may "
+                "make values negative: a power of them is no probability, give 0 for one"
             )
-        if self.rollout < 0:
-            raise ValueError(f"rollout is {self.rollout}: give 0 (none) or more tokens")
-        if self.rollout and self.kl:
+        if self.value.alpha < 1:
             raise ValueError(
-                f"rollout is {self.rollout} and kl is {self.kl}: no reference reads what "
-                "is rolled out, which would leave it free of charge: give rollout 0 or kl 0"
+                f"value_power is {choice.value_power} and alpha is {self.value.alpha}: draws by "
+                "values weigh likelihood themselves, and a root has none to compare, give alpha 1"
             )
-        if self.visit_temperature > 0 and self.search.considered:
-            raise ValueError(
-                f"visit_temperature is {self.visit_temperature} and considered is "
-                f"{self.search.considered}: halving's visits are nothing to draw from, give "
-                "considered 0 (the preset puct), or value_power in place of visit_temperature"
-            )
+
+    def with_settings(self, **values: Any) -> Self:
+        """Returns these settings with others, given by flat name.
+
+        The nodes that outlive a token grow with the simulations, halving compares no more
+        candidates than there are, and the wave becomes one that divides the simulations and that
+        halving can fill, unless they are given too.
+
+        Raises:
+          ValueError: a setting is out of its range, or does not go with the others.
+          TypeError: there is no such setting.
+        """
+        search, root = self.search, self.search.root
+        simulations = values.get("simulations", search.simulations)
+        candidates = values.get("candidates", search.candidates)
+        if "simulations" in values:
+            nodes = max(simulations * search.reused_nodes // search.simulations, 0)
+            values.setdefault("reused_nodes", nodes)
+        if isinstance(root, Halving):
+            values.setdefault("considered", max(0, min(root.considered, candidates)))
+        if "wave" not in values and simulations > 0 and candidates > 0:
+            compared = max(values.get("considered", 0), 0) or candidates
+            widest = min(search.wave, simulations, candidates, compared)
+            values["wave"] = max(w for w in range(1, widest + 1) if simulations % w == 0)
+        return changed(self, values)
 
     @property
     def guided(self) -> bool:
@@ -127,22 +236,30 @@ class MCTSConfig(DecoderSettings):
     @property
     def deterministic(self) -> bool:
         """Whether all samples of a prompt are bound to be the same text."""
-        return self.samples > 1 and not self.draws and self.rollout == 0
-
-    @property
-    def engine(self) -> SearchConfig:
-        """How the search runs: to its end where stopping would change what is drawn from."""
-        return replace(self.search, early_stop=False) if self.draws else self.search
+        return self.samples > 1 and not self.draws and self.rollout is None
 
     @property
     def draws(self) -> bool:
         """Whether tokens are drawn, with a known probability."""
-        return self.visit_temperature > 0 or self.value_power > 0
+        return not isinstance(self.choice, Best)
 
     @property
-    def covers(self) -> bool:
+    def mix_base(self) -> float:
+        """Share of the language model's own distribution in what tokens are drawn from."""
+        return 0.0 if isinstance(self.choice, Best) else self.choice.mix_base
+
+    @property
+    def has_full_support(self) -> bool:
         """Whether every token can be drawn, those outside the tree too."""
-        return self.full_share > 0 or self.value_power > 0
+        return isinstance(self.choice, ByValues) or self.mix_base > 0
+
+    @property
+    def engine(self) -> SearchConfig:
+        """How the search runs: to its end where stopping would change what is drawn from."""
+        root = self.search.root
+        if not self.draws or not isinstance(root, Puct):
+            return self.search
+        return replace(self.search, root=replace(root, early_stop=False))
 
     @property
     def nodes(self) -> int:
@@ -150,10 +267,11 @@ class MCTSConfig(DecoderSettings):
 
         That is for a wave's roll-outs or, after the search, for the token that was drawn.
         """
-        scratch = max(self.search.wave * self.rollout, int(self.covers))
-        return self.search.nodes + scratch
+        rolled = self.search.wave * self.rollout.rollout if self.rollout else 0
+        return self.search.nodes + max(rolled, int(self.has_full_support))
 
     @property
     def ahead(self) -> int:
         """Tokens that may be read behind a prompt."""
-        return self.new_tokens + self.search.depth + self.rollout
+        rolled = self.rollout.rollout if self.rollout else 0
+        return self.new_tokens + self.search.depth + rolled

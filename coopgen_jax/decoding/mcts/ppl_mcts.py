@@ -15,15 +15,30 @@ import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.decoding.generation import Generation, append, blank, row_keys
-from coopgen_jax.decoding.job import Decoder, Job, States, read_prompts
+from coopgen_jax.decoding.job import (
+    Decoder,
+    Job,
+    States,
+    read_prompts,
+    seen_by,
+    stop_states,
+)
 from coopgen_jax.decoding.judgement import check_foresight
 from coopgen_jax.decoding.mcts.expansion import expand, rebased, root
-from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
-from coopgen_jax.decoding.mcts.proposal import child, drawn_first, of_child, propose, replant
+from coopgen_jax.decoding.mcts.mcts_config import ByVisits, MCTSConfig
+from coopgen_jax.decoding.mcts.proposal import (
+    Choice,
+    child,
+    drawn_first,
+    of_child,
+    propose,
+    replant,
+)
 from coopgen_jax.decoding.mcts.reference import begin_reference
+from coopgen_jax.decoding.rules.draw import draw
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.slots import Capacity, commit, move
-from coopgen_jax.search.mcts import choose, search
+from coopgen_jax.search.mcts import best_child, root_visits, search, visit_logits
 from coopgen_jax.search.tree import Tree, new_tree, plant, reroot, revalue
 
 
@@ -48,9 +63,10 @@ def begin(job: Job) -> MCTSState:
 
     Raises:
       UserError: the discriminator has no target, the search has nothing to value a text or its
-        roll-out by, a wave is wider than the vocabulary, `width` asks a discriminator that does not
-        judge children, `kl` is given without a reference that goes with the language model, or the
-        prompt and what the search reads behind it exceed the context.
+        roll-out by, a wave is wider than the vocabulary, `foresight_power` asks a discriminator
+        that does not judge children, a price of leaving a reference is given without one that goes
+        with the language model, or the prompt and what the search reads behind it exceed the
+        context.
     """
     config: MCTSConfig = job.config
     if config.search.wave > job.language_model.vocab_size:
@@ -60,21 +76,21 @@ def begin(job: Job) -> MCTSState:
         )
     if job.discriminator is not None and job.target is None:
         raise UserError("a guided search needs a target: the class that the text is to have")
-    if job.discriminator is None and config.alpha == 1:
+    if job.discriminator is None and config.value.alpha == 1:
         raise UserError("without a discriminator the search needs alpha below 1: it has no value")
     if job.discriminator is None and config.rollout:
         raise UserError("a roll-out is read by a discriminator alone: give one, or rollout 0")
     capacity = Capacity(config.samples, config.new_tokens, config.nodes)
     logits, log_class, states = read_prompts(job, capacity, config.ahead)
-    if config.width:
-        check_foresight(job, states, "a search with width")
+    if config.foresight_power:
+        check_foresight(job, states, "a search with foresight")
     generation = blank(log_class, config.new_tokens)
     first, reference = begin_reference(job, capacity, config.ahead)
     planted = root(job, generation, states, logits, log_class, first)
     batch, samples, classes = log_class.shape
     size = (config.search.nodes, planted.tokens.shape[-1], classes)
-    tree = plant(new_tree(batch, samples, *size, rewards=bool(config.kl)), planted)
-    drawn_from = logits if config.covers else None
+    tree = plant(new_tree(batch, samples, *size, rewards=config.reference is not None), planted)
+    drawn_from = logits if config.has_full_support else None
     return MCTSState(states, tree, generation, jnp.int32(0), reference, drawn_from)
 
 
@@ -95,13 +111,8 @@ def advance(key: jax.Array, job: Job, state: MCTSState) -> tuple[MCTSState, Tree
         active=live,
         config=config.engine,
     )
-    draw, tau = None, jnp.float32(config.visit_temperature)
-    if config.anneal:
-        tau = tau * (1 - generation.length / config.new_tokens)
-    if config.visit_temperature > 0:
-        draw = jax.vmap(jax.vmap(partial(jax.random.fold_in, data=0)))(keys)
-    rank, log_proposal = choose(tree, config=config.search, key=draw, tau=tau)
-    choice, logits, charged = child(tree, rank, log_proposal), state.logits, None
+    choice, tau = _choose(job, keys, generation, tree, state.states)
+    logits, charged = state.logits, None
     if logits is not None:
         choice, (logits, charged), caches = propose(
             keys, job, caches, generation, tree, choice, logits, tau=tau
@@ -121,12 +132,12 @@ def advance(key: jax.Array, job: Job, state: MCTSState) -> tuple[MCTSState, Tree
         log_class=choice.log_class,
         end=choice.end,
     )
-    kept, source = reroot(tree, choice.rank, kept=config.search.kept)
-    if config.alpha < 1 and config.search.kept:
+    kept, source = reroot(tree, choice.rank, kept=config.search.reused_nodes)
+    if config.value.alpha < 1 and config.search.reused_nodes:
         step = jnp.where(choice.rank < 0, 0.0, of_child(tree, choice.rank, tree.log_likelihood))
-        value = rebased(config, kept.value, kept.log_likelihood, kept.depth, step[..., None])
+        value = rebased(config.value, kept.value, kept.log_likelihood, kept.depth, step[..., None])
         kept = revalue(kept, value, depth=config.search.depth)
-    if config.search.kept == 0:
+    if config.search.reused_nodes == 0:
         # The published code discards the tree: the root starts again from its own evaluation.
         kept = replace(
             kept,
@@ -140,6 +151,31 @@ def advance(key: jax.Array, job: Job, state: MCTSState) -> tuple[MCTSState, Tree
     if logits is not None:
         kept = replant(job, states, written, kept, choice, logits, charged)
     return MCTSState(states, kept, written, state.step + 1, reference, logits), tree
+
+
+def _choose(
+    job: Job, keys: jax.Array, generation: Generation, tree: Tree, states: States
+) -> tuple[Choice, jax.Array]:
+    """Chooses a child of every root: the best, or one drawn from the visits.
+
+    Returns:
+      The children, and the visits' temperature.
+    """
+    config: MCTSConfig = job.config
+    rank = best_child(tree, config=config.search)
+    log_proposal, tau = jnp.full(rank.shape, jnp.nan, jnp.float32), jnp.float32(0)
+    if isinstance(config.choice, ByVisits):
+        tau = jnp.float32(config.choice.visit_temperature)
+        if config.choice.anneal:
+            tau = tau * (1 - generation.length / config.new_tokens)
+        first = jax.vmap(jax.vmap(partial(jax.random.fold_in, data=0)))(keys)
+        logits, sampled = visit_logits(root_visits(tree), tau)
+        seen, tokens = seen_by(job, generation, stop_states(states)), tree.tokens[:, :, 0]
+        token, log_p = draw(config.rules, first, logits, tokens, seen=seen)
+        drawn = jnp.argmax(tokens == token[..., None], axis=-1).astype(jnp.int32)
+        rank = jnp.where(sampled, drawn, rank)
+        log_proposal = jnp.where(sampled, log_p, log_proposal)
+    return child(tree, rank, log_proposal), tau
 
 
 MCTS = Decoder(begin, advance)

@@ -32,9 +32,20 @@ import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.decoding.generation import Generation
-from coopgen_jax.decoding.job import Job, States, ends, next_node, read_nodes
+from coopgen_jax.decoding.job import (
+    Job,
+    States,
+    ends,
+    next_node,
+    read_nodes,
+    seen_by,
+    stop_states,
+)
 from coopgen_jax.decoding.mcts.expansion import root
+from coopgen_jax.decoding.mcts.mcts_config import ByValues, MCTSConfig
 from coopgen_jax.decoding.mcts.reference import read_reference
+from coopgen_jax.decoding.rules.draw import draw, entry_at
+from coopgen_jax.decoding.rules.shaping import Seen, log_constrained
 from coopgen_jax.decoding.rules.truncation import mixture
 from coopgen_jax.search.mcts import root_visits, value_logits, visit_logits
 from coopgen_jax.search.tree import Tree, plant
@@ -99,7 +110,7 @@ def propose(
 
     Args:
       keys: `[B, R]` typed keys of this token.
-      job: the job; its config `covers`.
+      job: the job; its config `has_full_support`.
       caches: both networks' states, and the reference's cache.
       generation: the texts without the token.
       tree: the trees after the search.
@@ -111,14 +122,13 @@ def propose(
       The tokens drawn from the mixture, the logits `[B, R, V]` behind them, the language model's
       and the reference's, and the caches, where they stand in the first slot behind the tree's.
     """
-    config = job.config
-    token, log_prob, log_proposal = _draw(
-        keys, tree, choice.token, logits, tau=tau, power=config.value_power,
-        share=config.full_share,
-    )  # fmt: skip
+    config: MCTSConfig = job.config
+    stop = stop_states(caches[0])
+    seen = seen_by(job, generation, stop)
+    token, log_prob, log_proposal = _draw(keys, job, tree, choice.token, logits, seen, tau=tau)
     same = (tree.tokens[:, :, 0] == token[..., None]) & (tree.children[:, :, 0] >= 0)
     outside = ~same.any(axis=-1)
-    node = next_node(job, generation, token, slot=config.search.nodes)
+    node = next_node(job, caches[0], generation, token, slot=config.search.nodes)
     # What the tree holds has been judged, and a text that had ended has nothing to judge.
     idle = ~outside | generation.finished
     node = replace(node, terminal=node.terminal | idle[..., None])
@@ -134,39 +144,46 @@ def propose(
         log_prob=log_prob,
         log_proposal=log_proposal,
         log_class=jnp.where(outside[..., None], judged[:, :, 0], held),
-        end=ends(job, token),
+        end=ends(job, token, stop),
     )
     return chosen, (after[:, :, 0], reference), [states, cache]
 
 
 def _draw(
     keys: jax.Array,
+    job: Job,
     tree: Tree,
     token: jax.Array,
     logits: jax.Array,
+    seen: Seen,
     *,
     tau: jax.Array,
-    power: float,
-    share: float,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns a token of the mixture, its log-probability under p and under the mixture, `[B, R]`.
 
-    Where `power` is 0, `token` `[B, R]` is what was drawn from the visits.
+    By visits, `token` `[B, R]` is what was drawn from them. The mixture's p is under the
+    constraints.
     """
+    config, rules = job.config, job.config.rules
+    power = config.choice.value_power if isinstance(config.choice, ByValues) else 0.0
     # Roll-outs fold in the slot of their leaf, the draw from visits or values the root's.
     pair = jax.vmap(jax.vmap(partial(jax.random.fold_in, data=tree.visits.shape[2])))(keys)
     pair = jax.vmap(jax.vmap(jax.random.split))(pair)
-    draw = jax.vmap(jax.vmap(jax.random.categorical))
-    log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
+    plain = jax.nn.log_softmax(logits.astype(jnp.float32))
+    log_p = plain
+    if rules.constrains:
+        log_p = log_constrained(rules, logits, seen, ends=job.language_model.end_tokens)
     log_tree, known = _searched(tree, log_p, tau=tau, power=power)
     if power:
         first = jax.vmap(jax.vmap(partial(jax.random.fold_in, data=0)))(keys)
-        token = draw(first, log_tree)
-    full = jax.vmap(jax.vmap(partial(jax.random.bernoulli, p=share)))(pair[:, :, 0]) | ~known
-    token = jnp.where(full, draw(pair[:, :, 1], logits), token).astype(jnp.int32)
-    both = (jnp.take_along_axis(a, token[..., None], axis=-1)[..., 0] for a in (log_p, log_tree))
-    log_prob, log_tree = both
-    return token, log_prob, jnp.where(known, mixture(log_tree, log_prob, share), log_prob)
+        token, _ = draw(rules, first, log_tree, seen=seen)
+    chance = partial(jax.random.bernoulli, p=config.mix_base)
+    full = jax.vmap(jax.vmap(chance))(pair[:, :, 0]) | ~known
+    by_model, _ = draw(rules, pair[:, :, 1], log_p if rules.constrains else logits, seen=seen)
+    token = jnp.where(full, by_model, token)
+    log_base, log_own = (entry_at(array, token) for array in (log_p, log_tree))
+    log_proposal = jnp.where(known, mixture(log_own, log_base, config.mix_base), log_base)
+    return token, entry_at(plain, token), log_proposal
 
 
 def _searched(

@@ -32,24 +32,24 @@ def begin_reference(job: Job, capacity: Capacity, ahead: int) -> tuple[jax.Array
     """Has the reference read the prompts.
 
     Args:
-      job: the job; `config.kl` is beta.
+      job: the job; `config.reference.kl` is beta.
       capacity: slots of every sample.
       ahead: how many tokens may be read behind a prompt.
 
     Returns:
-      Logits `[B, R, V]` of the first token and its cache; None for both where beta is 0.
+      Logits `[B, R, V]` of the first token and its cache; None for both where nothing is charged.
 
     Raises:
-      UserError: beta is above 0 without a reference, the vocabularies differ in size or in shards,
-        the prompt has vectors in place of tokens, or it exceeds the context.
+      UserError: something is charged without a reference, the vocabularies differ in size or in
+        shards, the prompt has vectors in place of tokens, or it exceeds the context.
     """
-    if not job.config.kl:
+    if job.config.reference is None:
         return None, None
     other, own = job.reference, job.language_model
     if other is None:
         raise UserError(
-            f"kl is {job.config.kl}, the price of leaving a reference, and there is none: give "
-            "one, or kl 0"
+            f"kl is {job.config.reference.kl}, the price of leaving a reference, and there is "
+            "none: give one, or kl 0"
         )
     if other.vocab_size != own.vocab_size:
         raise UserError(
@@ -75,9 +75,9 @@ def read_reference(job: Job, cache: Any, nodes: Nodes) -> tuple[jax.Array | None
     """Has the reference read the nodes of one call.
 
     Returns:
-      Logits `[B, R, W, V]` behind the nodes and the cache; None for both where beta is 0.
+      Logits `[B, R, W, V]` behind the nodes and the cache; None for both where nothing is charged.
     """
-    if not job.config.kl:
+    if job.config.reference is None:
         return None, None
     assert job.reference is not None
     logits, _, cache = job.reference.extend(job.reference_params, cache, nodes)
@@ -87,7 +87,7 @@ def read_reference(job: Job, cache: Any, nodes: Nodes) -> tuple[jax.Array | None
 def rewards(
     job: Job, log_probs: jax.Array, tokens: jax.Array, logits: jax.Array | None
 ) -> jax.Array | None:
-    """Returns what going on to each candidate earns, `[B, R, W, K]`, or None where beta is 0.
+    """Returns what going on to each candidate earns, `[B, R, W, K]`, None where nothing is charged.
 
     Args:
       job: the job.
@@ -100,4 +100,4 @@ def rewards(
         return None
     there = jnp.take_along_axis(logits, tokens, axis=-1)
     there = there - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-    return -job.config.kl * (jnp.maximum(log_probs, LEAST) - jnp.maximum(there, LEAST))
+    return -job.config.reference.kl * (jnp.maximum(log_probs, LEAST) - jnp.maximum(there, LEAST))

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from coopgen_jax.decoding.job import Job, States, ends, read_nodes
+from coopgen_jax.decoding.job import Job, States, ends, read_nodes, stop_states
+from coopgen_jax.decoding.rules.draw import draw
 from coopgen_jax.models.language_model import Nodes
 
 
@@ -23,20 +24,20 @@ def roll_out(
     log_class: jax.Array,
     *,
     live: jax.Array,
-    shape: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    shape: Callable[[jax.Array, jax.Array, jax.Array, jax.Array | None], jax.Array],
     scratch: int,
 ) -> tuple[States, jax.Array, jax.Array]:
     """Samples on behind the leaves of one wave, as far as the job's config says.
 
     Args:
       keys: `[B, R]` typed keys of this token's search.
-      job: the job; its config has `rollout`, the most tokens, and `rollout_confidence`.
+      job: the job; its config has a `Rollout`.
       states: of both networks.
       leaves: the leaves, as they were extended.
       logits: `[B, R, W, V]` shaped distribution of the token behind each leaf.
       log_class: `[B, R, W, C]` what the discriminator says of the leaves themselves.
       live: `[B, R, W]` bool, true where a leaf is to be rolled out.
-      shape: `(logits, tokens [B, R, W, length], there) -> logits`: temperature and penalty, given
+      shape: `(logits, tokens [B, R, W, length], there, stop [B, R, W]) -> logits`: the rules, given
         the tokens rolled out so far.
       scratch: first scratch slot.
 
@@ -44,7 +45,7 @@ def roll_out(
       The states, the class log-probabilities of the texts rolled out, and how many tokens each row
       read, `[B, R]` int32.
     """
-    length, confidence = job.config.rollout, job.config.rollout_confidence
+    length, confidence = job.config.rollout.rollout, job.config.rollout.rollout_confidence
     wave = leaves.token.shape[-1]
     width = leaves.path.shape[-1] + length
     behind = jnp.full((*leaves.path.shape[:-1], length), -1, jnp.int32)
@@ -52,6 +53,7 @@ def roll_out(
     lanes = leaves.start + jnp.arange(wave)
     fold = jax.vmap(jax.random.fold_in, (None, 0))
     lane_keys = jax.vmap(jax.vmap(lambda key: fold(key, lanes)))(keys)
+    at_step = jax.vmap(jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (0, None)), (0, None))
 
     def settle(live: jax.Array, log_class: jax.Array) -> jax.Array:
         if confidence is None:
@@ -68,28 +70,29 @@ def roll_out(
 
     def sample_on(carry: tuple) -> tuple:
         step, states, logits, path, tokens, log_class, read, live = carry
-        drawn = jax.vmap(jax.vmap(jax.vmap(_draw, (0, 0, None)), (0, 0, None)), (0, 0, None))
-        token = drawn(lane_keys, logits, step)
-        live = live & ~ends(job, token)
+        token, _ = draw(job.config.rules, at_step(lane_keys, step), logits)
         depth = leaves.depth + step + 1
         start = scratch + step * wave
         parent = jnp.where(step == 0, lanes, start - wave + jnp.arange(wave))
+        before = jnp.broadcast_to(parent[None, None], token.shape)
+        live = live & ~ends(job, token, stop_states(states, before))
         nodes = Nodes(
             start=start,
             token=token,
-            parent=jnp.broadcast_to(parent[None, None], token.shape),
+            parent=before,
             path=path,
             depth=depth,
             committed=leaves.committed,
             terminal=~live,
         )
         logits, log_class, states = read_nodes(job, states, nodes, log_class)
+        here = jnp.broadcast_to((start + jnp.arange(wave))[None, None], token.shape)
         tokens = jnp.where(jnp.arange(length)[None, None, None] == step, token[..., None], tokens)
         there = jnp.broadcast_to(jnp.arange(length)[None, None, None] <= step, tokens.shape)
         return (
             step + 1,
             states,
-            shape(logits, tokens, there),
+            shape(logits, tokens, there, stop_states(states, here)),
             placed(path, depth, start + jnp.arange(wave)),
             tokens,
             log_class,
@@ -109,8 +112,3 @@ def roll_out(
     )
     _, states, _, _, _, log_class, read, _ = jax.lax.while_loop(more, sample_on, carry)
     return states, log_class, read
-
-
-def _draw(key: jax.Array, logits: jax.Array, step: jax.Array) -> jax.Array:
-    """Draws one token of one lane."""
-    return jax.random.categorical(jax.random.fold_in(key, step), logits).astype(jnp.int32)

@@ -9,6 +9,7 @@ costing every group a penalty for each earlier beam that took it at the same ste
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +18,12 @@ from flax import struct
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.generation import Generation, blank, per_sample
 from coopgen_jax.decoding.hypotheses import (
+    RANKED,
+    UNRANKED,
     Texts,
     check_length_penalty,
     joined,
+    likeliest,
     log_probs,
     no_texts,
     only,
@@ -27,35 +31,38 @@ from coopgen_jax.decoding.hypotheses import (
     where,
 )
 from coopgen_jax.decoding.job import Decoder, Job, States, ends, read_prompts
-from coopgen_jax.decoding.lanes import at, extend_lanes, no_path, nodes_of, pick, put
-from coopgen_jax.decoding.rules.repetition import check_repetition
+from coopgen_jax.decoding.lanes import at, extend_lanes, lane_stops, no_path, nodes_of, pick, put
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.slots import Capacity
-from coopgen_jax.parallel.mesh import top_k
 
 
 @dataclass(frozen=True)
 class BeamConfig(DecoderSettings):
     """How a beam search keeps and compares texts.
 
-    samples: `R`, how many of the best texts are returned.
-    beams: `W` in every group.
-    groups: `G`; more than one search diversely.
-    diversity: what a token costs for each beam of an earlier group that took it at the same step.
-    length_penalty: power of the length that a log-probability is divided by; 0 compares sums.
-    no_repeat_ngram: n-grams of this length are never written twice; 0 for no such rule.
+    The best texts come first. `log_proposal` is NaN, and `model_tokens` is each text's share of all
+    tokens read.
+
+    Attributes:
+      samples: `R`, how many of the best texts are returned.
+      beams: `W` in every group.
+      groups: `G`; more than one search diversely.
+      diversity: what a token costs for each beam of an earlier group that took it at the same step.
+      length_penalty: power of the length that a log-probability is divided by; 0 compares sums.
     """
 
     beams: int = 4
     groups: int = 1
     diversity: float = 0.0
     length_penalty: float = 1.0
-    no_repeat_ngram: int = 0
+
+    refuses: ClassVar[tuple[str, ...]] = (*UNRANKED, "watermark")
+    because: ClassVar[str] = RANKED
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.new_tokens, self.samples, self.beams, self.groups) < 1:
-            raise ValueError("new_tokens, samples, beams and groups must be 1 or more")
+        if min(self.beams, self.groups) < 1:
+            raise ValueError(f"beams is {self.beams} and groups {self.groups}: give 1 or more")
         if self.samples > self.groups * self.beams:
             raise ValueError(
                 f"{self.samples} texts are asked of {self.groups * self.beams} beams: give as many "
@@ -69,7 +76,6 @@ class BeamConfig(DecoderSettings):
                 "diversity above 0, and it needs several groups"
             )
         check_length_penalty(self.length_penalty, self.new_tokens)
-        check_repetition(1.0, self.no_repeat_ngram)
 
 
 @struct.dataclass
@@ -130,7 +136,8 @@ def begin(job: Job) -> BeamState:
 def advance(key: jax.Array, job: Job, state: BeamState) -> tuple[BeamState, None]:
     """Continues every beam by one token; nothing is drawn, and there is no tree to show."""
     config: BeamConfig = job.config
-    lane, token, log_prob, chosen = _continuations(job, state)
+    stop = lane_stops(state.states, state.path, state.step)
+    lane, token, log_prob, chosen = _continuations(job, state, stop)
     length = state.step + 1
     came = jax.tree.map(partial(pick, index=lane), state.beams)
     continued = Texts(
@@ -140,11 +147,12 @@ def advance(key: jax.Array, job: Job, state: BeamState) -> tuple[BeamState, None
         log_class=came.log_class,
     )
     # As in the transformers library, a text ends only where it is among the W best.
-    ended = ends(job, token) & (jnp.arange(token.shape[-1]) < config.beams)[None, None]
+    over = ends(job, token, None if stop is None else jnp.take_along_axis(stop, lane, axis=-1))
+    ended = over & (jnp.arange(token.shape[-1]) < config.beams)[None, None]
     pool = _best(config, joined(state.pool, only(continued, ended)), config.beams)
     pool = jax.tree.map(partial(where, state.done), state.pool, pool)
 
-    beams = jax.tree.map(partial(pick, index=chosen), only(continued, ~ends(job, token)))
+    beams = jax.tree.map(partial(pick, index=chosen), only(continued, ~over))
     path = pick(pick(state.path, lane), chosen)
     missing = jnp.isinf(beams.log_prob) | state.done[:, None, None]
     logits, log_class, states, path = extend_lanes(
@@ -163,36 +171,34 @@ def advance(key: jax.Array, job: Job, state: BeamState) -> tuple[BeamState, None
     return BeamState(logits, states, beams, pool, path, done, read, generation, length), None
 
 
-def _continuations(job: Job, state: BeamState) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+def _continuations(
+    job: Job, state: BeamState, stop: jax.Array | None
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Returns the best continuations of every group's beams, best first, `[B, G, K]`.
 
-    K is large enough that W of them go on, however many end.
+    So many that W of them go on, however many end.
 
     Returns:
       Their beams, tokens and log-probabilities, and which W of them go on `[B, G, W]`.
     """
     config: BeamConfig = job.config
-    width = config.beams
-    wanted = width * (1 + len(job.language_model.end_tokens))
-    count = min(wanted, state.logits.shape[-1])
-    log_p = log_probs(job, state.logits, state.beams)
+    log_p = log_probs(job, state.logits, state.beams, stop)
     taken = jnp.zeros((log_p.shape[0], log_p.shape[-1]))
     found = []
     for group in range(config.groups):
         total = state.beams.log_prob[:, group, :, None] + log_p[:, group]
         compared = total - config.diversity * taken[:, None]
-        # The best of every beam, then of all of them.
-        best, tokens = top_k(compared, count, shards=job.language_model.vocab_shards)
-        rank = jax.lax.top_k(best.reshape(len(best), -1), min(wanted, width * count))[1]
-        token = jnp.take_along_axis(tokens.reshape(len(best), -1), rank, axis=-1)
-        own = jnp.take_along_axis(total, tokens, axis=-1).reshape(len(best), -1)
-        log_prob = jnp.take_along_axis(own, rank, axis=-1)
-        stays = ~ends(job, token)
-        going = jnp.argsort(~stays, axis=-1, stable=True)[:, :width]
-        found.append((rank // count, token, log_prob, going))
+        stops = None if stop is None else stop[:, group]
+        score, lane, token = likeliest(job, compared, config.beams, stops)
+        own = total[jnp.arange(len(total))[:, None], lane, token]
+        log_prob = jnp.where(jnp.isneginf(score), -jnp.inf, own)
+        came = None if stops is None else jnp.take_along_axis(stops, lane, axis=-1)
+        stays = ~ends(job, token, came)
+        going = jnp.argsort(~stays, axis=-1, stable=True)[:, : config.beams]
+        found.append((lane, token, log_prob, going))
         there = jnp.take_along_axis(stays & jnp.isfinite(log_prob), going, axis=-1)
-        came = jnp.take_along_axis(token, going, axis=-1)
-        taken = jax.vmap(lambda row, came, more: row.at[came].add(more))(taken, came, 1.0 * there)
+        next_token = jnp.take_along_axis(token, going, axis=-1)
+        taken = jax.vmap(lambda row, at, more: row.at[at].add(more))(taken, next_token, 1.0 * there)
     lane, token, log_prob, going = (jnp.stack(part, axis=1) for part in zip(*found, strict=True))
     return lane, token, log_prob, going
 

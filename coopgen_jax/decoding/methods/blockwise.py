@@ -15,10 +15,10 @@ from flax import struct
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.generation import Generation, append, blank, row_keys
-from coopgen_jax.decoding.job import Decoder, Job, States, ends, read_prompts
+from coopgen_jax.decoding.job import Decoder, Job, States, ends, read_prompts, seen_by, shaped
 from coopgen_jax.decoding.judgement import log_target
-from coopgen_jax.decoding.lanes import at, extend_lanes, no_path, nodes_of, pick
-from coopgen_jax.decoding.rules.truncation import top_k_and_nucleus
+from coopgen_jax.decoding.lanes import at, extend_lanes, lane_stops, no_path, nodes_of, pick
+from coopgen_jax.decoding.rules.draw import draw, entry_at
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.slots import Capacity, commit, move
 
@@ -27,30 +27,21 @@ from coopgen_jax.models.slots import Capacity, commit, move
 class BlockwiseConfig(DecoderSettings):
     """How blocks are drawn and chosen among.
 
-    samples: `R`, texts per prompt, each with blocks of its own.
-    block: `M`, tokens of a block; the last may be shorter.
-    of: `n`, how many blocks one is chosen from.
-    temperature: divides the logits of what is drawn from.
-    top_k: how many of the likeliest tokens may be drawn, 0 for all.
-    top_p: the nucleus' probability.
+    `log_proposal` is NaN, for nobody can tell how likely the best of several blocks is;
+    `simulations` counts the blocks that were compared, `model_tokens` the tokens of all of them.
+
+    Attributes:
+      block: `M`, tokens of a block; the last may be shorter.
+      of: `n`, how many blocks one is chosen from.
     """
 
     block: int = 8
     of: int = 16
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.new_tokens, self.samples, self.block, self.of) < 1:
-            raise ValueError("new_tokens, samples, block and of must be 1 or more")
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"temperature is {self.temperature}: it must be above 0")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}: give a probability above 0, 1 for no nucleus")
-        if self.top_k < 0:
-            raise ValueError(f"top_k is {self.top_k}: give 0 (all tokens) or more")
+        if min(self.block, self.of) < 1:
+            raise ValueError(f"block is {self.block} and of {self.of}: give 1 or more")
 
     @property
     def guided(self) -> bool:
@@ -114,8 +105,10 @@ def advance(key: jax.Array, job: Job, state: BlockwiseState) -> tuple[BlockwiseS
     assert job.target is not None
     inside, step = state.step % config.block, state.step + 1
     live = ~state.lanes.finished
-    token, log_prob = _draw(key, job, state)
-    end = ends(job, token)
+    stop = lane_stops(state.states, state.path, inside)
+    stop = None if stop is None else stop.reshape(state.lanes.length.shape)
+    token, log_prob = _draw(key, job, state, stop)
+    end = ends(job, token, stop)
     logits, log_class, states, path = extend_lanes(
         job,
         state.states,
@@ -164,21 +157,16 @@ def advance(key: jax.Array, job: Job, state: BlockwiseState) -> tuple[BlockwiseS
     ), None
 
 
-def _draw(key: jax.Array, job: Job, state: BlockwiseState) -> tuple[jax.Array, jax.Array]:
+def _draw(
+    key: jax.Array, job: Job, state: BlockwiseState, stop: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
     """Returns a token of every lane `[B, R * n]` and its log p under the plain language model."""
-    config: BlockwiseConfig = job.config
     batch, lanes = state.lanes.length.shape
     logits = state.logits.reshape(batch, lanes, -1)
-    kept = top_k_and_nucleus(
-        logits / config.temperature,
-        top_k=config.top_k,
-        top_p=config.top_p,
-        shards=job.language_model.vocab_shards,
-    )
+    seen = seen_by(job, state.lanes, stop)
     keys = row_keys(key, job.prompt, lanes, state.step)
-    token = jax.vmap(jax.vmap(jax.random.categorical))(keys, kept).astype(jnp.int32)
-    log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), token[..., None], axis=-1)
-    return token, log_p[..., 0]
+    token, _ = draw(job.config.rules, keys, shaped(job, logits, seen), seen=seen)
+    return token, entry_at(jax.nn.log_softmax(logits), token)
 
 
 def _committed(states: States, path: jax.Array, before: jax.Array, *, count: jax.Array) -> States:

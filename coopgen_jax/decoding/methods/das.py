@@ -12,16 +12,21 @@ length_penalty=l)`.
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
+from coopgen_jax.decoding.flat_settings import changed
 from coopgen_jax.decoding.generation import Generation, blank, per_sample
 from coopgen_jax.decoding.hypotheses import (
+    RANKED,
+    UNRANKED,
     Texts,
     check_length_penalty,
     joined,
+    likeliest,
     log_probs,
     no_texts,
     only,
@@ -30,51 +35,60 @@ from coopgen_jax.decoding.hypotheses import (
 )
 from coopgen_jax.decoding.job import Decoder, Job, ends, read_prompts
 from coopgen_jax.decoding.judgement import log_target
-from coopgen_jax.decoding.lanes import at, extend_lanes, no_path, nodes_of, pick, put
+from coopgen_jax.decoding.lanes import at, extend_lanes, lane_stops, no_path, nodes_of, pick, put
 from coopgen_jax.decoding.methods.beam import BeamState
-from coopgen_jax.decoding.rules.repetition import check_repetition
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.slots import Capacity
-from coopgen_jax.parallel.mesh import top_k
 
 
 @dataclass(frozen=True)
 class DASConfig(DecoderSettings):
     """How beams are continued, re-scored and compared.
 
-    samples: `R`, how many of the best texts are returned.
-    beams: `W`.
-    pool: `K`, continuations of all beams together that are read and judged at a step, the likeliest
-      that go on. Texts that end among the `K` likeliest are judged as they were before their end.
-    alpha: weight of log p(c|x) beside the log-probability; 0 leaves beam search.
-    length_penalty: power of the length that a log-probability is divided by; 0 compares sums.
-    no_repeat_ngram: n-grams of this length are never written twice; 0 for no such rule.
+    The best texts come first. `log_proposal` is NaN, for nothing is drawn; `simulations` and
+    `model_tokens` are each text's share of all candidates that were judged.
+
+    Attributes:
+      samples: `R`, how many of the best texts are returned.
+      beams: `W`.
+      candidates: `K`, continuations of all beams together that are read and judged at a step, the
+        likeliest that go on. Texts that end among the `K` likeliest are judged as they were before
+        their end.
+      alpha: weight of log p(c|x) beside the log-probability; 0 leaves beam search.
+      length_penalty: power of the length that a log-probability is divided by; 0 compares sums.
     """
 
     beams: int = 4
-    pool: int = 16
+    candidates: int = 16
     alpha: float = 1.0
     length_penalty: float = 1.0
-    no_repeat_ngram: int = 0
+
+    refuses: ClassVar[tuple[str, ...]] = (*UNRANKED, "watermark")
+    because: ClassVar[str] = RANKED
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.new_tokens, self.samples, self.beams) < 1:
-            raise ValueError("new_tokens, samples and beams must be 1 or more")
+        if self.beams < 1:
+            raise ValueError(f"beams is {self.beams}: give 1 or more")
         if self.samples > self.beams:
             raise ValueError(
                 f"{self.samples} texts are asked of {self.beams} beams: give as many beams, or ask "
                 "for fewer"
             )
-        if self.pool < self.beams:
+        if self.candidates < self.beams:
             raise ValueError(
-                f"{self.beams} beams are to go on out of {self.pool} candidates: give as many "
-                "candidates, or fewer beams"
+                f"{self.beams} beams are to go on out of {self.candidates} candidates: give as "
+                "many candidates, or fewer beams"
             )
         if not 0 <= self.alpha < float("inf"):
             raise ValueError(f"alpha is {self.alpha}: give 0 or more")
         check_length_penalty(self.length_penalty, self.new_tokens)
-        check_repetition(1.0, self.no_repeat_ngram)
+
+    def with_settings(self, **values: Any) -> Self:
+        """Returns these settings with others; more beams take as many candidates."""
+        beams = values.get("beams", self.beams)
+        values.setdefault("candidates", max(beams, self.candidates))
+        return changed(self, values)
 
     @property
     def guided(self) -> bool:
@@ -100,7 +114,7 @@ def begin(job: Job) -> BeamState:
             f"{config.samples} texts of {config.new_tokens} tokens are asked of a vocabulary of "
             f"{vocab}: ask for fewer"
         )
-    lanes = min(config.pool, config.beams * vocab)
+    lanes = min(config.candidates, config.beams * vocab)
     capacity = Capacity(1, 1, nodes_of(lanes, config.new_tokens))
     logits, log_class, states = read_prompts(job, capacity, config.ahead)
     shape = (*logits.shape[:2], config.beams)
@@ -122,10 +136,11 @@ def begin(job: Job) -> BeamState:
 def advance(key: jax.Array, job: Job, state: BeamState) -> tuple[BeamState, None]:
     """Has the pool read and judged, and continues the best; there is no tree to show."""
     config: DASConfig = job.config
-    lane, texts = _candidates(job, state)
+    stop = lane_stops(state.states, state.path, state.step)
+    lane, texts = _candidates(job, state, stop)
     token, length = at(texts.tokens, state.step), state.step + 1
-    ended = ends(job, token)
-    count = min(config.pool, config.beams * job.language_model.vocab_size)
+    ended = ends(job, token, None if stop is None else jnp.take_along_axis(stop, lane, axis=-1))
+    count = min(config.candidates, config.beams * job.language_model.vocab_size)
 
     # The likeliest that go on are read.
     chosen = jnp.argsort(ended, axis=-1, stable=True)[..., :count]
@@ -173,25 +188,17 @@ def advance(key: jax.Array, job: Job, state: BeamState) -> tuple[BeamState, None
     ), None
 
 
-def _candidates(job: Job, state: BeamState) -> tuple[jax.Array, Texts]:
+def _candidates(job: Job, state: BeamState, stop: jax.Array | None) -> tuple[jax.Array, Texts]:
     """Returns the likeliest continuations, best first: their beams `[B, 1, M]`, and the texts.
 
     M is large enough that `K` of them go on, however many end.
     """
     config: DASConfig = job.config
-    model = job.language_model
-    wanted = config.pool + config.beams * len(model.end_tokens)
-    count = min(wanted, model.vocab_size)
-    log_p = log_probs(job, state.logits, state.beams)
-    total = state.beams.log_prob[..., None] + log_p
-    best, tokens = top_k(total, count, shards=model.vocab_shards)
-    shape = (*best.shape[:2], -1)
-    log_prob, rank = jax.lax.top_k(best.reshape(shape), min(wanted, config.beams * count))
-    lane = rank // count
-    token = jnp.take_along_axis(tokens.reshape(shape), rank, axis=-1)
+    total = state.beams.log_prob[..., None] + log_probs(job, state.logits, state.beams, stop)
+    log_prob, lane, token = likeliest(job, total, config.candidates, stop)
     came = jax.tree.map(partial(pick, index=lane), state.beams)
     return lane, Texts(
-        tokens=put(came.tokens, state.step, token.astype(jnp.int32)),
+        tokens=put(came.tokens, state.step, token),
         length=jnp.full(token.shape, state.step + 1),
         log_prob=log_prob,
         log_class=came.log_class,

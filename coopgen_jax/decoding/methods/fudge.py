@@ -17,10 +17,19 @@ import jax.numpy as jnp
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.generation import append, blank
-from coopgen_jax.decoding.job import Decoder, Job, ends, read_nodes, read_prompts, roots
+from coopgen_jax.decoding.job import (
+    Decoder,
+    Job,
+    ends,
+    read_nodes,
+    read_prompts,
+    roots,
+    shaped,
+    stop_states,
+)
 from coopgen_jax.decoding.judgement import LEAST, check_foresight, foreseen, log_target
-from coopgen_jax.decoding.methods.rescoring import RescoringState, choose, of, shaped, write_chosen
-from coopgen_jax.decoding.rules.repetition import check_repetition
+from coopgen_jax.decoding.methods.rescoring import RescoringState, choose, of, seen_of, write_chosen
+from coopgen_jax.decoding.rules.draw import entry_at
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Nodes
 from coopgen_jax.models.slots import Capacity, commit, move
@@ -31,16 +40,17 @@ from coopgen_jax.parallel.mesh import top_k
 class FudgeConfig(DecoderSettings):
     """How candidates are chosen, scored and drawn from.
 
-    candidates: `K`, likeliest tokens that are judged.
-    strength: of the discriminator against the language model; 0 leaves top-K sampling.
-    score: "log" adds strength * log p(c|x v) to the logits (FUDGE), "value" strength * p(c|x v)
-      (RAD, Controlled Decoding).
-    look_ahead: whether candidates are judged before they are read, by a discriminator that can;
-      one row per token is read then instead of K.
-    greedy: take the best candidate instead of drawing.
-    repetition_penalty: CTRL's, over the prompt and the text so far; 1 for none.
-    no_repeat_ngram: n-grams of this length are never written twice; 0 for no such rule.
-    temperature: divides the logits in front of the score.
+    `log_proposal` is what a text was drawn with, NaN where greedily; `simulations` counts the
+    candidates that were judged once read, with `look_ahead` the tokens written.
+
+    Attributes:
+      candidates: `K`, likeliest tokens that are judged.
+      strength: of the discriminator against the language model; 0 leaves top-K sampling.
+      score: "log" adds strength * log p(c|x v) to the logits (FUDGE), "value" strength * p(c|x v)
+        (RAD, Controlled Decoding).
+      look_ahead: whether candidates are judged before they are read, by a discriminator that can;
+        one row per token is read then instead of K.
+      greedy: take the best candidate instead of drawing.
     """
 
     candidates: int = 20
@@ -48,26 +58,15 @@ class FudgeConfig(DecoderSettings):
     score: Literal["log", "value"] = "log"
     look_ahead: bool = False
     greedy: bool = False
-    repetition_penalty: float = 1.0
-    no_repeat_ngram: int = 0
-    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.new_tokens, self.samples, self.candidates) < 1:
-            raise ValueError("new_tokens, samples and candidates must be 1 or more")
+        if self.candidates < 1:
+            raise ValueError(f"candidates is {self.candidates}: give 1 or more")
         if not 0 <= self.strength < float("inf"):
             raise ValueError(f"strength is {self.strength}: give 0 or more")
         if self.score not in ("log", "value"):
             raise ValueError(f"score is {self.score!r}: give log or value")
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"temperature is {self.temperature}: it must be above 0")
-        check_repetition(self.repetition_penalty, self.no_repeat_ngram)
-
-    @property
-    def deterministic(self) -> bool:
-        """Whether all samples of a prompt are bound to be the same text."""
-        return self.samples > 1 and (self.greedy or self.candidates == 1)
 
     @property
     def guided(self) -> bool:
@@ -100,12 +99,14 @@ def advance(key: jax.Array, job: Job, state: RescoringState) -> tuple[RescoringS
     assert job.target is not None
     generation = state.generation
     count = min(config.candidates, job.language_model.vocab_size)
-    best, tokens = top_k(shaped(job, state), count, shards=job.language_model.vocab_shards)
+    logits = shaped(job, state.logits, seen_of(job, state))
+    best, tokens = top_k(logits, count, shards=job.language_model.vocab_shards)
     if config.look_ahead:
         root = roots(generation.length)
         said = foreseen(job, state.states, root, tokens[:, :, None])[:, :, 0]
         return write_chosen(key, job, state, _score(config, best, said), tokens), None
     shape = tokens.shape
+    stop = stop_states(state.states, jnp.zeros(shape, jnp.int32))
     nodes = Nodes(
         start=jnp.int32(1),
         token=tokens.astype(jnp.int32),
@@ -113,15 +114,15 @@ def advance(key: jax.Array, job: Job, state: RescoringState) -> tuple[RescoringS
         path=jnp.full((*shape, 1), -1, jnp.int32),
         depth=jnp.ones(shape, jnp.int32),
         committed=generation.length,
-        terminal=ends(job, tokens),
+        terminal=ends(job, tokens, stop),
     )
     above = jnp.broadcast_to(
         generation.log_class[:, :, None], (*shape, generation.log_class.shape[-1])
     )
     logits, log_class, states = read_nodes(job, state.states, nodes, above)
     said = jnp.maximum(log_target(log_class, job.target), LEAST)
-    chosen, log_proposal = choose(key, job, state, _score(config, best, said))
-    token = of(tokens, chosen).astype(jnp.int32)
+    token, log_proposal = choose(key, job, state, _score(config, best, said), tokens)
+    chosen = jnp.argmax(tokens == token[..., None], axis=-1)
     live = ~generation.finished
     written = append(
         replace(
@@ -130,10 +131,10 @@ def advance(key: jax.Array, job: Job, state: RescoringState) -> tuple[RescoringS
             simulations=generation.simulations + count * live,
         ),
         token,
-        log_prob=of(jax.nn.log_softmax(state.logits), token),
+        log_prob=entry_at(jax.nn.log_softmax(state.logits), token),
         log_proposal=log_proposal,
         log_class=of(log_class, chosen),
-        end=ends(job, token),
+        end=of(nodes.terminal, chosen),
     )
     states = commit(move(states, 1 + chosen[..., None]), generation.length)
     return RescoringState(of(logits, chosen), states, written, state.step + 1), None

@@ -20,10 +20,10 @@ import jax.numpy as jnp
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.generation import blank
-from coopgen_jax.decoding.job import Decoder, Job, read_prompts, roots
+from coopgen_jax.decoding.job import Decoder, Job, read_prompts, roots, shaped
 from coopgen_jax.decoding.judgement import check_foresight, foreseen
-from coopgen_jax.decoding.methods.rescoring import RescoringState, shaped, write_chosen
-from coopgen_jax.decoding.rules.repetition import check_repetition
+from coopgen_jax.decoding.methods.rescoring import RescoringState, seen_of, write_chosen
+from coopgen_jax.decoding.rules.shaping import CTRL, Rules
 from coopgen_jax.decoding.rules.truncation import leading
 from coopgen_jax.models.slots import Capacity
 
@@ -32,23 +32,22 @@ from coopgen_jax.models.slots import Capacity
 class GediConfig(DecoderSettings):
     """How tokens are weighed, filtered and chosen; the defaults are the published settings.
 
-    strength: omega, the exponent of p(c | x v); 0 leaves the language model's distribution.
-    filter_p: rho, the probability under p_w that the filter may take away, from the tokens with the
-      least p(c | x v) on; 0 for no filter.
-    target_p: tau, the p(c | x v) above which a token is kept whatever its place; 1 for none.
-    greedy: take the likeliest token of what is left instead of drawing.
-    repetition_penalty: CTRL's, over the prompt and the text so far; 1 for none.
-    no_repeat_ngram: n-grams of this length are never written twice; 0 for no such rule.
-    temperature: divides the logits in front of the posterior.
+    `log_proposal` is what a text was drawn with, NaN where greedily; `simulations` counts how often
+    the vocabulary was judged.
+
+    Attributes:
+      strength: omega, the exponent of p(c | x v); 0 leaves the language model's distribution.
+      filter_p: rho, the probability under p_w that the filter may take away, from the tokens with
+        the least p(c | x v) on; 0 for no filter.
+      target_p: tau, the p(c | x v) above which a token is kept whatever its place; 1 for none.
+      draw: draw tokens of what is left instead of taking the likeliest.
     """
 
+    rules: Rules = CTRL
     strength: float = 30.0
     filter_p: float = 0.8
     target_p: float = 0.8
-    greedy: bool = True
-    repetition_penalty: float = 1.2
-    no_repeat_ngram: int = 0
-    temperature: float = 1.0
+    draw: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,14 +59,11 @@ class GediConfig(DecoderSettings):
             )
         if not 0 <= self.target_p <= 1:
             raise ValueError(f"target_p is {self.target_p}: give a probability from 0 to 1")
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"temperature is {self.temperature}: it must be above 0")
-        check_repetition(self.repetition_penalty, self.no_repeat_ngram)
 
     @property
-    def deterministic(self) -> bool:
-        """Whether all samples of a prompt are bound to be the same text."""
-        return self.samples > 1 and self.greedy
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken."""
+        return not self.draw
 
     @property
     def guided(self) -> bool:
@@ -93,7 +89,7 @@ def advance(key: jax.Array, job: Job, state: RescoringState) -> tuple[RescoringS
     """Writes one token of every text that is not finished; there is no tree to show."""
     config: GediConfig = job.config
     said = foreseen(job, state.states, roots(state.generation.length), None)[:, :, 0]
-    score = shaped(job, state)
+    score = shaped(job, state.logits, seen_of(job, state))
     if config.strength:
         score = score + config.strength * said
     score = by_class(score, said, mass=1 - config.filter_p, certain=config.target_p)

@@ -29,11 +29,21 @@ import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.decoding.generation import Generation, append, blank, per_sample, row_keys
-from coopgen_jax.decoding.job import Decoder, Job, States, ends, read_nodes, read_prompts
+from coopgen_jax.decoding.job import (
+    Decoder,
+    Job,
+    States,
+    ends,
+    read_nodes,
+    read_prompts,
+    seen_by,
+    shaped,
+    stop_states,
+)
 from coopgen_jax.decoding.judgement import log_target
 from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
 from coopgen_jax.decoding.methods.pplm_shift import climb, history_of, read_shifted
-from coopgen_jax.decoding.rules.truncation import top_k_and_nucleus
+from coopgen_jax.decoding.rules.draw import draw, entry_at
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.attention import SlotCache
 from coopgen_jax.models.language_model import Nodes
@@ -98,7 +108,7 @@ def advance(key: jax.Array, job: Job, state: PPLMState) -> tuple[PPLMState, None
     generation = state.generation
     token, log_proposal = _draw(key, job, state, fused_logits(job, state))
     log_probs = jax.nn.log_softmax(state.logits)
-    end = ends(job, token)
+    end = ends(job, token, stop_states(state.states))
     node = _node(token, generation.length, terminal=end)
     # The text goes on from the unshifted history.
     logits, log_class, states = read_nodes(
@@ -114,7 +124,7 @@ def advance(key: jax.Array, job: Job, state: PPLMState) -> tuple[PPLMState, None
             simulations=generation.simulations + steps * live,
         ),
         token,
-        log_prob=jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0],
+        log_prob=entry_at(log_probs, token),
         log_proposal=log_proposal,
         log_class=log_class[:, :, 0],
         end=end,
@@ -220,16 +230,11 @@ def _draw(
 ) -> tuple[jax.Array, jax.Array]:
     """Returns a token of every text `[B, R]` and its log-probability as drawn."""
     config: PPLMConfig = job.config
-    if config.temperature == 0:
-        token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-        return token, jnp.full(token.shape, jnp.nan, jnp.float32)
-    kept = top_k_and_nucleus(
-        logits / config.temperature, top_k=config.top_k, shards=job.language_model.vocab_shards
-    )
-    keys = row_keys(key, job.prompt, config.samples, state.step)
-    token = jax.vmap(jax.vmap(jax.random.categorical))(keys, kept).astype(jnp.int32)
-    log_proposal = jnp.take_along_axis(jax.nn.log_softmax(kept), token[..., None], axis=-1)
-    return token, log_proposal[..., 0]
+    seen = seen_by(job, state.generation, stop_states(state.states))
+    keys = None
+    if config.rules.temperature > 0:
+        keys = row_keys(key, job.prompt, config.samples, state.step)
+    return draw(config.rules, keys, shaped(job, logits, seen), seen=seen)
 
 
 PPLM = Decoder(begin, advance)

@@ -1,25 +1,35 @@
 """What Plug and Play Language Models are told."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
+from coopgen_jax.decoding.rules.shaping import Rules
+
+# As published.
+TOP_TEN = Rules(top_k=10)
 
 
 @dataclass(frozen=True)
 class PPLMConfig(DecoderSettings):
     """How the history is shifted and the next token drawn.
 
-    bags: token ids of every bag of words; none where a discriminator alone guides.
-    iterations: gradient steps per token; 0 leaves top-K sampling.
-    step_size: length of each step in every layer, keys and values together, where gamma is 1.
-    gamma: power of the norm that a layer's gradient is divided by.
-    kl: weight of the divergence from the unshifted distribution.
-    fusion: share of the shifted distribution in the fused one; 0 leaves top-K sampling.
-    window: newest tokens in front of the last that are shifted; 0 for all.
-    decay: whether older tokens of the window are shifted less, in proportion to their age.
-    top_k: how many of the likeliest tokens may be drawn, 0 for all.
-    temperature: divides the fused log-probabilities; 0 is greedy.
+    The rules apply to the fused distribution. `log_proposal` is that of the fused, shaped
+    distribution, NaN where greedily; `simulations` counts the gradient steps and `model_tokens`
+    every token that was read.
+
+    Attributes:
+      bags: token ids of every bag of words; none where a discriminator alone guides.
+      iterations: gradient steps per token; 0 leaves top-K sampling.
+      step_size: length of each step in every layer, keys and values together, where gamma is 1.
+      gamma: power of the norm that a layer's gradient is divided by.
+      kl: weight of the divergence from the unshifted distribution.
+      fusion: share of the shifted distribution in the fused one; 0 leaves top-K sampling.
+      window: newest tokens in front of the last that are shifted; 0 for all.
+      decay: whether older tokens of the window are shifted less, in proportion to their age.
     """
+
+    rules: Rules = TOP_TEN
 
     bags: tuple[tuple[int, ...], ...] = ()
     iterations: int = 3
@@ -29,15 +39,15 @@ class PPLMConfig(DecoderSettings):
     fusion: float = 0.9
     window: int = 0
     decay: bool = False
-    top_k: int = 10
-    temperature: float = 1.0
+
+    may_be_greedy: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("iterations", "window", "top_k"):
+        for name in ("iterations", "window"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more")
-        for name in ("step_size", "gamma", "kl", "temperature"):
+        for name in ("step_size", "gamma", "kl"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more")
         if not 0 <= self.fusion <= 1:
@@ -52,7 +62,7 @@ class PPLMConfig(DecoderSettings):
     @property
     def deterministic(self) -> bool:
         """Whether all samples of a prompt are bound to be the same text."""
-        return self.samples > 1 and self.temperature == 0
+        return self.samples > 1 and self.rules.temperature == 0
 
     @property
     def guided(self) -> bool:

@@ -5,12 +5,13 @@ compare PPL-MCTS with. The discriminator has no say in what is written, only in 
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
+from coopgen_jax.decoding.flat_settings import changed, settings_of
 from coopgen_jax.decoding.generation import Generation
 from coopgen_jax.decoding.hypotheses import check_length_penalty, per_length
 from coopgen_jax.decoding.job import Decoder, Job
@@ -18,6 +19,7 @@ from coopgen_jax.decoding.judgement import log_target
 from coopgen_jax.decoding.lanes import pick
 from coopgen_jax.decoding.methods.beam import BEAM, BeamConfig
 from coopgen_jax.decoding.methods.sampling import SAMPLING, SamplingConfig
+from coopgen_jax.decoding.rules.shaping import NO_RULES, Rules
 from coopgen_jax.errors import UserError
 
 
@@ -29,8 +31,8 @@ class RerankConfig(DecoderSettings):
     `simulations` counts the texts that were compared.
 
     Attributes:
-      proposal: how texts are drawn, or found by beam search; its `new_tokens` and `samples` are not
-        read.
+      proposal: how texts are drawn, or found by beam search; its `new_tokens`, `samples` and
+        `rules` are not read.
       of: `n`, how many a text is chosen from; of a beam search the best `n` are the first sample's,
         the next `n` the second's.
       alpha: weight of log p(c|x) against the mean log-likelihood of a token in what is compared; a
@@ -43,6 +45,8 @@ class RerankConfig(DecoderSettings):
     alpha: float = 1.0
     length_penalty: float = 1.0
 
+    may_be_greedy: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.of < 1:
@@ -50,7 +54,29 @@ class RerankConfig(DecoderSettings):
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha is {self.alpha}: give a weight from 0 to 1")
         check_length_penalty(self.length_penalty, self.new_tokens)
+        if self.proposal.rules != NO_RULES:
+            raise ValueError("the rules of a re-ranking are its own: give them beside the proposal")
         _ = self.written  # whose own checks are made
+
+    def with_settings(self, **values: Any) -> Self:
+        """Returns these settings with others, given by flat name.
+
+        A setting of beams has beam search write the texts, all of which are compared unless `of` is
+        given too.
+        """
+        mine = ("new_tokens", "samples", *(setting.name for setting in settings_of(Rules)))
+        of_beams = {setting.name for setting in settings_of(BeamConfig)} - set(mine)
+        proposal = self.proposal
+        if values.keys() & of_beams and not isinstance(proposal, BeamConfig):
+            proposal = BeamConfig()
+        own = {*mine, "of", "alpha"}
+        proposal = changed(proposal, {n: v for n, v in values.items() if n not in own})
+        if isinstance(proposal, BeamConfig):
+            samples = max(1, values.get("samples", self.samples))
+            values.setdefault("of", max(1, proposal.beams * proposal.groups // samples))
+        by_name = {name: value for name, value in values.items() if name in own}
+        rules = changed(self.rules, {n: by_name.pop(n) for n in mine[2:] if n in by_name})
+        return replace(self, proposal=proposal, rules=rules, **by_name)
 
     @property
     def guided(self) -> bool:
@@ -65,7 +91,12 @@ class RerankConfig(DecoderSettings):
     @property
     def written(self) -> SamplingConfig | BeamConfig:
         """How all texts of a prompt are written together."""
-        return replace(self.proposal, new_tokens=self.new_tokens, samples=self.samples * self.of)
+        return replace(
+            self.proposal,
+            new_tokens=self.new_tokens,
+            samples=self.samples * self.of,
+            rules=self.rules,
+        )
 
 
 def begin(job: Job) -> Any:

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from coopgen_jax.decoding.generation import Generation, append, row_keys, so_far
-from coopgen_jax.decoding.job import Job, States, ends, read_token
-from coopgen_jax.decoding.rules.repetition import no_repeat_ngram, repetition_penalty
+from coopgen_jax.decoding.generation import Generation, append, row_keys
+from coopgen_jax.decoding.job import Job, States, ends, read_token, seen_by, stop_states
+from coopgen_jax.decoding.rules.draw import draw, entry_at
+from coopgen_jax.decoding.rules.shaping import Seen
 
 
 @struct.dataclass
@@ -25,28 +26,34 @@ class RescoringState:
     step: jax.Array
 
 
-def shaped(job: Job, state: RescoringState) -> jax.Array:
-    """Returns the logits `[B, R, V]` by the rules: both against repetition, then temperature."""
-    config = job.config
-    seen, mask = so_far(state.generation, job.text_before)
-    logits = repetition_penalty(state.logits, seen, mask, config.repetition_penalty)
-    return no_repeat_ngram(logits, seen, mask, config.no_repeat_ngram) / config.temperature
+def seen_of(job: Job, state: RescoringState) -> Seen:
+    """Returns what stands in front of the next token of every text, for the rules."""
+    return seen_by(job, state.generation, stop_states(state.states))
 
 
 def choose(
-    key: jax.Array, job: Job, state: RescoringState, score: jax.Array
+    key: jax.Array,
+    job: Job,
+    state: RescoringState,
+    score: jax.Array,
+    tokens: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the place `[B, R]` of each text's choice among `[B, R, K]` scores, and its log p.
+    """Chooses a token of every text by scores: a draw, or the best where the config says `greedy`.
 
-    The choice is a draw from the softmax of the scores; or the best, whose log p is NaN, where the
-    config says `greedy`.
+    Args:
+      key: typed key of the whole job.
+      job: the job.
+      state: what stands between two tokens.
+      score: `[B, R, K]` unnormalised log-probabilities.
+      tokens: `[B, R, K]` the tokens they belong to; None where `K` is the vocabulary.
+
+    Returns:
+      The tokens `[B, R]` and their log-probabilities, NaN where nothing is drawn.
     """
-    if job.config.greedy:
-        chosen = jnp.argmax(score, axis=-1)
-        return chosen, jnp.full(chosen.shape, jnp.nan)
-    keys = row_keys(key, job.prompt, job.config.samples, state.step)
-    chosen = jax.vmap(jax.vmap(jax.random.categorical))(keys, score)
-    return chosen, of(jax.nn.log_softmax(score), chosen)
+    keys = None
+    if not job.config.greedy:
+        keys = row_keys(key, job.prompt, job.config.samples, state.step)
+    return draw(job.config.rules, keys, score, tokens, seen=seen_of(job, state))
 
 
 def write_chosen(
@@ -69,8 +76,8 @@ def write_chosen(
       The next state.
     """
     generation = state.generation
-    chosen, log_proposal = choose(key, job, state, score)
-    token = (chosen if tokens is None else of(tokens, chosen)).astype(jnp.int32)
+    token, log_proposal = choose(key, job, state, score, tokens)
+    end = ends(job, token, stop_states(state.states))
     logits, log_class, states = read_token(job, state.states, generation, token)
     live = ~generation.finished
     written = append(
@@ -80,10 +87,10 @@ def write_chosen(
             simulations=generation.simulations + live,
         ),
         token,
-        log_prob=of(jax.nn.log_softmax(state.logits), token),
+        log_prob=entry_at(jax.nn.log_softmax(state.logits), token),
         log_proposal=log_proposal,
         log_class=log_class,
-        end=ends(job, token),
+        end=end,
     )
     return RescoringState(logits, states, written, state.step + 1)
 

@@ -6,7 +6,7 @@ Bernoulli 18). A particle is a lane, so resampling chooses paths and copies no c
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,11 @@ from flax import struct
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.generation import Generation, append, blank, per_sample, row_keys
-from coopgen_jax.decoding.job import Decoder, Job, States, ends, read_prompts
+from coopgen_jax.decoding.job import Decoder, Job, States, ends, read_prompts, seen_by, shaped
 from coopgen_jax.decoding.judgement import log_target
-from coopgen_jax.decoding.lanes import extend_lanes, no_path, nodes_of, pick
+from coopgen_jax.decoding.lanes import extend_lanes, lane_stops, no_path, nodes_of, pick
+from coopgen_jax.decoding.rules.draw import draw, entry_at
+from coopgen_jax.decoding.rules.shaping import REMOVES_SUPPORT, log_constrained
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.slots import Capacity
 
@@ -27,24 +29,29 @@ Resampling = Literal["systematic", "residual"]
 class SMCConfig(DecoderSettings):
     """How particles are drawn, weighted and resampled.
 
-    samples: `W`, particles of a prompt; all are returned, with their weights.
-    temperature: of the proposal; what it changes is put right by the weights.
-    power: of p(c|x) in the target p(x) p(c|x)^power.
-    threshold: particles are resampled where their effective number is below this share of them;
-      0 never does (importance sampling), 1 after every token at which they differ.
-    resampling: "systematic" (Carpenter et al. 1999) or "residual" (Liu and Chen 1998).
+    All particles are returned: with `w = exp(log_weight)`, the mean of `w f(x)` over them estimates
+    E_p[p(c|x)^power f(x)] without bias, p being the language model under the constraints. What the
+    rules shape is the proposal alone, and the weights put it right. `log_proposal` is NaN: what was
+    drawn has been resampled.
+
+    Attributes:
+      samples: `W`, particles of a prompt.
+      power: of p(c|x) in the target p(x) p(c|x)^power.
+      threshold: particles are resampled where their effective sample size is below this share of
+        them; 0 never does (importance sampling), 1 after every token at which they differ.
+      resampling: "systematic" (Carpenter et al. 1999) or "residual" (Liu and Chen 1998).
     """
 
     samples: int = 8
-    temperature: float = 1.0
     power: float = 1.0
     threshold: float = 0.5
     resampling: Resampling = "systematic"
 
+    refuses: ClassVar[tuple[str, ...]] = REMOVES_SUPPORT
+    because: ClassVar[str] = "particles must be able to become every text that their weights are of"
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"temperature is {self.temperature}: it must be above 0")
         if not 0 <= self.power < float("inf"):
             raise ValueError(f"power is {self.power}: give 0 or more")
         if not 0 <= self.threshold <= 1:
@@ -103,7 +110,7 @@ def begin(job: Job) -> SMCState:
 def advance(key: jax.Array, job: Job, state: SMCState) -> tuple[SMCState, None]:
     """Resamples the particles where they have become too unequal, and draws a token for each."""
     config: SMCConfig = job.config
-    draw, choose = (row_keys(key, job.prompt, count, state.step) for count in (config.samples, 1))
+    keys, choose = (row_keys(key, job.prompt, count, state.step) for count in (config.samples, 1))
     particles, logits, path = state.generation, state.logits, state.path
     source, log_weight = resample(
         jax.vmap(lambda row: jax.random.fold_in(row, config.samples))(choose[:, 0]),
@@ -121,14 +128,12 @@ def advance(key: jax.Array, job: Job, state: SMCState) -> tuple[SMCState, None]:
     # What a particle's place has cost stays with the place, whoever stands there now.
     particles = replace(_rows(particles), log_weight=log_weight, model_tokens=read)
 
-    log_p = jax.nn.log_softmax(logits[:, 0])
-    log_q = jax.nn.log_softmax(logits[:, 0] / config.temperature)
-    token = jax.vmap(jax.vmap(jax.random.categorical))(draw, log_q).astype(jnp.int32)
-
-    def of_token(logs: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(logs, token[..., None], axis=-1)[..., 0]
-
-    end = ends(job, token)
+    stop = lane_stops(state.states, path, state.step)
+    stop = None if stop is None else stop[:, 0]
+    seen = seen_by(job, particles, stop)
+    log_p = log_constrained(config.rules, logits[:, 0], seen, ends=job.language_model.end_tokens)
+    token, log_q = draw(config.rules, keys, shaped(job, logits[:, 0], seen), seen=seen)
+    end = ends(job, token, stop)
     after, log_class, states, path = extend_lanes(
         job,
         state.states,
@@ -141,7 +146,7 @@ def advance(key: jax.Array, job: Job, state: SMCState) -> tuple[SMCState, None]:
     # A text of nothing has not been weighed yet.
     before = jnp.where(state.step > 0, _log_potential(job, particles.log_class), 0.0)
     now = _log_potential(job, log_class[:, 0])
-    gained = of_token(log_p) - of_token(log_q) + now - before
+    gained = entry_at(log_p, token) - log_q + now - before
     # What has become impossible stays so, and is not the difference of two infinities.
     gained = jnp.where(jnp.isneginf(now) | jnp.isneginf(before), -jnp.inf, gained)
     live = ~particles.finished
@@ -152,7 +157,7 @@ def advance(key: jax.Array, job: Job, state: SMCState) -> tuple[SMCState, None]:
             log_weight=particles.log_weight + jnp.where(live, gained, 0.0),
         ),
         token,
-        log_prob=of_token(log_p),
+        log_prob=entry_at(jax.nn.log_softmax(logits[:, 0]), token),
         log_proposal=jnp.full(token.shape, jnp.nan),
         log_class=log_class[:, 0],
         end=end,

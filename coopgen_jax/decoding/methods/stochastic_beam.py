@@ -14,7 +14,7 @@ expectation E_p[f(y)].
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,9 @@ from flax import struct
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.generation import Generation, append, blank, per_sample, row_keys
-from coopgen_jax.decoding.job import Decoder, Job, States, ends, read_prompts
-from coopgen_jax.decoding.lanes import extend_lanes, no_path, nodes_of, pick
+from coopgen_jax.decoding.job import Decoder, Job, States, ends, read_prompts, seen_by, shaped
+from coopgen_jax.decoding.lanes import extend_lanes, lane_stops, no_path, nodes_of, pick
+from coopgen_jax.decoding.rules.shaping import REMOVES_SUPPORT, log_constrained
 from coopgen_jax.models.slots import Capacity
 from coopgen_jax.parallel.mesh import top_k
 
@@ -32,17 +33,22 @@ from coopgen_jax.parallel.mesh import top_k
 class StochasticBeamConfig(DecoderSettings):
     """How texts are drawn without replacement.
 
-    samples: `W`, beams and texts of a prompt; all are returned, with their weights.
-    temperature: of what is drawn from; the weights put right what it changes.
+    `W` different texts of every prompt are returned, by their perturbed log-probability, the
+    largest first: the order in which they would have been drawn one by one. `log_proposal` is the
+    log-probability of each draw given the texts in front of it. With `w = exp(log_weight)`, the sum
+    of `w f(x)` over a prompt's texts estimates E_p[f(x)] without bias, and the sum of `w` estimates
+    1; p is the language model under the constraints. Where there are fewer texts than `W`, the last
+    are empty, their `log_prob` and `log_weight` minus infinity; where all texts are found, the
+    weights are their probabilities.
+
+    Attributes:
+      samples: `W`, beams and texts of a prompt; all are returned, with their weights.
     """
 
     samples: int = 4
-    temperature: float = 1.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"temperature is {self.temperature}: it must be above 0")
+    refuses: ClassVar[tuple[str, ...]] = REMOVES_SUPPORT
+    because: ClassVar[str] = "texts are weighed by what they were drawn from, which must be all"
 
     @property
     def weighted(self) -> bool:
@@ -56,7 +62,8 @@ class StochasticBeamState:
 
     logits: `[B, 1, W + 1, V]` behind every lane; states: of both networks.
     path: `[B, 1, W + 1, T]` int32 slots of the lanes' tokens, -1 behind the last.
-    lanes: the texts `[B, W + 1]`; their `log_proposal` is log q of the text so far.
+    lanes: the texts `[B, W + 1]`; their `log_proposal` is log q of the text so far, their
+      `log_weight` log p under the constraints.
     perturbed: `[B, W + 1]` float32 `G` of every lane, minus infinity where there is no text.
     read: `[B]` int32 tokens read.
     generation: the texts `[B, W]`; step: tokens written.
@@ -104,7 +111,11 @@ def advance(key: jax.Array, job: Job, state: StochasticBeamState) -> tuple[Any, 
     # A prompt whose texts have all ended is done: the lane behind them cannot get in front.
     done = ~_live(state)[:, : config.samples].any(axis=-1, keepdims=True)
     log_p = jax.nn.log_softmax(state.logits[:, 0])
-    log_q = jax.nn.log_softmax(state.logits[:, 0] / config.temperature)
+    stop = lane_stops(state.states, state.path, state.step)
+    seen = seen_by(job, state.lanes, None if stop is None else stop[:, 0])
+    model = job.language_model
+    allowed = log_constrained(config.rules, state.logits[:, 0], seen, ends=model.end_tokens)
+    log_q = jax.nn.log_softmax(shaped(job, state.logits[:, 0], seen))
     keys = row_keys(key, job.prompt, count, state.step)
     noise = jax.vmap(jax.vmap(lambda key: jax.random.gumbel(key, (vocab,), mode="high")))(keys)
     free = state.lanes.log_proposal[..., None] + log_q + noise
@@ -124,7 +135,8 @@ def advance(key: jax.Array, job: Job, state: StochasticBeamState) -> tuple[Any, 
 
     token = of_rank(tokens).astype(jnp.int32)
     lanes = jax.tree.map(lambda array: pick(array[:, None], lane[:, None])[:, 0], state.lanes)
-    end = ends(job, token)
+    came = None if seen.stop is None else jnp.take_along_axis(seen.stop, lane, axis=-1)
+    end = ends(job, token, came)
     idle = end | lanes.finished | jnp.isneginf(perturbed) | done
     logits, log_class, states, path = extend_lanes(
         job,
@@ -135,8 +147,10 @@ def advance(key: jax.Array, job: Job, state: StochasticBeamState) -> tuple[Any, 
         step=state.step,
         idle=idle[:, None],
     )
+    weighed = of_rank(jnp.take_along_axis(allowed, tokens, axis=-1))
+    live = ~lanes.finished
     lanes = append(
-        lanes,
+        replace(lanes, log_weight=lanes.log_weight + jnp.where(live, weighed, 0.0)),
         token,
         log_prob=of_rank(jnp.take_along_axis(log_p, tokens, axis=-1)),
         log_proposal=of_rank(jnp.take_along_axis(log_q, tokens, axis=-1)),
@@ -194,7 +208,7 @@ def _generation(
     before = jnp.minimum(jnp.cumsum(share, axis=-1) - share, 1.0)
     # What is left is at least the text itself, whatever the sum was rounded to.
     log_left = jnp.maximum(jnp.log1p(-before), log_q)
-    log_weight = texts.log_prob - log_inclusion(log_q, perturbed[:, config.samples :])
+    log_weight = texts.log_weight - log_inclusion(log_q, perturbed[:, config.samples :])
     return replace(
         texts,
         tokens=jnp.where(there[..., None], texts.tokens, 0),

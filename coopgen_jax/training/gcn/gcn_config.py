@@ -8,6 +8,7 @@ from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.methods.fudge import FudgeConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.decoding.methods.smc import SMCConfig
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.errors import UserError
 from coopgen_jax.training.gcn.importance import Baseline
 
@@ -55,7 +56,7 @@ class GcnConfig:
 
     objective: Objective = "gcn"
     proposal: DecoderSettings = field(
-        default_factory=lambda: SamplingConfig(top_p=0.9, full_share=0.1, samples=4)
+        default_factory=lambda: SamplingConfig(mix_base=0.1, samples=4, rules=Rules(top_p=0.9))
     )
     sources: int = 8
     generator_steps: int = 1
@@ -172,8 +173,8 @@ class GcnConfig:
     def density(self) -> bool:
         """Whether the proposal knows with what probability it has drawn a text."""
         match self.proposal:
-            case SamplingConfig(temperature=temperature, forced=forced):
-                return temperature > 0 and not forced
+            case SamplingConfig(rules=rules):
+                return rules.temperature > 0 and not rules.forced
             case MCTSConfig() as searched:
                 return searched.draws
         return isinstance(self.proposal, FudgeConfig) and not self.proposal.greedy
@@ -187,14 +188,16 @@ class GcnConfig:
     def covers(self) -> bool:
         """Whether the proposal can write all that the generator can, so that weights are unbiased.
 
-        A truncated one needs a share of the whole distribution (`full_share`).
+        A truncated one needs a share of the whole distribution (`mix_base`).
         """
         match self.proposal:
-            case SamplingConfig(full_share=share) as drawn:
-                smooth = replace(drawn, temperature=1.0, repetition_penalty=1.0)
+            case SamplingConfig(mix_base=share) as drawn:
+                smooth = replace(
+                    drawn, rules=replace(drawn.rules, temperature=1.0, repetition_penalty=1.0)
+                )
                 return share > 0 or smooth == self._plain
             case MCTSConfig() as searched:
-                return searched.covers
+                return searched.has_full_support
         return isinstance(self.proposal, SMCConfig)
 
     @property

@@ -23,6 +23,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.parallel.mesh import Mapper
 from coopgen_jax.training.gcn.gcn_config import GcnConfig
 from coopgen_jax.training.gcn.gcn_networks import (
@@ -110,7 +111,7 @@ def make_round(
     own_sampler = sampler
     if not config.own:
         own_sampler = make_sampler(networks, plain, guided=False, mesh=mesh, mapper=mapper)
-    greedy = replace(plain, samples=1, temperature=0.0)
+    greedy = replace(plain, samples=1, rules=Rules(temperature=0.0))
     greedy_sampler = make_sampler(networks, greedy, guided=False, mesh=mesh, mapper=mapper)
     says_human, likelihood = make_readers(networks, mesh=mesh, mapper=mapper)
     gathered = jax.jit(partial(gather, config, conditional=conditional))

@@ -11,7 +11,7 @@ from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.mcts import ppl_mcts as decoder
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.models.language_model import Prompt
-from coopgen_jax.search import SearchConfig
+from coopgen_jax.search import Halving, Puct, SearchConfig
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
 
 TOY = ToyLanguage(vocab_size=6)
@@ -149,8 +149,7 @@ class Texts:
         return np.float32(value)
 
 
-def search_config(**changes) -> SearchConfig:
-    return SearchConfig(
-        **{"simulations": 24, "candidates": 4, "depth": 5, "kept": 24, "early_stop": False}
-        | changes
-    )
+def search_config(*, considered: int = 0, value_scale: float = 0.5, **changes) -> SearchConfig:
+    root = Halving(considered, value_scale) if considered else Puct(early_stop=False)
+    defaults = {"simulations": 24, "candidates": 4, "depth": 5, "reused_nodes": 24, "root": root}
+    return SearchConfig(**defaults | changes)

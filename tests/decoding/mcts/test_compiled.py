@@ -1,7 +1,5 @@
 """What a token's search is compiled to: no way back to the host, one dispatch."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import pytest
@@ -9,7 +7,7 @@ import pytest
 from coopgen_jax import text_generation as shell
 from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.mcts import ppl_mcts as decoder
-from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig, Rollout
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.discriminators.causal import CausalConfig, causal, init_causal
 from coopgen_jax.discriminators.head import Head, HeadConfig
@@ -23,8 +21,8 @@ from tests.test_text_generation import guide, model
 
 CONFIG = MCTSConfig(
     new_tokens=4,
-    rollout=2,
-    search=SearchConfig(simulations=4, wave=2, candidates=4, depth=4, kept=4),
+    search=SearchConfig(simulations=4, wave=2, candidates=4, depth=4, reused_nodes=4),
+    rollout=Rollout(rollout=2),
 )
 CLASSES = ("bad", "good")
 
@@ -113,7 +111,7 @@ def test_samples_share_what_is_kept_of_the_prompt():
         job = job_of("causal").replace(
             prompt=Prompt(tokens, tokens > 0, jnp.arange(1)),
             target=jnp.zeros(1, jnp.int32),
-            config=dataclasses.replace(CONFIG, samples=samples, rollout=0),
+            config=CONFIG.with_settings(samples=samples, rollout=0),
         )
         state = jax.eval_shape(decoder.begin, job)
         prompts = [(cache.prompt_keys, cache.prompt_values) for cache in state.states]

@@ -12,7 +12,8 @@ from coopgen_jax.decoding.decode import mcts
 from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.judgement import log_target
 from coopgen_jax.decoding.mcts import ppl_mcts as decoder
-from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import ByVisits, MCTSConfig, Reference, Rollout, Value
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.errors import UserError
 from coopgen_jax.search import SearchConfig
 from tests.decoding.mcts.slow_texts import (
@@ -35,53 +36,61 @@ from tests.oracle import Search
 
 CONFIGS = {
     "paper": MCTSConfig(
-        new_tokens=4, likelihood="product", alpha=0.7, search=search_config(kept=0)
+        new_tokens=4,
+        search=search_config(reused_nodes=0),
+        value=Value(likelihood="product", alpha=0.7),
     ),
-    "reuse": MCTSConfig(new_tokens=4, repetition_penalty=1.5, search=search_config()),
-    "overflow": MCTSConfig(new_tokens=4, temperature=1.4, search=search_config(kept=3, wave=3)),
+    "reuse": MCTSConfig(new_tokens=4, search=search_config(), rules=Rules(repetition_penalty=1.5)),
+    "overflow": MCTSConfig(
+        new_tokens=4, search=search_config(reused_nodes=3, wave=3), rules=Rules(temperature=1.4)
+    ),
     "mean": MCTSConfig(
         new_tokens=4,
-        alpha=0.5,
-        penalise_prompt=False,
-        search=search_config(first_play_urgency="parent", renormalise=True, kept=8),
+        search=search_config(first_play_urgency="parent", renormalise=True, reused_nodes=8),
+        rules=Rules(penalise_prompt=False),
+        value=Value(alpha=0.5),
     ),
     "product": MCTSConfig(
-        new_tokens=4, alpha=0.5, likelihood="product", search=search_config(kept=6, depth=3)
+        new_tokens=4,
+        search=search_config(reused_nodes=6, depth=3),
+        value=Value(alpha=0.5, likelihood="product"),
     ),
     "halved": MCTSConfig(
         new_tokens=4,
-        alpha=0.8,
-        repetition_penalty=1.0,
-        search=search_config(considered=4, wave=4, kept=12, first_play_urgency="parent"),
+        search=search_config(wave=4, reused_nodes=12, first_play_urgency="parent", considered=4),
+        rules=Rules(repetition_penalty=1.0),
+        value=Value(alpha=0.8),
     ),
     "wide": MCTSConfig(
         new_tokens=4,
-        alpha=0.6,
-        repetition_penalty=1.0,
-        width=1.5,
-        search=search_config(c_puct=0.5, wave=3, kept=12, candidates=3),
+        foresight_power=1.5,
+        search=search_config(c_puct=0.5, wave=3, reused_nodes=12, candidates=3),
+        rules=Rules(repetition_penalty=1.0),
+        value=Value(alpha=0.6),
     ),
     "wide and halved": MCTSConfig(
         new_tokens=3,
-        width=0.7,
-        temperature=1.5,
-        search=search_config(considered=4, wave=4, kept=0, first_play_urgency="parent"),
+        foresight_power=0.7,
+        search=search_config(wave=4, reused_nodes=0, first_play_urgency="parent", considered=4),
+        rules=Rules(temperature=1.5),
     ),
     "charged": MCTSConfig(
         new_tokens=4,
-        repetition_penalty=1.0,
-        kl=0.3,
         search=search_config(first_play_urgency="value", c_puct=8.0),
+        rules=Rules(repetition_penalty=1.0),
+        reference=Reference(kl=0.3),
     ),
     "charged waves": MCTSConfig(
         new_tokens=4,
-        alpha=0.6,
-        temperature=1.3,
-        kl=0.15,
-        search=search_config(wave=4, first_play_urgency="parent", kept=8),
+        search=search_config(wave=4, first_play_urgency="parent", reused_nodes=8),
+        rules=Rules(temperature=1.3),
+        value=Value(alpha=0.6),
+        reference=Reference(kl=0.15),
     ),
     "no bigram twice": MCTSConfig(
-        new_tokens=4, repetition_penalty=1.0, no_repeat_ngram=2, search=search_config(c_puct=0.5)
+        new_tokens=4,
+        search=search_config(c_puct=0.5),
+        rules=Rules(repetition_penalty=1.0, no_repeat_ngram=2),
     ),
 }
 
@@ -153,7 +162,7 @@ def test_texts_and_visits_equal_the_slow_search(name):
 
 def test_a_search_without_width_never_asks_about_children():
     """It compiles to the same program whether the discriminator could be asked or not."""
-    config = MCTSConfig(new_tokens=1, search=search_config(simulations=2, kept=2))
+    config = MCTSConfig(new_tokens=1, search=search_config(simulations=2, reused_nodes=2))
     params = jax.tree.map(jnp.asarray, tables_of(0))
     programs = []
     for children in (None, GUIDE.evaluate_children):
@@ -168,7 +177,7 @@ def test_where_every_child_is_impossible_the_likeliest_are_candidates():
     tables = tables_of(1)
     tables["scores"] = np.stack([np.zeros(TOY.states), np.full(TOY.states, -np.inf)], axis=1)
     params = jax.tree.map(jnp.asarray, {**tables, "scores": tables["scores"].astype(np.float32)})
-    plain = MCTSConfig(new_tokens=2, search=search_config(kept=0))
+    plain = MCTSConfig(new_tokens=2, search=search_config(reused_nodes=0))
     got, expected = (
         decode(jax.random.key(0), prompt_of([0, 1]), params, jnp.asarray([1]), config)
         for config in (replace(plain, width=1.0), plain)
@@ -178,7 +187,9 @@ def test_where_every_child_is_impossible_the_likeliest_are_candidates():
 
 
 def test_width_needs_a_discriminator_that_judges_children():
-    config = MCTSConfig(new_tokens=1, width=1.0, alpha=0.5, search=search_config())
+    config = MCTSConfig(
+        new_tokens=1, foresight_power=1.0, search=search_config(), value=Value(alpha=0.5)
+    )
     params = jax.tree.map(jnp.asarray, tables_of(0))
     parts = parts_of(params, jnp.asarray([1]), config)
     for guide, sentence in (
@@ -211,11 +222,11 @@ def test_a_growing_budget_finds_the_enumerated_argmax():
         for budget in hits:
             config = MCTSConfig(
                 new_tokens=3,
-                temperature=50.0,  # a text is not to be missed because it is unlikely
                 search=SearchConfig(
-                    simulations=budget, candidates=6, depth=3, kept=0, c_puct=8.0
+                    simulations=budget, candidates=6, depth=3, reused_nodes=0, c_puct=8.0
                 ),
-            )  # fmt: skip
+                rules=Rules(temperature=50.0),
+            )
             got = tuple(write_whole_text(params, config).tolist())
             hits[budget] += value[got] == max(value.values())
     assert hits[16384] == 6
@@ -246,9 +257,12 @@ def test_a_row_does_not_depend_on_its_neighbours_or_on_padding(rollout):
     tables = tables_of(2)
     params = jax.tree.map(jnp.asarray, tables)
     config = MCTSConfig(
-        new_tokens=4, samples=2, visit_temperature=1.0, rollout=rollout,
-        search=search_config(simulations=12, wave=3, kept=6),
-    )  # fmt: skip
+        new_tokens=4,
+        samples=2,
+        search=search_config(simulations=12, wave=3, reused_nodes=6),
+        choice=ByVisits(visit_temperature=1.0),
+        rollout=Rollout(rollout=rollout),
+    )
     key, targets = jax.random.key(3), jnp.asarray([0, 1, 0])
     together = decode(key, prompt_of([0, 1], [2], [3, 3, 1]), params, targets, config)
     alone = decode(key, prompt_of([2], length=9, first=1), params, targets[1:2], config)
@@ -258,7 +272,7 @@ def test_a_row_does_not_depend_on_its_neighbours_or_on_padding(rollout):
 def test_jit_changes_nothing():
     tables = tables_of(4)
     params = jax.tree.map(jnp.asarray, tables)
-    config = MCTSConfig(new_tokens=1, search=search_config(simulations=2, kept=2))
+    config = MCTSConfig(new_tokens=1, search=search_config(simulations=2, reused_nodes=2))
     args = (jax.random.key(0), prompt_of([0, 1]), params, jnp.asarray([1]))
     compiled = decode(*args, config)
     with jax.disable_jit():
@@ -273,12 +287,14 @@ def test_confident_roll_outs_stop_and_leave_the_tree_as_it_is():
     read = {}
     for name, confidence in (("never", 0.0), ("fixed", None), ("adaptive", 0.9)):
         config = MCTSConfig(
-            new_tokens=3, rollout=4, rollout_confidence=confidence, search=search_config(kept=0)
+            new_tokens=3,
+            search=search_config(reused_nodes=0),
+            rollout=Rollout(rollout=4, rollout_confidence=confidence),
         )
         args = (jax.random.key(0), prompt_of([0, 1]), params, jnp.asarray([1]))
         got = decode(*args, config)
         if name == "never":
-            none = decode(*args, replace(config, rollout=0, rollout_confidence=None))
+            none = decode(*args, config.with_settings(rollout=0, rollout_confidence=None))
             np.testing.assert_array_equal(got.tokens, none.tokens)
             assert int(got.model_tokens[0, 0]) == int(none.model_tokens[0, 0])
         read[name] = int(got.model_tokens[0, 0]) / int(got.length[0, 0])
@@ -292,9 +308,11 @@ def test_roll_outs_read_on_behind_their_leaf():
     tables["logits"][:, 2] = 30.0
     params = jax.tree.map(jnp.asarray, tables)
     config = MCTSConfig(
-        new_tokens=1, rollout=3, repetition_penalty=1.0,
-        search=search_config(simulations=4, candidates=1, kept=0),
-    )  # fmt: skip
+        new_tokens=1,
+        search=search_config(simulations=4, candidates=1, reused_nodes=0),
+        rules=Rules(repetition_penalty=1.0),
+        rollout=Rollout(rollout=3),
+    )
     prompt, target = prompt_of([0, 1]), jnp.asarray([1])
     state = begin(prompt, params, target, config)
     _, tree = advance(jax.random.key(0), prompt, state, params, target, config)
@@ -313,11 +331,11 @@ def test_weighted_targets_and_no_discriminator():
     assert mixed == pytest.approx(np.log(0.5))
     params = jax.tree.map(jnp.asarray, tables_of(7))
     unguided = {"language_model": MODEL, "params": params}
-    config = MCTSConfig(new_tokens=2, alpha=0.0, search=search_config(simulations=4))
+    config = MCTSConfig(new_tokens=2, search=search_config(simulations=4), value=Value(alpha=0.0))
     got = mcts(jax.random.key(0), prompt_of([0]), **unguided, config=config)
     assert got.log_class.shape == (1, 1, 0)
     with pytest.raises(ValueError, match="without a discriminator"):
-        mcts(jax.random.key(0), prompt_of([0]), **unguided, config=replace(config, alpha=1.0))
+        mcts(jax.random.key(0), prompt_of([0]), **unguided, config=config.with_settings(alpha=1.0))
     with pytest.raises(ValueError, match="needs a target"):
         parts = parts_of(params, None, config)
         mcts(jax.random.key(0), prompt_of([0]), **parts)
@@ -339,9 +357,12 @@ def test_weighted_targets_and_no_discriminator():
         ({"kl": float("inf")}, "kl is inf"),
         ({"kl": 0.1, "rollout": 2}, "rollout is 2 and kl is 0.1: no reference reads"),
         ({"visit_temperature": -1.0}, "visit_temperature is -1.0"),
-        ({"visit_temperature": 1.0, "search": search_config(considered=4)}, "considered is 4"),
-        ({"full_share": -0.1, "visit_temperature": 1.0}, "full_share is -0.1"),
-        ({"full_share": 0.1}, "full_share mixes two distributions to draw from"),
+        (
+            {"visit_temperature": 1.0, "search": search_config(considered=4)},
+            "considered is 4",
+        ),
+        ({"mix_base": -0.1, "visit_temperature": 1.0}, "mix_base is -0.1"),
+        ({"mix_base": 0.1}, "mix_base mixes two distributions to draw from"),
         ({"value_power": -1.0}, "value_power is -1.0"),
         ({"value_power": float("inf")}, "value_power is inf"),
         ({"value_power": 1.0, "visit_temperature": 0.5}, "drawn by values or by visits"),

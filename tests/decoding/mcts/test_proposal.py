@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import ByVisits, MCTSConfig, Value
 from coopgen_jax.search import root_visits
 from coopgen_jax.training.gcn.importance import importance, self_normalised
 from tests.decoding.mcts.slow_texts import (
@@ -38,29 +38,25 @@ PROMPT, TARGET, COUNT = [3, 2], 1, 3000
 REUSE = MCTSConfig(
     new_tokens=3,
     samples=COUNT,
-    alpha=0.6,
-    visit_temperature=0.8,
-    full_share=0.4,
-    search=search_config(simulations=6, wave=2, candidates=3, depth=3, kept=4),
+    search=search_config(simulations=6, wave=2, candidates=3, depth=3, reused_nodes=4),
+    choice=ByVisits(visit_temperature=0.8, mix_base=0.4),
+    value=Value(alpha=0.6),
 )
 PAPER = replace(
-    REUSE,
-    alpha=1.0,
-    width=0.7,
-    anneal=True,
-    search=search_config(simulations=5, candidates=2, depth=2, kept=0),
-)
-VALUED = replace(REUSE, alpha=1.0, visit_temperature=0.0, value_power=1.3)
+    REUSE, width=0.7, search=search_config(simulations=5, candidates=2, depth=2, reused_nodes=0)
+).with_settings(alpha=1.0, anneal=True)
+VALUED = REUSE.with_settings(alpha=1.0, visit_temperature=0.0, value_power=1.3)
 HALVED = replace(
     PAPER,
-    visit_temperature=0.0,
-    value_power=0.7,
-    anneal=False,
-    full_share=0.0,
-    no_repeat_ngram=2,
-    search=search_config(simulations=8, wave=2, candidates=5, depth=2, kept=3, considered=4),
+    search=search_config(
+        simulations=8, wave=2, candidates=5, depth=2, reused_nodes=3, considered=4
+    ),
+).with_settings(
+    visit_temperature=0.0, value_power=0.7, anneal=False, mix_base=0.0, no_repeat_ngram=2
 )
-CHARGED = replace(REUSE, kl=0.3, search=replace(REUSE.search, first_play_urgency="value"))
+CHARGED = replace(REUSE, search=replace(REUSE.search, first_play_urgency="value")).with_settings(
+    kl=0.3
+)
 
 
 @functools.cache
@@ -150,7 +146,7 @@ def chi_square(texts, expected) -> float:
 @pytest.mark.parametrize("config", [REUSE, PAPER, CHARGED, VALUED, HALVED])
 def test_log_proposal_is_the_density_and_the_frequency_of_each_text(config):
     got = draws(config)
-    texts, expected = texts_of(got), densities(config, config.full_share)
+    texts, expected = texts_of(got), densities(config, config.mix_base)
     assert sum(q for q, _ in expected.values()) == pytest.approx(1, abs=1e-6)
     language = Texts(TABLES, PROMPT, TARGET, config)
     q, p = np.log([expected[text] for text in texts]).T
@@ -159,15 +155,15 @@ def test_log_proposal_is_the_density_and_the_frequency_of_each_text(config):
     judged = {text: np.log(language.class_probs(text)) for text in set(texts)}
     np.testing.assert_allclose(got.log_class[0], [judged[text] for text in texts], atol=1e-5)
     assert chi_square(texts, {text: q for text, (q, _) in expected.items()}) > 1e-3
-    if config.full_share:
+    if config.mix_base:
         # No text weighs more than the bound that the mixture gives.
-        assert (p - q).max() < 1e-6 - config.new_tokens * np.log(config.full_share)
+        assert (p - q).max() < 1e-6 - config.new_tokens * np.log(config.mix_base)
 
 
 def test_a_share_reaches_the_texts_that_the_search_cannot_write():
     alone = densities(REUSE, 0.0)
     reached = {text for text, (q, _) in alone.items() if q > 0}
-    assert set(texts_of(draws(replace(REUSE, full_share=0.0)))) <= reached
+    assert set(texts_of(draws(REUSE.with_settings(mix_base=0.0)))) <= reached
     share = sum(q for text, (q, _) in densities(REUSE, 0.4).items() if text not in reached)
     assert share > 0.1
     texts = texts_of(draws(REUSE))
@@ -190,7 +186,7 @@ def test_weights_recover_the_target_with_a_share_and_do_not_without():
     exact = sum(m * feature(text) for text, m in mass.items()) / sum(mass.values())
     away = {}
     for share in (0.4, 0.0):
-        got = draws(replace(REUSE, full_share=share))
+        got = draws(REUSE.with_settings(mix_base=share))
         log_weight = importance(got.log_prob[0], got.log_class[0, :, TARGET], got.log_proposal[0])
         weight = np.asarray(self_normalised(log_weight, jnp.zeros(COUNT, jnp.int32)), np.float64)
         values = np.asarray([feature(text) for text in texts_of(got)])
@@ -201,12 +197,12 @@ def test_weights_recover_the_target_with_a_share_and_do_not_without():
 
 
 def test_all_of_the_share_is_plain_sampling_and_next_to_none_of_it_is_the_search():
-    whole = draws(replace(REUSE, full_share=1.0))
+    whole = draws(REUSE.with_settings(mix_base=1.0))
     np.testing.assert_allclose(whole.log_proposal, whole.log_prob, rtol=1e-5)
     plain = {text: p for text, (_, p) in densities(REUSE, 0.0).items()}
     assert chi_square(texts_of(whole), plain) > 1e-3
 
-    none, hardly = (draws(replace(REUSE, full_share=share)) for share in (0.0, 1e-9))
+    none, hardly = (draws(REUSE.with_settings(mix_base=share)) for share in (0.0, 1e-9))
     for name in ("tokens", "length", "finished", "log_class", "simulations", "deepest"):
         np.testing.assert_array_equal(getattr(none, name), getattr(hardly, name), err_msg=name)
     for name in ("log_prob", "log_proposal"):
@@ -217,7 +213,7 @@ def test_all_of_the_share_is_plain_sampling_and_next_to_none_of_it_is_the_search
 
 
 def test_draws_by_values_reach_all_texts_and_are_weighed_right_without_a_share():
-    config = replace(VALUED, full_share=0.0)
+    config = VALUED.with_settings(mix_base=0.0)
     language, everything = Texts(TABLES, PROMPT, TARGET, config), densities(config, 0.0)
     assert all(q > 0 for q, _ in everything.values())
     mass = {text: p * language.class_probs(text)[TARGET] for text, (_, p) in everything.items()}
@@ -231,8 +227,12 @@ def test_draws_by_values_reach_all_texts_and_are_weighed_right_without_a_share()
 
 
 def test_texts_of_one_token_that_have_all_been_judged_weigh_alike():
-    search = search_config(simulations=6, wave=3, candidates=6, depth=1, kept=0, considered=6)
-    config = replace(VALUED, new_tokens=1, value_power=1.0, full_share=0.0, search=search)
+    search = search_config(
+        simulations=6, wave=3, candidates=6, depth=1, reused_nodes=0, considered=6
+    )
+    config = replace(VALUED, search=search).with_settings(
+        new_tokens=1, value_power=1.0, mix_base=0.0
+    )
     got = draws(config)
     log_weight = importance(got.log_prob[0], got.log_class[0, :, TARGET], got.log_proposal[0])
     np.testing.assert_allclose(log_weight, log_weight[0], atol=1e-5)
@@ -246,11 +246,11 @@ def test_texts_of_one_token_that_have_all_been_judged_weigh_alike():
 def test_a_share_keeps_the_weight_of_a_text_whose_beginning_is_misjudged_within_bounds():
     # A judge that is sure of every beginning, and often wrong of what becomes of it.
     sure = {**TABLES, "scores": 10 * TABLES["scores"]}
-    config = replace(VALUED, samples=COUNT, value_power=1.0)
+    config = VALUED.with_settings(samples=COUNT, value_power=1.0)
     params = jax.tree.map(jnp.asarray, sure)
     got = decode(jax.random.key(3), prompt_of(PROMPT), params, jnp.asarray([TARGET]), config)
     over = np.asarray(got.log_prob - got.log_proposal)
-    assert over.max() < 1e-5 - config.new_tokens * np.log(config.full_share)
+    assert over.max() < 1e-5 - config.new_tokens * np.log(config.mix_base)
     # What is drawn with it estimates the mean of p(target | text) under the language model.
     weight = np.exp(over[0] + np.asarray(got.log_class[0, :, TARGET]))
     language = Texts(sure, PROMPT, TARGET, config)
@@ -264,23 +264,22 @@ def test_values_that_are_zero_still_leave_every_token_possible():
         **TABLES,
         "scores": np.where([True, False], 500.0, -500.0) * np.ones_like(TABLES["scores"]),
     }
-    config = replace(VALUED, samples=200, full_share=0.0)
+    config = VALUED.with_settings(samples=200, mix_base=0.0)
     params = jax.tree.map(jnp.asarray, never)
     got = decode(jax.random.key(1), prompt_of(PROMPT), params, jnp.asarray([TARGET]), config)
     assert np.isfinite(got.log_proposal).all() and len(set(texts_of(got))) > 20
 
 
 SMALL = replace(
-    REUSE, new_tokens=4, samples=3, full_share=0.9,
-    search=search_config(simulations=6, wave=2, candidates=2, depth=3, kept=4),
-)  # fmt: skip
+    REUSE, search=search_config(simulations=6, wave=2, candidates=2, depth=3, reused_nodes=4)
+).with_settings(new_tokens=4, samples=3, mix_base=0.9)
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {"kl": 0.2},
-        {"alpha": 1.0, "visit_temperature": 0.0, "value_power": 0.5, "full_share": 0.0},
+        {"alpha": 1.0, "visit_temperature": 0.0, "value_power": 0.5, "mix_base": 0.0},
     ],
 )
 def test_behind_a_token_that_is_in_no_tree_the_search_begins_as_behind_a_prompt(changes):
@@ -308,7 +307,7 @@ def test_behind_a_token_that_is_in_no_tree_the_search_begins_as_behind_a_prompt(
 
 @pytest.mark.parametrize("by", [{}, {"alpha": 1.0, "visit_temperature": 0.0, "value_power": 1.0}])
 def test_a_row_does_not_depend_on_its_neighbours_or_on_padding(by):
-    config = replace(SMALL, full_share=0.4, rollout=2, **by)
+    config = replace(SMALL, mix_base=0.4, rollout=2, **by)
     key, targets = jax.random.key(3), jnp.asarray([0, 1, 0])
     prompts = [[0, 1], [2], [3, 3, 1]]
     together = decode(key, prompt_of(*prompts), PARAMS, targets, config)
@@ -324,7 +323,7 @@ def test_a_row_does_not_depend_on_its_neighbours_or_on_padding(by):
 
 
 def test_where_the_search_has_no_candidate_the_language_model_writes():
-    config = replace(SMALL, new_tokens=1, samples=40, full_share=0.1, no_repeat_ngram=2)
+    config = SMALL.with_settings(new_tokens=1, samples=40, mix_base=0.1, no_repeat_ngram=2)
     every_pair = prompt_of([0, 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0], length=12)
     got = decode(jax.random.key(4), every_pair, PARAMS, jnp.asarray([TARGET]), config)
     assert len(set(texts_of(got))) > 2 and not np.isnan(got.log_class).any()

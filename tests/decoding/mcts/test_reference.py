@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from coopgen_jax.decoding.decode import mcts
-from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import ByVisits, MCTSConfig, Reference
 from coopgen_jax.decoding.presets import PRESETS
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.errors import UserError
 from coopgen_jax.testing import ToyLanguage, toy_language_model
 from tests.decoding.mcts.slow_texts import (
@@ -30,9 +31,9 @@ KEY = jax.random.key(3)
 CHARGED = MCTSConfig(
     new_tokens=4,
     samples=2,
-    visit_temperature=1.0,
-    kl=0.3,
-    search=search_config(simulations=12, wave=3, kept=6, first_play_urgency="value"),
+    search=search_config(simulations=12, wave=3, reused_nodes=6, first_play_urgency="value"),
+    choice=ByVisits(visit_temperature=1.0),
+    reference=Reference(kl=0.3),
 )
 
 
@@ -46,7 +47,7 @@ def assert_equal(one, other) -> None:
 
 def test_without_a_price_nothing_is_computed():
     """It compiles to the same program whether there is a reference or not."""
-    config = MCTSConfig(new_tokens=2, search=search_config(simulations=2, kept=2))
+    config = MCTSConfig(new_tokens=2, search=search_config(simulations=2, reused_nodes=2))
     params, programs = arrays(with_reference(tables_of(0), 50)), []
     for other in (MODEL, None):
         parts = parts_of(params, jnp.asarray([1]), config) | {"reference": other}
@@ -59,7 +60,7 @@ def test_without_a_price_nothing_is_computed():
 def test_what_never_leaves_the_reference_is_charged_nothing():
     tables, prompt, targets = tables_of(2), prompt_of([0, 1], [2]), jnp.asarray([0, 1])
     itself = arrays({**tables, "reference": {"logits": tables["logits"]}})
-    free = replace(CHARGED, kl=0.0)
+    free = CHARGED.with_settings(kl=0.0)
     got = decode(KEY, prompt, itself, targets, CHARGED)
     assert_equal(got, decode(KEY, prompt, arrays(tables), targets, free))
     left = decode(KEY, prompt, arrays(with_reference(tables, 52)), targets, CHARGED)
@@ -86,14 +87,17 @@ def test_a_large_budget_finds_the_token_that_is_worth_its_price(kl):
     params = arrays(tables)
     config = MCTSConfig(
         new_tokens=1,
-        repetition_penalty=1.0,
-        temperature=50.0,  # no token is missed for its prior, and what is charged is not tempered
-        kl=kl,
         search=search_config(
-            simulations=2048, candidates=6, depth=1, kept=0, c_puct=0.3,
+            simulations=2048,
+            candidates=6,
+            depth=1,
+            reused_nodes=0,
+            c_puct=0.3,
             first_play_urgency="value",
         ),
-    )  # fmt: skip
+        rules=Rules(repetition_penalty=1.0, temperature=50.0),
+        reference=Reference(kl=kl),
+    )
     rows = [[first, second] for first in range(4) for second in range(4)]
     prompt, targets = prompt_of(*rows), jnp.zeros(len(rows), jnp.int32)
     state = begin(prompt, params, targets, config)
@@ -121,7 +125,9 @@ def test_a_token_that_a_model_rules_out_leaves_numbers_that_are_numbers():
     tables["reference"]["logits"][:, 2] = -np.inf
     tables["logits"][:, 1] = tables["reference"]["logits"][:, 1] = -np.inf
     params, prompt, target = arrays(tables), prompt_of([0, 3]), jnp.asarray([1])
-    config = MCTSConfig(new_tokens=3, kl=0.1, search=search_config(first_play_urgency="value"))
+    config = MCTSConfig(
+        new_tokens=3, search=search_config(first_play_urgency="value"), reference=Reference(kl=0.1)
+    )
     state = begin(prompt, params, target, config)
     for _ in range(3):
         state, tree = advance(KEY, prompt, state, params, target, config)
@@ -133,7 +139,7 @@ def test_a_token_that_a_model_rules_out_leaves_numbers_that_are_numbers():
 
 def test_a_reference_that_does_not_go_with_the_model_is_refused():
     params = arrays(with_reference(tables_of(0), 50))
-    parts = parts_of(params, jnp.asarray([1]), replace(PRESETS["ppo"], kl=0.1))
+    parts = parts_of(params, jnp.asarray([1]), PRESETS["ppo"].with_settings(kl=0.1))
     embedded = replace(prompt_of([0]), embeddings=jnp.zeros((1, 4, 1)))
     for prompt, other, sentence in (
         (prompt_of([0]), None, "kl is 0.1, the price of leaving a reference, and there is none"),

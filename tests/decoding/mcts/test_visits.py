@@ -1,7 +1,5 @@
 """Tokens that are drawn from the visits of a search, and the probability that they report."""
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +7,7 @@ import pytest
 
 from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.mcts import ppl_mcts as decoder
-from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import ByVisits, MCTSConfig
 from coopgen_jax.search import root_visits
 from tests.decoding.mcts.slow_texts import (
     END,
@@ -27,7 +25,7 @@ def test_a_search_that_is_drawn_from_does_not_stop_early(drawn):
     config = MCTSConfig(**drawn)
     assert not config.engine.stops_early
     # The setting itself stays, so that without draws it counts again.
-    chosen = replace(config, visit_temperature=0.0, value_power=0.0)
+    chosen = config.with_settings(visit_temperature=0.0, value_power=0.0)
     assert chosen.engine.stops_early
 
 
@@ -36,7 +34,10 @@ def test_sampled_visits_return_the_probability_they_were_drawn_with():
     tables["logits"][:, END] = -4.0
     params = jax.tree.map(jnp.asarray, tables)
     config = MCTSConfig(
-        new_tokens=2, samples=1500, visit_temperature=1.0, search=search_config(simulations=12)
+        new_tokens=2,
+        samples=1500,
+        search=search_config(simulations=12),
+        choice=ByVisits(visit_temperature=1.0),
     )
     got = decode(jax.random.key(0), prompt_of([0, 1]), params, jnp.asarray([1]), config)
     texts, inverse = np.unique(np.asarray(got.tokens[0]), axis=0, return_inverse=True)
@@ -58,9 +59,8 @@ def test_the_temperature_of_the_visits_falls_over_the_text():
     params = jax.tree.map(jnp.asarray, tables)
     config = MCTSConfig(
         new_tokens=3,
-        visit_temperature=0.9,
-        anneal=True,
-        search=search_config(simulations=40, c_puct=9.0, kept=0),
+        search=search_config(simulations=40, c_puct=9.0, reused_nodes=0),
+        choice=ByVisits(visit_temperature=0.9, anneal=True),
     )
     job = Job(prompt=prompt_of([0, 1]), **parts_of(params, jnp.asarray([1]), config))
     state, before = decoder.begin(job), 0.0

@@ -12,6 +12,7 @@ import torch
 
 from coopgen_jax.decoding.decode import beam_search
 from coopgen_jax.decoding.methods.beam import BeamConfig
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.pretrained.loaded_model import load
@@ -90,7 +91,9 @@ def slow(prompt: list[int], config: BeamConfig) -> list[tuple[float, list[int]]]
         BeamConfig(new_tokens=6, beams=3, samples=3),
         BeamConfig(new_tokens=6, beams=4, samples=2, length_penalty=0.0),
         BeamConfig(new_tokens=6, beams=3, samples=3, length_penalty=-1.0),
-        BeamConfig(new_tokens=6, beams=4, samples=2, length_penalty=2.0, no_repeat_ngram=2),
+        BeamConfig(
+            new_tokens=6, beams=4, samples=2, length_penalty=2.0, rules=Rules(no_repeat_ngram=2)
+        ),
         BeamConfig(new_tokens=5, beams=2, groups=3, samples=6, diversity=0.9),
         BeamConfig(new_tokens=4, beams=1, groups=4, samples=4, diversity=4.7),
     ],

@@ -15,6 +15,7 @@ from coopgen_jax.decoding.methods import blockwise as decoder_of_blocks
 from coopgen_jax.decoding.methods.blockwise import BlockwiseConfig
 from coopgen_jax.decoding.methods.rerank import RerankConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.discriminators.causal import CausalConfig, causal, init_causal
 from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.errors import UserError
@@ -104,8 +105,10 @@ def text_law(config: BlockwiseConfig) -> dict[tuple[int, ...], float]:
     "config",
     [
         BlockwiseConfig(new_tokens=3, block=1, of=3, samples=2),
-        BlockwiseConfig(new_tokens=3, block=2, of=2, samples=2, temperature=1.4, top_k=4),
-        BlockwiseConfig(new_tokens=3, block=3, of=3, samples=2, top_p=0.9),
+        BlockwiseConfig(
+            new_tokens=3, block=2, of=2, samples=2, rules=Rules(temperature=1.4, top_k=4)
+        ),
+        BlockwiseConfig(new_tokens=3, block=3, of=3, samples=2, rules=Rules(top_p=0.9)),
         BlockwiseConfig(new_tokens=2, block=1, of=1, samples=2),
     ],
 )
@@ -127,10 +130,14 @@ def test_texts_are_as_frequent_as_the_closed_form_says(config):
 @pytest.mark.parametrize("block", [4, 9])
 def test_one_block_is_reranking(block):
     """The noise of a lane is that of the sample of the same number."""
-    drawn = SamplingConfig(new_tokens=4, temperature=1.3, top_k=4, top_p=0.95)
+    drawn = SamplingConfig(new_tokens=4, rules=Rules(temperature=1.3, top_k=4, top_p=0.95))
     best = RerankConfig(drawn.new_tokens, 2, drawn, of=6)
     config = BlockwiseConfig(
-        new_tokens=4, block=block, of=6, samples=2, temperature=1.3, top_k=4, top_p=0.95
+        new_tokens=4,
+        block=block,
+        of=6,
+        samples=2,
+        rules=Rules(temperature=1.3, top_k=4, top_p=0.95),
     )
     prompt, target = prompt_of([0, 1], [2], [3, 3]), jnp.asarray([0, 1, 1])
     expected = jax.jit(functools.partial(rerank, KEY, config=best, **JUDGED))(prompt, target=target)
@@ -141,7 +148,7 @@ def test_one_block_is_reranking(block):
 def test_a_row_does_not_depend_on_its_neighbours_or_on_padding():
     """Rows end at different steps and within their blocks."""
     rows = [[first, second] for first in range(5) for second in range(4)]
-    write = decoder(BlockwiseConfig(new_tokens=12, block=3, of=2, temperature=0.7))
+    write = decoder(BlockwiseConfig(new_tokens=12, block=3, of=2, rules=Rules(temperature=0.7)))
     together = write(prompt_of(*rows), target=jnp.asarray([0, 1] * 10))
     assert len(set(np.asarray(together.length[:, 0]).tolist())) > 3
     for row, text in enumerate(rows):

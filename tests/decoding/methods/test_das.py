@@ -13,6 +13,7 @@ from coopgen_jax.decoding.methods import das as decoder_of_das
 from coopgen_jax.decoding.methods.beam import BeamConfig
 from coopgen_jax.decoding.methods.das import DASConfig
 from coopgen_jax.decoding.methods.rerank import RerankConfig
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.errors import UserError
 from tests.decoding.calls import calls_of
 from tests.decoding.methods.test_beam import repeats
@@ -77,11 +78,18 @@ def slow(prompt, target: int, config: DASConfig) -> tuple[list[tuple[float, list
 @pytest.mark.parametrize(
     "config",
     [
-        DASConfig(new_tokens=6, beams=3, pool=6, samples=3),
-        DASConfig(new_tokens=6, beams=2, pool=9, samples=2, alpha=4.0, length_penalty=0.0),
-        DASConfig(new_tokens=5, beams=4, pool=4, samples=4, alpha=0.5),
-        DASConfig(new_tokens=6, beams=1, pool=3, alpha=9.0, length_penalty=-1.0),
-        DASConfig(new_tokens=6, beams=3, pool=7, samples=2, alpha=2.0, no_repeat_ngram=2),
+        DASConfig(new_tokens=6, beams=3, candidates=6, samples=3),
+        DASConfig(new_tokens=6, beams=2, candidates=9, samples=2, alpha=4.0, length_penalty=0.0),
+        DASConfig(new_tokens=5, beams=4, candidates=4, samples=4, alpha=0.5),
+        DASConfig(new_tokens=6, beams=1, candidates=3, alpha=9.0, length_penalty=-1.0),
+        DASConfig(
+            new_tokens=6,
+            beams=3,
+            candidates=7,
+            samples=2,
+            alpha=2.0,
+            rules=Rules(no_repeat_ngram=2),
+        ),
     ],
 )
 def test_the_texts_are_those_of_a_slow_search(config):
@@ -89,7 +97,7 @@ def test_the_texts_are_those_of_a_slow_search(config):
     ended = differs = 0
     for row, (prompt, target) in enumerate(zip(ROWS, TARGETS, strict=True)):
         expected, read = slow(prompt, target, config)
-        likeliest, _ = slow(prompt, target, dataclasses.replace(config, alpha=0.0))
+        likeliest, _ = slow(prompt, target, config.with_settings(alpha=0.0))
         texts = [list(text) for text in texts_of(got, row)]
         assert texts == [text for _, text in expected[: config.samples]]
         for number, text in enumerate(texts):
@@ -110,18 +118,20 @@ def test_without_weight_it_is_beam_search(penalty):
     beams = BeamConfig(new_tokens=6, beams=3, samples=3, length_penalty=penalty)
     plain = jax.jit(functools.partial(beam_search, KEY, config=beams, **JUDGED))
     prompt, target = prompt_of(*ROWS), jnp.asarray(TARGETS)
-    config = DASConfig(new_tokens=6, beams=3, pool=3, samples=3, alpha=0.0, length_penalty=penalty)
+    config = DASConfig(
+        new_tokens=6, beams=3, candidates=3, samples=3, alpha=0.0, length_penalty=penalty
+    )
     jax.tree.map(
         np.testing.assert_array_equal, decoder(config)(prompt, target=target), plain(prompt)
     )
-    wide = decoder(dataclasses.replace(config, pool=11))(prompt, target=target)
+    wide = decoder(config.with_settings(candidates=11))(prompt, target=target)
     np.testing.assert_array_equal(wide.tokens, plain(prompt).tokens)
 
 
 @pytest.mark.parametrize(("alpha", "penalty"), [(3.0, 0.0), (1.0, 1.0)])
 def test_at_full_width_nothing_is_missed(alpha, penalty):
     config = DASConfig(
-        new_tokens=3, beams=80, pool=400, samples=6, alpha=alpha, length_penalty=penalty
+        new_tokens=3, beams=80, candidates=400, samples=6, alpha=alpha, length_penalty=penalty
     )
     got = decoder(config)(prompt_of([0, 1], [3]), target=jnp.asarray([1, 0]))
     for row, (prompt, target) in enumerate([((0, 1), 1), ((3,), 0)]):
@@ -155,7 +165,7 @@ def test_a_row_does_not_depend_on_its_neighbours_or_on_padding():
     """Rows are done at different steps."""
     rows = [[first, second] for first in range(5) for second in range(4)]
     write = decoder(
-        DASConfig(new_tokens=9, beams=2, pool=5, samples=2, alpha=0.3, length_penalty=0.0)
+        DASConfig(new_tokens=9, beams=2, candidates=5, samples=2, alpha=0.3, length_penalty=0.0)
     )
     together = write(prompt_of(*rows), target=jnp.asarray([0, 1] * 10))
     assert len(set(np.asarray(together.model_tokens[:, 0]).tolist())) > 1
@@ -175,10 +185,10 @@ def test_what_is_impossible_is_still_a_text():
 
 
 def test_a_token_of_the_whole_pool_is_one_call():
-    config = DASConfig(new_tokens=4, beams=2, pool=7)
+    config = DASConfig(new_tokens=4, beams=2, candidates=7)
     assert calls_of(decoder_of_das, config, prompt_of([0, 1], [2])) == [(2, 1, 7)]
     # There are no more candidates than all beams' tokens.
-    config = dataclasses.replace(config, pool=70)
+    config = config.with_settings(candidates=70)
     assert calls_of(decoder_of_das, config, prompt_of([0, 1], [2])) == [(2, 1, 10)]
 
 

@@ -12,6 +12,7 @@ from coopgen_jax.decoding.decode import fudge
 from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.methods import fudge as decoding
 from coopgen_jax.decoding.methods.fudge import FudgeConfig
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.errors import UserError
 from tests.decoding.methods.test_sampling import (
     END,
@@ -58,10 +59,18 @@ def log_draw(text: list[int], config: FudgeConfig, target: int) -> np.ndarray:
     "config",
     [
         FudgeConfig(new_tokens=2, samples=20_000),
-        FudgeConfig(new_tokens=2, samples=20_000, candidates=3, strength=2.0, temperature=1.5),
+        FudgeConfig(
+            new_tokens=2, samples=20_000, candidates=3, strength=2.0, rules=Rules(temperature=1.5)
+        ),
         FudgeConfig(new_tokens=3, samples=20_000, candidates=4, strength=3.0, score="value"),
         FudgeConfig(new_tokens=2, samples=20_000, candidates=2, strength=0.0),
-        FudgeConfig(new_tokens=3, samples=20_000, candidates=3, temperature=2.0, look_ahead=True),
+        FudgeConfig(
+            new_tokens=3,
+            samples=20_000,
+            candidates=3,
+            look_ahead=True,
+            rules=Rules(temperature=2.0),
+        ),
     ],
 )
 def test_texts_are_drawn_as_the_closed_form_says(config):
@@ -82,7 +91,7 @@ def test_texts_are_drawn_as_the_closed_form_says(config):
 
 
 def test_log_prob_is_the_language_models_own():
-    got = decoder(FudgeConfig(new_tokens=5, samples=3, no_repeat_ngram=2))(
+    got = decoder(FudgeConfig(new_tokens=5, samples=3, rules=Rules(no_repeat_ngram=2)))(
         prompt_of([0, 1], [2]), target=jnp.asarray([1, 0])
     )
     mask = jnp.arange(5)[None, None] < got.length[..., None]
@@ -95,7 +104,9 @@ def test_log_prob_is_the_language_models_own():
 @pytest.mark.parametrize("changes", [{}, {"score": "value", "strength": 4.0}, {"greedy": True}])
 def test_with_look_ahead_the_texts_are_the_same_and_one_row_is_read_per_token(changes):
     """The toy's judge foresees exactly what it will say, so that the draws are the same too."""
-    config = FudgeConfig(new_tokens=5, samples=4, candidates=4, no_repeat_ngram=2, **changes)
+    config = FudgeConfig(
+        new_tokens=5, samples=4, candidates=4, **changes, rules=Rules(no_repeat_ngram=2)
+    )
     prompt, target = prompt_of([0, 1], [2], [3, 3, 1]), jnp.asarray([1, 0, 1])
     plain = decoder(config)(prompt, target=target)
     ahead = decoder(replace(config, look_ahead=True))(prompt, target=target)

@@ -15,6 +15,7 @@ from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.methods import gedi as decoding
 from coopgen_jax.decoding.methods.gedi import GediConfig, by_class
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.discriminators.composition import Term, compose
 from coopgen_jax.discriminators.generative import GenerativeConfig, generative, generative_params
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
@@ -38,7 +39,9 @@ from tests.decoding.methods.test_sampling import (
 
 KEY = jax.random.key(7)
 DRAWS = 20_000
-DRAWN = GediConfig(new_tokens=2, samples=DRAWS, greedy=False, repetition_penalty=1.0, strength=3.0)
+DRAWN = GediConfig(
+    new_tokens=2, samples=DRAWS, draw=True, strength=3.0, rules=Rules(repetition_penalty=1.0)
+)
 
 
 @functools.cache
@@ -124,7 +127,7 @@ def every_text(config: GediConfig, text=()) -> list[tuple[int, ...]]:
 
 def test_the_probabilities_of_all_texts_add_up_to_one():
     """The decoder's own, of every text that it can write, each met among many draws."""
-    config = dataclasses.replace(DRAWN, strength=0.5, temperature=4.0, filter_p=0.2, target_p=0.3)
+    config = DRAWN.with_settings(strength=0.5, temperature=4.0, filter_p=0.2, target_p=0.3)
     got = decoder(config)(prompt_of([0, 1]), target=jnp.asarray([1]))
     drawn = dict(
         zip(map(tuple, np.asarray(got.tokens[0]).tolist()), got.log_proposal[0], strict=True)
@@ -173,7 +176,7 @@ def test_greedily_the_best_of_what_is_left_is_taken():
 def test_without_weight_and_filter_it_is_plain_sampling():
     rules = {"new_tokens": 6, "samples": 3, "repetition_penalty": 1.3, "no_repeat_ngram": 2}
     rules["temperature"] = 1.7
-    config = GediConfig(strength=0.0, filter_p=0.0, greedy=False, **rules)
+    config = GediConfig(strength=0.0, filter_p=0.0, draw=True, **rules)
     prompt = prompt_of([0, 1], [2])
     got = decoder(config)(prompt, target=jnp.asarray([1, 0]))
     plain = decode(KEY, prompt, SamplingConfig(**rules))
@@ -237,7 +240,7 @@ def test_with_a_generative_network_texts_are_drawn_by_bayes_rule():
 
 def test_under_a_composition_it_goes_by_all_wishes():
     """Not class 0 is class 1, where there are two."""
-    config = GediConfig(new_tokens=6, samples=20, greedy=False, strength=2.0)
+    config = GediConfig(new_tokens=6, samples=20, draw=True, strength=2.0)
     judge = compose([Term(LoadedDiscriminator(JUDGE, PARAMS), "zero", negated=True)])
     prompt = prompt_of([0, 1], [2])
     got = jax.jit(functools.partial(
@@ -250,7 +253,7 @@ def test_under_a_composition_it_goes_by_all_wishes():
 
 
 def test_a_row_does_not_depend_on_its_neighbours_or_on_padding():
-    write = decoder(GediConfig(new_tokens=6, samples=2, greedy=False, strength=1.0))
+    write = decoder(GediConfig(new_tokens=6, samples=2, draw=True, strength=1.0))
     together = write(prompt_of([0, 1], [2], [3, 3, 1]), target=jnp.asarray([0, 1, 1]))
     alone = write(prompt_of([2], length=9, first=1), target=jnp.asarray([1]))
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[1], b[0]), together, alone)

@@ -14,6 +14,7 @@ from coopgen_jax.decoding.methods import pplm as decoder
 from coopgen_jax.decoding.methods.pplm import PPLMConfig
 from coopgen_jax.decoding.methods.pplm_shift import climb, history_of, read_shifted
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.combination import Member, combine_logits, combined_params
@@ -117,7 +118,7 @@ def test_without_a_shift_it_is_plain_sampling(change):
     plain = sample(
         KEY, job.prompt, language_model=job.language_model, params=job.params,
         discriminator=job.discriminator, discriminator_params=job.discriminator_params,
-        config=SamplingConfig(new_tokens=4, samples=2, top_k=7, temperature=0.8),
+        config=SamplingConfig(new_tokens=4, samples=2, rules=Rules(top_k=7, temperature=0.8)),
     )  # fmt: skip
     jax.tree.map(np.testing.assert_array_equal, found, plain)
 
@@ -152,7 +153,7 @@ def test_a_window_saves_the_memory_of_repeated_prompts():
 
 @pytest.mark.parametrize("guide", [layers_of, composed])
 def test_a_soft_token_that_is_certain_is_judged_like_the_token(guide):
-    job = job_of(replace(BOTH, bags=(), kl=0.0), guide=guide(), target=0)
+    job = job_of(replace(BOTH, bags=()).with_settings(kl=0.0), guide=guide(), target=0)
     state = after(job, 2)
     plain = job.replace(config=replace(job.config, iterations=0))
     further, _ = advance(KEY, plain, state)
@@ -183,7 +184,7 @@ def test_what_is_asked_for_grows():
 
 
 def test_texts_are_drawn_as_often_as_log_proposal_says():
-    config = replace(BOTH, new_tokens=2, samples=3000, top_k=4, iterations=1, temperature=0.6)
+    config = BOTH.with_settings(new_tokens=2, samples=3000, top_k=4, iterations=1, temperature=0.6)
     job = job_of(config, prompt_of([3, 4]), guide=head_of())
     got = write(KEY, job)
     texts, inverse = np.unique(np.asarray(got.tokens[0]), axis=0, return_inverse=True)
@@ -252,7 +253,7 @@ def test_the_network_is_called_as_often_as_is_counted():
 
 
 def test_greedily_the_likeliest_token_is_taken():
-    job = job_of(replace(BOTH, temperature=0.0, iterations=1))
+    job = job_of(BOTH.with_settings(temperature=0.0, iterations=1))
     state = after(job, 0)
     taken, _ = advance(KEY, job, state)
     best = np.argmax(fused_logits(job, state), axis=-1)

@@ -1,7 +1,6 @@
 """Plain decoding against the toy language's own tables."""
 
 import functools
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,7 @@ import pytest
 
 from coopgen_jax.decoding.decode import sample
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
@@ -56,7 +56,11 @@ def log_softmax(x):
 
 def test_greedy_takes_the_likeliest_token_and_stops_at_the_end():
     rows = [[0, 1, 2], [3], [2, 2]]
-    got = decode(jax.random.key(0), prompt_of(*rows), SamplingConfig(new_tokens=8, temperature=0))
+    got = decode(
+        jax.random.key(0),
+        prompt_of(*rows),
+        SamplingConfig(new_tokens=8, rules=Rules(temperature=0)),
+    )
     stopped = 0
     for row, text in enumerate(rows):
         expected, log_prob = [], 0.0
@@ -81,14 +85,18 @@ def test_greedy_takes_the_likeliest_token_and_stops_at_the_end():
     "config",
     [
         SamplingConfig(new_tokens=2, samples=20_000),
-        SamplingConfig(new_tokens=2, samples=20_000, temperature=1.7, top_p=0.8),
-        SamplingConfig(new_tokens=2, samples=20_000, top_k=3, repetition_penalty=1.5),
-        SamplingConfig(new_tokens=2, samples=20_000, min_p=0.2, bad_words=((1, 2), (3,))),
-        SamplingConfig(new_tokens=2, samples=20_000, typical_p=0.7, temperature=1.5),
-        SamplingConfig(new_tokens=2, samples=20_000, eta=0.2, top_p=0.95),
+        SamplingConfig(new_tokens=2, samples=20_000, rules=Rules(temperature=1.7, top_p=0.8)),
+        SamplingConfig(new_tokens=2, samples=20_000, rules=Rules(top_k=3, repetition_penalty=1.5)),
+        SamplingConfig(
+            new_tokens=2, samples=20_000, rules=Rules(min_p=0.2, bad_words=((1, 2), (3,)))
+        ),
+        SamplingConfig(new_tokens=2, samples=20_000, rules=Rules(typical_p=0.7, temperature=1.5)),
+        SamplingConfig(new_tokens=2, samples=20_000, rules=Rules(eta=0.2, top_p=0.95)),
         SamplingConfig(new_tokens=3, samples=20_000, mirostat=1.2, mirostat_rate=0.9),
-        SamplingConfig(new_tokens=3, samples=20_000, forced=(1, 2), bad_words=((1,),)),
-        SamplingConfig(new_tokens=2, samples=20_000, top_p=0.6, temperature=0.7, full_share=0.4),
+        SamplingConfig(new_tokens=3, samples=20_000, rules=Rules(forced=(1, 2), bad_words=((1,),))),
+        SamplingConfig(
+            new_tokens=2, samples=20_000, mix_base=0.4, rules=Rules(top_p=0.6, temperature=0.7)
+        ),
     ],
 )
 def test_log_proposal_is_the_frequency_of_each_text(config):
@@ -106,9 +114,9 @@ def test_log_proposal_is_the_frequency_of_each_text(config):
 
 
 def test_a_share_of_the_whole_distribution_reaches_what_a_rule_cuts_off():
-    ruled = SamplingConfig(new_tokens=2, samples=20_000, top_k=1)
+    ruled = SamplingConfig(new_tokens=2, samples=20_000, rules=Rules(top_k=1))
     only = decode(jax.random.key(2), prompt_of([0, 1]), ruled)
-    mixed = decode(jax.random.key(2), prompt_of([0, 1]), replace(ruled, full_share=0.3))
+    mixed = decode(jax.random.key(2), prompt_of([0, 1]), ruled.with_settings(mix_base=0.3))
     likeliest = np.asarray(only.tokens[0, 0])
     same = (np.asarray(mixed.tokens[0]) == likeliest).all(axis=-1)
     p = np.exp(np.asarray(mixed.log_prob[0], np.float64))
@@ -117,7 +125,7 @@ def test_a_share_of_the_whole_distribution_reaches_what_a_rule_cuts_off():
     assert 0 < (~same).mean() < 0.3
     # No text weighs more than the bound that the mixture gives.
     assert (p / proposed).max() <= 1 / 0.3 + 1e-4
-    all_of_it = decode(jax.random.key(2), prompt_of([0, 1]), replace(ruled, full_share=1.0))
+    all_of_it = decode(jax.random.key(2), prompt_of([0, 1]), ruled.with_settings(mix_base=1.0))
     np.testing.assert_allclose(all_of_it.log_proposal, all_of_it.log_prob, rtol=1e-5)
 
 
@@ -130,7 +138,7 @@ def test_log_prob_is_what_the_language_model_scores():
 
 
 def test_a_row_does_not_depend_on_its_neighbours_or_on_padding():
-    config = SamplingConfig(new_tokens=6, samples=2, top_p=0.9)
+    config = SamplingConfig(new_tokens=6, samples=2, rules=Rules(top_p=0.9))
     together = decode(jax.random.key(3), prompt_of([0, 1], [2], [3, 3, 1]), config)
     alone = decode(jax.random.key(3), prompt_of([2], length=9, first=1), config)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[1], b[0]), together, alone)
@@ -154,7 +162,9 @@ def test_a_rule_on_a_token_that_does_not_exist_is_told(rule):
 
 @pytest.mark.parametrize("forced", [(), (1, 2)])
 def test_mirostat_is_its_loop_by_hand(forced):
-    config = SamplingConfig(new_tokens=8, samples=50, temperature=1.3, mirostat=1.5, forced=forced)
+    config = SamplingConfig(
+        new_tokens=8, samples=50, mirostat=1.5, rules=Rules(temperature=1.3, forced=forced)
+    )
     got = decode(jax.random.key(6), prompt_of([0, 1]), config)
     cut = 0
     for tokens, length, proposal in zip(
@@ -174,7 +184,7 @@ def test_mirostat_is_its_loop_by_hand(forced):
 
 
 def test_forced_tokens_begin_every_text_and_their_likelihood_counts():
-    config = SamplingConfig(new_tokens=4, samples=5, forced=(2, 0), temperature=0.0)
+    config = SamplingConfig(new_tokens=4, samples=5, rules=Rules(forced=(2, 0), temperature=0.0))
     got = decode(jax.random.key(0), prompt_of([0, 1]), config)
     assert (np.asarray(got.tokens[0, :, :2]) == [2, 0]).all()
     log_prob, text = 0.0, [0, 1]
@@ -200,8 +210,8 @@ def test_forced_tokens_begin_every_text_and_their_likelihood_counts():
         ({"bad_words": ((3, -1),)}, "are given as token ids: 0 or more"),
         ({"new_tokens": 2, "forced": (1, 1, 1)}, "3 tokens are forced and 2 are to be written"),
         ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),
-        ({"full_share": 1.5}, "full_share is 1.5"),
-        ({"full_share": 0.5, "temperature": 0.0}, "full_share mixes two ways to draw a text"),
+        ({"mix_base": 1.5}, "mix_base is 1.5"),
+        ({"mix_base": 0.5, "temperature": 0.0}, "mix_base mixes two ways to draw a text"),
     ],
 )
 def test_wrong_settings_are_named(wrong, sentence):

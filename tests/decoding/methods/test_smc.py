@@ -10,6 +10,7 @@ import pytest
 
 from coopgen_jax.decoding.decode import smc
 from coopgen_jax.decoding.methods.smc import SMCConfig, log_evidence, resample
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Prompt
 from tests.decoding.methods.test_sampling import (
@@ -132,7 +133,7 @@ def test_equal_particles_and_particles_above_the_threshold_stay():
 def test_a_row_does_not_depend_on_its_neighbours_or_on_padding():
     """Rows end at different steps, and at this temperature an end changes the weights."""
     rows = [[first, second] for first in range(5) for second in range(4)]
-    config = SMCConfig(new_tokens=12, samples=3, temperature=0.6, threshold=1.0)
+    config = SMCConfig(new_tokens=12, samples=3, threshold=1.0, rules=Rules(temperature=0.6))
     write = jax.jit(functools.partial(
         smc, KEY, language_model=MODEL, params=PARAMS, discriminator=JUDGE,
         discriminator_params=PARAMS, config=config,

@@ -15,6 +15,7 @@ from coopgen_jax.decoding.methods.stochastic_beam import (
     conditioned,
     log_inclusion,
 )
+from coopgen_jax.decoding.rules.shaping import Rules
 from tests.decoding.calls import calls_of
 from tests.decoding.methods.test_sampling import END, JUDGE, MODEL, PARAMS, prompt_of
 from tests.decoding.toy_texts import (
@@ -31,7 +32,7 @@ from tests.decoding.toy_texts import (
 RUNS = 6000
 KEY = jax.random.key(2)
 SHORT = StochasticBeamConfig(new_tokens=2, samples=3)
-WARM = StochasticBeamConfig(new_tokens=3, samples=4, temperature=1.7)
+WARM = StochasticBeamConfig(new_tokens=3, samples=4, rules=Rules(temperature=1.7))
 
 
 @functools.cache
@@ -143,7 +144,7 @@ def test_all_texts_are_found_where_there_are_no_more():
 def test_a_row_does_not_depend_on_its_neighbours_or_on_padding():
     """Rows end at different steps; what they read is counted until they are done."""
     rows = [[first, second] for first in range(5) for second in range(4)]
-    write = decoder(StochasticBeamConfig(new_tokens=12, samples=2, temperature=0.6))
+    write = decoder(StochasticBeamConfig(new_tokens=12, samples=2, rules=Rules(temperature=0.6)))
     together = write(prompt_of(*rows))
     assert len(set(np.asarray(together.length).max(axis=1).tolist())) > 1
     for row, text in enumerate(rows):

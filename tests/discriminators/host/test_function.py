@@ -15,7 +15,7 @@ from coopgen_jax.errors import UserError
 from tests.test_text_generation import model
 
 ROOT = Path(__file__).parents[3]
-SEARCH = cg.SearchConfig(simulations=6, wave=2, candidates=6, depth=4, kept=6)
+SEARCH = cg.SearchConfig(simulations=6, wave=2, candidates=6, depth=4, reused_nodes=6)
 CONFIG = cg.MCTSConfig(new_tokens=4, search=SEARCH)
 
 
@@ -80,7 +80,7 @@ def test_the_texts_are_judged_as_the_function_judges_them(form):
 
 def test_a_search_finds_more_of_what_the_function_likes():
     judge = judge_of(Letters())
-    search = cg.SearchConfig(simulations=48, wave=8, candidates=48, depth=4, kept=8)
+    search = cg.SearchConfig(simulations=48, wave=8, candidates=48, depth=4, reused_nodes=8)
     many, few = (
         np.mean([letters(text.text) for text in written(judge, target, search=search)])
         for target in ("many", "few")

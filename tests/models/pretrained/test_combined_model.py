@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
@@ -22,7 +23,7 @@ from coopgen_jax.text_generation import generate
 from coopgen_jax.tokenizer import Tokenizer
 from tests.models.model_files import byte_tokenizer
 
-GREEDY = SamplingConfig(new_tokens=4, temperature=0.0)
+GREEDY = SamplingConfig(new_tokens=4, rules=Rules(temperature=0.0))
 BEGIN = 256
 
 

@@ -20,8 +20,9 @@ import numpy as np
 import tokenizers
 
 from coopgen_jax.data.pairs import tokenise_pairs
-from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import ByVisits, MCTSConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.parallel.mesh import make_mesh
@@ -36,11 +37,14 @@ from coopgen_jax.training.loop import LoopConfig
 WORDS = [f"w{number}" for number in range(59)]
 END = 60
 TREE = MCTSConfig(
-    new_tokens=4, samples=2, repetition_penalty=1.0, visit_temperature=1.0, full_share=0.3,
-    search=SearchConfig(simulations=4, wave=2, candidates=4, depth=3, kept=4),
-)  # fmt: skip
+    new_tokens=4,
+    samples=2,
+    search=SearchConfig(simulations=4, wave=2, candidates=4, depth=3, reused_nodes=4),
+    rules=Rules(repetition_penalty=1.0),
+    choice=ByVisits(visit_temperature=1.0, mix_base=0.3),
+)
 PROPOSALS = {
-    "nucleus": SamplingConfig(new_tokens=4, samples=2, top_p=0.8, full_share=0.2),
+    "nucleus": SamplingConfig(new_tokens=4, samples=2, mix_base=0.2, rules=Rules(top_p=0.8)),
     "tree": TREE,
 }
 

@@ -9,10 +9,11 @@ import optax
 import pytest
 
 from coopgen_jax.data.pairs import Pairs, Rounds
-from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import ByVisits, MCTSConfig
 from coopgen_jax.decoding.methods.fudge import FudgeConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.decoding.methods.smc import SMCConfig
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.discriminators.causal import CausalConfig, init_causal, read_tokens
 from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.errors import UserError
@@ -37,12 +38,15 @@ SOURCES = tuple(tuple(rng.integers(0, 60, rng.integers(1, 4)).tolist()) for _ in
 TEXTS = tuple((*rng.integers(0, 60, rng.integers(1, 4)).tolist(), 60) for _ in range(12))
 PAIRS = Pairs(SOURCES, TEXTS, 4, TEXT, ("",) * 12, True)
 PLAIN = SamplingConfig(new_tokens=TEXT, samples=3)
-NUCLEUS = replace(PLAIN, top_p=0.6, full_share=0.2)
+NUCLEUS = PLAIN.with_settings(top_p=0.6, mix_base=0.2)
 TREE = MCTSConfig(
-    new_tokens=TEXT, samples=3, repetition_penalty=1.0, visit_temperature=1.0, full_share=0.3,
-    search=SearchConfig(simulations=4, wave=2, candidates=4, depth=3, kept=4),
-)  # fmt: skip
-VALUES = replace(TREE, full_share=0.0, visit_temperature=0.0, value_power=1.0)
+    new_tokens=TEXT,
+    samples=3,
+    search=SearchConfig(simulations=4, wave=2, candidates=4, depth=3, reused_nodes=4),
+    rules=Rules(repetition_penalty=1.0),
+    choice=ByVisits(visit_temperature=1.0, mix_base=0.3),
+)
+VALUES = replace(TREE, mix_base=0.0, visit_temperature=0.0, value_power=1.0)
 PARTICLES = SMCConfig(new_tokens=TEXT, samples=3)
 
 
@@ -261,7 +265,7 @@ def test_the_objectives_differ_in_their_weights_alone():
 @pytest.mark.parametrize("negatives", ["proposal", "generator"])
 def test_the_discriminator_learns_from_the_texts_that_are_asked_for(negatives):
     # Of so narrow a nucleus only the likeliest token is left.
-    narrow = replace(PLAIN, top_p=1e-3, full_share=1e-3)
+    narrow = PLAIN.with_settings(top_p=1e-3, mix_base=1e-3)
     config = replace(SMALL, proposal=narrow, negatives=negatives, judge_steps=1)
     config = replace(config, first_judge_steps=1, replay_rows=12)
     _, last, told, _ = rounds_of(config)
@@ -311,7 +315,7 @@ def test_maximum_likelihood_reads_what_people_wrote_and_asks_no_one():
     ("changes", "sentence"),
     [
         ({"proposal": MCTSConfig()}, "train by selfgan"),
-        ({"proposal": replace(PLAIN, temperature=0.0)}, "train by selfgan"),
+        ({"proposal": PLAIN.with_settings(temperature=0.0)}, "train by selfgan"),
         ({"objective": "gan", "proposal": NUCLEUS}, "samples by itself"),
         ({"objective": "gdc", "proposal": PARTICLES}, "train by gcn"),
         ({"baseline": "mean"}, "only to gan"),
@@ -353,9 +357,9 @@ def test_what_does_not_go_together_is_refused(changes, sentence):
 
 @pytest.mark.parametrize(
     ("proposal", "covers"),
-    [(PLAIN, True), (NUCLEUS, True), (replace(PLAIN, top_p=0.6), False),
-     (replace(PLAIN, temperature=1.5), True), (replace(PLAIN, no_repeat_ngram=2), False),
-     (TREE, True), (replace(TREE, full_share=0.0), False), (PARTICLES, True),
+    [(PLAIN, True), (NUCLEUS, True), (PLAIN.with_settings(top_p=0.6), False),
+     (PLAIN.with_settings(temperature=1.5), True), (PLAIN.with_settings(no_repeat_ngram=2), False),
+     (TREE, True), (replace(TREE, mix_base=0.0), False), (PARTICLES, True),
      (VALUES, True)],
 )  # fmt: skip
 def test_a_proposal_covers_what_it_can_write(proposal, covers):

@@ -1,0 +1,158 @@
+"""Settings by flat names: one level of names for records that hold records.
+
+The command line, the headers of files and the cards of trainings know a decoder's settings by one
+name each, `top_p` or `considered`, whichever record they stand in. A field whose type is a union of
+records holds one of them: an alternative names the setting that selects it by `selected_by`, and
+the one that names none, or None, stands where no other is selected.
+"""
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
+from itertools import chain
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a decoder.
+
+    Attributes:
+      name: its flat name.
+      kind: its type, as annotated.
+      owner: the record that holds it.
+      default: its default there.
+    """
+
+    name: str
+    kind: Any
+    owner: type
+    default: Any
+
+
+def settings_of(kind: type) -> list[Setting]:
+    """Returns the settings of a record type, those of records in it and of all alternatives.
+
+    Where records in it have a setting of the same name, it stands once.
+    """
+    found: dict[str, Setting] = {}
+    hints = typing.get_type_hints(kind)
+    for field in fields(kind):
+        records = _records(hints[field.name])
+        own = [Setting(field.name, hints[field.name], kind, _default(field))]
+        for setting in chain(*map(settings_of, records)) if records else own:
+            found.setdefault(setting.name, setting)
+    return list(found.values())
+
+
+def flat(config: Any) -> dict[str, Any]:
+    """Returns the values of all settings by flat name, of alternatives those that are selected."""
+    found: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value) and not isinstance(value, type):
+            found |= flat(value)
+        elif not _records(typing.get_type_hints(type(config))[field.name]):
+            found[field.name] = value
+    return found
+
+
+class UnselectedError(ValueError):
+    """A setting is given of an alternative that is not selected.
+
+    Attributes:
+      setting: the flat name that is given.
+      selector: the flat name that would select its alternative, or that selects another.
+      wanted: whether `selector` is missing; else it is in the way.
+    """
+
+    def __init__(self, setting: str, selector: str, wanted: bool) -> None:
+        self.setting, self.selector, self.wanted = setting, selector, wanted
+        way_out = f"give {selector} with it" if wanted else f"give {selector} 0, or leave it out"
+        super().__init__(f"{setting} says nothing here: {way_out}")
+
+
+def changed(config: Any, values: Mapping[str, Any]) -> Any:
+    """Returns a record with other values of its settings, given by flat name.
+
+    Args:
+      config: the record.
+      values: new values of any settings.
+
+    Raises:
+      ValueError: a record refuses a value.
+      UnselectedError: an alternative that is not selected has a setting of that name.
+      TypeError: there is no such setting.
+    """
+    known = {setting.name for setting in settings_of(type(config))}
+    if unknown := set(values) - known:
+        raise TypeError(f"{type(config).__name__} has no {', '.join(sorted(unknown))}")
+    return _changed(config, values)
+
+
+def _changed(config: Any, values: Mapping[str, Any]) -> Any:
+    hints = typing.get_type_hints(type(config))
+    new: dict[str, Any] = {}
+    for field in fields(config):
+        value, records = getattr(config, field.name), _records(hints[field.name])
+        if records:
+            own = {s.name for record in records for s in settings_of(record)} & set(values)
+            if own:
+                given = {name: values[name] for name in own}
+                optional = type(None) in typing.get_args(hints[field.name])
+                new[field.name] = _selected(value, records, given, optional=optional)
+        elif field.name in values:
+            new[field.name] = values[field.name]
+    return replace(config, **new) if new else config
+
+
+def _selected(value: Any, records: list[type], given: dict[str, Any], *, optional: bool) -> Any:
+    """Returns a field's record, one of several alternatives, with what is given."""
+    if len(records) == 1 and not optional:
+        return _changed(value, given)
+    chosen = type(value)
+    base = type(None) if optional else next(r for r in records if not _selector(r))
+    for record in records:
+        if (name := _selector(record)) and name in given:
+            if given[name]:
+                chosen = record
+            elif chosen is record:
+                chosen = base
+    # A zero deselects, and is no value of the alternative.
+    named = {_selector(record) for record in records}
+    given = {n: v for n, v in given.items() if n not in named or n == _selector(chosen)}
+    own = {field.name for field in fields(chosen)} if chosen is not type(None) else set()
+    for name in given.keys() - own:
+        owner = next(r for r in records if name in {field.name for field in fields(r)})
+        wanted = _selector(owner)
+        raise UnselectedError(name, wanted or _selector(chosen), bool(wanted))
+    if chosen is type(None):
+        return None
+    if chosen is type(value):
+        return replace(value, **given)
+    # What both alternatives know stays as it was.
+    kept = {f.name: getattr(value, f.name) for f in fields(value)} if value is not None else {}
+    return chosen(**{name: kept[name] for name in own & kept.keys()} | given)
+
+
+def _selector(record: type) -> str:
+    return getattr(record, "selected_by", "")
+
+
+def _records(kind: Any) -> list[type]:
+    """Returns the record types that an annotation allows."""
+    union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    parts = typing.get_args(kind) if union else (kind,)
+    return [part for part in parts if isinstance(part, type) and is_dataclass(part) and _open(part)]
+
+
+def _open(record: type) -> bool:
+    """Tells whether a record's fields are settings of their own."""
+    return not getattr(record, "opaque", False)
+
+
+def _default(field: Field) -> Any:
+    if field.default is not MISSING:
+        return field.default
+    return field.default_factory() if field.default_factory is not MISSING else MISSING
