@@ -48,7 +48,7 @@ def extend_lanes(
       Logits `[B, G, W, V]`, log p(class | text), the states, and the paths with the new slots.
     """
     lanes = token.shape[-1]
-    slots = 1 + lanes * step + jnp.arange(lanes)
+    slots = 1 + lanes * step + jnp.arange(lanes, dtype=jnp.int32)
     nodes = Nodes(
         start=slots[0],
         token=token,

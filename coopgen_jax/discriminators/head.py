@@ -34,8 +34,8 @@ class Head(nn.Module):
         """Maps features `[..., inputs]` to log p(class) `[..., C]`."""
         drop = nn.Dropout(self.config.dropout, deterministic=not training)
         inputs = (self.config.inputs,)
-        centre = self.param("centre", nn.initializers.zeros, inputs)
-        scale = self.param("scale", nn.initializers.ones, inputs)
+        centre = self.param("centre", nn.initializers.zeros, inputs, jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, inputs, jnp.float32)
         shape = (1,) * (x.ndim - 1) + inputs
         x = drop((x - centre.reshape(shape)) * scale.reshape(shape))
         for number, width in enumerate(self.config.hidden):

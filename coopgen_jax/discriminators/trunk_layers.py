@@ -89,8 +89,8 @@ class Entrance(nn.Module):
         """Maps states `[..., J, E]` to `[..., width]`."""
         x = states.reshape(*states.shape[:-2], -1).astype(jnp.float32)
         shape = (1,) * (x.ndim - 1) + x.shape[-1:]
-        centre = self.param("centre", nn.initializers.zeros, x.shape[-1:])
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        centre = self.param("centre", nn.initializers.zeros, x.shape[-1:], jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
         x = (x - centre.reshape(shape)) * scale.reshape(shape)
         x = nn.Dropout(self.dropout, deterministic=not training)(x)
         projected: jax.Array = nn.Dense(self.width, name="projection")(x)
@@ -123,8 +123,8 @@ def init_trunk_layers(key: jax.Array, config: TrunkLayersConfig) -> dict[str, An
     if config.look_ahead:
         asking = Queries(len(config.head.classes), config.look_ahead)
         params["queries"] = asking.init(keys[3], jnp.zeros((1, width)))["params"]
-        drawn = jax.random.normal(keys[4], (config.inputs, config.look_ahead))
-        params["keys"] = drawn / jnp.sqrt(float(config.inputs))
+        drawn = jax.random.normal(keys[4], (config.inputs, config.look_ahead), jnp.float32)
+        params["keys"] = drawn / config.inputs**0.5
     return params
 
 

@@ -112,7 +112,7 @@ def init_encoder(key: jax.Array, config: EncoderConfig) -> Params:
         "type": (type_key, 2),
     }
     embedding = {
-        name: 0.02 * jax.random.normal(table_key, (rows, config.width))
+        name: 0.02 * jax.random.normal(table_key, (rows, config.width), jnp.float32)
         for name, (table_key, rows) in sizes.items()
     }
     example = jnp.zeros((1, 1, config.width))

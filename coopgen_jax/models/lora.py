@@ -57,10 +57,12 @@ def init_lora(key: jax.Array, params: Params, config: LoraConfig) -> dict[str, A
     additions = {}
     for number, name in enumerate(names):
         count, out, inputs = layers[name]["kernel"].shape
-        drawn = jax.random.normal(jax.random.fold_in(key, number), (count, config.rank, inputs))
+        drawn = jax.random.normal(
+            jax.random.fold_in(key, number), (count, config.rank, inputs), jnp.float32
+        )
         additions[name] = {
             "lora_down": drawn / jnp.sqrt(float(inputs)),
-            "lora_up": jnp.zeros((count, out, config.rank)),
+            "lora_up": jnp.zeros((count, out, config.rank), jnp.float32),
         }
     return additions
 

@@ -89,7 +89,7 @@ def init_t5(key: jax.Array, config: T5Config) -> Params:
         return jax.vmap(lambda one: layer(one, cross))(jax.random.split(key, count))
 
     def normal(name: str, rows: int, columns: int, deviation: float) -> jax.Array:
-        return deviation * jax.random.normal(keys[name], (rows, columns))
+        return deviation * jax.random.normal(keys[name], (rows, columns), jnp.float32)
 
     width, root = config.width, config.width**-0.5
     last = norm(config).init(key, x)["params"]

@@ -137,7 +137,7 @@ class Dense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `x` `[..., in]` to `[..., out]`."""
         init = nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)
-        kernel = self.param("kernel", init, (self.features, x.shape[-1]))
+        kernel = self.param("kernel", init, (self.features, x.shape[-1]), jnp.float32)
         leading, x = x.shape[:-1], flat(x.astype(self.dtype))
         y = jnp.einsum("ni,oi->no", x, kernel.astype(self.dtype))
         if self.has_variable("params", "lora_down"):
@@ -146,7 +146,7 @@ class Dense(nn.Module):
             inner = jnp.einsum("ni,ri->nr", x, down.astype(self.dtype))
             y = y + jnp.einsum("nr,or->no", inner, up.astype(self.dtype))
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+            bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
             y = y + bias.astype(self.dtype)[None, :]
         return y.reshape(*leading, self.features)
 
@@ -219,14 +219,14 @@ def init_decoder(key: jax.Array, config: DecoderConfig) -> Params:
 
     normal = nn.initializers.normal(0.02)
     params: Params = {
-        "embedding": normal(keys["embedding"], (config.vocab_size, config.width)),
+        "embedding": normal(keys["embedding"], (config.vocab_size, config.width), jnp.float32),
         "layers": jax.vmap(layer)(jax.random.split(keys["layers"], config.layers)),
         "final_norm": norm(config).init(key, x)["params"],
     }
     if config.positions == "learned":
-        params["positions"] = normal(keys["positions"], (config.context, config.width))
+        params["positions"] = normal(keys["positions"], (config.context, config.width), jnp.float32)
     if not config.tied:
-        params["head"] = normal(keys["head"], (config.vocab_size, config.width))
+        params["head"] = normal(keys["head"], (config.vocab_size, config.width), jnp.float32)
     return params
 
 

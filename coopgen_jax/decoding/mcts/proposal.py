@@ -177,7 +177,7 @@ def _draw(
     if power:
         first = jax.vmap(jax.vmap(partial(jax.random.fold_in, data=0)))(keys)
         token, _ = draw(rules, first, log_tree, seen=seen)
-    chance = partial(jax.random.bernoulli, p=config.mix_base)
+    chance = partial(jax.random.bernoulli, p=jnp.float32(config.mix_base))
     full = jax.vmap(jax.vmap(chance))(pair[:, :, 0]) | ~known
     by_model, _ = draw(rules, pair[:, :, 1], log_p if rules.constrains else logits, seen=seen)
     token = jnp.where(full, by_model, token)

@@ -183,7 +183,7 @@ def _continuations(
     """
     config: BeamConfig = job.config
     log_p = log_probs(job, state.logits, state.beams, stop)
-    taken = jnp.zeros((log_p.shape[0], log_p.shape[-1]))
+    taken = jnp.zeros((log_p.shape[0], log_p.shape[-1]), jnp.float32)
     found = []
     for group in range(config.groups):
         total = state.beams.log_prob[:, group, :, None] + log_p[:, group]
@@ -198,7 +198,9 @@ def _continuations(
         found.append((lane, token, log_prob, going))
         there = jnp.take_along_axis(stays & jnp.isfinite(log_prob), going, axis=-1)
         next_token = jnp.take_along_axis(token, going, axis=-1)
-        taken = jax.vmap(lambda row, at, more: row.at[at].add(more))(taken, next_token, 1.0 * there)
+        taken = jax.vmap(lambda row, at, more: row.at[at].add(more))(
+            taken, next_token, there.astype(jnp.float32)
+        )
     lane, token, log_prob, going = (jnp.stack(part, axis=1) for part in zip(*found, strict=True))
     return lane, token, log_prob, going
 

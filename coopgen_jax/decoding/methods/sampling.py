@@ -152,7 +152,8 @@ def _draw(
     if config.mix_base:
         # Which of the two a text is drawn from stays the same for all of its tokens.
         text = row_keys(key, job.prompt, config.samples, jnp.int32(config.new_tokens))
-        full = jax.vmap(jax.vmap(partial(jax.random.bernoulli, p=config.mix_base)))(text)
+        chance = partial(jax.random.bernoulli, p=jnp.float32(config.mix_base))
+        full = jax.vmap(jax.vmap(chance))(text)
         drawn_from = jnp.where(full[..., None], log_p, kept)
     token, _ = draw(rules, keys, drawn_from, seen=seen)
     # The surprise that is steered is that of the distribution before Mirostat cut it.

@@ -119,7 +119,7 @@ def advance(key: jax.Array, job: Job, state: SMCState) -> tuple[SMCState, None]:
     )
     # A prompt whose particles have all ended is done, whatever the others need.
     over = particles.finished.all(axis=-1, keepdims=True)
-    source = jnp.where(over, jnp.arange(config.samples)[None], source)
+    source = jnp.where(over, jnp.arange(config.samples, dtype=jnp.int32)[None], source)
     log_weight = jnp.where(over, particles.log_weight, log_weight)
     read = particles.model_tokens
     particles, logits, path = jax.tree.map(
@@ -158,7 +158,7 @@ def advance(key: jax.Array, job: Job, state: SMCState) -> tuple[SMCState, None]:
         ),
         token,
         log_prob=entry_at(jax.nn.log_softmax(logits[:, 0]), token),
-        log_proposal=jnp.full(token.shape, jnp.nan),
+        log_proposal=jnp.full(token.shape, jnp.nan, jnp.float32),
         log_class=log_class[:, 0],
         end=end,
     )
@@ -200,7 +200,8 @@ def _chosen(key: jax.Array, share: jax.Array, resampling: Resampling) -> jax.Arr
     """Returns `W` particles `[W]`, each `W * share` times in expectation."""
     count = len(share)
     if resampling == "systematic":
-        places = (jnp.arange(count) + jax.random.uniform(key)) / count
+        shift = jax.random.uniform(key, dtype=jnp.float32)
+        places = (jnp.arange(count, dtype=jnp.float32) + shift) / count
         return _reached(share, places)
     copies = jnp.floor(count * share * (1 + 1e-6))
     sure = jnp.cumsum(copies)

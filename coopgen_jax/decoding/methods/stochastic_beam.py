@@ -117,7 +117,11 @@ def advance(key: jax.Array, job: Job, state: StochasticBeamState) -> tuple[Any, 
     allowed = log_constrained(config.rules, state.logits[:, 0], seen, ends=model.end_tokens)
     log_q = jax.nn.log_softmax(shaped(job, state.logits[:, 0], seen))
     keys = row_keys(key, job.prompt, count, state.step)
-    noise = jax.vmap(jax.vmap(lambda key: jax.random.gumbel(key, (vocab,), mode="high")))(keys)
+
+    def gumbel(key: jax.Array) -> jax.Array:
+        return jax.random.gumbel(key, (vocab,), jnp.float32, mode="high")
+
+    noise = jax.vmap(jax.vmap(gumbel))(keys)
     free = state.lanes.log_proposal[..., None] + log_q + noise
     # Nothing is known of the prompt's own maximum, so that it is whatever its continuations' is.
     shaken = jnp.where(state.step == 0, free, conditioned(free, state.perturbed))
