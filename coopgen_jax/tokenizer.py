@@ -103,7 +103,7 @@ class Tokenizer:
           UserError: a text holds half a character (a lone surrogate), as undecodable bytes leave.
         """
         for number, text in enumerate(texts, start=1):
-            if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            if has_half_character(text):
                 raise UserError(f"text {number} holds half a character: it is not valid Unicode")
         coded = self.core.encode_batch_fast(list(texts), add_special_tokens=special)
         return [entry.ids for entry in coded]
@@ -223,6 +223,11 @@ def _byte_alphabet() -> dict[str, int]:
     hidden = [byte for byte in range(256) if byte not in visible]
     shifted = {chr(256 + place): byte for place, byte in enumerate(hidden)}
     return {chr(byte): byte for byte in visible} | shifted
+
+
+def has_half_character(text: str) -> bool:
+    """Tells whether a text holds a lone surrogate, half of a character: it is not Unicode."""
+    return not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def same_tokens(one: Tokenizer, other: Tokenizer) -> bool:

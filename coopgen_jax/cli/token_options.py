@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from coopgen_jax.cli.options import GenerateOptions
+from coopgen_jax.data.sources import split_lines
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.methods.beam import BeamConfig
 from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
@@ -56,7 +57,7 @@ def read_words(path: Path | str) -> list[str]:
         raise UserError(f"--bag {path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"--bag {path} is not UTF-8: convert it first") from error
-    words = [word for line in text.splitlines() if (word := line.strip())]
+    words = [word for line in split_lines(text) if (word := line.strip())]
     if not words:
         raise UserError(f"--bag {path} holds no word: put one on each line")
     return words

@@ -1,30 +1,36 @@
 """Labelled texts: a file or a dataset in, texts and class numbers out.
 
-Guides and judges must not learn the same rows, or a judge would share its guide's mistakes. A text
-belongs to half A or B by its hash, so that the halves are the same wherever and in whatever order
-the file is read.
+Guides and judges must not be trained on the same rows, or a judge would share its guide's mistakes.
+A text belongs to half A or B by its hash, so that the halves are the same wherever and in whatever
+order the file is read.
 """
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from coopgen_jax.data.sources import Row, read_rows
 from coopgen_jax.errors import UserError
+from coopgen_jax.tokenizer import has_half_character
+
+# What a class may be called by: its name, or a number.
+NAMES = (str, int, float, np.generic)
 
 
 @dataclass(frozen=True)
 class Labelled:
     """Texts with their classes.
 
-    texts: `n` texts.
-    labels: `[n]` int32 class numbers.
-    classes: the classes' names, by number.
-    broken: what is wrong with the rows that were left out, one line each.
-    sources: the `n` texts that the rows were cut from, empty where they are whole.
+    Attributes:
+      texts: `n` texts.
+      labels: `[n]` int32 class numbers.
+      classes: the classes' names, by number.
+      broken: what is wrong with the rows that were left out, one line each.
+      sources: the `n` texts that the rows were cut from, empty where nothing was cut.
     """
 
     texts: tuple[str, ...]
@@ -35,7 +41,7 @@ class Labelled:
 
     @property
     def origins(self) -> tuple[str, ...]:
-        """The `n` texts that were learnt from: the sources where there are any."""
+        """The `n` texts that the rows come from: the sources where there are any."""
         return self.sources or self.texts
 
     def rows(self, keep: Sequence[int]) -> "Labelled":
@@ -100,7 +106,7 @@ def read_labelled(
     """
     places, texts, names = [], [], []
     broken: list[str] = []
-    for row, values in _sound(where, (text, label), broken):
+    for row, values in _sound(where, (text,), broken, names=(label,)):
         name = values[1]
         places.append(row.place)
         texts.append(values[0])
@@ -140,27 +146,43 @@ def read_columns(
 
 
 def _sound(
-    where: str | Path, columns: tuple[str, ...], broken: list[str]
+    where: str | Path, columns: tuple[str, ...], broken: list[str], names: tuple[str, ...] = ()
 ) -> Iterator[tuple[Row, list[str]]]:
     """Yields the rows that have all columns, with their values, and fills `broken` meanwhile.
+
+    Args:
+      where: see `read_labelled`.
+      columns: columns of texts.
+      broken: takes what is wrong with the rows that are left out.
+      names: columns of names, which may be numbers too.
 
     Raises:
       UserError: see `read_labelled`.
     """
     found, rows = read_rows(where)
-    for column in columns:
+    for column in (*columns, *names):
         if column not in found:
             raise UserError(f"{where} has no column {column!r}: its columns are {', '.join(found)}")
     sound = 0
     for row in rows:
-        values = ["" if (v := row.values.get(c)) is None else str(v).strip() for c in columns]
-        missing = [column for column, value in zip(columns, values, strict=True) if not value]
-        if row.fault or missing:
-            broken.append(f"{row.place}: {row.fault or f'no {missing[0]}'}")
+        kinds = [(c, str) for c in columns] + [(c, NAMES) for c in names]
+        faults = [_fault(column, row.values.get(column), kind) for column, kind in kinds]
+        fault = row.fault or next(filter(None, faults), None)
+        if fault:
+            broken.append(f"{row.place}: {fault}")
             continue
         sound += 1
-        yield row, values
+        yield row, [str(row.values[column]).strip() for column, _ in kinds]
     if not sound and broken:
         raise UserError(f"{where} has no sound row among {len(broken)}: {broken[0]}")
     if not sound:
         raise UserError(f"{where} has no rows below its header: add at least one")
+
+
+def _fault(column: str, value: Any, kind: Any) -> str | None:
+    """Returns what is wrong with the value of a column, None where nothing is."""
+    if value is None or not str(value).strip():
+        return f"no {column}"
+    if not isinstance(value, kind):
+        return f"{column} is not a string" + (" or a number" if kind is NAMES else "")
+    return f"half a character in {column}" if has_half_character(str(value)) else None

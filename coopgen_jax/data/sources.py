@@ -1,11 +1,12 @@
 """Where texts come from: CSV, TSV, JSON lines, plain lines, and TensorFlow Datasets.
 
-A source is a sequence of rows, each a mapping from column to value with a place to name it by. What
-is wrong with one row (too few fields, no JSON) makes it broken: it is counted, told and left out.
-What is wrong with the whole (no such column, bytes that are no text) is an error.
+A source is a sequence of rows, each a mapping from column to value with a place to name it by. A
+fault of one row (too few fields, no JSON) makes that row broken: it is left out, counted and named.
+A fault of the source (no such column, bytes that are not text) is an error.
 """
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,11 +20,26 @@ TFDS = "tfds:"
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its place, such as "row 3", its values, and what is wrong with it, if anything."""
+    """One row of a source.
+
+    Attributes:
+      place: where the row stands, such as "row 3".
+      values: what each column holds.
+      fault: what is wrong with the row, None where nothing is.
+    """
 
     place: str
     values: Mapping[str, Any]
     fault: str | None = None
+
+
+def split_lines(content: str) -> list[str]:
+    r"""Returns the lines of a file, which end at "\n" or "\r\n" alone.
+
+    `str.splitlines` also ends a line at characters that a text may hold, such as U+2028 or a form
+    feed.
+    """
+    return [line.removesuffix("\r") for line in content.split("\n")]
 
 
 def read_rows(where: str | Path) -> tuple[tuple[str, ...], Iterator[Row]]:
@@ -59,6 +75,9 @@ def read_rows(where: str | Path) -> tuple[tuple[str, ...], Iterator[Row]]:
             f"{path} is not in UTF-8 (byte {error.start} is {error.object[error.start]:#x}): "
             "convert it first"
         ) from error
+    if "\n" not in content:
+        # Old files end their lines with "\r" alone.
+        content = content.replace("\r", "\n")
     if not content.strip():
         raise UserError(f"{path} is empty: give a file with at least one row")
     return FORMATS[path.suffix](path, content)
@@ -66,22 +85,29 @@ def read_rows(where: str | Path) -> tuple[tuple[str, ...], Iterator[Row]]:
 
 def _separated(delimiter: str) -> Callable[[Path, str], tuple[tuple[str, ...], Iterator[Row]]]:
     def opened(path: Path, content: str) -> tuple[tuple[str, ...], Iterator[Row]]:
-        reader = csv.reader(content.splitlines(keepends=True), delimiter=delimiter)
-        header = tuple(next(reader))
+        # A stream ends lines at "\n" alone; what follows a bare "\r" outside quotes is an error.
+        reader = csv.reader(io.StringIO(content, newline="\n"), delimiter=delimiter)
+        try:
+            header = tuple(next(reader))
+        except csv.Error as error:
+            raise UserError(f"{path} has a header that cannot be read: {error}") from error
 
         def rows() -> Iterator[Row]:
             number = 0
-            try:
-                for fields in reader:
-                    if not fields:
-                        continue
-                    number += 1
-                    fault = None
-                    if len(fields) != len(header):
-                        fault = f"{len(fields)} fields instead of {len(header)}"
-                    yield Row(f"row {number}", dict(zip(header, fields, strict=False)), fault)
-            except csv.Error as error:
-                raise UserError(f"{path} is damaged behind row {number}: {error}") from error
+            while True:
+                fault = None
+                try:
+                    fields = next(reader)
+                except StopIteration:
+                    return
+                except csv.Error as error:
+                    fields, fault = [], str(error)
+                if not fields and fault is None:
+                    continue
+                number += 1
+                if fault is None and len(fields) != len(header):
+                    fault = f"{len(fields)} fields instead of {len(header)}"
+                yield Row(f"row {number}", dict(zip(header, fields, strict=False)), fault)
 
         return header, rows()
 
@@ -90,7 +116,7 @@ def _separated(delimiter: str) -> Callable[[Path, str], tuple[tuple[str, ...], I
 
 def _json_lines(path: Path, content: str) -> tuple[tuple[str, ...], Iterator[Row]]:
     def rows() -> Iterator[Row]:
-        for number, line in enumerate(content.split("\n"), start=1):
+        for number, line in enumerate(split_lines(content), start=1):
             if not line.strip():
                 continue
             try:
@@ -106,7 +132,7 @@ def _json_lines(path: Path, content: str) -> tuple[tuple[str, ...], Iterator[Row
 
 
 def _lines(path: Path, content: str) -> tuple[tuple[str, ...], Iterator[Row]]:
-    lines = enumerate(content.splitlines(), start=1)
+    lines = enumerate(split_lines(content), start=1)
     return ("text",), (Row(f"line {n}", {"text": line}) for n, line in lines if line.strip())
 
 

@@ -85,6 +85,62 @@ def test_a_line_separator_inside_json_is_no_line_break(tmp_path):
     assert read_texts(path)[0] == ("a\u2028b",)
 
 
+SEPARATORS = ("\u2028", "\u2029", "\u0085", "\f", "\v", "\x1c", "\x1d", "\x1e")
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".txt"])
+def test_rows_end_at_line_breaks_alone(tmp_path, suffix, ending):
+    texts = [f"dull and cold {SEPARATORS[n % 8]} number {n}" for n in range(60)]
+    mark = {".csv": ",", ".tsv": "\t"}.get(suffix)
+    if mark:
+        lines = [f"text{mark}label", *(f"{text}{mark}negative" for text in texts)]
+    elif suffix == ".jsonl":
+        lines = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
+    else:
+        lines = texts
+    path = tmp_path / f"set{suffix}"
+    path.write_bytes("".join(line + ending for line in lines).encode())
+    assert read_texts(path) == (tuple(texts), ())
+    if mark:
+        data = read_labelled(path)
+        assert data.texts == tuple(texts) and data.classes == ("negative",)
+
+
+def test_a_bare_carriage_return_breaks_its_own_row_alone(tmp_path):
+    path = tmp_path / "set.csv"
+    path.write_bytes(b'text,label\na,x\nb\rc,x\n"d\re",y\n')
+    data = read_labelled(path)
+    assert data.texts == ("a", "d\re")
+    assert len(data.broken) == 1 and data.broken[0].startswith("row 2: new-line character")
+    # Old files have no other line breaks.
+    path.write_bytes(b"text,label\ra,x\rb,y\r")
+    assert read_labelled(path).texts == ("a", "b")
+
+
+def test_half_characters_and_wrong_types_are_broken_rows(tmp_path):
+    lines = [
+        '{"text": "a", "label": 1}',
+        '{"text": "b\\ud83d", "label": "x"}',
+        '{"text": 3, "label": "x"}',
+        '{"text": "c", "label": ["x"]}',
+        '{"text": "d", "label": "\\udc00"}',
+        '{"text": "e", "label": "\\ud83d\\ude00"}',
+    ]
+    path = written(tmp_path, "set.jsonl", "\n".join(lines))
+    data = read_labelled(path)
+    assert data.texts == ("a", "e") and data.classes == ("1", "\U0001f600")
+    assert data.broken == (
+        "line 2: half a character in text",
+        "line 3: text is not a string",
+        "line 4: label is not a string or a number",
+        "line 5: half a character in label",
+    )
+    path = written(tmp_path, "set.jsonl", "\n".join(lines[1:3]))
+    with pytest.raises(UserError, match="no sound row among 2: line 1: half a character in text"):
+        read_labelled(path)
+
+
 @pytest.mark.parametrize(
     ("where", "sentence"),
     [
