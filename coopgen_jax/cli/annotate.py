@@ -8,6 +8,7 @@ from typing import Any
 from coopgen_jax.cli.annotate_options import AnnotateOptions, ExportOptions, ReadOptions
 from coopgen_jax.cli.evaluate_texts import read_entry
 from coopgen_jax.cli.printing import to_json
+from coopgen_jax.data.sources import left_out
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.annotation import Scale, export, read_sheet, summarise
 from coopgen_jax.evaluation.tables import Format, p_value, render
@@ -34,6 +35,8 @@ def _export(what: ExportOptions) -> None:
     if not what.files:
         raise UserError("there are no texts: give files of `coopgen generate --out`")
     methods = [method for entry in what.files for method in read_entry(entry)]
+    for note in (note for method in methods for note in left_out(method.broken)):
+        print(f"coopgen: {note}", file=sys.stderr)
     check_names([method.name for method in methods], None)
     if what.out.resolve() == what.key.resolve():
         raise UserError(f"--out and --key both write {what.out}: give each a file of its own")

@@ -17,6 +17,7 @@ from coopgen_jax.cli.evaluate_options import EvaluateOptions, JudgementOptions, 
 from coopgen_jax.cli.evaluate_texts import run_texts
 from coopgen_jax.cli.train import pair
 from coopgen_jax.data.labelled import Labelled, read_labelled
+from coopgen_jax.data.sources import left_out
 from coopgen_jax.discriminators.loading import PACKAGED, folder_of, load_discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.discriminator_accuracy import (
@@ -86,10 +87,14 @@ def _figures(what: JudgementOptions) -> dict[str, Any]:
         classes=classes,
         rename=dict(map(pair, what.rename)),
     )
+    broken = data.broken
+    for note in left_out(broken):
+        print(f"coopgen: {what.data}: {note}", file=sys.stderr)
     count = min(what.rows or len(data.texts), len(data.texts))
     data = data.rows([number * len(data.texts) // count for number in range(count)])
     lengths = [length for length in LENGTHS if length <= what.longest]
     report: dict[str, Any] = {"data": what.data, "classes": list(classes), "judges": {}}
+    report["left_out"] = list(broken)
     last = {}
     for name, judge in judges.items():
         speed = evaluations_per_second(model, judge) if what.speed else None

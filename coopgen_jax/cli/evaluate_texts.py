@@ -12,6 +12,7 @@ from typing import Any
 from coopgen_jax.cli.evaluate_options import TextsOptions
 from coopgen_jax.cli.printing import to_json
 from coopgen_jax.cli.train import pair
+from coopgen_jax.data.sources import left_out, split_lines
 from coopgen_jax.discriminators.loading import folder_of
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.independence import Independence, independence, learnt, require
@@ -101,7 +102,8 @@ def prepare(
     Raises:
       UserError: see `run_texts`.
     """
-    methods, notes = [_completed(method, what) for method in methods], []
+    methods = [_completed(method, what) for method in methods]
+    notes = [note for method in methods for note in left_out(method.broken)]
     reference = _reference(what.reference)
     if reference and importlib.util.find_spec("mauve") is None:
         reference = ()
@@ -144,7 +146,7 @@ def _reference(path: Path | None) -> tuple[str, ...]:
     if path is None:
         return ()
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = split_lines(path.read_bytes().decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as lines of text: {error}") from error
     texts = tuple(line.strip() for line in lines if line.strip())

@@ -52,7 +52,7 @@ def read_words(path: Path | str) -> list[str]:
       UserError: it cannot be read as UTF-8 or holds no word.
     """
     try:
-        text = Path(path).read_text("utf-8-sig")
+        text = Path(path).read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"--bag {path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

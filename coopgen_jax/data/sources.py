@@ -8,7 +8,7 @@ A fault of the source (no such column, bytes that are not text) is an error.
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,20 @@ class Row:
     place: str
     values: Mapping[str, Any]
     fault: str | None = None
+
+
+def left_out(broken: Sequence[str], named: int = 3) -> list[str]:
+    """Returns a sentence that counts the rows that were left out and names the first, or nothing.
+
+    Args:
+      broken: what is wrong with each of them.
+      named: how many of them are named.
+    """
+    if not broken:
+        return []
+    more = ", ..." if len(broken) > named else ""
+    rows = "row" if len(broken) == 1 else "rows"
+    return [f"{len(broken)} {rows} left out ({', '.join(broken[:named])}{more})"]
 
 
 def split_lines(content: str) -> list[str]:

@@ -2,7 +2,8 @@
 
 A .json file is the document of `coopgen generate`. A .jsonl file has a text a line, with "prompt",
 "text" and, where they are known, "method", "target", "tokens", "seconds" and "model_tokens"; a line
-with "settings" in place of a text says how the texts below it were written.
+with "settings" in place of a text says how the texts below it were written. A broken row is left
+out, counted and named.
 """
 
 import json
@@ -12,18 +13,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from coopgen_jax.data.sources import split_lines
 from coopgen_jax.errors import UserError
+from coopgen_jax.tokenizer import has_half_character
 
 
 @dataclass(frozen=True)
 class Written:
     """One text.
 
-    prompt: what it continues; text: the continuation; target: the class asked for, or None.
-    tokens: its ids in the model that wrote it.
-    seconds: its share of the time that its batch took; batch: the batch's number.
-    model_tokens: tokens that the language model read for it.
-    width: the tokens that its batch's prompts were padded to.
+    Attributes:
+      prompt: what it continues.
+      text: the continuation.
+      target: the class asked for, or None.
+      tokens: its ids in the model that wrote it.
+      seconds: its share of the time that its batch took.
+      batch: the batch's number.
+      model_tokens: tokens that the language model read for it.
+      width: the tokens that its batch's prompts were padded to.
     """
 
     prompt: str
@@ -40,13 +47,17 @@ class Written:
 class Method:
     """The texts of one method.
 
-    guide: the discriminator that they were written with, None where there was none.
-    told: whether the file says so.
-    model: the language model that wrote them, the base of several, None where it is unknown.
-    hashes: of the files of all language models that wrote them.
-    steering: names of language models that made them what they were to be: experts, and one behind
-      a control code.
-    guide_weights: the hash of the guide's weights as they were then, None where it is unknown.
+    Attributes:
+      name: what the method is called.
+      texts: its texts.
+      guide: the discriminator that they were written with, None where there was none.
+      told: whether the file says so.
+      model: the language model that wrote them, the base of several, None where it is unknown.
+      hashes: of the files of all language models that wrote them.
+      steering: names of language models that steered the texts: experts, and one behind a control
+        code.
+      guide_weights: the hash of the guide's weights as they were then, None where it is unknown.
+      broken: what is wrong with the rows of its file that were left out, a sentence each.
     """
 
     name: str
@@ -57,6 +68,7 @@ class Method:
     hashes: tuple[str, ...] = ()
     steering: tuple[str, ...] = ()
     guide_weights: str | None = None
+    broken: tuple[str, ...] = ()
 
 
 def steering_of(settings: Any, model: str | None) -> tuple[str, ...]:
@@ -90,8 +102,11 @@ def read_methods(path: Path, name: str | None = None) -> list[Method]:
       path: the file.
       name: what its method is called, None for what the file says.
 
+    Returns:
+      The methods; the first has what is wrong with the rows that were left out in `broken`.
+
     Raises:
-      UserError: it cannot be read, is not such a file, or holds no text.
+      UserError: it cannot be read, is not such a file, or holds no sound text.
     """
     if path.suffix not in (".json", ".jsonl"):
         raise UserError(f"{path} is neither a .json nor a .jsonl file of texts")
@@ -102,9 +117,13 @@ def read_methods(path: Path, name: str | None = None) -> list[Method]:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     found = _lines(path, content) if path.suffix == ".jsonl" else _document(path, content)
-    found = [method for method in found if method.texts]
+    broken = tuple(fault for method in found for fault in method.broken)
+    found = [replace(method, broken=()) for method in found if method.texts]
+    if not found and broken:
+        raise UserError(f"{path} holds no sound text among {len(broken)}: {broken[0]}")
     if not found:
         raise UserError(f"{path} holds no texts")
+    found[0] = replace(found[0], broken=broken)
     if name is None:
         return found
     if len(found) > 1:
@@ -118,25 +137,31 @@ def _document(path: Path, content: str) -> list[Method]:
     if not isinstance(value, dict) or not isinstance(value.get("texts"), list):
         raise UserError(f'{path} has no list of "texts": give what `coopgen generate --out` wrote')
     main = replace(_header(value, str(path)), name=_method(value.get("settings"), path))
-    texts = list(_rows(value["texts"], f"of {path}"))
+    broken: list[str] = []
+    texts = list(_rows(value["texts"], f"of {path}", broken))
     seconds: Any = value.get("seconds")
     if _is_number(seconds) and texts and all(text.seconds is None for text in texts):
         texts = [replace(text, seconds=seconds / len(texts)) for text in texts]
     compared = value.get("compare")
-    others = list(_rows(compared, f"compared of {path}")) if isinstance(compared, list) else []
+    compared = compared if isinstance(compared, list) else []
+    others = list(_rows(compared, f"compared of {path}", broken))
     plain = replace(main, name="compare", texts=tuple(others), guide=None)
-    return [replace(main, texts=tuple(texts)), plain]
+    return [replace(main, texts=tuple(texts), broken=tuple(broken)), plain]
 
 
 def _lines(path: Path, content: str) -> list[Method]:
     headers: dict[str, Method] = {}
     texts: dict[str, list[Written]] = {}
-    latest = Method(path.stem, ())
-    for number, line in enumerate(content.split("\n"), start=1):
+    latest, broken = Method(path.stem, ()), []
+    for number, line in enumerate(split_lines(content), start=1):
         if not line.strip():
             continue
         place = f"line {number} of {path}"
-        value = _parsed(line, place)
+        try:
+            value = _parsed(line, place)
+        except UserError as fault:
+            broken.append(str(fault))
+            continue
         if isinstance(value, dict) and "settings" in value and "text" not in value:
             latest = replace(_header(value, place), name=_method(value["settings"], path))
             before = headers.get(latest.name)
@@ -146,12 +171,18 @@ def _lines(path: Path, content: str) -> list[Method]:
                     "own"
                 )
             continue
-        text = _row(value, place)
+        try:
+            text = _row(value, place)
+        except UserError as fault:
+            broken.append(str(fault))
+            continue
         said = value.get("method")
         name = said if isinstance(said, str) and said else latest.name
         headers.setdefault(name, replace(latest, name=name))
         texts.setdefault(name, []).append(text)
-    return [replace(headers[name], texts=tuple(rows)) for name, rows in texts.items()]
+    found = [replace(headers[name], texts=tuple(rows)) for name, rows in texts.items()]
+    first = found[0] if found else latest
+    return [replace(first, broken=tuple(broken)), *found[1:]]
 
 
 def _parsed(content: str, place: str) -> Any:
@@ -192,9 +223,13 @@ def _objects(value: Any) -> list[dict[str, Any]]:
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
-def _rows(values: list[Any], place: str) -> Iterator[Written]:
+def _rows(values: list[Any], place: str, broken: list[str]) -> Iterator[Written]:
+    """Yields the sound rows, and fills `broken` meanwhile."""
     for number, value in enumerate(values, start=1):
-        yield _row(value, f"text {number} {place}")
+        try:
+            yield _row(value, f"text {number} {place}")
+        except UserError as fault:
+            broken.append(str(fault))
 
 
 def _row(value: Any, place: str) -> Written:
@@ -203,8 +238,10 @@ def _row(value: Any, place: str) -> Written:
     for name in ("prompt", "text"):
         if not isinstance(value.get(name), str):
             raise UserError(f'{place} has no "{name}" that is a string')
+        if has_half_character(value[name]):
+            raise UserError(f'{place} holds half a character in its "{name}"')
     target, tokens = value.get("target"), value.get("tokens")
-    if not isinstance(target, str | None):
+    if not isinstance(target, str | None) or has_half_character(target or ""):
         raise UserError(f'{place}: its "target" is no name of a class')
     if tokens is not None and not (
         isinstance(tokens, list) and all(type(token) is int for token in tokens)

@@ -120,6 +120,26 @@ def test_mauve_without_its_library_is_left_out(world, capsys, tmp_path, monkeypa
     assert status == 0 and "MAUVE is left out" in out
 
 
+def test_broken_rows_are_left_out_and_named(world, capsys, tmp_path):
+    path = tmp_path / "d.jsonl"
+    path.write_text((world / "c.jsonl").read_text() + '{"prompt": "so", "text": "\\udfff"}\n')
+    status, out, _ = run(capsys, "evaluate", "texts", path, "--json", "--quiet")
+    report = json.loads(out)
+    assert (status, report["methods"][0]["texts"]) == (0, 4)
+    note = f'1 row left out (line 5 of {path} holds half a character in its "text")'
+    assert note in report["notes"]
+    texts = [f'"good film {number}","{("bad", "good")[number % 2]}"' for number in range(4)]
+    path = tmp_path / "set.csv"
+    path.write_text("\n".join(["text,label", *texts[:2], "alone", *texts[2:]]) + "\n")
+    judged = ["--discriminator", world / "guide", "--model", world / "base", "--data", path]
+    status, out, err = run(capsys, "evaluate", "discriminator", *judged, "--json", "--quiet")
+    report = json.loads(out)
+    assert status == 0 and report["left_out"] == ["row 3: 1 fields instead of 2"]
+    figures = report["judges"][str(world / "guide")]["by_tokens_read"]
+    assert figures["whole"]["texts"] == 4
+    assert err == f"coopgen: {path}: 1 row left out (row 3: 1 fields instead of 2)\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

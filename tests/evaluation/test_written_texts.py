@@ -53,6 +53,32 @@ def test_lines_with_and_without_a_header(tmp_path):
     assert found.name == "a" and found.texts == (Written("So", ""),)
 
 
+def test_broken_rows_are_left_out_and_named(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(lines(HEADER, TEXT, {"prompt": "a"}) + '{"prompt\n' + lines(TEXT))
+    (found,) = read_methods(path)
+    assert found.texts == (found.texts[0],) * 2
+    assert found.broken[0] == f'line 3 of {path} has no "text" that is a string'
+    assert found.broken[1].startswith(f"line 4 of {path} is not JSON")
+    path = tmp_path / "a.json"
+    broken = TEXT | {"text": "\ud800"}
+    path.write_text(json.dumps(HEADER | {"texts": [broken, TEXT], "compare": [3, TEXT]}))
+    main, plain = read_methods(path, "search")
+    assert (len(main.texts), len(plain.texts), plain.broken) == (1, 1, ())
+    assert main.broken == (
+        f'text 1 of {path} holds half a character in its "text"',
+        f"text 1 compared of {path} is not an object",
+    )
+
+
+def test_a_separator_of_unicode_ends_no_row(tmp_path):
+    path = tmp_path / "a.jsonl"
+    row = {"prompt": "So", "text": "dull \u2028 and \u0085 cold"}
+    path.write_text(json.dumps(row, ensure_ascii=False) + "\r\n", encoding="utf-8")
+    (found,) = read_methods(path)
+    assert found.texts == (Written(row["prompt"], row["text"]),) and not found.broken
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
@@ -66,7 +92,8 @@ def test_lines_with_and_without_a_header(tmp_path):
         ("a.json", b'{"texts": [], "model": 3}', "must be objects or null"),
         ("a.jsonl", b"", "holds no texts"),
         ("a.jsonl", lines(HEADER).encode(), "holds no texts"),
-        ("a.jsonl", b'{"prompt": "a", "text": "b"}\n{"prompt": "a"}\n', 'line 2 of .* no "text"'),
+        ("a.jsonl", b'{"prompt": "a"}\n{"text": "b"}\n', 'among 2: line 1 of .* no "text"'),
+        ("a.jsonl", b'{"prompt": "a", "text": "b\\ud800"}\n', "line 1 of .* half a character"),
         ("a.jsonl", b'{"prompt": "a", "te', "line 1 of .* is not JSON"),
         ("a.jsonl", lines(TEXT | {"target": 1}).encode(), '"target" is no name'),
         ("a.jsonl", lines(TEXT | {"tokens": "ab"}).encode(), '"tokens" are no list'),
