@@ -66,6 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _close_output()
         print(f"coopgen: error: cannot write ({error.strerror}): free space", file=sys.stderr)
         return 2
+    except (AssertionError, RuntimeError):
+        if "jax" not in sys.modules:
+            raise
+        from coopgen_jax.cli.machines import missing_device
+
+        if (sentence := missing_device()) is None:
+            raise
+        print(f"coopgen: error: {sentence}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -28,6 +28,21 @@ GRACE = 3.0
 _Training = TypeVar("_Training", bound=Any)
 
 
+def missing_device() -> str | None:
+    """Returns a sentence where JAX finds no device of the kind that it was asked for, else None."""
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:
+        # JAX says nothing at all where a kind is known and its plugin is not installed.
+        why = " ".join(str(error).split()) or "no such device, or its plugin is not installed"
+        asked = jax.config.jax_platforms or "unset"
+        return (
+            f"JAX cannot start its devices (JAX_PLATFORMS is {asked}: {why}): unset JAX_PLATFORMS, "
+            "or set JAX_PLATFORMS=cpu"
+        )
+    return None
+
+
 def check_machines(options: GenerateOptions) -> None:
     """Checks what can be known before anything is started.
 

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -88,6 +89,7 @@ def load_discriminator(
     kind = card.get("kind") if isinstance(card, dict) else None
     if kind not in KINDS:
         raise UserError(f"{folder} is a head of kind {kind!r}: known are {', '.join(KINDS)}")
+    _check_card(folder, card)
     try:
         head = _tempered(head, card.get("temperature", 1.0))
         return KINDS[kind](folder, card, head, language_model)
@@ -95,8 +97,54 @@ def load_discriminator(
         raise UserError(f"{folder}: {error}") from error
     except KeyError as error:
         raise UserError(f"{folder}'s card or weights lack {error}: train the head anew") from error
-    except (AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"{folder}'s card is damaged ({error}): train the head anew") from error
+
+
+def _whole(value: Any, least: int = 0) -> bool:
+    return type(value) is int and value >= least
+
+
+def _list_of(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(kind, value))
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+# What an entry of a card looks like, where the card has it.
+ENTRIES: dict[str, Callable[[Any], bool]] = {
+    "classes": _list_of(_text),
+    "context": partial(_whole, least=1),
+    "encoder": _text,
+    "encoder_sha256": _text,
+    "hidden": _list_of(partial(_whole, least=1)),
+    "layers": _whole,
+    "longest": partial(_whole, least=1),
+    "look_ahead": _whole,
+    "lora": lambda value: (
+        isinstance(value, dict)
+        and set(value) == {"rank", "targets"}
+        and _whole(value["rank"], least=1)
+        and _list_of(_text)(value["targets"])
+    ),
+    "model": _text,
+    "model_sha256": _text,
+    "prefixes": _list_of(_list_of(_whole)),
+    "reads_prompt": lambda value: isinstance(value, bool),
+    "start_token": lambda value: value is None or _whole(value),
+    "taps": _list_of(_whole),
+    "temperature": lambda value: type(value) in (int, float) and 0 < value < float("inf"),
+    "width": partial(_whole, least=1),
+}
+
+
+def _check_card(folder: Path, card: dict[str, Any]) -> None:
+    """Raises UserError where an entry of a card is not of its kind."""
+    for name, fits in ENTRIES.items():
+        if name in card and not fits(card[name]):
+            raise UserError(
+                f"{folder}'s card is damaged ({name} is {card[name]!r}): train the head anew"
+            )
 
 
 def _tempered(weights: Any, temperature: float) -> Any:
@@ -104,12 +152,7 @@ def _tempered(weights: Any, temperature: float) -> Any:
 
     A class head's is one of its output layer, a look-ahead head's of its queries, a generative
     discriminator's of prior and power.
-
-    Raises:
-      ValueError: it is not above 0.
     """
-    if not 0 < temperature < float("inf"):
-        raise ValueError(f"its temperature is {temperature}")
     if temperature == 1.0:
         return weights
     cooled = {}
@@ -238,6 +281,8 @@ def _shared_trunk(
 def _layers_config(
     card: dict[str, Any], taps: tuple[int, ...], language_model: LanguageModelParts
 ) -> TrunkLayersConfig:
+    if card["width"] % 32:
+        raise UserError(f"its layers have the width {card['width']}, no multiple of 32: train anew")
     network = small_network(layers=card["layers"], width=card["width"], context=card["context"])
     head = HeadConfig(tuple(card["classes"]), card["width"], tuple(card["hidden"]))
     return TrunkLayersConfig(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_matrix, hstack
 from scipy.special import softmax
@@ -129,11 +130,11 @@ def load_judge(folder: str | Path) -> Judge:
         vocabulary = {term: number for number, term in enumerate(card["terms"])}
         vectorizer = _vectorizer(vocabulary=vocabulary)
         vectorizer.idf_ = arrays["idf"].astype(float)
-        encoder = None if card["encoder"] is None else load_encoder(card["encoder"])
-        rows, half = read_fingerprint(folder), card.get("half")
+        name, rows, half = card["encoder"], read_fingerprint(folder), card.get("half")
         classes, weights, bias = tuple(card["classes"]), arrays["weights"], arrays["bias"]
-        return Judge(classes, vectorizer, encoder, weights, bias, rows, half)
     except UserError:
         raise
-    except Exception as error:  # whatever is wrong with a file, it is no judge
+    except (AttributeError, KeyError, OSError, SafetensorError, TypeError, ValueError) as error:
         raise UserError(f"{folder} holds no judge: train one with train_judge.py") from error
+    encoder = None if name is None else load_encoder(name)
+    return Judge(classes, vectorizer, encoder, weights, bias, rows, half)

@@ -1,6 +1,7 @@
 """Hugging Face configurations to a network's shape, and the names of its tensors."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from coopgen_jax.errors import UserError
@@ -45,6 +46,16 @@ class Settings:
         return UserError(
             f"config.json of {self.label} says {key} = {value!r}, which is not implemented: {known}"
         )
+
+
+def check_numbers(config: DecoderConfig | EncoderConfig) -> None:
+    """Raises ValueError where a size of a network is no whole number, or a factor no number."""
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        if entry.type in (int, "int") and (type(value) is not int or value < 0):
+            raise ValueError(f"{entry.name} is {value!r}: it must be a whole number")
+        if entry.type in (float, "float") and type(value) not in (int, float):
+            raise ValueError(f"{entry.name} is {value!r}: it must be a number")
 
 
 def decoder_config(

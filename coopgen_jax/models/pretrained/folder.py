@@ -94,7 +94,10 @@ class Folder:
                 f"tensor {name!r} of {self.label} is stored as {kind}, which is not read: use a "
                 "copy of the model in F32, F16 or BF16"
             )
-        values = handle.get_tensor(name)
+        try:
+            values = handle.get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"tensor {name!r} of {self.label} cannot be read: {error}") from error
         return values.astype(np.float32) if values.dtype == jnp.bfloat16 else values
 
     def sha256(self) -> str:

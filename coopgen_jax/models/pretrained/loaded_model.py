@@ -20,6 +20,7 @@ from coopgen_jax.models.pretrained.encoder_decoders import (
     t5_sources,
 )
 from coopgen_jax.models.pretrained.families import (
+    check_numbers,
     decoder_config,
     decoder_sources,
     encoder_config,
@@ -101,9 +102,9 @@ def load(
     _check_dtype(dtype)
     path, packaged = _locate(name_or_path, "language model")
     name = str(name_or_path)
-    with _told(path):
-        if path.is_file():
-            return _load_gguf(path, packaged, name, dtype, stacked)
+    if path.is_file():
+        return _load_gguf(path, packaged, name, dtype, stacked)
+    with _headers_of(path):
         folder = Folder(path)
         closed = is_encoder_decoder(folder)
         tokenizer = folder.tokenizer(closed=closed)
@@ -115,8 +116,9 @@ def load(
         else:
             config = decoder_config(folder.config, folder.label, ends, dtype)
             sources = decoder_sources(folder.config["model_type"])
-        params = assemble(_shapes(config, stacked), sources, folder, dtype)
-        return LoadedModel(config, params, tokenizer, name, folder.sha256(), folder.licence())
+        check_numbers(config)
+    params = assemble(_shapes(config, stacked), sources, folder, dtype)
+    return LoadedModel(config, params, tokenizer, name, folder.sha256(), folder.licence())
 
 
 def load_encoder(
@@ -135,29 +137,42 @@ def load_encoder(
     path, packaged = _locate(name_or_path, "encoder")
     if path.is_file():
         raise UserError(f"{path} is a file: encoders are loaded from folders with a config.json")
-    with _told(path):
+    with _headers_of(path):
         folder = Folder(path)
         config = encoder_config(folder.config, folder.label, dtype)
-        shapes = jax.eval_shape(lambda: init_encoder(jax.random.key(0), config))
-        params = assemble(shapes, encoder_sources(), folder, dtype)
-        return LoadedEncoder(
-            config,
-            params,
-            folder.tokenizer(),
-            str(name_or_path),
-            packaged.sha256 if packaged else folder.sha256(),
-            packaged.licence if packaged else folder.licence(),
-        )
+        check_numbers(config)
+        tokenizer = folder.tokenizer()
+    shapes = jax.eval_shape(lambda: init_encoder(jax.random.key(0), config))
+    params = assemble(shapes, encoder_sources(), folder, dtype)
+    return LoadedEncoder(
+        config,
+        params,
+        tokenizer,
+        str(name_or_path),
+        packaged.sha256 if packaged else folder.sha256(),
+        packaged.licence if packaged else folder.licence(),
+    )
+
+
+# What reading damaged headers raises; a device that is missing, for one, raises another error.
+_OF_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    TypeError,
+    ValueError,
+)
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Turns whatever a damaged file leads to into one sentence."""
+def _headers_of(path: Path) -> Iterator[None]:
+    """Turns what damaged headers lead to into one sentence; nothing is computed meanwhile."""
     try:
         yield
     except UserError:
         raise
-    except Exception as error:
+    except _OF_DAMAGE as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{path} is damaged or not a model ({what}): fetch it again") from error
 
@@ -176,10 +191,13 @@ def _shapes(config: DecoderConfig, stacked: bool | None) -> Params:
 def _load_gguf(
     path: Path, packaged: Packaged | None, name: str, dtype: str, stacked: bool | None
 ) -> LoadedModel:
-    file = GgufFile(path)
-    tokenizer = gguf_tokenizer(file)
-    config = gguf_config(file, tokenizer.end_tokens, dtype)
-    params = assemble(_shapes(config, stacked), gguf_sources(file, config), file, dtype)
+    with _headers_of(path):
+        file = GgufFile(path)
+        tokenizer = gguf_tokenizer(file)
+        config = gguf_config(file, tokenizer.end_tokens, dtype)
+        check_numbers(config)
+        sources = gguf_sources(file, config)
+    params = assemble(_shapes(config, stacked), sources, file, dtype)
     if packaged:
         # It was checked when it was fetched; reading it all again would cost every start.
         return LoadedModel(config, params, tokenizer, name, packaged.sha256, packaged.licence)
