@@ -10,11 +10,8 @@ from types import SimpleNamespace
 
 import jax
 import pytest
-import tokenizers
-from tokenizers import models, pre_tokenizers, processors
 
-from coopgen_jax.models.encoder import EncoderConfig, init_encoder
-from coopgen_jax.tokenizer import Tokenizer
+from tests.tiny_encoder import make_encoder
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -62,15 +59,5 @@ def forget_programs() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_encoder():
-    """A BERT of one layer over the words a, b and c."""
-    vocabulary = {word: n for n, word in enumerate(["[UNK]", "[CLS]", "[SEP]", "a", "b", "c"])}
-    core = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    core.pre_tokenizer = pre_tokenizers.Whitespace()
-    core.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-    )
-    config = EncoderConfig(vocab_size=6, layers=1, width=8, heads=2, ffn_width=8, context=32)
-    params = init_encoder(jax.random.key(0), config)
-    params["embedding"]["word"] *= 50
-    return SimpleNamespace(config=config, params=params, tokenizer=Tokenizer(core), sha256="x")
+def tiny_encoder() -> SimpleNamespace:
+    return make_encoder()

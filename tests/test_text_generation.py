@@ -1,7 +1,7 @@
 """Strings in, strings out: batching, numbering and how often anything is compiled."""
 
 import dataclasses
-from functools import cache, partial
+from functools import partial
 
 import jax
 import pytest
@@ -11,36 +11,20 @@ from coopgen_jax import text_generation as shell
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.decoding.rules.shaping import Rules
-from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
-from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
+from coopgen_jax.discriminators.shared_trunk import shared_trunk
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.combined_model import combined, params_of, reference_params_of
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.models.prompt import bucket
-from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.search import SearchConfig
-from coopgen_jax.testing import TINY_LLAMA
 from coopgen_jax.text_generation import generate
 from coopgen_jax.tokenizer import Tokenizer
 from tests.models.model_files import byte_tokenizer
+from tests.tiny_model import guide, model
 
 SEARCH = SearchConfig(simulations=4, candidates=4, depth=4, reused_nodes=4)
 CONFIG = MCTSConfig(new_tokens=3, search=SEARCH)
-
-
-@cache
-def model() -> LoadedModel:
-    config = dataclasses.replace(TINY_LLAMA, vocab_size=300, context=256, end_tokens=(256,))
-    params = jax.tree.map(lambda leaf: 3 * leaf, init_decoder(jax.random.key(0), config))
-    return LoadedModel(config, params, Tokenizer(byte_tokenizer()), "tiny", "0" * 64, None)
-
-
-@cache
-def guide() -> LoadedDiscriminator:
-    head = HeadConfig(("bad", "good"), 2 * 2 * TINY_LLAMA.width, (8,))
-    params = Head(head).init(jax.random.key(1), jax.numpy.zeros((1, head.inputs)))["params"]
-    return LoadedDiscriminator(shared_trunk(SharedTrunkConfig((1, 3), False, head)), params, {})
 
 
 def test_texts_come_in_the_order_of_the_prompts_whatever_the_batch():

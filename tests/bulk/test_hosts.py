@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,16 +19,10 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.parallel import rendezvous
 from coopgen_jax.parallel.rendezvous import meet
 from coopgen_jax.testing import TINY_LLAMA
-from tests.parallel.test_mesh import ROOT, environment
+from tests.processes import ROOT, ends_of, environment, free_port
 
 WRITE = ["generate", "a b", "c", "d e", "--discriminator", "none", "--method", "sample"]
 WRITE += ["--new-tokens", "3", "--batch-size", "1", "--json", "--quiet", "--seed", "4"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
 
 
 def run(wrong: str, *arguments: str) -> subprocess.Popen:
@@ -69,16 +62,6 @@ def train(number_of_devices: int, *arguments: str) -> subprocess.Popen:
         env=environment(number_of_devices), cwd=ROOT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-
-
-def ends_of(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
-    """Returns exit status, output and errors of processes."""
-    try:
-        ends = [process.communicate(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [(p.returncode, *end) for p, end in zip(processes, ends, strict=True)]
 
 
 def train_both(*commands: list[str]) -> list[tuple[int, str, str]]:

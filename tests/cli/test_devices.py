@@ -10,7 +10,6 @@ from coopgen_jax.models.pretrained import loaded_model
 from coopgen_jax.models.pretrained.loaded_model import load
 from tests.models.model_files import hf_model, save
 
-
 # Where there is a GPU of one maker there is none of the other.
 MISSING = "rocm" if jax.default_backend() == "gpu" else "cuda"
 

@@ -101,7 +101,7 @@ def judged() -> list[dict]:
     """What is written under the head, and what the head says of it."""
     model = cg.load_language_model("base")
     guide = cg.load_discriminator("head", language_model=model)
-    config = cg.SamplingConfig(new_tokens=6, temperature=0.5)
+    config = cg.SamplingConfig(new_tokens=6, rules=cg.Rules(temperature=0.5))
     texts = cg.generate(model, ["so", "a film"], config=config, discriminator=guide, seed=1)
     return [
         {"text": text.text, "tokens": text.tokens, "classes": text.class_probabilities}

@@ -19,7 +19,7 @@ from coopgen_jax.parallel.mesh import BATCH
 from coopgen_jax.training.gcn.gcn_config import GcnConfig
 from coopgen_jax.training.gcn.gcn_recipe import _check
 from coopgen_jax.training.gcn.round import beginnings
-from tests.parallel.test_mesh import ROOT
+from tests.processes import ROOT
 from tests.training.gcn.gcn_worker import WORDS, language, pairs
 
 SMALL = [

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from coopgen_jax.decoding.job import Job
-from tests.decoding.methods.test_sampling import JUDGE, MODEL, PARAMS
+from tests.decoding.toy import JUDGE, MODEL, PARAMS
 
 
 def calls_of(decoder, config, prompt) -> list[tuple[int, ...]]:

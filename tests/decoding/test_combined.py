@@ -20,7 +20,7 @@ from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.models.combination import Member, combine_logits, combined_params
 from coopgen_jax.search.config import SearchConfig
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
-from tests.decoding.methods.test_sampling import log_softmax, memory_of, prompt_of
+from tests.decoding.toy import log_softmax, memory_of, prompt_of
 
 TOY = ToyLanguage()
 TABLES = [TOY.tables(seed)["logits"] for seed in (1, 2, 3)]

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from coopgen_jax.models.language_model import Prompt
-from tests.decoding.methods.test_sampling import END, TABLES, TOY, log_softmax, memory_of, prompt_of
+from tests.decoding.toy import END, TABLES, TOY, log_softmax, memory_of, prompt_of
 
 # A judge who is never so sure that few texts carry nearly all of the weight.
 MILD = {**TABLES, "scores": 0.3 * TABLES["scores"]}

@@ -23,7 +23,7 @@ from coopgen_jax.models.prompt import make_prompt
 from coopgen_jax.models.slots import Capacity
 from coopgen_jax.search import SearchConfig
 from coopgen_jax.text_generation import generate
-from tests.test_text_generation import model
+from tests.tiny_model import model
 
 B, R, W, P, E = 2, 2, 3, 4, 6
 

@@ -17,7 +17,7 @@ from coopgen_jax.models.language_model import Nodes
 from coopgen_jax.models.slots import Capacity, commit, move
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.testing import TINY_LLAMA
-from tests.discriminators.test_trunk_layers import GUIDE_PARAMS, PARAMS, SHAPE
+from tests.discriminators.small_layers import GUIDE_PARAMS, PARAMS, SHAPE
 from tests.discriminators.trees import ROWS, prompt_of
 
 NETWORK = dataclasses.replace(TINY_LLAMA, layers=1)

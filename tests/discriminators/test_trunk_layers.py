@@ -11,46 +11,16 @@ from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.mcts import ppl_mcts as decoder
 from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.discriminators.trunk_layers import (
-    TrunkLayersConfig,
-    init_trunk_layers,
     judge_texts,
-    small_network,
     trunk_layers,
 )
-from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Nodes
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.slots import Capacity
-from coopgen_jax.models.transformer import init_decoder, tapped
+from coopgen_jax.models.transformer import tapped
 from coopgen_jax.testing import TINY_LLAMA
+from tests.discriminators.small_layers import CLASSES, END, GUIDE_PARAMS, MODEL, PARAMS, SHAPE, TAPS
 from tests.discriminators.trees import CONFIG, ROWS, check_every_node, prompt_of
-
-TAPS = (0, 2, 3)
-CLASSES = ("bad", "good", "none")
-PARAMS = init_decoder(jax.random.key(0), TINY_LLAMA)
-MODEL = language_model(TINY_LLAMA, TAPS)
-END = 5
-SHAPE = TrunkLayersConfig(
-    TAPS,
-    TINY_LLAMA.width,
-    small_network(layers=2, width=32, context=40),
-    HeadConfig(CLASSES, 32, (16,)),
-    look_ahead=4,
-    end_tokens=(END,),
-)
-
-
-def params_of(config: TrunkLayersConfig):
-    params = init_trunk_layers(jax.random.key(1), config)
-    # Larger than it is drawn, so that what is judged differs; moved, so that it counts.
-    params["head"] = jax.tree.map(lambda leaf: 2 * leaf, params["head"])
-    params["entrance"]["centre"] = jnp.linspace(-0.1, 0.1, len(TAPS) * TINY_LLAMA.width)
-    if config.look_ahead:
-        params["vocabulary"] = PARAMS["embedding"] @ params["keys"]
-    return params
-
-
-GUIDE_PARAMS = params_of(SHAPE)
 
 
 @jax.jit

@@ -11,7 +11,7 @@ from coopgen_jax.evaluation.discriminator_accuracy import (
     fit_temperature,
     judge_prefixes,
 )
-from tests.test_text_generation import guide, model
+from tests.tiny_model import guide, model
 
 TEXTS = ["so good", "a", "bad film it is", "xyz"]
 

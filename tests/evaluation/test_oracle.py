@@ -8,7 +8,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.oracle import log_likelihoods, oracle_perplexity
 from coopgen_jax.models.decoder import language_model
 from tests.discriminators.trees import prompt_of
-from tests.test_text_generation import model
+from tests.tiny_model import model
 
 PROMPTS = ["so", "a bad film", "x"]
 TEXTS = [" good", "", " it is what it is"]

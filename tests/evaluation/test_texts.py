@@ -17,7 +17,7 @@ from coopgen_jax.evaluation.tables import cells, draw, render
 from coopgen_jax.evaluation.text_judges import DiscriminatorJudge
 from coopgen_jax.evaluation.texts import evaluate_texts, on_target
 from coopgen_jax.evaluation.written_texts import Method, Written
-from tests.test_text_generation import guide, model
+from tests.tiny_model import guide, model
 
 
 class Words:

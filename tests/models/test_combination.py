@@ -17,7 +17,7 @@ from coopgen_jax.models.language_model import LanguageModel
 from coopgen_jax.models.slots import Capacity, commit, move
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA, ToyLanguage, toy_language_model
-from tests.models.test_decoder import D, full_logits, grown_tree, nodes_of, prompt_of
+from tests.models.trees import D, full_logits, grown_tree, nodes_of, prompt_of
 
 TOY = ToyLanguage()
 V = TOY.vocab_size

@@ -25,8 +25,8 @@ from coopgen_jax.models.sharding import decoder_specs
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.parallel.mesh import TENSOR, P
 from coopgen_jax.testing import TINY_LLAMA
+from tests.models.gguf_files import gguf_tensors, write_gguf
 from tests.models.model_files import hf_model, save
-from tests.models.pretrained.test_gguf import gguf_tensors, write_gguf
 
 PARAMS = init_decoder(jax.random.key(0), TINY_LLAMA)
 

@@ -26,7 +26,7 @@ from coopgen_jax.models.slots import Capacity, commit, move
 from coopgen_jax.models.t5 import encode, read_pair
 from tests.models.model_files import edit, tensors
 from tests.models.t5_files import KINDS, reference_of, save_t5
-from tests.models.test_decoder import D, grown_tree, nodes_of, prompt_of
+from tests.models.trees import D, grown_tree, nodes_of, prompt_of
 
 # The longest is longer than positions reach.
 SOURCES = [[5, 9, 33, 1], [*range(30, 60), 1], [7, 1]]

@@ -49,7 +49,6 @@ from coopgen_jax.parallel.mesh import BATCH, P, make_mesh, map_over_mesh
 from coopgen_jax.search import SearchConfig
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
 from coopgen_jax.text_generation import generate
-from tests.conftest import tiny_encoder
 from tests.parallel.parallel_models import CONFIG, PLAIN, PROMPTS, guide, model, rows_of, same
 from tests.parallel.sharded_checks import shared_moments
 from tests.parallel.tensor_checks import (
@@ -62,6 +61,7 @@ from tests.parallel.tensor_checks import (
     sources,
     truncated,
 )
+from tests.tiny_encoder import make_encoder
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 STATIC = ("language_model", "discriminator", "config")
@@ -148,7 +148,7 @@ def batch() -> None:
 
 def callback() -> None:
     """A discriminator on the host is called by every device for its own rows."""
-    encoder = tiny_encoder.__wrapped__()
+    encoder = make_encoder()
     crossing = Crossing(model().tokenizer, encoder.tokenizer, width=12)
     head = HeadConfig(("bad", "good"), 8, (4,))
     config = BidirectionalConfig(encoder.config, head, crossing, reads_prompt=True)

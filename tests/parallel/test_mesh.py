@@ -1,10 +1,8 @@
 """A decode over several devices writes what one device writes; a mesh that cannot be is named."""
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +11,7 @@ import pytest
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.parallel.mesh import BATCH, OWN, P, make_mesh, map_over_mesh, top_k
-
-ROOT = Path(__file__).parents[2]
-
-
-def environment(devices: int) -> dict[str, str]:
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths}
+from tests.processes import ROOT, environment
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 
 from coopgen_jax.search import SearchConfig, best_child, new_tree, root_visits
-from coopgen_jax.search.config import Halving, Puct
+from coopgen_jax.search.config import Puct
 from coopgen_jax.search.mcts import visit_logits
 from tests.oracle import Language, Search, assert_same
-from tests.search.toy import Toy, row
-
-ROOTS = np.arange(6).reshape(3, 2)
+from tests.search.toy import ROOTS, Toy, config_of, row
 
 # Size of the vocabulary and settings. "starved wave" has fewer tokens than lanes.
 CASES: dict[str, tuple[int, dict]] = {
@@ -42,22 +40,6 @@ REWARDED: dict[str, tuple[int, dict]] = {
     "halved wave": (9, {"candidates": 8, "wave": 4, "considered": 5, "value_scale": 0.05}),
 }
 SEARCHED = [(case, False) for case in CASES] + [(case, True) for case in REWARDED]
-
-
-def config_of(
-    *,
-    considered: int = 0,
-    value_scale: float = 0.5,
-    early_stop: bool = False,
-    visit_limit: int = 0,
-    **settings: object,
-) -> SearchConfig:
-    """Returns a search's settings, with the root's among them."""
-    root: Puct | Halving = Puct(early_stop=early_stop, visit_limit=visit_limit)
-    if considered:
-        root = Halving(considered, value_scale)
-    defaults = {"simulations": 48, "depth": 12, "reused_nodes": 9, "root": root}
-    return SearchConfig(**defaults | settings)
 
 
 @pytest.mark.parametrize(("case", "rewarded"), SEARCHED)
@@ -307,6 +289,6 @@ def test_nodes_are_the_root_the_kept_and_the_new():
 
 def test_halving_never_stops_early():
     assert SearchConfig().stops_early
-    halved = SearchConfig(root=Halving(considered=4))
+    halved = SearchConfig(considered=4)
     assert not halved.stops_early
     assert dataclasses.replace(halved, root=Puct()).stops_early

@@ -4,8 +4,7 @@ import pytest
 
 from coopgen_jax.search import best_child, root_visits
 from tests.oracle import Language, Search, assert_same
-from tests.search.test_mcts import ROOTS, config_of
-from tests.search.toy import Toy, row
+from tests.search.toy import ROOTS, Toy, config_of, row
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ import numpy as np
 from coopgen_jax.models.slots import Slots, move
 from coopgen_jax.search import (
     Expansion,
+    Halving,
     Leaves,
+    Puct,
     SearchConfig,
     Tree,
     new_tree,
@@ -20,6 +22,24 @@ from coopgen_jax.search import (
     search,
 )
 from tests.oracle import Language
+
+ROOTS = np.arange(6).reshape(3, 2)
+
+
+def config_of(
+    *,
+    considered: int = 0,
+    value_scale: float = 0.5,
+    early_stop: bool = False,
+    visit_limit: int = 0,
+    **settings: object,
+) -> SearchConfig:
+    """Returns a search's settings, with the root's among them."""
+    root: Puct | Halving = Puct(early_stop=early_stop, visit_limit=visit_limit)
+    if considered:
+        root = Halving(considered, value_scale)
+    defaults = {"simulations": 48, "depth": 12, "reused_nodes": 9, "root": root}
+    return SearchConfig(**defaults | settings)
 
 
 class State(NamedTuple):

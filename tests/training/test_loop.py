@@ -17,8 +17,7 @@ from coopgen_jax.parallel.mesh import make_mesh, place
 from coopgen_jax.training.checkpoint import Checkpoints
 from coopgen_jax.training.loop import METRICS, LoopConfig, train
 from coopgen_jax.training.step import begin, make_step, make_validation, mean_over
-from tests.bulk.test_hosts import free_port
-from tests.parallel.test_mesh import ROOT, environment
+from tests.processes import ROOT, environment, free_port
 
 STEPS = 10
 

@@ -23,8 +23,6 @@ from coopgen_jax.discriminators.trunk_layers import (
 )
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import language_model
-from coopgen_jax.models.language_model import Nodes
-from coopgen_jax.models.slots import Capacity
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA
 from coopgen_jax.training.objectives import (
@@ -36,6 +34,7 @@ from coopgen_jax.training.objectives import (
     writes,
 )
 from tests.discriminators.trees import prompt_of
+from tests.training.token_by_token import judged
 
 ROWS = [[3, 4, 5], [9], [10, 11, 12, 13, 14]]
 LABELS = [0, 1, 2]
@@ -43,27 +42,6 @@ CLASSES = ("a", "b", "c")
 # One empty row, which must weigh nothing.
 BATCH = jax.tree.map(jnp.asarray, pad([*ROWS, []], [*LABELS, 0], np.arange(4)))
 KEY = jax.random.key(0)
-
-
-def judged(discriminator, params, text: list[int]) -> np.ndarray:
-    """log p(class | text) of a text read token by token, as a decoder has it read."""
-    prompt = prompt_of([[1]], 1)
-    room = Capacity(1, 1, 8)
-    _, state = discriminator.init(params, prompt, jnp.zeros((1, 1, 0, 1)), capacity=room)
-    evaluate = jax.jit(discriminator.evaluate)
-    for at, token in enumerate(text):
-        path = [*range(1, at + 1), *[-1] * (6 - at)]
-        nodes = Nodes(
-            start=jnp.int32(at + 1),
-            token=jnp.full((1, 1, 1), token, jnp.int32),
-            parent=jnp.full((1, 1, 1), at, jnp.int32),
-            path=jnp.asarray(path, jnp.int32).reshape(1, 1, 1, -1),
-            depth=jnp.full((1, 1, 1), at + 1, jnp.int32),
-            committed=jnp.zeros((1, 1), jnp.int32),
-            terminal=jnp.zeros((1, 1, 1), bool),
-        )
-        log_class, state = evaluate(params, state, nodes)
-    return np.asarray(log_class[0, 0, 0])
 
 
 def test_a_judges_loss_is_what_it_says_of_the_texts():

@@ -3,14 +3,12 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from coopgen_jax.decoding.decode import mcts
 from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.mcts import ppl_mcts as decoder
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
-from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.search import Halving, Puct, SearchConfig
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
 
@@ -33,15 +31,6 @@ def with_reference(tables: dict, seed: int) -> dict:
     """Adds the tables of a reference that is another language, but not a wholly foreign one."""
     logits = 0.7 * tables["logits"] + 0.5 * tables_of(seed)["logits"]
     return {**tables, "reference": {"logits": logits.astype(np.float32)}}
-
-
-def prompt_of(*rows, length=4, first=0) -> Prompt:
-    tokens = np.zeros((len(rows), length), np.int32)
-    mask = np.zeros((len(rows), length), bool)
-    for i, row in enumerate(rows):
-        tokens[i, length - len(row) :], mask[i, length - len(row) :] = row, True
-    index = jnp.arange(first, first + len(rows))
-    return Prompt(tokens=jnp.asarray(tokens), mask=jnp.asarray(mask), index=index)
 
 
 def parts_of(params, target, config):

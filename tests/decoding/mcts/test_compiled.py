@@ -17,7 +17,7 @@ from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.search import SearchConfig
 from coopgen_jax.testing import TINY_LLAMA
-from tests.test_text_generation import guide, model
+from tests.tiny_model import guide, model
 
 CONFIG = MCTSConfig(
     new_tokens=4,

@@ -24,7 +24,7 @@ from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA
 from tests.decoding.methods.pplm_reference import Network, Reference, double
-from tests.decoding.methods.test_sampling import prompt_of
+from tests.decoding.toy import prompt_of
 
 FAMILIES = {"llama": TINY_LLAMA, "gpt2": TINY_GPT2}
 TAPS = (1, 2)

@@ -17,7 +17,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
-from tests.decoding.methods.test_sampling import log_softmax, prompt_of
+from tests.decoding.toy import log_softmax, prompt_of, repeats
 from tests.models.model_files import hf_model, save
 
 TOY = ToyLanguage()
@@ -40,11 +40,6 @@ def decoder(config: BeamConfig):
         beam_search, KEY, language_model=toy_language_model(TOY), params=PARAMS,
         discriminator=toy_discriminator(TOY), discriminator_params=PARAMS, config=config,
     ))  # fmt: skip
-
-
-def repeats(text: list[int], n: int) -> bool:
-    grams = [tuple(text[at : at + n]) for at in range(len(text) - n + 1)]
-    return n > 0 and len(grams) > len(set(grams))
 
 
 def slow(prompt: list[int], config: BeamConfig) -> list[tuple[float, list[int]]]:

@@ -24,7 +24,7 @@ from coopgen_jax.models.slots import Capacity
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.testing import TINY_LLAMA
 from tests.decoding.calls import calls_of
-from tests.decoding.methods.test_sampling import (
+from tests.decoding.toy import (
     END,
     JUDGE,
     MODEL,

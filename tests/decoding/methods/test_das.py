@@ -16,8 +16,7 @@ from coopgen_jax.decoding.methods.rerank import RerankConfig
 from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.errors import UserError
 from tests.decoding.calls import calls_of
-from tests.decoding.methods.test_beam import repeats
-from tests.decoding.methods.test_sampling import END, JUDGE, MODEL, PARAMS, TOY, prompt_of
+from tests.decoding.toy import END, JUDGE, MODEL, PARAMS, TOY, prompt_of, repeats
 from tests.decoding.toy_texts import (
     MILD_PARAMS,
     every_text,

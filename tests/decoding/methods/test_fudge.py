@@ -14,7 +14,7 @@ from coopgen_jax.decoding.methods import fudge as decoding
 from coopgen_jax.decoding.methods.fudge import FudgeConfig
 from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.errors import UserError
-from tests.decoding.methods.test_sampling import (
+from tests.decoding.toy import (
     END,
     JUDGE,
     MODEL,
@@ -24,6 +24,7 @@ from tests.decoding.methods.test_sampling import (
     log_softmax,
     memory_of,
     prompt_of,
+    said_of,
 )
 
 KEY = jax.random.key(5)
@@ -35,11 +36,6 @@ def decoder(config: FudgeConfig):
         fudge, KEY, language_model=MODEL, params=PARAMS, discriminator=JUDGE,
         discriminator_params=PARAMS, config=config,
     ))  # fmt: skip
-
-
-def said_of(text) -> np.ndarray:
-    judged = text[:-1] if text and text[-1] == END else text
-    return log_softmax(TABLES["scores"][memory_of([0, 1, *judged])])
 
 
 def log_draw(text: list[int], config: FudgeConfig, target: int) -> np.ndarray:

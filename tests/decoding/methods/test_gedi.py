@@ -23,8 +23,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.testing import TINY_LLAMA, ToyLanguage, toy_discriminator
-from tests.decoding.methods.test_fudge import said_of
-from tests.decoding.methods.test_sampling import (
+from tests.decoding.toy import (
     END,
     JUDGE,
     MODEL,
@@ -35,6 +34,7 @@ from tests.decoding.methods.test_sampling import (
     log_softmax,
     memory_of,
     prompt_of,
+    said_of,
 )
 
 KEY = jax.random.key(7)

@@ -20,7 +20,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.combination import Member, combine_logits, combined_params
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.testing import TINY_LLAMA
-from tests.decoding.methods import test_sampling as toy
+from tests.decoding import toy
 from tests.decoding.methods.pplm_jobs import (
     BAGS,
     BOTH,
@@ -39,7 +39,7 @@ from tests.decoding.methods.pplm_jobs import (
     write,
 )
 from tests.decoding.methods.pplm_reference import Network, Reference, double, log_softmax
-from tests.decoding.methods.test_sampling import prompt_of
+from tests.decoding.toy import prompt_of
 
 
 @pytest.mark.parametrize("step", [0, 2])

@@ -14,7 +14,7 @@ from coopgen_jax.decoding.methods.rerank import RerankConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.errors import UserError
-from tests.decoding.methods.test_sampling import JUDGE, MODEL, PARAMS, prompt_of
+from tests.decoding.toy import JUDGE, MODEL, PARAMS, prompt_of
 
 DRAWN = SamplingConfig(new_tokens=4, rules=Rules(top_p=0.95))
 GIVEN = {"language_model": MODEL, "params": PARAMS}

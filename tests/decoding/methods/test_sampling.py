@@ -11,14 +11,7 @@ from coopgen_jax.decoding.decode import sample
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.language_model import Prompt
-from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
-
-TOY = ToyLanguage()
-TABLES = TOY.tables(3)
-PARAMS = jax.tree.map(jnp.asarray, TABLES)
-MODEL, JUDGE = toy_language_model(TOY), toy_discriminator(TOY)
-END = TOY.vocab_size - 1
+from tests.decoding.toy import END, JUDGE, MODEL, PARAMS, TABLES, log_softmax, memory_of, prompt_of
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -32,26 +25,6 @@ def decode(key, prompt, config):
         discriminator_params=PARAMS,
         config=config,
     )
-
-
-def prompt_of(*rows, length=4, first=0) -> Prompt:
-    tokens = np.zeros((len(rows), length), np.int32)
-    mask = np.zeros((len(rows), length), bool)
-    for i, row in enumerate(rows):
-        tokens[i, length - len(row) :], mask[i, length - len(row) :] = row, True
-    index = jnp.arange(first, first + len(rows))
-    return Prompt(tokens=jnp.asarray(tokens), mask=jnp.asarray(mask), index=index)
-
-
-def memory_of(text) -> int:
-    memory = 0
-    for token in text:
-        memory = TOY.read(memory, int(token))
-    return memory
-
-
-def log_softmax(x):
-    return x - np.log(np.exp(x).sum())
 
 
 def test_greedy_takes_the_likeliest_token_and_stops_at_the_end():

@@ -13,7 +13,7 @@ from coopgen_jax.decoding.methods.smc import SMCConfig, log_evidence, resample
 from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Prompt
-from tests.decoding.methods.test_sampling import (
+from tests.decoding.toy import (
     END,
     JUDGE,
     MODEL,

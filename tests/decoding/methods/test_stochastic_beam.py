@@ -17,7 +17,7 @@ from coopgen_jax.decoding.methods.stochastic_beam import (
 )
 from coopgen_jax.decoding.rules.shaping import Rules
 from tests.decoding.calls import calls_of
-from tests.decoding.methods.test_sampling import END, JUDGE, MODEL, PARAMS, prompt_of
+from tests.decoding.toy import END, JUDGE, MODEL, PARAMS, prompt_of
 from tests.decoding.toy_texts import (
     MILD_PARAMS,
     every_text,

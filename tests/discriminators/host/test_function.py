@@ -12,7 +12,7 @@ import pytest
 import coopgen_jax as cg
 from coopgen_jax.discriminators.host.function import host_function, reward
 from coopgen_jax.errors import UserError
-from tests.test_text_generation import model
+from tests.tiny_model import model
 
 ROOT = Path(__file__).parents[3]
 SEARCH = cg.SearchConfig(simulations=6, wave=2, candidates=6, depth=4, reused_nodes=6)

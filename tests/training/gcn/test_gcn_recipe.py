@@ -25,8 +25,7 @@ from coopgen_jax.tokenizer import Tokenizer
 from coopgen_jax.training.checkpoint import Checkpoints
 from coopgen_jax.training.gcn import examination as gcn_examination
 from coopgen_jax.training.gcn.replay import draw, empty, remember
-from tests.bulk.test_hosts import free_port
-from tests.parallel.test_mesh import ROOT, environment
+from tests.processes import ROOT, environment, free_port
 from tests.training.gcn.gcn_worker import END, pairs, tokenizer
 
 

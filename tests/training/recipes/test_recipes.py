@@ -25,8 +25,8 @@ from coopgen_jax.tokenizer import Tokenizer
 from coopgen_jax.training.card import save_head
 from tests.discriminators.trees import prompt_of
 from tests.models.model_files import byte_tokenizer, hf_model, save
-from tests.training.conftest import TRAIN
-from tests.training.test_objectives import judged
+from tests.training.tiny_texts import TRAIN
+from tests.training.token_by_token import judged
 
 
 @pytest.fixture(scope="module")
