@@ -1,9 +1,12 @@
 """The toy language under the decoders: its tables, its networks and its prompts."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coopgen_jax.decoding.methods.sampling import sample
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
 
@@ -12,6 +15,19 @@ TABLES = TOY.tables(3)
 PARAMS = jax.tree.map(jnp.asarray, TABLES)
 MODEL, JUDGE = toy_language_model(TOY), toy_discriminator(TOY)
 END = TOY.vocab_size - 1
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def decode(key, prompt, config):
+    return sample(
+        key,
+        prompt,
+        language_model=MODEL,
+        params=PARAMS,
+        discriminator=JUDGE,
+        discriminator_params=PARAMS,
+        config=config,
+    )
 
 
 def prompt_of(*rows, length=4, first=0) -> Prompt:

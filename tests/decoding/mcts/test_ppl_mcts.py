@@ -27,11 +27,11 @@ from tests.decoding.mcts.slow_texts import (
     begin,
     decode,
     parts_of,
-    prompt_of,
     search_config,
     tables_of,
     with_reference,
 )
+from tests.decoding.toy import prompt_of
 from tests.oracle import Search
 
 CONFIGS = {

@@ -23,11 +23,11 @@ from tests.decoding.mcts.slow_texts import (
     advance,
     begin,
     decode,
-    prompt_of,
     search_config,
     tables_of,
     with_reference,
 )
+from tests.decoding.toy import prompt_of
 from tests.oracle import Search
 
 TABLES = tables_of(3)

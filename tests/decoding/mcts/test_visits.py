@@ -13,10 +13,10 @@ from tests.decoding.mcts.slow_texts import (
     END,
     decode,
     parts_of,
-    prompt_of,
     search_config,
     tables_of,
 )
+from tests.decoding.toy import prompt_of
 
 
 @pytest.mark.parametrize("drawn", [{"visit_temperature": 1.0}, {"value_power": 1.0}])

@@ -1,30 +1,23 @@
 """Plain decoding against the toy language's own tables."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coopgen_jax.decoding.decode import sample
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.errors import UserError
-from tests.decoding.toy import END, JUDGE, MODEL, PARAMS, TABLES, log_softmax, memory_of, prompt_of
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def decode(key, prompt, config):
-    return sample(
-        key,
-        prompt,
-        language_model=MODEL,
-        params=PARAMS,
-        discriminator=JUDGE,
-        discriminator_params=PARAMS,
-        config=config,
-    )
+from tests.decoding.toy import (
+    END,
+    MODEL,
+    PARAMS,
+    TABLES,
+    decode,
+    log_softmax,
+    memory_of,
+    prompt_of,
+)
 
 
 def test_greedy_takes_the_likeliest_token_and_stops_at_the_end():
