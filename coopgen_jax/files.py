@@ -5,6 +5,7 @@ user names may be a device or a link, and two commands may name one: `write_whol
 """
 
 import json
+import math
 import os
 import secrets
 import shutil
@@ -45,6 +46,22 @@ def replacing(*paths: Path) -> Iterator[tuple[Path, ...]]:
         for begun in unfinished:
             with suppress(OSError):
                 begun.unlink(missing_ok=True)
+
+
+def strict(value: Any) -> Any:
+    """Returns a value of plain JSON, with None in place of numbers that are not finite."""
+    if isinstance(value, dict):
+        return {str(key): strict(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def to_json(value: Any, *, indent: int | None = None, ascii_only: bool = False) -> str:
+    """Returns strict JSON: no NaN, no infinity."""
+    return json.dumps(strict(value), ensure_ascii=ascii_only, allow_nan=False, indent=indent)
 
 
 def write_json(path: Path, values: Any) -> None:

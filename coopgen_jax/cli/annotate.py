@@ -7,13 +7,12 @@ from typing import Any
 
 from coopgen_jax.cli.annotate_options import AnnotateOptions, ExportOptions, ReadOptions
 from coopgen_jax.cli.evaluate_texts import read_entry
-from coopgen_jax.cli.printing import to_json
 from coopgen_jax.data.sources import left_out
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.annotation import Scale, export, read_sheet, summarise
 from coopgen_jax.evaluation.tables import Format, p_value, render
 from coopgen_jax.evaluation.texts import check_names
-from coopgen_jax.files import check_writable, write_whole
+from coopgen_jax.files import check_writable, to_json, write_whole
 
 
 def run_annotate(options: AnnotateOptions) -> None:

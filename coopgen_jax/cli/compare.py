@@ -25,8 +25,8 @@ from coopgen_jax.cli.model_options import (
 from coopgen_jax.cli.printing import entry
 from coopgen_jax.cli.prompts import read_prompts
 from coopgen_jax.cli.provenance import about_guide, run_settings
-from coopgen_jax.cli.resume import append, resume
 from coopgen_jax.cli.token_options import with_words
+from coopgen_jax.comparison.growing_file import append, resume
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.methods.smc import SMCConfig
 from coopgen_jax.decoding.methods.stochastic_beam import StochasticBeamConfig

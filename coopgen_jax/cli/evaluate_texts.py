@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from coopgen_jax.cli.evaluate_options import TextsOptions
-from coopgen_jax.cli.printing import to_json
 from coopgen_jax.cli.train import pair
 from coopgen_jax.data.sources import left_out, split_lines
 from coopgen_jax.discriminators.loading import folder_of
@@ -21,7 +20,7 @@ from coopgen_jax.evaluation.tables import cells, draw, render
 from coopgen_jax.evaluation.text_judges import load_text_judge
 from coopgen_jax.evaluation.texts import check_names, check_targets, evaluate_texts
 from coopgen_jax.evaluation.written_texts import Method, read_methods
-from coopgen_jax.files import check_writable, write_whole
+from coopgen_jax.files import check_writable, to_json, write_whole
 from coopgen_jax.models.pretrained.loaded_model import DEFAULT_MODEL, load, load_encoder
 
 SUFFIXES = {"text": ".txt", "markdown": ".md", "latex": ".tex"}

@@ -15,7 +15,7 @@ from coopgen_jax.bulk.hosts import Hosts, generate_on_hosts
 from coopgen_jax.cli.machines import join_hosts, keep_compilations, mesh_of, whole_parts
 from coopgen_jax.cli.model_options import about_model, combine_models, load_reference
 from coopgen_jax.cli.options import GenerateOptions
-from coopgen_jax.cli.printing import entry, for_people, strict, to_json, to_json_lines
+from coopgen_jax.cli.printing import entry, for_people, to_json_lines
 from coopgen_jax.cli.progress import ProgressBar
 from coopgen_jax.cli.prompts import read_prompts
 from coopgen_jax.cli.provenance import about_guide, classes_of, run_settings
@@ -26,7 +26,7 @@ from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.discriminators.loading import load_discriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.files import check_writable, write_whole
+from coopgen_jax.files import check_writable, strict, to_json, write_whole
 from coopgen_jax.models.pretrained.combined_model import CombinedModel
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load
 from coopgen_jax.models.pretrained.packaged import cache_folder

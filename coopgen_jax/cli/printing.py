@@ -1,7 +1,5 @@
 """What a run found out: as one JSON document, and for people."""
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from io import StringIO
@@ -10,26 +8,11 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text as Styled
 
+from coopgen_jax.files import to_json
 from coopgen_jax.text_generation import Text
 
 # Escape sequences in a text must not reach the terminal.
 CONTROL = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
-
-
-def strict(value: Any) -> Any:
-    """Returns a value of plain JSON, with None in place of numbers that are not finite."""
-    if isinstance(value, dict):
-        return {str(key): strict(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def to_json(value: Any, *, indent: int | None = None, ascii_only: bool = False) -> str:
-    """Returns strict JSON: no NaN, no infinity."""
-    return json.dumps(strict(value), ensure_ascii=ascii_only, allow_nan=False, indent=indent)
 
 
 def to_json_lines(document: dict[str, Any]) -> str:

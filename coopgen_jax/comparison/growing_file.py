@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coopgen_jax.cli.printing import strict, to_json
 from coopgen_jax.errors import UserError
+from coopgen_jax.files import strict, to_json
 
 
 def resume(path: Path, header: dict[str, Any], batches: Sequence[int]) -> int:

@@ -1,0 +1,1 @@
+"""Comparison of methods: their texts for the same prompts, written to files, and measured."""
