@@ -13,14 +13,15 @@ from jax.sharding import Mesh
 
 from coopgen_jax.bulk.hosts import Hosts, generate_on_hosts
 from coopgen_jax.cli.machines import join_hosts, keep_compilations, mesh_of, whole_parts
-from coopgen_jax.cli.model_options import about_model, combine_models, load_reference
+from coopgen_jax.cli.model_options import combine_models, load_reference
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.cli.printing import entry, for_people, to_json_lines
 from coopgen_jax.cli.progress import ProgressBar
 from coopgen_jax.cli.prompts import read_prompts
-from coopgen_jax.cli.provenance import about_guide, classes_of, run_settings
+from coopgen_jax.cli.provenance import run_settings
 from coopgen_jax.cli.settings import compared_config, decoder_config
 from coopgen_jax.cli.token_options import left_out, with_words
+from coopgen_jax.comparison.header import about_guide, about_model
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
@@ -100,7 +101,8 @@ def _run(
     wrapped = [model.tokenizer.chat(text) for text in prompts] if options.chat else prompts
     job = _Job(options, prompts, wrapped, writer, reference, discriminator, hosts, mesh)
 
-    recorder = Recorder(model.tokenizer, classes_of(discriminator)) if options.trace else None
+    classes = discriminator.discriminator.classes if discriminator else ()
+    recorder = Recorder(model.tokenizer, classes) if options.trace else None
     started = time.perf_counter()
     texts = _write(job, config, recorder)
     seconds = time.perf_counter() - started
@@ -112,7 +114,7 @@ def _run(
         "settings": run_settings(options, config),
         "model": about_model(writer),
         "reference": about_model(reference) if reference else None,
-        "discriminator": about_guide(options, discriminator),
+        "discriminator": about_guide(options.discriminator, discriminator),
         "seconds": round(seconds, 3),
         "host_seconds": None if host_seconds is None else round(host_seconds, 3),
         "texts": [entry(text) for text in texts],

@@ -15,6 +15,7 @@ import jax
 from jax.sharding import Mesh
 
 from coopgen_jax.bulk.hosts import Hosts, connect
+from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.sharding import undivided
@@ -35,7 +36,7 @@ def missing_device() -> str | None:
     except (AssertionError, RuntimeError) as error:
         # JAX says nothing at all where a kind is known and its plugin is not installed.
         why = " ".join(str(error).split()) or "no such device, or its plugin is not installed"
-        asked = jax.config.jax_platforms or "unset"
+        asked = jax.config.read("jax_platforms") or "unset"
         return (
             f"JAX cannot start its devices (JAX_PLATFORMS is {asked}: {why}): unset JAX_PLATFORMS, "
             "or set JAX_PLATFORMS=cpu"
@@ -177,7 +178,7 @@ def _leave(status: int, wait: float) -> None:
     os._exit(status)
 
 
-def mesh_of(options: GenerateOptions) -> Mesh | None:
+def mesh_of(options: GenerateOptions | CompareOptions) -> Mesh | None:
     """Returns a mesh of this host's devices, None for the first of them alone.
 
     Raises:

@@ -1,18 +1,13 @@
 """Which language models a run writes by: one, or several whose logits are combined."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.pretrained.combined_model import CombinedModel, check_reference, combined
+from coopgen_jax.models.pretrained import steering
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
-
-# What `combined` takes them to be where they are not given.
-EXPERT_WEIGHT, GUIDANCE = 1.0, 1.5
-# Options in which {target} stands for the target's name.
-NAMED = ("expert", "anti_expert", "negative_prompt", "control_code")
+from coopgen_jax.models.pretrained.steering import Steering
 
 
 def check_combining(options: GenerateOptions) -> None:
@@ -34,24 +29,17 @@ def check_combining(options: GenerateOptions) -> None:
         raise UserError("{target} stands for a --target, and there is none: name it")
 
 
+def steering_options(options: GenerateOptions) -> Steering:
+    """Returns what the options combine with the model."""
+    return Steering(
+        options.expert, options.anti_expert, options.expert_weight,
+        options.negative_prompt, options.guidance, options.control_code,
+    )  # fmt: skip
+
+
 def names_target(options: GenerateOptions) -> bool:
     """Tells whether which models write depends on the target."""
-    return any("{target}" in (getattr(options, name) or "") for name in NAMED)
-
-
-def settings_of(options: GenerateOptions) -> dict[str, Any]:
-    """Returns the settings of the combination as `combined` takes them, None where not asked."""
-    experts = options.expert or options.anti_expert
-    weight = EXPERT_WEIGHT if options.expert_weight is None else options.expert_weight
-    guidance = GUIDANCE if options.guidance is None else options.guidance
-    return {
-        "expert": options.expert,
-        "anti_expert": options.anti_expert,
-        "expert_weight": weight if experts else None,
-        "negative_prompt": options.negative_prompt,
-        "guidance": None if options.negative_prompt is None else guidance,
-        "control_code": options.control_code,
-    }
+    return steering_options(options).names_target
 
 
 def combine_models(
@@ -67,18 +55,7 @@ def combine_models(
     Raises:
       UserError: a model cannot be loaded, or does not go with the base.
     """
-    given = {name: value for name, value in settings_of(options).items() if value is not None}
-    if not given:
-        return base
-    for option in set(NAMED) & set(given):
-        given[option] = given[option].replace("{target}", options.target or "")
-    loaded = {options.model: base}
-    for role in ("expert", "anti_expert"):
-        if name := given.get(role):
-            if name not in loaded:
-                loaded[name] = load(name, dtype=options.dtype)
-            given[role] = loaded[name]
-    return combined(base, **given)
+    return steering_options(options).combine(base, _other(options, base, load), options.target)
 
 
 def load_reference(
@@ -100,22 +77,14 @@ def load_reference(
     """
     if options.reference is None or not options.kl:
         return None
-    if options.reference == options.model:
-        return base
-    for network in writer.networks if isinstance(writer, CombinedModel) else ():
-        if network.name == options.reference:
-            return network
-    reference = load(options.reference, dtype=options.dtype)
-    check_reference(reference, base)
-    return reference
+    return steering.load_reference(options.reference, base, writer, _other(options, base, load))
 
 
-def about_model(model: LoadedModel) -> dict[str, Any]:
-    """Returns what the JSON document says of a model, and of all that it is combined of."""
-    said: dict[str, Any] = {"name": model.name, "sha256": model.sha256, "licence": model.licence}
-    if model.tokenizer.close_tokens:
-        said["encodes_prompt"] = True
-    if isinstance(model, CombinedModel):
-        said["networks"] = [about_model(network) for network in model.networks]
-        said["parts"] = [asdict(part) for part in model.parts]
-    return said
+def _other(options: GenerateOptions, base: LoadedModel, load: Callable[..., Any]) -> steering.Load:
+    """Returns what loads a model by its name, the base not once more."""
+
+    def loaded(name: str) -> LoadedModel:
+        model: LoadedModel = base if name == options.model else load(name, dtype=options.dtype)
+        return model
+
+    return loaded

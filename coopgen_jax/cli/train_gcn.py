@@ -8,11 +8,9 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from coopgen_jax.cli.compare_methods import OWN, method_options
-from coopgen_jax.cli.compare_options import CompareOptions
+from coopgen_jax.cli.compare_methods import OWN, method_config
 from coopgen_jax.cli.machines import united
 from coopgen_jax.cli.methods import OF_PLAIN
-from coopgen_jax.cli.settings import decoder_config
 from coopgen_jax.cli.train_options import GcnOptions
 from coopgen_jax.cli.train_progress import compiling, watched
 from coopgen_jax.data.pairs import Pairs, read_pairs, tokenise_pairs
@@ -99,11 +97,9 @@ def round_of(what: GcnOptions) -> GcnConfig:
     if named == "generator":
         proposal = SamplingConfig(new_tokens=what.new_tokens, samples=what.samples)
     else:
-        shared = CompareOptions(
-            named, what.out, target=("human",), new_tokens=what.new_tokens,
-            samples=what.samples,
-        )  # fmt: skip
-        proposal = decoder_config(method_options(named, shared, said="--proposal"))
+        proposal = method_config(
+            named, new_tokens=what.new_tokens, samples=what.samples, source="--proposal"
+        )
     same = (
         "objective", "sources", "generator_steps", "judge_steps", "first_judge_steps",
         "judge_rows", "replay_rows", "replay_share", "negatives", "clip", "kl", "baseline",

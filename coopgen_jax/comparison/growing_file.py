@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from coopgen_jax.comparison.names_on_disc import same_texts
 from coopgen_jax.errors import UserError
 from coopgen_jax.files import strict, to_json
 
@@ -54,9 +55,10 @@ def _whole(
     found = _parsed(path, 1, lines[0])
     if not isinstance(found, dict) or "settings" not in found:
         raise UserError(f"{path} was not written by `coopgen compare`: name another --out")
-    if found != header and len(lines) == 1:
+    same = same_texts(found, header)
+    if not same and len(lines) == 1:
         return 0, None  # nothing stands under it
-    if found != header:
+    if not same:
         raise UserError(
             f"{path} holds texts of {_difference(found, header)}: name another --out, or delete it"
         )

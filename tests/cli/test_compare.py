@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +12,10 @@ from scipy.stats import chisquare
 
 import coopgen_jax as cg
 import coopgen_jax.cli.compare as command
-from coopgen_jax.cli.compare import batches_of, drawn
 from coopgen_jax.cli.compare_methods import method_options
-from coopgen_jax.cli.compare_options import CompareOptions
+from coopgen_jax.cli.options import GenerateOptions
+from coopgen_jax.comparison import writing
+from coopgen_jax.comparison.writing import batches_of, drawn
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loaded_model import load
 from tests.cli.judging import write_all
@@ -120,7 +120,7 @@ def test_a_file_that_was_cut_anywhere_is_gone_on_with(world, whole, capsys, tmp_
 def test_a_whole_file_is_left_as_it_is(world, whole, capsys, tmp_path, monkeypatch):
     for path in whole.glob("*.jsonl"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    monkeypatch.setattr(command, "generate", lambda *_, **__: pytest.fail("written again"))
+    monkeypatch.setattr(writing, "generate", lambda *_, **__: pytest.fail("written again"))
     status, out, _ = run(capsys, *job(world, tmp_path), "--json")
     assert status == 0 and len(json.loads(out)["methods"]) == 2
     for name in ("greedy.jsonl", "sample-top_p-0.9.jsonl"):
@@ -131,14 +131,15 @@ def test_a_killed_run_is_gone_on_with(world, whole, capsys, tmp_path):
     worker = (
         "import os, signal, sys\n"
         "import coopgen_jax.cli.compare as command\n"
-        "real, count = command.append, 0\n"
+        "from coopgen_jax.comparison import writing\n"
+        "real, count = writing.append, 0\n"
         "def append(path, rows):\n"
         "    global count\n"
         "    real(path, rows)\n"
         "    count += 1\n"
         "    if count == 2:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "command.append = append\n"
+        "writing.append = append\n"
         "command.keep_compilations = lambda folder: None\n"
         "from coopgen_jax.cli import main\n"
         "main(sys.argv[1:])\n"
@@ -187,7 +188,7 @@ def test_batches_are_full():
 
 
 def test_a_method_has_options_of_its_own():
-    common = CompareOptions(methods="", out=Path("x"), target=("good",))
+    common = GenerateOptions(target="good")
     found = method_options("mcts:simulations=64:c-puct=2:preset=puct:samples=2", common)
     assert (found.method, found.simulations, found.c_puct) == ("mcts", 64, 2.0)
     assert (found.preset, found.samples, found.target) == ("puct", 2, "good")

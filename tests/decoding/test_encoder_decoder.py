@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from coopgen_jax.cli.model_options import about_model
 from coopgen_jax.cli.printing import for_people
+from coopgen_jax.comparison.header import about_model
 from coopgen_jax.decoding.decode import mcts
 from coopgen_jax.decoding.mcts.mcts_config import ByVisits, MCTSConfig, Rollout
 from coopgen_jax.decoding.methods.beam import BeamConfig

@@ -1,0 +1,308 @@
+"""Several methods continue the same prompts; what an interrupted run has written is kept.
+
+Every method has a file of its own, which grows by whole batches. What is in a batch depends on the
+prompts and the batch size alone, so that a run that goes on writes what it would have written.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+from scipy.special import softmax
+
+from coopgen_jax.comparison.growing_file import append, resume
+from coopgen_jax.comparison.header import header_of
+from coopgen_jax.comparison.method_run import MethodRun, announced, text_files
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
+from coopgen_jax.discriminators.loading import load_discriminator
+from coopgen_jax.errors import UserError
+from coopgen_jax.evaluation.written_texts import Method, read_methods
+from coopgen_jax.models.pretrained.combined_model import network_of
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load
+from coopgen_jax.models.pretrained.steering import load_reference
+from coopgen_jax.models.prompt import bucket, make_prompt
+from coopgen_jax.text_generation import Text, generate
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a method is.
+
+    Attributes:
+      method: Its name.
+      batch: How many batches its file has.
+      batches: How many it is going to have.
+    """
+
+    method: str
+    batch: int
+    batches: int
+
+
+def compare(
+    runs: Sequence[MethodRun],
+    prompts: Sequence[str],
+    targets: Sequence[str],
+    *,
+    folder: Path,
+    seed: int = 0,
+    batch_size: int = 8,
+    chat: bool = False,
+    dtype: str = "float32",
+    mesh: Mesh | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> list[Method]:
+    """Has every method continue every prompt towards every target, and returns their texts.
+
+    What is there of an earlier run with the same settings is kept, and the rest is written. All
+    models are loaded and all prompts checked before a file is made. `report_on` of
+    `evaluation.report` measures what this returns.
+
+    Args:
+      runs: the methods.
+      prompts: texts to continue.
+      targets: names of classes; methods without a discriminator write for each of them too.
+      folder: where every method has its file of texts; it is made.
+      seed: of everything random; a text depends on it, on its prompt and on its target alone.
+      batch_size: prompts worked on at once, and written to the disk at once.
+      chat: whether prompts are put to the model's assistant, in its chat template.
+      dtype: number format of the models that are loaded here.
+      mesh: devices to work on, from `make_mesh`; None for one device.
+      on_progress: called behind every batch that has been written.
+
+    Raises:
+      UserError: a method, a prompt or a target is not as it should be, or a file holds texts of
+        other settings.
+    """
+    if not targets:
+        raise UserError("there is no target: name the class to write towards, or several")
+    if len(set(targets)) < len(targets):
+        raise UserError("a target is named twice: name each once")
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}: give 1 or more")
+    paths = text_files(runs, folder)
+    announced(runs, targets)  # refuses targets before anything is loaded
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made: {error.strerror or error}") from error
+    ready = _load_all(runs, prompts, targets, chat, dtype)
+    jobs = [
+        _begin(parts, path, prompts, targets, seed, batch_size, chat)
+        for parts, path in zip(ready, paths, strict=True)
+    ]
+    for job in jobs:
+        _write(job, seed, batch_size, mesh, on_progress)
+    pairs = zip(runs, paths, strict=True)
+    return [method for run, path in pairs for method in read_methods(path, run.name)]
+
+
+def batches_of(lengths: Sequence[int], size: int) -> list[tuple[list[int], list[int]]]:
+    """Returns the batches of a job: the rows that each reads, and those of them that are new.
+
+    Rows of like length are read together; the last batch is filled up with rows of the one in front
+    of it, so that all have a size and nothing more is compiled.
+
+    Args:
+      lengths: the bucketed length of every prompt.
+      size: rows of a batch.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    found = []
+    for at in range(0, len(order), size):
+        new = order[at : at + size]
+        found.append((order[max(0, at + len(new) - size) : at + len(new)], new))
+    return found
+
+
+def drawn(lines: Sequence[dict[str, Any]], seed: tuple[int, int]) -> dict[str, Any]:
+    """Returns one of a prompt's weighted texts, drawn by the weights, at the price of them all."""
+    logs = np.asarray([line["log_weight"] for line in lines])
+    # Where all are impossible none is more so than the others.
+    weights = softmax(logs if np.isfinite(logs.max()) else np.zeros(len(lines)))
+    chosen = lines[np.random.default_rng(seed).choice(len(lines), p=weights)]
+    spent = {name: sum(line[name] for line in lines) for name in ("seconds", "model_tokens")}
+    return chosen | spent
+
+
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """What a method writes with, loaded.
+
+    Attributes:
+      run: The method.
+      config: Its settings, words in them as tokens.
+      guide: Its discriminator, or None.
+      writers: The model that writes by target, or one for all of them.
+      reference: The model that leaving is charged, or None.
+    """
+
+    run: MethodRun
+    config: DecoderSettings
+    guide: LoadedDiscriminator | None
+    writers: dict[str, LoadedModel]
+    reference: LoadedModel | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What a method writes.
+
+    Attributes:
+      parts: What it writes with.
+      path: Its file.
+      asked: Every prompt with a target.
+      read: What the model reads of each.
+      batches: See `batches_of`.
+      widths: Tokens that the prompts of every batch are padded to.
+      done: How many batches the file has.
+    """
+
+    parts: _Parts
+    path: Path
+    asked: list[tuple[str, str]]
+    read: list[str]
+    batches: list[tuple[list[int], list[int]]]
+    widths: list[int]
+    done: int
+
+
+def _load_all(
+    runs: Sequence[MethodRun],
+    prompts: Sequence[str],
+    targets: Sequence[str],
+    chat: bool,
+    dtype: str,
+) -> list[_Parts]:
+    """Loads what the methods write with, each model once, and checks the prompts against it."""
+    models: dict[str, LoadedModel] = {}
+    guides: dict[tuple[int, str], LoadedDiscriminator] = {}
+
+    def loaded(name: str) -> LoadedModel:
+        if name not in models:
+            models[name] = load(name, dtype=dtype)
+        return models[name]
+
+    def guide_of(run: MethodRun, base: LoadedModel) -> LoadedDiscriminator | None:
+        if not isinstance(run.discriminator, str):
+            return run.discriminator
+        key = (id(base), run.discriminator)
+        if key not in guides:
+            guides[key] = load_discriminator(run.discriminator, language_model=base)
+        return guides[key]
+
+    ready = []
+    for run in runs:
+        base = loaded(run.model) if isinstance(run.model, str) else run.model
+        config = run.with_tokens(base.tokenizer) if run.with_tokens else run.config
+        guide = guide_of(run, base)
+        writers = {
+            target: run.steering.combine(base, loaded, target)
+            for target in (targets if run.steering.names_target else targets[:1])
+        }
+        reference = None
+        if run.reference is not None and isinstance(config, MCTSConfig) and config.reference:
+            reference = load_reference(run.reference, base, base, loaded)
+        for model in (*writers.values(), *([reference] if reference else [])):
+            make_prompt(
+                model.tokenizer,
+                _read(prompts, model, chat),
+                context=network_of(model).context,
+                reserve=config.ahead,
+            )
+        ready.append(_Parts(run, config, guide, writers, reference))
+    return ready
+
+
+def _read(prompts: Sequence[str], model: LoadedModel, chat: bool) -> list[str]:
+    """Returns what a model reads of each prompt."""
+    return [model.tokenizer.chat(text) for text in prompts] if chat else list(prompts)
+
+
+def _begin(
+    parts: _Parts,
+    path: Path,
+    prompts: Sequence[str],
+    targets: Sequence[str],
+    seed: int,
+    batch_size: int,
+    chat: bool,
+) -> _Job:
+    """Finds what a method's file lacks, and makes the file where there is none."""
+    model = next(iter(parts.writers.values()))
+    asked = [(prompt, target) for target in targets for prompt in prompts]
+    read = _read(prompts, model, chat) * len(targets)
+    lengths = [bucket(len(row)) for row in model.tokenizer.encode_batch(read)]
+    # A batch is of one model.
+    size = len(asked) // len(parts.writers)
+    batches = [
+        ([first + row for row in rows], [first + row for row in new])
+        for first in range(0, len(asked), size)
+        for rows, new in batches_of(lengths[first : first + size], batch_size)
+    ]
+    header = header_of(
+        parts.run,
+        parts.config,
+        asked,
+        writers=parts.writers,
+        guide=parts.guide,
+        reference=parts.reference,
+        seed=seed,
+        batch_size=batch_size,
+        chat=chat,
+    )
+    share = 1 if parts.config.weighted else parts.config.samples
+    done = resume(path, header, [len(new) * share for _, new in batches])
+    widths = [max(lengths[row] for row in rows) for rows, _ in batches]
+    return _Job(parts, path, asked, read, batches, widths, done)
+
+
+def _write(
+    job: _Job,
+    seed: int,
+    batch_size: int,
+    mesh: Mesh | None,
+    on_progress: Callable[[Progress], None],
+) -> None:
+    """Writes the batches that a method's file lacks."""
+    parts, model = job.parts, next(iter(job.parts.writers.values()))
+    for number, (rows, new) in enumerate(job.batches):
+        if number < job.done:
+            continue
+        start = time.perf_counter()
+        texts = generate(
+            parts.writers.get(job.asked[new[0]][1], model),
+            job.read,
+            config=parts.config,
+            discriminator=parts.guide,
+            target=[target for _, target in job.asked] if parts.guide else None,
+            reference=parts.reference,
+            seed=seed,
+            batch_size=batch_size,
+            numbers=rows,
+            mesh=mesh,
+        )
+        seconds = time.perf_counter() - start
+        append(job.path, _lines(job, number, new, texts, seconds, seed))
+        on_progress(Progress(parts.run.name, number + 1, len(job.batches)))
+
+
+def _lines(
+    job: _Job, number: int, new: Sequence[int], texts: Sequence[Text], seconds: float, seed: int
+) -> list[dict[str, Any]]:
+    """Returns the lines of a batch: those of its new rows, each with its share of the seconds."""
+    found: dict[int, list[dict[str, Any]]] = {}
+    for text in texts:
+        prompt, target = job.asked[text.number]
+        line = asdict(text) | {"prompt": prompt, "target": target, "seconds": seconds / len(texts)}
+        line |= {"batch": number, "width": job.widths[number]}
+        found.setdefault(text.number, []).append(line)
+    if job.parts.config.weighted:
+        found = {row: [drawn(lines, (seed, row))] for row, lines in found.items()}
+    return [line for row in new for line in found[row]]

@@ -1,0 +1,281 @@
+"""A report on written texts by a judge and an oracle that are named: checks, figures, files.
+
+What can be refused is refused before a network is loaded: a judge that shares rows with a guide, an
+oracle that wrote the texts itself, a target that the judge does not know.
+"""
+
+import importlib.util
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from coopgen_jax.data.sources import left_out, split_lines
+from coopgen_jax.discriminators.loading import folder_of
+from coopgen_jax.errors import UserError
+from coopgen_jax.evaluation.independence import Independence, independence, learnt, require
+from coopgen_jax.evaluation.sentence_features import sentence_features
+from coopgen_jax.evaluation.tables import Format, cells, draw, render
+from coopgen_jax.evaluation.text_judges import load_text_judge
+from coopgen_jax.evaluation.texts import check_names, check_targets, evaluate_texts
+from coopgen_jax.evaluation.written_texts import Method
+from coopgen_jax.files import to_json, write_whole
+from coopgen_jax.models.pretrained.loaded_model import (
+    DEFAULT_ENCODER,
+    DEFAULT_MODEL,
+    load,
+    load_encoder,
+)
+
+SUFFIXES = {"text": ".txt", "markdown": ".md", "latex": ".tex"}
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What texts are measured by.
+
+    Attributes:
+      judge: Name or folder of what says whether a text is on target; None leaves accuracy out.
+      oracle: Name or path of the language model that says how likely texts are; None leaves
+        perplexity out.
+      guide: What guided the texts of files that do not say it; "none" for nothing.
+      force: Whether a judge or an oracle that is not independent may be used; the report says so.
+      target: The class asked for in texts whose files do not say it.
+      rename: Pairs of what a target is called in the files and what the judge calls it.
+      against: The method that the others are tested against; None for the first.
+      reference: Human texts for MAUVE, none to leave it out.
+      encoder: Name or path of the encoder whose features MAUVE compares.
+      model: Language model in whose tokens the judge reads; None for what its card or the files
+        say.
+    """
+
+    judge: str | None = None
+    oracle: str | None = None
+    guide: str | None = None
+    force: bool = False
+    target: str | None = None
+    rename: tuple[tuple[str, str], ...] = ()
+    against: str | None = None
+    reference: tuple[str, ...] = ()
+    encoder: str = DEFAULT_ENCODER
+    model: str | None = None
+
+
+def report_on(
+    methods: Sequence[Method],
+    how: ReportSettings,
+    *,
+    on_method: Callable[[str], None] = lambda name: None,
+) -> dict[str, Any]:
+    """Returns the figures of methods: those of `evaluate_texts`, with judge, oracle and notes.
+
+    Args:
+      methods: their texts; names differ.
+      how: what they are measured by.
+      on_method: called with the name of every method before it is measured.
+
+    Raises:
+      UserError: see `check_methods`, or a model cannot be loaded.
+    """
+    methods, notes = check_methods(methods, how)
+    oracle = load(how.oracle) if how.oracle else None
+    if oracle is not None:
+        same = [
+            m.name
+            for m in methods
+            if oracle.sha256 in m.hashes or (not m.hashes and how.oracle in _writers(m))
+        ]
+        notes += _check_oracle(how, same)
+    features, reference = None, how.reference if _has_mauve() else ()
+    if reference:
+        features = partial(sentence_features, load_encoder(how.encoder))
+    report = evaluate_texts(
+        methods,
+        judge=load_text_judge(how.judge, model=_reader(methods, how)) if how.judge else None,
+        oracle=oracle,
+        against=how.against,
+        reference=reference,
+        features=features,
+        listener=on_method,
+    )
+    unbatched = all(text.batch is None for method in methods for text in method.texts)
+    if unbatched and any("seconds_per_token" in row for row in report["methods"]):
+        notes.append("seconds are those of whole runs, their compilation included")
+    return report | {"judge": how.judge, "oracle": how.oracle, "notes": notes}
+
+
+def check_methods(methods: Sequence[Method], how: ReportSettings) -> tuple[list[Method], list[str]]:
+    """Checks what can be known before a network is loaded.
+
+    Args:
+      methods: written methods, or methods that are going to be written.
+      how: what they are to be measured by.
+
+    Returns:
+      The methods with what `how` says of their targets and guides, and notes for the report.
+
+    Raises:
+      UserError: two methods share a name, a judge or an oracle is not independent of what wrote the
+        texts, or the judge does not know a target.
+    """
+    methods = [_completed(method, how) for method in methods]
+    notes = [note for method in methods for note in left_out(method.broken)]
+    if how.reference and not _has_mauve():
+        notes.append("MAUVE is left out: its library is not installed (pip install mauve-text)")
+    check_names([method.name for method in methods], how.against)
+    classes = _classes(how.judge) if how.judge else ()
+    notes += _check_independence(methods, how)
+    if how.judge:
+        for method in methods:
+            check_targets(method, classes)
+    if how.oracle:
+        _check_oracle(how, [m.name for m in methods if how.oracle in _writers(m)])
+    return methods, notes
+
+
+def read_reference(path: Path) -> tuple[str, ...]:
+    """Returns the human texts of a file, one a line.
+
+    Raises:
+      UserError: it cannot be read, or holds no text.
+    """
+    try:
+        lines = split_lines(path.read_bytes().decode("utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as lines of text: {error}") from error
+    texts = tuple(line.strip() for line in lines if line.strip())
+    if not texts:
+        raise UserError(f"{path} holds no texts: put one on each line")
+    return texts
+
+
+def report_files(stem: Path, form: Format = "text") -> dict[str, Path]:
+    """Returns the files of a report: its "json", its "table" and its "picture"."""
+    suffixes = {"json": ".json", "table": SUFFIXES[form], "picture": ".png"}
+    return {kind: stem.with_name(stem.name + end) for kind, end in suffixes.items()}
+
+
+def write_report(report: dict[str, Any], stem: Path, form: Format = "text") -> None:
+    """Writes a report as JSON, as a table, and as a picture of quality against cost.
+
+    Where there is nothing to draw, the report gets a note that says so.
+
+    Args:
+      report: of `report_on`.
+      stem: path of the files without their suffixes.
+      form: how the table looks.
+
+    Raises:
+      UserError: a file cannot be written.
+    """
+    files = report_files(stem, form)
+    write_whole(files["json"], to_json(report, indent=1) + "\n")
+    write_whole(files["table"], render(cells(report), form))
+    try:
+        draw(report, files["picture"])
+    except UserError as error:
+        report["notes"].append(f"no picture: {error}")
+
+
+def footnotes(report: dict[str, Any]) -> list[str]:
+    """Returns the sentences under a report's table."""
+    return [
+        f"intervals of 95 %; lengths in {report['unit']}; p against {report['against']}, paired, "
+        "corrected by Holm's rule",
+        *report["notes"],
+    ]
+
+
+def _has_mauve() -> bool:
+    return importlib.util.find_spec("mauve") is not None
+
+
+def _writers(method: Method) -> tuple[str | None, ...]:
+    """Returns the names of the language models that wrote a method's texts."""
+    return (method.model, *method.steering)
+
+
+def _classes(judge: str) -> tuple[str, ...]:
+    """Returns the classes that the card of a judge names."""
+    folder = Path(judge).expanduser()
+    path = folder / "judge.json" if _is_judge(judge) else folder_of(judge) / "card.json"
+    try:
+        return tuple(json.loads(path.read_text(encoding="utf-8"))["classes"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} names no classes: train the judge anew") from error
+
+
+def _completed(method: Method, how: ReportSettings) -> Method:
+    """Returns a method with what the settings say of targets and guide."""
+    names = dict(how.rename)
+
+    def renamed(target: str | None) -> str | None:
+        target = how.target if target is None else target
+        return target if target is None else names.get(target, target)
+
+    texts = tuple(replace(text, target=renamed(text.target)) for text in method.texts)
+    if not method.told and how.guide is not None:
+        guide = None if how.guide == "none" else how.guide
+        method = replace(method, guide=guide, told=True)
+    return replace(method, texts=texts)
+
+
+def _check_independence(methods: Sequence[Method], how: ReportSettings) -> list[str]:
+    """Returns what the report says of how independent judge and oracle are of the guides."""
+    notes = []
+    guides = dict.fromkeys(method.guide for method in methods if method.guide)
+    unknown = [method.name for method in methods if not method.told]
+    if how.judge:
+        judge = learnt(how.judge)
+        found = [independence(judge, learnt(guide)) for guide in guides]
+        if unknown:
+            why = f"nobody says what guided the texts of {unknown[0]} (--guide names it, or none)"
+            found.append(Independence(False, why, known=False))
+        found += [
+            Independence(
+                False,
+                f"what lies at {method.guide} now is not what guided the texts of {method.name}",
+                known=False,
+            )
+            for method in methods
+            if method.guide and method.guide_weights not in (None, learnt(method.guide).weights)
+        ]
+        notes += [require(one, force=how.force) for one in found]
+    # Most language models say nothing of their rows: that is noted, not refused.
+    steering = dict.fromkeys(name for method in methods for name in method.steering)
+    pairs = [(how.judge, name) for name in steering]
+    pairs += [(how.oracle, name) for name in (*guides, *steering)]
+    for one, other in pairs:
+        if one and one != other:
+            verdict = independence(learnt(one), learnt(other))
+            notes.append(require(verdict, force=how.force) if verdict.known else verdict.why)
+    return list(dict.fromkeys(notes))
+
+
+def _check_oracle(how: ReportSettings, written: Sequence[str]) -> list[str]:
+    """Returns what the report says of methods that the oracle has written, if they are forced."""
+    if not written:
+        return []
+    found = f"the oracle {how.oracle} itself wrote the texts of {written[0]}"
+    if not how.force:
+        raise UserError(
+            f"{found}: take another language model, or give --force to ask it nevertheless"
+        )
+    return [f"forced: {found}"]
+
+
+def _is_judge(folder: str) -> bool:
+    return (Path(folder).expanduser() / "judge.json").is_file()
+
+
+def _reader(methods: Sequence[Method], how: ReportSettings) -> str:
+    """Returns the name of the language model in whose tokens the judge reads."""
+    if how.model:
+        return how.model
+    named = None
+    if how.judge and not _is_judge(how.judge):
+        card = json.loads((folder_of(how.judge) / "card.json").read_text(encoding="utf-8"))
+        named = card.get("model") if card.get("kind") == "shared-trunk" else None
+    return named or next((method.model for method in methods if method.model), DEFAULT_MODEL)
