@@ -2,8 +2,8 @@
 
 Half A of the training rows teaches the language model of the domain and whatever guides it, half B
 the judge and the oracle language model, which say how good the texts are. Texts go on from the
-first words of validation rows, every one towards every class, and are measured by `coopgen
-compare`. What was trained is not trained again, and what was interrupted goes on.
+first words of validation rows, every one towards every class, and are measured as `coopgen
+compare` measures them. What was trained is not trained again, and what was interrupted goes on.
 """
 
 import json
@@ -15,10 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from coopgen_jax.cli import main as coopgen
+from coopgen_jax.comparison.method_run import announced
+from coopgen_jax.comparison.writing import Progress, compare
 from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.data.cuts import Cutting, cut_all, first_words
 from coopgen_jax.data.labelled import Labelled, half, read_labelled
+from coopgen_jax.evaluation.report import (
+    ReportSettings,
+    check_methods,
+    footnotes,
+    report_on,
+    write_report,
+)
+from coopgen_jax.evaluation.tables import cells, render
 from coopgen_jax.models.pretrained.loaded_model import load, load_encoder
 from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.training.loop import LoopConfig
@@ -31,6 +40,7 @@ from coopgen_jax.training.recipes.recipes import (
 from coopgen_jax.training.recipes.shared_trunk_recipe import TrunkConfig, train_shared_trunk
 from coopgen_jax.training.run import RecipeConfig
 from experiments.calibration import calibrate
+from experiments.domain_methods import DomainMethod
 from experiments.train_heads import evenly, told
 
 # What trains a network: from settings, rows to learn from and held-out ones, its folder, and the
@@ -38,15 +48,6 @@ from experiments.train_heads import evenly, told
 Training = Callable[["Config", Labelled, Labelled, Path, float | None], None]
 # A judge reads continuations, which begin anywhere and are short.
 PIECES = Cutting(pieces=1, shortest=12, longest=48, mid_word=0.0)
-SEARCH = "mcts:simulations=32:wave=8"
-# Methods of a domain with a generative guide; a class-conditional language model is that guide's
-# network behind its prefix.
-BASELINES = (
-    "sample:top_p=0.9",
-    "greedy",
-    "sample:top_p=0.9:model={work}/generative/network:control_code={{target}}\\::discriminator=none",
-    "gedi:discriminator={work}/generative",
-)
 # What results repeat of a card.
 SAID = (
     "kind", "model", "encoder", "trained", "steps", "rows_of_a_step", "longest", "learning_rate",
@@ -60,22 +61,23 @@ GUIDES = ("trunk", "causal", "generative")
 class Domain:
     """What is compared on which texts.
 
-    name: of the results; folder: of the data.
-    classes: of the texts, in their order.
-    methods: of `coopgen compare`; {work} stands for the folder of what was trained, and guides are
-      trunk, causal and generative there.
-    trained: what the methods need of lm, trunk, causal, generative and experts.
-    taps: layers that the shared trunk reads.
-    rate: at which causal and generative guides learn as a whole; None for LoRA beside the language
-      model, which is too little beside one that has not learnt much itself.
-    language_model: what trains language model and oracle; None to begin as `Config.model`.
-    judge: what trains the judge; None to begin as the encoder that comes with the library.
+    Attributes:
+      name: Of the results.
+      folder: Of the data.
+      classes: Of the texts, in their order.
+      methods: What is compared, of `domain_methods`.
+      trained: What the methods need of lm, trunk, causal, generative and experts.
+      taps: Layers that the shared trunk reads.
+      rate: Learning rate of causal and generative guides all of whose parameters are trained; None
+        for LoRA beside the language model, which is too little beside a weak one.
+      language_model: What trains language model and oracle; None to begin as `Config.model`.
+      judge: What trains the judge; None to begin as the encoder that comes with the library.
     """
 
     name: str
     folder: str
     classes: tuple[str, ...]
-    methods: tuple[str, ...]
+    methods: tuple[DomainMethod, ...]
     trained: tuple[str, ...] = ("lm", "trunk", "causal", "generative")
     taps: tuple[int, ...] = (0, 15, 20, 25)
     rate: float | None = None
@@ -87,22 +89,27 @@ class Domain:
 class Config:
     """What to train and to write.
 
-    data: a folder with a folder per data set, each with train.csv and validation.csv.
-    work: where everything trained and written goes.
-    out: where the table, its figures and the picture go.
-    model: the language model that networks begin as, unless the domain has them begin otherwise.
-    longest: tokens of a training text, and of prompt and continuation together about as many.
-    rows: texts of a step.
-    lm_steps, guide_steps, expert_steps, judge_steps: steps of the language models (oracle
-      included), of the causal and generative guides, of every class's expert, and of the judge.
-    trunk_rows: texts that the shared trunk learns from, at most; trunk_epochs: how often.
-    texts: prompts, each continued towards every class.
-    words: of every prompt.
-    new_tokens, batch_size: of the texts.
-    only: what to train of what is needed; everything where nothing is named.
-    train_only: stop behind the training.
-    budget_minutes: after which nothing further is trained, and training stops in between; run it
-      again to go on.
+    Attributes:
+      data: A folder with a folder per data set, each with train.csv and validation.csv.
+      work: Where everything trained and written goes.
+      out: Where the table, its figures and the picture go.
+      model: The language model that networks begin as, unless the domain has them begin otherwise.
+      longest: Tokens of a training text, and of prompt and continuation together about as many.
+      rows: Texts of a step.
+      lm_steps: Steps of the language model, and of the oracle.
+      guide_steps: Steps of the causal and the generative guide.
+      expert_steps: Steps of every class's expert.
+      judge_steps: Steps of the judge.
+      trunk_rows: Texts that the shared trunk learns from, at most.
+      trunk_epochs: How often it learns from each.
+      texts: Prompts, each continued towards every class.
+      words: Of every prompt.
+      new_tokens: Tokens of a text.
+      batch_size: Texts written at once.
+      only: What to train of what is needed; everything where nothing is named.
+      train_only: Stop behind the training.
+      budget_minutes: After which nothing further is trained, and training stops in between; run it
+        again to go on.
     """
 
     data: Path
@@ -259,16 +266,12 @@ def tasks_of(
     return tasks | {"judge": judging, "oracle": begun(judged)}
 
 
-def write_prompts(config: Config, domain: Domain) -> Path:
-    """Writes the first words of validation rows, as many of every class, and returns the file."""
+def prompts_of(config: Config, domain: Domain) -> list[str]:
+    """Returns the first words of validation rows, as many of every class."""
     rows = first_words(rows_of(config, domain, "validation", None), config.words)
     share = -(-config.texts // len(domain.classes))
     chosen = [evenly(of_class(rows, number), share).texts for number in range(len(domain.classes))]
-    texts = [text for group in zip(*chosen, strict=False) for text in group][: config.texts]
-    path = config.work / "prompts.jsonl"
-    lines = [json.dumps({"prompt": text}, ensure_ascii=False) + "\n" for text in texts]
-    path.write_text("".join(lines), encoding="utf-8")
-    return path
+    return [text for group in zip(*chosen, strict=False) for text in group][: config.texts]
 
 
 def settings_of(config: Config) -> dict[str, Any]:
@@ -299,25 +302,27 @@ def run(config: Config, domain: Domain) -> int:
             config.work / name, config.work / "lm",
             rows_of(config, domain, "validation", None), longest=config.longest,
         )  # fmt: skip
-    written = config.work / "texts"
-    status = coopgen([
-        "compare",
-        "--methods", ",".join(method.format(work=config.work) for method in domain.methods),
-        "--prompts", str(write_prompts(config, domain)),
-        "--target", *domain.classes,
-        "--model", str(config.work / "lm"),
-        "--discriminator", str(config.work / "trunk"),
-        "--judge", str(config.work / "judge"),
-        "--oracle", str(config.work / "oracle"),
-        "--new-tokens", str(config.new_tokens),
-        "--batch-size", str(config.batch_size),
-        "--out", str(written),
-    ])  # fmt: skip
-    if status == 0:
-        config.out.mkdir(parents=True, exist_ok=True)
-        for path in written.glob("figures.*"):
-            (config.out / f"{domain.name}{path.suffix}").write_bytes(path.read_bytes())
-        path = config.out / f"{domain.name}.json"
-        figures = {"settings": settings_of(config), **json.loads(path.read_text(encoding="utf-8"))}
-        path.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return status
+    write_and_measure(config, domain)
+    return 0
+
+
+def write_and_measure(config: Config, domain: Domain) -> None:
+    """Writes every method's texts and their figures, and prints the table."""
+    runs = [method(config.work, config.new_tokens) for method in domain.methods]
+    how = ReportSettings(judge=str(config.work / "judge"), oracle=str(config.work / "oracle"))
+    # A judge that shares rows with a guide is refused before anything is written.
+    check_methods(announced(runs, domain.classes), how)
+    methods = compare(
+        runs, prompts_of(config, domain), domain.classes,
+        folder=config.work / "texts", batch_size=config.batch_size, on_progress=show,
+    )  # fmt: skip
+    report = report_on(methods, how, on_method=lambda name: print(f"measuring {name}", flush=True))
+    config.out.mkdir(parents=True, exist_ok=True)
+    write_report({"settings": settings_of(config), **report}, config.out / domain.name)
+    print(render(cells(report), "text"), end="")
+    print("\n".join(footnotes(report)))
+
+
+def show(progress: Progress) -> None:
+    """Prints which batch of a method has been written."""
+    print(f"{progress.method}: batch {progress.batch} of {progress.batches}", flush=True)

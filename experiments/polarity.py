@@ -10,21 +10,22 @@ import sys
 
 import tyro
 
-from experiments.domain import BASELINES, SEARCH, Config, Domain, run
+from experiments import domain_methods as methods
+from experiments.domain import Config, Domain, run
 
 METHODS = (
-    *BASELINES,
-    "pplm",
-    "rerank:of=20:top_p=0.9",
-    "rerank:beams=10",
-    "fudge",
-    "fudge:score=value:strength=10",
-    "sample:top_p=0.9:expert={work}/expert-{{target}}:expert_weight=2",
-    "smc:samples=4",
-    SEARCH,
-    f"{SEARCH}:discriminator={{work}}/causal",
-    f"{SEARCH}:discriminator={{work}}/generative",
-    "mcts:simulations=16:wave=8:discriminator=sentiment-minilm",
+    *methods.BASELINES,
+    methods.pplm,
+    methods.best_of_samples,
+    methods.best_of_beams,
+    methods.fudge,
+    methods.fudge_by_value,
+    methods.experts,
+    methods.particles,
+    methods.search(),
+    methods.search("causal"),
+    methods.search("generative"),
+    methods.search("sentiment-minilm", simulations=16),
 )
 POLARITY = Domain(
     name="polarity",

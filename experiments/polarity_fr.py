@@ -28,16 +28,17 @@ from coopgen_jax.evaluation.tfidf_judge import fit_judge
 from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.training.recipes.recipes import train_language_model
 from coopgen_jax.training.recipes.scratch import ScratchConfig, fresh_model, train_tokenizer
-from experiments.domain import BASELINES, PIECES, SEARCH, Config, Domain, recipe, run
+from experiments.domain import PIECES, Config, Domain, recipe, run
+from experiments.domain_methods import BASELINES, best_of_samples, fudge, search
 from experiments.train_heads import told
 
 METHODS = (
     *BASELINES,
-    "rerank:of=20:top_p=0.9",
-    "fudge",
-    SEARCH,
-    f"{SEARCH}:discriminator={{work}}/causal",
-    f"{SEARCH}:discriminator={{work}}/generative",
+    best_of_samples,
+    fudge,
+    search(),
+    search("causal"),
+    search("generative"),
 )
 
 

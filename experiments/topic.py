@@ -10,15 +10,10 @@ import sys
 
 import tyro
 
-from experiments.domain import SEARCH, Config, Domain, run
+from experiments.domain import Config, Domain, run
+from experiments.domain_methods import best_of_samples, gedi, nucleus, search
 
-METHODS = (
-    "sample:top_p=0.9",
-    "gedi:discriminator={work}/generative",
-    "rerank:of=20:top_p=0.9",
-    SEARCH,
-    f"{SEARCH}:discriminator={{work}}/generative",
-)
+METHODS = (nucleus, gedi, best_of_samples, search(), search("generative"))
 TOPIC = Domain(
     name="topic",
     folder="ag_news",

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coopgen_jax.cli.compare_methods import jobs_of
+from coopgen_jax.cli.compare_methods import runs_of
 from coopgen_jax.cli.compare_options import CompareOptions
+from coopgen_jax.comparison import header
 from coopgen_jax.data.fingerprint import fingerprint, read_fingerprint
 from coopgen_jax.data.labelled import half_of
 from coopgen_jax.errors import UserError
@@ -20,23 +22,46 @@ from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.training.recipes.scratch import ScratchConfig
 from experiments import domain as domains
 from experiments import polarity_fr
-from experiments.domain import Config, is_done, settings_of, train_all, write_prompts
+from experiments.domain import (
+    Config,
+    Domain,
+    is_done,
+    prompts_of,
+    settings_of,
+    train_all,
+    write_and_measure,
+)
+from experiments.domain_methods import greedy, nucleus
 from experiments.emotion import EMOTION
 from experiments.polarity import POLARITY
 from experiments.polarity_fr import POLARITY_FR, Noise, train_from_noise
 from experiments.topic import TOPIC
+from tests.cli.judging import write_all
 
 DOMAINS = [POLARITY, POLARITY_FR, EMOTION, TOPIC]
 
 
 @pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: domain.name)
-def test_every_method_is_one_of_compares(domain, tmp_path):
-    methods = ",".join(method.format(work=tmp_path) for method in domain.methods)
-    jobs = jobs_of(CompareOptions(methods, tmp_path, target=domain.classes))
-    assert len(jobs) == len(domain.methods)
+def test_every_method_is_what_compare_writes_by_its_name(domain, tmp_path):
+    found = [method(tmp_path, 9) for method in domain.methods]
+    options = CompareOptions(
+        ",".join(run.name for run in found), tmp_path, target=domain.classes, new_tokens=9,
+        model=str(tmp_path / "lm"), discriminator=str(tmp_path / "trunk"),
+    )  # fmt: skip
+    for run, other in zip(found, runs_of(options), strict=True):
+        for name in ("name", "config", "model", "discriminator", "steering", "reference"):
+            assert getattr(run, name) == getattr(other, name)
+        shared = {"target": None, "seed": 0, "batch_size": 2, "dtype": "float32", "chat": False}
+        assert header.settings_of(
+            run.config, method=run.method, preset=run.preset, **shared
+        ) == header.settings_of(other.config, method=other.method, preset=other.preset, **shared)
+
+
+@pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: domain.name)
+def test_every_method_needs_what_is_trained(domain, tmp_path):
     made = {"trunk", "judge", "oracle", "lm", *domain.trained}
-    for job in jobs:
-        for name in (job.options.discriminator, job.options.model, job.options.expert or ""):
+    for run in (method(tmp_path, 9) for method in domain.methods):
+        for name in (run.discriminator or "", run.model, run.steering.expert or ""):
             if str(tmp_path) in name:
                 part = Path(name).relative_to(tmp_path).parts[0]
                 assert part in made or (part.startswith("expert") and "experts" in made)
@@ -44,10 +69,9 @@ def test_every_method_is_one_of_compares(domain, tmp_path):
 
 @pytest.mark.parametrize("domain", [POLARITY, POLARITY_FR], ids=lambda domain: domain.name)
 def test_a_class_conditional_model_is_read_behind_the_prefix_it_was_trained_with(domain, tmp_path):
-    (coded,) = (method for method in domain.methods if "control_code" in method)
-    methods = coded.format(work=tmp_path)
-    (job,) = jobs_of(CompareOptions(methods, tmp_path, target=domain.classes))
-    assert job.options.control_code == "{target}:"
+    runs = [method(tmp_path, 9) for method in domain.methods]
+    (coded,) = (run for run in runs if "control_code" in run.name)
+    assert coded.steering.control_code == "{target}:"
 
 
 def test_prompts_are_the_first_words_of_rows_of_every_class(tmp_path):
@@ -60,8 +84,7 @@ def test_prompts_are_the_first_words_of_rows_of_every_class(tmp_path):
     with (tmp_path / "emotion" / "validation.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("text", "label"), *rows, ("too short", "joy")])
     config = Config(data=tmp_path, work=tmp_path, texts=12, words=4)
-    lines = write_prompts(config, EMOTION).read_text().splitlines()
-    prompts = [json.loads(line)["prompt"] for line in lines]
+    prompts = prompts_of(config, EMOTION)
     assert len(prompts) == len(set(prompts)) == 12
     assert {prompt.split()[0] for prompt in prompts} == set(EMOTION.classes)
     assert all(len(prompt.split()) == 4 for prompt in prompts)
@@ -133,3 +156,25 @@ def test_other_domains_begin_as_the_packaged_models(monkeypatch, tmp_path):
 def test_a_training_whose_minutes_were_spent_goes_on(name, card, done, tmp_path):
     (tmp_path / name).write_text(json.dumps(card))
     assert is_done(tmp_path) == done
+
+
+def test_methods_are_written_and_measured(tmp_path, capsys):
+    work = write_all(tmp_path / "work")
+    for name, old in (("lm", "base"), ("trunk", "guide")):
+        shutil.copytree(work / old, work / name)
+    (tmp_path / "stars").mkdir()
+    rows = [(f"film {n} is what it is", ("bad", "good")[n % 2]) for n in range(6)]
+    with (tmp_path / "stars" / "validation.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *rows])
+    domain = Domain("stars", "stars", ("bad", "good"), (nucleus, greedy))
+    config = Config(
+        data=tmp_path, work=work, out=tmp_path / "out", texts=4, words=2, new_tokens=3, batch_size=4
+    )
+    write_and_measure(config, domain)
+    found = json.loads((config.out / "stars.json").read_text())
+    assert found["settings"]["new_tokens"] == 3 and "trunk" in found["settings"]["trained"]
+    assert [row["method"] for row in found["methods"]] == ["sample:top_p=0.9", "greedy"]
+    assert all(row["texts"] == 8 and "accuracy" in row for row in found["methods"])
+    printed = capsys.readouterr().out
+    assert (config.out / "stars.txt").read_text() in printed
+    assert "greedy: batch 2 of 2" in printed and (config.out / "stars.png").exists()
