@@ -36,12 +36,18 @@ LINES = ("PUCT", "halving", "wave", "c_puct", "alpha", "rollout")
 class Config:
     """What to compare.
 
-    prompts, judge, out, limit, batch_size, new_tokens: as in `experiments.sentiment`.
-    lines: which settings to change, of PUCT and halving (simulations under either root), wave,
-      c_puct, alpha and rollout.
-    simulations: where they are not what is changed.
-    repeats: timed tokens.
-    budget_minutes: after which no further setting is begun; None for all of them.
+    Attributes:
+      prompts: As in `experiments.sentiment`.
+      judge: As in `experiments.sentiment`.
+      out: As in `experiments.sentiment`.
+      limit: As in `experiments.sentiment`.
+      batch_size: As in `experiments.sentiment`.
+      new_tokens: As in `experiments.sentiment`.
+      lines: Which settings to change, of PUCT and halving (simulations under either root), wave,
+        c_puct, alpha and rollout.
+      simulations: Simulations where they are not what is changed.
+      repeats: Timed tokens.
+      budget_minutes: Minutes after which no further setting is started; None for all of them.
     """
 
     prompts: Path

@@ -21,26 +21,45 @@ FIRST = "maximum likelihood"
 class Config:
     """What to train, to write and to measure.
 
-    data: a folder with train.jsonl and test.jsonl; source, text: their columns.
-    work: where everything trained and written goes; out: where table and picture go; name: of them.
-    objectives: that the generator goes on by from maximum likelihood.
-    model: that everything begins as; layers: only so many of its first ones, for a trial.
-    template: what a source is put into.
-    source_tokens, new_tokens: of a source and of a text, at most; rows with longer texts are left
-      out, and those with longer sources too unless `cut_sources`.
-    pairs: that maximum likelihood learns from; first_steps, first_rows: its steps, texts of one.
-    fresh: sources that it has not seen, of which cooperative training learns.
-    rounds, sources, samples, simulations: of cooperative training, of its rounds, texts of a source
-      and the search that samples them; judge_steps, first_judge_steps: of its discriminator.
-    guide_sources, guide_steps: that the maximum likelihood model's guide learns from, and how long.
-    judge_sources, base_steps: the same of Base and Base+.
-    judge_rows: texts of a discriminator's step, half of them people's.
-    test: sources that are written for and measured; search: simulations for every token there.
-    beams: of beam search and DAS; alpha: DAS's weight of the discriminator.
-    rate, gcn_rate, judge_rate: learning rates.
-    rows: sources that are written for at once.
-    seed: of everything random.
-    budget_minutes: after which nothing further is begun; run it again to go on.
+    Attributes:
+      data: A folder with train.jsonl and test.jsonl.
+      work: Where everything trained and written goes.
+      out: Where table and picture go.
+      name: Of table and picture.
+      source: The column of sources.
+      text: The column of texts.
+      objectives: Objectives that the generator goes on by after maximum likelihood.
+      model: The language model that everything begins as.
+      layers: Only so many of its first layers, for a trial.
+      template: What a source is put into.
+      source_tokens: Tokens of a source, at most.
+      new_tokens: Tokens of a text, at most; rows with longer texts are left out.
+      cut_sources: Whether longer sources are cut; otherwise their rows are left out.
+      pairs: Pairs that maximum likelihood learns from.
+      fresh: Sources that it has not seen, for cooperative training.
+      first_steps: Steps of maximum likelihood.
+      first_rows: Texts of such a step.
+      rounds: Rounds of cooperative training.
+      sources: Sources of a round.
+      samples: Texts of a source.
+      simulations: Simulations of the search that samples them.
+      judge_steps: Steps of the discriminator in a round.
+      first_judge_steps: Its steps in the first round.
+      guide_sources: Sources that the guide of the maximum likelihood model learns from.
+      guide_steps: Its steps.
+      judge_sources: Sources that Base and Base+ learn from.
+      base_steps: Their steps.
+      judge_rows: Texts of a discriminator's step, half of them human.
+      test: Sources that are written for and measured.
+      search: Simulations for every token there.
+      beams: Of beam search and DAS.
+      alpha: DAS's weight of the discriminator.
+      rate: Learning rate of maximum likelihood.
+      gcn_rate: Of cooperative training.
+      judge_rate: Of discriminators.
+      rows: Sources that are written for at once.
+      seed: Of everything random.
+      budget_minutes: Minutes after which nothing further is started; run it again to go on.
     """
 
     data: Path

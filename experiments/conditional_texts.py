@@ -34,13 +34,21 @@ _write = jax.jit(decode, static_argnames=("language_model", "discriminator", "co
 class Reading:
     """Which rows of train.jsonl and test.jsonl are taken.
 
-    folder: of the two files; source, text: their columns.
-    template: what a source is put into.
-    source_width, text_width: tokens of a source and of a text, its end included, at most. Rows with
-      a longer text are left out; so are those with a longer source, unless `cut_sources`.
-    training, guide, judges, fresh, validation, test: how many rows, at most. Of training rows the
-      half A of sources teaches maximum likelihood and its guide, and half B the judges and, by
-      other sources, cooperative training. All but `training` have one row of every source.
+    Attributes:
+      folder: Of the two files.
+      source: The column of sources.
+      text: The column of texts.
+      template: What a source is put into.
+      source_width: Tokens of a source, at most.
+      text_width: Tokens of a text, its end included, at most; rows with a longer text are left out.
+      cut_sources: Whether longer sources are cut; otherwise their rows are left out.
+      training: Rows for maximum likelihood, at most; from half A of the sources, as are the
+        guide's.
+      guide: Rows for its guide, one of every source, as in all that follow.
+      judges: Rows for the judges, from half B.
+      fresh: Rows for cooperative training, from other sources of half B.
+      validation: Rows that are held out.
+      test: Rows that are written for.
     """
 
     folder: Path
@@ -60,7 +68,17 @@ class Reading:
 
 @dataclass(frozen=True)
 class Data:
-    """Rows by what they are for; `references` are all texts of every test source, uncut."""
+    """Rows by what they are for.
+
+    Attributes:
+      training: For maximum likelihood.
+      guide: For its guide.
+      judges: For the judges.
+      fresh: For cooperative training.
+      validation: Held out.
+      test: Written for.
+      references: All texts of every test source, uncut.
+    """
 
     training: Pairs
     guide: Pairs

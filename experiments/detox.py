@@ -30,10 +30,12 @@ CLASSES = ("civil", "toxic")
 class Config:
     """What to continue, and where the figures go.
 
-    prompts: a JSONL file with "text" and "toxicity".
-    out: folder of the JSON file.
-    limit: toxic prompts that are continued, evenly spread.
-    new_tokens: of every text; batch_size: prompts worked on at once.
+    Attributes:
+      prompts: A JSONL file with "text" and "toxicity".
+      out: Folder of the JSON file.
+      limit: Toxic prompts that are continued, evenly spread.
+      new_tokens: Tokens of every text.
+      batch_size: Prompts worked on at once.
     """
 
     prompts: Path

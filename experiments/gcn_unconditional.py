@@ -72,7 +72,9 @@ _write = jax.jit(decode, static_argnames=("language_model", "config"))
 class Variant:
     """One row: how the generator goes on from maximum likelihood.
 
-    config: of a round; sgd: whether by plain gradient descent instead of Adam.
+    Attributes:
+      config: Of a round.
+      sgd: Whether by plain gradient descent instead of Adam.
     """
 
     config: GcnConfig
@@ -111,17 +113,27 @@ def variants(config: "Config") -> dict[str, Variant]:
 class Config:
     """What to train and to measure.
 
-    data: a folder with train.txt and test.txt, a sentence a line; see `divided`.
-    work: where everything trained goes; out: where table and pictures go.
-    seeds: of networks, data order and noise.
-    rounds, texts: of every variant, and of a round.
-    judge_steps, first_judge_steps: of the discriminator, in a round and in the first one.
-    judge_rows: texts of such a step.
-    layers, width, vocabulary: of the decoder; epochs: of maximum likelihood.
-    rate, sgd_rate, judge_rate: learning rates.
-    measured, references: texts sampled at every temperature, and held-out ones they are held to.
-    only: names of variants to train; all where none is named.
-    budget_minutes: after which nothing further is begun; run it again to go on.
+    Attributes:
+      data: A folder with train.txt and test.txt, a sentence a line; see `divided`.
+      work: Where everything trained goes.
+      out: Where table and pictures go.
+      seeds: Of networks, data order and noise.
+      rounds: Rounds of every variant.
+      texts: Texts of a round.
+      judge_steps: Steps of the discriminator in a round.
+      first_judge_steps: Its steps in the first round.
+      judge_rows: Texts of such a step.
+      layers: Layers of the decoder.
+      width: Its width.
+      vocabulary: Tokens of its tokenizer.
+      epochs: Epochs of maximum likelihood.
+      rate: Learning rate of the generator.
+      sgd_rate: The same by plain gradient descent.
+      judge_rate: Learning rate of the discriminator.
+      measured: Texts sampled at every temperature.
+      references: Human texts that they are compared with.
+      only: Names of variants to train; all where none is named.
+      budget_minutes: Minutes after which nothing further is started; run it again to go on.
     """
 
     data: Path

@@ -43,7 +43,7 @@ HELD_OUT = 8
 
 
 def both_sides(human: Pairs, written: Pairs, numbers: Sequence[int]) -> dict[str, np.ndarray]:
-    """Returns people's texts for some sources and, behind them, the written ones, as rows."""
+    """Returns human texts for some sources and, behind them, the written ones, as rows."""
     parts = human.rows(numbers), written.rows(numbers)
     rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     label = np.repeat(np.asarray([HUMAN, 1 - HUMAN], np.int32), len(numbers))
@@ -52,7 +52,15 @@ def both_sides(human: Pairs, written: Pairs, numbers: Sequence[int]) -> dict[str
 
 @dataclass(frozen=True)
 class Sides:
-    """Batches by number, `sources` of both sides each; all of them come up in every turn."""
+    """Batches by number; all sources come up in every turn.
+
+    Attributes:
+      human: Sources and human texts.
+      written: The same sources and sampled texts.
+      learnt: Numbers of the sources to train on.
+      sources: Sources of a batch, with a text of either side each.
+      seed: Of their order.
+    """
 
     human: Pairs
     written: Pairs
@@ -65,6 +73,17 @@ class Sides:
         order = grain.MapDataset.source(self.learnt).seed(self.seed).shuffle().repeat()
         places = range(number * self.sources, (number + 1) * self.sources)
         return both_sides(self.human, self.written, [int(order[place]) for place in places])
+
+
+def optimiser_of(how: RecipeConfig) -> optax.GradientTransformation:
+    """Returns AdamW behind a clipped gradient, its learning rate warmed up and then falling."""
+    warmup = max(1, round(how.warmup * how.loop.steps))
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0, how.learning_rate, warmup, max(warmup + 1, how.loop.steps)
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(how.clip), optax.adamw(rate, weight_decay=how.weight_decay)
+    )
 
 
 def train_pair_judge(
@@ -80,9 +99,9 @@ def train_pair_judge(
 
     Args:
       model: the language model that it begins as, its layers stacked.
-      human: sources and people's texts.
+      human: sources and human texts.
       written: the same sources, in the same order, and other texts.
-      how: how to train; half the rows of a step are people's.
+      how: how to train; half the rows of a step are human.
       beginnings: whether it learns every beginning of a text, for a guide, or whole texts.
       folder: where everything goes.
     """
@@ -104,14 +123,7 @@ def train_pair_judge(
     def joined(learnt: Any, fixed: Any) -> Any:
         return {"network": join(learnt["network"], fixed), "head": {**learnt["head"], **standard}}
 
-    steps = how.loop.steps
-    warmup = max(1, round(how.warmup * steps))
-    optimiser = optax.chain(
-        optax.clip_by_global_norm(how.clip),
-        optax.adamw(optax.warmup_cosine_decay_schedule(
-            0.0, how.learning_rate, warmup, max(warmup + 1, steps)
-        ), weight_decay=how.weight_decay),
-    )  # fmt: skip
+    optimiser = optimiser_of(how)
     step = make_step(judges(judge, join=joined, beginnings=beginnings), optimiser, mesh=mesh)
     measure = make_validation(judges(judge, join=joined, training=False), mesh=mesh)
     key = jax.random.key(seed)

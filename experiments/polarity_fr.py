@@ -46,12 +46,15 @@ METHODS = (
 class Noise:
     """How a language model begins as noise.
 
-    vocabulary: tokens of its tokenizer, at most, which learns from the same texts.
-    shape: of the network.
-    window: tokens that it reads at once, of texts one behind the other.
-    learning_rate, weight_decay: of the training.
-    validations: looks at the held-out texts; patience: those without a better loss after which the
-      training stops. What was best is kept.
+    Attributes:
+      vocabulary: Tokens of its tokenizer, at most, which is trained on the same texts.
+      shape: Of the network.
+      window: Tokens that it reads at once, of texts one behind the other.
+      learning_rate: Of the training.
+      weight_decay: Of the training.
+      validations: Validations on the held-out texts.
+      patience: Validations without a better loss after which the training stops. The best
+        parameters are kept.
     """
 
     vocabulary: int = 4000

@@ -34,15 +34,19 @@ TARGETS = ("negative", "positive")
 class Config:
     """What to compare.
 
-    prompts: JSONL file with "text" and "kind" (neutral, positive, negative).
-    judge: folder of a trained judge of the classes negative and positive.
-    out: folder for the texts, the table's figures and its picture (drawn with matplotlib, which
-      the extra `bench` installs).
-    methods: which methods to run, in this order.
-    new_tokens: tokens of every text; batch_size: prompts decoded at once.
-    limit: how many of the prompts to use, evenly spread over the file; None for all.
-    model: the language model; trunk, bidirectional: the guides.
-    seed: of sampling.
+    Attributes:
+      prompts: JSONL file with "text" and "kind" (neutral, positive, negative).
+      judge: Folder of a trained judge of the classes negative and positive.
+      out: Folder for the texts, the table's figures and its picture (drawn with matplotlib, which
+        the extra `bench` installs).
+      methods: Which methods to run, in this order.
+      new_tokens: Tokens of every text.
+      batch_size: Prompts decoded at once.
+      limit: How many of the prompts to use, evenly spread over the file; None for all.
+      model: The language model.
+      trunk: The guide on its states.
+      bidirectional: The guide that reads texts anew.
+      seed: Of sampling.
     """
 
     prompts: Path

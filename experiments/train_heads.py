@@ -57,11 +57,15 @@ SOURCES = {
 class Recipe:
     """What a head learns from, and how.
 
-    sets: folders of the data, of the same classes.
-    classes: the classes in their order.
-    trunk: what stands on the language model, None for LoRA beside a sentence encoder.
-    epochs, rows, learning_rate, dropout: of the training.
-    spans: short pieces of every text that it learns from beside the text.
+    Attributes:
+      sets: Folders of the data, of the same classes.
+      classes: The classes in their order.
+      trunk: What stands on the language model, None for LoRA beside a sentence encoder.
+      spans: Short spans of every text that it learns from beside the text.
+      epochs: Of the training.
+      rows: Texts of a step.
+      learning_rate: Of the training.
+      dropout: Of the training.
     """
 
     sets: tuple[str, ...]
@@ -107,13 +111,15 @@ HEADS = {
 class Config:
     """What to train, from what, and where to put it.
 
-    data: a folder with a folder per data set, each with train.csv and validation.csv.
-    work: where the trainings go.
-    out: where the heads go, a folder each; None for nowhere.
-    only: which heads; all where none is named.
-    model: the language model whose states are read; encoder: of the head that reads texts anew.
-    reviews: training reviews of half A, at most.
-    validation_rows: of every data set, at most.
+    Attributes:
+      data: A folder with a folder per data set, each with train.csv and validation.csv.
+      work: Where the trainings go.
+      out: Where the heads go, a folder each; None for nowhere.
+      only: Which heads; all where none is named.
+      model: The language model whose states are read.
+      encoder: The encoder of the head that reads texts anew.
+      reviews: Training reviews of half A, at most.
+      validation_rows: Rows of every data set, at most.
     """
 
     data: Path

@@ -21,9 +21,10 @@ from experiments.sentiment_data import read_sets
 class Config:
     """What to train from, and where to put the judge.
 
-    data: a folder with sst2/ and amazon_reviews/, each with train.csv and validation.csv.
-    out: the judge's folder, which is made.
-    pieces: pieces that every review gives, of 12 to 36 words.
+    Attributes:
+      data: A folder with sst2/ and amazon_reviews/, each with train.csv and validation.csv.
+      out: The judge's folder, which is made.
+      pieces: Spans of 12 to 36 words that every review gives.
     """
 
     data: Path

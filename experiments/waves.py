@@ -30,10 +30,18 @@ from experiments.sentiment import write_missing
 class Config:
     """What to compare.
 
-    prompts, judge, out, limit, batch_size, new_tokens: as in `experiments.sentiment`.
-    simulations: of every wave; lock_step: simulations of the searches one leaf at a time.
-    waves: how many leaves; policies: where they stand, or "halving": as in the default preset.
-    repeats: timed tokens.
+    Attributes:
+      prompts: As in `experiments.sentiment`.
+      judge: As in `experiments.sentiment`.
+      out: As in `experiments.sentiment`.
+      limit: As in `experiments.sentiment`.
+      batch_size: As in `experiments.sentiment`.
+      new_tokens: As in `experiments.sentiment`.
+      simulations: Simulations of searches by waves.
+      lock_step: Simulations of the searches one leaf at a time.
+      waves: How many leaves a wave has.
+      policies: Where they stand, or "halving": as in the default preset.
+      repeats: Timed tokens.
     """
 
     prompts: Path

@@ -61,20 +61,26 @@ KINDS = ("shared-trunk", "causal", "generative", "bidirectional")
 class Config:
     """What to compare.
 
-    data: a folder with sst2/ and amazon_reviews/, each with train.csv and validation.csv.
-    work: where everything trained and written goes.
-    prompts, judge: as in `experiments.sentiment`; None to stop behind the training.
-    out: where the table's figures and the pictures go.
-    model: the language model to guide, as which the causal and generative kinds begin.
-    shared_trunk, bidirectional: trained discriminators of these kinds, which have learnt from half
-      A.
-    rows, longest: texts of a step, and tokens read of each.
-    causal_steps, generative_steps, oracle_steps: steps of the networks as large as the language
-      model; a generative step reads every text once per class.
-    validation_rows: texts of either set that are judged.
-    limit, new_tokens: prompts, evenly spread over the file, and tokens of every text.
-    simulations, wave: of the searches of equal simulations.
-    only: what to train of causal, generative and oracle; everything where nothing is named.
+    Attributes:
+      data: A folder with sst2/ and amazon_reviews/, each with train.csv and validation.csv.
+      work: Where everything trained and written goes.
+      prompts: As in `experiments.sentiment`. None to stop behind the training.
+      judge: As in `experiments.sentiment`. None to stop behind the training.
+      out: Where the table's figures and the pictures go.
+      model: The language model to guide, as which the causal and generative kinds begin.
+      shared_trunk: A trained discriminator of this kind, of half A.
+      bidirectional: A trained discriminator of this kind, of half A.
+      rows: Texts of a step.
+      longest: Tokens read of each.
+      causal_steps: Steps of the causal network, which is as large as the language model.
+      generative_steps: Steps of the generative one; a step reads every text once per class.
+      oracle_steps: Steps of the oracle.
+      validation_rows: Texts of either set that are judged.
+      limit: Prompts, evenly spread over the file.
+      new_tokens: Tokens of every text.
+      simulations: Of the searches of equal simulations.
+      wave: Of the same searches.
+      only: What to train of causal, generative and oracle; everything where nothing is named.
     """
 
     data: Path
