@@ -31,13 +31,14 @@ from coopgen_jax.evaluation.tables import cells, render
 from coopgen_jax.models.pretrained.loaded_model import load, load_encoder
 from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.training.loop import LoopConfig
-from coopgen_jax.training.recipes.bidirectional_recipe import train_bidirectional
-from coopgen_jax.training.recipes.recipes import (
+from coopgen_jax.training.recipes import (
+    TrunkConfig,
+    train_bidirectional,
     train_causal,
     train_generative,
     train_language_model,
+    train_shared_trunk,
 )
-from coopgen_jax.training.recipes.shared_trunk_recipe import TrunkConfig, train_shared_trunk
 from coopgen_jax.training.run import RecipeConfig
 from experiments.calibration import calibrate
 from experiments.domain_methods import DomainMethod

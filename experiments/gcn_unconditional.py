@@ -39,7 +39,7 @@ from coopgen_jax.training.gcn.examination import Examination
 from coopgen_jax.training.gcn.gcn_config import GcnConfig
 from coopgen_jax.training.gcn.gcn_recipe import GcnTraining, train_gcn
 from coopgen_jax.training.loop import LoopConfig
-from coopgen_jax.training.recipes.recipes import train_language_model
+from coopgen_jax.training.recipes import train_language_model
 from coopgen_jax.training.recipes.scratch import ScratchConfig, fresh_model, train_tokenizer
 from coopgen_jax.training.run import RecipeConfig
 from experiments.conditional_settings import searching

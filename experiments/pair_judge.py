@@ -27,12 +27,8 @@ from coopgen_jax.training.card import save_head
 from coopgen_jax.training.gcn.gcn_networks import CLASSES, HUMAN
 from coopgen_jax.training.loop import train
 from coopgen_jax.training.objectives import judges
-from coopgen_jax.training.recipes.recipes import (
-    STANDARD_BATCHES,
-    learnable,
-    standard_of,
-    whole_network,
-)
+from coopgen_jax.training.recipes.causal_recipe import STANDARD_BATCHES, standard_of
+from coopgen_jax.training.recipes.full_network import full_network, trainable_of
 from coopgen_jax.training.run import RecipeConfig
 from coopgen_jax.training.step import begin_on, make_step, make_validation, mean_over
 from coopgen_jax.training.training_folder import claim
@@ -110,7 +106,7 @@ def train_pair_judge(
     claim(folder, "pair judge", model.sha256, how, (human, written), **settings)
     head = HeadConfig(CLASSES, model.config.width, how.hidden, how.dropout)
     judge = CausalConfig(model.config, head)
-    network, fixed, join = learnable(model, how.lora, mesh, seed=seed)
+    network, fixed, join = trainable_of(model, how.lora, mesh, seed=seed)
     drawn = Head(head).init(jax.random.key(seed), jnp.zeros((1, head.inputs)))["params"]
     begun = {name: leaf for name, leaf in drawn.items() if name not in ("centre", "scale")}
     numbers = range(len(human))
@@ -159,7 +155,7 @@ def train_pair_judge(
         "held_out": validate(outcome.learnt),
     }
     save_model(
-        folder / "network", model.config, whole_network(join, outcome.learnt["network"], fixed),
+        folder / "network", model.config, full_network(join, outcome.learnt["network"], fixed),
         model.tokenizer, dtype=how.saved_dtype,
     )  # fmt: skip
     weights = {**outcome.learnt["head"], **standard}

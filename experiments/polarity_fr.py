@@ -26,7 +26,7 @@ from coopgen_jax.data.labelled import Labelled, joined
 from coopgen_jax.evaluation.metrics import wilson_interval
 from coopgen_jax.evaluation.tfidf_judge import fit_judge
 from coopgen_jax.parallel.mesh import make_mesh
-from coopgen_jax.training.recipes.recipes import train_language_model
+from coopgen_jax.training.recipes import train_language_model
 from coopgen_jax.training.recipes.scratch import ScratchConfig, fresh_model, train_tokenizer
 from experiments.domain import PIECES, Config, Domain, recipe, run
 from experiments.domain_methods import BASELINES, best_of_samples, fudge, search

@@ -42,7 +42,7 @@ from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load
 from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.training.card import write_card
 from coopgen_jax.training.loop import LoopConfig
-from coopgen_jax.training.recipes.recipes import (
+from coopgen_jax.training.recipes import (
     train_causal,
     train_generative,
     train_language_model,

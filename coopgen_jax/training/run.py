@@ -1,12 +1,11 @@
 """One training run: its settings, and how it fits and measures on a mesh."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -138,19 +137,6 @@ def _optimiser(config: RecipeConfig) -> optax.GradientTransformation:
         optax.clip_by_global_norm(config.clip),
         optax.adamw(schedule, weight_decay=config.weight_decay),
     )
-
-
-def standardisation(parts: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the mean and the inverse deviation `[E]` of what a head sees, parts of `[n, E]`."""
-    total, squares, count = 0.0, 0.0, 0
-    for part in parts:
-        states = part.astype(np.float64)
-        total, squares = total + states.sum(axis=0), squares + (states**2).sum(axis=0)
-        count += len(states)
-    centre = total / count
-    spread = np.sqrt(np.maximum(squares / count - centre**2, 0.0))
-    scale = 1.0 / np.maximum(spread, 1e-6)
-    return {"centre": np.asarray(centre, np.float32), "scale": np.asarray(scale, np.float32)}
 
 
 class Run:

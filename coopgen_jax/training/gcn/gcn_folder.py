@@ -12,7 +12,7 @@ from coopgen_jax.models.pretrained.saving import save_model
 from coopgen_jax.training.card import save_head
 from coopgen_jax.training.gcn.gcn_config import GcnConfig
 from coopgen_jax.training.gcn.gcn_networks import CLASSES, Networks
-from coopgen_jax.training.recipes.recipes import whole_network
+from coopgen_jax.training.recipes.full_network import full_network
 
 
 def deliver(
@@ -35,7 +35,7 @@ def deliver(
     model, judge = models
     if config.objective != "mle":
         _deliver_judge(folder / "judge", judge, networks, learnt, fixed, card, dtype)
-    written = whole_network(networks.join, learnt["generator"], fixed["generator"])
+    written = full_network(networks.join, learnt["generator"], fixed["generator"])
     save_model(folder, model.config, written, model.tokenizer, dtype=dtype)
     write_json(folder / "card.json", card)
 
@@ -54,7 +54,7 @@ def _deliver_judge(
     save_model(
         folder / "network",
         model.config,
-        whole_network(lambda own, _: own, judge["network"], None),
+        full_network(lambda own, _: own, judge["network"], None),
         model.tokenizer,
         dtype=dtype,
     )

@@ -35,11 +35,8 @@ from coopgen_jax.training.gcn.gcn_networks import CLASSES, Networks
 from coopgen_jax.training.gcn.replay import empty
 from coopgen_jax.training.gcn.round import GcnState, make_round
 from coopgen_jax.training.loop import Listener, LoopConfig, keep_batch, train
-from coopgen_jax.training.recipes.recipes import (
-    STANDARD_BATCHES,
-    learnable,
-    standard_of,
-)
+from coopgen_jax.training.recipes.causal_recipe import STANDARD_BATCHES, standard_of
+from coopgen_jax.training.recipes.full_network import trainable_of
 from coopgen_jax.training.run import note_rows
 from coopgen_jax.training.step import begin_on
 from coopgen_jax.training.training_folder import agree, claim
@@ -357,8 +354,8 @@ def _networks(
     model: LoadedModel, critic: LoadedModel, training: Pairs, how: GcnTraining, mesh: Mesh
 ) -> tuple[Networks, dict[str, Any], dict[str, Any]]:
     """Returns both networks, what is learnt of them and what is fixed."""
-    generator, base, join = learnable(model, how.lora, mesh, seed=how.seed)
-    network, critic_base, judge_join = learnable(critic, how.lora, mesh, seed=how.seed + 1)
+    generator, base, join = trainable_of(model, how.lora, mesh, seed=how.seed)
+    network, critic_base, judge_join = trainable_of(critic, how.lora, mesh, seed=how.seed + 1)
     if critic is model:
         # What additions stand beside is one network for both.
         critic_base = base

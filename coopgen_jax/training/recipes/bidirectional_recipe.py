@@ -10,24 +10,18 @@ import numpy as np
 from jax.sharding import Mesh
 
 from coopgen_jax.data.labelled import Labelled
-from coopgen_jax.discriminators.head import Head, HeadConfig
+from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.lora import add_lora, init_lora, merge_lora
 from coopgen_jax.models.pretrained.loaded_model import LoadedEncoder
 from coopgen_jax.models.pretrained.saving import save_encoder
 from coopgen_jax.parallel.mesh import place
 from coopgen_jax.training.card import save_head
-from coopgen_jax.training.loop import Begin, Listener
+from coopgen_jax.training.loop import Begin, Listener, Outcome
 from coopgen_jax.training.objectives import judges_pieces
-from coopgen_jax.training.run import (
-    RecipeConfig,
-    Run,
-    check_classes,
-    how_trained,
-    note_rows,
-    tokenised,
-)
-from coopgen_jax.training.training_folder import claim
+from coopgen_jax.training.recipes.begin_head import begin_head
+from coopgen_jax.training.recipes.recipe import Recipe, Subject, carry_out
+from coopgen_jax.training.run import RecipeConfig, Run, check_classes, tokenised
 
 
 def train_bidirectional(
@@ -76,45 +70,67 @@ def train_bidirectional(
             f"texts of {config.batch.longest} word pieces and 2 around them exceed the encoder's "
             f"context of {encoder.config.context}: shorten them"
         )
-    head = HeadConfig(training.classes, encoder.config.width, config.hidden, config.dropout)
-    key = jax.random.key(config.batch.seed)
-    fresh = Head(head).init(key, jnp.zeros((1, head.inputs)))["params"]
-    learnt, fixed, join, trained = _encoder(encoder, config, frozen)
-    learnt, fixed = {"head": fresh, **learnt}, place(fixed, mesh)
-    losses = tuple(
-        judges_pieces(encoder.config, head, (special[0], special[1]), join=join, training=training)
-        for training in (True, False)
-    )
     rows = tokenised(encoder.tokenizer, training), tokenised(encoder.tokenizer, validation)
     settings = {"classes": training.classes, "dtype": encoder.config.dtype, "frozen": frozen}
-    claim(folder, "bidirectional", encoder.sha256, config, rows, **settings)
-    run = Run(fixed, config, mesh)
-    outcome = run.fit(learnt, (losses[0], losses[1]), *rows, folder, listener, begin)
+    subject = Subject("bidirectional", encoder.sha256, rows, training.origins, settings)
+
+    def make() -> Recipe:
+        return _recipe(encoder, config, subject, (special[0], special[1]), mesh)
+
+    return carry_out(
+        subject, make, config, folder=folder, mesh=mesh, listener=listener, begin=begin
+    )
+
+
+def _recipe(
+    encoder: LoadedEncoder,
+    config: RecipeConfig,
+    subject: Subject,
+    special: tuple[int, int],
+    mesh: Mesh,
+) -> Recipe:
+    classes = subject.settings["classes"]
+    head = HeadConfig(classes, encoder.config.width, config.hidden, config.dropout)
+    trainable, fixed, join, trained = _encoder(encoder, config, subject.settings["frozen"])
+    losses = tuple(
+        judges_pieces(encoder.config, head, special, join=join, training=training)
+        for training in (True, False)
+    )
     own = Path(encoder.name).expanduser()
-    card = {
-        "kind": "bidirectional",
-        "classes": list(training.classes),
-        "hidden": list(config.hidden),
-        "reads_prompt": False,
-        "encoder": str(own.resolve()) if own.is_dir() else encoder.name,
-        "encoder_sha256": encoder.sha256,
-        "trained": trained,
-        **_additions(config, outcome.learnt),
-        "width": width,
-        **note_rows(folder, training.origins),
-        **how_trained(config, outcome),
-        **run.report(losses[1], outcome.learnt, rows[1]),
-        "accuracy_unit": "word pieces read",
-    }
-    if jax.process_index() == 0:
-        weights = jax.tree.map(np.asarray, outcome.learnt)
+
+    def measure(run: Run, outcome: Outcome) -> dict[str, Any]:
+        report = run.report(losses[1], outcome.learnt, subject.rows[1])
+        return {**report, "accuracy_unit": "word pieces read"}
+
+    def deliver(folder: Path, weights: Any, card: dict[str, Any]) -> None:
         if "encoder" in weights:
             save_encoder(
                 folder / "encoder", encoder.config, weights["encoder"], encoder.tokenizer,
                 dtype=config.saved_dtype,
             )  # fmt: skip
         save_head(folder, _kept(weights, config), card)
-    return card
+
+    return Recipe(
+        objective=(losses[0], losses[1]),
+        trainable={
+            "head": begin_head(head, seed=config.batch.seed, standardised=False),
+            **trainable,
+        },
+        frozen=place(fixed, mesh),
+        card={
+            "classes": list(classes),
+            "hidden": list(config.hidden),
+            "reads_prompt": False,
+            "encoder": str(own.resolve()) if own.is_dir() else encoder.name,
+            "encoder_sha256": encoder.sha256,
+            "trained": trained,
+            **_additions(config, trainable),
+            "width": config.batch.longest + 2,
+        },
+        measure=measure,
+        export=lambda trainable, _: jax.tree.map(np.asarray, trainable),
+        deliver=deliver,
+    )
 
 
 def _encoder(

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from coopgen_jax.data.batches import training_batches
 from coopgen_jax.data.labelled import Labelled
-from coopgen_jax.discriminators.head import Head, HeadConfig
+from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, running_features
 from coopgen_jax.discriminators.trunk_layers import (
     TrunkLayersConfig,
@@ -26,17 +26,14 @@ from coopgen_jax.training.card import save_head
 from coopgen_jax.training.frozen_states import check_room, front_of, places, read_states
 from coopgen_jax.training.loop import Begin, Listener
 from coopgen_jax.training.objectives import judges_states
+from coopgen_jax.training.recipes.begin_head import begin_head, standardisation
+from coopgen_jax.training.recipes.recipe import Recipe, Subject, carry_out
 from coopgen_jax.training.run import (
     RecipeConfig,
     Rows,
-    Run,
     check_classes,
-    how_trained,
-    note_rows,
-    standardisation,
     tokenised,
 )
-from coopgen_jax.training.training_folder import claim
 
 # Of so many batches the standardisation is taken.
 STANDARD_BATCHES = 32
@@ -113,6 +110,32 @@ def train_shared_trunk(
     """
     check_classes(training, validation)
     config = replace(config, batch=replace(config.batch, shortest=None))
+    _check(model, config, trunk)
+    longest = config.batch.longest
+    parts = tuple(tokenised(model.tokenizer, data) for data in (training, validation))
+    parts = tuple(Rows([row[:longest] for row in part.ids], part.labels) for part in parts)
+    check_room(model, trunk.taps, [row for part in parts for row in part.ids], folder=states)
+    settings = {
+        "trunk": asdict(trunk),
+        "classes": training.classes,
+        "dtype": model.config.dtype,
+    }
+    subject = Subject(
+        "shared-trunk", model.sha256, (parts[0], parts[1]), training.origins, settings
+    )
+
+    def make() -> Recipe:
+        ids = [row for part in parts for row in part.ids]
+        table = read_states(model, trunk.taps, ids, folder=states, listener=reading)
+        return _recipe(model, config, trunk, subject, table, mesh)
+
+    return carry_out(
+        subject, make, config, folder=folder, mesh=mesh, listener=listener, begin=begin
+    )
+
+
+def _check(model: LoadedModel, config: RecipeConfig, trunk: TrunkConfig) -> None:
+    """Raises UserError where texts do not fit the context, or the model has no such taps."""
     longest = config.batch.longest
     if longest + len(front_of(model)) > model.config.context:
         raise UserError(
@@ -124,49 +147,51 @@ def train_shared_trunk(
             f"the taps are {', '.join(map(str, trunk.taps))}: the language model has the layers 0 "
             f"to {model.config.layers}"
         )
-    parts = tuple(tokenised(model.tokenizer, data) for data in (training, validation))
-    parts = tuple(Rows([row[:longest] for row in part.ids], part.labels) for part in parts)
-    ids = [row for part in parts for row in part.ids]
-    check_room(model, trunk.taps, ids, folder=states)
-    claim(
-        folder, "shared-trunk", model.sha256, config, (parts[0], parts[1]),
-        trunk=asdict(trunk), classes=training.classes, dtype=model.config.dtype,
-    )  # fmt: skip
-    table = read_states(model, trunk.taps, ids, folder=states, listener=reading)
-    where = places(ids)
-    cut = len(parts[0].ids)
-    rows = Rows(where[:cut], parts[0].labels), Rows(where[cut:], parts[1].labels)
-    fixed: dict[str, Any] = {"states": table}
+
+
+def _recipe(
+    model: LoadedModel,
+    config: RecipeConfig,
+    trunk: TrunkConfig,
+    subject: Subject,
+    table: np.ndarray,
+    mesh: Mesh,
+) -> Recipe:
+    ids = [row for part in subject.rows for row in part.ids]
+    training, validation = subject.rows
+    where, cut = places(ids), len(training.ids)
+    rows = Rows(where[:cut], training.labels), Rows(where[cut:], validation.labels)
+    frozen: dict[str, Any] = {"states": table}
     if trunk.look_ahead:
-        fixed["tokens"] = np.concatenate([np.asarray(row, np.int32) for row in ids])
-        fixed["embedding"] = model.params["embedding"]
-    judge, learnt, standard = _begin(model, training.classes, config, trunk, table, rows[0])
-    fixed = place(fixed, mesh)
-    # Fixed, but no array of the table's: the standardisation is joined to what is learnt.
+        frozen["tokens"] = np.concatenate([np.asarray(row, np.int32) for row in ids])
+        frozen["embedding"] = model.params["embedding"]
+    classes = subject.settings["classes"]
+    judge, trainable, standard = _begin(model, classes, config, trunk, table, rows[0])
+    # Frozen, but no array of the table's: the standardisation is joined to what is trained.
+    join = _joined(trunk, standard)
     losses = tuple(
-        judges_states(judge, join=_joined(trunk, standard), training=training, before=trunk.before)
+        judges_states(judge, join=join, training=training, before=trunk.before)
         for training in (True, False)
     )
-    run = Run(fixed, config, mesh)
-    outcome = run.fit(learnt, (losses[0], losses[1]), *rows, folder, listener, begin)
-    card = {
-        "kind": "shared-trunk",
-        "classes": list(training.classes),
-        "hidden": list(config.hidden),
-        "reads_prompt": False,
-        "model": model.name,
-        "model_sha256": model.sha256,
-        **asdict(trunk),
-        "taps": list(trunk.taps),
-        "context": model.config.context,
-        **note_rows(folder, training.origins),
-        **how_trained(config, outcome),
-        **run.report(losses[1], outcome.learnt, rows[1]),
-    }
-    if jax.process_index() == 0:
-        whole = _joined(trunk, standard)(outcome.learnt, None)
-        save_head(folder, jax.tree.map(np.asarray, whole), card)
-    return card
+    return Recipe(
+        objective=(losses[0], losses[1]),
+        trainable=trainable,
+        frozen=place(frozen, mesh),
+        card={
+            "classes": list(classes),
+            "hidden": list(config.hidden),
+            "reads_prompt": False,
+            "model": model.name,
+            "model_sha256": model.sha256,
+            **asdict(trunk),
+            "taps": list(trunk.taps),
+            "context": model.config.context,
+        },
+        measure=lambda run, outcome: run.report(losses[1], outcome.learnt, rows[1]),
+        export=lambda trainable, _: jax.tree.map(np.asarray, join(trainable, None)),
+        deliver=save_head,
+        rows=rows,
+    )
 
 
 def _begin(
@@ -193,8 +218,7 @@ def _begin(
     else:
         head = HeadConfig(classes, 2 * len(trunk.taps) * width, config.hidden, config.dropout)
         judge = SharedTrunkConfig(trunk.taps, False, head)
-        drawn = Head(head).init(key, jnp.zeros((1, head.inputs)))["params"]
-        params = {name: leaf for name, leaf in drawn.items() if name not in ("centre", "scale")}
+        params = begin_head(head, seed=config.batch.seed, standardised=True)
     return judge, params, _standard(config, trunk, table, rows)
 
 

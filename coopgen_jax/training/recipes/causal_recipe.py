@@ -1,0 +1,146 @@
+"""The recipe of causal discriminators: a class head on a network shaped as the language model."""
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from coopgen_jax.data.batches import training_batches
+from coopgen_jax.data.labelled import Labelled
+from coopgen_jax.discriminators.causal import CausalConfig
+from coopgen_jax.discriminators.head import HeadConfig
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel
+from coopgen_jax.models.transformer import Params
+from coopgen_jax.training.loop import Begin, Listener
+from coopgen_jax.training.objectives import judges, states_read
+from coopgen_jax.training.recipes.begin_head import begin_head, standardisation
+from coopgen_jax.training.recipes.full_network import (
+    check_network,
+    full_network,
+    network_card,
+    save_discriminator,
+    trainable_of,
+)
+from coopgen_jax.training.recipes.recipe import Recipe, Subject, carry_out
+from coopgen_jax.training.run import RecipeConfig, check_classes, tokenised
+
+# Of so many batches the standardisation is taken.
+STANDARD_BATCHES = 8
+
+
+def train_causal(
+    model: LoadedModel,
+    training: Labelled,
+    validation: Labelled,
+    config: RecipeConfig,
+    *,
+    folder: Path,
+    mesh: Mesh,
+    listener: Listener = lambda done, total, means: None,
+    begin: Begin = lambda: None,
+) -> dict[str, Any]:
+    """Trains a causal discriminator; `load_discriminator` takes the folder.
+
+    Args:
+      model: the language model that it begins as and is to guide, its layers stacked.
+      training: texts and classes.
+      validation: others of the same classes.
+      config: how to train.
+      folder: where everything goes, checkpoints included; a run that stopped there goes on.
+      mesh: the devices.
+      listener: called after every step.
+      begin: called in front of the first one; see `loop.Begin`.
+
+    Returns:
+      The card.
+
+    Raises:
+      UserError: the classes differ, the layers are separate, or the folder holds another training.
+    """
+    check_classes(training, validation)
+    check_network(model, config, 1)
+    starts = (*model.tokenizer.begin_tokens, *model.tokenizer.end_tokens)
+    if not starts:
+        raise UserError("the model has no token that begins or ends a text to read a text behind")
+    head = HeadConfig(training.classes, model.config.width, config.hidden, config.dropout)
+    judge = CausalConfig(model.config, head, starts[0])
+    rows = tokenised(model.tokenizer, training), tokenised(model.tokenizer, validation)
+    settings = {"classes": training.classes, "dtype": model.config.dtype}
+    subject = Subject("causal", model.sha256, rows, training.origins, settings)
+
+    def make() -> Recipe:
+        return _recipe(model, judge, config, subject, mesh)
+
+    return carry_out(
+        subject, make, config, folder=folder, mesh=mesh, listener=listener, begin=begin
+    )
+
+
+def _recipe(
+    model: LoadedModel, judge: CausalConfig, config: RecipeConfig, subject: Subject, mesh: Mesh
+) -> Recipe:
+    network, frozen, join = trainable_of(model, config.lora, mesh, seed=config.batch.seed)
+    head = begin_head(judge.head, seed=config.batch.seed, standardised=True)
+    standard = _standard(judge, model.params, config, subject)
+
+    def joined(trainable: Any, frozen: Any) -> Any:
+        return {
+            "network": join(trainable["network"], frozen),
+            "head": {**trainable["head"], **standard},
+        }
+
+    losses = (
+        judges(judge, join=joined, beginnings=config.batch.shortest is not None),
+        judges(judge, join=joined, training=False),
+    )
+    card = {
+        "classes": list(judge.head.classes),
+        "hidden": list(config.hidden),
+        "reads_prompt": False,
+        "start_token": judge.start_token,
+        **network_card(model, config.lora),
+    }
+
+    def export(trainable: Any, frozen: Any) -> Any:
+        head = {**trainable["head"], **standard}
+        return {"network": full_network(join, trainable["network"], frozen), "head": head}
+
+    return Recipe(
+        objective=losses,
+        trainable={"network": network, "head": head},
+        frozen=frozen,
+        card=card,
+        measure=lambda run, outcome: run.report(losses[1], outcome.learnt, subject.rows[1]),
+        export=export,
+        deliver=lambda folder, weights, card: save_discriminator(
+            folder, model, weights, card, dtype=config.saved_dtype
+        ),
+    )
+
+
+def _standard(
+    judge: CausalConfig, network: Params, config: RecipeConfig, subject: Subject
+) -> dict[str, np.ndarray]:
+    rows = subject.rows[0]
+    batches = training_batches(rows.ids, rows.labels, config.batch)
+    return standard_of(judge, network, (batches[number] for number in range(STANDARD_BATCHES)))
+
+
+def standard_of(
+    judge: CausalConfig, network: Params, batches: Iterable[dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Returns the mean and the inverse deviation of the states that an untrained network gives.
+
+    A head on states as they are would learn at another speed in every direction.
+    """
+    read = jax.jit(partial(states_read, judge))
+
+    def seen(batch: dict[str, np.ndarray]) -> np.ndarray:
+        return np.asarray(read(network, batch))[batch["mask"]]
+
+    return standardisation(map(seen, batches))

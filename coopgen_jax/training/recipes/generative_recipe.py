@@ -1,0 +1,86 @@
+"""The recipe of generative discriminators: a language model per class, trained by GeDi's loss."""
+
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from coopgen_jax.data.labelled import Labelled
+from coopgen_jax.discriminators.generative import GenerativeConfig, generative_params
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel
+from coopgen_jax.training.loop import Begin, Listener
+from coopgen_jax.training.objectives import generates
+from coopgen_jax.training.recipes.full_network import (
+    check_network,
+    full_network,
+    network_card,
+    save_discriminator,
+    trainable_of,
+)
+from coopgen_jax.training.recipes.recipe import Recipe, Subject, carry_out
+from coopgen_jax.training.run import RecipeConfig, check_classes, tokenised
+
+
+def train_generative(
+    model: LoadedModel,
+    training: Labelled,
+    validation: Labelled,
+    config: RecipeConfig,
+    *,
+    folder: Path,
+    mesh: Mesh,
+    listener: Listener = lambda done, total, means: None,
+    begin: Begin = lambda: None,
+) -> dict[str, Any]:
+    """Trains a generative discriminator by GeDi's loss; see `train_causal`."""
+    check_classes(training, validation)
+    prefixes = tuple(
+        (*model.tokenizer.begin_tokens, *model.tokenizer.encode(config.prefix.format(name)))
+        for name in training.classes
+    )
+    check_network(model, config, max(map(len, prefixes)))
+    judge = GenerativeConfig(model.config, training.classes, prefixes)
+    rows = tokenised(model.tokenizer, training), tokenised(model.tokenizer, validation)
+    settings = {"classes": training.classes, "dtype": model.config.dtype}
+    subject = Subject("generative", model.sha256, rows, training.origins, settings)
+
+    def make() -> Recipe:
+        return _recipe(model, judge, config, subject, mesh)
+
+    return carry_out(
+        subject, make, config, folder=folder, mesh=mesh, listener=listener, begin=begin
+    )
+
+
+def _recipe(
+    model: LoadedModel, judge: GenerativeConfig, config: RecipeConfig, subject: Subject, mesh: Mesh
+) -> Recipe:
+    network, frozen, join = trainable_of(model, config.lora, mesh, seed=config.batch.seed)
+    rest = generative_params(None, len(judge.classes))
+    own = {name: rest[name] for name in ("log_prior", "scale")}
+
+    def joined(trainable: Any, frozen: Any) -> Any:
+        return {**trainable, "network": join(trainable["network"], frozen)}
+
+    def export(trainable: Any, frozen: Any) -> Any:
+        head = {name: trainable[name] for name in own}
+        return {"network": full_network(join, trainable["network"], frozen), "head": head}
+
+    loss = generates(judge, join=joined, class_weight=config.class_weight)
+    return Recipe(
+        objective=(loss, loss),
+        trainable={"network": network, **own},
+        frozen=frozen,
+        card={
+            "classes": list(judge.classes),
+            "reads_prompt": False,
+            "prefixes": [list(prefix) for prefix in judge.prefixes],
+            "class_weight": config.class_weight,
+            **network_card(model, config.lora),
+        },
+        measure=lambda run, outcome: run.report(loss, outcome.learnt, subject.rows[1]),
+        export=export,
+        deliver=lambda folder, weights, card: save_discriminator(
+            folder, model, weights, card, dtype=config.saved_dtype
+        ),
+    )

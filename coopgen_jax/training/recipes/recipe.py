@@ -1,0 +1,111 @@
+"""A training as a record: what five trainings differ in, and the one way to carry any of them out.
+
+A recipe names an objective, the parameters that it trains and those that stay frozen, and what is
+written in the end: a network as a Hugging Face folder, a head's weights, a card. Its subject and
+its settings decide everything that comes out, so that a run which stopped goes on when it is
+started again.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from coopgen_jax.training.loop import Begin, Listener, Outcome
+from coopgen_jax.training.objectives import Join
+from coopgen_jax.training.run import RecipeConfig, Rows, Run, how_trained, note_rows
+from coopgen_jax.training.step import Loss
+from coopgen_jax.training.training_folder import claim
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a folder is claimed for.
+
+    Attributes:
+      kind: the training's name in its folder and on its card.
+      source: hash of the weights that the training begins with or reads through.
+      rows: the training and the validation texts as token ids.
+      texts: the training texts, whose fingerprint stays in the folder.
+      settings: plain values that decide, beside the `RecipeConfig`, what comes out.
+    """
+
+    kind: str
+    source: str
+    rows: tuple[Rows, Rows]
+    texts: Sequence[str]
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a subject is trained, and what is written of it.
+
+    Attributes:
+      objective: the loss of a step's batch and the loss of a validation batch.
+      trainable: the parameters in front of the first step.
+      frozen: the parameters that no step changes, as they lie on the mesh; None without any.
+      card: entries of the card that are known before the first step.
+      measure: `(run, outcome) -> entries` of the card that are measured behind the last step.
+      export: joins `(trainable, frozen)` to weights on the host. Every process calls it.
+      deliver: `(folder, weights, card)` writes the files, the card last. The first process alone
+        calls it.
+      rows: the training and the validation rows that the losses read; None for the subject's.
+    """
+
+    objective: tuple[Loss, Loss]
+    trainable: Any
+    frozen: Any
+    card: dict[str, Any]
+    measure: Callable[[Run, Outcome], dict[str, Any]]
+    export: Join
+    deliver: Callable[[Path, Any, dict[str, Any]], None]
+    rows: tuple[Rows, Rows] | None = None
+
+
+def carry_out(
+    subject: Subject,
+    make: Callable[[], Recipe],
+    config: RecipeConfig,
+    *,
+    folder: Path,
+    mesh: Mesh,
+    listener: Listener,
+    begin: Begin,
+) -> dict[str, Any]:
+    """Claims the folder, trains, and writes the card and the weights.
+
+    Args:
+      subject: what is trained, and on what.
+      make: returns the recipe. It is called once the folder is claimed, since it may take minutes.
+      config: how to train.
+      folder: where everything goes, checkpoints included.
+      mesh: the devices.
+      listener: called after every step.
+      begin: called in front of the first one; see `loop.Begin`.
+
+    Returns:
+      The card.
+
+    Raises:
+      UserError: the folder holds another training, or a loss is not finite.
+    """
+    claim(folder, subject.kind, subject.source, config, subject.rows, **subject.settings)
+    recipe = make()
+    run = Run(recipe.frozen, config, mesh)
+    rows = subject.rows if recipe.rows is None else recipe.rows
+    outcome = run.fit(recipe.trainable, recipe.objective, *rows, folder, listener, begin)
+    card = {
+        "kind": subject.kind,
+        **recipe.card,
+        **note_rows(folder, subject.texts),
+        **how_trained(config, outcome),
+        **recipe.measure(run, outcome),
+    }
+    weights = recipe.export(outcome.learnt, recipe.frozen)
+    if jax.process_index() == 0:
+        recipe.deliver(folder, weights, card)
+    return card
