@@ -1,0 +1,62 @@
+"""The reference of the Python interface: every public name, by the room that it lives in."""
+
+import re
+from pathlib import Path
+
+import coopgen_jax
+from coopgen_jax import _HOME
+
+ROOMS = {
+    "text_generation": "From text to text",
+    "models": "Language models",
+    "discriminators": "Discriminators",
+    "decoding": "Decoders",
+    "search": "Search",
+    "evaluation": "Evaluation",
+    "parallel": "Devices",
+    "bulk": "Machines",
+}
+REST = "Everything else"
+
+TRAINING = Path(coopgen_jax.__file__).parent / "training"
+TESTING = """::: coopgen_jax.testing
+    options:
+      heading_level: 3
+      show_root_heading: true
+      show_root_full_path: true
+"""
+RECIPE = re.compile(r"^def (train_\w+)", re.MULTILINE)
+
+
+def python() -> str:
+    """Returns the page; mkdocstrings puts the docstrings in."""
+    rooms: dict[str, list[str]] = {title: [] for title in (*ROOMS.values(), REST)}
+    for name, home in sorted(_HOME.items()):
+        title = ROOMS.get(home.split(".")[0], REST)
+        known = "load" if name == "load_language_model" else name
+        rooms[title].append(entry(f"coopgen_jax.{home}.{known}", f"cg.{name}"))
+    parts = [
+        "# Python\n",
+        "`import coopgen_jax as cg` makes every name below available as `cg.NAME`. "
+        "[Shape letters](../contribute/house_rules.md#shape-letters) are the same everywhere.\n",
+    ]
+    for title, entries in rooms.items():
+        if entries:
+            parts += [f"## {title}\n", *entries]
+    parts += ["## Training\n", *recipes(), "## Testing a network of your own\n", TESTING]
+    return "\n".join(parts)
+
+
+def entry(path: str, heading: str) -> str:
+    """Returns what mkdocstrings replaces by the documentation of one object."""
+    return f"::: {path}\n    options:\n      heading: {heading}\n      heading_level: 3\n"
+
+
+def recipes() -> list[str]:
+    """Returns the entries of the functions that train: those called `train_...`."""
+    found = []
+    for path in sorted(TRAINING.rglob("*.py")):
+        home = ".".join(path.relative_to(TRAINING).with_suffix("").parts)
+        for name in RECIPE.findall(path.read_text(encoding="utf-8")):
+            found.append(entry(f"coopgen_jax.training.{home}.{name}", name))
+    return found
