@@ -67,9 +67,8 @@ def make(settings: Settings, *, source: int, text: int) -> Made:
     if settings.model == "default":
         loaded = load(stacked=True)
         config, params = replace(loaded.config, dtype=settings.dtype), loaded.params
-        readme = Path(__file__).with_name("README.md").read_text(encoding="utf-8")
-        # Not its tables, which grow.
-        (prose,) = loaded.tokenizer.encode_batch([readme.partition("## What was measured")[0]])
+        page = Path(__file__).parents[1] / "docs" / "results" / "benchmarks.md"
+        (prose,) = loaded.tokenizer.encode_batch([page.read_text(encoding="utf-8")])
     else:
         config, params = network(settings)
     config = replace(config, end_tokens=())
@@ -99,8 +98,8 @@ def make(settings: Settings, *, source: int, text: int) -> Made:
 def people(prose: list[int] | None, vocabulary: int, *, source: int, text: int) -> Pairs:
     """Returns what people wrote, cut into sources and texts: prose, or noise where there is none.
 
-    What a round is worth depends on what is read, and so the default model reads this folder's
-    README; with random weights it means nothing.
+    What a round is worth depends on what is read, and so the default model reads the page
+    that explains these benchmarks; with random weights it means nothing.
     """
     width = source + text
     noise = np.random.default_rng(0).integers(0, vocabulary, 64 * width)

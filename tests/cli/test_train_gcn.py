@@ -216,8 +216,9 @@ def test_what_is_cut_is_told_and_all_that_is_cut_refused(data, tmp_path, monkeyp
     assert "all 6 texts have more than 3 tokens" in capsys.readouterr().err
 
 
-def test_the_readmes_judge_of_a_search_has_learnt_beginnings():
-    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+def test_the_tutorials_judge_of_a_search_has_learnt_beginnings():
+    page = ROOT / "docs/tutorials/writer_and_critic.md"
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     guided = re.findall(r"^coopgen generate .*--discriminator (\w+)/judge", text, re.M)
     assert guided
     for folder in guided:

@@ -165,18 +165,18 @@ def test_mistakes_are_told():
 WORDS = ("good", "bad", "good", "bad", "good", "bad")
 
 
-def test_the_readmes_ten_lines_run(monkeypatch, capsys):
-    page = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_tutorials_ten_lines_run(monkeypatch, capsys):
+    page = (ROOT / "docs/tutorials/your_own_classifier.md").read_text(encoding="utf-8")
     (block,) = [b for b in re.findall(r"```python\n(.*?)```", page, re.S) if "MultinomialNB" in b]
     assert len([line for line in block.splitlines() if line.strip()]) <= 11
     monkeypatch.setattr(cg, "load_language_model", lambda name: model())
     monkeypatch.setitem(cg.PRESETS, "default", CONFIG)
-    exec(compile(block, "README.md", "exec"), {})
+    exec(compile(block, "tutorial", "exec"), {})
     assert capsys.readouterr().out.strip()
 
 
-def test_the_readmes_classifier_of_toxicity_runs(monkeypatch, capsys, tmp_path):
-    page = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_tutorials_classifier_of_toxicity_runs(monkeypatch, capsys, tmp_path):
+    page = (ROOT / "docs/tutorials/your_own_classifier.md").read_text(encoding="utf-8")
     (block,) = [b for b in re.findall(r"```python\n(.*?)```", page, re.S) if "toxicity.jsonl" in b]
     rows = [{"text": f"{word} text", "toxicity": 0.2 + 0.5 * (word == "bad")} for word in WORDS]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
@@ -184,6 +184,6 @@ def test_the_readmes_classifier_of_toxicity_runs(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cg, "load_language_model", lambda name: model())
     monkeypatch.setitem(cg.PRESETS, "default", CONFIG)
-    exec(compile(block, "README.md", "exec"), {})
+    exec(compile(block, "tutorial", "exec"), {})
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 4 and all(" text" in line for line in printed)

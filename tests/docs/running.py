@@ -1,0 +1,139 @@
+"""Runs a page from its first block to its last: with tiny networks, tiny data and few steps."""
+
+import contextlib
+import io
+import sys
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import coopgen_jax as cg
+import coopgen_jax.cli.compare
+import coopgen_jax.cli.generate
+from coopgen_jax.cli import main
+from coopgen_jax.discriminators import loading
+from coopgen_jax.models.pretrained import loaded_model
+from tests.docs.pages import ROOT, Block, Command, blocks, commands
+from tests.docs.world import FOLDERS, fill_sheet, write_head
+
+SEARCH = {"--simulations": "4", "--wave": "2", "--candidates": "4", "--depth": "3"}
+FEW = {
+    "generate": {"--new-tokens": "3", "--batch-size": "2"},
+    "compare": {"--new-tokens": "3", "--batch-size": "2", "--quiet": None},
+    "train discriminator": {"--epochs": "1", "--rows": "4", "--longest": "8", "--quiet": None},
+    "train lm": {"--epochs": "1", "--rows": "4", "--longest": "8", "--quiet": None},
+    "train gcn": {
+        "--rounds": "1", "--sources": "2", "--samples": "2", "--new-tokens": "16",
+        "--source-tokens": "12", "--judge-steps": "1", "--first-judge-steps": "1",
+        "--judge-rows": "4", "--replay-rows": "4", "--sample-texts": "2",
+        "--validation-rows": "4", "--quiet": None,
+    },
+    "evaluate discriminator": {"--quiet": None},
+    "evaluate texts": {"--quiet": None},
+    "plan": {"--bandwidth": "10", "--rate": "0.1"},
+}  # fmt: skip
+# Options that only some commands have, made small where they stand.
+SMALLER = {"--of": "2", "--beams": "2", "--min-tokens": "2", "--vocabulary": "300"}
+# What the continuous run of the project does itself, on a clean checkout.
+DONE_BY_CI = {"pytest", "mkdocs"}
+
+
+def stand_in(patch: pytest.MonkeyPatch, world: Path) -> None:
+    """Has the names of the default model and its head mean the tiny ones, and presets be small."""
+    name = loaded_model.DEFAULT_MODEL
+    entry = replace(loaded_model.PACKAGED[name], weights="model.safetensors")
+    patch.setitem(loaded_model.PACKAGED, name, entry)
+    patch.setattr(loaded_model, "fetch", lambda packaged: world / "model")
+    patch.setattr(loading, "PACKAGED", world / "heads")
+    for module in list(sys.modules.values()):
+        if module.__name__.startswith("coopgen_jax.cli") and hasattr(module, "keep_compilations"):
+            patch.setattr(module, "keep_compilations", lambda folder: None)
+    for preset, config in cg.PRESETS.items():
+        wave = min(config.search.wave, 2)
+        search = replace(config.search, simulations=16, wave=wave, candidates=16, depth=3, kept=8)
+        patch.setitem(cg.PRESETS, preset, replace(config, new_tokens=3, search=search))
+
+
+def run_page(path: Path, *, tiny: bool = True) -> None:
+    """Runs every block of a page in the current folder, which holds its files."""
+    found = blocks(path)
+    assert found, f"{path} has no blocks"
+    for folder, base in FOLDERS.get(found[0].page, {}).items():
+        write_head(Path(folder), Path(base), 2, "a guide's own row")
+    for block in found:
+        if block.language == "python":
+            run_python(block)
+        elif block.language == "bash":
+            for command in commands(block):
+                run_command(command, tiny=tiny)
+
+
+def run_python(block: Block) -> None:
+    code = compile(block.text, f"{block.page}:{block.line}", "exec")
+    exec(code, {"__name__": "docs_block"})
+
+
+def run_command(command: Command, *, tiny: bool = True) -> None:
+    program, *words = command.words
+    if program == "coopgen" and "--coordinator" not in words:
+        run_coopgen(command, small(words) if tiny else words)
+    elif program == "pip":
+        check_pip(command)
+    elif program in DONE_BY_CI:
+        assert program in (ROOT / ".ci" / "run").read_text(encoding="utf-8"), str(command)
+
+
+def run_coopgen(command: Command, words: list[str]) -> None:
+    if words[:3] == ["evaluate", "annotate", "read"]:
+        for rating, sheet in enumerate(word for word in words if word.endswith(".csv")):
+            fill_sheet(Path("sheet.csv"), Path(sheet), rating)
+    given = io.TextIOWrapper(io.BytesIO((command.given or "").encode()), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdin", given)
+        assert main(words) == 0, str(command)
+
+
+def small(words: list[str]) -> list[str]:
+    """Returns the arguments of `coopgen` with options that leave little to do."""
+    kind = " ".join(words[:2] if words[0] in ("train", "evaluate") else words[:1])
+    few = dict(FEW.get(kind, {}))
+    if kind == "generate" and "--method" not in words:
+        few |= SEARCH
+    if kind == "train lm" and "--from-scratch" in words:
+        few |= {"--layers": "1", "--width": "64", "--context": "64"}
+    if kind == "train discriminator" and "--kind" not in words:
+        few["--width"] = "32"
+    few |= {flag: value for flag, value in SMALLER.items() if flag in words}
+    for flag, value in few.items():
+        own = [flag] if value is None else [flag, value]
+        if flag in words:
+            at = words.index(flag)
+            words = [*words[:at], *own, *words[at + len(own) :]]
+        else:
+            words = [*words, *own]
+    return words
+
+
+def check_pip(command: Command) -> None:
+    """Checks that what is installed exists: this project, with extras that it has."""
+    action, target = command.words[1:]
+    assert action == "install", str(command)
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    assert target.startswith("."), str(command)
+    for extra in filter(None, target[1:].strip("[]").split(",")):
+        assert extra in extras, f"{command}: there is no extra {extra}"
+
+
+def main_of_subprocess() -> None:
+    """Runs `python -m tests.docs.running PAGE WORLD`, for pages that need several devices."""
+    page, world = map(Path, sys.argv[1:])
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+        stand_in(patch, world)
+        run_page(page)
+
+
+if __name__ == "__main__":
+    main_of_subprocess()

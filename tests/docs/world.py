@@ -1,0 +1,132 @@
+"""What the pages speak of, tiny: data files, the default model, a head, a judge and an oracle."""
+
+import csv
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from coopgen_jax.data.fingerprint import fingerprint, write_fingerprint
+from coopgen_jax.discriminators.head import Head, HeadConfig
+from coopgen_jax.models.pretrained.loaded_model import load
+from coopgen_jax.models.pretrained.saving import save_model
+from coopgen_jax.models.transformer import DecoderConfig, init_decoder
+from coopgen_jax.tokenizer import Tokenizer
+from coopgen_jax.training.card import save_head
+from coopgen_jax.training.recipes.scratch import train_tokenizer
+
+CLASSES = ("negative", "positive")
+NOUNS = ("film", "phone", "book", "song", "lamp", "boat", "chair", "coat")
+WORDS = {"negative": "dull", "positive": "fine"}
+# Folders that a page names and no command of its own makes: what they are, and for which model.
+FOLDERS = {
+    "how-to/compare_and_rate.md": {"guide": "model"},
+    "how-to/combine_models.md": {"guide": "tuned"},
+}
+
+
+def build(folder: Path) -> Path:
+    """Writes everything that is the same for all pages."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = train_tokenizer([f"This {noun} was fine and dull" for noun in NOUNS], 300)
+    for number, name in enumerate(("model", "tuned", "oracle")):
+        write_model(folder / name, tokenizer, seed=number)
+    write_fingerprint(folder / "oracle", fingerprint(["an oracle's own row"]))
+    (folder / "oracle" / "card.json").write_text('{"kind": "language model"}')
+    write_head(folder / "heads" / "sentiment", folder / "model", 0, "a head's own row")
+    write_head(folder / "judge", folder / "model", 1, "a judge's own row")
+    write_data(folder)
+    return folder
+
+
+def write_model(folder: Path, tokenizer: Tokenizer, seed: int) -> None:
+    config = DecoderConfig(
+        vocab_size=tokenizer.vocab_size,
+        layers=2,
+        width=32,
+        heads=4,
+        kv_heads=2,
+        head_width=8,
+        ffn_width=48,
+        context=256,
+        norm="rms",
+        norm_epsilon=1e-5,
+        activation="silu",
+        gated=True,
+        positions="rotary",
+        tied=False,
+        end_tokens=tokenizer.end_tokens,
+    )
+    params = init_decoder(jax.random.key(seed), config)
+    save_model(folder, config, params, tokenizer, dtype="float32")
+
+
+def write_head(folder: Path, base: Path, seed: int, *rows: str) -> None:
+    """Writes a head of random weights on the states of a model."""
+    model = load(base)
+    config = HeadConfig(CLASSES, 2 * model.config.width, ())
+    params = Head(config).init(jax.random.key(seed), jnp.zeros((1, config.inputs)))["params"]
+    params["output"]["kernel"] = 5 * params["output"]["kernel"]
+    card = {
+        "kind": "shared-trunk",
+        "name": folder.name,
+        "classes": list(CLASSES),
+        "hidden": [],
+        "reads_prompt": False,
+        "model": "smollm2-135m",
+        "model_sha256": model.sha256,
+        "taps": [2],
+        "terms": "for tests",
+        "licence": "Apache-2.0",
+    }
+    save_head(folder, params, card)
+    write_fingerprint(folder, fingerprint(rows))
+
+
+def labelled(start: int, count: int) -> list[tuple[str, str]]:
+    return [
+        (f"The {NOUNS[number % 8]} {number} was {WORDS[label]}", label)
+        for number in range(start, start + count)
+        for label in CLASSES
+    ]
+
+
+def write_data(folder: Path) -> None:
+    for name, rows in (("train", labelled(0, 6)), ("dev", labelled(20, 4))):
+        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("text", "label"), *rows])
+    for name, rows in (("reviews", labelled(40, 6)), ("reviews-dev", labelled(60, 4))):
+        stars = {"negative": "1", "positive": "5"}
+        jsonl(folder / name, [{"text": text, "stars": stars[label]} for text, label in rows])
+    for name, start in (("pairs", 0), ("pairs-dev", 30)):
+        numbers = range(start, start + 8)
+        jsonl(
+            folder / name,
+            [{"context": f"It was {n}.", "question": f"Was it {n}?"} for n in numbers],
+        )
+    for number, name in enumerate(("corpus", "held-out", "captions", "dev")):
+        lines = [f"A {noun} and {number} more" for noun in NOUNS]
+        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    toxic = [{"text": f"{word} text", "toxicity": level} for word, level in
+             [("good", 0.1), ("bad", 0.9)] * 3]  # fmt: skip
+    jsonl(folder / "toxicity", [*toxic, {"text": "an odd text", "toxicity": None}])
+    (folder / "prompts.txt").write_text("This film was\nMy phone\n", encoding="utf-8")
+    (folder / "words.txt").write_text("a\nb\n", encoding="utf-8")
+
+
+def jsonl(path: Path, rows: list[dict]) -> None:
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    path.with_name(f"{path.name}.jsonl").write_text(lines, encoding="utf-8")
+
+
+def fill_sheet(sheet: Path, copy: Path, rating: int) -> None:
+    """Writes a copy of a sheet as a rater returns it."""
+    with sheet.open(newline="", encoding="utf-8") as file:
+        head, *rows = list(csv.reader(file))
+    filled = [
+        [value or str(1 + (number + rating) % 5) for value in row]
+        for number, row in enumerate(rows)
+    ]
+    with copy.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([head, *filled])
