@@ -49,7 +49,10 @@ def python() -> str:
 
 def entry(path: str, heading: str) -> str:
     """Returns what mkdocstrings replaces by the documentation of one object."""
-    return f"::: {path}\n    options:\n      heading: {heading}\n      heading_level: 3\n"
+    label = heading.removeprefix("cg.")
+    options = {"heading": heading, "toc_label": label, "heading_level": "3"}
+    lines = [f"::: {path}", "    options:", *(f"      {key}: {options[key]}" for key in options)]
+    return "\n".join(lines) + "\n"
 
 
 def recipes() -> list[str]:

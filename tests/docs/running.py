@@ -41,7 +41,7 @@ DONE_BY_CI = {"pytest", "mkdocs"}
 
 
 def stand_in(patch: pytest.MonkeyPatch, world: Path) -> None:
-    """Has the names of the default model and its head mean the tiny ones, and presets be small."""
+    """Has the names of the default model and of its head mean the tiny ones."""
     name = loaded_model.DEFAULT_MODEL
     entry = replace(loaded_model.PACKAGED[name], weights="model.safetensors")
     patch.setitem(loaded_model.PACKAGED, name, entry)
@@ -50,13 +50,17 @@ def stand_in(patch: pytest.MonkeyPatch, world: Path) -> None:
     for module in list(sys.modules.values()):
         if module.__name__.startswith("coopgen_jax.cli") and hasattr(module, "keep_compilations"):
             patch.setattr(module, "keep_compilations", lambda folder: None)
+
+
+def search_little(patch: pytest.MonkeyPatch) -> None:
+    """Has every preset search little, and write few tokens."""
     for preset, config in cg.PRESETS.items():
         wave = min(config.search.wave, 2)
-        search = replace(config.search, simulations=16, wave=wave, candidates=16, depth=3, kept=8)
+        search = replace(config.search, simulations=16, wave=wave, candidates=16, depth=3)
         patch.setitem(cg.PRESETS, preset, replace(config, new_tokens=3, search=search))
 
 
-def run_page(path: Path, *, tiny: bool = True) -> None:
+def run_page(path: Path) -> None:
     """Runs every block of a page in the current folder, which holds its files."""
     found = blocks(path)
     assert found, f"{path} has no blocks"
@@ -67,7 +71,7 @@ def run_page(path: Path, *, tiny: bool = True) -> None:
             run_python(block)
         elif block.language == "bash":
             for command in commands(block):
-                run_command(command, tiny=tiny)
+                run_command(command)
 
 
 def run_python(block: Block) -> None:
@@ -75,10 +79,10 @@ def run_python(block: Block) -> None:
     exec(code, {"__name__": "docs_block"})
 
 
-def run_command(command: Command, *, tiny: bool = True) -> None:
+def run_command(command: Command) -> None:
     program, *words = command.words
     if program == "coopgen" and "--coordinator" not in words:
-        run_coopgen(command, small(words) if tiny else words)
+        run_coopgen(command, small(words))
     elif program == "pip":
         check_pip(command)
     elif program in DONE_BY_CI:
@@ -132,6 +136,7 @@ def main_of_subprocess() -> None:
     page, world = map(Path, sys.argv[1:])
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
         stand_in(patch, world)
+        search_little(patch)
         run_page(page)
 
 

@@ -16,7 +16,7 @@ import pytest
 import coopgen_jax as cg
 from coopgen_jax.cli import main
 from tests.docs.pages import LANGUAGES, ROOT, blocks, commands, inline_code, name_of, paths
-from tests.docs.running import run_page, stand_in
+from tests.docs.running import run_page, search_little, stand_in
 from tests.docs.world import build
 
 PAGES = {name_of(path): path for path in paths()}
@@ -58,6 +58,7 @@ def here(world, tmp_path, monkeypatch) -> Path:
 @pytest.mark.parametrize("page", [*QUICKLY, *SLOWLY])
 def test_every_block_of_a_page_runs(page, here, world, monkeypatch):
     stand_in(monkeypatch, world)
+    search_little(monkeypatch)
     run_page(PAGES[page])
 
 
@@ -78,7 +79,8 @@ def test_every_block_of_a_page_runs_on_eight_devices(page, here, world):
 @pytest.mark.default_model
 def test_every_block_of_the_readme_runs_with_the_default_model(here, monkeypatch):
     monkeypatch.delenv("COOPGEN_CACHE")
-    run_page(PAGES["README.md"], tiny=False)
+    search_little(monkeypatch)
+    run_page(PAGES["README.md"])
 
 
 @pytest.mark.parametrize("page", list(PAGES))

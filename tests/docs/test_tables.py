@@ -1,0 +1,76 @@
+"""The tables of results are those of the JSON files that the experiments have left."""
+
+import importlib.util
+import re
+from types import ModuleType
+
+import pytest
+
+from tests.docs.pages import ROOT, name_of, paths
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "hooks" / "tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# One row of every table, as it was published.
+ROWS = {
+    "polarity": "| MCTS, causal (32) | .97 [.93, .98] | 5.0 | .46 | 168 |",
+    "polarity_fr": "| GeDi | .77 [.70, .82] | 39.1 | .44 | 3.6 |",
+    "emotion": "| MCTS, generative (32) | .21 [.15, .29] | 8.4 | .13 | 7.7 | 1723 |",
+    "topic": "| MCTS, shared trunk (32 simulations) | .70 [.59, .79] | 5.6 | .06 | 116 |",
+    "which_discriminator": "| generative | .89 (.76) | .75 (.74) | 32 | .72 [.55, .84] "
+    "| 9.3 | .044 | 0.47 |",
+    "budget": "| rollout, puct | 8 | .97 [.84, .99] | .79 | 4.56 | 7.10 |",
+    "budget_preset": "| 64 | 8 | .89 [.85, .93] | .85 [.74, .92] | .77 | 4.15 | 4.8 |",
+    "waves": "| descend | 64 | 4 | .98 [.89, 1.00] | 4.7 | 10 | 1.23 |",
+    "sentiment": "| nucleus 0.9 | .48 [.42, .54] | .65 [.52, .76] | .47 [.38, .56] "
+    "| .33 [.23, .46] | 15.84 | 0.0004 | 0.93 | 0.03 | 0.6 |",
+    "detox": "| MCTS, 32 simulations | .19 | .301 [.22, .39] | 4.8 |",
+    "captions": "| GCN, tree search | 3.91 ± .03 | 1.46 | .244 ± .006 | .224 ± .020 | 389 ± 59 "
+    "| .03 |",
+    "questions": "| GCN | greedy | 14.7 | 36.9 | 34.7 | 10.4 | 27 [17, 38] | 33 [23, 45] |",
+}
+
+
+@pytest.mark.parametrize("name", list(ROWS))
+def test_a_table_has_a_published_row_and_all_its_rows_are_as_wide(tables, name):
+    lines = tables.TABLES[name]().splitlines()
+    assert ROWS[name] in lines
+    assert len({line.count("|") for line in lines}) == 1
+    assert len(lines) > 4 and "nan" not in "".join(lines)
+
+
+def test_every_table_stands_on_a_page_and_every_marker_has_a_table(tables):
+    named = []
+    for path in paths():
+        named += re.findall(r"^<!-- table: (\w+) -->$", path.read_text(encoding="utf-8"), re.M)
+    assert sorted(named) == sorted(tables.TABLES) == sorted(ROWS)
+
+
+def test_no_result_is_left_out(tables):
+    """Every file of an experiment is read for a table, or named on a page."""
+    source = (ROOT / "docs" / "hooks" / "tables.py").read_text(encoding="utf-8")
+    pages = "".join(path.read_text(encoding="utf-8") for path in paths())
+    for path in tables.RESULTS.glob("*.json"):
+        if "-" not in path.stem:
+            assert f'"{path.stem}"' in source or path.name in pages, path.name
+
+
+# The words that docs/contribute/vocabulary.md rules out.
+CODE = re.compile(r"^```.*?^```$|`[^`]*`", re.MULTILINE | re.DOTALL)
+RULED_OUT = re.compile(r"\blearnt\b|\bbeginnings\b|\bpeople's\b|\bheld-out\b(?! nats)", re.I)
+
+
+def test_the_pages_keep_to_the_vocabulary():
+    for path in paths():
+        name = name_of(path)
+        prose = re.sub(
+            r"^```.*?^```$|`[^`]*`", "", path.read_text(encoding="utf-8"), flags=re.M | re.S
+        )
+        if name != "contribute/vocabulary.md":
+            assert not RULED_OUT.findall(prose), f"{name}: {RULED_OUT.findall(prose)}"
