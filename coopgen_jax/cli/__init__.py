@@ -1,19 +1,42 @@
 """The command line: generate, compare, train, evaluate, models and plan."""
 
 import contextlib
+import dataclasses
 import errno
+import functools
+import operator
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Annotated
+from itertools import starmap
+from typing import Any
 
 from coopgen_jax.cli import compare_options, evaluate_options, train_options
 from coopgen_jax.cli.annotate_options import AnnotateOptions
+from coopgen_jax.cli.ask import (
+    ask,
+    first_sentence,
+    grouped,
+    one_flag,
+    subcommand,
+    ungrouped,
+    value_of,
+)
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.cli.evaluate_options import EvaluateOptions, JudgementOptions, TextsOptions
-from coopgen_jax.cli.options import EXAMPLES, GenerateOptions, ModelsOptions, PlanOptions
+from coopgen_jax.cli.options import (
+    EXAMPLES,
+    GenerateOptions,
+    ModelOptions,
+    ModelsOptions,
+    OutputOptions,
+    PlannedOptions,
+    PlanOptions,
+    PromptOptions,
+    WorkOptions,
+)
 from coopgen_jax.cli.train_options import (
     DiscriminatorOptions,
     GcnOptions,
@@ -85,110 +108,146 @@ def _close_output() -> None:
 
 
 Options = (
-    GenerateOptions | CompareOptions | ModelsOptions | PlanOptions | TrainOptions | EvaluateOptions
+    GenerateOptions
+    | CompareOptions
+    | ModelsOptions
+    | PlannedOptions
+    | TrainOptions
+    | EvaluateOptions
 )
 
 
 def _parse(arguments: list[str]) -> Options:
-    import tyro
-
-    generate = tyro.conf.subcommand("generate", description=GenerateOptions.__doc__)
-    compare = tyro.conf.subcommand("compare", description=CompareOptions.__doc__)
-    models = tyro.conf.subcommand("models", description=ModelsOptions.__doc__)
-    plan = tyro.conf.subcommand("plan", description=PlanOptions.__doc__)
-    if arguments[0] == "train":
-        return _parse_train(arguments[1:])
-    if arguments[0] == "evaluate":
-        return _parse_evaluate(arguments[1:])
-    train = tyro.conf.subcommand("train", description=TrainOptions.__doc__)
-    evaluate = tyro.conf.subcommand("evaluate", description=EvaluateOptions.__doc__)
-    commands = (
-        Annotated[GenerateOptions, generate]
-        | Annotated[CompareOptions, compare]
-        | Annotated[ModelsOptions, models]
-        | Annotated[PlanOptions, plan]
-        | Annotated[TrainOptions, train]
-        | Annotated[EvaluateOptions, evaluate]
+    command, rest = arguments[0], arguments[1:]
+    if command == "generate":
+        return _parse_generate(rest)
+    if command == "plan":
+        return _parse_plan(rest)
+    if command == "train":
+        return _parse_train(rest)
+    if command == "evaluate":
+        return _parse_evaluate(rest)
+    kinds = {
+        "generate": GenerateOptions,
+        "compare": CompareOptions,
+        "models": ModelsOptions,
+        "plan": PlanOptions,
+        "train": TrainOptions,
+        "evaluate": EvaluateOptions,
+    }
+    if command not in (*kinds, "--help", "-h"):
+        raise UserError(f"there is no command {command}: known are {', '.join(kinds)}")
+    found: Options = ask(
+        functools.reduce(operator.or_, starmap(subcommand, kinds.items())),
+        prog="coopgen",
+        arguments=arguments,
+        description=DESCRIPTION,
+        examples=compare_options.EXAMPLES if command == "compare" else "",
     )
-    try:
-        return tyro.cli(
-            commands,  # type: ignore[arg-type]
-            prog="coopgen",
-            description=DESCRIPTION,
-            args=arguments,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
-    except SystemExit as stop:
-        if not stop.code and arguments[0] == "generate":
-            print(f"{_presets()}\n{EXAMPLES}", end="")
-        if not stop.code and arguments[0] == "compare":
-            print(compare_options.EXAMPLES, end="")
-        raise
+    return found
+
+
+def _parse_generate(arguments: list[str]) -> GenerateOptions:
+    from coopgen_jax.cli import method_flags as flags
+
+    arguments = flags.translated(arguments)
+    name, preset = value_of("--method", arguments), value_of("--preset", arguments)
+    method = flags.method_of(name or "mcts", preset)
+    flags.check_foreign(method, arguments)
+    common = {
+        "prompt": PromptOptions,
+        "model": ModelOptions,
+        "work": WorkOptions,
+        "output": OutputOptions,
+    }
+    asked = {"method": one_flag("method", str, method.name, "The decoder, by its name.")}
+    wants_help = {"--help", "-h"} & set(arguments)
+    own = flags.groups_of(method)
+    if wants_help:
+        # One page for what all methods share, and one for each method.
+        groups, text = (own, f"{method.line} {SHARED_HELP}") if name else (common, _methods())
+    else:
+        groups, text = common | asked | own, ""
+    read = ask(
+        grouped("Options", groups),
+        prog=f"coopgen generate --method {name}" if name and wants_help else "coopgen generate",
+        arguments=["--help"] if wants_help else arguments,
+        description=text,
+        examples="" if name else EXAMPLES,
+    )
+    values = ungrouped(read)
+    settings, words = flags.given_settings(method, values, arguments)
+    known = {field.name for field in dataclasses.fields(GenerateOptions)}
+    shared = {option: value for option, value in values.items() if option in known}
+    return GenerateOptions(**shared, settings=settings, words=words)
+
+
+SHARED_HELP = "Options that all methods share: coopgen generate --help."
+
+
+def _methods() -> str:
+    """Returns a line for every method."""
+    from coopgen_jax.cli.method_flags import methods
+
+    lines = [f"  {method.name:<16} {method.line}" for method in methods().values()]
+    return "\n".join(
+        [
+            first_sentence(GenerateOptions),
+            "",
+            "methods, each with options of its own (coopgen generate --method NAME --help):",
+            *lines,
+        ]
+    )
+
+
+def _parse_plan(arguments: list[str]) -> PlannedOptions:
+    from coopgen_jax.cli import method_flags as flags
+
+    arguments = flags.translated(arguments)
+    method = flags.method_of("mcts", value_of("--preset", arguments))
+    own = flags.groups_of(method)
+    groups = {"plan": PlanOptions, "mcts": own["mcts"], "search": own["search"]}
+    read = ask(
+        grouped("Options", groups),
+        prog="coopgen plan",
+        arguments=arguments,
+        description=PlanOptions.__doc__ or "",
+    )
+    values = ungrouped(read)
+    settings, _ = flags.given_settings(method, values, arguments)
+    known = {field.name for field in dataclasses.fields(PlannedOptions)}
+    shared = {option: value for option, value in values.items() if option in known}
+    return PlannedOptions(**shared, settings=settings)
 
 
 def _parse_train(arguments: list[str]) -> TrainOptions:
-    import tyro
-
-    judge = tyro.conf.subcommand("discriminator", description=DiscriminatorOptions.__doc__)
-    writer = tyro.conf.subcommand("lm", description=LanguageModelOptions.__doc__)
-    both = tyro.conf.subcommand("gcn", description=GcnOptions.__doc__)
-    kinds = (
-        Annotated[DiscriminatorOptions, judge]
-        | Annotated[LanguageModelOptions, writer]
-        | Annotated[GcnOptions, both]
-    )
-    try:
-        what = tyro.cli(
-            kinds,  # type: ignore[arg-type]
-            prog="coopgen train",
-            description=TrainOptions.__doc__,
-            args=arguments or ["--help"],
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
-    except SystemExit as stop:
-        if not stop.code:
-            print(train_options.EXAMPLES, end="")
-        raise
-    return TrainOptions(what)
+    kinds = {"discriminator": DiscriminatorOptions, "lm": LanguageModelOptions, "gcn": GcnOptions}
+    return TrainOptions(_ask_kind("train", kinds, arguments, TrainOptions, train_options.EXAMPLES))
 
 
 def _parse_evaluate(arguments: list[str]) -> EvaluateOptions:
-    import tyro
-
-    arguments = arguments or ["--help"]
-    if arguments[0] not in ("discriminator", "texts", "annotate", "--help", "-h"):
-        raise UserError(
-            f"there is nothing called {arguments[0]} to evaluate: give discriminator, texts or "
-            "annotate"
-        )
-    judge = tyro.conf.subcommand("discriminator", description=JudgementOptions.__doc__)
-    texts = tyro.conf.subcommand("texts", description=TextsOptions.__doc__)
-    people = tyro.conf.subcommand("annotate", description=AnnotateOptions.__doc__)
-    kinds = (
-        Annotated[JudgementOptions, judge]
-        | Annotated[TextsOptions, texts]
-        | Annotated[AnnotateOptions, people]
+    kinds = {"discriminator": JudgementOptions, "texts": TextsOptions, "annotate": AnnotateOptions}
+    return EvaluateOptions(
+        _ask_kind("evaluate", kinds, arguments, EvaluateOptions, evaluate_options.EXAMPLES)
     )
-    try:
-        what = tyro.cli(
-            kinds,  # type: ignore[arg-type]
-            prog="coopgen evaluate",
-            description=EvaluateOptions.__doc__,
-            args=arguments,
-            config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+
+
+def _ask_kind(
+    command: str, kinds: dict[str, type], arguments: list[str], kind: type, examples: str
+) -> Any:
+    """Returns the options of a command that has others below it."""
+    arguments = arguments or ["--help"]
+    if arguments[0] not in (*kinds, "--help", "-h"):
+        raise UserError(
+            f"there is nothing called {arguments[0]} to {command}: give {' or '.join(kinds)}"
         )
-    except SystemExit as stop:
-        if not stop.code:
-            print(evaluate_options.EXAMPLES, end="")
-        raise
-    return EvaluateOptions(what)
-
-
-def _presets() -> str:
-    """Returns what the presets stand for."""
-    from coopgen_jax.cli.settings import preset_values
-
-    return "presets:\n" + "".join(f"  {line}\n" for line in preset_values())
+    return ask(
+        functools.reduce(operator.or_, starmap(subcommand, kinds.items())),
+        prog=f"coopgen {command}",
+        arguments=arguments,
+        description=kind.__doc__ or "",
+        examples=examples,
+    )
 
 
 def _run(options: Options) -> None:
@@ -201,7 +260,7 @@ def _run(options: Options) -> None:
         from coopgen_jax.cli.compare import run_compare
 
         run_compare(options)
-    elif isinstance(options, PlanOptions):
+    elif isinstance(options, PlannedOptions):
         from coopgen_jax.cli.plan import run_plan
 
         run_plan(options)

@@ -1,14 +1,17 @@
 """What is wrong with options before anything is loaded."""
 
+import json
 import math
-from collections.abc import Iterable
 from dataclasses import fields
-from typing import Any
 
+from coopgen_jax.cli.ask import flag
 from coopgen_jax.cli.machines import check_machines
-from coopgen_jax.cli.methods import TAKES
 from coopgen_jax.cli.model_options import check_combining, names_target
-from coopgen_jax.cli.options import GenerateOptions, PlanOptions
+from coopgen_jax.cli.options import GenerateOptions
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
+from coopgen_jax.decoding.mcts.mcts_config import ByValues, MCTSConfig
+from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
+from coopgen_jax.discriminators.loading import folder_of
 from coopgen_jax.errors import UserError
 from coopgen_jax.tools.trace import SUFFIXES
 
@@ -16,18 +19,11 @@ SEEDS = 1 << 32
 
 
 def check_options(options: GenerateOptions) -> None:
-    """Raises UserError where an option is out of its range or belongs to another method."""
-    for field in fields(options):
-        value = getattr(options, field.name)
+    """Raises UserError where an option is out of its range, whatever the method's settings."""
+    given = {field.name: getattr(options, field.name) for field in fields(options)}
+    for name, value in (given | dict(options.settings)).items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{flag(field.name)} is {value}: give a finite number")
-    foreign = sorted(set().union(*TAKES.values()) - set(TAKES[options.method]))
-    for name in foreign:
-        value = getattr(options, name)
-        if value is not False and value not in (None, ()):
-            raise UserError(
-                f"{flag(name)} means nothing to --method {options.method}: leave one of them out"
-            )
+            raise UserError(f"{flag(name)} is {value}: give a finite number")
     if options.trace and options.method != "mcts":
         raise UserError(
             f"--trace shows search trees and --method {options.method} grows none: leave one of "
@@ -39,49 +35,81 @@ def check_options(options: GenerateOptions) -> None:
         raise UserError(f"--out and --trace both write {options.out}: give each a file of its own")
     if not 0 <= options.seed < SEEDS:
         raise UserError(f"--seed is {options.seed}: give a number from 0 to {SEEDS - 1}")
-    if not all(word.strip() for word in options.bad_words):
+    if not all(word.strip() for word in options.words.get("bad_words", ())):
         raise UserError("--bad-words has an empty word: leave it out")
+    if not all(options.words.get("stop", ())):
+        raise UserError("--stop has an empty text: leave it out")
     if options.batch_size < 1:
         raise UserError(f"--batch-size is {options.batch_size}: give 1 or more")
-    if options.method == "mcts" and options.kl and options.reference is None:
+    kl = options.settings.get("kl")
+    if options.method == "mcts" and kl and options.reference is None:
         raise UserError("--kl is what leaving a --reference costs: name that language model too")
-    if options.reference is not None and options.kl is None:
+    if options.reference is not None and options.method != "mcts":
+        raise UserError(
+            f"--reference means nothing to --method {options.method}: leave one of them out"
+        )
+    if options.reference is not None and kl is None:
         raise UserError("--reference needs --kl, what leaving it costs, such as 0.1")
     check_machines(options)
     check_combining(options)
-    confidence = options.rollout_confidence
-    if confidence is not None and not 0 < confidence <= 1:
-        raise UserError(f"--rollout-confidence is {confidence}: give a probability above 0")
     if options.target is not None and options.discriminator == "none" and not names_target(options):
         raise UserError("--target means nothing without a discriminator: leave one of them out")
-    if options.mirostat_rate is not None and not options.mirostat:
+    if options.settings.get("mirostat_rate") and not options.settings.get("mirostat"):
         raise UserError("--mirostat-rate needs --mirostat, the surprise to steer to")
-    if options.method in ("fudge", "gedi", "smc", "blockwise") and options.discriminator == "none":
-        raise UserError(
-            f"--method {options.method} goes by a discriminator: choose one and a --target"
-        )
-    if options.method == "pplm" and options.discriminator == "none" and not options.bag:
-        raise UserError("--method pplm goes by a discriminator and a --target, or a --bag of words")
-    guided = (
-        options.method in ("mcts", "fudge", "gedi", "smc", "blockwise")
-        or (options.method in ("rerank", "das") and options.alpha != 0)
-        or (options.method == "pplm" and not options.bag)
-    )
-    if guided and options.discriminator != "none" and options.target is None:
-        raise UserError(
-            f"--method {options.method} needs a --target, such as positive: the class to write "
-            "towards"
-        )
     if options.method == "smc" and options.samples < 2:
         raise UserError("--method smc weighs particles against each other: give --samples 8, say")
 
 
-def given(options: GenerateOptions | PlanOptions, names: Iterable[str]) -> dict[str, Any]:
-    """Returns the options of these names that have been set."""
-    values = {name: getattr(options, name) for name in names}
-    return {name: value for name, value in values.items() if value is not None}
+def check_target(options: GenerateOptions, config: DecoderSettings) -> None:
+    """Raises UserError where a method lacks its discriminator or its target, or has another's."""
+    by_bag = isinstance(config, PPLMConfig) and bool(options.words.get("bag"))
+    if options.discriminator == "none":
+        _check_unguided(options, config, by_bag=by_bag)
+    elif options.target is None and config.guided and not by_bag:
+        raise UserError(
+            f"--method {options.method} needs a --target, such as positive: the class to write "
+            "towards"
+        )
+    elif options.target is not None and not names_target(options):
+        check_classes(options.discriminator, (options.target,))
 
 
-def flag(name: str) -> str:
-    """Returns how an option is spelt on the command line."""
-    return "--" + name.replace("_", "-")
+def _check_unguided(options: GenerateOptions, config: DecoderSettings, *, by_bag: bool) -> None:
+    if isinstance(config, MCTSConfig):
+        if config.value.alpha == 1:
+            other = "" if isinstance(config.choice, ByValues) else ", or an --alpha below 1"
+            raise UserError(
+                "without a discriminator the search has nothing to go by: choose a "
+                f"--discriminator{other}"
+            )
+        asking = {"rollout": config.rollout, "foresight_power": config.foresight_power}
+        for setting, value in asking.items():
+            if value:
+                raise UserError(
+                    f"{flag(setting)} asks the discriminator: choose one, or leave it out"
+                )
+        return
+    if not config.guided or by_bag:
+        return
+    if hasattr(config, "alpha"):
+        raise UserError(
+            f"--method {options.method} compares texts by a discriminator: choose one, or --alpha 0"
+        )
+    other = ", or a --bag of words" if isinstance(config, PPLMConfig) else ""
+    raise UserError(
+        f"--method {options.method} goes by a discriminator: choose one and a --target{other}"
+    )
+
+
+def check_classes(guide: str, targets: tuple[str, ...]) -> None:
+    """Raises UserError where a target is no class of a discriminator, by its card."""
+    try:
+        card = json.loads((folder_of(guide) / "card.json").read_text(encoding="utf-8"))
+        classes = card["classes"]
+    except (OSError, ValueError, TypeError, KeyError, UserError):
+        return  # loading it will say what is wrong
+    for target in targets:
+        if target not in classes:
+            raise UserError(
+                f"--target {target} is unknown to {guide}: its classes are {', '.join(classes)}"
+            )

@@ -1,30 +1,48 @@
 """What `coopgen compare --methods` and `coopgen train gcn --proposal` ask for."""
 
 import re
-import typing
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, Literal
 
+from coopgen_jax.cli.ask import ask, flag, grouped, ungrouped
 from coopgen_jax.cli.compare_options import CompareOptions
-from coopgen_jax.cli.methods import TAKES
+from coopgen_jax.cli.method_flags import (
+    FORMER,
+    flag_names,
+    given_settings,
+    groups_of,
+    method_of,
+    methods,
+)
 from coopgen_jax.cli.model_options import names_target, steering_options
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.cli.settings import decoder_config
-from coopgen_jax.cli.token_options import with_words
+from coopgen_jax.cli.token_options import WORDS, with_words
 from coopgen_jax.comparison.method_run import MethodRun
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.errors import UserError
 
-# What every method shares, and what it may also have for itself.
+# What every method shares.
 SHARED = (
     "discriminator", "model", "dtype", "new_tokens", "samples", "seed", "batch_size", "devices",
     "tensor", "chat", "quiet",
 )  # fmt: skip
-OWN = (
-    "preset", "discriminator", "samples", "model", "expert", "anti_expert", "expert_weight",
-    "negative_prompt", "guidance", "control_code",
-)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OwnOptions:
+    """What a method of `coopgen compare` may have for itself beside its settings."""
+
+    discriminator: str = "sentiment"
+    samples: int = 1
+    model: str = "smollm2-135m"
+    reference: str | None = None
+    expert: str | None = None
+    anti_expert: str | None = None
+    expert_weight: float | None = None
+    negative_prompt: str | None = None
+    guidance: float | None = None
+    control_code: str | None = None
 
 
 def runs_of(options: CompareOptions) -> list[MethodRun]:
@@ -52,7 +70,7 @@ def runs_of(options: CompareOptions) -> list[MethodRun]:
                 reference=own.reference,
                 method=own.method,
                 preset=own.preset,
-                with_tokens=partial(with_words, config, own),
+                with_tokens=partial(with_words, config, own.words),
             )
         )
     return runs
@@ -96,42 +114,47 @@ def method_options(
       UserError: there is no such method, or it takes no such option or value.
     """
     name, *pairs = _split(text, ":")
-    if name not in TAKES:
-        raise UserError(f"{source} has {name!r}: known are {', '.join(TAKES)}")
-    own: dict[str, Any] = {"method": name}
-    allowed = (*TAKES[name], *OWN)
-    for part in pairs:
-        key, separator, value = re.sub(r"\\([:,])", r"\1", part).partition("=")
-        key = key.replace("-", "_")
-        if not separator or key not in allowed:
+    if name not in methods():
+        raise UserError(f"{source} has {name!r}: known are {', '.join(methods())}")
+    place = f"{source} {text}"
+    entries = dict(_entry(part, place) for part in pairs)
+    method = method_of(name, entries.get("preset"))
+    own = {field.name for field in fields(OwnOptions)}
+    known = flag_names(method)
+    arguments: list[str] = []
+    for key, value in entries.items():
+        option = FORMER.get(flag(key), flag(key)).removeprefix("--").replace("-", "_")
+        if option not in own | known.keys():
             raise UserError(
-                f"{source} {text}: {part!r} is no option of {name} as key=value; it takes "
-                f"{', '.join(allowed)}"
+                f"{source} {text}: {name} takes no {key}; it takes "
+                f"{', '.join([*known, *sorted(own)])}"
             )
-        own[key] = _value(f"{source} {text}", key, value)
-    found = replace(common, **own)
+        arguments += _words(flag(option), value, several=known.get(option) in WORDS)
+    kind = grouped("Own", groups_of(method) | {"own": OwnOptions})
+    try:
+        read = ungrouped(ask(kind, prog=source, arguments=arguments, description=""))
+    except UserError as error:
+        raise UserError(f"{source} {text}: {str(error).partition('; see')[0]}") from error
+    settings, words = given_settings(method, read, arguments)
+    changes = {name: read[name] for name in own if flag(name) in arguments}
+    found = replace(
+        common, method=name, preset=entries.get("preset", "default"), settings=settings,
+        words=words, **changes,
+    )  # fmt: skip
     unguided = found.discriminator == "none" and not names_target(found)
     return replace(found, target=None) if unguided else found
 
 
-def _value(place: str, key: str, value: str) -> Any:
-    """Returns the value of an option from its word."""
-    kind = typing.get_type_hints(GenerateOptions)[key]
-    if typing.get_origin(kind) is tuple:
-        return tuple(value.split("+"))
-    if kind is bool:
-        if value not in ("true", "false"):
-            raise UserError(f"{place}: {key} is {value!r}: give true or false")
-        return value == "true"
-    for one in (kind, *typing.get_args(kind)):
-        if typing.get_origin(one) is Literal:
-            if value in typing.get_args(one):
-                return value
-            known = ", ".join(map(str, typing.get_args(one)))
-            raise UserError(f"{place}: {key} is {value!r}: known are {known}")
-        if one in (int, float):
-            try:
-                return one(value)
-            except ValueError as error:
-                raise UserError(f"{place}: {key} is {value!r}: give a number") from error
-    return value
+def _entry(part: str, place: str) -> tuple[str, str]:
+    """Returns the name and the value of `key=value`."""
+    key, separator, value = re.sub(r"\\([:,])", r"\1", part).partition("=")
+    if not separator:
+        raise UserError(f"{place}: {part!r} is no option as key=value")
+    return key.replace("-", "_"), value
+
+
+def _words(name: str, value: str, *, several: bool) -> list[str]:
+    """Returns an option and its value as arguments."""
+    if value in ("true", "false"):
+        return [name] if value == "true" else []
+    return [word for one in (value.split("+") if several else [value]) for word in (name, one)]

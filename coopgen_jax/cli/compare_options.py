@@ -21,59 +21,65 @@ examples:
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """Have several methods continue the same prompts, and tell how good their texts are."""
+    r"""Have several methods continue the same prompts, and tell how good their texts are.
+
+    Attributes:
+      methods: What writes: names of --method, each with options of its own as
+        name:key=value:key=value (several words joined by +; \: and \, are no separators); the
+        first is what the others are tested against.
+      out: Where the texts go, a .jsonl file a method, as they are written; and the figures.
+      texts: Texts to continue, each in quotes; - reads them from standard input, one a line.
+      prompts: Read the prompts from a file: .txt with one a line, or .jsonl with a "prompt" or
+        "text".
+      target: The classes that the texts are to have: every prompt is continued towards each of
+        them.
+      discriminator: What guides: a name from `coopgen models`, or the folder of a head.
+      model: The language model: a name from `coopgen models`, a folder, a GGUF file, or a hub name.
+      dtype: Number format of the language model.
+      new_tokens: Most tokens to write per text.
+      samples: Texts per prompt and target.
+      seed: Seed of everything random.
+      batch_size: Prompts worked on at once, and what is written at once.
+      devices: Devices of this machine among which each batch is split.
+      tensor: Devices that share the weights of a model too large for one.
+      chat: Put each prompt to the model's assistant, in its chat template, instead of continuing
+        it.
+      judge: What says whether a text is on target; see `coopgen evaluate texts --help`.
+      oracle: A language model that says how likely the texts are; not the one that writes.
+      force: Let a judge judge that knows the guide's rows, or of which nobody knows.
+      rename: What targets are called by the judge that the guide calls otherwise.
+      against: The method that the others are tested against.
+      reference: Human texts, one a line, for MAUVE.
+      encoder: The encoder whose features MAUVE compares.
+      format: How the table looks.
+      json: Print JSON instead of a table.
+      quiet: Show no progress.
+    """
 
     methods: Annotated[str, arg(metavar="A,B,...")]
-    """What writes: names of --method, each with options of its own as name:key=value:key=value
-    (several words joined by +; \\: and \\, are no separators); the first is what the others are
-    tested against."""
     out: Annotated[Path, arg(metavar="FOLDER")]
-    """Where the texts go, a .jsonl file a method, as they are written; and the figures."""
     texts: Annotated[
         Positional[tuple[str, ...]], arg(metavar="[PROMPT ...]", help_behavior_hint="")
     ] = ()
-    """Texts to continue, each in quotes; - reads them from standard input, one a line."""
     prompts: Annotated[Path | None, _unset("FILE", "none")] = None
-    """Read the prompts from a file: .txt with one a line, or .jsonl with a "prompt" or "text"."""
     target: Annotated[tuple[str, ...], arg(metavar="CLASS ...")] = ()
-    """The classes that the texts are to have: every prompt is continued towards each of them."""
     discriminator: Annotated[str, arg(metavar="NAME|FOLDER")] = "sentiment"
-    """What guides: a name from `coopgen models`, or the folder of a head."""
     model: Annotated[str, arg(metavar="NAME|PATH")] = "smollm2-135m"
-    """The language model: a name from `coopgen models`, a folder, a GGUF file, or a hub name."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Number format of the language model."""
     new_tokens: Annotated[int, arg(metavar="T")] = 24
-    """Most tokens to write per text."""
     samples: Annotated[int, arg(metavar="R")] = 1
-    """Texts per prompt and target."""
     seed: Annotated[int, arg(metavar="N")] = 0
-    """Seed of everything random."""
     batch_size: Annotated[int, arg(metavar="B")] = 8
-    """Prompts worked on at once, and what is written at once."""
     devices: Annotated[int, arg(metavar="N")] = 1
-    """Devices of this machine among which each batch is split."""
     tensor: Annotated[int, arg(metavar="N")] = 1
-    """Devices that share the weights of a model too large for one."""
     chat: bool = False
-    """Put each prompt to the model's assistant, in its chat template, instead of continuing it."""
     judge: Annotated[str | None, _unset("NAME|FOLDER", "none: no accuracy")] = None
-    """What says whether a text is on target; see `coopgen evaluate texts --help`."""
     oracle: Annotated[str | None, _unset("NAME|PATH", "none: no perplexity")] = None
-    """A language model that says how likely the texts are; not the one that writes."""
     force: bool = False
-    """Let a judge judge that knows the guide's rows, or of which nobody knows."""
     rename: Annotated[tuple[str, ...], arg(metavar="[OLD=NEW ...]")] = ()
-    """What targets are called by the judge that the guide calls otherwise."""
     against: Annotated[str | None, _unset("NAME", "the first one")] = None
-    """The method that the others are tested against."""
     reference: Annotated[Path | None, _unset("FILE", "none: no MAUVE")] = None
-    """Human texts, one a line, for MAUVE."""
     encoder: Annotated[str, arg(metavar="NAME|PATH")] = "minilm-l6"
-    """The encoder whose features MAUVE compares."""
     format: Literal["text", "markdown", "latex"] = "text"
-    """How the table looks."""
     json: bool = False
-    """Print JSON instead of a table."""
     quiet: bool = False
-    """Show no progress."""

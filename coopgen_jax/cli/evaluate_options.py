@@ -26,78 +26,84 @@ examples:
 
 @dataclass(frozen=True)
 class JudgementOptions:
-    """Tell how well discriminators judge unfinished texts, by how much they have read."""
+    """Tell how well discriminators judge unfinished texts, by how much they have read.
+
+    Attributes:
+      data: Labelled texts that the discriminators have not learnt from; see `coopgen train`.
+      discriminator: The discriminators, all of the same classes.
+      model: The language model that they guide.
+      text: The column of the texts.
+      label: The column of the classes.
+      rename: What classes are called by the discriminators that the data call otherwise.
+      rows: Texts to judge, at most, taken evenly from the data.
+      longest: Tokens read of a text, the first ones.
+      batch_size: Texts read at once.
+      speed: Time a search under each of them too.
+      calibrate: Store the temperature in each folder's card: what is loaded from it is calibrated.
+      out: Write the figures as JSON.
+      picture: Draw accuracy and calibration by tokens read (needs matplotlib).
+      json: Print JSON instead of tables.
+      quiet: Show no progress.
+    """
 
     data: Annotated[str, arg(metavar="FILE|tfds:NAME/SPLIT")]
-    """Labelled texts that the discriminators have not learnt from; see `coopgen train`."""
     discriminator: Annotated[tuple[str, ...], arg(metavar="NAME|FOLDER ...")] = ("sentiment",)
-    """The discriminators, all of the same classes."""
     model: Annotated[str, arg(metavar="NAME|PATH")] = "smollm2-135m"
-    """The language model that they guide."""
     text: Annotated[str, arg(metavar="COLUMN")] = "text"
-    """The column of the texts."""
     label: Annotated[str, arg(metavar="COLUMN")] = "label"
-    """The column of the classes."""
     rename: Annotated[tuple[str, ...], arg(metavar="[OLD=NEW ...]")] = ()
-    """What classes are called by the discriminators that the data call otherwise."""
     rows: Annotated[int | None, _unset("N", "all")] = None
-    """Texts to judge, at most, taken evenly from the data."""
     longest: Annotated[int, arg(metavar="T")] = 64
-    """Tokens read of a text, the first ones."""
     batch_size: Annotated[int, arg(metavar="B")] = 32
-    """Texts read at once."""
     speed: bool = False
-    """Time a search under each of them too."""
     calibrate: bool = False
-    """Store the temperature in each folder's card: what is loaded from it is calibrated."""
     out: Annotated[Path | None, _unset("FILE", "none")] = None
-    """Write the figures as JSON."""
     picture: Annotated[Path | None, _unset("FILE.png", "none")] = None
-    """Draw accuracy and calibration by tokens read (needs matplotlib)."""
     json: bool = False
-    """Print JSON instead of tables."""
     quiet: bool = False
-    """Show no progress."""
 
 
 @dataclass(frozen=True)
 class TextsOptions:
-    """Tell how good written texts are: on target, likely, diverse, and at what cost."""
+    """Tell how good written texts are: on target, likely, diverse, and at what cost.
+
+    Attributes:
+      files: Texts of `coopgen generate --out` or `coopgen compare`, a method each; the first is
+        what the others are tested against.
+      judge: What says whether a text is on target, from the continuation alone: a discriminator or
+        a judge that was trained on other rows than the guide.
+      oracle: A language model, trained on held-out texts, that says how likely the texts are; not
+        the one that wrote them.
+      guide: What guided the texts of files that do not say it.
+      force: Let a judge judge that knows the guide's rows, or of which nobody knows; the report
+        says so.
+      target: The class that texts were to have of which the files do not say it.
+      rename: What targets are called by the judge that the files call otherwise.
+      against: The method that the others are tested against.
+      reference: Human texts, one a line, for MAUVE (needs mauve-text and the encoder).
+      encoder: The encoder whose features MAUVE compares.
+      model: The language model in whose tokens the judge reads.
+      out: Write STEM.json, the table as STEM.txt, .md or .tex, and STEM.png, quality against cost.
+      format: How the table looks.
+      json: Print JSON instead of a table.
+      quiet: Show no progress.
+    """
 
     files: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME=]FILE ...")]
-    """Texts of `coopgen generate --out` or `coopgen compare`, a method each; the first is what the
-    others are tested against."""
     judge: Annotated[str | None, _unset("NAME|FOLDER", "none: no accuracy")] = None
-    """What says whether a text is on target, from the continuation alone: a discriminator or a
-    judge that was trained on other rows than the guide."""
     oracle: Annotated[str | None, _unset("NAME|PATH", "none: no perplexity")] = None
-    """A language model, trained on held-out texts, that says how likely the texts are; not the one
-    that wrote them."""
     guide: Annotated[str | None, _unset("NAME|FOLDER|none", "what the files say")] = None
-    """What guided the texts of files that do not say it."""
     force: bool = False
-    """Let a judge judge that knows the guide's rows, or of which nobody knows; the report says
-    so."""
     target: Annotated[str | None, _unset("CLASS", "what the files say")] = None
-    """The class that texts were to have of which the files do not say it."""
     rename: Annotated[tuple[str, ...], arg(metavar="[OLD=NEW ...]")] = ()
-    """What targets are called by the judge that the files call otherwise."""
     against: Annotated[str | None, _unset("NAME", "the first one")] = None
-    """The method that the others are tested against."""
     reference: Annotated[Path | None, _unset("FILE", "none: no MAUVE")] = None
-    """Human texts, one a line, for MAUVE (needs mauve-text and the encoder)."""
     encoder: Annotated[str, arg(metavar="NAME|PATH")] = "minilm-l6"
-    """The encoder whose features MAUVE compares."""
     model: Annotated[str | None, _unset("NAME|PATH", "what its card or the files say")] = None
-    """The language model in whose tokens the judge reads."""
     out: Annotated[Path | None, _unset("STEM", "none")] = None
-    """Write STEM.json, the table as STEM.txt, .md or .tex, and STEM.png, quality against cost."""
     format: Literal["text", "markdown", "latex"] = "text"
-    """How the table looks."""
     json: bool = False
-    """Print JSON instead of a table."""
     quiet: bool = False
-    """Show no progress."""
 
 
 @dataclass(frozen=True)

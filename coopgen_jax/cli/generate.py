@@ -85,8 +85,8 @@ def _run(
         )
     keep_compilations(cache_folder() / "compilation")
     model = load(options.model, dtype=options.dtype)
-    config = with_words(config, options, model.tokenizer)
-    for note in left_out(options.bag, model.tokenizer):
+    config = with_words(config, options.words, model.tokenizer)
+    for note in left_out(options.words.get("bag", ()), model.tokenizer):
         _note(options, note)
     writer = combine_models(options, model, load)
     reference = load_reference(options, model, writer, load)

@@ -75,7 +75,7 @@ def load_reference(
     Raises:
       UserError: it cannot be loaded, or does not go with the writer.
     """
-    if options.reference is None or not options.kl:
+    if options.reference is None or not options.settings.get("kl"):
         return None
     return steering.load_reference(options.reference, base, writer, _other(options, base, load))
 

@@ -6,8 +6,10 @@ from dataclasses import asdict, replace
 from rich.console import Console
 from rich.table import Table
 
-from coopgen_jax.cli.options import PlanOptions
-from coopgen_jax.cli.settings import preset_config
+from coopgen_jax.cli.method_flags import method_of
+from coopgen_jax.cli.options import PlannedOptions
+from coopgen_jax.cli.settings import with_given
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.models.published_shapes import SHAPES
@@ -18,14 +20,14 @@ from coopgen_jax.tools.decode_plan import Plan, plan
 MOST = 1_000_000
 
 
-def run_plan(options: PlanOptions) -> None:
+def run_plan(options: PlannedOptions) -> None:
     """Prints what a decode would cost.
 
     Raises:
       UserError: an option is out of its range, or the text does not fit the model's context.
     """
     for name in ("batch_size", "prompt_length", "samples", "new_tokens", "simulations"):
-        value = getattr(options, name)
+        value = options.settings.get(name, getattr(options, name, None))
         if value is not None and not 1 <= value <= MOST:
             flag = name.replace("_", "-")
             raise UserError(f"--{flag} is {value}: give 1 to {MOST}")
@@ -35,10 +37,9 @@ def run_plan(options: PlanOptions) -> None:
         value = getattr(options, name)
         if value is not None and not 0 < value < float("inf"):
             raise UserError(f"--{name} is {value}: give a number above 0")
-    try:
-        decoding = preset_config(options)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    size = {"new_tokens": options.new_tokens, "samples": options.samples}
+    decoding = with_given(method_of("mcts", options.preset), size | dict(options.settings))
+    assert isinstance(decoding, MCTSConfig)
     config = _config(options)
     speed = _speed(options)
     found = plan(
@@ -59,7 +60,7 @@ def run_plan(options: PlanOptions) -> None:
         _print(found, speed)
 
 
-def _speed(options: PlanOptions) -> machine.Machine:
+def _speed(options: PlannedOptions) -> machine.Machine:
     """Returns this machine's speed, or that of the accelerator that the options describe.
 
     Of the latter nothing more is known: picking the likeliest out of a row's logits is taken to
@@ -76,7 +77,7 @@ def _speed(options: PlanOptions) -> machine.Machine:
     )
 
 
-def _config(options: PlanOptions) -> DecoderConfig:
+def _config(options: PlannedOptions) -> DecoderConfig:
     if options.model in SHAPES:
         return replace(SHAPES[options.model], dtype=options.dtype)
     return load(options.model, dtype=options.dtype).config

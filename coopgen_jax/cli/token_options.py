@@ -1,48 +1,117 @@
-"""Words on the command line as tokens: bags of words in files, words left out, beginnings."""
+"""Options in words that stand for settings in tokens."""
 
-from collections.abc import Iterable
-from dataclasses import replace
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from coopgen_jax.cli.options import GenerateOptions
+from tyro.conf import UseAppendAction
+
 from coopgen_jax.data.sources import split_lines
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
-from coopgen_jax.decoding.methods.beam import BeamConfig
-from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
-from coopgen_jax.decoding.methods.rerank import RerankConfig
-from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.discriminators.bag_of_words import single_tokens
 from coopgen_jax.errors import UserError
 from coopgen_jax.tokenizer import Tokenizer
 
 
+@dataclass(frozen=True)
+class WordOption:
+    """An option in words that stands for a setting in tokens.
+
+    Attributes:
+      option: its name, with underscores.
+      kind: its type, as tyro reads it.
+      metavar: the name of its value.
+      help: what it does.
+      default: its value where it is not given.
+    """
+
+    option: str
+    kind: Any
+    metavar: str
+    help: str
+    default: Any = ()
+
+
+# By the setting that they stand for.
+WORDS = {
+    "bad_words": WordOption(
+        "bad_words", UseAppendAction[tuple[str, ...]], "WORD",
+        "A word that is never written, also not within a longer one; repeatable.",
+    ),
+    "forced": WordOption(
+        "begin_with", str, "TEXT",
+        "How every continuation begins; it counts among the new tokens.", "",
+    ),
+    "stop": WordOption(
+        "stop", UseAppendAction[tuple[str, ...]], "TEXT",
+        "A text ends in front of this; \\n is a line break; repeatable.",
+    ),
+    "token_bias": WordOption(
+        "token_bias", UseAppendAction[tuple[str, ...]], "WORD=X",
+        "Add X to the logits of a word of one token; repeatable.",
+    ),
+    "bags": WordOption(
+        "bag", UseAppendAction[tuple[Path, ...]], "FILE",
+        "Words to write towards, one a line, with a --target or without; words of several tokens "
+        "are left out; repeatable.",
+    ),
+}  # fmt: skip
+
+
 def with_words(
-    config: DecoderSettings, options: GenerateOptions, tokenizer: Tokenizer
+    config: DecoderSettings, words: Mapping[str, Any], tokenizer: Tokenizer
 ) -> DecoderSettings:
-    """Returns the settings with the options' words as tokens.
+    """Returns the settings with words as tokens.
+
+    Args:
+      config: the settings.
+      words: values of the options in `WORDS` that are given, by the options' names.
+      tokenizer: of the language model.
 
     Raises:
-      UserError: the beginning is longer than the text, or a bag has no word of one token.
+      UserError: the beginning is longer than the text, a bag has no word of one token, or a biased
+        word has several.
     """
-    if isinstance(config, PPLMConfig):
-        return replace(config, bags=tuple(bag for bag, _ in read_bags(options.bag, tokenizer)))
-    if not isinstance(config, SamplingConfig | RerankConfig) or _by_beams(config):
-        return config
-    # A word stands behind a space or at the beginning of something.
-    words = [form for word in options.bad_words for form in (word, f" {word}")]
+    changes: dict[str, Any] = {}
+    if bad := words.get("bad_words"):
+        # A word stands behind a space or at the beginning of something.
+        forms = [form for word in bad for form in (word, f" {word}")]
+        changes["bad_words"] = tuple(dict.fromkeys(map(tuple, map(tokenizer.encode_behind, forms))))
+    if text := words.get("begin_with"):
+        changes["forced"] = tuple(tokenizer.encode_behind(text))
+    if stop := words.get("stop"):
+        changes["stop"] = tuple(text.replace("\\n", "\n") for text in stop)
+    if biases := words.get("token_bias"):
+        changes["token_bias"] = tuple(
+            pair for entry in biases for pair in _biases(entry, tokenizer)
+        )
+    own: dict[str, Any] = {}
+    if bags := words.get("bag"):
+        own["bags"] = tuple(bag for bag, _ in read_bags(bags, tokenizer))
     try:
-        changes: dict[str, Any] = {
-            "bad_words": tuple(dict.fromkeys(map(tuple, map(tokenizer.encode_behind, words)))),
-            "forced": tuple(tokenizer.encode_behind(options.begin_with or "")),
-        }
-        return replace(config, rules=replace(config.rules, **changes))
+        return replace(config, rules=replace(config.rules, **changes), **own)
     except ValueError as error:
         raise UserError(str(error)) from error
 
 
-def _by_beams(config: DecoderSettings) -> bool:
-    return isinstance(config, RerankConfig) and isinstance(config.proposal, BeamConfig)
+def _biases(entry: str, tokenizer: Tokenizer) -> list[tuple[int, float]]:
+    """Returns the tokens of a word that are biased, and by how much."""
+    word, separator, value = entry.rpartition("=")
+    try:
+        bias = float(value)
+    except ValueError:
+        bias = math.nan
+    if not separator or not word or not math.isfinite(bias):
+        raise UserError(f"--token-bias {entry}: give a word and a number as WORD=X")
+    ids, _ = single_tokens([word], tokenizer=tokenizer)
+    if not ids:
+        raise UserError(
+            f"--token-bias {entry}: {word!r} is not one token of this language model: give another "
+            "word, or rule it out by --bad-words"
+        )
+    return [(token, bias) for token in ids]
 
 
 def read_words(path: Path | str) -> list[str]:

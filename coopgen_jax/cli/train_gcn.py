@@ -2,15 +2,16 @@
 
 import json
 import sys
+from dataclasses import fields
 from typing import Any
 
 import jax
 from rich.console import Console
 from rich.table import Table
 
-from coopgen_jax.cli.compare_methods import OWN, method_config
+from coopgen_jax.cli.compare_methods import OwnOptions, method_config
 from coopgen_jax.cli.machines import united
-from coopgen_jax.cli.methods import OF_PLAIN
+from coopgen_jax.cli.token_options import WORDS
 from coopgen_jax.cli.train_options import GcnOptions
 from coopgen_jax.cli.train_progress import compiling, watched
 from coopgen_jax.data.pairs import Pairs, read_pairs, tokenise_pairs
@@ -88,7 +89,8 @@ def round_of(what: GcnOptions) -> GcnConfig:
     """
     proposal: DecoderSettings
     named = what.proposal or DEFAULT.get(what.objective, PROPOSAL)
-    own = {*OWN, *OF_PLAIN} - {"preset", "samples"}
+    of_words = (word.option for word in WORDS.values())
+    own = {*(field.name for field in fields(OwnOptions)), *of_words} - {"samples"}
     if said := sorted(key for key in own if f":{key}=" in named.replace("-", "_")):
         raise UserError(
             f"--proposal {named}: a proposal is of the generator and its discriminator alone, so "

@@ -24,6 +24,8 @@ class DecoderSettings:
     samples: int = 1
     rules: Rules = NO_RULES
 
+    # The method's name on the command line; by default that of the class, without Config.
+    method: ClassVar[str] = ""
     # The rules that a method cannot honour, and why.
     refuses: ClassVar[tuple[str, ...]] = ()
     because: ClassVar[str] = ""

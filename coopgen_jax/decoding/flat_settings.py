@@ -113,6 +113,12 @@ def _selected(value: Any, records: list[type], given: dict[str, Any], *, optiona
         return _changed(value, given)
     chosen = type(value)
     base = type(None) if optional else next(r for r in records if not _selector(r))
+    asked = [name for name in map(_selector, records) if name and given.get(name)]
+    if len(asked) > 1:
+        raise ValueError(
+            " and ".join(f"{name} is {given[name]}" for name in asked)
+            + ": they exclude each other, give 0 for one"
+        )
     for record in records:
         if (name := _selector(record)) and name in given:
             if given[name]:

@@ -9,10 +9,9 @@ class Puct:
     """PUCT at the root, as everywhere below it; the most visited child is the best.
 
     Attributes:
-      early_stop: whether a row stops as soon as the simulations left cannot change which child of
-        the root has the most visits.
-      visit_limit: visits of the root, those that outlived the last token included, at which a row
-        stops before its simulations are spent; 0 for no such limit. With it a token whose subtree
+      early_stop: stops a row once no simulation left can change the most visited child.
+      visit_limit: visits of the root at which a row stops; 0 for no limit. Those that outlived the
+        last token count. With it a token whose subtree
         was kept costs less than one that took the search by surprise.
     """
 
@@ -34,7 +33,7 @@ class Halving:
     The best child is the best of the candidates that it visited most.
 
     Attributes:
-      considered: `m`, candidates of the root that halving compares, at least `wave`.
+      considered: `M`, candidates of the root that halving compares, at least `wave`.
       value_scale: what a value weighs beside a log prior (c_scale).
     """
 
@@ -58,16 +57,16 @@ class SearchConfig:
     zero, the 50 likeliest tokens, one leaf at a time.
 
     Attributes:
-      simulations: how many evaluations one search may spend in every row; a multiple of `wave`.
+      simulations: evaluations that one search may spend in every row, a multiple of `wave`.
       wave: `W`, leaves selected before the network is called once for all of them.
       root: how the root is searched.
       candidates: `K`, candidate tokens kept per node, at most the whole vocabulary.
       depth: `D`, depth below the root at which a node is evaluated but never expanded.
       c_puct: weight of the exploration term.
-      first_play_urgency: mean value assumed of a child without visits: "zero"; "parent", the mean
-        value of its parent; or "value", what its parent was itself evaluated at (PPO-MCTS; Liu et
-        al., COLM 2024, arXiv 2309.15028). Where edges earn rewards the child's own is added.
-      reused_nodes: how many nodes besides the new root outlive `reroot`.
+      first_play_urgency: value of a child without visits: "zero", its "parent"'s mean, or the
+        "value" its parent was evaluated at. The last is PPO-MCTS's (Liu et al., COLM 2024, arXiv
+        2309.15028). Where edges earn rewards the child's own is added.
+      reused_nodes: nodes below the new root that outlive a token.
     """
 
     simulations: int = 32

@@ -117,7 +117,7 @@ GENERATE = tuple(line.rstrip() for line in _GENERATE)
 
 COMPARE = (
     "greedy,sample", "greedy,fudge,mcts", "sample:top_p=0.9,mcts:simulations=64,mcts:preset=puct",
-    "mcts:preset=values", "mcts:preset=values:simulations=8:mix_base=0.2",
+    "mcts:preset=values", "mcts:preset=values:simulations=8:full_share=0.2",
     "mcts:preset=ppo:reference=other:kl=0.1", "mcts:preset=paper:simulations=50",
     "mcts:simulations=2:wave=1:candidates=2:depth=2:considered=0",
     "mcts:preset=puct:visit_temperature=1", "mcts:preset=puct:visit-temperature=1:samples=4",

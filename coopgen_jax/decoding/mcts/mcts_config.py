@@ -21,11 +21,11 @@ class ByVisits:
     What halving visits is its schedule and no proposal, so that the root needs PUCT.
 
     Attributes:
-      visit_temperature: tau, above 0.
-      anneal: whether it falls linearly over the text, to 1/T of it at the last token (PPO-MCTS; Liu
-        et al., COLM 2024, arXiv 2309.15028).
-      mix_base: share epsilon of the language model's own distribution in what every token is drawn
-        from, (1 - epsilon) * the search's draw + epsilon * p over the whole vocabulary;
+      visit_temperature: tau, above 0; tokens are drawn from visits^(1 / tau).
+      anneal: lets the visit temperature fall linearly over the text. At the last token it is 1/T of
+        what it was (PPO-MCTS; Liu et al., COLM 2024, arXiv 2309.15028).
+      mix_base: share of the language model's own distribution in every draw. Tokens come from (1 -
+        epsilon) * the search's draw + epsilon * p over the whole vocabulary;
         `log_proposal` is that of the mixture (`decoding.mcts.proposal`). 0 for none, 1 for plain
         sampling. A proposal that is to be weighted must be able to write every text, and none too
         rarely.
@@ -54,7 +54,7 @@ class ByValues:
     is the discriminator's alone. Shaping touches what is searched, not p.
 
     Attributes:
-      value_power: of the values, above 0.
+      value_power: exponent of Q, above 0; tokens are drawn from p(v|x) Q(v)^power.
       mix_base: as for `ByVisits`.
     """
 
@@ -79,11 +79,10 @@ class Value:
     """What a text is worth: p(c|x)^alpha * L^(1 - alpha) (PPL-MCTS, section 3.2).
 
     Attributes:
-      alpha: weight of the discriminator against the likelihood, from 0 to 1; 1 is the discriminator
-        alone.
-      likelihood: L is the "mean" prior of a node's tokens below the root (geometric), or the
-        paper's raw "product"; of nodes that are kept when the root moves it becomes that below the
-        new one.
+      alpha: weight of the discriminator against the likelihood in a value, from 0 to 1.
+      likelihood: L is the "mean" prior of a text's tokens below the root, or their "product". The
+        mean is geometric, the product the paper's; of nodes that are kept when the root moves it
+        becomes that below the new one.
     """
 
     alpha: float = 1.0
@@ -101,9 +100,8 @@ class Rollout:
     """Samples on behind a leaf before it is judged.
 
     Attributes:
-      rollout: tokens sampled, at most; 1 or more.
-      rollout_confidence: a roll-out ends as soon as a class has this probability; None for a fixed
-        length.
+      rollout: tokens sampled behind a leaf before it is judged, at most.
+      rollout_confidence: probability of a class at which a roll-out ends. None for a fixed length.
     """
 
     selected_by: ClassVar[str] = "rollout"
@@ -128,7 +126,7 @@ class Reference:
     arXiv 2309.15028), so that values may leave [0, 1].
 
     Attributes:
-      kl: beta, the price, above 0.
+      kl: beta, above 0, the price of a nat that a token leaves the reference by.
     """
 
     selected_by: ClassVar[str] = "kl"
@@ -145,7 +143,7 @@ BEST, BY_DISCRIMINATOR, PPL_MCTS = Best(), Value(), SearchConfig()
 
 @dataclass(frozen=True)
 class MCTSConfig(DecoderSettings):
-    """How the search writes; static under `jit`.
+    """Searches a tree of continuations under the discriminator's guidance (PPL-MCTS).
 
     The rules shape the priors: a candidate's is softmax(shaped logits). `log_proposal` is NaN
     unless tokens are drawn.
@@ -153,9 +151,10 @@ class MCTSConfig(DecoderSettings):
     Attributes:
       choice: which child of the root is written.
       value: what a text is worth.
-      foresight_power: exponent of p(c|x v) in a candidate's prior, p(v|x) p(c|x v)^power normalised
-        over the vocabulary, by which a node's candidates are chosen too; L is that of these priors.
-        It needs a discriminator that judges a node's children before they are read. 0 for none.
+      foresight_power: exponent of p(c|x v) in a candidate's prior; 0 for none. The prior is p(v|x)
+        p(c|x v)^power normalised over the vocabulary, by which a node's candidates are chosen too;
+        L is that of these priors.
+        It needs a discriminator that judges a node's children before they are read.
       rollout: how leaves are rolled out before they are judged, None for not at all.
       reference: the price of leaving a reference language model, None for none.
       search: budget, shape and selection rule of the search.

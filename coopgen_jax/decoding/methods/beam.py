@@ -38,7 +38,7 @@ from coopgen_jax.models.slots import Capacity
 
 @dataclass(frozen=True)
 class BeamConfig(DecoderSettings):
-    """How a beam search keeps and compares texts.
+    """Finds the likeliest texts (beam search, plain or diverse).
 
     The best texts come first. `log_proposal` is NaN, and `model_tokens` is each text's share of all
     tokens read.

@@ -25,7 +25,7 @@ from coopgen_jax.models.slots import Capacity, commit, move
 
 @dataclass(frozen=True)
 class BlockwiseConfig(DecoderSettings):
-    """How blocks are drawn and chosen among.
+    """Keeps the best of several blocks of tokens, block after block.
 
     `log_proposal` is NaN, for nobody can tell how likely the best of several blocks is;
     `simulations` counts the blocks that were compared, `model_tokens` the tokens of all of them.

@@ -43,7 +43,7 @@ from coopgen_jax.models.slots import Capacity
 
 @dataclass(frozen=True)
 class DASConfig(DecoderSettings):
-    """How beams are continued, re-scored and compared.
+    """Re-scores beams by the discriminator at every step (DAS).
 
     The best texts come first. `log_proposal` is NaN, for nothing is drawn; `simulations` and
     `model_tokens` are each text's share of all candidates that were judged.

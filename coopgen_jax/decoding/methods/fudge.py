@@ -38,18 +38,18 @@ from coopgen_jax.parallel.mesh import top_k
 
 @dataclass(frozen=True)
 class FudgeConfig(DecoderSettings):
-    """How candidates are chosen, scored and drawn from.
+    """Draws among the likeliest tokens, weighed by the discriminator (FUDGE, RAD).
 
     `log_proposal` is what a text was drawn with, NaN where greedily; `simulations` counts the
     candidates that were judged once read, with `look_ahead` the tokens written.
 
     Attributes:
       candidates: `K`, likeliest tokens that are judged.
-      strength: of the discriminator against the language model; 0 leaves top-K sampling.
-      score: "log" adds strength * log p(c|x v) to the logits (FUDGE), "value" strength * p(c|x v)
-        (RAD, Controlled Decoding).
-      look_ahead: whether candidates are judged before they are read, by a discriminator that can;
-        one row per token is read then instead of K.
+      strength: weight of the discriminator; 0 leaves top-K sampling.
+      score: adds strength times "log" p(c|x v) to the logits, or its "value" p(c|x v). The first is
+        FUDGE's, the second that of RAD and Controlled Decoding.
+      look_ahead: judges candidates before they are read; only the drawn one is read then. It needs
+        a discriminator that has foresight.
       greedy: take the best candidate instead of drawing.
     """
 

@@ -30,7 +30,9 @@ from coopgen_jax.models.slots import Capacity
 
 @dataclass(frozen=True)
 class GediConfig(DecoderSettings):
-    """How tokens are weighed, filtered and chosen; the defaults are the published settings.
+    """Weighs the whole vocabulary by a discriminator that has foresight (GeDi).
+
+    The defaults are the published settings.
 
     `log_proposal` is what a text was drawn with, NaN where greedily; `simulations` counts how often
     the vocabulary was judged.

@@ -12,7 +12,7 @@ TOP_TEN = Rules(top_k=10)
 
 @dataclass(frozen=True)
 class PPLMConfig(DecoderSettings):
-    """How the history is shifted and the next token drawn.
+    """Shifts what has been read along a gradient before every token (PPLM).
 
     The rules apply to the fused distribution. `log_proposal` is that of the fused, shaped
     distribution, NaN where greedily; `simulations` counts the gradient steps and `model_tokens`

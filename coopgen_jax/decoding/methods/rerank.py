@@ -25,7 +25,7 @@ from coopgen_jax.errors import UserError
 
 @dataclass(frozen=True)
 class RerankConfig(DecoderSettings):
-    """How texts are written and chosen among.
+    """Keeps the best of several texts under the discriminator (best-of-n).
 
     `log_proposal` is NaN, for nobody can tell how likely the best of several texts is, and
     `simulations` counts the texts that were compared.
@@ -33,10 +33,10 @@ class RerankConfig(DecoderSettings):
     Attributes:
       proposal: how texts are drawn, or found by beam search; its `new_tokens`, `samples` and
         `rules` are not read.
-      of: `n`, how many a text is chosen from; of a beam search the best `n` are the first sample's,
-        the next `n` the second's.
-      alpha: weight of log p(c|x) against the mean log-likelihood of a token in what is compared; a
-        weight `a` beside a log-likelihood of weight 1 is an alpha of a / (1 + a).
+      of: `N`, how many texts one is chosen from. Of a beam search the best `N` are the first
+        sample's, the next `N` the second's.
+      alpha: weight of log p(c|x) against a token's mean log-likelihood, from 0 to 1. A weight `a`
+        beside a log-likelihood of weight 1 is an alpha of a / (1 + a).
       length_penalty: power of the length that makes the log-likelihood a mean; 0 compares sums.
     """
 

@@ -29,7 +29,9 @@ from coopgen_jax.models.slots import Capacity
 
 @dataclass(frozen=True)
 class SamplingConfig(DecoderSettings):
-    """How plain decoding chooses each token: by the rules, with a temperature of 0 greedily.
+    """Draws each token by the rules (plain sampling).
+
+    A temperature of 0 is greedy.
 
     `log_proposal` is the renormalised, truncated log-probability of each draw, summed; NaN where
     nothing is drawn. A discriminator, where given, only judges the texts.
@@ -47,6 +49,7 @@ class SamplingConfig(DecoderSettings):
     mirostat_rate: float = 0.1
     mix_base: float = 0.0
 
+    method: ClassVar[str] = "sample"
     may_be_greedy: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ Resampling = Literal["systematic", "residual"]
 
 @dataclass(frozen=True)
 class SMCConfig(DecoderSettings):
-    """How particles are drawn, weighted and resampled.
+    """Draws weighted particles of p(x) p(c|x) (sequential Monte Carlo).
 
     All particles are returned: with `w = exp(log_weight)`, the mean of `w f(x)` over them estimates
     E_p[p(c|x)^power f(x)] without bias, p being the language model under the constraints. What the

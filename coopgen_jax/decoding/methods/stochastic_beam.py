@@ -31,7 +31,7 @@ from coopgen_jax.parallel.mesh import top_k
 
 @dataclass(frozen=True)
 class StochasticBeamConfig(DecoderSettings):
-    """How texts are drawn without replacement.
+    """Draws different texts without replacement, with weights.
 
     `W` different texts of every prompt are returned, by their perturbed log-probability, the
     largest first: the order in which they would have been drawn one by one. `log_proposal` is the

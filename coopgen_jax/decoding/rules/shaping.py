@@ -48,9 +48,9 @@ class Rules:
       bad_words: sequences of tokens that are never completed.
       min_tokens: tokens that a text has at least: no token ends it before.
       forced: tokens that every text begins with, whatever the other rules say.
-      stop: strings that end a text as soon as they are complete; the text is cut in front of them.
+      stop: strings that end a text as soon as they are complete. The text is cut in front of them;
         `cg.generate` takes the strings, `cg.decode` what `StopStrings.compile` makes of them.
-      temperature: divides the logits; 0 is greedy, where a method can be.
+      temperature: divides the logits; 0 is greedy where a method allows it.
       top_k: how many of the likeliest tokens may be drawn, 0 for all.
       top_p: probability of the nucleus; 1 for all tokens.
       min_p: least share of the likeliest token's probability; 0 for none.
