@@ -141,7 +141,7 @@ COMPARE = (
 
 REFUSED = (
     "", "--target positive --method nothing", "--simulations 8", f"{FOR} --simulations 0",
-    f"{FOR} --simulations 10 --wave 4", f"{FOR} --visit-temperature 1", f"{FOR} --top-p 0.9",
+    f"{FOR} --simulations 10 --wave 4", f"{FOR} --visit-temperature 1",
     f"{FOR} --preset puct --visit-temperature 1 --value-power 1", f"{FOR} --full-share 0.1",
     f"{FOR} --kl 0.1", f"{FOR} --reference other", f"{FOR} --rollout-confidence 0.5",
     f"{FOR} --preset values --alpha 0.5", f"{FOR} --considered 60", f"{FOR} --enough 50", NONE,
