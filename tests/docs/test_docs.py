@@ -16,8 +16,8 @@ import pytest
 import coopgen_jax as cg
 from coopgen_jax.cli import main
 from tests.docs.pages import LANGUAGES, ROOT, blocks, commands, inline_code, name_of, paths
-from tests.docs.running import run_page, search_little, stand_in
-from tests.docs.world import build
+from tests.docs.page_runs import run_page, search_little, stand_in
+from tests.docs.tiny_world import build
 
 PAGES = {name_of(path): path for path in paths()}
 RUN = [
@@ -68,7 +68,7 @@ def test_every_block_of_a_page_runs_on_eight_devices(page, here, world):
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
-        [sys.executable, "-m", "tests.docs.running", PAGES[page], world],
+        [sys.executable, "-m", "tests.docs.page_runs", PAGES[page], world],
         env={**os.environ, "XLA_FLAGS": flags.strip(), "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,

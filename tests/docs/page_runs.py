@@ -16,7 +16,7 @@ from coopgen_jax.cli import main
 from coopgen_jax.discriminators import loading
 from coopgen_jax.models.pretrained import loaded_model
 from tests.docs.pages import ROOT, Block, Command, blocks, commands
-from tests.docs.world import FOLDERS, fill_sheet, write_head
+from tests.docs.tiny_world import FOLDERS, fill_sheet, write_head
 
 SEARCH = {"--simulations": "4", "--wave": "2", "--candidates": "4", "--depth": "3"}
 FEW = {
@@ -26,8 +26,8 @@ FEW = {
     "train lm": {"--epochs": "1", "--rows": "4", "--longest": "8", "--quiet": None},
     "train gcn": {
         "--rounds": "1", "--sources": "2", "--samples": "2", "--new-tokens": "16",
-        "--source-tokens": "12", "--judge-steps": "1", "--first-judge-steps": "1",
-        "--judge-rows": "4", "--replay-rows": "4", "--sample-texts": "2",
+        "--source-tokens": "12", "--discriminator-steps": "1", "--first-discriminator-steps": "1",
+        "--discriminator-rows": "4", "--replay-rows": "4", "--sample-texts": "2",
         "--validation-rows": "4", "--quiet": None,
     },
     "evaluate discriminator": {"--quiet": None},
@@ -132,7 +132,7 @@ def check_pip(command: Command) -> None:
 
 
 def main_of_subprocess() -> None:
-    """Runs `python -m tests.docs.running PAGE WORLD`, for pages that need several devices."""
+    """Runs `python -m tests.docs.page_runs PAGE WORLD`, for pages that need several devices."""
     page, world = map(Path, sys.argv[1:])
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
         stand_in(patch, world)
