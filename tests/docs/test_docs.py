@@ -15,8 +15,8 @@ import pytest
 
 import coopgen_jax as cg
 from coopgen_jax.cli import main
-from tests.docs.pages import LANGUAGES, ROOT, blocks, commands, inline_code, name_of, paths
 from tests.docs.page_runs import run_page, search_little, stand_in
+from tests.docs.pages import LANGUAGES, ROOT, blocks, commands, inline_code, name_of, paths
 from tests.docs.tiny_world import build
 
 PAGES = {name_of(path): path for path in paths()}
