@@ -19,12 +19,6 @@ ROOMS = {
 REST = "Everything else"
 
 TRAINING = Path(coopgen_jax.__file__).parent / "training"
-TESTING = """::: coopgen_jax.testing
-    options:
-      heading_level: 3
-      show_root_heading: true
-      show_root_full_path: true
-"""
 RECIPE = re.compile(r"^def (train_\w+)", re.MULTILINE)
 
 
@@ -43,7 +37,7 @@ def python() -> str:
     for title, entries in rooms.items():
         if entries:
             parts += [f"## {title}\n", *entries]
-    parts += ["## Training\n", *recipes(), "## Testing a network of your own\n", TESTING]
+    parts += ["## Training\n", *recipes(), "## Testing a network of your own\n", *testing()]
     return "\n".join(parts)
 
 
@@ -63,3 +57,10 @@ def recipes() -> list[str]:
         for name in RECIPE.findall(path.read_text(encoding="utf-8")):
             found.append(entry(f"coopgen_jax.training.{home}.{name}", name))
     return found
+
+
+def testing() -> list[str]:
+    """Returns the entries of what users test their own networks with."""
+    from coopgen_jax import testing as room
+
+    return [entry(f"coopgen_jax.testing.{name}", name) for name in room.__all__]
