@@ -39,13 +39,6 @@ def help_of(command: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", printed.getvalue())
 
 
-def methods() -> list[str]:
-    """Returns the names that `coopgen generate --method` takes, as its help lists them."""
-    found = re.search(r"--method \{([^}]*)\}", help_of("generate"))
-    assert found, "the help of coopgen generate does not list the methods"
-    return re.sub(r"[\s│]+", "", found[1]).split(",")
-
-
 def section(title: str, text: str, level: int = 2) -> str:
     """Returns a heading and a help text below it."""
     return f"{'#' * level} {title}\n\n```text\n{textwrap.dedent(text).strip()}\n```\n"
@@ -53,6 +46,8 @@ def section(title: str, text: str, level: int = 2) -> str:
 
 def command_line() -> str:
     """Returns the page: every command, and every method of `coopgen generate`."""
+    from coopgen_jax.cli.method_flags import methods
+
     parts = [
         "# Command line\n",
         "This page is what `--help` prints. `coopgen COMMAND --help` prints the same text.\n",

@@ -29,7 +29,7 @@ FOLDERS = {
 def build(folder: Path) -> Path:
     """Writes everything that is the same for all pages."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer([f"This {noun} was fine and dull" for noun in NOUNS], 300)
+    tokenizer = train_tokenizer([f"This {noun} was great and dull" for noun in NOUNS], 300)
     for number, name in enumerate(("model", "tuned", "oracle")):
         write_model(folder / name, tokenizer, seed=number)
     write_fingerprint(folder / "oracle", fingerprint(["an oracle's own row"]))
