@@ -5,11 +5,11 @@ generative, and of the tokens of a text.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from coopgen_jax.comparison.method_run import MethodRun
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.methods.beam import BeamConfig
 from coopgen_jax.decoding.methods.fudge import FudgeConfig
 from coopgen_jax.decoding.methods.gedi import GediConfig
@@ -17,13 +17,17 @@ from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
 from coopgen_jax.decoding.methods.rerank import RerankConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.decoding.methods.smc import SMCConfig
-from coopgen_jax.decoding.presets import PRESETS, Decoding
+from coopgen_jax.decoding.presets import PRESETS
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.models.pretrained.steering import Steering
 
+NUCLEUS = Rules(top_p=0.9)
 DomainMethod = Callable[[Path, int], MethodRun]
 
 
-def made(work: Path, name: str, config: Decoding, guide: str = "trunk", **more: Any) -> MethodRun:
+def made(
+    work: Path, name: str, config: DecoderSettings, guide: str = "trunk", **more: Any
+) -> MethodRun:
     """Returns a method of the domain's language model and one of its guides."""
     about = {"model": str(work / "lm"), "discriminator": str(work / guide)}
     return MethodRun(name, config, **(about | more))
@@ -31,12 +35,12 @@ def made(work: Path, name: str, config: Decoding, guide: str = "trunk", **more: 
 
 def nucleus(work: Path, tokens: int) -> MethodRun:
     """Plain sampling from the likeliest tokens that make up nine tenths."""
-    return made(work, "sample:top_p=0.9", SamplingConfig(new_tokens=tokens, top_p=0.9))
+    return made(work, "sample:top_p=0.9", SamplingConfig(tokens, rules=NUCLEUS))
 
 
 def greedy(work: Path, tokens: int) -> MethodRun:
     """The likeliest token each time."""
-    config = SamplingConfig(new_tokens=tokens, temperature=0.0)
+    config = SamplingConfig(tokens, rules=Rules(temperature=0.0))
     return made(work, "greedy", config, method="greedy")
 
 
@@ -45,7 +49,7 @@ def class_conditional(work: Path, tokens: int) -> MethodRun:
     network = f"{work}/generative/network"
     return MethodRun(
         f"sample:top_p=0.9:model={network}:control_code={{target}}\\::discriminator=none",
-        SamplingConfig(new_tokens=tokens, top_p=0.9),
+        SamplingConfig(tokens, rules=NUCLEUS),
         model=network,
         steering=Steering(control_code="{target}:"),
     )
@@ -64,14 +68,14 @@ def pplm(work: Path, tokens: int) -> MethodRun:
 
 def best_of_samples(work: Path, tokens: int) -> MethodRun:
     """The best of twenty samples under the guide (sampling-argmax)."""
-    proposal = SamplingConfig(new_tokens=tokens, top_p=0.9)
-    return made(work, "rerank:of=20:top_p=0.9", RerankConfig(proposal=proposal, of=20))
+    config = RerankConfig(tokens, rules=NUCLEUS, of=20)
+    return made(work, "rerank:of=20:top_p=0.9", config)
 
 
 def best_of_beams(work: Path, tokens: int) -> MethodRun:
     """The best of ten beams under the guide."""
-    proposal = BeamConfig(new_tokens=tokens, beams=10)
-    return made(work, "rerank:beams=10", RerankConfig(proposal=proposal, of=10))
+    config = RerankConfig(new_tokens=tokens, of=10, proposal=BeamConfig(beams=10))
+    return made(work, "rerank:beams=10", config)
 
 
 def fudge(work: Path, tokens: int) -> MethodRun:
@@ -91,7 +95,7 @@ def experts(work: Path, tokens: int) -> MethodRun:
     return made(
         work,
         f"sample:top_p=0.9:expert={expert}:expert_weight=2",
-        SamplingConfig(new_tokens=tokens, top_p=0.9),
+        SamplingConfig(tokens, rules=NUCLEUS),
         steering=Steering(expert=expert, expert_weight=2.0),
     )
 
@@ -111,13 +115,14 @@ def search(guide: str = "", simulations: int = 32) -> DomainMethod:
     """
 
     def method(work: Path, tokens: int) -> MethodRun:
-        preset = PRESETS["default"]
-        tree = replace(preset.search, simulations=simulations, wave=8, kept=simulations)
+        config = PRESETS["default"].with_settings(
+            new_tokens=tokens, simulations=simulations, wave=8
+        )
         path = f"{work}/{guide}" if guide in ("trunk", "causal", "generative") else guide
         return made(
             work,
             f"mcts:simulations={simulations}:wave=8" + (f":discriminator={path}" if guide else ""),
-            replace(preset, new_tokens=tokens, search=tree),
+            config,
             preset="default",
             **({"discriminator": path} if guide else {}),
         )
