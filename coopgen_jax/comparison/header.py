@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -9,39 +10,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from coopgen_jax.comparison.method_run import MethodRun, guide_name
+from coopgen_jax.comparison.loaded_run import LoadedRun
+from coopgen_jax.comparison.method_run import guide_name
 from coopgen_jax.comparison.names_on_disc import settings_on_disc
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
-from coopgen_jax.decoding.methods.beam import BeamConfig
-from coopgen_jax.decoding.methods.blockwise import BlockwiseConfig
-from coopgen_jax.decoding.methods.das import DASConfig
-from coopgen_jax.decoding.methods.fudge import FudgeConfig
-from coopgen_jax.decoding.methods.gedi import GediConfig
-from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
-from coopgen_jax.decoding.methods.rerank import RerankConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
-from coopgen_jax.decoding.methods.smc import SMCConfig
-from coopgen_jax.decoding.methods.stochastic_beam import StochasticBeamConfig
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.evaluation.independence import learnt
 from coopgen_jax.models.pretrained.combined_model import CombinedModel
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.models.pretrained.steering import Steering, name_of
-
-METHODS: dict[type, str] = {
-    BeamConfig: "beam",
-    BlockwiseConfig: "blockwise",
-    DASConfig: "das",
-    FudgeConfig: "fudge",
-    GediConfig: "gedi",
-    MCTSConfig: "mcts",
-    PPLMConfig: "pplm",
-    RerankConfig: "rerank",
-    SMCConfig: "smc",
-    SamplingConfig: "sample",
-    StochasticBeamConfig: "stochastic-beam",
-}
 
 
 def settings_of(
@@ -74,7 +53,7 @@ def settings_of(
       machines: devices and hosts, for results that tell them.
     """
     return {
-        "method": method or METHODS[type(config)],
+        "method": method or method_of(config),
         "target": target,
         "preset": preset if isinstance(config, MCTSConfig) else None,
         "seed": seed,
@@ -88,60 +67,55 @@ def settings_of(
     }
 
 
+def method_of(config: DecoderSettings) -> str:
+    """Returns a decoder's name, after its settings: "stochastic-beam" of StochasticBeamConfig."""
+    if isinstance(config, SamplingConfig):
+        return "sample"
+    name = type(config).__name__.removesuffix("Config")
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
+
+
 def header_of(
-    run: MethodRun,
-    config: DecoderSettings,
-    asked: Sequence[tuple[str, str]],
-    *,
-    writers: Mapping[str, LoadedModel],
-    guide: LoadedDiscriminator | None,
-    reference: LoadedModel | None,
-    seed: int,
-    batch_size: int,
-    chat: bool,
+    run: LoadedRun, asked: Sequence[tuple[str, str]], *, seed: int, batch_size: int, chat: bool
 ) -> dict[str, Any]:
     """Returns the first line of a method's file.
 
     Args:
-      run: the method.
-      config: its settings, words in them as tokens.
+      run: the method and what it writes with.
       asked: every prompt with the target that it is continued towards.
-      writers: the model that writes by target, or one for all of them.
-      guide: the method's discriminator, or None.
-      reference: the model that is charged for leaving, or None.
       seed: of the comparison.
       batch_size: prompts worked on at once.
       chat: whether prompts are put into the chat template.
     """
-    models = list(writers.values())
+    method = run.method
     settings = settings_of(
-        config,
+        run.config,
         target=list(dict.fromkeys(target for _, target in asked)),
         seed=seed,
         batch_size=batch_size,
-        dtype=models[0].config.dtype,
+        dtype=run.models[0].config.dtype,
         chat=chat,
-        method=run.method,
-        preset=run.preset,
-        steering=run.steering,
-        reference=name_of(run.reference),
+        method=method.method,
+        preset=method.preset,
+        steering=method.steering,
+        reference=name_of(method.reference),
     )
     # Settings that came later are left out where they are not used: older files are gone on with.
     if settings["reference"] is None:
         del settings["reference"]
-    if config.weighted:
+    if run.config.weighted:
         settings["kept"] = "one by weight"
-    about = [about_model(model) for model in models]
+    about = [about_model(model) for model in run.models]
     header = {
         "settings": settings,
         "model": about[0],
         "models": about[1:],
-        "discriminator": about_guide(guide_name(run), guide),
+        "discriminator": about_guide(guide_name(method), run.guide),
         "prompts": {"sha256": hashlib.sha256(json.dumps(asked).encode()).hexdigest()},
-        "weights": {"discriminator": _weights(run.discriminator)},
+        "weights": {"discriminator": _weights(method.discriminator)},
     }
-    if reference is not None:
-        header["reference"] = about_model(reference)
+    if run.reference is not None:
+        header["reference"] = about_model(run.reference)
     parsed: dict[str, Any] = json.loads(json.dumps(header, default=str))
     return parsed
 

@@ -16,17 +16,11 @@ from scipy.special import softmax
 
 from coopgen_jax.comparison.growing_file import append, resume
 from coopgen_jax.comparison.header import header_of
+from coopgen_jax.comparison.loaded_run import LoadedRun, load_runs, read_by
 from coopgen_jax.comparison.method_run import MethodRun, announced, text_files
-from coopgen_jax.decoding.decoder_settings import DecoderSettings
-from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
-from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
-from coopgen_jax.discriminators.loading import load_discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.written_texts import Method, read_methods
-from coopgen_jax.models.pretrained.combined_model import network_of
-from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load
-from coopgen_jax.models.pretrained.steering import load_reference
-from coopgen_jax.models.prompt import bucket, make_prompt
+from coopgen_jax.models.prompt import bucket
 from coopgen_jax.text_generation import Text, generate
 
 
@@ -92,10 +86,12 @@ def compare(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be made: {error.strerror or error}") from error
-    ready = _load_all(runs, prompts, targets, chat, dtype)
+    loaded = load_runs(runs, targets, dtype=dtype)
+    for run in loaded:
+        run.check_prompts(prompts, chat=chat)
     jobs = [
-        _begin(parts, path, prompts, targets, seed, batch_size, chat)
-        for parts, path in zip(ready, paths, strict=True)
+        _begin(run, path, prompts, targets, seed=seed, batch_size=batch_size, chat=chat)
+        for run, path in zip(loaded, paths, strict=True)
     ]
     for job in jobs:
         _write(job, seed, batch_size, mesh, on_progress)
@@ -132,135 +128,55 @@ def drawn(lines: Sequence[dict[str, Any]], seed: tuple[int, int]) -> dict[str, A
 
 
 @dataclass(frozen=True, eq=False)
-class _Parts:
-    """What a method writes with, loaded.
-
-    Attributes:
-      run: The method.
-      config: Its settings, words in them as tokens.
-      guide: Its discriminator, or None.
-      writers: The model that writes by target, or one for all of them.
-      reference: The model that leaving is charged, or None.
-    """
-
-    run: MethodRun
-    config: DecoderSettings
-    guide: LoadedDiscriminator | None
-    writers: dict[str, LoadedModel]
-    reference: LoadedModel | None
-
-
-@dataclass(frozen=True, eq=False)
 class _Job:
     """What a method writes.
 
     Attributes:
-      parts: What it writes with.
+      run: What it writes with.
       path: Its file.
       asked: Every prompt with a target.
-      read: What the model reads of each.
+      texts: What the model reads of each.
       batches: See `batches_of`.
       widths: Tokens that the prompts of every batch are padded to.
       done: How many batches the file has.
     """
 
-    parts: _Parts
+    run: LoadedRun
     path: Path
     asked: list[tuple[str, str]]
-    read: list[str]
+    texts: list[str]
     batches: list[tuple[list[int], list[int]]]
     widths: list[int]
     done: int
 
 
-def _load_all(
-    runs: Sequence[MethodRun],
-    prompts: Sequence[str],
-    targets: Sequence[str],
-    chat: bool,
-    dtype: str,
-) -> list[_Parts]:
-    """Loads what the methods write with, each model once, and checks the prompts against it."""
-    models: dict[str, LoadedModel] = {}
-    guides: dict[tuple[int, str], LoadedDiscriminator] = {}
-
-    def loaded(name: str) -> LoadedModel:
-        if name not in models:
-            models[name] = load(name, dtype=dtype)
-        return models[name]
-
-    def guide_of(run: MethodRun, base: LoadedModel) -> LoadedDiscriminator | None:
-        if not isinstance(run.discriminator, str):
-            return run.discriminator
-        key = (id(base), run.discriminator)
-        if key not in guides:
-            guides[key] = load_discriminator(run.discriminator, language_model=base)
-        return guides[key]
-
-    ready = []
-    for run in runs:
-        base = loaded(run.model) if isinstance(run.model, str) else run.model
-        config = run.with_tokens(base.tokenizer) if run.with_tokens else run.config
-        guide = guide_of(run, base)
-        writers = {
-            target: run.steering.combine(base, loaded, target)
-            for target in (targets if run.steering.names_target else targets[:1])
-        }
-        reference = None
-        if run.reference is not None and isinstance(config, MCTSConfig) and config.reference:
-            reference = load_reference(run.reference, base, base, loaded)
-        for model in (*writers.values(), *([reference] if reference else [])):
-            make_prompt(
-                model.tokenizer,
-                _read(prompts, model, chat),
-                context=network_of(model).context,
-                reserve=config.ahead,
-            )
-        ready.append(_Parts(run, config, guide, writers, reference))
-    return ready
-
-
-def _read(prompts: Sequence[str], model: LoadedModel, chat: bool) -> list[str]:
-    """Returns what a model reads of each prompt."""
-    return [model.tokenizer.chat(text) for text in prompts] if chat else list(prompts)
-
-
 def _begin(
-    parts: _Parts,
+    run: LoadedRun,
     path: Path,
     prompts: Sequence[str],
     targets: Sequence[str],
+    *,
     seed: int,
     batch_size: int,
     chat: bool,
 ) -> _Job:
     """Finds what a method's file lacks, and makes the file where there is none."""
-    model = next(iter(parts.writers.values()))
+    model = run.models[0]
     asked = [(prompt, target) for target in targets for prompt in prompts]
-    read = _read(prompts, model, chat) * len(targets)
-    lengths = [bucket(len(row)) for row in model.tokenizer.encode_batch(read)]
+    texts = read_by(model, prompts, chat=chat) * len(targets)
+    lengths = [bucket(len(row)) for row in model.tokenizer.encode_batch(texts)]
     # A batch is of one model.
-    size = len(asked) // len(parts.writers)
+    size = len(asked) // len(run.models)
     batches = [
         ([first + row for row in rows], [first + row for row in new])
         for first in range(0, len(asked), size)
         for rows, new in batches_of(lengths[first : first + size], batch_size)
     ]
-    header = header_of(
-        parts.run,
-        parts.config,
-        asked,
-        writers=parts.writers,
-        guide=parts.guide,
-        reference=parts.reference,
-        seed=seed,
-        batch_size=batch_size,
-        chat=chat,
-    )
-    share = 1 if parts.config.weighted else parts.config.samples
+    header = header_of(run, asked, seed=seed, batch_size=batch_size, chat=chat)
+    share = 1 if run.config.weighted else run.config.samples
     done = resume(path, header, [len(new) * share for _, new in batches])
     widths = [max(lengths[row] for row in rows) for rows, _ in batches]
-    return _Job(parts, path, asked, read, batches, widths, done)
+    return _Job(run, path, asked, texts, batches, widths, done)
 
 
 def _write(
@@ -271,18 +187,18 @@ def _write(
     on_progress: Callable[[Progress], None],
 ) -> None:
     """Writes the batches that a method's file lacks."""
-    parts, model = job.parts, next(iter(job.parts.writers.values()))
+    run = job.run
     for number, (rows, new) in enumerate(job.batches):
         if number < job.done:
             continue
         start = time.perf_counter()
         texts = generate(
-            parts.writers.get(job.asked[new[0]][1], model),
-            job.read,
-            config=parts.config,
-            discriminator=parts.guide,
-            target=[target for _, target in job.asked] if parts.guide else None,
-            reference=parts.reference,
+            run.writers.get(job.asked[new[0]][1], run.models[0]),
+            job.texts,
+            config=run.config,
+            discriminator=run.guide,
+            target=[target for _, target in job.asked] if run.guide else None,
+            reference=run.reference,
             seed=seed,
             batch_size=batch_size,
             numbers=rows,
@@ -290,7 +206,7 @@ def _write(
         )
         seconds = time.perf_counter() - start
         append(job.path, _lines(job, number, new, texts, seconds, seed))
-        on_progress(Progress(parts.run.name, number + 1, len(job.batches)))
+        on_progress(Progress(run.method.name, number + 1, len(job.batches)))
 
 
 def _lines(
@@ -303,6 +219,6 @@ def _lines(
         line = asdict(text) | {"prompt": prompt, "target": target, "seconds": seconds / len(texts)}
         line |= {"batch": number, "width": job.widths[number]}
         found.setdefault(text.number, []).append(line)
-    if job.parts.config.weighted:
+    if job.run.config.weighted:
         found = {row: [drawn(lines, (seed, row))] for row, lines in found.items()}
     return [line for row in new for line in found[row]]

@@ -1,0 +1,94 @@
+"""The methods of a comparison with their networks, each of which is loaded once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from coopgen_jax.comparison.method_run import MethodRun
+from coopgen_jax.decoding.decoder_settings import DecoderSettings
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
+from coopgen_jax.discriminators.loading import load_discriminator
+from coopgen_jax.models.pretrained.combined_model import network_of
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load
+from coopgen_jax.models.pretrained.steering import load_reference
+from coopgen_jax.models.prompt import make_prompt
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedRun:
+    """A method and what it writes with.
+
+    Attributes:
+      method: The method.
+      config: Its settings, words in them as tokens.
+      guide: Its discriminator, or None.
+      writers: The model that writes by target; one, of any target, where all are the same.
+      reference: The model that leaving is charged, or None.
+    """
+
+    method: MethodRun
+    config: DecoderSettings
+    guide: LoadedDiscriminator | None
+    writers: dict[str, LoadedModel]
+    reference: LoadedModel | None
+
+    @property
+    def models(self) -> list[LoadedModel]:
+        """The models that write."""
+        return list(self.writers.values())
+
+    def check_prompts(self, prompts: Sequence[str], *, chat: bool) -> None:
+        """Raises UserError where the method cannot go on from a prompt."""
+        for model in (*self.models, *([self.reference] if self.reference else [])):
+            context = network_of(model).context
+            texts = read_by(model, prompts, chat=chat)
+            make_prompt(model.tokenizer, texts, context=context, reserve=self.config.ahead)
+
+
+def load_runs(
+    methods: Sequence[MethodRun], targets: Sequence[str], *, dtype: str
+) -> list[LoadedRun]:
+    """Loads what methods write with.
+
+    Args:
+      methods: the methods.
+      targets: classes that they write towards, on which their models may depend.
+      dtype: number format of the models that are loaded here.
+
+    Raises:
+      UserError: something cannot be loaded, or does not go together.
+    """
+    models: dict[str, LoadedModel] = {}
+    guides: dict[tuple[int, str], LoadedDiscriminator] = {}
+
+    def loaded(name: str) -> LoadedModel:
+        if name not in models:
+            models[name] = load(name, dtype=dtype)
+        return models[name]
+
+    def guide_of(method: MethodRun, base: LoadedModel) -> LoadedDiscriminator | None:
+        if not isinstance(method.discriminator, str):
+            return method.discriminator
+        key = (id(base), method.discriminator)
+        if key not in guides:
+            guides[key] = load_discriminator(method.discriminator, language_model=base)
+        return guides[key]
+
+    runs = []
+    for method in methods:
+        base = loaded(method.model) if isinstance(method.model, str) else method.model
+        config = method.with_tokens(base.tokenizer) if method.with_tokens else method.config
+        writers = {
+            target: method.steering.combine(base, loaded, target)
+            for target in (targets if method.steering.names_target else targets[:1])
+        }
+        reference = None
+        if method.reference is not None and isinstance(config, MCTSConfig) and config.reference:
+            reference = load_reference(method.reference, base, base, loaded)
+        runs.append(LoadedRun(method, config, guide_of(method, base), writers, reference))
+    return runs
+
+
+def read_by(model: LoadedModel, prompts: Sequence[str], *, chat: bool) -> list[str]:
+    """Returns what a model reads of each prompt, in its chat template where that is asked for."""
+    return [model.tokenizer.chat(text) for text in prompts] if chat else list(prompts)
