@@ -21,8 +21,8 @@ from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.transformer import unembed
 from coopgen_jax.training.gcn.gcn_networks import HUMAN
-from coopgen_jax.training.gcn.imitation import imitates
-from coopgen_jax.training.objectives import judges, states_read
+from coopgen_jax.training.gcn.imitation import weighted_likelihood_loss
+from coopgen_jax.training.objectives import classification_loss, states_read
 
 
 class Floor:
@@ -35,16 +35,18 @@ class Floor:
 
     def __init__(self, made: Made, proposal: MCTSConfig, drawn: Drawn):
         networks, texts = made.networks, len(drawn.prompt.tokens) * proposal.samples
-        shape, fixed = networks.judge, made.fixed
+        shape, frozen = networks.discriminator, made.frozen
         self.tokens = proposal.new_tokens
         self.job = Job(
             prompt=jax.tree.map(jnp.asarray, drawn.prompt),
             target=jnp.full(len(drawn.prompt.tokens), HUMAN, jnp.int32),
             config=proposal,
             language_model=language_model(networks.generator),
-            params=networks.join(made.learnt["generator"], fixed["generator"]),
+            params=networks.join(made.trainable["generator"], frozen["generator"]),
             discriminator=causal(shape),
-            discriminator_params=networks.judge_join(made.learnt["judge"], fixed["judge"]),
+            discriminator_params=networks.discriminator_join(
+                made.trainable["discriminator"], frozen["discriminator"]
+            ),
         )
         single = replace(proposal.search, simulations=1, wave=1)
         self.single = self.job.replace(config=replace(proposal, search=single))
@@ -59,29 +61,39 @@ class Floor:
         ).items()})  # fmt: skip
 
     def _training(self, made: Made, rows: dict[str, jax.Array]) -> None:
-        networks, learnt = made.networks, made.learnt
-        judge, generator = networks.judge, networks.generator
+        networks, trainable = made.networks, made.trainable
+        discriminator, generator = networks.discriminator, networks.generator
 
-        def states(learnt: Any, fixed: Any, batch: Any) -> jax.Array:
-            return states_read(judge, networks.judge_join(learnt, fixed)["network"], batch)
+        def states(trainable: Any, frozen: Any, batch: Any) -> jax.Array:
+            return states_read(
+                discriminator, networks.discriminator_join(trainable, frozen)["network"], batch
+            )
 
-        def logits(learnt: Any, fixed: Any, batch: Any) -> jax.Array:
-            params = networks.join(learnt, fixed)
+        def logits(trainable: Any, frozen: Any, batch: Any) -> jax.Array:
+            params = networks.join(trainable, frozen)
             _, stream, _, _ = read(generator, params, batch["tokens"], batch["mask"])
             return unembed(generator, params, stream)
 
         tasks = {
-            "judge": Task(judges(judge), learnt["judge"], made.fixed["judge"], states),
+            "discriminator": Task(
+                classification_loss(discriminator),
+                trainable["discriminator"],
+                made.frozen["discriminator"],
+                states,
+            ),
             "generator": Task(
-                imitates(generator), learnt["generator"], made.fixed["generator"], logits
+                weighted_likelihood_loss(generator),
+                trainable["generator"],
+                made.frozen["generator"],
+                logits,
             ),
         }
         self.steps = {
-            name: partial(bare(task, task.learnt, rows), task.learnt)
+            name: partial(bare(task, task.trainable, rows), task.trainable)
             for name, task in tasks.items()
         }
         params, tokens = self.job.discriminator_params, (rows["tokens"], rows["mask"])
-        reading = compiled(partial(read_tokens, judge), params, *tokens).call
+        reading = compiled(partial(read_tokens, discriminator), params, *tokens).call
         self.read = lambda: reading(params, *tokens)
 
     def __call__(self) -> Any:
@@ -91,5 +103,5 @@ class Floor:
             states, _ = self.search(self.job, states)
             states, total = self.draw(self.single, states)
             found.append(total)
-        steps = [self.steps["judge"]() for _ in range(JUDGE_STEPS)]
+        steps = [self.steps["discriminator"]() for _ in range(JUDGE_STEPS)]
         return found, steps, self.read(), self.steps["generator"]()

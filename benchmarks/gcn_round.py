@@ -40,7 +40,7 @@ from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 
 TORCH = "PyTorch, in lock step"
 LIKE = "tree search, in lock step"
-PHASES = ("sampled", "judged", "weighed", "learnt")
+PHASES = ("sampled", "judged", "weighed", "trained")
 # How far a text's log-probability may lie from what the trained network says of it, in nats.
 SLACK = {"float32": 1e-2, "bfloat16": 1.0}
 
@@ -83,10 +83,18 @@ class TheirRound:
         self.config, self.phases = round_config(proposal, sources), Phases()
         self.rounds, self.shares = rounds_of(made, self.config), list[float]()
         self.torch = TorchRound(
-            proposal, made.networks.judge, made.params, made.learnt, scale=LORA.alpha / LORA.rank,
-            rates=RATES, decay=DECAY, judge_rows=self.config.judge_rows,
-            judge_steps=self.config.judge_steps, told=self.phases.told, device=torch_device(),
-        )  # fmt: skip
+            proposal,
+            made.networks.discriminator,
+            made.params,
+            made.trainable,
+            scale=LORA.alpha / LORA.rank,
+            rates=RATES,
+            decay=DECAY,
+            judge_rows=self.config.discriminator_rows,
+            judge_steps=self.config.discriminator_steps,
+            told=self.phases.told,
+            device=torch_device(),
+        )
 
     def __call__(self) -> None:
         """Goes through a round."""

@@ -45,15 +45,15 @@ class Made:
     """Both networks in front of all training.
 
     networks: their shapes; params: in float32 what both begin as, the layers stacked.
-    learnt: `{"generator", "judge": {"network", "head"}}`, additions and the head.
-    fixed: of both, as `make_round` takes it.
+    trainable: `{"generator", "discriminator": {"network", "head"}}`, additions and the head.
+    frozen: of both, as `make_round` takes it.
     people: what people wrote.
     """
 
     networks: Networks
     params: Params
-    learnt: dict[str, Any]
-    fixed: dict[str, Any]
+    trainable: dict[str, Any]
+    frozen: dict[str, Any]
     people: Pairs
 
 
@@ -76,21 +76,21 @@ def make(settings: Settings, *, source: int, text: int) -> Made:
     judge = CausalConfig(config, HeadConfig(CLASSES, config.width, ()))
     standard = {"centre": jnp.zeros(config.width), "scale": jnp.ones(config.width)}
 
-    def judging(learnt: Any, fixed: Any) -> Any:
-        head = {"output": learnt["head"], **standard}
-        return {"network": add_lora(fixed, learnt["network"], LORA), "head": head}
+    def judging(trainable: Any, frozen: Any) -> Any:
+        head = {"output": trainable["head"], **standard}
+        return {"network": add_lora(frozen, trainable["network"], LORA), "head": head}
 
     kernel = 0.02 * jax.random.normal(jax.random.key(2), (config.width, len(CLASSES)))
     head = {"kernel": kernel, "bias": jnp.zeros(len(CLASSES))}
     additions = [init_lora(jax.random.key(number), params, LORA) for number in range(2)]
     return Made(
         Networks(
-            config, judge, join=lambda learnt, fixed: add_lora(fixed, learnt, LORA),
-            judge_join=judging,
+            config, judge, join=lambda trainable, frozen: add_lora(frozen, trainable, LORA),
+            discriminator_join=judging,
         ),
         params,
-        {"generator": additions[0], "judge": {"network": additions[1], "head": head}},
-        {"generator": base, "judge": base},
+        {"generator": additions[0], "discriminator": {"network": additions[1], "head": head}},
+        {"generator": base, "discriminator": base},
         people(prose, config.vocab_size, source=source, text=text),
     )  # fmt: skip
 
@@ -152,9 +152,15 @@ def round_config(proposal: DecoderSettings, sources: int) -> GcnConfig:
     """Returns what a round is: as many texts for the discriminator's step as were sampled."""
     rows = max(2, sources * proposal.samples // 2 * 2)
     return GcnConfig(
-        proposal=proposal, sources=sources, judge_steps=JUDGE_STEPS, first_judge_steps=JUDGE_STEPS,
-        judge_rows=rows, replay_rows=0, beginnings=True, negatives="proposal",
-    )  # fmt: skip
+        proposal=proposal,
+        sources=sources,
+        discriminator_steps=JUDGE_STEPS,
+        first_discriminator_steps=JUDGE_STEPS,
+        discriminator_rows=rows,
+        replay_rows=0,
+        prefixes=True,
+        negatives="proposal",
+    )
 
 
 def rounds_of(made: Made, config: GcnConfig) -> Rounds:
@@ -185,7 +191,7 @@ class OurRound:
     """Our rounds by one proposal, from a state of their own.
 
     Args:
-      made: the networks; what is learnt is copied.
+      made: the networks; trainable parameters are copied.
       proposal: how texts are sampled.
       sources: `B`.
       check: told of every first round's `Sampled` and weights.
@@ -210,16 +216,16 @@ class OurRound:
             optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=DECAY))
             for rate in RATES
         ]
-        learnt = jax.tree.map(jnp.copy, made.learnt)
+        trainable = jax.tree.map(jnp.copy, made.trainable)
         row = {name: jnp.asarray(array) for name, array in made.people.rows([0]).items()}
         states = [
-            begin(learnt[name], optimiser)
-            for name, optimiser in zip(("generator", "judge"), optimisers, strict=True)
+            begin(trainable[name], optimiser)
+            for name, optimiser in zip(("generator", "discriminator"), optimisers, strict=True)
         ]
         state = GcnState(
             *states, empty({"human": row, "written": row}, 1), jnp.float32(0), jnp.int32(0)
         )
-        self.state, self.fixed = place((state, made.fixed), self.mesh)
+        self.state, self.frozen = place((state, made.frozen), self.mesh)
         self.one = make_round(
             made.networks, self.config, (optimisers[0], optimisers[1]), mesh=self.mesh,
             conditional=True, watch=self._watch,
@@ -234,7 +240,7 @@ class OurRound:
         first = not self.phases.rounds
         drawn = share(self.rounds[len(self.phases.rounds)], self.mesh)
         self.phases.begin()
-        self.state, means = self.one(self.state, self.fixed, drawn, jax.random.key(0))
+        self.state, means = self.one(self.state, self.frozen, drawn, jax.random.key(0))
         self.means.append(means)
         if first:
             self.check(self.seen["sampled"], self.seen["weighed"])
@@ -242,7 +248,7 @@ class OurRound:
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of what is learnt, of its moments and of what is fixed, each counted once."""
-        leaves = jax.tree.leaves((self.state, self.fixed))
+        """Bytes of all parameters and of the optimisers, each counted once."""
+        leaves = jax.tree.leaves((self.state, self.frozen))
         # What both networks begin as lies on the device once.
         return sum({leaf.unsafe_buffer_pointer(): leaf.nbytes for leaf in leaves}.values())

@@ -22,7 +22,7 @@ from benchmarks.training import make_batch, network, optimiser
 from coopgen_jax.models.transformer import DecoderConfig, Params, init_decoder
 from coopgen_jax.parallel.mesh import make_mesh, share
 from coopgen_jax.testing import TINY_LLAMA
-from coopgen_jax.training.objectives import writes
+from coopgen_jax.training.objectives import language_model_loss
 from coopgen_jax.training.step import begin_on, make_step
 
 COUNTS = (1, 2, 4, 8)
@@ -43,9 +43,9 @@ class Split:
         learnt = jax.tree.map(np.asarray, params)
         self.state = begin_on(mesh, learnt, adamw, sharded=sharded)
         self.batch, self.key = share(batch, mesh), jax.random.key(0)
-        moments = jax.tree.leaves(self.state.moments)
+        moments = jax.tree.leaves(self.state.optimiser_state)
         self.moments = sum(leaf.addressable_shards[0].data.nbytes for leaf in moments)
-        step = make_step(writes(config), adamw, mesh=mesh, sharded=sharded)
+        step = make_step(language_model_loss(config), adamw, mesh=mesh, sharded=sharded)
         self.compiled = compiled(step, self.state, None, self.batch, self.key)
 
     def __call__(self) -> jax.Array:

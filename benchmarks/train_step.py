@@ -50,24 +50,24 @@ PEAK = {
 SLACK = {"float32": (1e-4, 1e-2), "bfloat16": (2e-2, 5e-2)}
 
 
-def bare(task: Task, learnt: Any, batch: dict[str, jax.Array]) -> Callable[[Any], Any]:
-    """Returns the network's call forwards and backwards, compiled, of what is learnt."""
-    shape = jax.eval_shape(task.forward, learnt, task.fixed, batch)
+def bare(task: Task, trainable: Any, batch: dict[str, jax.Array]) -> Callable[[Any], Any]:
+    """Returns the network's call forwards and backwards, compiled, of what is trainable."""
+    shape = jax.eval_shape(task.forward, trainable, task.frozen, batch)
     pulled = jnp.full(shape.shape, 1e-3, shape.dtype)
 
-    def call(learnt: Any, fixed: Any, batch: Any, pulled: jax.Array) -> Any:
-        found, pull = jax.vjp(lambda learnt: task.forward(learnt, fixed, batch), learnt)
+    def call(trainable: Any, frozen: Any, batch: Any, pulled: jax.Array) -> Any:
+        found, pull = jax.vjp(lambda trainable: task.forward(trainable, frozen, batch), trainable)
         return found.max(axis=-1), pull(pulled)[0]
 
-    program = compiled(call, learnt, task.fixed, batch, pulled).call
-    return lambda learnt: program(learnt, task.fixed, batch, pulled)
+    program = compiled(call, trainable, task.frozen, batch, pulled).call
+    return lambda trainable: program(trainable, task.frozen, batch, pulled)
 
 
 def operations(config: DecoderConfig, batch: int, length: int, *, output: bool, whole: bool) -> int:
     """Returns the floating-point operations that a step's network calls cannot do without.
 
     Two per weight and token forwards, two backwards to what the weight was multiplied by, and two
-    to the weight itself where it is learnt; attention as in PaLM (Chowdhery et al. 2022, arXiv
+    to the weight itself where it is trainable; attention as in PaLM (Chowdhery et al. 2022, arXiv
     2204.02311, appendix B), 12 L H Eh T per token. What little LoRA adds is left out.
     """
     weights = (6 if whole else 4) * matrix_parameters(config, output=output)
@@ -88,8 +88,8 @@ def torch_step(
     """Returns PyTorch's step from the same weights."""
     model = llama(config, params)
     if not whole:
-        learnt = task.learnt["network"] if objective == "judges" else task.learnt
-        add_lora(model, learnt, LORA.alpha / LORA.rank)
+        trainable = task.trainable["network"] if objective == "judges" else task.trainable
+        add_lora(model, trainable, LORA.alpha / LORA.rank)
     return TorchStep(
         objective, model, batch, head=task.head, start_token=0, learning_rate=RATE,
         weight_decay=DECAY, dtype=config.dtype, device=torch_device(),
@@ -128,10 +128,10 @@ def measure_one(
     ours = Ours(task, batch)
     losses = [float(ours()) for _ in range(2)], [float(theirs()) for _ in range(2)]
     agree(config.dtype, *losses)
-    floor = bare(task, ours.state.learnt, weighted(ours.batch))
+    floor = bare(task, ours.state.trainable, weighted(ours.batch))
     functions: dict[str, Callable[[], Any]] = {
         "ours": ours,
-        "floor": lambda: floor(ours.state.learnt),
+        "floor": lambda: floor(ours.state.trainable),
         "torch": waited(theirs),
     }
     eager = theirs.loss

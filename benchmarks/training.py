@@ -21,9 +21,9 @@ from coopgen_jax.models.reading import read
 from coopgen_jax.models.transformer import DecoderConfig, Params, init_decoder, unembed
 from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.testing import TINY_LLAMA
-from coopgen_jax.training.gcn.imitation import imitates
+from coopgen_jax.training.gcn.imitation import weighted_likelihood_loss
 from coopgen_jax.training.gcn.importance import importance, self_normalised
-from coopgen_jax.training.objectives import judges, states_read, writes
+from coopgen_jax.training.objectives import classification_loss, language_model_loss, states_read
 from coopgen_jax.training.step import Loss, begin_on, make_step
 
 OBJECTIVES = ("writes", "judges", "imitates")
@@ -78,54 +78,60 @@ def weighted(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
 class Task:
     """One objective to train for.
 
-    loss: it; learnt, fixed: what is trained for it, and what is not.
-    forward: what the network gives it, `(learnt, fixed, batch) -> array`.
+    loss: it; trainable, frozen: what is trained for it, and what is not.
+    forward: what the network gives it, `(trainable, frozen, batch) -> array`.
     head: the kernel and the bias of a judge's head.
     """
 
     loss: Loss
-    learnt: Any
-    fixed: Any
+    trainable: Any
+    frozen: Any
     forward: Callable[[Any, Any, Any], jax.Array]
     head: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def make_task(objective: str, config: DecoderConfig, params: Params, *, whole: bool) -> Task:
     """Returns what is trained: all of the network, or LoRA's additions to it."""
-    learnt: Any
+    trainable: Any
     if whole:
         # A copy, since a step gives its state's memory away.
-        learnt, fixed = for_training(jax.tree.map(jnp.copy, params)), None
+        trainable, frozen = for_training(jax.tree.map(jnp.copy, params)), None
     else:
-        learnt = lora.init_lora(jax.random.key(0), params, LORA)
-        fixed = for_training(stored(params, config.dtype))
+        trainable = lora.init_lora(jax.random.key(0), params, LORA)
+        frozen = for_training(stored(params, config.dtype))
 
-    def join(learnt: Any, fixed: Any) -> Params:
-        return learnt if whole else lora.add_lora(fixed, learnt, LORA)
+    def join(trainable: Any, frozen: Any) -> Params:
+        return trainable if whole else lora.add_lora(frozen, trainable, LORA)
 
     if objective != "judges":
 
-        def logits(learnt: Any, fixed: Any, batch: Any) -> jax.Array:
-            own = join(learnt, fixed)
+        def logits(trainable: Any, frozen: Any, batch: Any) -> jax.Array:
+            own = join(trainable, frozen)
             return unembed(config, own, read(config, own, batch["tokens"], batch["mask"])[1])
 
-        loss = (writes if objective == "writes" else imitates)(config, join=join)
-        return Task(loss, learnt, fixed, logits)
+        chosen = language_model_loss if objective == "writes" else weighted_likelihood_loss
+        loss = chosen(config, join=join)
+        return Task(loss, trainable, frozen, logits)
     judge = CausalConfig(config, HeadConfig(CLASSES, config.width, ()), start_token=0)
     rng = np.random.default_rng(1)
     kernel = 0.02 * rng.normal(size=(config.width, len(CLASSES))).astype(np.float32)
     head = kernel, np.zeros(len(CLASSES), np.float32)
     standard = {"centre": jnp.zeros(config.width), "scale": jnp.ones(config.width)}
 
-    def both(learnt: Any, fixed: Any) -> Any:
-        own = join(learnt["network"], fixed)
-        return {"network": own, "head": {"output": learnt["head"], **standard}}
+    def both(trainable: Any, frozen: Any) -> Any:
+        own = join(trainable["network"], frozen)
+        return {"network": own, "head": {"output": trainable["head"], **standard}}
 
-    def states(learnt: Any, fixed: Any, batch: Any) -> jax.Array:
-        return states_read(judge, join(learnt["network"], fixed), batch)
+    def states(trainable: Any, frozen: Any, batch: Any) -> jax.Array:
+        return states_read(judge, join(trainable["network"], frozen), batch)
 
-    learnt = {"network": learnt, "head": {"kernel": jnp.asarray(head[0]), "bias": jnp.zeros(2)}}
-    return Task(judges(judge, join=both, beginnings=True), learnt, fixed, states, head)
+    trainable = {
+        "network": trainable,
+        "head": {"kernel": jnp.asarray(head[0]), "bias": jnp.zeros(2)},
+    }
+    return Task(
+        classification_loss(judge, join=both, prefixes=True), trainable, frozen, states, head
+    )
 
 
 class Ours:
@@ -136,13 +142,13 @@ class Ours:
         self.batch = jax.tree.map(jnp.asarray, batch)
         mesh, adamw = make_mesh(1), optimiser()
         step = make_step(task.loss, adamw, mesh=mesh)
-        self.state = begin_on(mesh, task.learnt, adamw)
-        given = (self.state, task.fixed, weighted(self.batch), self.key)
-        self.state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves((self.state, task.fixed)))
+        self.state = begin_on(mesh, task.trainable, adamw)
+        given = (self.state, task.frozen, weighted(self.batch), self.key)
+        self.state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves((self.state, task.frozen)))
         self.compiled = compiled(step, *given)
 
     def __call__(self) -> jax.Array:
         """Takes a step; returns the loss in front of it."""
-        given = (self.task.fixed, weighted(self.batch), self.key)
+        given = (self.task.frozen, weighted(self.batch), self.key)
         self.state, means = self.compiled.call(self.state, *given)
         return means["loss"]

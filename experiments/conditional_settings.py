@@ -147,6 +147,7 @@ def round_of(config: Config, name: str) -> GcnConfig:
     objective: Any = name
     return GcnConfig(
         objective=objective, proposal=proposal, sources=config.sources,
-        judge_steps=config.judge_steps, first_judge_steps=config.first_judge_steps,
-        judge_rows=config.judge_rows, replay_rows=8 * config.sources * config.samples,
+        discriminator_steps=config.judge_steps,
+        first_discriminator_steps=config.first_judge_steps,
+        discriminator_rows=config.judge_rows, replay_rows=8 * config.sources * config.samples,
     )  # fmt: skip

@@ -93,7 +93,7 @@ def generator(config: Config, data: Data, name: str, clock: Clock) -> dict[str, 
     training = GcnTraining(
         LoopConfig(steps=steps, validate_every=every, save_every=every, budget_minutes=left),
         learning_rate=config.rate if first else config.gcn_rate,
-        judge_learning_rate=config.judge_rate,
+        discriminator_learning_rate=config.judge_rate,
         warmup=steps // 10 if first else 3,
         examination=Examination(texts=32, held_out=64, rows=16),
         seed=config.seed,
@@ -103,7 +103,7 @@ def generator(config: Config, data: Data, name: str, clock: Clock) -> dict[str, 
     model = pretrained(config) if first else load(folder_of(config, FIRST), stacked=True)
     card = train_gcn(
         model, learnt, data.validation, round_of(config, name), training,
-        folder=folder, mesh=make_mesh(1), judge=None if first else pretrained(config),
+        folder=folder, mesh=make_mesh(1), discriminator=None if first else pretrained(config),
         listener=told(folder.name, "step"),
         watch=lambda phase, found: print(found, flush=True) if phase == "warning" else None,
     )  # fmt: skip

@@ -84,8 +84,9 @@ class Variant:
 def variants(config: "Config") -> dict[str, Variant]:
     """Returns the rows by name."""
     base = GcnConfig(
-        proposal=PLAIN, sources=config.texts // SAMPLES, judge_rows=config.judge_rows,
-        judge_steps=config.judge_steps, first_judge_steps=config.first_judge_steps,
+        proposal=PLAIN, sources=config.texts // SAMPLES, discriminator_rows=config.judge_rows,
+        discriminator_steps=config.judge_steps,
+        first_discriminator_steps=config.first_judge_steps,
         replay_rows=4 * config.texts, half_life=config.rounds / 4,
     )  # fmt: skip
     gan = replace(base, objective="gan")
@@ -342,7 +343,7 @@ def trained(
         lora=None,
         optimiser="sgd" if variant.sgd else "adamw",
         learning_rate=config.sgd_rate if variant.sgd else config.rate,
-        judge_learning_rate=config.judge_rate,
+        discriminator_learning_rate=config.judge_rate,
         # A cut gradient would hide the size of the weights.
         clip=None,
         examination=Examination(texts=128, held_out=256, rows=64),

@@ -26,7 +26,7 @@ from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.training.card import save_head
 from coopgen_jax.training.gcn.gcn_networks import CLASSES, HUMAN
 from coopgen_jax.training.loop import train
-from coopgen_jax.training.objectives import judges
+from coopgen_jax.training.objectives import classification_loss
 from coopgen_jax.training.recipes.causal_recipe import STANDARD_BATCHES, standard_of
 from coopgen_jax.training.recipes.full_network import full_network, trainable_of
 from coopgen_jax.training.run import RecipeConfig
@@ -120,8 +120,10 @@ def train_pair_judge(
         return {"network": join(learnt["network"], fixed), "head": {**learnt["head"], **standard}}
 
     optimiser = optimiser_of(how)
-    step = make_step(judges(judge, join=joined, beginnings=beginnings), optimiser, mesh=mesh)
-    measure = make_validation(judges(judge, join=joined, training=False), mesh=mesh)
+    step = make_step(
+        classification_loss(judge, join=joined, prefixes=beginnings), optimiser, mesh=mesh
+    )
+    measure = make_validation(classification_loss(judge, join=joined, training=False), mesh=mesh)
     key = jax.random.key(seed)
 
     def validate(learnt: Any) -> dict[str, float]:
@@ -152,13 +154,13 @@ def train_pair_judge(
         "steps": outcome.step,
         "stopped": outcome.stopped,
         "best": outcome.best,
-        "held_out": validate(outcome.learnt),
+        "held_out": validate(outcome.trainable),
     }
     save_model(
-        folder / "network", model.config, full_network(join, outcome.learnt["network"], fixed),
+        folder / "network", model.config, full_network(join, outcome.trainable["network"], fixed),
         model.tokenizer, dtype=how.saved_dtype,
     )  # fmt: skip
-    weights = {**outcome.learnt["head"], **standard}
+    weights = {**outcome.trainable["head"], **standard}
     save_head(folder, jax.tree.map(np.asarray, weights), card)
     return card
 

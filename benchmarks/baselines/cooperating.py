@@ -138,7 +138,7 @@ class TorchRound:
       config: how texts are sampled; the generator is shaped as `judge.network`.
       judge: the discriminator's shape.
       params: of the network that both begin as, its layers stacked.
-      learnt: additions to both and the judge's head, as `benchmarks.rounds` makes them.
+      trainable: additions to both and the judge's head, as `benchmarks.rounds` makes them.
       scale: of the additions.
       rates: of the generator and of the judge.
       decay: of weights.
@@ -153,7 +153,7 @@ class TorchRound:
         config: MCTSConfig,
         judge: CausalConfig,
         params: Params,
-        learnt: dict[str, Any],
+        trainable: dict[str, Any],
         *,
         scale: float,
         rates: tuple[float, float],
@@ -166,16 +166,16 @@ class TorchRound:
         shape, given = judge.network, {"scale": scale, "decay": decay, "device": device}
         self.config, self.told, self.device = config, told, device
         self.half, self.steps = judge_rows // 2, judge_steps
-        output = learnt["judge"]["head"]
+        output = trainable["discriminator"]["head"]
         head = nn.Linear(*output["kernel"].shape, device=device)
         with torch.no_grad():
             head.weight.copy_(torch.tensor(np.array(output["kernel"]).T))
             head.bias.copy_(torch.tensor(np.array(output["bias"])))
         self.generator = Learner(
-            shape, params, learnt["generator"], head=None, rate=rates[0], **given
+            shape, params, trainable["generator"], head=None, rate=rates[0], **given
         )
         self.judge = Learner(
-            shape, params, learnt["judge"]["network"], head=head, rate=rates[1], **given
+            shape, params, trainable["discriminator"]["network"], head=head, rate=rates[1], **given
         )
         width = len(output["kernel"])
         standard = {"centre": np.zeros(width), "scale": np.ones(width)}
@@ -241,6 +241,6 @@ class TorchRound:
         self._done("weighed")
         log_prob = self.generator.log_likelihood(rows, front)
         loss = self.generator.step(-(weight * log_prob).sum())
-        self._done("learnt")
+        self._done("trained")
         arrays = (each.detach().cpu().numpy() for each in (weight, log_human, log_prob))
         return Outcome(texts, sources, *arrays, judge_loss, loss, effective)

@@ -26,6 +26,7 @@ from coopgen_jax.cli.ask import (
 )
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.cli.evaluate_options import EvaluateOptions, JudgementOptions, TextsOptions
+from coopgen_jax.cli.old_flags import renamed
 from coopgen_jax.cli.options import (
     EXAMPLES,
     GenerateOptions,
@@ -222,6 +223,7 @@ def _parse_plan(arguments: list[str]) -> PlannedOptions:
 
 def _parse_train(arguments: list[str]) -> TrainOptions:
     kinds = {"discriminator": DiscriminatorOptions, "lm": LanguageModelOptions, "gcn": GcnOptions}
+    arguments = renamed(arguments)
     return TrainOptions(_ask_kind("train", kinds, arguments, TrainOptions, train_options.EXAMPLES))
 
 

@@ -72,7 +72,14 @@ def _run(what: DiscriminatorOptions | LanguageModelOptions) -> None:
 
 
 def _check(what: DiscriminatorOptions | LanguageModelOptions) -> None:
-    for name in ("rows", "pieces", "longest", "validate_every", "validation_rows", "devices"):
+    for name in (
+        "rows",
+        "micro_batches",
+        "longest",
+        "validate_every",
+        "validation_rows",
+        "devices",
+    ):
         if getattr(what, name) < 1:
             flag = name.replace("_", "-")
             raise UserError(f"--{flag} is {getattr(what, name)}: give 1 or more")
@@ -165,7 +172,7 @@ def _recipe(what: Any, rows: int, **batch: Any) -> RecipeConfig:
         learning_rate=(5e-5 if whole else 5e-4) if rate is None else rate,
         hidden=what.hidden if judges else (),
         dropout=(0.4 if small else 0.1) if dropout is None else dropout,
-        pieces=what.pieces,
+        micro_batches=what.micro_batches,
         validation_rows=what.validation_rows,
         mapper=what.mapper,
         sharded_optimiser=what.shard_optimiser,
@@ -183,13 +190,13 @@ def _discriminator(what: DiscriminatorOptions) -> dict[str, Any]:
     )
     if len(training.classes) < 2:
         raise UserError(f"{what.data} has one class only, {training.classes[0]}: give two or more")
-    _tell(what, what.data, training.broken)
-    _tell(what, what.validation, validation.broken)
+    _report(what, what.data, training)
+    _report(what, what.validation, validation, doubts=False)
     shortest = what.shortest
     if shortest is None:
         shortest = min(what.longest, 2 if what.kind == "generative" else 1)
     if what.kind == "shared-trunk":
-        shortest = 0  # every beginning of a text is learnt from anyway
+        shortest = 0  # every prefix of a text is trained on anyway
     recipe = _recipe(what, len(training.texts), shortest=shortest or None, balanced=what.balanced)
     mesh = make_mesh(what.devices)
     with watched(what) as listener:
@@ -263,7 +270,7 @@ def _texts(what: LanguageModelOptions, where: str) -> tuple[tuple[str, ...], tup
         _tell(what, where, broken)
         return texts, texts
     data: Labelled = read_labelled(where, text=what.text, label=what.label)
-    _tell(what, where, data.broken)
+    _report(what, where, data)
     names = (data.classes[number] for number in data.labels)
     named = (f"{name}: {text}" for name, text in zip(names, data.texts, strict=True))
     return tuple(named), data.texts
@@ -279,6 +286,11 @@ def pair(entry: str) -> tuple[str, str]:
     if not separator or not old or not new:
         raise UserError(f"--rename {entry}: give the old name and the new one as OLD=NEW")
     return old, new
+
+
+def _report(what: Any, where: str, data: Labelled, *, doubts: bool = True) -> None:
+    """Reports rows that were left out, classes with their counts, and doubts about the classes."""
+    _tell(what, where, data.broken)
 
 
 def _tell(what: Any, where: str, broken: tuple[str, ...]) -> None:

@@ -24,11 +24,12 @@ from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.tokenizer import Tokenizer
 from coopgen_jax.training.gcn.examination import Examination
 from coopgen_jax.training.gcn.gcn_config import GcnConfig, ProposalError
-from coopgen_jax.training.gcn.gcn_recipe import GcnTraining, train_gcn
+from coopgen_jax.training.gcn.gcn_recipe import train_gcn
+from coopgen_jax.training.gcn.gcn_training import GcnTraining
 from coopgen_jax.training.loop import LoopConfig
 
 PROPOSAL = "sample:top_p=0.9:full_share=0.1"
-# What samples where nothing is said, by objective; "generator" is the generator by itself.
+# The default proposal by objective; "generator" is the generator by itself.
 DEFAULT = {"gan": "generator", "mle": "generator", "selfgan": "mcts:preset=puct:simulations=16"}
 
 
@@ -39,7 +40,7 @@ def run_gcn(what: GcnOptions) -> None:
       UserError: an option is out of its range, the data or the folder are of no use, or several
         machines cannot train together.
     """
-    # What is wrong with the options is told before the machines wait for each other.
+    # Mistakes in the options are reported before the machines wait for each other.
     config, _ = round_of(what), training_of(what)
     if what.out.exists() and not what.out.is_dir():
         raise UserError(f"{what.out} is a file: give a folder")
@@ -51,9 +52,9 @@ def run_gcn(what: GcnOptions) -> None:
               "biased: sample and mcts can with full_share, mcts with value_power too, and "
               "smc by itself")  # fmt: skip
     model = load(what.model, dtype=what.dtype, stacked=True)
-    named, judge = what.judge_model, None
+    named, discriminator = what.discriminator_model, None
     if named is not None:
-        judge = load(named, dtype=what.dtype, stacked=True)
+        discriminator = load(named, dtype=what.dtype, stacked=True)
     training, validation = (
         tokenised(what, model.tokenizer, pairs, where)
         for pairs, where in zip(data, (what.data, what.validation), strict=True)
@@ -69,7 +70,8 @@ def run_gcn(what: GcnOptions) -> None:
     with watched(what, "round") as listener:
         card = train_gcn(
             model, training, validation, config, how, folder=what.out,
-            mesh=make_mesh(what.devices), judge=judge, listener=listener, watch=watch,
+            mesh=make_mesh(what.devices), discriminator=discriminator, listener=listener,
+            watch=watch,
         )  # fmt: skip
     if jax.process_index():
         return
@@ -103,14 +105,14 @@ def round_of(what: GcnOptions) -> GcnConfig:
             named, new_tokens=what.new_tokens, samples=what.samples, source="--proposal"
         )
     same = (
-        "objective", "sources", "generator_steps", "judge_steps", "first_judge_steps",
-        "judge_rows", "replay_rows", "replay_share", "negatives", "clip", "kl", "baseline",
-        "scheduler", "half_life",
+        "objective", "sources", "generator_steps", "discriminator_steps",
+        "first_discriminator_steps", "discriminator_rows", "replay_rows", "replay_share",
+        "negatives", "clip", "kl", "baseline", "scheduler", "half_life",
     )  # fmt: skip
-    beginnings = {"auto": None, "beginnings": True, "texts": False}[what.judge_reads]
+    prefixes = {"auto": None, "prefixes": True, "texts": False}[what.discriminator_reads]
     settings = {name: getattr(what, name) for name in same}
     try:
-        return GcnConfig(proposal=proposal, beginnings=beginnings, **settings)
+        return GcnConfig(proposal=proposal, prefixes=prefixes, **settings)
     except ProposalError as error:
         raise UserError(f"--proposal {named}: {error}") from error
 
@@ -122,13 +124,13 @@ def training_of(what: GcnOptions) -> GcnTraining:
       UserError: an option is out of its range.
     """
     for name in ("rounds", "samples", "sample_texts", "validation_rows", "validate_every",
-                 "devices", "pieces", "source_tokens", "new_tokens"):  # fmt: skip
+                 "devices", "micro_batches", "source_tokens", "new_tokens"):  # fmt: skip
         if getattr(what, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(what, name)}: give 1 or more")
     if what.rank is not None and what.rank < 0:
         raise UserError(f"--rank is {what.rank}: give 1 or more, or 0 to train all of both")
     rank = 8 if what.rank is None else what.rank
-    rate, judged = what.learning_rate, what.judge_learning_rate
+    rate, judged = what.learning_rate, what.discriminator_learning_rate
     every = min(what.validate_every, what.rounds)
     rows = 32 + -32 % what.devices
     return GcnTraining(
@@ -139,11 +141,11 @@ def training_of(what: GcnOptions) -> GcnTraining:
         lora=LoraConfig(rank=rank, alpha=2.0 * rank) if rank else None,
         optimiser=what.optimiser,
         learning_rate=(1e-4 if rank else 1e-5) if rate is None else rate,
-        judge_learning_rate=(5e-4 if rank else 5e-5) if judged is None else judged,
+        discriminator_learning_rate=(5e-4 if rank else 5e-5) if judged is None else judged,
         warmup=what.warmup,
         clip=what.gradient_clip or None,
-        pieces=what.pieces,
-        dropout=what.judge_dropout,
+        micro_batches=what.micro_batches,
+        dropout=what.discriminator_dropout,
         sharded_optimiser=what.shard_optimiser,
         examination=Examination(what.sample_texts, what.validation_rows, rows),
         seed=what.seed,
@@ -214,8 +216,8 @@ NAMES = {
     "bleu": "BLEU-4 of samples",
     "self_bleu": "self-BLEU-4 of samples",
     "distinct": "distinct samples, share",
-    "relative_length": "tokens of samples over people's",
+    "relative_length": "tokens of samples over human texts'",
     "judge_accuracy": "discriminator: accuracy",
-    "judge_human_accuracy": "discriminator: people's texts known",
+    "judge_human_accuracy": "discriminator: accuracy on human texts",
     "judge_calibration_error": "discriminator: calibration error",
 }

@@ -33,7 +33,7 @@ class Checkpoints:
         """Writes arrays `state` and plain values `notes` as the checkpoint of `step`.
 
         Raises:
-          UserError: it cannot be written, as where the disk is full; the ones before it are whole.
+          UserError: it cannot be written, as where the disk is full; older ones stay complete.
         """
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(notes)
@@ -43,7 +43,7 @@ class Checkpoints:
             self._manager.save(step, args=arguments, force=True)
         except (OSError, ValueError) as error:
             kept = "none has been" if before is None else f"the one of step {before} is whole"
-            why = (str(error).splitlines() or [type(error).__name__])[0]
+            why = str(error).strip().partition("\n")[0] or type(error).__name__
             raise UserError(
                 f"the checkpoint of step {step} cannot be written to {self._manager.directory} and "
                 f"{kept}: make room and start again ({why})"
@@ -96,7 +96,7 @@ class Checkpoints:
 
 
 def _relaid_shapes(template: Any) -> Any:
-    """Returns the shapes of a state laid out the other way, whole on every device."""
+    """Returns the shapes of a state laid out the other way, in full on every device."""
     sharding = jax.tree.leaves(template)[0].sharding
     if isinstance(sharding, NamedSharding):
         sharding = NamedSharding(sharding.mesh, P())

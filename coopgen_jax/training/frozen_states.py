@@ -1,4 +1,4 @@
-"""A frozen language model's states of texts, read once and learnt from many times.
+"""A frozen language model's states of texts, read once and trained on many times.
 
 The states of all tokens stand in one table. A text is then a row of places in it, which batches,
 cuts and shuffles like a row of token ids, and a loss looks the states up.
@@ -62,7 +62,7 @@ def read_states(
       rows: `n` rows of token ids.
       batch: rows read at once; rows of like length are read together.
       folder: where the table is kept for the next time, None to keep it nowhere.
-      listener: told after each batch how many of how many rows have been read.
+      listener: called after each batch: how many of how many rows have been read.
 
     Returns:
       `[tokens of all rows, J, E]` float16, row by row; the states of row `i` begin at the sum of

@@ -29,16 +29,17 @@ METRICS = "metrics.jsonl"
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How long to train, and when to look up.
+    """How long to train, and when to validate and save.
 
-    steps: the most steps.
-    validate_every: steps between validations; patience: validations without a better loss after
-      which training stops, None to go on.
-    save_every: steps between checkpoints.
-    log_every: steps between records of the training loss.
-    keep: which parameters come out, the "best" by their validation loss or the "last".
-    budget_minutes: wall-clock minutes of this run after which it saves and stops, None without
-      limit; the next run goes on.
+    Attributes:
+      steps: the most steps.
+      validate_every: steps between validations.
+      patience: validations without a better loss after which training stops, None to go on.
+      save_every: steps between checkpoints.
+      log_every: steps between records of the training loss.
+      budget_minutes: wall-clock minutes of this run after which it saves and stops, None without
+        limit; the next run goes on.
+      keep: which parameters come out, the "best" by their validation loss or the "last".
     """
 
     steps: int
@@ -63,7 +64,7 @@ class State(Protocol):
     """What training changes; a pytree."""
 
     @property
-    def learnt(self) -> Any:
+    def trainable(self) -> Any:
         """The parameters that are trained."""
 
     @property
@@ -83,7 +84,12 @@ class Batches(Protocol):
 
 @struct.dataclass
 class _Kept:
-    """What a checkpoint holds: the state, and the best parameters so far if they are kept."""
+    """What a checkpoint holds.
+
+    Attributes:
+      state: the state.
+      best: the best parameters so far; `()` where the last ones are kept.
+    """
 
     state: Any
     best: Any
@@ -93,24 +99,25 @@ class _Kept:
 class Outcome:
     """How a run ended.
 
-    learnt: the parameters of the best validation loss; the last ones where these are kept, or
-      where there has been none.
-    best: their metrics on the validation rows, with the "step" they are of.
-    step: steps taken.
-    stopped: why: all steps were taken, patience or the budget was at its end, or the listener asked
-      for it.
+    Attributes:
+      trainable: the parameters of the best validation loss; the last ones where these are kept, or
+        where there was no validation.
+      best: their metrics on the validation rows, and the "step" at which they were measured.
+      step: steps taken.
+      stopped: why: all steps were taken, patience or the budget was at its end, or the listener
+        asked for it.
     """
 
-    learnt: Any
+    trainable: Any
     best: dict[str, float]
     step: int
     stopped: Literal["steps", "patience", "budget", "interrupt"]
 
 
-# Told after every step: steps taken, of how many, and the means, which may still be on their way.
-# Where it returns True a run of one process saves and stops; the next one goes on.
+# Called after every step: steps taken, of how many, and the means, which may not be computed yet.
+# If it returns True, a run of one process saves and stops; the next run goes on.
 Listener = Callable[[int, int, dict[str, jax.Array]], bool | None]
-# Told once nothing is refused any more and the work begins.
+# Called once all checks have passed and the first step is about to be compiled.
 Begin = Callable[[], None]
 
 
@@ -125,12 +132,12 @@ class _Record:
         if not self._writes:
             return
         path, board = folder / METRICS, folder / "tensorboard"
-        before = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        kept = [line for line in before if _step_of(line) <= step]
+        before = path.read_text(encoding="utf-8") if path.is_file() else ""
+        kept = [line for line in before.splitlines() if _step_of(line) <= step]
         with replacing(path) as (unfinished,):
             unfinished.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self._lines = path.open("a", encoding="utf-8")
-        # A killed run takes what it has not handed over yet along, so all is written anew.
+        # A killed run loses what TensorBoard has not written yet, so everything is written anew.
         shutil.rmtree(board, ignore_errors=True)
         self._board = SummaryWriter(str(board))
         for line in kept:
@@ -156,7 +163,7 @@ class _Record:
 
 
 def _step_of(line: str) -> float:
-    """Returns the step of a line; one that a killed run broke off is behind every step."""
+    """Returns the step of a line; a line that a killed run left unfinished is behind every step."""
     try:
         return json.loads(line)["step"]
     except ValueError:
@@ -177,14 +184,14 @@ def train(
     """Trains, going on from the last checkpoint in `folder` if there is one.
 
     Args:
-      state: in front of the first step, lying on the devices that train; it is donated.
+      state: in front of the first step, on the devices that train; it is donated.
       step: one step, `(state, batch) -> (state, means)`.
-      batches: what the steps read, by the number of the step.
-      validate: from learnt parameters to metrics, "loss" among them.
+      batches: the steps' batches, by the number of the step.
+      validate: from trainable parameters to metrics, "loss" among them.
       folder: where checkpoints and metrics are written; it is made.
-      config: how long, and what happens when.
-      listener: told after every step; see `Listener`.
-      begin: told in front of the first step of this run, which is compiled; see `Begin`.
+      config: how long to train, and when to validate and save.
+      listener: called after every step; see `Listener`.
+      begin: called in front of the first step of this run, which is compiled; see `Begin`.
 
     Returns:
       The best parameters, and how the run ended.
@@ -197,22 +204,9 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(folder / "checkpoints")
     bests = config.keep == "best"
-    kept = _Kept(state, jax.tree.map(lambda leaf: leaf.copy(), state.learnt) if bests else ())
-    notes: dict[str, Any] = {"best": {}, "since": 0, "stopped": None}
-    done = 0
-    if checkpoints.latest() is not None:
-        restored, notes = checkpoints.restore(kept)
-        jax.tree.map(lambda leaf: leaf.delete(), kept)
-        kept = restored
-        done = int(kept.state.step)
-        if done > config.steps:
-            checkpoints.close()
-            raise UserError(
-                f"{folder} has gone {done} steps already, and {config.steps} are asked for: ask "
-                "for as many or more"
-            )
+    kept, notes, done = _resumed(checkpoints, state, bests, config.steps, folder)
     record = _Record(folder, done)
-    state, best_learnt = kept.state, kept.best
+    state, best = kept.state, kept.best
     del kept
     stopped = notes["stopped"]
     if done >= config.steps:
@@ -228,13 +222,13 @@ def train(
             if done % config.log_every == 0 or done == config.steps:
                 record.add(done, "training", finite(means))
             if done % config.validate_every == 0 or done == config.steps:
-                found = finite(validate(state.learnt))
+                found = finite(validate(state.trainable))
                 record.add(done, "validation", found)
                 notes["since"] += 1
                 if not notes["best"] or found["loss"] < notes["best"]["loss"]:
                     notes["best"], notes["since"] = {**found, "step": done}, 0
                     if bests:
-                        best_learnt = jax.tree.map(lambda leaf: leaf.copy(), state.learnt)
+                        best = jax.tree.map(lambda leaf: leaf.copy(), state.trainable)
                 if config.patience is not None and notes["since"] >= config.patience:
                     stopped = notes["stopped"] = "patience"
             asked = listener(done, config.steps, means) and jax.process_count() == 1
@@ -245,13 +239,37 @@ def train(
             if stopped is None and config.budget_minutes is not None:
                 stopped = "budget" if _spent(started, config.budget_minutes) else None
             if done % config.save_every == 0 or stopped:
-                finite({**means, "parameters": _largest(state.learnt)})
-                checkpoints.save(done, _Kept(state, best_learnt), notes)
+                finite({**means, "parameters": _largest(state.trainable)})
+                checkpoints.save(done, _Kept(state, best), notes)
     finally:
         record.close()
         checkpoints.close()
-    chosen = best_learnt if bests and notes["best"] else state.learnt
+    chosen = best if bests and notes["best"] else state.trainable
     return Outcome(chosen, notes["best"], done, stopped)
+
+
+def _resumed(
+    checkpoints: Checkpoints, state: S, bests: bool, steps: int, folder: Path
+) -> tuple[_Kept, dict[str, Any], int]:
+    """Returns what a run begins with, its notes and the steps taken: the last checkpoint's or none.
+
+    Raises:
+      UserError: more than `steps` steps were taken already, or the checkpoint is of another
+        training.
+    """
+    kept = _Kept(state, jax.tree.map(lambda leaf: leaf.copy(), state.trainable) if bests else ())
+    if checkpoints.latest() is None:
+        return kept, {"best": {}, "since": 0, "stopped": None}, 0
+    restored, notes = checkpoints.restore(kept)
+    jax.tree.map(lambda leaf: leaf.delete(), kept)
+    done = int(restored.state.step)
+    if done > steps:
+        checkpoints.close()
+        raise UserError(
+            f"{folder} has gone {done} steps already, and {steps} are asked for: ask for as many "
+            "or more"
+        )
+    return restored, notes, done
 
 
 def _spent(started: float, minutes: float) -> bool:
@@ -269,25 +287,25 @@ def _largest(tree: Any) -> jax.Array:
 
 
 def _finite(means: dict[str, Any], step: int, batch: Any, folder: Path) -> dict[str, float]:
-    """Returns the means as plain numbers; where one is none, writes the batch and tells it."""
+    """Returns the means as plain numbers; writes the batch and raises where one is not finite."""
     plain = {name: float(mean) for name, mean in means.items()}
     wrong = [name for name, value in plain.items() if not abs(value) < float("inf")]
     if wrong:
         path = keep_batch(folder, step, batch)
         raise UserError(
             f"the training is no longer finite at step {step} ({wrong[0]}; its batch is in "
-            f"{path}): lower the learning rate and begin anew, in another folder"
+            f"{path}): lower the learning rate and start again, in another folder"
         )
     return plain
 
 
 def keep_batch(folder: Path, step: int, batch: Any) -> Path:
-    """Writes what a step has read, array by array, and returns the file; see `_finite`."""
+    """Writes a step's batch, array by array, and returns the file; see `_finite`."""
     path = folder / f"not-finite-{step}.npz"
     arrays = {
         jax.tree_util.keystr(name): leaf
         for name, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]
-        # What lies on other processes too has to be fetched before.
+        # Arrays that lie on other processes too have to be fetched before.
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
     }
     if jax.process_index() == 0:

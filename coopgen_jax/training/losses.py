@@ -32,7 +32,7 @@ def sequence_kl(logits: jax.Array, reference: jax.Array, mask: jax.Array) -> jax
     """Returns the sum over a text's tokens of KL(p || p_reference) for the next one, in nats `[]`.
 
     Of texts that p has written its expectation is the divergence of the two as distributions of
-    texts. Every position's whole distribution counts, so no token is noise.
+    texts. Every position's full distribution counts, so the choice of tokens adds no noise.
 
     Args:
       logits: `[S, V]` behind every token.
@@ -71,7 +71,7 @@ def gedi(
     scale: jax.Array,
     class_weight: float,
 ) -> jax.Array:
-    """Returns GeDi's loss, equation 6: a mean of what it writes and of what it judges.
+    """Returns GeDi's loss, equation 6: a mean of the language loss and the class loss.
 
     class_weight * -log p(c | x) + (1 - class_weight) * -log p(x | c) / length, in nats.
 
@@ -84,5 +84,5 @@ def gedi(
       class_weight: between 0 (a language model per class) and 1 (a classifier).
     """
     posterior = class_posterior(log_likelihood, length, log_prior, scale)
-    writes = -log_likelihood[label] / jnp.maximum(length, 1)
-    return class_weight * cross_entropy(posterior, label) + (1 - class_weight) * writes
+    language = -log_likelihood[label] / jnp.maximum(length, 1)
+    return class_weight * cross_entropy(posterior, label) + (1 - class_weight) * language

@@ -1,8 +1,9 @@
-"""What networks are trained for: losses of whole batches, for `training.step`.
+"""Losses of batches, for `training.step`.
 
-Every objective is built from the shape of what it trains and from `join`, which puts learnt and
-fixed parameters together: nothing fixed for full training, additions beside kernels for LoRA. What
-is joined from the learnt ones is trained, a head's standardisation and a prior included.
+Every loss is built from the shape of the network that it trains and from `join`, which puts
+trainable and frozen parameters together: nothing frozen for full training, additions beside kernels
+for LoRA. Every parameter that `join` takes from the trainable ones is trained, a head's
+standardisation and a prior included.
 """
 
 from collections.abc import Callable
@@ -33,9 +34,9 @@ from coopgen_jax.training.step import Loss, Sums, row_keys
 Join = Callable[[Any, Any], Any]
 
 
-def whole(learnt: Any, fixed: Any) -> Any:
-    """Returns the learnt parameters: everything is trained."""
-    return learnt
+def all_trainable(trainable: Any, frozen: Any) -> Any:
+    """Returns the trainable parameters: everything is trained."""
+    return trainable
 
 
 def row_sums(batch: Any, **metrics: jax.Array) -> Sums:
@@ -52,7 +53,7 @@ def _hits(log_class: jax.Array, label: jax.Array) -> jax.Array:
 def states_read(config: CausalConfig, network: Params, batch: Any) -> jax.Array:
     """Returns the states `[B, S, E]` that a causal discriminator's head reads, of every token.
 
-    Behind a start token, if there is one, a text is read alone.
+    If there is a start token, a text is read behind it alone.
     """
     tokens, mask, front = batch["tokens"], batch["mask"], config.start_token is not None
     if front:
@@ -62,26 +63,30 @@ def states_read(config: CausalConfig, network: Params, batch: Any) -> jax.Array:
     return final_norm(config.network, network, stream[:, int(front) :]).astype(jnp.float32)
 
 
-def judges(
-    config: CausalConfig, *, join: Join = whole, training: bool = True, beginnings: bool = False
+def classification_loss(
+    config: CausalConfig,
+    *,
+    join: Join = all_trainable,
+    training: bool = True,
+    prefixes: bool = False,
 ) -> Loss:
     """Returns the cross-entropy of a causal discriminator on texts, in nats a text.
 
     Args:
-      config: the discriminator's.
-      join: `(learnt, fixed) -> {"network", "head"}`.
+      config: the discriminator's shape.
+      join: `(trainable, frozen) -> {"network", "head"}`.
       training: whether the head drops what it is configured to drop.
-      beginnings: whether every beginning of a text is judged, all alike, rather than the whole of
-        it: one reading gives the state of each.
+      prefixes: whether every prefix of a text is classified, all with the same weight, rather than
+        the full text: one reading gives the state of each.
     """
 
-    def loss(learnt: Any, fixed: Any, batch: Any, key: jax.Array) -> Sums:
-        params = join(learnt, fixed)
+    def loss(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> Sums:
+        params = join(trainable, frozen)
         states = states_read(config, params["network"], batch)
         end = jnp.maximum(jnp.sum(batch["mask"], axis=-1) - 1, 0)
-        # Behind a source, where there is one, beginnings of the text alone.
+        # Where a source stands in front, only prefixes of the text count.
         counted = batch.get("written", batch["mask"])
-        if not beginnings:
+        if not prefixes:
             states = jnp.take_along_axis(states, end[:, None, None], axis=1)
             counted, end = counted.any(axis=-1, keepdims=True), jnp.zeros_like(end)
 
@@ -99,11 +104,11 @@ def judges(
     return loss
 
 
-def writes(config: DecoderConfig, *, join: Join = whole) -> Loss:
-    """Returns the negative log-likelihood of texts, in nats a token but a text's first."""
+def language_model_loss(config: DecoderConfig, *, join: Join = all_trainable) -> Loss:
+    """Returns the negative log-likelihood of texts, in nats a token; a text's first has none."""
 
-    def loss(learnt: Any, fixed: Any, batch: Any, key: jax.Array) -> Sums:
-        params = join(learnt, fixed)
+    def loss(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> Sums:
+        params = join(trainable, frozen)
         tokens, mask = batch["tokens"], batch["mask"]
         _, stream, _, _ = read(config, params, tokens, mask)
         log_p = jax.vmap(losses.log_likelihoods)(unembed(config, params, stream), tokens, mask)
@@ -112,13 +117,15 @@ def writes(config: DecoderConfig, *, join: Join = whole) -> Loss:
     return loss
 
 
-def generates(config: GenerativeConfig, *, join: Join = whole, class_weight: float = 0.4) -> Loss:
+def gedi_loss(
+    config: GenerativeConfig, *, join: Join = all_trainable, class_weight: float = 0.4
+) -> Loss:
     """Returns GeDi's loss of a generative discriminator on texts, in nats.
 
     Args:
       config: the discriminator's.
-      join: `(learnt, fixed) -> {"network", "log_prior", "scale"}`.
-      class_weight: what judging weighs against writing; the published training took 0.4.
+      join: `(trainable, frozen) -> {"network", "log_prior", "scale"}`.
+      class_weight: weight of the class loss against the language loss; GeDi's authors took 0.4.
 
     Raises:
       UserError: the discriminator takes products of likelihoods where GeDi takes their mean.
@@ -130,8 +137,8 @@ def generates(config: GenerativeConfig, *, join: Join = whole, class_weight: flo
     front = jnp.asarray([[0] * (longest - len(prefix)) + list(prefix) for prefix in prefixes])
     there = jnp.asarray([[False] * (longest - len(p)) + [True] * len(p) for p in prefixes])
 
-    def loss(learnt: Any, fixed: Any, batch: Any, key: jax.Array) -> Sums:
-        params = join(learnt, fixed)
+    def loss(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> Sums:
+        params = join(trainable, frozen)
         tokens, mask = batch["tokens"], batch["mask"]
         rows = len(tokens)
 
@@ -149,24 +156,26 @@ def generates(config: GenerativeConfig, *, join: Join = whole, class_weight: flo
         length = jnp.sum(mask, axis=-1)
         given = {"log_prior": params["log_prior"], "scale": params["scale"]}
 
-        def one(likelihood: jax.Array, length: jax.Array, label: jax.Array) -> tuple:
+        def row_loss(likelihood: jax.Array, length: jax.Array, label: jax.Array) -> tuple:
             posterior = losses.class_posterior(likelihood, length, **given)
             both = losses.gedi(likelihood, length, label, class_weight=class_weight, **given)
-            written = -likelihood[label] / jnp.maximum(length, 1)
-            return both, losses.cross_entropy(posterior, label), written, _hits(posterior, label)
+            language = -likelihood[label] / jnp.maximum(length, 1)
+            return both, losses.cross_entropy(posterior, label), language, _hits(posterior, label)
 
-        both, judged, written, hits = jax.vmap(one)(likelihood, length, batch["label"])
-        return row_sums(batch, loss=both, class_loss=judged, language_loss=written, accuracy=hits)
+        both, of_class, language, hits = jax.vmap(row_loss)(likelihood, length, batch["label"])
+        return row_sums(
+            batch, loss=both, class_loss=of_class, language_loss=language, accuracy=hits
+        )
 
     return loss
 
 
-def judges_pieces(
+def encoder_classification_loss(
     encoder: EncoderConfig,
     head: HeadConfig,
     special: tuple[int, int],
     *,
-    join: Join = whole,
+    join: Join = all_trainable,
     training: bool = True,
 ) -> Loss:
     """Returns the cross-entropy of a bidirectional discriminator on word pieces, in nats a text.
@@ -174,15 +183,15 @@ def judges_pieces(
     Args:
       encoder: the encoder's shape.
       head: the head's; it reads the encoder's mean state.
-      special: the pieces in front of and behind every text.
-      join: `(learnt, fixed) -> {"encoder", "head"}`.
+      special: the word pieces in front of and behind every text.
+      join: `(trainable, frozen) -> {"encoder", "head"}`.
       training: whether the head drops what it is configured to drop.
     """
 
-    def loss(learnt: Any, fixed: Any, batch: Any, key: jax.Array) -> Sums:
-        params = join(learnt, fixed)
+    def loss(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> Sums:
+        params = join(trainable, frozen)
         tokens = jnp.pad(batch["tokens"], [(0, 0), (1, 1)], constant_values=special[0])
-        # Of a batch as long as the context what is beyond it is padding.
+        # In a batch as long as the context, everything beyond it is padding.
         tokens = tokens[:, : encoder.context]
         length = jnp.sum(batch["mask"], axis=-1)[:, None]
         place = jnp.arange(tokens.shape[1])[None, :]
@@ -203,35 +212,35 @@ def judges_pieces(
     return loss
 
 
-def judges_states(
+def trunk_classification_loss(
     config: SharedTrunkConfig | TrunkLayersConfig,
     *,
-    join: Join = whole,
+    join: Join = all_trainable,
     training: bool = True,
     before: int = 12,
 ) -> Loss:
     """Returns the cross-entropy of a shared-trunk discriminator, in nats a text.
 
-    Every beginning of a text is judged, and counts alike. A batch's tokens are places in the tables
-    `fixed["states"]` `[n, J, E]` and, for a look-ahead head, `fixed["tokens"]` `[n]`, whose
-    embeddings stand in `fixed["embedding"]` `[V, E]`; its loss is added: what it says of every
-    beginning before its last token has been read.
+    Every prefix of a text is classified, and all count alike. A batch's tokens are places in the
+    table `frozen["states"]` `[n, J, E]` and, for a look-ahead head, in `frozen["tokens"]` `[n]`,
+    whose embeddings are `frozen["embedding"]` `[V, E]`. The look-ahead head's loss is added: it
+    classifies every prefix before its last token has been read.
 
     Args:
       config: the discriminator's.
-      join: `(learnt, fixed) -> params`.
-      training: whether to drop what is configured, and to begin to judge behind a random number of
-        tokens in three of five texts: what is in front of them plays the prompt.
+      join: `(trainable, frozen) -> params`.
+      training: whether to apply dropout, and to classify three of five texts behind a random number
+        of tokens only: the tokens in front of them play the prompt.
       before: fewer than so many tokens play the prompt.
     """
 
-    def loss(learnt: Any, fixed: Any, batch: Any, key: jax.Array) -> Sums:
-        params = join(learnt, fixed)
+    def loss(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> Sums:
+        params = join(trainable, frozen)
         places, inside = batch["tokens"], batch["mask"]
         keys = row_keys(key, batch["index"])
         if training:
             inside = jax.vmap(partial(_behind_a_prompt, before=before))(inside, keys)
-        states = fixed["states"][places].astype(jnp.float32)
+        states = frozen["states"][places].astype(jnp.float32)
         noise = keys if training else None
         if isinstance(config, SharedTrunkConfig):
             log_class = judge_by_features(config, params, states, inside, noise)
@@ -244,14 +253,14 @@ def judges_states(
         sums = row_sums(batch, loss=each, accuracy=_hits(last, label))
         if isinstance(config, SharedTrunkConfig) or not config.look_ahead:
             return sums
-        # What is asked of a token stands at the one in front of it, or at the start vector.
+        # The query for a token stands at the token in front of it, or at the start vector.
         above = jnp.pad(inside[:, :-1], [(0, 0), (1, 0)])
         above = jnp.where(above, jnp.arange(inside.shape[1])[None, :], 0)
         asking = jnp.take_along_axis(own, above[..., None], axis=1)
         queries: Any = Queries(len(config.head.classes), config.look_ahead).apply(
             {"params": params["queries"]}, asking
         )
-        following = fixed["embedding"][fixed["tokens"][places]].astype(jnp.float32)
+        following = frozen["embedding"][frozen["tokens"][places]].astype(jnp.float32)
         ahead = foreseen(queries, (following @ params["keys"])[..., None, :])[..., 0, :]
         further = _mean_cross_entropy(ahead, label, inside)
         seen = row_sums(batch, ahead_loss=further)
@@ -261,7 +270,7 @@ def judges_states(
 
 
 def _behind_a_prompt(inside: jax.Array, key: jax.Array, *, before: int) -> jax.Array:
-    """Returns which tokens `[S]` of a text are judged where the others play the prompt."""
+    """Returns which tokens `[S]` of a text are classified; those in front play the prompt."""
     length = jnp.sum(inside)
     whether, where = jax.random.split(key)
     most = jnp.maximum(jnp.minimum(before, length), 1)
@@ -270,6 +279,6 @@ def _behind_a_prompt(inside: jax.Array, key: jax.Array, *, before: int) -> jax.A
 
 
 def _mean_cross_entropy(log_class: jax.Array, label: jax.Array, counted: jax.Array) -> jax.Array:
-    """Returns the mean over the counted beginnings of each text, `[B]`; 0 where there is none."""
+    """Returns the mean over the counted prefixes of each text, `[B]`; 0 where there is none."""
     each = -jnp.take_along_axis(log_class, label[:, None, None], axis=-1)[..., 0]
     return jnp.sum(jnp.where(counted, each, 0.0), axis=-1) / jnp.maximum(counted.sum(axis=-1), 1)

@@ -1,9 +1,9 @@
 """Which device keeps what of an optimiser's state, where no device keeps all of it.
 
 ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054), stages 1 and 2: gradients are summed so that every
-device gets its part of the sum only, it updates its part of the moments and of the parameters, and
-the parameters are gathered. An array keeps its shape; only where its parts lie changes, so that a
-checkpoint is that of any number of devices.
+device gets its part of the sum only. It updates its part of the optimiser's state and of the
+parameters, and the parameters are gathered. An array keeps its shape; only the place of its parts
+changes, so that a checkpoint fits any number of devices.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ def divided(tree: Any, mesh: Mesh) -> Any:
 
     Returns:
       A `PartitionSpec` for every leaf: its longest axis that can be split evenly is, the first of
-      equal ones; `P()` where there is none, as for a scalar, which every device then has whole.
+      equal ones; `P()` where there is none, as for a scalar, which every device then has in full.
     """
     parts = mesh.shape[BATCH]
 
@@ -47,8 +47,8 @@ def summed(tree: Any, specs: Any) -> Any:
 
     Args:
       tree: pytree of one device's arrays.
-      specs: pytree like it: `P()` for the whole sum, "batch" on an axis for a device's own part of
-        the sum, which takes half of what the whole takes to send.
+      specs: pytree like it: `P()` for the full sum, "batch" on an axis for a device's own part of
+        the sum, which takes half as much to send.
     """
     if jax.lax.psum(1, BATCH) == 1:
         # A processor would copy every array to add it to nothing.

@@ -19,7 +19,7 @@ from coopgen_jax.tokenizer import Tokenizer
 from coopgen_jax.training.loop import Begin, Listener, LoopConfig, Outcome, train
 from coopgen_jax.training.step import Loss, begin_on, make_step, make_validation, mean_over
 
-# Of how many tokens the accuracy is told.
+# Lengths in tokens at which a card reports the accuracy.
 LENGTHS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -27,19 +27,24 @@ LENGTHS = (1, 2, 4, 8, 16, 32, 64)
 class RecipeConfig:
     """How to train.
 
-    loop: how long; batch: what is read at once.
-    lora: additions to train beside a frozen network; None to train all of it.
-    learning_rate, weight_decay: AdamW's (Loshchilov and Hutter 2019, arXiv 1711.05101).
-    warmup: share of the steps in which the learning rate rises; it falls to 0 along a cosine.
-    clip: largest norm of a gradient.
-    pieces: parts that a batch is read in, one after another.
-    hidden, dropout: of a judge's head.
-    class_weight: of a generative discriminator's loss; see `losses.gedi`.
-    prefix: what stands in front of a text of a class in a generative discriminator; {} is its name.
-    validation_rows: validation texts that are read, at most, taken evenly.
-    mapper: how a step is mapped over devices.
-    sharded_optimiser: whether every device keeps its share of the optimiser's state only (ZeRO).
-    saved_dtype: of the network's file.
+    Attributes:
+      loop: how long.
+      batch: the texts of a step.
+      lora: additions to train beside a frozen network; None to train all of it.
+      learning_rate: AdamW's highest (Loshchilov and Hutter 2019, arXiv 1711.05101).
+      weight_decay: AdamW's.
+      warmup: share of the steps in which the learning rate rises; it falls to 0 along a cosine.
+      clip: largest norm of a gradient.
+      micro_batches: equal parts that a batch is read in, one after another.
+      hidden: widths of the hidden layers of a discriminator's head.
+      dropout: share of the head's inputs that a step leaves out.
+      class_weight: of a generative discriminator's loss; see `losses.gedi`.
+      prefix: the text in front of a text of a class in a generative discriminator; {} is replaced
+        by the class.
+      validation_rows: validation texts that are read, at most, taken evenly.
+      mapper: how a step is mapped over devices.
+      sharded_optimiser: whether every device keeps its share of the optimiser's state only (ZeRO).
+      saved_dtype: number format of the network's file.
     """
 
     loop: LoopConfig
@@ -49,7 +54,7 @@ class RecipeConfig:
     weight_decay: float = 0.01
     warmup: float = 0.1
     clip: float = 1.0
-    pieces: int = 1
+    micro_batches: int = 1
     hidden: tuple[int, ...] = ()
     dropout: float = 0.1
     class_weight: float = 0.4
@@ -65,24 +70,29 @@ class RecipeConfig:
         for name in ("warmup", "class_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} is {getattr(self, name)}: it must lie between 0 and 1")
-        if self.pieces < 1 or self.batch.rows % self.pieces:
+        if self.micro_batches < 1 or self.batch.rows % self.micro_batches:
             raise UserError(
-                f"{self.batch.rows} rows cannot be read in {self.pieces} equal pieces: give a "
-                "number that divides them"
+                f"{self.batch.rows} rows cannot be split into {self.micro_batches} equal "
+                "micro-batches: give a number that divides them"
             )
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Tokenised texts and their class numbers."""
+    """Tokenised texts and their class numbers.
+
+    Attributes:
+      ids: a row of token ids for every text.
+      labels: a class number for every text.
+    """
 
     ids: list[list[int]]
     labels: list[int]
 
 
 def tokenised(tokenizer: Tokenizer, data: Labelled) -> Rows:
-    """Returns texts as they stand in a continuation, those without a token left out."""
-    # A continuation goes on behind a space, and so do the texts to learn from.
+    """Returns texts as they stand in a continuation; those without a token are left out."""
+    # A continuation follows a space, and so do the training texts.
     ids = tokenizer.encode_batch([f" {text.strip()}" for text in data.texts])
     kept = [number for number, row in enumerate(ids) if row]
     return Rows([ids[number] for number in kept], [int(data.labels[number]) for number in kept])
@@ -92,7 +102,7 @@ def note_rows(folder: Path, texts: Sequence[str]) -> dict[str, Any]:
     """Leaves the fingerprint of training texts in a folder.
 
     Returns:
-      What the card says of them: their half, where they all belong to one.
+      Entries of the card: the half that all the texts belong to, if there is one.
     """
     if jax.process_index() == 0:
         write_fingerprint(folder, fingerprint(texts))
@@ -110,7 +120,7 @@ def check_classes(training: Labelled, validation: Labelled) -> None:
 
 
 def how_trained(config: RecipeConfig, outcome: Outcome) -> dict[str, Any]:
-    """Returns what every card says of how its weights came to be."""
+    """Returns the entries of every card that say how its weights were trained."""
     return {
         "steps": outcome.step,
         "stopped": outcome.stopped,
@@ -142,32 +152,32 @@ def _optimiser(config: RecipeConfig) -> optax.GradientTransformation:
 class Run:
     """One training on a mesh: how losses are taken over batches and over held-out rows."""
 
-    def __init__(self, fixed: Any, config: RecipeConfig, mesh: Mesh) -> None:
-        """Takes the parameters that are not trained as they lie on the mesh."""
-        self.fixed = fixed
+    def __init__(self, frozen: Any, config: RecipeConfig, mesh: Mesh) -> None:
+        """Takes the parameters that are not trained, as they lie on the mesh."""
+        self.frozen = frozen
         self.config = config
         self.mesh = mesh
         self.key = jax.random.key(config.batch.seed)
 
     def validation(self, loss: Loss) -> Callable[[Any, Rows], dict[str, float]]:
-        """Returns `(learnt, rows) -> means` of a loss."""
+        """Returns `(trainable, rows) -> means` of a loss."""
         measure = make_validation(loss, mesh=self.mesh, mapper=self.config.mapper)
         size, parts = self.config.batch.rows, jax.process_count()
         own = slice(jax.process_index() * size // parts, (jax.process_index() + 1) * size // parts)
 
-        def means(learnt: Any, rows: Rows) -> dict[str, float]:
+        def means(trainable: Any, rows: Rows) -> dict[str, float]:
             batches = in_order(rows.ids, rows.labels, size=size, longest=self.config.batch.longest)
             parts = [{name: array[own] for name, array in batch.items()} for batch in batches]
             return mean_over(
                 [share(part, self.mesh) for part in parts],
-                lambda batch: measure(learnt, self.fixed, batch, self.key),
+                lambda batch: measure(trainable, self.frozen, batch, self.key),
             )
 
         return means
 
     def fit(
         self,
-        learnt: Any,
+        trainable: Any,
         losses: tuple[Loss, Loss],
         training: Rows,
         validation: Rows,
@@ -179,8 +189,8 @@ class Run:
         config, mesh, sharded = self.config, self.mesh, self.config.sharded_optimiser
         optimiser = _optimiser(config)
         step = make_step(
-            losses[0], optimiser, mesh=mesh, mapper=config.mapper, pieces=config.pieces,
-            sharded=sharded,
+            losses[0], optimiser, mesh=mesh, mapper=config.mapper,
+            micro_batches=config.micro_batches, sharded=sharded,
         )  # fmt: skip
         means = self.validation(losses[1])
         batches = training_batches(
@@ -192,22 +202,22 @@ class Run:
         )
         held_out = _evenly(validation, config.validation_rows)
         return train(
-            begin_on(mesh, learnt, optimiser, sharded=sharded),
-            step=lambda state, batch: step(state, self.fixed, share(batch, mesh), self.key),
+            begin_on(mesh, trainable, optimiser, sharded=sharded),
+            step=lambda state, batch: step(state, self.frozen, share(batch, mesh), self.key),
             batches=batches,
-            validate=lambda learnt: means(learnt, held_out),
+            validate=lambda trainable: means(trainable, held_out),
             folder=folder,
             config=config.loop,
             listener=listener,
             begin=begin,
         )
 
-    def report(self, loss: Loss, learnt: Any, rows: Rows) -> dict[str, Any]:
-        """Returns what a discriminator's card says of how well it judges validation texts."""
-        accuracy = self._accuracy_by_length(loss, learnt, rows)
+    def report(self, loss: Loss, trainable: Any, rows: Rows) -> dict[str, Any]:
+        """Returns the entries of a discriminator's card on its accuracy on validation texts."""
+        accuracy = self._accuracy_by_length(loss, trainable, rows)
         return {"accuracy": {"validation": accuracy}, "accuracy_unit": "tokens read"}
 
-    def _accuracy_by_length(self, loss: Loss, learnt: Any, rows: Rows) -> dict[str, float]:
+    def _accuracy_by_length(self, loss: Loss, trainable: Any, rows: Rows) -> dict[str, float]:
         """Returns the accuracy on the first tokens of validation texts, by their number.
 
         Only texts of at least as many tokens count, so the rows of different lengths differ.
@@ -219,6 +229,6 @@ class Run:
             long = [number for number, row in enumerate(rows.ids) if len(row) >= length]
             if long:
                 cut = Rows([rows.ids[n][:length] for n in long], [rows.labels[n] for n in long])
-                report[str(length)] = means(learnt, cut)["accuracy"]
-        report["whole"] = means(learnt, rows)["accuracy"]
+                report[str(length)] = means(trainable, cut)["accuracy"]
+        report["whole"] = means(trainable, rows)["accuracy"]
         return report

@@ -1,66 +1,69 @@
 """One training step, written for one device and mapped over a mesh.
 
 A loss returns sums and weights instead of means, so that gradients and metrics are those of the
-whole batch however it is split: over devices, over pieces, over rows of different lengths.
+whole batch however it is split: over devices, over micro-batches, over rows of different lengths.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 from jax.sharding import Mesh
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.parallel.mesh import BATCH, Mapper, P, map_over_mesh, place, shares
+from coopgen_jax.training.checkpoint_names import stored_as
 from coopgen_jax.training.optimiser_shards import divided, lying, summed
 
 # By name of a metric, "loss" among them: what it adds up to over the rows, and over what weight.
 Sums = dict[str, tuple[jax.Array, jax.Array]]
-# (learnt, fixed, batch, key) -> Sums
+# (trainable, frozen, batch, key) -> Sums
 Loss = Callable[[Any, Any, Any, jax.Array], Sums]
 
 
-@struct.dataclass
+@stored_as(trainable="learnt", optimiser_state="moments")
+@dataclass(frozen=True)
 class TrainState:
     """What training changes.
 
-    learnt: the parameters that are trained.
-    moments: the optimiser's state.
-    step: `[]` int32 steps taken.
+    Attributes:
+      trainable: the parameters that are trained.
+      optimiser_state: the optimiser's state.
+      step: `[]` int32 steps taken.
     """
 
-    learnt: Any
-    moments: Any
+    trainable: Any
+    optimiser_state: Any
     step: jax.Array
 
 
-def begin(learnt: Any, optimiser: optax.GradientTransformation) -> TrainState:
+def begin(trainable: Any, optimiser: optax.GradientTransformation) -> TrainState:
     """Returns the state in front of the first step."""
-    return TrainState(learnt, optimiser.init(learnt), jnp.int32(0))
+    return TrainState(trainable, optimiser.init(trainable), jnp.int32(0))
 
 
 def begin_on(
-    mesh: Mesh, learnt: Any, optimiser: optax.GradientTransformation, *, sharded: bool = False
+    mesh: Mesh, trainable: Any, optimiser: optax.GradientTransformation, *, sharded: bool = False
 ) -> TrainState:
     """Returns the state in front of the first step as it lies on a mesh.
 
     Args:
       mesh: the devices.
-      learnt: the parameters to begin with, which every device gets.
+      trainable: the parameters to begin with, which every device gets.
       optimiser: the optimiser.
-      sharded: whether every device gets its share of the moments only, as `sharded.divided` cuts
-        them; no device ever holds them all.
+      sharded: whether every device gets its share of the optimiser's state only, as
+        `optimiser_shards.divided` cuts it; no device ever holds all of it.
     """
     if not sharded:
-        return place(begin(learnt, optimiser), mesh)
-    learnt = place(learnt, mesh)
-    specs = divided(jax.eval_shape(optimiser.init, learnt), mesh)
-    moments = jax.jit(optimiser.init, out_shardings=lying(specs, mesh))(learnt)
-    return TrainState(learnt, moments, place(jnp.int32(0), mesh))
+        return place(begin(trainable, optimiser), mesh)
+    trainable = place(trainable, mesh)
+    specs = divided(jax.eval_shape(optimiser.init, trainable), mesh)
+    optimiser_state = jax.jit(optimiser.init, out_shardings=lying(specs, mesh))(trainable)
+    return TrainState(trainable, optimiser_state, place(jnp.int32(0), mesh))
 
 
 def _means(sums: Sums) -> dict[str, jax.Array]:
@@ -68,41 +71,47 @@ def _means(sums: Sums) -> dict[str, jax.Array]:
 
 
 def gradient(
-    loss: Loss, learnt: Any, fixed: Any, batch: Any, key: jax.Array, *, pieces: int
+    loss: Loss, trainable: Any, frozen: Any, batch: Any, key: jax.Array, *, micro_batches: int
 ) -> tuple[Any, Sums]:
-    """Returns the gradient of a loss's sum over a batch, piece by piece, and all sums.
+    """Returns the gradient of a loss's sum over a batch, micro-batch by micro-batch, and all sums.
 
     Args:
       loss: the loss.
-      learnt: what the gradient is of.
-      fixed: parameters that are not trained.
+      trainable: the parameters that the gradient is taken of.
+      frozen: parameters that are not trained.
       batch: pytree of arrays with a leading axis of rows.
       key: typed key of the step.
-      pieces: how many parts the rows are read in, one after another (gradient accumulation).
+      micro_batches: how many equal parts the rows are read in, one after another (gradient
+        accumulation).
+
+    Raises:
+      UserError: the rows cannot be split evenly.
     """
 
-    def summed(learnt: Any, piece: Any) -> tuple[jax.Array, Sums]:
-        sums = loss(learnt, fixed, piece, key)
+    def total_loss(trainable: Any, part: Any) -> tuple[jax.Array, Sums]:
+        sums = loss(trainable, frozen, part, key)
         return sums["loss"][0], sums
 
-    def one(piece: Any) -> tuple[Any, Sums]:
-        (_, sums), grads = jax.value_and_grad(summed, has_aux=True)(learnt, piece)
-        # Sums over pieces and devices would lose bits in less than single precision.
+    def gradient_of(part: Any) -> tuple[Any, Sums]:
+        (_, sums), grads = jax.value_and_grad(total_loss, has_aux=True)(trainable, part)
+        # Sums over micro-batches and devices would lose bits in less than single precision.
         return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), grads), sums
 
     rows = len(jax.tree.leaves(batch)[0])
-    if pieces < 1 or rows % pieces:
-        raise UserError(f"{rows} rows cannot be read in {pieces} equal pieces: give a divisor")
-    if pieces == 1:
-        return one(batch)
-    parts = jax.tree.map(lambda x: x.reshape(pieces, -1, *x.shape[1:]), batch)
-    shapes = jax.eval_shape(one, jax.tree.map(lambda x: x[0], parts))
-    nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    if micro_batches < 1 or rows % micro_batches:
+        raise UserError(
+            f"{rows} rows cannot be split into {micro_batches} equal micro-batches: give a divisor"
+        )
+    if micro_batches == 1:
+        return gradient_of(batch)
+    parts = jax.tree.map(lambda x: x.reshape(micro_batches, -1, *x.shape[1:]), batch)
+    shapes = jax.eval_shape(gradient_of, jax.tree.map(lambda x: x[0], parts))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
-    def more(total: Any, piece: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, one(piece)), None
+    def add(total: Any, part: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, gradient_of(part)), None
 
-    total: tuple[Any, Sums] = jax.lax.scan(more, nothing, parts)[0]
+    total: tuple[Any, Sums] = jax.lax.scan(add, zeros, parts)[0]
     return total
 
 
@@ -112,26 +121,27 @@ def make_step(
     *,
     mesh: Mesh,
     mapper: Mapper = "shard_map",
-    pieces: int = 1,
+    micro_batches: int = 1,
     sharded: bool = False,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-    """Returns a compiled training step over a mesh, `(state, fixed, batch, key) -> (state, means)`.
+    """Returns a compiled step over a mesh, `(state, frozen, batch, key) -> (state, means)`.
 
     The state is donated. A batch's rows are split over the devices and must be a multiple of their
-    number times `pieces`; `key` is that of the whole training and is folded with the step.
+    number times `micro_batches`; `key` is that of the full training and is folded with the step.
 
     Args:
       loss: the loss of one device's rows.
-      optimiser: turns gradients into updates. It sees whole arrays, however they lie, so that a
-        global norm is that of the whole gradient.
+      optimiser: turns gradients into updates. It sees full arrays, however they are sharded, so
+        that a global norm is that of the full gradient.
       mesh: the devices.
       mapper: "shard_map" or "pmap"; see `map_over_mesh`.
-      pieces: see `gradient`.
+      micro_batches: see `gradient`.
       sharded: whether every device keeps and updates its share of the optimiser's state only (see
-        `training.sharded`); `begin_on` makes such a state. The result is the same but for rounding.
+        `optimiser_shards`); `begin_on` makes such a state. The result is the same but for rounding.
 
     Raises:
-      UserError: weights are shared along "tensor", and the moments are to be along "batch".
+      UserError: weights are sharded along "tensor", and the optimiser's state is to be sharded
+        along "batch".
     """
     if sharded and shares(mesh) > 1:
         raise UserError(
@@ -142,31 +152,33 @@ def make_step(
     constrain = jax.lax.with_sharding_constraint
 
     def step(
-        state: TrainState, fixed: Any, batch: Any, key: jax.Array
+        state: TrainState, frozen: Any, batch: Any, key: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        whole = jax.tree.map(lambda _: P(), state.learnt)
-        specs = divided(state.learnt, mesh) if sharded else whole
+        replicated = jax.tree.map(lambda _: P(), state.trainable)
+        specs = divided(state.trainable, mesh) if sharded else replicated
 
-        def on_device(learnt: Any, fixed: Any, batch: Any, key: jax.Array) -> tuple[Any, Sums]:
-            grads, sums = gradient(loss, learnt, fixed, batch, key, pieces=pieces)
+        def on_device(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> tuple[Any, Sums]:
+            grads, sums = gradient(loss, trainable, frozen, batch, key, micro_batches=micro_batches)
             return summed(grads, specs), jax.lax.psum(sums, BATCH)
 
-        given = (P(), P(), P(BATCH), P())
-        mapped = map_over_mesh(on_device, mesh, given, (specs, P()), mapper=mapper)
-        learnt, moments = state.learnt, state.moments
-        grads, sums = mapped(learnt, fixed, batch, jax.random.fold_in(key, state.step))
+        inputs = (P(), P(), P(BATCH), P())
+        mapped = map_over_mesh(on_device, mesh, inputs, (specs, P()), mapper=mapper)
+        trainable, optimiser_state = state.trainable, state.optimiser_state
+        grads, sums = mapped(trainable, frozen, batch, jax.random.fold_in(key, state.step))
         weight = jnp.maximum(sums["loss"][1], 1e-9)
         grads = jax.tree.map(lambda leaf: leaf / weight, grads)
         if sharded:
-            # Each device reads its part of the parameters, and only the updated ones are sent.
-            learnt = constrain(learnt, lying(specs, mesh))
-        updates, moments = optimiser.update(grads, moments, learnt)
-        learnt = optax.apply_updates(learnt, updates)
+            # Each device reads its part of the parameters, and only updated parts are sent.
+            trainable = constrain(trainable, lying(specs, mesh))
+        updates, optimiser_state = optimiser.update(grads, optimiser_state, trainable)
+        trainable = optax.apply_updates(trainable, updates)
         if sharded:
-            learnt = constrain(learnt, lying(whole, mesh))
-            moments = constrain(moments, lying(divided(moments, mesh), mesh))
+            trainable = constrain(trainable, lying(replicated, mesh))
+            optimiser_state = constrain(
+                optimiser_state, lying(divided(optimiser_state, mesh), mesh)
+            )
         means = _means(sums) | {"gradient_norm": optax.tree.norm(grads)}
-        return TrainState(learnt, moments, state.step + 1), means
+        return TrainState(trainable, optimiser_state, state.step + 1), means
 
     return jax.jit(step, donate_argnums=0)
 
@@ -174,10 +186,10 @@ def make_step(
 def make_validation(
     loss: Loss, *, mesh: Mesh, mapper: Mapper = "shard_map"
 ) -> Callable[[Any, Any, Any, jax.Array], Sums]:
-    """Returns the compiled sums of a loss over a mesh, `(learnt, fixed, batch, key) -> Sums`."""
+    """Returns a loss's compiled sums over a mesh, `(trainable, frozen, batch, key) -> Sums`."""
 
-    def on_device(learnt: Any, fixed: Any, batch: Any, key: jax.Array) -> Sums:
-        sums: Sums = jax.lax.psum(loss(learnt, fixed, batch, key), BATCH)
+    def on_device(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> Sums:
+        sums: Sums = jax.lax.psum(loss(trainable, frozen, batch, key), BATCH)
         return sums
 
     return jax.jit(map_over_mesh(on_device, mesh, (P(), P(), P(BATCH), P()), P(), mapper=mapper))

@@ -1,4 +1,4 @@
-"""A training's claim to a folder: nothing else is trained there, and no other model is lost."""
+"""A training's claim to a folder: nothing else is trained in it, and no other model is lost."""
 
 import hashlib
 import json
@@ -15,8 +15,26 @@ from jax.experimental import multihost_utils
 from coopgen_jax.errors import UserError
 from coopgen_jax.files import read_json, write_json
 
-# Seconds until a file of another machine is taken for one that this machine does not see.
+# Seconds after which a file of another machine counts as one that this machine does not see.
 PATIENCE = 60.0
+WAY_OUT = "put a whole copy in its place, or give another folder"
+# Names in folders and cards that stay what they were when settings are renamed, by their new names.
+KEPT_NAMES = {
+    "micro_batches": "pieces",
+    "prefixes": "beginnings",
+    "discriminator_steps": "judge_steps",
+    "first_discriminator_steps": "first_judge_steps",
+    "discriminator_rows": "judge_rows",
+    "discriminator_learning_rate": "judge_learning_rate",
+}
+
+
+def kept_names(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns settings, nested ones too, under the names that folders and cards keep them by."""
+    return {
+        KEPT_NAMES.get(name, name): kept_names(value) if isinstance(value, dict) else value
+        for name, value in settings.items()
+    }
 
 
 def claim(
@@ -27,58 +45,61 @@ def claim(
     rows: tuple[Any, Any],
     **more: Any,
 ) -> None:
-    """Notes in a folder what is trained there, or checks that it is the same.
+    """Locks a folder, and notes in it what is trained there or checks that it is the same.
 
-    Several processes that train as one find out that they train the same in the same folder.
+    Several processes that train as one check that they train the same in the same folder.
 
     Args:
       folder: the training's.
       kind: of what is trained.
-      source: hash of the weights that it begins with or stands on.
+      source: hash of the weights that the training begins with or reads through.
       config: how it is trained, a dataclass with a `loop`.
-      rows: what it learns from and is validated on, dataclasses.
-      more: what else decides what comes out.
+      rows: what it is trained and validated on, dataclasses.
+      more: other settings that decide what comes out.
 
     Raises:
-      UserError: something else is trained there, it holds a model that no training of this library
-        has begun there, it cannot be written, or processes differ in what they train or where.
+      UserError: another process trains in the folder, something else is trained there, it holds a
+        model that no training of this library has begun there, it cannot be written, or processes
+        differ in what they train or where.
     """
     digest = hashlib.sha256(json.dumps([asdict(part) for part in rows]).encode()).hexdigest()
     wanted: dict[str, Any] = {"kind": kind, "model_sha256": source, "rows_sha256": digest}
-    wanted |= json.loads(json.dumps(asdict(config) | more))
+    wanted |= kept_names(json.loads(json.dumps(asdict(config) | more)))
     agree(wanted)
-    # How long one run lasts, and where its moments lie, changes nothing about what comes out.
+    # How long one run lasts and where the optimiser's state lies change nothing about the result.
     del wanted["loop"]["budget_minutes"], wanted["sharded_optimiser"]
     path = folder / "training.json"
-    if path.is_file():
-        found = read_json(path, way_out="put a whole copy in its place, or give another folder")
-        other = {name for name, value in wanted.items() if found.get(name) != value}
-        rates = {"learning_rate", "judge_learning_rate"}
-        # The rates that nobody has chosen depend on what is trained.
-        if "lora" in other and other <= {"lora", *rates} and not found.get("lora"):
-            raise UserError(
-                f"{folder} holds a training of everything: give --rank 0 to go on with it"
-            )
-        if other:
-            raise UserError(
-                f"{folder} holds a training with another {_difference(found, wanted)}: give an "
-                "empty folder, or the settings and data that it was begun with"
-            )
-    else:
+    if not path.is_file():
         _check_empty(folder)
-        if jax.process_index() == 0:
-            write_json(path, wanted)
+    if path.is_file():
+        _check_same(folder, read_json(path, way_out=WAY_OUT), wanted)
+    elif jax.process_index() == 0:
+        write_json(path, wanted)
     _check_shared(folder)
 
 
+def _check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raises UserError where the training in a folder is not the one that is wanted."""
+    other = {name for name, value in wanted.items() if found.get(name) != value}
+    # Learning rates that nobody has chosen depend on what is trained.
+    rates = {"learning_rate", "judge_learning_rate"}
+    if "lora" in other and other <= {"lora", *rates} and not found.get("lora"):
+        raise UserError(f"{folder} holds a training of everything: give --rank 0 to go on with it")
+    if other:
+        raise UserError(
+            f"{folder} holds a training with another {_difference(found, wanted)}: give an empty "
+            "folder, or the settings and data that it was begun with"
+        )
+
+
 def agree(settings: dict[str, Any]) -> None:
-    """Finds out that processes which train as one were told the same.
+    """Checks that processes which train as one were given the same settings.
 
     Args:
       settings: plain values.
 
     Raises:
-      UserError: they were not.
+      UserError: they differ.
     """
     if jax.process_count() > 1:
         digest = hashlib.sha256(json.dumps(settings).encode()).digest()
@@ -99,7 +120,7 @@ def _check_shared(folder: Path) -> None:
     if jax.process_index() == 0:
         mark.touch()
     multihost_utils.sync_global_devices("marked")
-    # A folder that is shared by a network may show a new file late.
+    # A network file system may show a new file late.
     end = time.monotonic() + PATIENCE
     while not (seen := mark.is_file()) and time.monotonic() < end:
         time.sleep(1.0)
@@ -125,31 +146,32 @@ def _check_empty(folder: Path) -> None:
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     """Returns the name of a setting that differs, and both its values."""
     pairs = ((name, found.get(name), value) for name, value in wanted.items())
-    different = [one for pair in pairs for one in _differences(*pair)]
+    different = [entry for pair in pairs for entry in _differences(*pair)]
     # Settings of two kinds say less than a name that tells the kinds apart.
-    different.sort(key=lambda one: isinstance(one[1], dict) and isinstance(one[2], dict))
+    different.sort(key=lambda entry: isinstance(entry[1], dict) and isinstance(entry[2], dict))
     name, there, asked = different[0]
     if name.endswith("_sha256"):
-        said = {"rows_sha256": "set of texts", "judge_sha256": "model for the discriminator"}
-        return said.get(name, "model to begin with")
-    name = name.replace("_", " ")
+        named = {"rows_sha256": "set of texts", "judge_sha256": "model for the discriminator"}
+        return named.get(name, "model to begin with")
+    new_names = {old: new for new, old in KEPT_NAMES.items()}
+    name = " ".join(new_names.get(word, word) for word in name.split()).replace("_", " ")
     if isinstance(there, dict) and isinstance(asked, dict):
         return name
-    return f"{name} ({_said(there)}, and {_said(asked)} is asked for)"
+    return f"{name} ({_in_words(there)}, and {_in_words(asked)} is asked for)"
 
 
 def _differences(name: str, found: Any, wanted: Any) -> list[tuple[str, Any, Any]]:
-    """Returns the names and both values of what differs, from the inside where fields are alike."""
+    """Returns the name and both values of every setting that differs; of records, their fields."""
     if isinstance(found, dict) and isinstance(wanted, dict) and found.keys() == wanted.keys():
         return [
-            one
+            entry
             for field, value in wanted.items()
-            for one in _differences(f"{name} {field}", found[field], value)
+            for entry in _differences(f"{name} {field}", found[field], value)
         ]
     return [] if found == wanted else [(name, found, wanted)]
 
 
-def _said(value: Any) -> str:
+def _in_words(value: Any) -> str:
     if isinstance(value, dict):
         return "some"
     if isinstance(value, list):

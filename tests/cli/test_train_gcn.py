@@ -137,7 +137,7 @@ def test_what_samples_where_nothing_is_said():
 
 def test_what_the_discriminator_reads_and_drops():
     for said, meant in (("auto", None), ("beginnings", True), ("texts", False)):
-        assert round_of(options("--judge-reads", said)).beginnings is meant
+        assert round_of(options("--judge-reads", said)).prefixes is meant
     assert training_of(options()).dropout == 0.1
     assert training_of(options("--judge-dropout", "0.4")).dropout == 0.4
 
@@ -151,7 +151,7 @@ def test_what_the_discriminator_reads_and_drops():
         (["--seed", "-1"], "neither may be below 0"),
         (["--warmup", "-3"], "neither may be below 0"),
         (["--proposal", "greedy"], "^--proposal greedy: gcn weighs .* train by selfgan"),
-        (["--judge-rows", "5"], "^judge_rows is 5: half of them are people's"),
+        (["--judge-rows", "5"], "^discriminator_rows is 5: half of them are human texts"),
         (["--proposal", "sample:top_p=0.8", "--kl", "-1"], "^kl is -1.0: give a price"),
         (["--objective", "gdc", "--clip", "2"], "^clip says nothing to gdc, only to gcn"),
         (["--baseline", "mean"], "^baseline and scheduler say nothing to gcn"),
@@ -175,7 +175,7 @@ def test_mistakes_are_told(said, sentence):
     [
         (["--samples", "1"], "give samples of 2 or more"),
         (["--objective", "gdc"], "every source has its own"),
-        (["--pieces", "3"], "cannot be read in 3 equal pieces"),
+        (["--pieces", "3"], "cannot be split into 3 equal micro-batches"),
         (["--proposal", "gedi:draw=true", "--objective", "selfgan"], "gedi and pplm"),
         (["--template", "no place"], "must have {} once"),
     ],

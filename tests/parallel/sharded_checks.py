@@ -48,7 +48,7 @@ def batch(number: int) -> dict[str, np.ndarray]:
 def step_of(devices: int, mapper: str = "shard_map", sharded: bool = False, pieces: int = 1):
     mesh = make_mesh(devices)
     return make_step(
-        loss, OPTIMISER, mesh=mesh, mapper=mapper, sharded=sharded, pieces=pieces
+        loss, OPTIMISER, mesh=mesh, mapper=mapper, sharded=sharded, micro_batches=pieces
     )  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def close(one, other) -> bool:
 
 def kept_bytes(state: TrainState) -> tuple[int, int]:
     """Returns the bytes of moments that each device holds, all alike, and those of all moments."""
-    moments = jax.tree.leaves(state.moments)
+    moments = jax.tree.leaves(state.optimiser_state)
     held = np.sum([[part.data.nbytes for part in leaf.addressable_shards] for leaf in moments], 0)
     assert len(set(held)) == 1, held
     return int(held[0]), sum(leaf.nbytes for leaf in moments)
@@ -110,7 +110,7 @@ def layout() -> None:
         for _ in range(2):
             state, _ = step(state, *given)
             assert kept_bytes(state) == (split // 8 + whole, split + whole), mapper
-            assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(state.learnt))
+            assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(state.trainable))
         assert step._cache_size() == 1, mapper
     state = begin_on(mesh, learnt(), OPTIMISER)
     assert kept_bytes(state) == (split + whole, split + whole)
@@ -122,25 +122,25 @@ def shared_moments() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         alone, norms = fitted(folder / "alone", 1)
-        assert min(norms) > 1 and not close(alone.learnt, learnt())
+        assert min(norms) > 1 and not close(alone.trainable, learnt())
         plain, _ = fitted(folder / "plain", 8)
-        assert close(plain.learnt, alone.learnt)
+        assert close(plain.trainable, alone.trainable)
         for mapper, pieces in (("shard_map", 2), ("pmap", 1)):
             settings = {"mapper": mapper, "pieces": pieces, "sharded": True}
             found, seen = fitted(folder / mapper, 8, **settings)
-            assert close(found.learnt, alone.learnt), mapper
+            assert close(found.trainable, alone.trainable), mapper
             assert np.allclose(seen, norms, rtol=1e-5), mapper
             for died in (3, 5):
                 killed(folder / "killed" / mapper, 8, dies=died, **settings)
             again, _ = fitted(folder / "killed" / mapper, 8, **settings)
-            pairs = zip(*map(jax.tree.leaves, (again.learnt, found.learnt)), strict=True)
+            pairs = zip(*map(jax.tree.leaves, (again.trainable, found.trainable)), strict=True)
             assert all(np.array_equal(a, b) for a, b in pairs), mapper
         # A checkpoint is that of any number of devices, whatever they share.
         for devices, sharded in ((8, False), (4, True), (1, True)):
             here = folder / f"moved {devices} {sharded}"
             killed(here, 8, dies=3, sharded=True)
             moved, _ = fitted(here, devices, sharded=sharded)
-            assert close(moved.learnt, alone.learnt), (devices, sharded)
+            assert close(moved.trainable, alone.trainable), (devices, sharded)
     try:
         make_step(loss, OPTIMISER, mesh=make_mesh(2, 2), sharded=True)
     except UserError as error:

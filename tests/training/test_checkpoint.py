@@ -1,5 +1,7 @@
 """A checkpoint is that of its training, however the layers of its networks lie."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,8 +22,8 @@ PARAMS = init_decoder(jax.random.key(0), TINY_LLAMA)
 def begun(params, *, count: float = 1.0) -> TrainState:
     """A state whose leaves all differ."""
     state = begin_on(make_mesh(1), params, optax.adam(1e-3))
-    moments = jax.tree.map(lambda leaf: leaf + leaf.dtype.type(count), state.moments)
-    return state.replace(moments=moments)
+    moments = jax.tree.map(lambda leaf: leaf + leaf.dtype.type(count), state.optimiser_state)
+    return replace(state, optimiser_state=moments)
 
 
 @pytest.mark.parametrize("separate", [False, True], ids=["stacked", "separate"])

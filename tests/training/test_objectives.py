@@ -27,11 +27,11 @@ from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA
 from coopgen_jax.training.objectives import (
     _behind_a_prompt,
-    generates,
-    judges,
-    judges_pieces,
-    judges_states,
-    writes,
+    classification_loss,
+    encoder_classification_loss,
+    gedi_loss,
+    language_model_loss,
+    trunk_classification_loss,
 )
 from tests.discriminators.trees import prompt_of
 from tests.training.token_by_token import judged
@@ -47,7 +47,7 @@ KEY = jax.random.key(0)
 def test_a_judges_loss_is_what_it_says_of_the_texts():
     config = CausalConfig(TINY_GPT2, HeadConfig(CLASSES, TINY_GPT2.width, (8,)), start_token=60)
     params = init_causal(jax.random.key(1), config)
-    sums = jax.jit(judges(config, training=False))(params, None, BATCH, KEY)
+    sums = jax.jit(classification_loss(config, training=False))(params, None, BATCH, KEY)
     said = [judged(causal(config), params, row) for row in ROWS]
     expected = -sum(log_class[label] for log_class, label in zip(said, LABELS, strict=True))
     assert float(sums["loss"][0]) == pytest.approx(expected, abs=1e-4)
@@ -58,10 +58,10 @@ def test_a_judges_loss_is_what_it_says_of_the_texts():
 def test_a_causal_judge_may_learn_from_every_beginning():
     config = CausalConfig(TINY_GPT2, HeadConfig(CLASSES, TINY_GPT2.width, (8,)), start_token=60)
     params = init_causal(jax.random.key(1), config)
-    loss = jax.jit(judges(config, training=False, beginnings=True))
+    loss = jax.jit(classification_loss(config, training=False, prefixes=True))
     sums, whole = (
         loss(params, None, BATCH, KEY),
-        jax.jit(judges(config, training=False))(params, None, BATCH, KEY),
+        jax.jit(classification_loss(config, training=False))(params, None, BATCH, KEY),
     )
     expected = 0.0
     for row, label in zip(ROWS, LABELS, strict=True):
@@ -76,7 +76,7 @@ def test_dropout_is_a_rows_own_whatever_is_beside_it():
     head = HeadConfig(CLASSES, TINY_GPT2.width, (8,), dropout=0.5)
     config = CausalConfig(TINY_GPT2, head, start_token=60)
     params = init_causal(jax.random.key(1), config)
-    loss = jax.jit(judges(config))
+    loss = jax.jit(classification_loss(config))
     whole = float(loss(params, None, BATCH, KEY)["loss"][0])
     parts = [
         float(loss(params, None, jax.tree.map(lambda x, r=r: x[r : r + 1], BATCH), KEY)["loss"][0])
@@ -88,7 +88,7 @@ def test_dropout_is_a_rows_own_whatever_is_beside_it():
 
 def test_a_writers_loss_is_the_mean_over_tokens_that_score_gives():
     params = init_decoder(jax.random.key(2), TINY_LLAMA)
-    total, weight = jax.jit(writes(TINY_LLAMA))(params, None, BATCH, KEY)["loss"]
+    total, weight = jax.jit(language_model_loss(TINY_LLAMA))(params, None, BATCH, KEY)["loss"]
     expected = 0.0
     for row in ROWS:
         if len(row) > 1:
@@ -105,7 +105,7 @@ def test_gedis_loss_is_that_of_what_the_generative_discriminator_says():
     config = GenerativeConfig(TINY_GPT2, CLASSES, ((7,), (8, 9, 10), (11, 12)))
     network = jax.tree.map(lambda leaf: 3 * leaf, init_decoder(jax.random.key(3), TINY_GPT2))
     params = generative_params(network, 3, prior=[1, 2, 3], scale=1.3)
-    loss = jax.jit(generates(config, class_weight=0.4))
+    loss = jax.jit(gedi_loss(config, class_weight=0.4))
     sums = {name: float(x[0]) for name, x in loss(params, None, BATCH, KEY).items()}
     said = [judged(generative(config), params, row) for row in ROWS]
     judging = -sum(log_class[label] for log_class, label in zip(said, LABELS, strict=True))
@@ -123,7 +123,7 @@ def test_gedis_loss_is_that_of_what_the_generative_discriminator_says():
 def test_gedis_loss_is_refused_for_products():
     config = GenerativeConfig(TINY_GPT2, CLASSES, ((7,), (8,), (9,)), mean=False)
     with pytest.raises(UserError, match="that of mean likelihoods"):
-        generates(config)
+        gedi_loss(config)
 
 
 def test_an_empty_row_has_no_gradient():
@@ -132,7 +132,7 @@ def test_an_empty_row_has_no_gradient():
     params = init_causal(jax.random.key(1), judge)
     short = jax.tree.map(lambda x: x[:3], BATCH)
     both = [
-        jax.grad(lambda p, b=batch: judges(judge)(p, None, b, KEY)["loss"][0])(params)
+        jax.grad(lambda p, b=batch: classification_loss(judge)(p, None, b, KEY)["loss"][0])(params)
         for batch in (BATCH, short)
     ]
     for one, other in zip(*map(jax.tree.leaves, both), strict=True):
@@ -146,7 +146,7 @@ def test_in_bfloat16_weights_and_gradients_stay_float32_and_point_the_same_way()
     found = {}
     for dtype in ("float32", "bfloat16"):
         judge = CausalConfig(dataclasses.replace(config, dtype=dtype), head, start_token=60)
-        loss = judges(judge, training=False)
+        loss = classification_loss(judge, training=False)
         found[dtype] = jax.jit(
             jax.value_and_grad(lambda p, loss=loss: loss(p, None, BATCH, KEY)["loss"][0])
         )(params)
@@ -167,7 +167,9 @@ def test_a_bidirectional_judges_loss_is_what_it_says_of_the_pieces(tiny_encoder)
     params = {"encoder": tiny_encoder.params, "head": jax.tree.map(lambda leaf: 3 * leaf, drawn)}
     rows = [[3, 4, 5], [5], [4, 4, 3, 3, 5]]
     batch = jax.tree.map(jnp.asarray, pad([*rows, []], [*LABELS, 0], np.arange(4)))
-    sums = judges_pieces(encoder, head, (1, 2), training=False)(params, None, batch, KEY)
+    sums = encoder_classification_loss(encoder, head, (1, 2), training=False)(
+        params, None, batch, KEY
+    )
     judge = EncoderJudge(encoder, head)
     pieces = np.full((3, 8), -1, np.int32)
     for place, row in enumerate(rows):
@@ -203,7 +205,7 @@ def trunk_params(config):
 def test_a_shared_trunks_loss_is_the_mean_over_every_beginning(name):
     config = TRUNKS[name]
     params = trunk_params(config)
-    sums = judges_states(config, training=False)(params, TABLES, BATCH, KEY)
+    sums = trunk_classification_loss(config, training=False)(params, TABLES, BATCH, KEY)
     total = ahead = hits = 0.0
     for row, label in zip(ROWS, LABELS, strict=True):
         states, inside = STATES[jnp.asarray(row)][None], jnp.ones((1, len(row)), bool)

@@ -49,7 +49,7 @@ def test_broken_rows_are_told(places, capsys, tmp_path):
         (["--rows", "0"], "--rows is 0: give 1 or more"),
         (["--epochs", "0"], "--epochs is 0.0: give a number above 0"),
         (["--kind", "causal", "--rank", "-1"], "--rank is -1: give 1 or more, or 0"),
-        (["--pieces", "3"], "16 rows cannot be read in 3 equal pieces"),
+        (["--pieces", "3"], "16 rows cannot be split into 3 equal micro-batches"),
         (["--learning-rate", "0"], "the learning rate is 0.0: it must be above 0"),
         (["--kind", "causal", "--shortest", "17"], "the shortest cut is 17 tokens: it must be 1"),
         (["--longest", "64"], "texts of 64 tokens exceed the network's context of 64"),

@@ -25,7 +25,7 @@ from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.parallel.mesh import make_mesh, share
 from coopgen_jax.testing import TINY_LLAMA
 from coopgen_jax.training.loop import LoopConfig, train
-from coopgen_jax.training.objectives import judges
+from coopgen_jax.training.objectives import classification_loss
 from coopgen_jax.training.step import begin_on, make_step, make_validation, mean_over
 
 JUDGE = CausalConfig(TINY_LLAMA, HeadConfig(("a", "b"), TINY_LLAMA.width, (), 0.1), start_token=60)
@@ -51,9 +51,11 @@ def main(options: dict) -> None:
     mesh = make_mesh()
     settings = {"mesh": mesh, "mapper": options.get("mapper", "shard_map")}
     optimiser = optax.adamw(optax.linear_schedule(3e-3, 0, 40))
-    pieces, sharded = options.get("pieces", 1), options.get("sharded", False)
-    step = make_step(judges(JUDGE), optimiser, pieces=pieces, sharded=sharded, **settings)
-    validation = make_validation(judges(JUDGE, training=False), **settings)
+    pieces, sharded = options.get("micro_batches", 1), options.get("sharded", False)
+    step = make_step(
+        classification_loss(JUDGE), optimiser, micro_batches=pieces, sharded=sharded, **settings
+    )
+    validation = make_validation(classification_loss(JUDGE, training=False), **settings)
     key = jax.random.key(7)
     batches = training_batches(
         *rows_of(0, 64), BatchConfig(rows=16, longest=8, balanced=True),
@@ -86,7 +88,7 @@ def main(options: dict) -> None:
             budget_minutes=options.get("budget"),
         ),
     )  # fmt: skip
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(outcome.learnt)]
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(outcome.trainable)]
     found = asdict(outcome) | {
         "learnt": [float(np.sum(leaf, dtype=np.float64)) for leaf in leaves],
         "digest": hashlib.sha256(b"".join(leaf.tobytes() for leaf in leaves)).hexdigest(),

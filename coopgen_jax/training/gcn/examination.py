@@ -1,4 +1,4 @@
-"""What is measured of a generator and its critic between rounds, on held-out texts and samples."""
+"""Measurements of both networks between rounds, on held-out texts and on samples."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from coopgen_jax.training.gcn.gcn_networks import (
 SAMPLES = "samples.json"
 # BLEU is against so many held-out texts at most: it would take longer than a round otherwise.
 REFERENCES = 200
-# What the early warning goes by.
+# Thresholds of the early warnings.
 LEAST_EFFECTIVE, MOST_NATS, MOST_ALIKE = 0.05, 1.0, 0.3
 LEAST_LENGTH, LEAST_DISTINCT = 0.25, 0.5
 
@@ -60,8 +60,10 @@ def fetched(tree: Any) -> Any:
 class Examination:
     """How much is measured.
 
-    texts: sampled from the generator by itself; held_out: texts of people that are read, at most.
-    rows: read at once, a multiple of the devices.
+    Attributes:
+      texts: sampled from the generator by itself.
+      held_out: human texts that are read, at most.
+      rows: read at once, a multiple of the devices.
     """
 
     texts: int = 64
@@ -78,7 +80,7 @@ class Examination:
 
 def make_examination(
     networks: Networks,
-    fixed: Any,
+    frozen: Any,
     held_out: Pairs,
     tokenizer: Tokenizer,
     config: Examination,
@@ -89,21 +91,21 @@ def make_examination(
     judged: bool = True,
     seed: int = 0,
 ) -> Callable[[Any], dict[str, float]]:
-    """Returns what measures both networks, `{"generator", "judge"} -> metrics`.
+    """Returns what measures both networks, `{"generator", "discriminator"} -> metrics`.
 
     The metrics are `loss`, nats a token of held-out texts; `kl_to_start`, the divergence from the
     generator before all training in nats a text, estimated on texts that it samples by itself,
-    where every token's whole distribution counts; `bleu` of these against held-out texts (of their
+    where every token's full distribution counts; `bleu` of these against held-out texts (of their
     source where they have one) and `self_bleu` among them, both of 4-grams; `distinct`, the share
     of different texts among them, and `relative_length`, their mean tokens over those of held-out
-    texts, what ends a text not counted; and how well the discriminator tells the two kinds apart:
-    `judge_accuracy` on both, `judge_human_accuracy` on texts of people, `judge_calibration_error`.
-    The noise of the samples is always the same.
+    texts, without the token that ends a text; and the accuracy with which the discriminator tells
+    the two kinds apart: `judge_accuracy` on both, `judge_human_accuracy` on human texts, and
+    `judge_calibration_error`. The noise of the samples is always the same.
 
     Args:
       networks: both networks.
-      fixed: `{"generator", "judge"}` parameters that are not trained.
-      held_out: pairs that nothing learns from.
+      frozen: `{"generator", "discriminator"}` parameters that are not trained.
+      held_out: pairs that nothing is trained on.
       tokenizer: the generator's.
       config: how much.
       folder: where the texts of the last examination are written.
@@ -112,75 +114,124 @@ def make_examination(
       judged: whether there is a discriminator to measure.
       seed: of the samples.
     """
-    count = len(held_out)
-    human = [number * count // min(count, config.held_out)
-             for number in range(min(count, config.held_out))]  # fmt: skip
-    asked = [human[number % len(human)] for number in range(config.texts)]
-    says_human, likelihood = make_readers(networks, mesh=mesh, mapper=mapper)
-    sampling = SamplingConfig(new_tokens=held_out.text_width)
-    sampler = make_sampler(networks, sampling, guided=False, mesh=mesh, mapper=mapper)
-    rows_of = jax.jit(gather_rows)
-    words = sum(len(unended(held_out.texts[number], tokenizer)) for number in human)
-    usual = max(words / len(human), 1.0)
+    over = {"mesh": mesh, "mapper": mapper}
+    return _Examiner(networks, frozen, held_out, tokenizer, config, folder, over, judged, seed)
 
-    def apart(learnt: Any, fixed: Any, rows: Any) -> jax.Array:
-        def said(params: Any) -> jax.Array:
-            _, stream, _, _ = read(networks.generator, params, rows["tokens"], rows["mask"])
-            return unembed(networks.generator, params, stream)
 
-        now, first = said(networks.join(learnt, fixed)), said(networks.first(fixed))
-        return jax.vmap(losses.sequence_kl)(now, first, rows["written"])
+class _Examiner:
+    """Measures both networks; see `make_examination`."""
 
-    by_rows: Any = P(BATCH)
-    divergence = jax.jit(map_over_mesh(apart, mesh, (P(), P(), by_rows), by_rows, mapper=mapper))
-    joined = jax.jit(networks.join)
+    def __init__(
+        self,
+        networks: Networks,
+        frozen: Any,
+        held_out: Pairs,
+        tokenizer: Tokenizer,
+        config: Examination,
+        folder: Path,
+        over: dict[str, Any],
+        judged: bool,
+        seed: int,
+    ) -> None:
+        self.frozen, self.held_out, self.tokenizer = frozen, held_out, tokenizer
+        self.config, self.folder, self.mesh, self.judged = config, folder, over["mesh"], judged
+        self.key = jax.random.key(seed)
+        count, read_ones = len(held_out), min(len(held_out), config.held_out)
+        self.human = [number * count // read_ones for number in range(read_ones)]
+        self.sources = [self.human[number % read_ones] for number in range(config.texts)]
+        self.log_human, self.log_likelihood = make_readers(networks, **over)
+        sampling = SamplingConfig(new_tokens=held_out.text_width)
+        self.sampler = make_sampler(networks, sampling, guided=False, **over)
+        self.rows_of = jax.jit(gather_rows)
+        self.divergence = _divergence(networks, **over)
+        self.join = jax.jit(networks.join)
+        words = sum(len(unended(held_out.texts[number], tokenizer)) for number in self.human)
+        self.usual_length = max(words / read_ones, 1.0)
 
-    def batches(numbers: Sequence[int], rows: Callable[[list[int]], Any]) -> Any:
-        """Yields rows on the mesh and how many of them are wanted; the last ones are repeated."""
-        for at in range(0, len(numbers), config.rows):
-            there = list(numbers[at : at + config.rows])
-            filled = [*there, *[there[-1]] * (config.rows - len(there))]
-            yield share(own_part(rows(filled)), mesh), len(there)
-
-    def examine(learnt: Any) -> dict[str, float]:
-        generator, judge = learnt["generator"], learnt["judge"]
-        params = joined(generator, fixed["generator"])
-        logs, tokens, log_human = [], 0, []
-        for rows, there in batches(human, held_out.rows):
-            logs += fetched(likelihood(params, rows))[:there].tolist()
-            if judged:
-                log_human += fetched(says_human(judge, fixed["judge"], rows))[:there].tolist()
-        tokens = sum(len(held_out.texts[number]) for number in human)
-        key, away, log_own = jax.random.key(seed), [], []
-        texts, written = [], []
-        for number, (prompt, there) in enumerate(batches(asked, held_out.prompt)):
-            generation = sampler(jax.random.fold_in(key, number), prompt, generator, judge, fixed)
-            rows = rows_of(prompt, generation)
-            away += fetched(divergence(generator, fixed["generator"], rows))[:there].tolist()
-            if judged:
-                log_own += fetched(says_human(judge, fixed["judge"], rows))[:there].tolist()
-            ids, lengths = fetched((generation.tokens[:, 0], generation.length[:, 0]))
-            own = [row[:size].tolist() for row, size in zip(ids[:there], lengths, strict=False)]
-            texts += tokenizer.decode_batch(own)
-            written += [len(unended(row, tokenizer)) for row in own]
-        texts = [text.strip() for text in texts]
+    def __call__(self, trainable: Any) -> dict[str, float]:
+        """Returns the metrics, and writes the sampled texts."""
+        logs, log_human = self._read_held_out(trainable)
+        texts, lengths, away, log_own = self._sample(trainable)
         if jax.process_index() == 0:
-            write_json(folder / SAMPLES, texts)
-        common = [held_out.written[number] for number in human[:REFERENCES]]
+            write_json(self.folder / SAMPLES, texts)
+        held_out = self.held_out
+        common = [held_out.written[number] for number in self.human[:REFERENCES]]
         references = [
-            [held_out.written[number]] if held_out.conditional else common for number in asked
+            [held_out.written[number]] if held_out.conditional else common
+            for number in self.sources
         ]
+        tokens = sum(len(held_out.texts[number]) for number in self.human)
         found = {
             "loss": -sum(logs) / tokens,
             "kl_to_start": float(np.mean(away)),
             "bleu": bleu(texts, references),
             "self_bleu": self_bleu(texts, 4),
             "distinct": len(set(texts)) / len(texts),
-            "relative_length": float(np.mean(written)) / usual,
+            "relative_length": float(np.mean(lengths)) / self.usual_length,
         }
-        return found | (_judged(log_human, log_own) if judged else {})
+        return found | (_judged(log_human, log_own) if self.judged else {})
 
-    return examine
+    def _batches(self, numbers: Sequence[int], rows: Callable[[list[int]], Any]) -> Any:
+        """Yields rows on the mesh and how many of them are wanted; the last ones are repeated."""
+        size = self.config.rows
+        for at in range(0, len(numbers), size):
+            there = list(numbers[at : at + size])
+            filled = [*there, *[there[-1]] * (size - len(there))]
+            yield share(own_part(rows(filled)), self.mesh), len(there)
+
+    def _of_discriminator(self, trainable: Any, rows: Any, there: int) -> list[float]:
+        """Returns log p(human) of rows; nothing where there is no discriminator."""
+        if not self.judged:
+            return []
+        log_human = self.log_human(trainable["discriminator"], self.frozen["discriminator"], rows)
+        return fetched(log_human)[:there].tolist()
+
+    def _read_held_out(self, trainable: Any) -> tuple[list[float], list[float]]:
+        """Returns log p(text) and log p(human) of held-out texts."""
+        params = self.join(trainable["generator"], self.frozen["generator"])
+        logs: list[float] = []
+        log_human: list[float] = []
+        for rows, there in self._batches(self.human, self.held_out.rows):
+            logs += fetched(self.log_likelihood(params, rows))[:there].tolist()
+            log_human += self._of_discriminator(trainable, rows, there)
+        return logs, log_human
+
+    def _sample(self, trainable: Any) -> tuple[list[str], list[int], list[float], list[float]]:
+        """Returns sampled texts, their tokens, their divergence and their log p(human)."""
+        generator, frozen = trainable["generator"], self.frozen["generator"]
+        texts: list[str] = []
+        lengths: list[int] = []
+        away: list[float] = []
+        log_own: list[float] = []
+        batches = self._batches(self.sources, self.held_out.prompt)
+        for number, (prompt, there) in enumerate(batches):
+            noise = jax.random.fold_in(self.key, number)
+            generation = self.sampler(
+                noise, prompt, generator, trainable["discriminator"], self.frozen
+            )
+            rows = self.rows_of(prompt, generation)
+            away += fetched(self.divergence(generator, frozen, rows))[:there].tolist()
+            log_own += self._of_discriminator(trainable, rows, there)
+            ids, sizes = fetched((generation.tokens[:, 0], generation.length[:, 0]))
+            own = [row[:size].tolist() for row, size in zip(ids[:there], sizes, strict=False)]
+            texts += self.tokenizer.decode_batch(own)
+            lengths += [len(unended(row, self.tokenizer)) for row in own]
+        return [text.strip() for text in texts], lengths, away, log_own
+
+
+def _divergence(networks: Networks, *, mesh: Mesh, mapper: Mapper) -> Callable[..., jax.Array]:
+    """Returns the compiled divergence `[M]` of rows from the generator before all training."""
+
+    def divergence(trainable: Any, frozen: Any, rows: Any) -> jax.Array:
+        def logits_of(params: Any) -> jax.Array:
+            _, stream, _, _ = read(networks.generator, params, rows["tokens"], rows["mask"])
+            return unembed(networks.generator, params, stream)
+
+        now, first = logits_of(networks.join(trainable, frozen)), logits_of(networks.first(frozen))
+        return jax.vmap(losses.sequence_kl)(now, first, rows["written"])
+
+    by_rows: Any = P(BATCH)
+    return jax.jit(map_over_mesh(divergence, mesh, (P(), P(), by_rows), by_rows, mapper=mapper))
 
 
 def unended(ids: Sequence[int], tokenizer: Tokenizer) -> Sequence[int]:
@@ -189,11 +240,11 @@ def unended(ids: Sequence[int], tokenizer: Tokenizer) -> Sequence[int]:
 
 
 def _judged(log_human: Sequence[float], log_own: Sequence[float]) -> dict[str, float]:
-    """Returns how well texts of people and of the generator are told apart."""
+    """Returns how well human texts and the generator's are told apart."""
     log_p = np.minimum(np.asarray([*log_human, *log_own], np.float64), -1e-12)
     names = ("judge_accuracy", "judge_human_accuracy", "judge_calibration_error")
     if not np.isfinite(log_p).all():
-        # Whoever records it says so, and keeps what it came from.
+        # The loop that records it reports it, and keeps the batch.
         return dict.fromkeys(names, float("nan"))
     labels = np.asarray([HUMAN] * len(log_human) + [1 - HUMAN] * len(log_own))
     both = np.stack([np.log(-np.expm1(log_p)), log_p], axis=-1)
@@ -208,7 +259,7 @@ def warnings_of(
     means: Mapping[str, float],
     objective: Objective = "gcn",
 ) -> list[str]:
-    """Returns what speaks for a training that collapses, a sentence each.
+    """Returns the signs of a training that collapses, a sentence each.
 
     Args:
       first: metrics in front of the first round.
@@ -241,7 +292,7 @@ def warnings_of(
     length = now.get("relative_length", 1.0)
     if length < LEAST_LENGTH:
         found.append(
-            f"samples have {length:.0%} of the tokens of people's texts: lower the learning rate, "
-            "or hold the generator by kl"
+            f"samples have {length:.0%} of the tokens of human texts: lower the learning rate, or "
+            "hold the generator by kl"
         )
     return found

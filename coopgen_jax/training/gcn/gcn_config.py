@@ -1,4 +1,4 @@
-"""What one round of cooperative training is: how texts are sampled, judged, weighed, learnt."""
+"""The settings of one round of cooperative training."""
 
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
@@ -15,7 +15,7 @@ from coopgen_jax.training.gcn.importance import Baseline
 Objective = Literal["gcn", "selfgan", "gan", "gdc", "mle"]
 Scheduler = Literal["none", "manual", "z"]
 Negatives = Literal["proposal", "generator"]
-# Steps of the discriminator on texts of one sampling where no round says.
+# Steps of the discriminator on the texts of one sampling, where `discriminator_steps` is 0.
 TURN = 4
 
 
@@ -27,31 +27,35 @@ class ProposalError(UserError):
 class GcnConfig:
     """One round: sample, train the discriminator, weigh, train the generator.
 
-    objective: what texts are weighed by. "gcn" climbs towards p_{t-1} D_t by self-normalised
-      importance weights (Lamprier et al., ICML 2022, arXiv 2201.12320); "selfgan" counts all texts
-      of a cooperative decoder alike (Scialom et al., NeurIPS 2021, arXiv 2106.06363); "gan" is
-      REINFORCE with D as its reward, a discrete GAN; "gdc" climbs towards p_0 D_t, which moves with
-      D alone (Khalifa et al., ICLR 2021, arXiv 2012.11635); "mle" reads what people wrote for the
-      same sources, without any discriminator.
-    proposal: settings of the decoder that samples texts, `samples` for every source.
-    sources: `B` sources of a round; of unconditional texts so many times `samples` are sampled.
-    generator_steps: steps on a round's texts, whose weights stay those of the generator that
-      sampled them.
-    judge_steps: steps of the discriminator in a round; first_judge_steps: in the first one, where
-      that is more, those in front of `judge_steps` on fresh texts of the generator.
-    judge_rows: texts of such a step, half of them written by people, for the same sources.
-    replay_rows: texts of earlier rounds that are remembered, and people's beside them;
+    Attributes:
+      objective: how texts are weighed. "gcn" climbs towards p_{t-1} D_t by self-normalised
+        importance weights (Lamprier et al., ICML 2022, arXiv 2201.12320); "selfgan" counts all
+        texts of a cooperative decoder alike (Scialom et al., NeurIPS 2021, arXiv 2106.06363);
+        "gan" is REINFORCE with D as its reward, a discrete GAN; "gdc" climbs towards p_0 D_t, which
+        changes with D alone (Khalifa et al., ICLR 2021, arXiv 2012.11635); "mle" reads human texts
+        for the same sources, without any discriminator.
+      proposal: settings of the decoder that samples texts, `samples` for every source.
+      sources: `B` sources of a round; of unconditional texts so many times `samples` are sampled.
+      generator_steps: steps on a round's texts, whose weights stay those of the generator that
+        sampled them.
+      discriminator_steps: steps of the discriminator in a round.
+      first_discriminator_steps: its steps in the first round, if that is more; those in front of
+        `discriminator_steps` are on fresh texts of the generator.
+      discriminator_rows: texts of such a step, half of them human, for the same sources.
+      replay_rows: texts of earlier rounds that are remembered, with human ones beside them.
       replay_share: their share of a step.
-    negatives: whether the discriminator learns from texts that the "generator" has sampled by
-      itself or from those of the "proposal", which saves a sampling. Against the former p D comes
-      to rest where p is the distribution of people's texts; against the latter it comes to rest
-      elsewhere, the farther the farther the proposal is from p.
-    beginnings: whether the discriminator learns every beginning of a text, which a decoder that
-      asks it on the way wants, or whole texts; None for what the proposal wants.
-    clip: weights above so many times their mean are cut; see `weights.self_normalised`.
-    kl: price of leaving the first generator; see `imitation.imitates`.
-    baseline, scheduler: of "gan". "manual" halves its rewards every `half_life` rounds, "z" divides
-      them by their sum, which is "gcn" with the generator as its own proposal.
+      negatives: whether the discriminator is trained on texts that the "generator" has sampled by
+        itself or on those of the "proposal", which saves one sampling pass. With the former the
+        fixed point of p D is reached where p is the distribution of human texts; with the latter it
+        lies elsewhere, the farther the farther the proposal is from p.
+      prefixes: whether the discriminator is trained on every prefix of a text, which a decoder
+        needs that asks it on the way, or on full texts; None for what the proposal needs.
+      clip: weights above so many times their mean are cut; see `importance.self_normalised`.
+      kl: price of leaving the first generator; see `imitation.weighted_likelihood_loss`.
+      baseline: of "gan": what is subtracted from a reward.
+      scheduler: of "gan": "manual" halves its rewards every `half_life` rounds, "z" divides them by
+        their sum, which is "gcn" with the generator as its own proposal.
+      half_life: of the "manual" scheduler, in rounds.
     """
 
     objective: Objective = "gcn"
@@ -60,13 +64,13 @@ class GcnConfig:
     )
     sources: int = 8
     generator_steps: int = 1
-    judge_steps: int = 4
-    first_judge_steps: int = 50
-    judge_rows: int = 32
+    discriminator_steps: int = 4
+    first_discriminator_steps: int = 50
+    discriminator_rows: int = 32
     replay_rows: int = 512
     replay_share: float = 0.25
     negatives: Negatives = "generator"
-    beginnings: bool | None = None
+    prefixes: bool | None = None
     clip: float | None = None
     kl: float = 0.0
     baseline: Baseline = "none"
@@ -85,15 +89,21 @@ class GcnConfig:
                     f"there is no {name} {getattr(self, name)!r}: choose one of "
                     f"{', '.join(get_args(known))}"
                 )
-        for name in ("sources", "generator_steps", "first_judge_steps", "judge_rows"):
+        for name in (
+            "sources",
+            "generator_steps",
+            "first_discriminator_steps",
+            "discriminator_rows",
+        ):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}: it must be 1 or more")
-        if self.judge_rows % 2:
+        if self.discriminator_rows % 2:
             raise UserError(
-                f"judge_rows is {self.judge_rows}: half of them are people's, so give an even one"
+                f"discriminator_rows is {self.discriminator_rows}: half of them are human texts, "
+                "so give an even number"
             )
-        if self.judge_steps < 0 or self.replay_rows < 0:
-            raise UserError("judge_steps and replay_rows must be 0 or more")
+        if self.discriminator_steps < 0 or self.replay_rows < 0:
+            raise UserError("discriminator_steps and replay_rows must be 0 or more")
         if not 0 <= self.replay_share < 1:
             raise UserError(f"replay_share is {self.replay_share}: give a share from 0 to below 1")
         if self.clip is not None and not self.clip > 0:
@@ -156,7 +166,7 @@ class GcnConfig:
 
     @property
     def compares(self) -> bool:
-        """Whether texts count by comparison: a lone one the same, whatever D says of it."""
+        """Whether a text is weighed against others: a single one would always weigh the same."""
         return self.objective == "gcn" or self.scheduler == "z" or self.baseline == "mean"
 
     @property
@@ -171,7 +181,7 @@ class GcnConfig:
 
     @property
     def density(self) -> bool:
-        """Whether the proposal knows with what probability it has drawn a text."""
+        """Whether the proposal knows the probability with which it has drawn a text."""
         match self.proposal:
             case SamplingConfig(rules=rules):
                 return rules.temperature > 0 and not rules.forced
@@ -206,18 +216,23 @@ class GcnConfig:
         return self.objective != "mle" and self.proposal.guided
 
     @property
+    def reads_prefixes(self) -> bool:
+        """Whether the discriminator is trained on every prefix of a text."""
+        return self.guided if self.prefixes is None else self.prefixes
+
+    @property
     def steps_ahead(self) -> int:
         """Steps of the discriminator in front of the first round's own."""
-        return max(0, self.first_judge_steps - self.judge_steps)
+        return max(0, self.first_discriminator_steps - self.discriminator_steps)
 
     @property
     def turn(self) -> int:
-        """How many of them one sampling is for."""
-        return self.judge_steps or TURN
+        """How many of these steps one sampling is for."""
+        return self.discriminator_steps or TURN
 
     @property
     def samplings(self) -> int:
-        """How many samplings they take."""
+        """How many samplings these steps take."""
         return -(-self.steps_ahead // self.turn)
 
     @property

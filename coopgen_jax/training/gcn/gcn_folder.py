@@ -1,4 +1,4 @@
-"""What cooperative training leaves: a language model, and its discriminator in a folder below."""
+"""What cooperative training writes: a language model, and its discriminator in a folder below."""
 
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ def deliver(
     folder: Path,
     models: tuple[LoadedModel, LoadedModel],
     networks: Networks,
-    learnt: Any,
-    fixed: Any,
+    trainable: Any,
+    frozen: Any,
     config: GcnConfig,
     card: dict[str, Any],
     dtype: str,
@@ -32,34 +32,36 @@ def deliver(
     """
     if jax.process_index() != 0:
         return
-    model, judge = models
+    model, discriminator = models
     if config.objective != "mle":
-        _deliver_judge(folder / "judge", judge, networks, learnt, fixed, card, dtype)
-    written = full_network(networks.join, learnt["generator"], fixed["generator"])
+        _deliver_discriminator(
+            folder / "judge", discriminator, networks, trainable, frozen, card, dtype
+        )
+    written = full_network(networks.join, trainable["generator"], frozen["generator"])
     save_model(folder, model.config, written, model.tokenizer, dtype=dtype)
     write_json(folder / "card.json", card)
 
 
-def _deliver_judge(
+def _deliver_discriminator(
     folder: Path,
     model: LoadedModel,
     networks: Networks,
-    learnt: Any,
-    fixed: Any,
+    trainable: Any,
+    frozen: Any,
     card: dict[str, Any],
     dtype: str,
 ) -> None:
     """Writes the discriminator; its card comes last."""
-    judge = networks.judge_join(learnt["judge"], fixed["judge"])
+    params = networks.discriminator_join(trainable["discriminator"], frozen["discriminator"])
     save_model(
         folder / "network",
         model.config,
-        full_network(lambda own, _: own, judge["network"], None),
+        full_network(lambda own, _: own, params["network"], None),
         model.tokenizer,
         dtype=dtype,
     )
-    said = ("trained", "objective", "steps", "seed", "half")
-    judging = {
+    shared = ("trained", "objective", "steps", "seed", "half")
+    discriminator_card = {
         "kind": "causal",
         "classes": list(CLASSES),
         "hidden": [],
@@ -67,8 +69,8 @@ def _deliver_judge(
         "start_token": None,
         "model": model.name,
         "model_sha256": model.sha256,
-        **{name: card[name] for name in said if name in card},
+        **{name: card[name] for name in shared if name in card},
     }
     with replacing(folder / "rows.npy") as (rows,):
         rows.write_bytes((folder.parent / "rows.npy").read_bytes())
-    save_head(folder, jax.tree.map(np.asarray, judge["head"]), judging)
+    save_head(folder, jax.tree.map(np.asarray, params["head"]), discriminator_card)

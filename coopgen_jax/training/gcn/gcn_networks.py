@@ -19,7 +19,7 @@ from coopgen_jax.models.reading import read
 from coopgen_jax.models.transformer import DecoderConfig, Params, unembed
 from coopgen_jax.parallel.mesh import BATCH, Mapper, P, map_over_mesh
 from coopgen_jax.training import losses
-from coopgen_jax.training.objectives import Join, whole
+from coopgen_jax.training.objectives import Join, all_trainable
 
 CLASSES = ("generated", "human")
 HUMAN = 1
@@ -29,16 +29,19 @@ HUMAN = 1
 class Networks:
     """Both networks' shapes and how their parameters are put together.
 
-    generator: the shape of the language model; join: `(learnt, fixed) -> params` of it.
-    judge: the discriminator's; judge_join: `(learnt, fixed) -> {"network", "head"}`.
-    first: `fixed -> params` of the generator before all training.
+    Attributes:
+      generator: the shape of the language model.
+      discriminator: the shape of the discriminator.
+      join: `(trainable, frozen) -> params` of the generator.
+      discriminator_join: `(trainable, frozen) -> {"network", "head"}` of the discriminator.
+      first: `frozen -> params` of the generator before all training.
     """
 
     generator: DecoderConfig
-    judge: CausalConfig
-    join: Join = whole
-    judge_join: Join = whole
-    first: Callable[[Any], Params] = lambda fixed: fixed
+    discriminator: CausalConfig
+    join: Join = all_trainable
+    discriminator_join: Join = all_trainable
+    first: Callable[[Any], Params] = lambda frozen: frozen
 
 
 def gather_rows(prompt: Any, generation: Generation) -> dict[str, jax.Array]:
@@ -49,22 +52,30 @@ def gather_rows(prompt: Any, generation: Generation) -> dict[str, jax.Array]:
 def make_sampler(
     networks: Networks, config: Any, *, guided: bool, mesh: Mesh, mapper: Mapper = "shard_map"
 ) -> Callable[..., Generation]:
-    """Returns a compiled decoder over a mesh, `(key, prompt, generator, judge, fixed) -> texts`."""
+    """Returns a compiled decoder over a mesh.
+
+    It is called as `(key, prompt, generator, discriminator, frozen) -> Generation`, with the
+    trainable parameters of both networks.
+    """
     network = language_model(networks.generator)
     given = {"language_model": network, "config": config}
     if guided:
-        given["discriminator"] = causal(networks.judge)
+        given["discriminator"] = causal(networks.discriminator)
     spread = on_mesh(partial(decode, **given), mesh, mapper=mapper)
 
-    def write(key: jax.Array, prompt: Any, generator: Any, judge: Any, fixed: Any) -> Generation:
-        params = networks.join(generator, fixed["generator"])
+    def write(
+        key: jax.Array, prompt: Any, generator: Any, discriminator: Any, frozen: Any
+    ) -> Generation:
+        params = networks.join(generator, frozen["generator"])
         if not guided:
             return spread(key, prompt, params=params)
         return spread(
             key,
             prompt,
             params=params,
-            discriminator_params=networks.judge_join(judge, fixed["judge"]),
+            discriminator_params=networks.discriminator_join(
+                discriminator, frozen["discriminator"]
+            ),
             target=jnp.full(prompt.tokens.shape[0], HUMAN, jnp.int32),
         )
 
@@ -74,16 +85,16 @@ def make_sampler(
 def make_readers(
     networks: Networks, *, mesh: Mesh, mapper: Mapper = "shard_map"
 ) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
-    """Returns what reads whole rows over a mesh.
+    """Returns functions that score full rows over a mesh.
 
     Returns:
-      `(learnt, fixed, rows) -> log p(human | text)` `[M]` of a discriminator, and `(params, rows)
-      -> log p(text | source)` `[M]` of a language model shaped as the generator.
+      `(trainable, frozen, rows) -> log p(human | text)` `[M]` of a discriminator, and
+      `(params, rows) -> log p(text | source)` `[M]` of a language model shaped as the generator.
     """
 
-    def human(learnt: Any, fixed: Any, rows: Any) -> jax.Array:
-        params = networks.judge_join(learnt, fixed)
-        return read_tokens(networks.judge, params, rows["tokens"], rows["mask"])[:, HUMAN]
+    def human(trainable: Any, frozen: Any, rows: Any) -> jax.Array:
+        params = networks.discriminator_join(trainable, frozen)
+        return read_tokens(networks.discriminator, params, rows["tokens"], rows["mask"])[:, HUMAN]
 
     def likely(params: Any, rows: Any) -> jax.Array:
         _, stream, _, _ = read(networks.generator, params, rows["tokens"], rows["mask"])

@@ -1,109 +1,40 @@
-"""From a language model and texts to a generator trained with its critic, in a complete folder."""
+"""From a language model and texts to a generator trained with its discriminator, in one folder."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
 from coopgen_jax.data.pairs import Pairs, Rounds
-from coopgen_jax.decoding.methods.gedi import GediConfig
-from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
 from coopgen_jax.discriminators.causal import CausalConfig
-from coopgen_jax.discriminators.head import Head, HeadConfig
+from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.files import read_json, write_json
-from coopgen_jax.models.lora import LoraConfig
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
-from coopgen_jax.parallel.mesh import BATCH, Mapper, P, place, share
-from coopgen_jax.tokenizer import same_tokens
-from coopgen_jax.training.gcn.examination import (
-    Examination,
-    fetched,
-    make_examination,
-    own_part,
-    warnings_of,
-)
+from coopgen_jax.parallel.mesh import BATCH, P, place, share
+from coopgen_jax.training.gcn.examination import fetched, make_examination, own_part, warnings_of
 from coopgen_jax.training.gcn.gcn_config import GcnConfig
 from coopgen_jax.training.gcn.gcn_folder import deliver
 from coopgen_jax.training.gcn.gcn_networks import CLASSES, Networks
+from coopgen_jax.training.gcn.gcn_training import GcnTraining, check_gcn
 from coopgen_jax.training.gcn.replay import empty
 from coopgen_jax.training.gcn.round import GcnState, make_round
-from coopgen_jax.training.loop import Listener, LoopConfig, keep_batch, train
+from coopgen_jax.training.loop import Listener, LoopConfig, Outcome, keep_batch, train
+from coopgen_jax.training.recipes.begin_head import begin_head
 from coopgen_jax.training.recipes.causal_recipe import STANDARD_BATCHES, standard_of
 from coopgen_jax.training.recipes.full_network import trainable_of
 from coopgen_jax.training.run import note_rows
 from coopgen_jax.training.step import begin_on
-from coopgen_jax.training.training_folder import agree, claim
+from coopgen_jax.training.training_folder import agree, claim, kept_names
 
-# Told of every phase of a round, and of a warning.
+# Called after every phase of a round, and with every warning.
 Watch = Callable[[str, Any], None]
-
-
-@dataclass(frozen=True)
-class GcnTraining:
-    """How long and how fast.
-
-    loop: how many rounds; the last parameters are kept.
-    lora: additions to train beside frozen networks, the generator's and the discriminator's alike;
-      None to train all of both.
-    optimiser: of the generator, "adamw", or "sgd" without momentum, which alone shows what the size
-      of the weights does: Adam divides it out. The discriminator always has AdamW.
-    learning_rate, judge_learning_rate: of the generator and the discriminator; constant behind
-      `warmup` steps of each.
-    clip: largest norm of a gradient, None for no cut.
-    pieces: parts that a step's rows are read in.
-    sharded_optimiser: whether every device keeps its share of the optimisers' states only (ZeRO).
-    dropout: of the discriminator's head.
-    examination: what is measured between rounds.
-    seed: of everything random.
-    mapper: how steps and decoders are mapped over devices.
-    saved_dtype: of the networks' files.
-    """
-
-    loop: LoopConfig
-    lora: LoraConfig | None = field(default_factory=LoraConfig)
-    optimiser: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 1e-5
-    judge_learning_rate: float = 1e-4
-    warmup: int = 0
-    clip: float | None = 1.0
-    pieces: int = 1
-    sharded_optimiser: bool = False
-    dropout: float = 0.1
-    examination: Examination = field(default_factory=Examination)
-    seed: int = 0
-    mapper: Mapper = "shard_map"
-    saved_dtype: str = "float16"
-
-    def __post_init__(self) -> None:
-        if self.optimiser not in ("adamw", "sgd"):
-            raise UserError(f"there is no optimiser {self.optimiser!r}: choose one of adamw, sgd")
-        if self.warmup < 0 or not 0 <= self.seed < 2**32:
-            raise UserError(
-                f"warmup is {self.warmup} and the seed {self.seed}: neither may be below 0, nor "
-                "the seed above 2^32 - 1"
-            )
-        for name in ("learning_rate", "judge_learning_rate"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise UserError(f"{name} is {getattr(self, name)}: it must be above 0")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout is {self.dropout}: give a share from 0 to below 1")
-        if self.clip is not None and not self.clip > 0:
-            raise UserError(f"a gradient's largest norm is {self.clip}: give one above 0, or none")
-
-
-def _optimiser(
-    name: Literal["adamw", "sgd"], rate: float, how: GcnTraining
-) -> optax.GradientTransformation:
-    schedule = optax.linear_schedule(0.0 if how.warmup else rate, rate, max(1, how.warmup))
-    step = optax.sgd(schedule) if name == "sgd" else optax.adamw(schedule, weight_decay=0.01)
-    return step if how.clip is None else optax.chain(optax.clip_by_global_norm(how.clip), step)
 
 
 def train_gcn(
@@ -115,7 +46,7 @@ def train_gcn(
     *,
     folder: Path,
     mesh: Mesh,
-    judge: LoadedModel | None = None,
+    discriminator: LoadedModel | None = None,
     listener: Listener = lambda done, total, means: None,
     watch: Watch = lambda phase, found: None,
 ) -> dict[str, Any]:
@@ -125,81 +56,180 @@ def train_gcn(
     classes "generated" and "human".
 
     Args:
-      model: the language model, its layers stacked; for most objectives one that has learnt to
-        write such texts by maximum likelihood already.
-      training: sources and the texts that people wrote for them.
+      model: the language model, its layers stacked; for most objectives one that was fine-tuned on
+        such texts by maximum likelihood.
+      training: sources and the human texts for them.
       validation: others.
-      config: what a round is.
+      config: the settings of a round.
       how: how long and how fast.
-      folder: where everything goes, checkpoints included; a run that stopped there goes on, a
-        finished one with further rounds, and a round that was interrupted is begun anew.
+      folder: where everything goes, checkpoints included. A run that stopped there goes on, and a
+        finished one with further rounds; an interrupted round is begun anew.
       mesh: the devices; they divide the sources of a round and the rows of a step.
-      judge: the language model that the discriminator begins as, its layers stacked, with the
-        generator's tokens; None for the generator's. A generator that has learnt these texts
-        already may know them by heart, and a discriminator begun as it would tell people's by that.
-      listener: told after every round.
-      watch: told of every phase of a round; see `make_round`. "warning" comes with a sentence,
+      discriminator: the language model that the discriminator begins as, its layers stacked, with
+        the generator's tokens; None for the generator's. A generator that was fine-tuned on these
+        texts may have memorised them, and a discriminator begun as it could recognise human texts
+        by that alone.
+      listener: called after every round.
+      watch: called after every phase of a round; see `make_round`. "warning" comes with a sentence,
         "compiling" in front of the first examination and the first round of this run.
 
     Returns:
       The card.
 
     Raises:
-      UserError: texts do not fit, layers are separate, tokens differ, "mle" has a judge, the folder
-        holds another training, or a weight or a loss is not finite: then the round's texts are
-        kept.
+      UserError: texts do not fit, layers are separate, tokens differ, "mle" has a discriminator,
+        the folder holds another training, or a weight or a loss is not finite: then the round's
+        texts are kept.
     """
-    if judge and config.objective == "mle":
-        raise UserError("mle has no discriminator, so no model for it (--judge-model) either")
-    if judge is None or (judge.sha256, judge.config) == (model.sha256, model.config):
-        judge = model
-    _check(model, judge, training, config, how, mesh)
+    if discriminator and config.objective == "mle":
+        raise UserError(
+            "mle has no discriminator, so no model for it (--discriminator-model) either"
+        )
+    own = discriminator
+    if own is None or (own.sha256, own.config) == (model.sha256, model.config):
+        own = model
+    check_gcn(model, own, training, config, how, mesh)
     loop = replace(how.loop, log_every=1, keep="last")
-    networks, learnt, fixed = _networks(model, judge, training, how, mesh)
-    # What is trained, and stands beside it, is all that stays of the weights.
-    alone = judge is model
-    model, judge = (replace(one, params={}) for one in (model, judge))
-    settings = {
-        "round": asdict(config),
-        "proposal": type(config.proposal).__name__,
-        "dtype": model.config.dtype,
-        "judge_sha256": None if alone else judge.sha256,
-    }
-    # A round is what it is however many follow, and whenever it is looked at.
-    own = replace(how, loop=LoopConfig(steps=1, patience=loop.patience))
-    agree(asdict(how.loop))
-    claim(folder, "gcn", model.sha256, own, (training, validation), **settings)
+    networks, trainable, frozen = begin_networks(model, own, training, how, mesh)
+    # Behind this only the trainable and the frozen parameters of both are needed.
+    alone = own is model
+    models = replace(model, params={}), replace(own, params={})
+    _claim(folder, models, (training, validation), config, how, alone=alone)
     _reopen(folder, loop.steps)
-    optimisers = (
-        _optimiser(how.optimiser, how.learning_rate, how),
-        _optimiser("adamw", how.judge_learning_rate, how),
-    )
+    state = _begin_state(trainable, training, config, how, mesh)
+    step = _make_step(
+        networks, frozen, config, how, folder=folder, mesh=mesh,
+        conditional=training.conditional, watch=watch,
+    )  # fmt: skip
+    examine = make_examination(
+        networks, frozen, validation, model.tokenizer, how.examination, folder=folder, mesh=mesh,
+        mapper=how.mapper, judged=config.objective != "mle", seed=how.seed,
+    )  # fmt: skip
+    begin = partial(watch, "compiling", None)
+
+    def first() -> dict[str, float]:
+        begin()
+        return examine(state.trainable)
+
+    report = _Report(examine, _start(folder, first), loop, config, watch, listener)
+    asked = (0, 0) if config.objective == "mle" else (config.proposal.samples, config.samplings)
+    outcome = train(
+        state, step=step, batches=Rounds(training, config.sources, *asked, seed=how.seed),
+        validate=report.validate, folder=folder, config=loop, listener=report.listen, begin=begin,
+    )  # fmt: skip
+    card = {
+        **_card(models, config, how, outcome),
+        "start": report.start,
+        "last": report.of(outcome),
+        **note_rows(folder, training.written),
+    }
+    deliver(folder, models, networks, outcome.trainable, frozen, config, card, how.saved_dtype)
+    return card
+
+
+class _Report:
+    """The examinations of a run, and the warnings that come of them."""
+
+    def __init__(
+        self,
+        examine: Callable[[Any], dict[str, float]],
+        start: dict[str, float],
+        loop: LoopConfig,
+        config: GcnConfig,
+        watch: Watch,
+        listener: Listener,
+    ) -> None:
+        """Takes what measures, and what was measured in front of the first round."""
+        self.examine, self.start, self.loop, self.config = examine, start, loop, config
+        self.watch, self.listener = watch, listener
+        self.last: dict[str, float] = {}
+        self.at = 0
+
+    def validate(self, trainable: Any) -> dict[str, float]:
+        """Measures, for the loop."""
+        self.last = self.examine(trainable)
+        return dict(self.last)
+
+    def listen(self, done: int, total: int, means: dict[str, jax.Array]) -> bool | None:
+        """Warns behind an examination."""
+        if done % self.loop.validate_every == 0 or done == total:
+            self.at = done
+            plain = {name: float(mean) for name, mean in means.items()}
+            for sentence in warnings_of(self.start, self.last, plain, self.config.objective):
+                self.watch("warning", sentence)
+        return self.listener(done, total, means)
+
+    def of(self, outcome: Outcome) -> dict[str, float]:
+        """Returns the metrics of a run's end, which may lie between two examinations."""
+        return self.last if self.at == outcome.step else self.examine(outcome.trainable)
+
+
+def _claim(
+    folder: Path,
+    models: tuple[LoadedModel, LoadedModel],
+    data: tuple[Pairs, Pairs],
+    config: GcnConfig,
+    how: GcnTraining,
+    *,
+    alone: bool,
+) -> None:
+    """Claims the folder; `alone` where both networks begin as one model."""
+    model, discriminator = models
+    # A round does not depend on how many follow, nor on when it is examined.
+    settings = replace(how, loop=LoopConfig(steps=1, patience=how.loop.patience))
+    agree(asdict(how.loop))
+    claim(
+        folder, "gcn", model.sha256, settings, data, round=asdict(config),
+        proposal=type(config.proposal).__name__, dtype=model.config.dtype,
+        judge_sha256=None if alone else discriminator.sha256,
+    )  # fmt: skip
+
+
+def _begin_state(
+    trainable: dict[str, Any], training: Pairs, config: GcnConfig, how: GcnTraining, mesh: Mesh
+) -> GcnState:
+    """Returns the state in front of the first round as it lies on the mesh."""
     row = {name: jnp.asarray(array) for name, array in training.rows([0]).items()}
     generator, discriminator = (
-        begin_on(mesh, learnt[name], optimiser, sharded=how.sharded_optimiser)
-        for name, optimiser in zip(("generator", "judge"), optimisers, strict=True)
+        begin_on(mesh, trainable[name], optimiser, sharded=how.sharded_optimiser)
+        for name, optimiser in zip(("generator", "discriminator"), how.optimisers(), strict=True)
     )
-    # A checkpoint has no arrays of nothing, and the same ones whatever the number of devices.
+    # A checkpoint has no empty arrays, and the same ones whatever the number of devices.
     size = max(1, config.replay_rows)
     replay = place(empty({"human": row, "written": row}, size), mesh)
     split = jax.tree.map(lambda leaf: P(BATCH) if config.replay_rows else P(), replay.rows)
     replay = replace(replay, rows=place(replay.rows, mesh, split))
     log_partition, rounds = place((jnp.float32(0), jnp.int32(0)), mesh)
-    state = GcnState(generator, discriminator, replay, log_partition, rounds)
+    return GcnState(generator, discriminator, replay, log_partition, rounds)
+
+
+def _make_step(
+    networks: Networks,
+    frozen: Any,
+    config: GcnConfig,
+    how: GcnTraining,
+    *,
+    folder: Path,
+    mesh: Mesh,
+    conditional: bool,
+    watch: Watch,
+) -> Callable[[GcnState, Any], tuple[GcnState, dict[str, jax.Array]]]:
+    """Returns a round as a step of the loop, which keeps the texts of one that is not finite."""
     seen: dict[str, Any] = {}
 
-    def told(phase: str, found: Any) -> None:
+    def watched(phase: str, found: Any) -> None:
         seen[phase] = found
         watch(phase, found)
 
-    one = make_round(
-        networks, config, optimisers, mesh=mesh, mapper=how.mapper, pieces=how.pieces,
-        sharded=how.sharded_optimiser, conditional=training.conditional, watch=told,
+    run_round = make_round(
+        networks, config, how.optimisers(), mesh=mesh, mapper=how.mapper,
+        micro_batches=how.micro_batches, sharded=how.sharded_optimiser, conditional=conditional,
+        watch=watched,
     )  # fmt: skip
     key = jax.random.key(how.seed)
 
     def step(state: GcnState, drawn: Any) -> tuple[GcnState, dict[str, jax.Array]]:
-        state, means = one(state, fixed, share(own_part(drawn), mesh), key)
+        state, means = run_round(state, frozen, share(own_part(drawn), mesh), key)
         wrong = [name for name, mean in means.items() if not np.isfinite(float(mean))]
         if wrong:
             number = int(state.step)
@@ -211,64 +241,31 @@ def train_gcn(
             )
         return state, means
 
-    asked = (0, 0) if config.objective == "mle" else (config.proposal.samples, config.samplings)
-    batches = Rounds(training, config.sources, *asked, seed=how.seed)
-    examine = make_examination(
-        networks, fixed, validation, model.tokenizer, how.examination, folder=folder, mesh=mesh,
-        mapper=how.mapper, judged=config.objective != "mle", seed=how.seed,
-    )  # fmt: skip
+    return step
 
-    def begin() -> None:
-        watch("compiling", None)
 
-    def first() -> dict[str, float]:
-        begin()
-        return examine(state.learnt)
-
-    start = _start(folder, first)
-    last: dict[str, float] = {}
-    examined = 0
-
-    def validate(learnt: Any) -> dict[str, float]:
-        last.update(examine(learnt))
-        return dict(last)
-
-    def listen(done: int, total: int, means: dict[str, jax.Array]) -> bool | None:
-        nonlocal examined
-        if done % loop.validate_every == 0 or done == total:
-            examined = done
-            plain = {name: float(mean) for name, mean in means.items()}
-            for sentence in warnings_of(start, last, plain, config.objective):
-                watch("warning", sentence)
-        return listener(done, total, means)
-
-    outcome = train(
-        state, step=step, batches=batches, validate=validate, folder=folder, config=loop,
-        listener=listen, begin=begin,
-    )  # fmt: skip
-    card = {
+def _card(
+    models: tuple[LoadedModel, LoadedModel], config: GcnConfig, how: GcnTraining, outcome: Outcome
+) -> dict[str, Any]:
+    """Returns the card without what was measured."""
+    model, discriminator = models
+    return {
         "kind": "generator",
         "objective": config.objective,
-        "proposal": settings["proposal"],
-        "round": asdict(config),
+        "proposal": type(config.proposal).__name__,
+        "round": kept_names(asdict(config)),
         "model": model.name,
         "model_sha256": model.sha256,
-        **({} if config.objective == "mle" else {"judge_model": judge.name}),
+        **({} if config.objective == "mle" else {"judge_model": discriminator.name}),
         "trained": "everything" if how.lora is None else f"LoRA of rank {how.lora.rank}",
         "rounds": outcome.step,
         "steps": outcome.step,
         "stopped": outcome.stopped,
-        "start": start,
-        # Stopped between two examinations, what comes out has not been measured yet.
-        "last": last if examined == outcome.step else examine(outcome.learnt),
         "learning_rate": how.learning_rate,
-        "judge_learning_rate": how.judge_learning_rate,
+        "judge_learning_rate": how.discriminator_learning_rate,
         "optimiser": how.optimiser,
         "seed": how.seed,
-        **note_rows(folder, training.written),
     }
-    deliver(folder, (model, judge), networks, outcome.learnt, fixed, config, card, how.saved_dtype)
-    return card
 
 
 def _start(folder: Path, examine: Callable[[], dict[str, float]]) -> dict[str, float]:
@@ -285,7 +282,7 @@ def _start(folder: Path, examine: Callable[[], dict[str, float]]) -> dict[str, f
 
 
 def _reopen(folder: Path, rounds: int) -> None:
-    """Takes the cards away where a finished training goes on: they are of what it was."""
+    """Removes the cards where a finished training goes on: they describe what it was."""
     path = folder / "card.json"
     if jax.process_index() or not path.is_file():
         return
@@ -294,90 +291,42 @@ def _reopen(folder: Path, rounds: int) -> None:
         path.unlink()
 
 
-def _check(
-    model: LoadedModel,
-    judge: LoadedModel,
-    training: Pairs,
-    config: GcnConfig,
-    how: GcnTraining,
-    mesh: Mesh,
-) -> None:
-    if not same_tokens(model.tokenizer, judge.tokenizer):
-        raise UserError(
-            f"{judge.name} has other tokens than {model.name}, whose texts it is to read: begin "
-            "the discriminator as a language model with the same tokenizer"
-        )
-    longest = training.source_width + config.proposal.ahead
-    for network in (model, judge):
-        if isinstance(network.params["layers"], tuple):
-            raise UserError(f"training wants stacked layers: load {network.name} with stacked=True")
-        if longest > network.config.context:
-            raise UserError(
-                f"sources of {training.source_width} tokens and {config.proposal.ahead} behind "
-                f"them exceed the context of {network.name}, {network.config.context}: shorten one "
-                "of them"
-            )
-    if config.proposal.new_tokens != training.text_width:
-        raise UserError(
-            f"texts of people have up to {training.text_width} tokens and sampled ones up to "
-            f"{config.proposal.new_tokens}: they must be as long, or length tells them apart"
-        )
-    if training.conditional:
-        config.check_sources()
-    if isinstance(config.proposal, GediConfig | PPLMConfig):
-        raise UserError(
-            "the discriminator that is trained judges texts that have been read, which gedi and "
-            "pplm do not ask for: take another proposal, such as fudge, mcts or smc"
-        )
-    if getattr(config.proposal, "kl", 0):
-        raise UserError("a proposal has no reference to be charged for leaving: give kl 0")
-    devices = mesh.shape[BATCH]
-    texts = config.sources if config.objective == "mle" else config.texts
-    for rows in (texts // devices, config.judge_rows // devices):
-        if how.pieces < 1 or rows % how.pieces:
-            raise UserError(
-                f"{rows} rows of a device cannot be read in {how.pieces} equal pieces: give a "
-                "divisor"
-            )
-    for name, rows in (
-        ("sources", config.sources),
-        ("judge_rows", config.judge_rows // 2),
-        ("replay_rows", config.replay_rows),
-        ("rows of an examination", how.examination.rows),
-    ):
-        if rows % devices:
-            raise UserError(f"{name} of {rows} cannot be split over {devices} devices: give a "
-                            f"multiple of {devices}")  # fmt: skip
-
-
-def _networks(
-    model: LoadedModel, critic: LoadedModel, training: Pairs, how: GcnTraining, mesh: Mesh
+def begin_networks(
+    model: LoadedModel, own: LoadedModel, training: Pairs, how: GcnTraining, mesh: Mesh
 ) -> tuple[Networks, dict[str, Any], dict[str, Any]]:
-    """Returns both networks, what is learnt of them and what is fixed."""
+    """Returns both networks, and their trainable and their frozen parameters.
+
+    Args:
+      model: the language model that the generator begins as.
+      own: the one that the discriminator begins as.
+      training: the texts that the discriminator's head is standardised by.
+      how: says which parameters are trained.
+      mesh: the devices.
+    """
     generator, base, join = trainable_of(model, how.lora, mesh, seed=how.seed)
-    network, critic_base, judge_join = trainable_of(critic, how.lora, mesh, seed=how.seed + 1)
-    if critic is model:
-        # What additions stand beside is one network for both.
-        critic_base = base
+    network, own_base, own_join = trainable_of(own, how.lora, mesh, seed=how.seed + 1)
+    if own is model:
+        # LoRA's additions of both networks stand beside one frozen network.
+        own_base = base
     first = place(model.params, mesh) if base is None else base
-    head = HeadConfig(CLASSES, critic.config.width, (), how.dropout)
-    judge = CausalConfig(critic.config, head)
-    drawn = Head(head).init(jax.random.key(how.seed), jnp.zeros((1, head.inputs)))["params"]
-    begun = {name: leaf for name, leaf in drawn.items() if name not in ("centre", "scale")}
+    shape = CausalConfig(own.config, HeadConfig(CLASSES, own.config.width, (), how.dropout))
     some = range(min(len(training), 16 * STANDARD_BATCHES))
     standard = standard_of(
-        judge, critic.params, (training.rows(some[at : at + 16]) for at in some[::16])
+        shape, own.params, (training.rows(some[at : at + 16]) for at in some[::16])
     )
 
-    def judging(learnt: Any, fixed: Any) -> Any:
-        whole = judge_join(learnt["network"], fixed)
-        return {"network": whole, "head": {**learnt["head"], **standard}}
+    def join_discriminator(trainable: Any, frozen: Any) -> Any:
+        head = {**trainable["head"], **standard}
+        return {"network": own_join(trainable["network"], frozen), "head": head}
 
     networks = Networks(
-        model.config, judge,
-        join=lambda learnt, fixed: join(learnt, fixed["base"]),
-        judge_join=judging,
-        first=lambda fixed: fixed["first"],
-    )  # fmt: skip
-    fixed = {"generator": {"base": base, "first": first}, "judge": critic_base}
-    return networks, {"generator": generator, "judge": {"network": network, "head": begun}}, fixed
+        model.config,
+        shape,
+        join=lambda trainable, frozen: join(trainable, frozen["base"]),
+        discriminator_join=join_discriminator,
+        first=lambda frozen: frozen["first"],
+    )
+    head = begin_head(shape.head, seed=how.seed, standardised=True)
+    trainable = {"generator": generator, "discriminator": {"network": network, "head": head}}
+    frozen = {"generator": {"base": base, "first": first}, "discriminator": own_base}
+    return networks, trainable, frozen

@@ -1,7 +1,7 @@
-"""A memory of what the generator wrote in earlier rounds, as a ring of rows.
+"""A replay memory of the generator's texts of earlier rounds, as a ring of rows.
 
-A discriminator that has only seen the last round's texts forgets what was wrong with the ones
-before (Scialom et al. 2020, arXiv 2006.04643, keep past generators for the same reason).
+A discriminator that only sees the last round's texts forgets the mistakes of earlier ones (Scialom
+et al. 2020, arXiv 2006.04643, keep past generators for the same reason).
 """
 
 from typing import Any
@@ -15,8 +15,9 @@ from flax import struct
 class Replay:
     """Rows of earlier rounds.
 
-    rows: pytree of `[N, ...]`.
-    count: `[]` int32 how many were ever added; the last `N` of them are there.
+    Attributes:
+      rows: pytree of `[N, ...]`.
+      count: `[]` int32 how many were ever added; the last `N` of them are there.
     """
 
     rows: Any

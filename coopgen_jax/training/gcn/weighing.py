@@ -1,4 +1,4 @@
-"""What a round's texts count: every objective by its weights."""
+"""The weights of a round's texts under every objective."""
 
 from functools import partial
 from typing import Any
@@ -9,7 +9,7 @@ from flax import struct
 
 from coopgen_jax.decoding.generation import Generation
 from coopgen_jax.decoding.methods.smc import SMCConfig
-from coopgen_jax.training.gcn import importance as weights
+from coopgen_jax.training.gcn import importance
 from coopgen_jax.training.gcn.gcn_config import GcnConfig
 from coopgen_jax.training.gcn.gcn_networks import HUMAN, gather_rows
 
@@ -18,15 +18,17 @@ Means = dict[str, jax.Array]
 
 @struct.dataclass
 class Sampled:
-    """A round's texts and what is known of them, `M`.
+    """A round's `M` texts and their probabilities.
 
-    rows: as `rows_behind` returns them.
-    condition: `[M]` int32 number of a text's source.
-    log_prob: `[M]` under the generator that sampled them.
-    log_proposal: `[M]` with which they were drawn; of particles what makes their log weight that of
-      the target p D of the discriminator that guided them, put as such a probability.
-    length: `[M]` int32 tokens.
-    finished: `[M]` bool whether they have come to an end.
+    Attributes:
+      rows: as `rows_behind` returns them.
+      condition: `[M]` int32 number of a text's source.
+      log_prob: `[M]` under the generator that sampled them.
+      log_proposal: `[M]` log-probability with which they were drawn. Particles have log weights
+        towards p D of the discriminator that guided them instead; here they are written as such a
+        probability.
+      length: `[M]` int32 tokens.
+      finished: `[M]` bool whether they have ended.
     """
 
     rows: dict[str, jax.Array]
@@ -65,12 +67,12 @@ def weigh(
     log_first: jax.Array | None = None,
     log_human_greedy: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, Means]:
-    """Returns what each of `M` texts counts, so that their mean is the objective's sum.
+    """Returns the weight of each of `M` texts, such that their mean is the objective's sum.
 
     Args:
       config: the round's; `objective` decides.
       sampled: the texts.
-      log_human: `[M]` log-probability that the discriminator gives people for them.
+      log_human: `[M]` the discriminator's log-probability that they are human.
       round_number: `[]` rounds done before.
       log_partition: `[]` see `GcnState`.
       log_first: `[M]` under the generator before all training, for "gdc".
@@ -87,28 +89,30 @@ def weigh(
     texts = len(log_human)
     reward = jnp.exp(log_human)
     means: Means = {"reward": jnp.mean(reward)}
-    log_weight = weights.importance(sampled.log_prob, log_human, sampled.log_proposal)
+    log_weight = importance.importance(sampled.log_prob, log_human, sampled.log_proposal)
     if config.weighable:
         means["log_z"] = jax.nn.logsumexp(log_weight) - jnp.log(float(texts))
     described = partial(_described, condition=sampled.condition)
     if config.objective == "gcn":
-        share = weights.self_normalised(log_weight, sampled.condition, clip=config.clip)
+        share = importance.self_normalised(log_weight, sampled.condition, clip=config.clip)
         return share * texts, log_partition, means | described(jnp.log(share))
     if config.objective == "gdc" and log_first is not None:
-        target = weights.importance(log_first, log_human, sampled.log_proposal)
-        log_partition = weights.partition(log_partition, round_number, target)
-        counted = weights.distributional(log_first, log_human, sampled.log_proposal, log_partition)
+        target = importance.importance(log_first, log_human, sampled.log_proposal)
+        log_partition = importance.partition(log_partition, round_number, target)
+        counted = importance.distributional(
+            log_first, log_human, sampled.log_proposal, log_partition
+        )
         means |= described(target) | {"log_z_first": log_partition}
         return counted, log_partition, means
     if config.objective == "selfgan":
         return jnp.ones(texts), log_partition, means | described(jnp.zeros(texts))
     means |= described(log_weight)
-    counted = weights.advantage(
+    counted = importance.advantage(
         reward, sampled.condition, baseline=config.baseline,
         greedy=None if log_human_greedy is None else jnp.exp(log_human_greedy),
     )  # fmt: skip
     if config.scheduler == "z":
-        counted = weights.self_normalised(log_human, sampled.condition) * texts
+        counted = importance.self_normalised(log_human, sampled.condition) * texts
     if config.scheduler == "manual":
         counted = counted * 0.5 ** (round_number.astype(jnp.float32) / config.half_life)
     return counted, log_partition, means
@@ -116,9 +120,9 @@ def weigh(
 
 def _described(log_weight: jax.Array, condition: jax.Array) -> Means:
     """Returns how unequal weights `[M]` are among the texts of their condition."""
-    texts = weights.texts_of(condition)
-    share = weights.effective_sample_size(log_weight, condition) / texts
+    texts = importance.texts_of(condition)
+    share = importance.effective_sample_size(log_weight, condition) / texts
     return {
         "effective_share": jnp.mean(share),
-        "weight_entropy": jnp.mean(weights.entropy(log_weight, condition)),
+        "weight_entropy": jnp.mean(importance.entropy(log_weight, condition)),
     }

@@ -18,7 +18,7 @@ from coopgen_jax.models.pretrained.saving import save_encoder
 from coopgen_jax.parallel.mesh import place
 from coopgen_jax.training.card import save_head
 from coopgen_jax.training.loop import Begin, Listener, Outcome
-from coopgen_jax.training.objectives import judges_pieces
+from coopgen_jax.training.objectives import encoder_classification_loss
 from coopgen_jax.training.recipes.begin_head import begin_head
 from coopgen_jax.training.recipes.recipe import Recipe, Subject, carry_out
 from coopgen_jax.training.run import RecipeConfig, Run, check_classes, tokenised
@@ -44,18 +44,18 @@ def train_bidirectional(
       validation: others of the same classes.
       config: how to train; what concerns generative discriminators has no meaning here. A folder
         that was trained with `lora` names its encoder and does not hold it.
-      frozen: whether the encoder is left as it is, without `lora`, and its head alone is trained.
+      frozen: whether the encoder stays as it is, without `lora`, and its head alone is trained.
       folder: where everything goes, checkpoints included; a run that stopped there goes on.
       mesh: the devices.
-      listener: told after every step.
-      begin: told in front of the first one; see `loop.Begin`.
+      listener: called after every step.
+      begin: called in front of the first one; see `loop.Begin`.
 
     Returns:
       The card.
 
     Raises:
       UserError: the classes differ, texts exceed the encoder's context, its tokenizer puts not one
-        piece in front of a text and one behind it, or the folder holds another training.
+        micro_batch in front of a text and one behind it, or the folder holds another training.
     """
     check_classes(training, validation)
     special = encoder.tokenizer.encode("", special=True)
@@ -91,15 +91,15 @@ def _recipe(
 ) -> Recipe:
     classes = subject.settings["classes"]
     head = HeadConfig(classes, encoder.config.width, config.hidden, config.dropout)
-    trainable, fixed, join, trained = _encoder(encoder, config, subject.settings["frozen"])
+    trainable, frozen, join, trained = _encoder(encoder, config, subject.settings["frozen"])
     losses = tuple(
-        judges_pieces(encoder.config, head, special, join=join, training=training)
+        encoder_classification_loss(encoder.config, head, special, join=join, training=training)
         for training in (True, False)
     )
     own = Path(encoder.name).expanduser()
 
     def measure(run: Run, outcome: Outcome) -> dict[str, Any]:
-        report = run.report(losses[1], outcome.learnt, subject.rows[1])
+        report = run.report(losses[1], outcome.trainable, subject.rows[1])
         return {**report, "accuracy_unit": "word pieces read"}
 
     def deliver(folder: Path, weights: Any, card: dict[str, Any]) -> None:
@@ -116,7 +116,7 @@ def _recipe(
             "head": begin_head(head, seed=config.batch.seed, standardised=False),
             **trainable,
         },
-        frozen=place(fixed, mesh),
+        frozen=place(frozen, mesh),
         card={
             "classes": list(classes),
             "hidden": list(config.hidden),
@@ -136,36 +136,36 @@ def _recipe(
 def _encoder(
     encoder: LoadedEncoder, config: RecipeConfig, frozen: bool
 ) -> tuple[dict[str, Any], Any, Callable[[Any, Any], Any], str]:
-    """Returns what is learnt of an encoder, what is not, how both are joined, and its name."""
+    """Returns what is trainable of an encoder, what is not, how both are joined, and its name."""
     if frozen:
         return (
             {},
             encoder.params,
-            lambda learnt, fixed: {"encoder": fixed, **learnt},
+            lambda trainable, frozen: {"encoder": frozen, **trainable},
             "the head alone",
         )
     if config.lora is None:
-        # A copy, since a step gives its state's memory away; what is learnt is single precision.
+        # A copy, since a step gives its state's memory away; what is trainable is single precision.
         single = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), encoder.params)
-        return {"encoder": single}, None, lambda learnt, fixed: learnt, "everything"
+        return {"encoder": single}, None, lambda trainable, frozen: trainable, "everything"
     lora = config.lora
 
-    def join(learnt: Any, fixed: Any) -> Any:
+    def join(trainable: Any, frozen: Any) -> Any:
         return {
-            "encoder": merge_lora(add_lora(fixed, learnt["lora"], lora)),
-            "head": learnt["head"],
+            "encoder": merge_lora(add_lora(frozen, trainable["lora"], lora)),
+            "head": trainable["head"],
         }
 
     additions = init_lora(jax.random.key(config.batch.seed + 1), encoder.params, lora)
     return {"lora": additions}, encoder.params, join, f"LoRA of rank {lora.rank}"
 
 
-def _additions(config: RecipeConfig, learnt: Any) -> dict[str, Any]:
+def _additions(config: RecipeConfig, trainable: Any) -> dict[str, Any]:
     """Returns what the card says of LoRA's additions, where there are any."""
-    if "lora" not in learnt:
+    if "lora" not in trainable:
         return {}
     assert config.lora is not None
-    return {"lora": {"rank": config.lora.rank, "targets": sorted(learnt["lora"])}}
+    return {"lora": {"rank": config.lora.rank, "targets": sorted(trainable["lora"])}}
 
 
 def _kept(weights: Any, config: RecipeConfig) -> Any:

@@ -17,7 +17,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.models.transformer import Params
 from coopgen_jax.training.loop import Begin, Listener
-from coopgen_jax.training.objectives import judges, states_read
+from coopgen_jax.training.objectives import classification_loss, states_read
 from coopgen_jax.training.recipes.begin_head import begin_head, standardisation
 from coopgen_jax.training.recipes.full_network import (
     check_network,
@@ -68,13 +68,13 @@ def train_causal(
     if not starts:
         raise UserError("the model has no token that begins or ends a text to read a text behind")
     head = HeadConfig(training.classes, model.config.width, config.hidden, config.dropout)
-    judge = CausalConfig(model.config, head, starts[0])
+    discriminator = CausalConfig(model.config, head, starts[0])
     rows = tokenised(model.tokenizer, training), tokenised(model.tokenizer, validation)
     settings = {"classes": training.classes, "dtype": model.config.dtype}
     subject = Subject("causal", model.sha256, rows, training.origins, settings)
 
     def make() -> Recipe:
-        return _recipe(model, judge, config, subject, mesh)
+        return _recipe(model, discriminator, config, subject, mesh)
 
     return carry_out(
         subject, make, config, folder=folder, mesh=mesh, listener=listener, begin=begin
@@ -82,11 +82,15 @@ def train_causal(
 
 
 def _recipe(
-    model: LoadedModel, judge: CausalConfig, config: RecipeConfig, subject: Subject, mesh: Mesh
+    model: LoadedModel,
+    discriminator: CausalConfig,
+    config: RecipeConfig,
+    subject: Subject,
+    mesh: Mesh,
 ) -> Recipe:
     network, frozen, join = trainable_of(model, config.lora, mesh, seed=config.batch.seed)
-    head = begin_head(judge.head, seed=config.batch.seed, standardised=True)
-    standard = _standard(judge, model.params, config, subject)
+    head = begin_head(discriminator.head, seed=config.batch.seed, standardised=True)
+    standard = _standard(discriminator, model.params, config, subject)
 
     def joined(trainable: Any, frozen: Any) -> Any:
         return {
@@ -95,14 +99,14 @@ def _recipe(
         }
 
     losses = (
-        judges(judge, join=joined, beginnings=config.batch.shortest is not None),
-        judges(judge, join=joined, training=False),
+        classification_loss(discriminator, join=joined, prefixes=config.batch.shortest is not None),
+        classification_loss(discriminator, join=joined, training=False),
     )
     card = {
-        "classes": list(judge.head.classes),
+        "classes": list(discriminator.head.classes),
         "hidden": list(config.hidden),
         "reads_prompt": False,
-        "start_token": judge.start_token,
+        "start_token": discriminator.start_token,
         **network_card(model, config.lora),
     }
 
@@ -115,7 +119,7 @@ def _recipe(
         trainable={"network": network, "head": head},
         frozen=frozen,
         card=card,
-        measure=lambda run, outcome: run.report(losses[1], outcome.learnt, subject.rows[1]),
+        measure=lambda run, outcome: run.report(losses[1], outcome.trainable, subject.rows[1]),
         export=export,
         deliver=lambda folder, weights, card: save_discriminator(
             folder, model, weights, card, dtype=config.saved_dtype
@@ -124,21 +128,23 @@ def _recipe(
 
 
 def _standard(
-    judge: CausalConfig, network: Params, config: RecipeConfig, subject: Subject
+    discriminator: CausalConfig, network: Params, config: RecipeConfig, subject: Subject
 ) -> dict[str, np.ndarray]:
     rows = subject.rows[0]
     batches = training_batches(rows.ids, rows.labels, config.batch)
-    return standard_of(judge, network, (batches[number] for number in range(STANDARD_BATCHES)))
+    return standard_of(
+        discriminator, network, (batches[number] for number in range(STANDARD_BATCHES))
+    )
 
 
 def standard_of(
-    judge: CausalConfig, network: Params, batches: Iterable[dict[str, np.ndarray]]
+    discriminator: CausalConfig, network: Params, batches: Iterable[dict[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
     """Returns the mean and the inverse deviation of the states that an untrained network gives.
 
     A head on states as they are would learn at another speed in every direction.
     """
-    read = jax.jit(partial(states_read, judge))
+    read = jax.jit(partial(states_read, discriminator))
 
     def seen(batch: dict[str, np.ndarray]) -> np.ndarray:
         return np.asarray(read(network, batch))[batch["mask"]]

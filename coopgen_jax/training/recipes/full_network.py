@@ -16,7 +16,7 @@ from coopgen_jax.models.pretrained.saving import save_model
 from coopgen_jax.models.transformer import Params
 from coopgen_jax.parallel.mesh import place
 from coopgen_jax.training.card import save_head
-from coopgen_jax.training.objectives import Join, whole
+from coopgen_jax.training.objectives import Join, all_trainable
 from coopgen_jax.training.run import RecipeConfig
 
 
@@ -50,7 +50,7 @@ def trainable_of(
     if lora is None:
         # A copy, since a step gives its state's memory away; what is trained is single precision.
         single = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), model.params)
-        return for_training(single), None, whole
+        return for_training(single), None, all_trainable
     return (
         init_lora(jax.random.key(seed), model.params, lora),
         place(for_training(model.params), mesh),

@@ -9,7 +9,7 @@ from coopgen_jax.data.labelled import Labelled
 from coopgen_jax.discriminators.generative import GenerativeConfig, generative_params
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.training.loop import Begin, Listener
-from coopgen_jax.training.objectives import generates
+from coopgen_jax.training.objectives import gedi_loss
 from coopgen_jax.training.recipes.full_network import (
     check_network,
     full_network,
@@ -39,13 +39,13 @@ def train_generative(
         for name in training.classes
     )
     check_network(model, config, max(map(len, prefixes)))
-    judge = GenerativeConfig(model.config, training.classes, prefixes)
+    discriminator = GenerativeConfig(model.config, training.classes, prefixes)
     rows = tokenised(model.tokenizer, training), tokenised(model.tokenizer, validation)
     settings = {"classes": training.classes, "dtype": model.config.dtype}
     subject = Subject("generative", model.sha256, rows, training.origins, settings)
 
     def make() -> Recipe:
-        return _recipe(model, judge, config, subject, mesh)
+        return _recipe(model, discriminator, config, subject, mesh)
 
     return carry_out(
         subject, make, config, folder=folder, mesh=mesh, listener=listener, begin=begin
@@ -53,10 +53,14 @@ def train_generative(
 
 
 def _recipe(
-    model: LoadedModel, judge: GenerativeConfig, config: RecipeConfig, subject: Subject, mesh: Mesh
+    model: LoadedModel,
+    discriminator: GenerativeConfig,
+    config: RecipeConfig,
+    subject: Subject,
+    mesh: Mesh,
 ) -> Recipe:
     network, frozen, join = trainable_of(model, config.lora, mesh, seed=config.batch.seed)
-    rest = generative_params(None, len(judge.classes))
+    rest = generative_params(None, len(discriminator.classes))
     own = {name: rest[name] for name in ("log_prior", "scale")}
 
     def joined(trainable: Any, frozen: Any) -> Any:
@@ -66,19 +70,19 @@ def _recipe(
         head = {name: trainable[name] for name in own}
         return {"network": full_network(join, trainable["network"], frozen), "head": head}
 
-    loss = generates(judge, join=joined, class_weight=config.class_weight)
+    loss = gedi_loss(discriminator, join=joined, class_weight=config.class_weight)
     return Recipe(
         objective=(loss, loss),
         trainable={"network": network, **own},
         frozen=frozen,
         card={
-            "classes": list(judge.classes),
+            "classes": list(discriminator.classes),
             "reads_prompt": False,
-            "prefixes": [list(prefix) for prefix in judge.prefixes],
+            "prefixes": [list(prefix) for prefix in discriminator.prefixes],
             "class_weight": config.class_weight,
             **network_card(model, config.lora),
         },
-        measure=lambda run, outcome: run.report(loss, outcome.learnt, subject.rows[1]),
+        measure=lambda run, outcome: run.report(loss, outcome.trainable, subject.rows[1]),
         export=export,
         deliver=lambda folder, weights, card: save_discriminator(
             folder, model, weights, card, dtype=config.saved_dtype

@@ -16,7 +16,7 @@ from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.models.pretrained.saving import save_model
 from coopgen_jax.tokenizer import Tokenizer
 from coopgen_jax.training.loop import Begin, Listener, Outcome
-from coopgen_jax.training.objectives import writes
+from coopgen_jax.training.objectives import language_model_loss
 from coopgen_jax.training.recipes.full_network import (
     check_network,
     full_network,
@@ -108,7 +108,7 @@ def closed_rows(tokenizer: Tokenizer, texts: Sequence[str], length: int | None) 
 
 def _recipe(model: LoadedModel, config: RecipeConfig, mesh: Mesh) -> Recipe:
     trainable, frozen, join = trainable_of(model, config.lora, mesh, seed=config.batch.seed)
-    loss = writes(model.config, join=join)
+    loss = language_model_loss(model.config, join=join)
 
     def deliver(folder: Path, weights: Any, card: dict[str, Any]) -> None:
         save_model(folder, model.config, weights, model.tokenizer, dtype=config.saved_dtype)

@@ -105,7 +105,7 @@ def carry_out(
         **how_trained(config, outcome),
         **recipe.measure(run, outcome),
     }
-    weights = recipe.export(outcome.learnt, recipe.frozen)
+    weights = recipe.export(outcome.trainable, recipe.frozen)
     if jax.process_index() == 0:
         recipe.deliver(folder, weights, card)
     return card

@@ -1,4 +1,4 @@
-"""Language models that begin as noise, and tokenizers that begin as bytes."""
+"""Language models of random weights, and byte-level tokenizers trained on texts."""
 
 import hashlib
 import json
@@ -22,9 +22,10 @@ SMALLEST = 257
 class ScratchConfig:
     """The shape of a new network of the Llama family.
 
-    layers: how many.
-    width: of the stream, a multiple of 64.
-    context: longest text.
+    Attributes:
+      layers: how many.
+      width: of the stream, a multiple of 64.
+      context: longest text, in tokens.
     """
 
     layers: int = 6
@@ -48,7 +49,7 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
     it. One token begins and ends a text. The same texts give the same tokenizer.
 
     Args:
-      texts: what it learns from.
+      texts: what it is trained on.
       vocabulary: tokens that it has at most, 257 or more.
 
     Raises:
@@ -104,12 +105,12 @@ def fresh_model(
         end_tokens=tokenizer.end_tokens,
         dtype=dtype,
     )
-    said = json.dumps([tokenizer.identity, asdict(shape), seed])
+    identity = json.dumps([tokenizer.identity, asdict(shape), seed])
     return LoadedModel(
         shape,
         init_decoder(jax.random.key(seed), shape),
         tokenizer,
         "from scratch",
-        hashlib.sha256(said.encode()).hexdigest(),
+        hashlib.sha256(identity.encode()).hexdigest(),
         None,
     )

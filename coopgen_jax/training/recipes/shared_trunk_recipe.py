@@ -25,7 +25,7 @@ from coopgen_jax.parallel.mesh import place
 from coopgen_jax.training.card import save_head
 from coopgen_jax.training.frozen_states import check_room, front_of, places, read_states
 from coopgen_jax.training.loop import Begin, Listener
-from coopgen_jax.training.objectives import judges_states
+from coopgen_jax.training.objectives import trunk_classification_loss
 from coopgen_jax.training.recipes.begin_head import begin_head, standardisation
 from coopgen_jax.training.recipes.recipe import Recipe, Subject, carry_out
 from coopgen_jax.training.run import (
@@ -43,11 +43,12 @@ STANDARD_BATCHES = 32
 class TrunkConfig:
     """What stands on the language model.
 
-    taps: the layers whose states are read, numbered as `LanguageModel.taps`.
-    layers: small causal layers on them; 0 for a head on the last and the mean state.
-    width: of the small layers, a multiple of 32.
-    look_ahead: width of a look-ahead head's keys, 0 for none; it wants layers.
-    before: fewer tokens than this play the prompt in front of a training text.
+    Attributes:
+      taps: the layers whose states are read, numbered as `LanguageModel.taps`.
+      layers: small causal layers on them; 0 for a head on the last and the mean state.
+      width: of the small layers, a multiple of 32.
+      look_ahead: width of a look-ahead head's keys, 0 for none; it wants layers.
+      before: fewer tokens than this play the prompt in front of a training text.
     """
 
     taps: tuple[int, ...]
@@ -85,8 +86,8 @@ def train_shared_trunk(
 ) -> dict[str, Any]:
     """Trains a shared-trunk discriminator; `load_discriminator` takes the folder.
 
-    The language model is frozen: it reads every text once, and what it made of them is learnt from.
-    Every beginning of a text is judged in every step, so batches are not cut.
+    The language model is frozen: it reads every text once, and its states are trained on. Every
+    prefix of a text is classified in every step, so batches are not cut.
 
     Args:
       model: the language model that it is to guide.
@@ -96,9 +97,9 @@ def train_shared_trunk(
       trunk: what to train.
       folder: where everything goes, checkpoints included; a run that stopped there goes on.
       mesh: the devices; every one holds all states.
-      listener: told after every step.
-      begin: told in front of the first one; see `loop.Begin`.
-      reading: told after every batch how many of how many texts the language model has read.
+      listener: called after every step.
+      begin: called in front of the first one; see `loop.Begin`.
+      reading: called after every batch: how many of how many texts the language model has read.
       states: a folder where the states are kept for the next time, None to keep them nowhere.
 
     Returns:
@@ -166,11 +167,11 @@ def _recipe(
         frozen["tokens"] = np.concatenate([np.asarray(row, np.int32) for row in ids])
         frozen["embedding"] = model.params["embedding"]
     classes = subject.settings["classes"]
-    judge, trainable, standard = _begin(model, classes, config, trunk, table, rows[0])
+    discriminator, trainable, standard = _begin(model, classes, config, trunk, table, rows[0])
     # Frozen, but no array of the table's: the standardisation is joined to what is trained.
     join = _joined(trunk, standard)
     losses = tuple(
-        judges_states(judge, join=join, training=training, before=trunk.before)
+        trunk_classification_loss(discriminator, join=join, training=training, before=trunk.before)
         for training in (True, False)
     )
     return Recipe(
@@ -187,7 +188,7 @@ def _recipe(
             "taps": list(trunk.taps),
             "context": model.config.context,
         },
-        measure=lambda run, outcome: run.report(losses[1], outcome.learnt, rows[1]),
+        measure=lambda run, outcome: run.report(losses[1], outcome.trainable, rows[1]),
         export=lambda trainable, _: jax.tree.map(np.asarray, join(trainable, None)),
         deliver=save_head,
         rows=rows,
@@ -205,28 +206,28 @@ def _begin(
     """Returns the discriminator's shape, its first parameters and its standardisation."""
     key = jax.random.key(config.batch.seed)
     width = model.config.width
-    judge: SharedTrunkConfig | TrunkLayersConfig
+    discriminator: SharedTrunkConfig | TrunkLayersConfig
     if trunk.layers:
         network = small_network(
             layers=trunk.layers, width=trunk.width, context=model.config.context
         )
         head = HeadConfig(classes, trunk.width, config.hidden, config.dropout)
-        judge = TrunkLayersConfig(trunk.taps, width, network, head, trunk.look_ahead)
-        params = init_trunk_layers(key, judge)
+        discriminator = TrunkLayersConfig(trunk.taps, width, network, head, trunk.look_ahead)
+        params = init_trunk_layers(key, discriminator)
         drawn = params["entrance"]
         params = {**params, "entrance": {"projection": drawn["projection"]}}
     else:
         head = HeadConfig(classes, 2 * len(trunk.taps) * width, config.hidden, config.dropout)
-        judge = SharedTrunkConfig(trunk.taps, False, head)
+        discriminator = SharedTrunkConfig(trunk.taps, False, head)
         params = begin_head(head, seed=config.batch.seed, standardised=True)
-    return judge, params, _standard(config, trunk, table, rows)
+    return discriminator, params, _standard(config, trunk, table, rows)
 
 
 def _joined(trunk: TrunkConfig, standard: Any) -> Callable[[Any, Any], Any]:
-    def join(learnt: Any, fixed: Any) -> Any:
+    def join(trainable: Any, frozen: Any) -> Any:
         if trunk.layers:
-            return {**learnt, "entrance": {**learnt["entrance"], **standard}}
-        return {**learnt, **standard}
+            return {**trainable, "entrance": {**trainable["entrance"], **standard}}
+        return {**trainable, **standard}
 
     return join
 

@@ -92,20 +92,33 @@ def main(options: dict) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     card = train_gcn(
-        language(), pairs(0, 40, conditional), pairs(1, 12, conditional),
+        language(),
+        pairs(0, 40, conditional),
+        pairs(1, 12, conditional),
         GcnConfig(
-            proposal=PROPOSALS[options.get("proposal", "nucleus")], sources=8, judge_steps=2,
-            first_judge_steps=3, judge_rows=16, replay_rows=24, kl=0.1,
+            proposal=PROPOSALS[options.get("proposal", "nucleus")],
+            sources=8,
+            discriminator_steps=2,
+            first_discriminator_steps=3,
+            discriminator_rows=16,
+            replay_rows=24,
+            kl=0.1,
         ),
         GcnTraining(
-            LoopConfig(steps=options["rounds"], validate_every=2, save_every=1), lora=None,
-            learning_rate=3e-3, judge_learning_rate=3e-3, dropout=0.1,
+            LoopConfig(steps=options["rounds"], validate_every=2, save_every=1),
+            lora=None,
+            learning_rate=3e-3,
+            discriminator_learning_rate=3e-3,
+            dropout=0.1,
             examination=Examination(texts=8, held_out=8, rows=8),
-            mapper=options.get("mapper", "shard_map"), saved_dtype="float32",
+            mapper=options.get("mapper", "shard_map"),
+            saved_dtype="float32",
             sharded_optimiser=options.get("sharded", False),
         ),
-        folder=Path(options["folder"]), mesh=make_mesh(), watch=watch,
-    )  # fmt: skip
+        folder=Path(options["folder"]),
+        mesh=make_mesh(),
+        watch=watch,
+    )
     if jax.process_index() == 0:
         weights = (Path(options["folder"]) / "model.safetensors").read_bytes()
         judge = (Path(options["folder"]) / "judge" / "head.safetensors").read_bytes()

@@ -24,7 +24,7 @@ def test_a_collapse_to_texts_without_words_is_warned_of():
     alike, short = warnings_of(FIRST, empty, {"length": 1.0, "effective_share": 1.0})
     assert "100% to 2% of them distinct" in alike and "0% of the tokens" in short
     (short,) = warnings_of(FIRST, {**FIRST, "self_bleu": 0.0, "relative_length": 0.2}, {})
-    assert "20% of the tokens of people's texts" in short
+    assert "20% of the tokens of human texts" in short
     # Sources that have few answers begin with few.
     few = {**FIRST, "distinct": 0.1}
     assert warnings_of(few, few, {}) == []

@@ -10,7 +10,7 @@ from coopgen_jax.data.fingerprint import fingerprint, write_fingerprint
 from coopgen_jax.errors import UserError
 from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.training.gcn.gcn_folder import deliver
-from coopgen_jax.training.gcn.gcn_recipe import GcnConfig, GcnTraining, _networks
+from coopgen_jax.training.gcn.gcn_recipe import GcnConfig, GcnTraining, begin_networks
 from coopgen_jax.training.loop import LoopConfig
 from tests.full_disk import full_behind
 from tests.training.gcn.gcn_worker import language, pairs
@@ -22,7 +22,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_a_full_disk_leaves_what_was_delivered_before(tmp_path):
     model, how = language(), GcnTraining(LoopConfig(steps=1), lora=None)
-    networks, learnt, fixed = _networks(model, model, pairs(0, 8, True), how, make_mesh(1))
+    networks, learnt, fixed = begin_networks(model, model, pairs(0, 8, True), how, make_mesh(1))
     write_fingerprint(tmp_path, fingerprint(["one", "two"]))
     last = networks, learnt, fixed, GcnConfig()
     deliver(tmp_path, (model, model), *last, {"steps": 1}, "float32")

@@ -63,7 +63,7 @@ def alone(start, tmp_path_factory) -> tuple[dict, Path]:
 
 def test_killed_in_every_phase_of_a_round_and_resumed_equals_never_killed(start, alone, tmp_path):
     # The first turn of each is that of the round which the one before it died in.
-    for phase, turn in (("sampled", 2), ("judged", 1), ("weighed", 1), ("learnt", 2)):
+    for phase, turn in (("sampled", 2), ("judged", 1), ("weighed", 1), ("trained", 2)):
         process = start(tmp_path, die=phase, at=turn)
         process.communicate(timeout=300)
         assert process.returncode == -signal.SIGKILL, phase
@@ -86,7 +86,7 @@ def test_a_finished_training_goes_on_with_further_rounds_and_not_with_fewer(star
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(start, alone, tmp_path):
-    process = start(tmp_path, die="learnt", at=2, full=True)
+    process = start(tmp_path, die="trained", at=2, full=True)
     _, errors = process.communicate(timeout=300)
     assert process.returncode != 0
     assert "cannot be written" in errors and "the one of step 1 is whole" in errors
@@ -173,9 +173,13 @@ def test_the_discriminator_learns_alike_beside_either_optimiser_of_the_generator
     monkeypatch.setattr(gcn_examination, "LEAST_LENGTH", float("inf"))
     told: list[tuple[str, object]] = []
     config = worker.GcnConfig(
-        proposal=worker.PROPOSALS["nucleus"], sources=4, judge_steps=1, first_judge_steps=2,
-        judge_rows=4, replay_rows=0,
-    )  # fmt: skip
+        proposal=worker.PROPOSALS["nucleus"],
+        sources=4,
+        discriminator_steps=1,
+        first_discriminator_steps=2,
+        discriminator_rows=4,
+        replay_rows=0,
+    )
     generators, judges = [], []
     for name in ("adamw", "sgd"):
         how = worker.GcnTraining(
@@ -188,7 +192,7 @@ def test_the_discriminator_learns_alike_beside_either_optimiser_of_the_generator
             watch=lambda phase, found: told.append((phase, found)),
         )  # fmt: skip
         warned = [found for phase, found in told if phase == "warning"]
-        assert len(warned) == 1 and "tokens of people's texts" in str(warned[0])
+        assert len(warned) == 1 and "tokens of human texts" in str(warned[0])
         told.clear()
         generators.append((tmp_path / name / "model.safetensors").read_bytes())
         judges.append((tmp_path / name / "judge/network/model.safetensors").read_bytes())
@@ -204,19 +208,25 @@ def test_a_discriminator_may_begin_as_another_language_model(tmp_path, rank):
     params = worker.init_decoder(jax.random.key(7), shape)
     critic = LoadedModel(shape, params, tokenizer(), "smaller", "1" * 64, None)
     config = worker.GcnConfig(
-        proposal=worker.TREE, sources=4, judge_steps=1, first_judge_steps=1, judge_rows=4,
+        proposal=worker.TREE,
+        sources=4,
+        discriminator_steps=1,
+        first_discriminator_steps=1,
+        discriminator_rows=4,
         replay_rows=0,
-    )  # fmt: skip
+    )
     how = worker.GcnTraining(
-        worker.LoopConfig(steps=1, validate_every=1, save_every=1), judge_learning_rate=1e-12,
-        lora=rank and LoraConfig(rank=rank), examination=worker.Examination(4, 4, 4),
+        worker.LoopConfig(steps=1, validate_every=1, save_every=1),
+        discriminator_learning_rate=1e-12,
+        lora=rank and LoraConfig(rank=rank),
+        examination=worker.Examination(4, 4, 4),
         saved_dtype="float32",
-    )  # fmt: skip
+    )
 
     def trained(judge: LoadedModel | None, how=how) -> dict:
         return worker.train_gcn(
             generator, pairs(0, 8, True), pairs(1, 8, True), config, how, folder=tmp_path,
-            mesh=worker.make_mesh(1), judge=judge,
+            mesh=worker.make_mesh(1), discriminator=judge,
         )  # fmt: skip
 
     other = Tokenizer(tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0})), end_tokens=[])
@@ -248,9 +258,13 @@ def test_a_copy_of_the_generator_is_no_other_model_for_the_discriminator(tmp_pat
     from tests.training.gcn import gcn_worker as worker
 
     config = worker.GcnConfig(
-        proposal=worker.PROPOSALS["nucleus"], sources=4, judge_steps=1, first_judge_steps=1,
-        judge_rows=4, replay_rows=0,
-    )  # fmt: skip
+        proposal=worker.PROPOSALS["nucleus"],
+        sources=4,
+        discriminator_steps=1,
+        first_discriminator_steps=1,
+        discriminator_rows=4,
+        replay_rows=0,
+    )
 
     def trained(rounds: int, **named) -> dict:
         how = worker.GcnTraining(
@@ -262,7 +276,9 @@ def test_a_copy_of_the_generator_is_no_other_model_for_the_discriminator(tmp_pat
             mesh=worker.make_mesh(1), **named,
         )  # fmt: skip
 
-    assert trained(1, judge=replace(worker.language(), name="copy"))["judge_model"] == "tiny"
+    assert (
+        trained(1, discriminator=replace(worker.language(), name="copy"))["judge_model"] == "tiny"
+    )
     # Folders that were begun before there was a choice do not name it.
     path = tmp_path / "training.json"
     claimed = json.loads(path.read_text())
@@ -275,9 +291,13 @@ def test_texts_that_are_no_number_stop_the_run_and_are_kept(tmp_path):
     from tests.training.gcn import gcn_worker as worker
 
     config = worker.GcnConfig(
-        proposal=worker.PROPOSALS["nucleus"], sources=4, judge_steps=1, first_judge_steps=1,
-        judge_rows=4, replay_rows=0,
-    )  # fmt: skip
+        proposal=worker.PROPOSALS["nucleus"],
+        sources=4,
+        discriminator_steps=1,
+        first_discriminator_steps=1,
+        discriminator_rows=4,
+        replay_rows=0,
+    )
     how = worker.GcnTraining(
         worker.LoopConfig(steps=3, validate_every=3, save_every=1), lora=None, optimiser="sgd",
         learning_rate=1e20, clip=None, examination=worker.Examination(4, 4, 4),
@@ -288,7 +308,7 @@ def test_texts_that_are_no_number_stop_the_run_and_are_kept(tmp_path):
             worker.language(), pairs(0, 8, True), pairs(1, 8, True), config, how, folder=tmp_path,
             mesh=worker.make_mesh(1), watch=lambda phase, found: told.append(phase),
         )  # fmt: skip
-    assert told == ["compiling"] * 2 + ["sampled", "judged", "weighed", "learnt"] * 2
+    assert told == ["compiling"] * 2 + ["sampled", "judged", "weighed", "trained"] * 2
     kept = np.load(tmp_path / "not-finite-2.npz")
     assert any("tokens" in name for name in kept) and any("weighed" in name for name in kept)
     assert Checkpoints(tmp_path / "checkpoints").latest() == 1

@@ -10,7 +10,7 @@ from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.transformer import init_decoder, unembed
 from coopgen_jax.testing import TINY_LLAMA
-from coopgen_jax.training.gcn.imitation import imitates
+from coopgen_jax.training.gcn.imitation import weighted_likelihood_loss
 from tests.discriminators.trees import prompt_of
 
 ROWS = [[3, 4, 5], [9], [10, 11, 12, 13, 14]]
@@ -41,14 +41,14 @@ def test_a_weighted_text_counts_its_weight_times_its_likelihood_behind_its_sourc
         text = jnp.asarray(row[cut:] or [0], jnp.int32)[None, None]
         there = jnp.full(text.shape, bool(row[cut:]))
         logs.append(float(score(params, prompt_of([row[:cut]], cut), text, there).sum()))
-    total, rows = jax.jit(imitates(config))(params, None, batch, KEY)["loss"]
+    total, rows = jax.jit(weighted_likelihood_loss(config))(params, None, batch, KEY)["loss"]
     assert float(total) == pytest.approx(-(2 * logs[0] + 0.5 * logs[1] - logs[2]), abs=1e-4)
     assert float(rows) == 3
 
 
 def test_the_divergence_is_that_of_both_distributions_at_every_written_token(weighted):
     config, params, other, batch = weighted
-    held = imitates(config, reference=lambda fixed: fixed, kl=0.3)
+    held = weighted_likelihood_loss(config, reference=lambda fixed: fixed, kl=0.3)
     found = jax.jit(held)(params, other, batch, KEY)
 
     def log_probs(network):
@@ -62,7 +62,7 @@ def test_the_divergence_is_that_of_both_distributions_at_every_written_token(wei
             here, there = ours[row, at - 1], theirs[row, at - 1]
             away += float(np.exp(here) @ (here - there))
     assert float(found["kl"][0]) == pytest.approx(away, rel=1e-4)
-    free = jax.jit(imitates(config))(params, other, batch, KEY)["loss"][0]
+    free = jax.jit(weighted_likelihood_loss(config))(params, other, batch, KEY)["loss"][0]
     assert float(found["loss"][0]) == pytest.approx(float(free) + 0.3 * away, rel=1e-4)
     same = jax.jit(held)(params, params, batch, KEY)["kl"][0]
     assert float(same) == pytest.approx(0, abs=1e-5)

@@ -83,7 +83,7 @@ def rounds_of(
     )  # fmt: skip
     state = place(begun(optimisers, config, sharpness), mesh)
     first = jax.tree.map(np.asarray, state)
-    fixed = {"generator": first.generator.learnt, "judge": None}
+    fixed = {"generator": first.generator.trainable, "discriminator": None}
     for number in range(count):
         state, means = one(state, fixed, drawn_of(config, number, pairs), jax.random.key(5))
     return first, jax.device_get(state), told, jax.device_get(means)
@@ -135,7 +135,12 @@ def judged_of(judge, pairs):
 
 
 SMALL = GcnConfig(
-    proposal=PLAIN, sources=4, judge_steps=2, first_judge_steps=3, judge_rows=6, replay_rows=8
+    proposal=PLAIN,
+    sources=4,
+    discriminator_steps=2,
+    first_discriminator_steps=3,
+    discriminator_rows=6,
+    replay_rows=8,
 )
 
 
@@ -164,10 +169,10 @@ def test_a_round_climbs_along_self_normalised_importance_weights(changes, condit
     config = replace(SMALL, **changes)
     first, last, told, means = rounds_of(config, conditional=conditional)
     found = dict(told)
-    assert [phase for phase, _ in told] == ["sampled", "judged", "weighed", "learnt"]
+    assert [phase for phase, _ in told] == ["sampled", "judged", "weighed", "trained"]
     sampled, weight = found["sampled"], found["weighed"]
     texts = texts_of(sampled)
-    before, judge = first.generator.learnt, last.judge.learnt
+    before, judge = first.generator.trainable, last.discriminator.trainable
     np.testing.assert_allclose(sampled.log_prob, scores_of(before, texts), atol=2e-4)
     log_d = judged_of(judge, texts)
     log_w = sampled.log_prob + log_d - sampled.log_proposal
@@ -198,7 +203,7 @@ def test_a_round_climbs_along_self_normalised_importance_weights(changes, condit
         by_hand = jax.tree.map(lambda leaf, up: leaf + RATE * up, by_hand, slope)
     ours, theirs = (
         jnp.concatenate([(a - b).ravel() for a, b in zip(*map(jax.tree.leaves, pair), strict=True)])
-        for pair in ((last.generator.learnt, before), (by_hand, before))
+        for pair in ((last.generator.trainable, before), (by_hand, before))
     )
     assert jnp.linalg.norm(theirs) > 0.02
     assert jnp.linalg.norm(ours - theirs) < 5e-3 * jnp.linalg.norm(theirs)
@@ -223,7 +228,7 @@ def test_the_objectives_differ_in_their_weights_alone():
         found[name] = (first, last, told, means)
     _, last, told, means = found["gan"]
     sampled, weight = dict(told)["sampled"], dict(told)["weighed"]
-    reward = np.exp(judged_of(last.judge.learnt, texts_of(sampled)))
+    reward = np.exp(judged_of(last.discriminator.trainable, texts_of(sampled)))
     np.testing.assert_allclose(weight, reward, rtol=1e-3)
     assert set(sampled.condition) == {0}, "texts without a source are all compared"
     assert means["reward"] == pytest.approx(reward.mean(), rel=1e-3)
@@ -241,7 +246,7 @@ def test_the_objectives_differ_in_their_weights_alone():
     _, last, told, _ = found["manual"]
     texts = texts_of([f for phase, f in told if phase == "sampled"][1])
     halved = [f for phase, f in told if phase == "weighed"][1]
-    later = np.exp(judged_of(last.judge.learnt, texts))
+    later = np.exp(judged_of(last.discriminator.trainable, texts))
     np.testing.assert_allclose(halved, later / 2, rtol=1e-3)
     np.testing.assert_array_equal(dict(found["selfgan"][2])["weighed"], np.ones(12))
     first, last, told, _ = found["greedy"]
@@ -250,14 +255,18 @@ def test_the_objectives_differ_in_their_weights_alone():
         text: list[int] = []
         while len(text) < TEXT and (not text or text[-1] != 60):
             nexts = [(source[0], [*text, token]) for token in range(61)]
-            text.append(int(np.argmax(scores_of(first.generator.learnt, nexts))))
-        against += [np.exp(judged_of(last.judge.learnt, [(source[0], text)])[0])] * 3
+            text.append(int(np.argmax(scores_of(first.generator.trainable, nexts))))
+        against += [np.exp(judged_of(last.discriminator.trainable, [(source[0], text)])[0])] * 3
     np.testing.assert_allclose(dict(told)["weighed"], reward - np.array(against), atol=1e-3)
     first, last, told, means = found["gdc"]
-    base = first.generator.learnt
+    base = first.generator.trainable
     sampled = [f for phase, f in told if phase == "sampled"][1]
     texts = texts_of(sampled)
-    log_w = scores_of(base, texts) + judged_of(last.judge.learnt, texts) - sampled.log_proposal
+    log_w = (
+        scores_of(base, texts)
+        + judged_of(last.discriminator.trainable, texts)
+        - sampled.log_proposal
+    )
     weight = [f for phase, f in told if phase == "weighed"][1]
     np.testing.assert_allclose(weight, np.exp(log_w - means["log_z_first"]), rtol=5e-3)
 
@@ -266,8 +275,8 @@ def test_the_objectives_differ_in_their_weights_alone():
 def test_the_discriminator_learns_from_the_texts_that_are_asked_for(negatives):
     # Of so narrow a nucleus only the likeliest token is left.
     narrow = PLAIN.with_settings(top_p=1e-3, mix_base=1e-3)
-    config = replace(SMALL, proposal=narrow, negatives=negatives, judge_steps=1)
-    config = replace(config, first_judge_steps=1, replay_rows=12)
+    config = replace(SMALL, proposal=narrow, negatives=negatives, discriminator_steps=1)
+    config = replace(config, first_discriminator_steps=1, replay_rows=12)
     _, last, told, _ = rounds_of(config)
     sampled, kept = dict(told)["sampled"].rows, last.replay.rows["written"]
     assert int(last.replay.count) == 12
@@ -282,16 +291,18 @@ def test_the_discriminator_learns_from_the_texts_that_are_asked_for(negatives):
 
 def test_sources_alone_do_not_tell_who_has_written():
     """People have written what a generator that knows one text per source writes."""
-    config = replace(SMALL, sources=12, proposal=replace(PLAIN, samples=2), first_judge_steps=2)
+    config = replace(
+        SMALL, sources=12, proposal=replace(PLAIN, samples=2), first_discriminator_steps=2
+    )
     _, _, told, _ = rounds_of(config, sharpness=1e4)
     texts = {str(source): text for source, text in texts_of(dict(told)["sampled"])}
     people = replace(PAIRS, texts=tuple(tuple(texts[str(list(source))]) for source in SOURCES))
-    config = replace(SMALL, first_judge_steps=30, replay_rows=24, replay_share=0.5)
+    config = replace(SMALL, first_discriminator_steps=30, replay_rows=24, replay_share=0.5)
     _, last, told, means = rounds_of(config, pairs=people, sharpness=1e4)
     assert set(map(str, texts_of(dict(told)["sampled"]))) <= {
         str((list(source), list(text))) for source, text in zip(SOURCES, people.texts, strict=True)
     }
-    assert int(last.judge.step) == 30
+    assert int(last.discriminator.step) == 30
     assert means["judge_accuracy"] == 0.5
     assert means["judge_loss"] == pytest.approx(np.log(2), abs=0.1)
 
@@ -299,16 +310,16 @@ def test_sources_alone_do_not_tell_who_has_written():
 def test_maximum_likelihood_reads_what_people_wrote_and_asks_no_one():
     config = replace(SMALL, objective="mle")
     first, last, told, means = rounds_of(config)
-    assert [phase for phase, _ in told] == ["learnt"]
+    assert [phase for phase, _ in told] == ["trained"]
     drawn = jax.device_get(drawn_of(config, 0).truth)
     pairs = [(t[m & ~w].tolist(), t[w].tolist()) for t, m, w in zip(
         drawn["tokens"], drawn["mask"], drawn["written"], strict=True)]  # fmt: skip
     assert set(map(str, pairs)) <= {
         str((list(s), list(t))) for s, t in zip(SOURCES, TEXTS, strict=True)
     }
-    logs = scores_of(first.generator.learnt, pairs)
+    logs = scores_of(first.generator.trainable, pairs)
     assert means["loss"] == pytest.approx(-float(np.mean(logs)), rel=1e-4)
-    assert np.array_equal(first.judge.step, last.judge.step)
+    assert np.array_equal(first.discriminator.step, last.discriminator.step)
 
 
 @pytest.mark.parametrize(
@@ -320,7 +331,7 @@ def test_maximum_likelihood_reads_what_people_wrote_and_asks_no_one():
         ({"objective": "gdc", "proposal": PARTICLES}, "train by gcn"),
         ({"baseline": "mean"}, "only to gan"),
         ({"objective": "gan", "scheduler": "z", "baseline": "mean"}, "no sum to divide by"),
-        ({"judge_rows": 5}, "even"),
+        ({"discriminator_rows": 5}, "even"),
         ({"objective": "selfgan"}, "imitates what a decoder writes"),
         ({"objective": "selfgan", "proposal": PARTICLES}, "does not weigh its texts"),
         ({"objective": "gan", "clip": 3.0}, "only to gcn"),
