@@ -28,6 +28,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.lora import LoraConfig
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load, load_encoder
 from coopgen_jax.parallel.mesh import make_mesh
+from coopgen_jax.training.class_counts import class_counts, doubtful_classes
 from coopgen_jax.training.loop import LoopConfig
 from coopgen_jax.training.recipes import (
     TrunkConfig,
@@ -291,6 +292,11 @@ def pair(entry: str) -> tuple[str, str]:
 def _report(what: Any, where: str, data: Labelled, *, doubts: bool = True) -> None:
     """Reports rows that were left out, classes with their counts, and doubts about the classes."""
     _tell(what, where, data.broken)
+    if what.quiet or jax.process_index():
+        return
+    print(f"coopgen: {where}: {class_counts(data)}", file=sys.stderr, flush=True)
+    for sentence in doubtful_classes(data) if doubts else ():
+        print(f"coopgen: warning: {where}: {sentence}", file=sys.stderr, flush=True)
 
 
 def _tell(what: Any, where: str, broken: tuple[str, ...]) -> None:

@@ -133,7 +133,8 @@ class _Record:
             return
         path, board = folder / METRICS, folder / "tensorboard"
         before = path.read_text(encoding="utf-8") if path.is_file() else ""
-        kept = [line for line in before.splitlines() if _step_of(line) <= step]
+        # At line feeds alone: JSON leaves other line breaks as they are inside a string.
+        kept = [line for line in before.split("\n") if _step_of(line) <= step]
         with replacing(path) as (unfinished,):
             unfinished.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self._lines = path.open("a", encoding="utf-8")

@@ -14,6 +14,7 @@ from jax.experimental import multihost_utils
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.files import read_json, write_json
+from coopgen_jax.training.folder_lock import lock
 
 # Seconds after which a file of another machine counts as one that this machine does not see.
 PATIENCE = 60.0
@@ -71,6 +72,7 @@ def claim(
     path = folder / "training.json"
     if not path.is_file():
         _check_empty(folder)
+    lock(folder)
     if path.is_file():
         _check_same(folder, read_json(path, way_out=WAY_OUT), wanted)
     elif jax.process_index() == 0:

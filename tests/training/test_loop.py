@@ -76,7 +76,9 @@ def test_killed_and_resumed_equals_never_killed(alone, tmp_path, during, step):
     assert b"training/loss" in events.read_bytes() and b"validation/loss" in events.read_bytes()
 
 
-@pytest.mark.parametrize("options", [{"mapper": "shard_map"}, {"mapper": "pmap", "pieces": 2}])
+@pytest.mark.parametrize(
+    "options", [{"mapper": "shard_map"}, {"mapper": "pmap", "micro_batches": 2}]
+)
 def test_eight_devices_and_pieces_train_as_one_device(alone, tmp_path, options):
     found = ended(started(tmp_path, 8, **options))
     np.testing.assert_allclose(found["learnt"], alone[0]["learnt"], rtol=1e-4, atol=1e-3)
@@ -147,10 +149,10 @@ def fitted(folder, *, rate=0.1, values=(3.0, 3.0), validate=None, listener=None,
 def test_gradient_descent_is_worked_out_by_hand(tmp_path):
     outcome = fitted(tmp_path, steps=3, validate_every=1)
     expected = 3 * (1 - 0.8**3)
-    assert float(outcome.learnt) == pytest.approx(expected, rel=1e-6)
+    assert float(outcome.trainable) == pytest.approx(expected, rel=1e-6)
     assert outcome.best["loss"] == pytest.approx((3 - expected) ** 2, rel=1e-5)
     again = fitted(tmp_path, steps=5, validate_every=1)
-    assert float(again.learnt) == pytest.approx(3 * (1 - 0.8**5), rel=1e-6)
+    assert float(again.trainable) == pytest.approx(3 * (1 - 0.8**5), rel=1e-6)
 
 
 def test_a_run_that_is_asked_to_stop_saves_and_goes_on(tmp_path):
@@ -159,7 +161,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on(tmp_path):
         listener=lambda done, total, means: done == 3,
     )  # fmt: skip
     assert (asked.stopped, asked.step) == ("interrupt", 3)
-    assert float(asked.learnt) == pytest.approx(3 * (1 - 0.8**3), rel=1e-6)
+    assert float(asked.trainable) == pytest.approx(3 * (1 - 0.8**3), rel=1e-6)
     again = fitted(tmp_path / "a", steps=5, validate_every=5, save_every=5)
     whole = fitted(tmp_path / "b", steps=5, validate_every=5, save_every=5)
     assert again == whole and again.stopped == "steps"
@@ -179,10 +181,10 @@ def test_patience_stops_and_gives_the_best_parameters_back(tmp_path):
     outcome = fitted(tmp_path, steps=50, validate_every=2, patience=2, validate=validate)
     assert (outcome.stopped, outcome.step) == ("patience", 8)
     assert outcome.best == {"loss": 2.0, "step": 4}
-    assert float(outcome.learnt) == seen[1] != seen[-1]
+    assert float(outcome.trainable) == seen[1] != seen[-1]
     # It stays stopped.
     again = fitted(tmp_path, steps=50, validate_every=2, patience=2, validate=validate)
-    assert (again.stopped, again.step, float(again.learnt)) == ("patience", 8, seen[1])
+    assert (again.stopped, again.step, float(again.trainable)) == ("patience", 8, seen[1])
 
 
 def test_the_last_parameters_come_out_where_they_are_kept(tmp_path):
@@ -191,14 +193,14 @@ def test_the_last_parameters_come_out_where_they_are_kept(tmp_path):
         tmp_path, steps=3, validate_every=1, save_every=2, keep="last",
         validate=lambda learnt: {"loss": next(heard)},
     )  # fmt: skip
-    assert float(outcome.learnt) == pytest.approx(3 * (1 - 0.8**3), rel=1e-6)
+    assert float(outcome.trainable) == pytest.approx(3 * (1 - 0.8**3), rel=1e-6)
     assert outcome.best == {"loss": 1.0, "step": 1}
     heard = iter([4.0, 5.0])
     again = fitted(
         tmp_path, steps=5, validate_every=1, save_every=2, keep="last",
         validate=lambda learnt: {"loss": next(heard)},
     )  # fmt: skip
-    assert float(again.learnt) == pytest.approx(3 * (1 - 0.8**5), rel=1e-6)
+    assert float(again.trainable) == pytest.approx(3 * (1 - 0.8**5), rel=1e-6)
     assert again.best == outcome.best
 
 
@@ -214,7 +216,7 @@ def test_a_loss_that_is_not_finite_is_told_and_never_saved(tmp_path):
     kept = Checkpoints(tmp_path / "a" / "checkpoints")
     assert kept.latest() in (2, 4)
     state, _ = kept.restore(template)
-    assert np.isfinite(state["state"].learnt)
+    assert np.isfinite(state["state"].trainable)
 
 
 def test_another_trainings_folder_is_refused(tmp_path):
@@ -238,3 +240,14 @@ def test_another_trainings_folder_is_refused(tmp_path):
 def test_mistakes_are_told(settings, sentence):
     with pytest.raises(UserError, match=sentence):
         LoopConfig(**settings)
+
+
+def test_line_breaks_inside_a_metrics_line_do_not_break_it(tmp_path):
+    fitted(tmp_path, steps=2, save_every=1)
+    path = tmp_path / "metrics.jsonl"
+    # What another program wrote without escapes, as JSON allows.
+    foreign = '{"step": 1, "split": "training \u2028 \x85 one", "loss": 1.0}\n'
+    path.write_text(foreign + path.read_text("utf-8"), "utf-8")
+    before = path.read_text("utf-8")
+    fitted(tmp_path, steps=3, save_every=1)
+    assert path.read_text("utf-8").startswith(before)
