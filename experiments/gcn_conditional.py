@@ -33,7 +33,8 @@ from coopgen_jax.discriminators.loading import load_discriminator
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load
 from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.training.gcn.examination import Examination
-from coopgen_jax.training.gcn.gcn_recipe import GcnTraining, train_gcn
+from coopgen_jax.training.gcn.gcn_recipe import train_gcn
+from coopgen_jax.training.gcn.gcn_training import GcnTraining
 from coopgen_jax.training.loop import LoopConfig
 from coopgen_jax.training.run import RecipeConfig
 from experiments.conditional_figures import report

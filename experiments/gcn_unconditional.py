@@ -37,7 +37,8 @@ from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load
 from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.training.gcn.examination import Examination
 from coopgen_jax.training.gcn.gcn_config import GcnConfig
-from coopgen_jax.training.gcn.gcn_recipe import GcnTraining, train_gcn
+from coopgen_jax.training.gcn.gcn_recipe import train_gcn
+from coopgen_jax.training.gcn.gcn_training import GcnTraining
 from coopgen_jax.training.loop import LoopConfig
 from coopgen_jax.training.recipes import train_language_model
 from coopgen_jax.training.recipes.scratch import ScratchConfig, fresh_model, train_tokenizer

@@ -17,8 +17,6 @@ from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.parallel.mesh import BATCH
 from coopgen_jax.training.gcn.gcn_config import GcnConfig
-from coopgen_jax.training.gcn.gcn_recipe import _check
-from coopgen_jax.training.gcn.round import beginnings
 from tests.processes import ROOT
 from tests.training.gcn.gcn_worker import WORDS, language, pairs
 
@@ -224,7 +222,7 @@ def test_the_tutorials_judge_of_a_search_has_learnt_beginnings():
     for folder in guided:
         (line,) = re.findall(rf"^coopgen train gcn (.*--out {folder}\b.*)$", text, re.M)
         what = _parse_train(["gcn", *shlex.split(line)]).what
-        assert isinstance(what, GcnOptions) and beginnings(round_of(what))
+        assert isinstance(what, GcnOptions) and round_of(what).reads_prefixes
 
 
 def test_a_memory_that_the_devices_do_not_divide_is_refused():
@@ -234,7 +232,7 @@ def test_a_memory_that_the_devices_do_not_divide_is_refused():
     def check(rows: int) -> None:
         config = GcnConfig(proposal=proposal, sources=8, replay_rows=rows)
         mesh = AbstractMesh((4,), (BATCH,))
-        _check(language(), language(), pairs(0, 8, True), config, how, mesh)
+        check_gcn(language(), language(), pairs(0, 8, True), config, how, mesh)
 
     with pytest.raises(UserError, match="replay_rows of 10 cannot be split over 4 devices"):
         check(10)

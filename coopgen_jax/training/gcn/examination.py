@@ -163,7 +163,8 @@ class _Examiner:
         tokens = sum(len(held_out.texts[number]) for number in self.human)
         found = {
             "loss": -sum(logs) / tokens,
-            "kl_to_start": float(np.mean(away)),
+            # Rounding alone brings a divergence below 0.
+            "kl_to_start": max(float(np.mean(away)), 0.0),
             "bleu": bleu(texts, references),
             "self_bleu": self_bleu(texts, 4),
             "distinct": len(set(texts)) / len(texts),

@@ -78,23 +78,20 @@ def train_gcn(
 
     Raises:
       UserError: texts do not fit, layers are separate, tokens differ, "mle" has a discriminator,
-        the folder holds another training, or a weight or a loss is not finite: then the round's
-        texts are kept.
+        the folder holds another training, or a mean is not finite (its texts are kept).
     """
     if discriminator and config.objective == "mle":
         raise UserError(
-            "mle has no discriminator, so no model for it (--discriminator-model) either"
+            "mle has no discriminator, so no model for it either: leave --discriminator-model out"
         )
     own = discriminator
     if own is None or (own.sha256, own.config) == (model.sha256, model.config):
         own = model
     check_gcn(model, own, training, config, how, mesh)
+    models = model, own
     loop = replace(how.loop, log_every=1, keep="last")
     networks, trainable, frozen = begin_networks(model, own, training, how, mesh)
-    # Behind this only the trainable and the frozen parameters of both are needed.
-    alone = own is model
-    models = replace(model, params={}), replace(own, params={})
-    _claim(folder, models, (training, validation), config, how, alone=alone)
+    _claim(folder, models, (training, validation), config, how)
     _reopen(folder, loop.steps)
     state = _begin_state(trainable, training, config, how, mesh)
     step = _make_step(
@@ -112,17 +109,12 @@ def train_gcn(
         return examine(state.trainable)
 
     report = _Report(examine, _start(folder, first), loop, config, watch, listener)
-    asked = (0, 0) if config.objective == "mle" else (config.proposal.samples, config.samplings)
     outcome = train(
-        state, step=step, batches=Rounds(training, config.sources, *asked, seed=how.seed),
-        validate=report.validate, folder=folder, config=loop, listener=report.listen, begin=begin,
+        state, step=step, batches=_rounds(training, config, how.seed), validate=report.validate,
+        folder=folder, config=loop, listener=report.listen, begin=begin,
     )  # fmt: skip
-    card = {
-        **_card(models, config, how, outcome),
-        "start": report.start,
-        "last": report.of(outcome),
-        **note_rows(folder, training.written),
-    }
+    measured = {"start": report.start, "last": report.of(outcome)}
+    card = _card(models, config, how, outcome) | measured | note_rows(folder, training.written)
     deliver(folder, models, networks, outcome.trainable, frozen, config, card, how.saved_dtype)
     return card
 
@@ -170,10 +162,8 @@ def _claim(
     data: tuple[Pairs, Pairs],
     config: GcnConfig,
     how: GcnTraining,
-    *,
-    alone: bool,
 ) -> None:
-    """Claims the folder; `alone` where both networks begin as one model."""
+    """Claims the folder."""
     model, discriminator = models
     # A round does not depend on how many follow, nor on when it is examined.
     settings = replace(how, loop=LoopConfig(steps=1, patience=how.loop.patience))
@@ -181,7 +171,7 @@ def _claim(
     claim(
         folder, "gcn", model.sha256, settings, data, round=asdict(config),
         proposal=type(config.proposal).__name__, dtype=model.config.dtype,
-        judge_sha256=None if alone else discriminator.sha256,
+        judge_sha256=None if discriminator is model else discriminator.sha256,
     )  # fmt: skip
 
 
@@ -201,6 +191,12 @@ def _begin_state(
     replay = replace(replay, rows=place(replay.rows, mesh, split))
     log_partition, rounds = place((jnp.float32(0), jnp.int32(0)), mesh)
     return GcnState(generator, discriminator, replay, log_partition, rounds)
+
+
+def _rounds(training: Pairs, config: GcnConfig, seed: int) -> Rounds:
+    """Returns the data of every round by its number."""
+    asked = (0, 0) if config.objective == "mle" else (config.proposal.samples, config.samplings)
+    return Rounds(training, config.sources, *asked, seed=seed)
 
 
 def _make_step(

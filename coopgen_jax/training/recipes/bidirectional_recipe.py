@@ -1,6 +1,7 @@
 """The recipe of bidirectional discriminators: an encoder of the BERT family with a class head."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,7 @@ def train_bidirectional(
     settings = {"classes": training.classes, "dtype": encoder.config.dtype, "frozen": frozen}
     subject = Subject("bidirectional", encoder.sha256, rows, training.origins, settings)
 
-    def make() -> Recipe:
-        return _recipe(encoder, config, subject, (special[0], special[1]), mesh)
-
+    make = partial(_recipe, encoder, (special[0], special[1]))
     return carry_out(
         subject, make, config, folder=folder, mesh=mesh, listener=listener, begin=begin
     )
@@ -84,9 +83,9 @@ def train_bidirectional(
 
 def _recipe(
     encoder: LoadedEncoder,
-    config: RecipeConfig,
-    subject: Subject,
     special: tuple[int, int],
+    subject: Subject,
+    config: RecipeConfig,
     mesh: Mesh,
 ) -> Recipe:
     classes = subject.settings["classes"]

@@ -73,9 +73,7 @@ def train_causal(
     settings = {"classes": training.classes, "dtype": model.config.dtype}
     subject = Subject("causal", model.sha256, rows, training.origins, settings)
 
-    def make() -> Recipe:
-        return _recipe(model, discriminator, config, subject, mesh)
-
+    make = partial(_recipe, model, discriminator)
     return carry_out(
         subject, make, config, folder=folder, mesh=mesh, listener=listener, begin=begin
     )
@@ -84,8 +82,8 @@ def train_causal(
 def _recipe(
     model: LoadedModel,
     discriminator: CausalConfig,
-    config: RecipeConfig,
     subject: Subject,
+    config: RecipeConfig,
     mesh: Mesh,
 ) -> Recipe:
     network, frozen, join = trainable_of(model, config.lora, mesh, seed=config.batch.seed)

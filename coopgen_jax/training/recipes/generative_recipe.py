@@ -1,5 +1,6 @@
 """The recipe of generative discriminators: a language model per class, trained by GeDi's loss."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,7 @@ def train_generative(
     settings = {"classes": training.classes, "dtype": model.config.dtype}
     subject = Subject("generative", model.sha256, rows, training.origins, settings)
 
-    def make() -> Recipe:
-        return _recipe(model, discriminator, config, subject, mesh)
-
+    make = partial(_recipe, model, discriminator)
     return carry_out(
         subject, make, config, folder=folder, mesh=mesh, listener=listener, begin=begin
     )
@@ -55,8 +54,8 @@ def train_generative(
 def _recipe(
     model: LoadedModel,
     discriminator: GenerativeConfig,
-    config: RecipeConfig,
     subject: Subject,
+    config: RecipeConfig,
     mesh: Mesh,
 ) -> Recipe:
     network, frozen, join = trainable_of(model, config.lora, mesh, seed=config.batch.seed)

@@ -80,9 +80,7 @@ def train_language_model(
     settings = {"pack": pack, "dtype": model.config.dtype}
     subject = Subject("language model", model.sha256, rows, texts, settings)
 
-    def make() -> Recipe:
-        return _recipe(model, config, mesh)
-
+    make = partial(_recipe, model)
     return carry_out(
         subject, make, config, folder=folder, mesh=mesh, listener=listener, begin=begin
     )
@@ -106,7 +104,7 @@ def closed_rows(tokenizer: Tokenizer, texts: Sequence[str], length: int | None) 
     return Rows(rows, [0] * len(rows))
 
 
-def _recipe(model: LoadedModel, config: RecipeConfig, mesh: Mesh) -> Recipe:
+def _recipe(model: LoadedModel, _: Subject, config: RecipeConfig, mesh: Mesh) -> Recipe:
     trainable, frozen, join = trainable_of(model, config.lora, mesh, seed=config.batch.seed)
     loss = language_model_loss(model.config, join=join)
 

@@ -68,7 +68,7 @@ class Recipe:
 
 def carry_out(
     subject: Subject,
-    make: Callable[[], Recipe],
+    make: Callable[[Subject, RecipeConfig, Mesh], Recipe],
     config: RecipeConfig,
     *,
     folder: Path,
@@ -80,7 +80,8 @@ def carry_out(
 
     Args:
       subject: what is trained, and on what.
-      make: returns the recipe. It is called once the folder is claimed, since it may take minutes.
+      make: `(subject, config, mesh) -> recipe`, called once the folder is claimed: it may take
+        minutes.
       config: how to train.
       folder: where everything goes, checkpoints included.
       mesh: the devices.
@@ -94,7 +95,7 @@ def carry_out(
       UserError: the folder holds another training, or a loss is not finite.
     """
     claim(folder, subject.kind, subject.source, config, subject.rows, **subject.settings)
-    recipe = make()
+    recipe = make(subject, config, mesh)
     run = Run(recipe.frozen, config, mesh)
     rows = subject.rows if recipe.rows is None else recipe.rows
     outcome = run.fit(recipe.trainable, recipe.objective, *rows, folder, listener, begin)

@@ -125,10 +125,10 @@ def train_shared_trunk(
         "shared-trunk", model.sha256, (parts[0], parts[1]), training.origins, settings
     )
 
-    def make() -> Recipe:
+    def make(subject: Subject, config: RecipeConfig, mesh: Mesh) -> Recipe:
         ids = [row for part in parts for row in part.ids]
         table = read_states(model, trunk.taps, ids, folder=states, listener=reading)
-        return _recipe(model, config, trunk, subject, table, mesh)
+        return _recipe(model, trunk, table, subject, config, mesh)
 
     return carry_out(
         subject, make, config, folder=folder, mesh=mesh, listener=listener, begin=begin
@@ -152,10 +152,10 @@ def _check(model: LoadedModel, config: RecipeConfig, trunk: TrunkConfig) -> None
 
 def _recipe(
     model: LoadedModel,
-    config: RecipeConfig,
     trunk: TrunkConfig,
-    subject: Subject,
     table: np.ndarray,
+    subject: Subject,
+    config: RecipeConfig,
     mesh: Mesh,
 ) -> Recipe:
     ids = [row for part in subject.rows for row in part.ids]

@@ -31,7 +31,8 @@ from coopgen_jax.testing import TINY_LLAMA
 from coopgen_jax.tokenizer import Tokenizer
 from coopgen_jax.training.gcn.examination import Examination
 from coopgen_jax.training.gcn.gcn_config import GcnConfig
-from coopgen_jax.training.gcn.gcn_recipe import GcnTraining, train_gcn
+from coopgen_jax.training.gcn.gcn_recipe import train_gcn
+from coopgen_jax.training.gcn.gcn_training import GcnTraining
 from coopgen_jax.training.loop import LoopConfig
 
 WORDS = [f"w{number}" for number in range(59)]

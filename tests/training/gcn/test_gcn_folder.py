@@ -9,8 +9,10 @@ import pytest
 from coopgen_jax.data.fingerprint import fingerprint, write_fingerprint
 from coopgen_jax.errors import UserError
 from coopgen_jax.parallel.mesh import make_mesh
+from coopgen_jax.training.gcn.gcn_config import GcnConfig
 from coopgen_jax.training.gcn.gcn_folder import deliver
-from coopgen_jax.training.gcn.gcn_recipe import GcnConfig, GcnTraining, begin_networks
+from coopgen_jax.training.gcn.gcn_recipe import begin_networks
+from coopgen_jax.training.gcn.gcn_training import GcnTraining
 from coopgen_jax.training.loop import LoopConfig
 from tests.full_disk import full_behind
 from tests.training.gcn.gcn_worker import language, pairs

@@ -28,6 +28,11 @@ from coopgen_jax.training.gcn.replay import draw, empty, remember
 from tests.processes import ROOT, environment, free_port
 from tests.training.gcn.gcn_worker import END, pairs, tokenizer
 
+SMALL = {
+    "sources": 4, "discriminator_steps": 1, "first_discriminator_steps": 1, "replay_rows": 0,
+    "discriminator_rows": 4,
+}  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory) -> Callable[..., subprocess.Popen]:
@@ -173,12 +178,7 @@ def test_the_discriminator_learns_alike_beside_either_optimiser_of_the_generator
     monkeypatch.setattr(gcn_examination, "LEAST_LENGTH", float("inf"))
     told: list[tuple[str, object]] = []
     config = worker.GcnConfig(
-        proposal=worker.PROPOSALS["nucleus"],
-        sources=4,
-        discriminator_steps=1,
-        first_discriminator_steps=2,
-        discriminator_rows=4,
-        replay_rows=0,
+        proposal=worker.PROPOSALS["nucleus"], **SMALL | {"first_discriminator_steps": 2}
     )
     generators, judges = [], []
     for name in ("adamw", "sgd"):
@@ -207,14 +207,7 @@ def test_a_discriminator_may_begin_as_another_language_model(tmp_path, rank):
     shape = replace(generator.config, layers=1, ffn_width=48)
     params = worker.init_decoder(jax.random.key(7), shape)
     critic = LoadedModel(shape, params, tokenizer(), "smaller", "1" * 64, None)
-    config = worker.GcnConfig(
-        proposal=worker.TREE,
-        sources=4,
-        discriminator_steps=1,
-        first_discriminator_steps=1,
-        discriminator_rows=4,
-        replay_rows=0,
-    )
+    config = worker.GcnConfig(proposal=worker.TREE, **SMALL)
     how = worker.GcnTraining(
         worker.LoopConfig(steps=1, validate_every=1, save_every=1),
         discriminator_learning_rate=1e-12,
@@ -257,14 +250,7 @@ def test_a_discriminator_may_begin_as_another_language_model(tmp_path, rank):
 def test_a_copy_of_the_generator_is_no_other_model_for_the_discriminator(tmp_path):
     from tests.training.gcn import gcn_worker as worker
 
-    config = worker.GcnConfig(
-        proposal=worker.PROPOSALS["nucleus"],
-        sources=4,
-        discriminator_steps=1,
-        first_discriminator_steps=1,
-        discriminator_rows=4,
-        replay_rows=0,
-    )
+    config = worker.GcnConfig(proposal=worker.PROPOSALS["nucleus"], **SMALL)
 
     def trained(rounds: int, **named) -> dict:
         how = worker.GcnTraining(
@@ -290,14 +276,7 @@ def test_a_copy_of_the_generator_is_no_other_model_for_the_discriminator(tmp_pat
 def test_texts_that_are_no_number_stop_the_run_and_are_kept(tmp_path):
     from tests.training.gcn import gcn_worker as worker
 
-    config = worker.GcnConfig(
-        proposal=worker.PROPOSALS["nucleus"],
-        sources=4,
-        discriminator_steps=1,
-        first_discriminator_steps=1,
-        discriminator_rows=4,
-        replay_rows=0,
-    )
+    config = worker.GcnConfig(proposal=worker.PROPOSALS["nucleus"], **SMALL)
     how = worker.GcnTraining(
         worker.LoopConfig(steps=3, validate_every=3, save_every=1), lora=None, optimiser="sgd",
         learning_rate=1e20, clip=None, examination=worker.Examination(4, 4, 4),
