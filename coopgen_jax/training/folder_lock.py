@@ -1,5 +1,6 @@
 """One process trains in a folder at a time; the system frees a folder when its process ends."""
 
+import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -10,13 +11,8 @@ from jax.experimental import multihost_utils
 
 from coopgen_jax.errors import UserError
 
-try:
-    import fcntl
-except ImportError:  # pragma: no cover, a system without these locks
-    fcntl = None  # type: ignore[assignment]
-
 NAME = ".lock"
-# The locks of this process by folder. It may train in one folder several times, one after another.
+# The locks of this process by path. It may train in one folder several times, one after another.
 _held: dict[Path, int] = {}
 
 
@@ -40,25 +36,26 @@ def lock(folder: Path) -> None:
 
 def _take(folder: Path) -> bool:
     """Returns False if another process holds the lock."""
-    path = folder / NAME
-    file = None
     # A folder that cannot be written is reported when the training writes to it.
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    if file is None or fcntl is None:
-        return True
-    held = _held.get(folder.resolve())
-    if held is not None and os.path.samestat(os.fstat(held), os.fstat(file)):
-        os.close(file)
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(file)
-        return False
-    except OSError:
-        os.close(file)
-        return True
-    _held[folder.resolve()] = file
+    # Network file systems lock files alone.
+    for path, mode in ((folder, os.O_RDONLY), (folder / NAME, os.O_RDWR | os.O_CREAT)):
+        try:
+            file = os.open(path, mode, 0o666)
+        except OSError:
+            continue
+        held = _held.get(path.resolve())
+        if held is not None and os.path.samestat(os.fstat(held), os.fstat(file)):
+            os.close(file)
+            return True
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(file)
+            if isinstance(error, BlockingIOError):
+                return False
+        else:
+            _held[path.resolve()] = file
+            return True
     return True

@@ -97,12 +97,12 @@ def test_a_round_of_the_same_texts_is_the_same_round(monkeypatch):
         monkeypatch.setattr(module, "RATES", (0.005, 0.01))
         # Which texts the discriminator is shown would be chance, were it not all of them.
         monkeypatch.setattr(
-            module, "round_config", lambda *given: replace(half(*given), judge_rows=24)
+            module, "round_config", lambda *given: replace(half(*given), discriminator_rows=24)
         )
     made = rounds.make(Settings(model="tiny"), source=FRONT, text=3)
     # Random texts of a network without opinions would weigh alike.
     made.params["head"] *= 20
-    made.fixed["generator"]["head"] *= 20
+    made.frozen["generator"]["head"] *= 20
     seen = []
     nucleus = PROPOSALS["nucleus"]
     ours = rounds.OurRound(made, nucleus, 3, lambda *told: seen.append(told))

@@ -1,7 +1,10 @@
 """Of two trainings with one folder the second is refused, and a dead one holds nothing."""
 
+import errno
+import fcntl
 import os
 import signal
+import stat
 import subprocess
 import sys
 
@@ -62,17 +65,41 @@ def test_a_training_of_any_kind_is_refused(tmp_path, holder):
     recipe = RecipeConfig(loop, BatchConfig(rows=2, longest=4), lora=None)
     with pytest.raises(UserError, match="another process trains in"):
         train_language_model(model, texts, texts, recipe, **where)
-    assert [path.name for path in folder.iterdir()] == [".lock"]
+    assert list(folder.iterdir()) == []
 
 
 def test_one_process_trains_in_a_folder_again_and_again(tmp_path):
-    lock(tmp_path)
-    lock(tmp_path)
-    (tmp_path / ".lock").unlink()
-    lock(tmp_path)
-    # The new file is locked, not the one that is gone.
+    folder = tmp_path / "out"
+    lock(folder)
+    lock(folder)
+    folder.rmdir()
+    lock(folder)
+    # The new folder is locked, not the one that is gone.
     command = HOLD.replace("time.sleep(600)", "")
     second = subprocess.run(
-        [sys.executable, "-c", command, str(tmp_path)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", command, str(folder)], capture_output=True, text=True, check=False
     )
     assert "another process trains in" in second.stderr and "locked" not in second.stdout
+
+
+def test_where_folders_cannot_be_locked_a_file_is(tmp_path, monkeypatch):
+    flock = fcntl.flock
+
+    def of_files(file: int, how: int) -> None:
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(errno.EBADF, "a network file system")
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", of_files)
+    lock(tmp_path)
+    with (tmp_path / ".lock").open("r+") as file, pytest.raises(BlockingIOError):
+        flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    lock(tmp_path)
+
+
+def test_a_file_system_without_locks_lets_everyone_in(tmp_path, monkeypatch):
+    def none(file: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    lock(tmp_path)
