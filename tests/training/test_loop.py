@@ -81,7 +81,7 @@ def test_killed_and_resumed_equals_never_killed(alone, tmp_path, during, step):
 )
 def test_eight_devices_and_pieces_train_as_one_device(alone, tmp_path, options):
     found = ended(started(tmp_path, 8, **options))
-    np.testing.assert_allclose(found["learnt"], alone[0]["learnt"], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(found["trainable"], alone[0]["trainable"], rtol=1e-4, atol=1e-3)
     assert found["best"]["step"] == alone[0]["best"]["step"]
     for line, other in zip(metrics(tmp_path), alone[1], strict=True):
         assert line["loss"] == pytest.approx(other["loss"], abs=1e-5)
@@ -98,7 +98,7 @@ def test_two_processes_train_as_one(alone, tmp_path, sharded):
         for process in processes:
             process.kill()
     assert first == second
-    np.testing.assert_allclose(first["learnt"], alone[0]["learnt"], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(first["trainable"], alone[0]["trainable"], rtol=1e-4, atol=1e-3)
     for line, other in zip(metrics(tmp_path), alone[1], strict=True):
         assert line["loss"] == pytest.approx(other["loss"], abs=1e-5)
 

@@ -90,7 +90,7 @@ def main(options: dict) -> None:
     )  # fmt: skip
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(outcome.trainable)]
     found = asdict(outcome) | {
-        "learnt": [float(np.sum(leaf, dtype=np.float64)) for leaf in leaves],
+        "trainable": [float(np.sum(leaf, dtype=np.float64)) for leaf in leaves],
         "digest": hashlib.sha256(b"".join(leaf.tobytes() for leaf in leaves)).hexdigest(),
     }
     print(json.dumps(found))
