@@ -1,0 +1,243 @@
+"""The discriminator's contract as a test of any guide."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.models.language_model import LanguageModel, Nodes
+from coopgen_jax.models.slots import commit, move
+from coopgen_jax.testing.model_contract import check_slope
+from coopgen_jax.testing.read_in_slots import (
+    CAPACITY,
+    DEPTH,
+    LANES,
+    PADDED,
+    Reader,
+    Texts,
+    check_slots,
+    draw_texts,
+    nodes_of,
+    read_texts,
+)
+
+
+def check_discriminator(
+    guide: Discriminator,
+    params: Any,
+    *,
+    language_model: LanguageModel,
+    language_model_params: Any,
+    exact_children: bool = False,
+    tolerance: float = 1e-4,
+    seed: int = 0,
+) -> None:
+    """Checks that a discriminator keeps the contract that every guided decoder relies on.
+
+    Random texts of a few tokens are judged along the paths of a tree, behind committed tokens, in
+    other slots, under other padding and beside other rows, each time as a decoder has them read: by
+    the language model first.
+
+    Args:
+      guide: the discriminator's functions.
+      params: its parameters; those under which it says different things of different texts.
+      language_model: what it guides, with the taps that it reads.
+      language_model_params: the language model's parameters.
+      exact_children: whether `evaluate_children` must say of a child what `evaluate` says once it
+        has been read, as generative kinds do; a head that looks ahead only estimates it.
+      tolerance: the most that two log-probabilities that should be equal may differ by.
+      seed: of the random texts.
+
+    Raises:
+      AssertionError: a clause is violated; the message names it.
+    """
+    _check_record(guide, language_model)
+    texts = draw_texts(language_model.vocab_size, language_model.end_tokens, seed)
+    model = (language_model, language_model_params)
+    reader = _reader(guide, params, model, tolerance)
+    _check_numbers(guide, texts, reader)
+    found = check_slots(reader, texts)
+    spread = np.ptp(found, axis=(0, 1, 2, 3)).max()
+    assert spread > 20 * tolerance, (
+        f"what the discriminator says of different texts differs by {spread:.3g} at most, too "
+        "little to check anything: give parameters that are trained, or larger ones"
+    )
+    _check_prompt(guide, texts, reader, found)
+    if guide.evaluate_children is not None:
+        _check_children(guide, params, texts, reader, found, exact=exact_children)
+        _check_children_of_new_root(guide, params, texts, reader)
+        _check_end(guide, params, language_model, texts, reader, found)
+    if guide.differentiable:
+        _check_gradient(guide, params, model, texts)
+
+
+def _check_record(guide: Discriminator, model: LanguageModel) -> None:
+    try:
+        hash(guide)
+    except TypeError as error:
+        raise AssertionError(
+            f"the discriminator cannot be hashed ({error}), and it must be static under jit: bind "
+            "its functions to a frozen config with Bound"
+        ) from None
+    assert guide.classes, "the discriminator has no class: a reward has one"
+    assert guide.taps == model.taps, (
+        f"the discriminator reads the taps {guide.taps} and the language model gives {model.taps}"
+    )
+    needed = PADDED + 4 + DEPTH
+    if guide.context is not None:
+        assert guide.context >= needed, f"the context is {guide.context}: the check reads {needed}"
+
+
+def _reader(guide: Discriminator, params: Any, model: tuple, tolerance: float) -> Reader:
+    network, network_params = model
+
+    @jax.jit
+    def begin(prompt: Any) -> tuple[jax.Array, Any]:
+        _, hidden, cache = network.prefill(network_params, prompt, capacity=CAPACITY)
+        log_class, state = guide.init(params, prompt, hidden, capacity=CAPACITY)
+        return log_class, (cache, state)
+
+    @jax.jit
+    def read(states: Any, nodes: Nodes) -> tuple[jax.Array, Any]:
+        cache, state = states
+        _, hidden, cache = network.extend(network_params, cache, nodes)
+        log_class, state = guide.evaluate(params, state, replace(nodes, hidden=hidden))
+        return log_class, (cache, state)
+
+    return Reader("discriminator", begin, read, tolerance)
+
+
+def _check_log_class(log_class: Any, shape: tuple[int, ...], what: str) -> None:
+    assert log_class.shape == shape, f"{what} returns shape {log_class.shape}, not {shape}"
+    assert log_class.dtype in ("float32", "float64"), f"{what} returns {log_class.dtype}"
+    log_class = np.asarray(log_class, np.float64)
+    assert not np.isnan(log_class).any(), f"{what} returns numbers that are NaN"
+    assert (log_class <= 1e-4).all(), f"{what} returns log-probabilities above 0"
+    if shape[-1] > 1:
+        total = np.exp(log_class).sum(-1)
+        assert np.allclose(total, 1, atol=1e-3), (
+            f"the probabilities of {what} sum to {total.flat[np.argmax(np.abs(total - 1))]:.4g} "
+            "over the classes, not to 1"
+        )
+
+
+def _check_numbers(guide: Discriminator, texts: Texts, reader: Reader) -> None:
+    classes = len(guide.classes)
+    log_class, states = reader.begin(texts.prompt())
+    _check_log_class(log_class, (len(texts.rows), classes), "init")
+    nodes = nodes_of(texts.tokens[..., 0], 1, np.full(DEPTH, -1))
+    log_class, after = reader.read(states, nodes)
+    _check_log_class(log_class, (*nodes.token.shape, classes), "evaluate")
+    kinds = [
+        jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state[1]) for state in (states, after)
+    ]
+    assert kinds[0] == kinds[1], (
+        "evaluate returns a state of other shapes or types than it is given"
+    )
+
+
+def _check_prompt(guide: Discriminator, texts: Texts, reader: Reader, found: np.ndarray) -> None:
+    if not guide.reads_prompt:
+        said = np.asarray(reader.begin(texts.prompt())[0])
+        clause = "what is said of a bare prompt depends on it, though the prompt is not judged"
+        reader.same(said, np.broadcast_to(said[:1], said.shape), clause)
+        if not guide.taps:
+            others = texts.prompt([texts.draw(len(row)) for row in texts.rows])
+            clause = "what is said depends on the prompt, though the prompt is not judged"
+            reader.same(read_texts(reader, others, texts.tokens)[0], found, clause)
+        return
+    for sample, lane, depth in ((0, 0, 0), (1, 2, DEPTH - 1)):
+        rows = [
+            np.concatenate([row, texts.tokens[number, sample, lane, : depth + 1]])
+            for number, row in enumerate(texts.rows)
+        ]
+        clause = "what init says of a text is not what evaluate says of it behind its prompt"
+        whole = reader.begin(texts.prompt(rows, PADDED + 4))[0]
+        reader.same(found[:, sample, lane, depth], whole, clause)
+
+
+def _children(guide: Discriminator, params: Any, states: Any, nodes: Nodes, candidates: Any) -> Any:
+    assert guide.evaluate_children is not None
+    return jax.jit(guide.evaluate_children)(params, states[1], nodes, candidates)
+
+
+def _check_children(
+    guide: Discriminator,
+    params: Any,
+    texts: Texts,
+    reader: Reader,
+    found: np.ndarray,
+    *,
+    exact: bool,
+) -> None:
+    """Asks of the children of the texts' first tokens, of their second tokens among others."""
+    _, states = read_texts(reader, texts.prompt(), texts.tokens)
+    nodes = nodes_of(texts.tokens[..., 0], 1, np.full(DEPTH, -1))
+    candidates = texts.draw(*nodes.token.shape, 4)
+    candidates[..., 1] = texts.tokens[..., 1]
+    some = np.asarray(_children(guide, params, states, nodes, jnp.asarray(candidates, jnp.int32)))
+    _check_log_class(some, (*candidates.shape, len(guide.classes)), "evaluate_children")
+    every = np.asarray(_children(guide, params, states, nodes, None))
+    picked = np.take_along_axis(every, candidates[..., None], axis=3)
+    clause = "evaluate_children says other things of candidates than of the whole vocabulary"
+    reader.same(some, picked, clause)
+    if exact:
+        clause = "evaluate_children says of a child what evaluate does not say once it is read"
+        reader.same(some[..., 1, :], found[..., 1, :], clause)
+
+
+def _root(rows: tuple[int, int], committed: int) -> Nodes:
+    """Returns the root as a node, `W` is 1: slot 0, at depth 0 behind the committed tokens."""
+    nodes = nodes_of(np.zeros((*rows, 1), int), 0, np.full(DEPTH, -1), committed=committed)
+    return replace(nodes, depth=jnp.zeros_like(nodes.depth))
+
+
+def _check_children_of_new_root(
+    guide: Discriminator, params: Any, texts: Texts, reader: Reader
+) -> None:
+    _, states = read_texts(reader, texts.prompt(), texts.tokens)
+    rows = texts.tokens.shape[:2]
+    nodes = nodes_of(texts.tokens[..., 0], 1, np.full(DEPTH, -1))
+    before = np.asarray(_children(guide, params, states, nodes, None))[:, :, 1]
+    source = np.broadcast_to([2, 2 + LANES, 2 + 2 * LANES], (*rows, DEPTH))
+    states = move(states, jnp.asarray(source, jnp.int32))
+    states = commit(states, jnp.zeros(rows, jnp.int32))
+    after = np.asarray(_children(guide, params, states, _root(rows, 1), None))[:, :, 0]
+    clause = "what evaluate_children says changes when the node becomes the root (move and commit)"
+    reader.same(after, before, clause)
+
+
+def _check_end(
+    guide: Discriminator, params: Any, model: LanguageModel, texts: Texts, reader: Reader,
+    found: np.ndarray,
+) -> None:  # fmt: skip
+    """A token that ends the text adds nothing to judge."""
+    if not model.end_tokens:
+        return
+    _, states = read_texts(reader, texts.prompt(), texts.tokens)
+    nodes = nodes_of(texts.tokens[..., 0], 1, np.full(DEPTH, -1))
+    ends = jnp.full((*nodes.token.shape, 1), model.end_tokens[0], jnp.int32)
+    said = _children(guide, params, states, nodes, ends)[..., 0, :]
+    clause = "evaluate_children says of a child that ends the text what it does not say of the text"
+    reader.same(said, found[..., 0, :], clause)
+
+
+def _check_gradient(guide: Discriminator, params: Any, model: tuple, texts: Texts) -> None:
+    """Checks the gradient of log p by the states that the language model has of the nodes."""
+    network, network_params = model
+    prompt = texts.prompt()
+    _, hidden, cache = network.prefill(network_params, prompt, capacity=CAPACITY)
+    _, state = guide.init(params, prompt, hidden, capacity=CAPACITY)
+    nodes = nodes_of(texts.tokens[..., 0], 1, np.full(DEPTH, -1))
+    _, hidden, _ = network.extend(network_params, cache, nodes)
+    direction = jax.random.normal(jax.random.key(0), hidden.shape) * jnp.std(hidden)
+
+    @jax.jit
+    def total(step: jax.Array) -> jax.Array:
+        moved = replace(nodes, hidden=hidden + step * direction)
+        return guide.evaluate(params, state, moved)[0][..., 0]
+
+    check_slope(total, "evaluate", "the hidden states")
