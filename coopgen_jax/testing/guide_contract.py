@@ -139,7 +139,16 @@ def _check_numbers(guide: Discriminator, texts: Texts, reader: Reader) -> None:
     )
 
 
+def _reads_prompt(guide: Discriminator) -> set[bool]:
+    """Returns whether the discriminator, or each that it is composed of, judges the prompt."""
+    if not guide.parts:
+        return {guide.reads_prompt}
+    return set[bool]().union(*map(_reads_prompt, guide.parts))
+
+
 def _check_prompt(guide: Discriminator, texts: Texts, reader: Reader, found: np.ndarray) -> None:
+    if len(_reads_prompt(guide)) > 1:  # some parts judge a text without what others judge
+        return
     if not guide.reads_prompt:
         said = np.asarray(reader.begin(texts.prompt())[0])
         clause = "what is said of a bare prompt depends on it, though the prompt is not judged"

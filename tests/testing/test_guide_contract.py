@@ -89,8 +89,9 @@ def test_networks_of_their_own_keep_the_contract(start_token):
 
 @pytest.mark.parametrize("reads_prompt", [False, True])
 def test_generative_ones_keep_the_contract_and_know_children_exactly(reads_prompt):
-    config = GenerativeConfig(TINY_GPT2, ("a", "b"), ((7,), (8, 9)), reads_prompt=reads_prompt)
-    network = jax.tree.map(lambda leaf: 3 * leaf, init_decoder(jax.random.key(3), TINY_GPT2))
+    shape = replace(TINY_GPT2, end_tokens=(60,))
+    config = GenerativeConfig(shape, ("a", "b"), ((7,), (8, 9)), reads_prompt=reads_prompt)
+    network = jax.tree.map(lambda leaf: 3 * leaf, init_decoder(jax.random.key(3), shape))
     params = generative_params(network, 2, prior=[0.3, 0.7], scale=1.7)
     check(generative(config), params, exact_children=True)
 
@@ -125,8 +126,9 @@ def test_functions_in_python_keep_the_contract():
     check(loaded.discriminator, loaded.params)
 
 
-def test_compositions_keep_the_contract():
-    parts = trunk((1, 3), True), trunk((2,), False)
+@pytest.mark.parametrize("reads_prompt", [True, False])
+def test_compositions_keep_the_contract(reads_prompt):
+    parts = trunk((1, 3), True), trunk((2,), reads_prompt)
     loaded = compose([Term(parts[0], "good", weight=2.0), Term(parts[1], "bad", negated=True)])
     check(loaded.discriminator, loaded.params, on_llama((1, 2, 3)))
 
