@@ -1,6 +1,7 @@
 """Settings of the whole suite."""
 
 import os
+import tempfile
 
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 
@@ -22,6 +23,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run the tests of the default language model too; fetches it once (98 MB)",
     )
+    parser.addoption(
+        "--slow",
+        action="store_true",
+        help="run what is slow by nature too: crash loops, several processes and many devices",
+    )
 
 
 # Most of a run's time is compilation, and what is tested is what programs compute.
@@ -35,12 +41,25 @@ def pytest_configure(config: pytest.Config) -> None:
     """Has programs compiled fast, before the first of them is, but for networks of real size."""
     if not config.getoption("--default-model"):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
+    keep_programs(config)
+
+
+def keep_programs(config: pytest.Config) -> None:
+    """Has a process read again what it has compiled before, for as long as it runs.
+
+    Every process has a folder of its own: JAX writes programs in place, so that another process
+    could read half of one. It asks for the folder once, before its first program.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="programs-")
+    config.add_cleanup(folder.cleanup)
+    jax.config.update("jax_compilation_cache_dir", folder.name)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--default-model"):
-        return
-    chosen = [item for item in items if "default_model" not in item.keywords]
+    left_out = {name for name in ("default_model", "slow") if not config.getoption(name)}
+    chosen = [item for item in items if not left_out & item.keywords.keys()]
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     items[:] = chosen
 

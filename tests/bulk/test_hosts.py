@@ -19,7 +19,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.parallel import rendezvous
 from coopgen_jax.parallel.rendezvous import meet
 from coopgen_jax.testing import TINY_LLAMA
-from tests.processes import ROOT, ends_of, environment, free_port
+from tests.processes import ROOT, ends_of, environment, free_port, kept_programs
 
 WRITE = ["generate", "a b", "c", "d e", "--discriminator", "none", "--method", "sample"]
 WRITE += ["--new-tokens", "3", "--batch-size", "1", "--json", "--quiet", "--seed", "4"]
@@ -34,7 +34,7 @@ def run(wrong: str, *arguments: str) -> subprocess.Popen:
         *arguments,
     ]
     return subprocess.Popen(
-        command, env=environment(2), cwd=ROOT, text=True,
+        command, env=environment(2) | kept_programs(), cwd=ROOT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -59,7 +59,7 @@ sys.exit(main(["train", *sys.argv[1:]]))
 def train(number_of_devices: int, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", TRAIN, *arguments],
-        env=environment(number_of_devices), cwd=ROOT, text=True,
+        env=environment(number_of_devices) | kept_programs(), cwd=ROOT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -82,6 +82,7 @@ def small(folder: Path) -> list[str]:
             "--rows", "8", "--longest", "8", "--epochs", "0.4"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_trains(tmp_path):
     lm, own, both = small(tmp_path), tmp_path / "own", tmp_path / "both"
     (begun,) = ends_of([train(1, *lm, "--out", str(tmp_path / "lm"))])
@@ -128,7 +129,12 @@ def test_a_machine_that_cannot_train_is_told_of_by_the_others(tmp_path):
     ("first", "second", "sentence"),
     [
         (("here", 1), ("here", 2), "the machines were given different settings"),
-        (("here", 1), ("there", 1), "is not the same folder on all machines"),
+        pytest.param(
+            ("here", 1),
+            ("there", 1),
+            "is not the same folder on all machines",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_machines_that_differ_are_told(tmp_path, first, second, sentence):
@@ -142,6 +148,7 @@ def test_machines_that_differ_are_told(tmp_path, first, second, sentence):
     assert not list(tmp_path.rglob("checkpoints"))
 
 
+@pytest.mark.slow
 def test_all_machines_end_where_one_is_interrupted(tmp_path):
     lm = [*small(tmp_path), "--epochs", "100000", "--validate-every", "1000000"]
     lm += ["--out", str(tmp_path / "out"), "--coordinator", f"localhost:{free_port()}"]

@@ -17,6 +17,7 @@ from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.parallel.mesh import BATCH
 from coopgen_jax.training.gcn.gcn_config import GcnConfig
+from coopgen_jax.training.gcn.gcn_training import check_gcn
 from tests.processes import ROOT
 from tests.training.gcn.gcn_worker import WORDS, language, pairs
 

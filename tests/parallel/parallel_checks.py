@@ -1,6 +1,6 @@
 """Runs in a process of its own with eight virtual devices; prints one JSON object of what it found.
 
-Run by test_parallel.py: the devices of a process are fixed before its first computation.
+Run by test_mesh.py: the devices of a process are fixed before its first computation.
 """
 
 import dataclasses

@@ -13,42 +13,29 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.parallel.mesh import BATCH, OWN, P, make_mesh, map_over_mesh, top_k
 from tests.processes import ROOT, environment
 
+# What a plain run checks, and what `--slow` adds.
+CHECKS = ("toy", "batch", "largest", "callback", "training", "3 key/value heads by 8")
+SLOW = (
+    "reference", "sources", "truncated", "combination", "foreseen", "shifted", "shared moments",
+    "8 key/value heads", "3 key/value heads",
+)  # fmt: skip
+
 
 @pytest.fixture(scope="module")
-def found() -> dict:
+def found(request: pytest.FixtureRequest) -> dict:
     """What the checks found on eight virtual devices, in one process for all of them."""
-    command = [
-        sys.executable,
-        "-W",
-        "error",
-        str(ROOT / "tests" / "parallel" / "parallel_checks.py"),
-    ]
+    worker = ROOT / "tests" / "parallel" / "parallel_checks.py"
+    names = CHECKS + (SLOW if request.config.getoption("--slow") else ())
+    command = [sys.executable, "-W", "error", str(worker), *names]
     done = subprocess.run(
-        command, env=environment(8), cwd=ROOT, capture_output=True, text=True, timeout=600
+        command, env=environment(8), cwd=ROOT, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize(
-    "check",
-    [
-        "toy",
-        "reference",
-        "sources",
-        "batch",
-        "callback",
-        "largest",
-        "truncated",
-        "combination",
-        "foreseen",
-        "shifted",
-        "training",
-        "shared moments",
-        "8 key/value heads",
-        "3 key/value heads",
-        "3 key/value heads by 8",
-    ],
+    "check", [*CHECKS, *(pytest.param(check, marks=pytest.mark.slow) for check in SLOW)]
 )
 def test_on_eight_devices(found, check):
     assert check in found["seconds"]

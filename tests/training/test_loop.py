@@ -17,7 +17,7 @@ from coopgen_jax.parallel.mesh import make_mesh, place
 from coopgen_jax.training.checkpoint import Checkpoints
 from coopgen_jax.training.loop import METRICS, LoopConfig, train
 from coopgen_jax.training.step import begin, make_step, make_validation, mean_over
-from tests.processes import ROOT, environment, free_port
+from tests.processes import ROOT, environment, free_port, kept_programs
 
 STEPS = 10
 
@@ -26,7 +26,7 @@ def started(folder: Path, devices: int = 1, **options) -> subprocess.Popen:
     job = json.dumps({"folder": str(folder), "steps": STEPS, **options})
     return subprocess.Popen(
         [sys.executable, str(ROOT / "tests" / "training" / "training_worker.py"), job],
-        env=environment(devices), cwd=ROOT, text=True,
+        env=environment(devices) | kept_programs(), cwd=ROOT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -88,7 +88,7 @@ def test_eight_devices_and_pieces_train_as_one_device(alone, tmp_path, options):
         assert line["accuracy"] == pytest.approx(other["accuracy"])
 
 
-@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("sharded", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_two_processes_train_as_one(alone, tmp_path, sharded):
     job = {"coordinator": f"localhost:{free_port()}", "sharded": sharded}
     processes = [started(tmp_path, 2, process=number, **job) for number in range(2)]

@@ -66,6 +66,7 @@ def alone(start, tmp_path_factory) -> tuple[dict, Path]:
     return ended(start(folder)), folder
 
 
+@pytest.mark.slow
 def test_killed_in_every_phase_of_a_round_and_resumed_equals_never_killed(start, alone, tmp_path):
     # The first turn of each is that of the round which the one before it died in.
     for phase, turn in (("sampled", 2), ("judged", 1), ("weighed", 1), ("trained", 2)):
@@ -90,6 +91,7 @@ def test_a_finished_training_goes_on_with_further_rounds_and_not_with_fewer(star
     assert "has gone 3 steps already, and 2 are asked for" in errors
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_checkpoint_whole(start, alone, tmp_path):
     process = start(tmp_path, die="trained", at=2, full=True)
     _, errors = process.communicate(timeout=300)
@@ -98,12 +100,19 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(start, alone, tmp_path):
     assert ended(start(tmp_path)) == alone[0]
 
 
-@pytest.mark.parametrize("options", [{"mapper": "shard_map", "sharded": True}, {"mapper": "pmap"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mapper": "shard_map", "sharded": True},
+        pytest.param({"mapper": "pmap"}, marks=pytest.mark.slow),
+    ],
+)
 def test_eight_devices_train_as_one(start, alone, tmp_path, options):
     check_same(ended(start(tmp_path, 8, **options)), alone[0])
     check_network(tmp_path, alone[1])
 
 
+@pytest.mark.slow
 def test_a_search_over_eight_devices_trains_as_one(start, tmp_path):
     # Without sources texts of all devices are weighed against each other.
     options = {"proposal": "tree", "conditional": False, "rounds": 2}
@@ -119,6 +128,7 @@ def test_a_search_over_eight_devices_trains_as_one(start, tmp_path):
     check_network(folders[1], folders[0])
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(start, alone, tmp_path):
     job = {"coordinator": f"localhost:{free_port()}"}
     processes = [start(tmp_path, 2, process=number, **job) for number in range(2)]
