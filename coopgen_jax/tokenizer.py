@@ -1,13 +1,9 @@
-"""Text to token ids and back, and prompts padded to a few lengths.
-
-Padding goes on the left and to a bucketed length, so that the last column holds every prompt's last
-token and mixed lengths compile once per bucket.
-"""
+"""Text to token ids and back, and the chat template of a model."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
 from functools import cache, cached_property
-from itertools import islice
+from itertools import accumulate, islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -28,7 +24,7 @@ END_NAMES = (
 
 
 class Tokenizer:
-    """A vocabulary with what a language model wants to know about it.
+    """A vocabulary, and what the files of its language model say about it.
 
     Two tokenizers are equal when they split and join texts alike, whatever file they came from.
 
@@ -38,9 +34,13 @@ class Tokenizer:
         there.
       end_tokens: ids that end a text: those the model's files declare, then those that are known
         by name.
+      declared_ends: those of them that the model's files declare.
+      bos_token, eos_token: what the chat template calls the tokens that begin and end a text,
+        whether or not the tokenizer adds them to texts; None where there is none.
       close_tokens: ids that the model expects behind every prompt, where prompts are sources that
         an encoder reads; `make_prompt` puts them there. Empty where a text continues its prompt.
       chat_template: the Jinja template of a conversation, or None.
+      limit: how many ids the network has, where the tokenizer has more; else None.
     """
 
     def __init__(
@@ -51,16 +51,27 @@ class Tokenizer:
         end_tokens: Iterable[int] = (),
         close_tokens: Iterable[int] = (),
         chat_template: str | None = None,
+        bos_token: str | None = None,
+        eos_token: str | None = None,
+        limit: int | None = None,
     ) -> None:
         core.no_padding()
         core.no_truncation()
         self.core = core
         self.begin_tokens = tuple(begin_tokens)
         self.close_tokens = tuple(close_tokens)
+        self.declared_ends = tuple(end_tokens)
         named = [core.token_to_id(name) for name in END_NAMES]
-        ends = [*end_tokens, *(number for number in named if number in self.special_ids)]
+        ends = [*self.declared_ends, *(number for number in named if number in self.special_ids)]
         self.end_tokens: tuple[int, ...] = tuple(dict.fromkeys(ends))
         self.chat_template = chat_template
+        self.bos_token = bos_token or self._name_of_first(self.begin_tokens)
+        self.eos_token = eos_token or self._name_of_first(self.end_tokens)
+        self.limit = limit
+
+    def _name_of_first(self, ids: tuple[int, ...]) -> str | None:
+        name: str | None = self.core.id_to_token(ids[0]) if ids else None
+        return name
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
@@ -100,13 +111,73 @@ class Tokenizer:
         """Returns the ids of every text; see `encode`.
 
         Raises:
-          UserError: a text holds half a character (a lone surrogate), as undecodable bytes leave.
+          UserError: a text holds half a character (a lone surrogate), as undecodable bytes leave,
+            or a token that the network lacks.
         """
         for number, text in enumerate(texts, start=1):
             if has_half_character(text):
                 raise UserError(f"text {number} holds half a character: it is not valid Unicode")
         coded = self.core.encode_batch_fast(list(texts), add_special_tokens=special)
-        return [entry.ids for entry in coded]
+        rows: list[list[int]] = [entry.ids for entry in coded]
+        for number, ids in enumerate(rows if self.limit is not None else (), start=1):
+            self._check_ids(f"text {number}", ids)
+        return rows
+
+    def _check_ids(self, place: str, ids: Iterable[int]) -> None:
+        """Raises UserError where an id is beyond the network's vocabulary."""
+        for number in ids:
+            if self.limit is not None and number >= self.limit:
+                raise UserError(
+                    f"{place} holds the token {self.core.id_to_token(number)!r} (id {number}), "
+                    f"which the network, of {self.limit} tokens, lacks: leave it out of the text"
+                )
+
+    def control_strings(self, text: str) -> list[str]:
+        """Returns the names of special tokens that stand in a text."""
+        names = map(self.core.id_to_token, sorted(self.special_ids))
+        return [str(name) for name in names if str(name) in text]
+
+    def encode_plainly(self, text: str, spans: Sequence[tuple[int, int]] = ()) -> list[int]:
+        """Returns the ids of a text in which the names of special tokens are letters like others.
+
+        Args:
+          text: any text.
+          spans: first and last place of the characters that are read so; none for the whole text.
+            Elsewhere the names of special tokens become those tokens.
+
+        Raises:
+          UserError: see `encode_batch`.
+        """
+        if has_half_character(text):
+            raise UserError("a text holds half a character: it is not valid Unicode")
+        coded = self.core.encode(text, add_special_tokens=False)
+        ids: list[int] = []
+        for number, (start, end) in zip(coded.ids, coded.offsets, strict=True):
+            inside = any(start < last and end > first for first, last in spans or [(0, len(text))])
+            if number in self.special_ids and inside:
+                ids += self._spelled(text[start:end])
+            else:
+                ids.append(number)
+        self._check_ids("a text", ids)
+        return ids
+
+    def _spelled(self, name: str) -> list[int]:
+        """Returns the ids of the letters of a special token's name, behind other text."""
+        front, whole = (self._letters.encode(text).ids for text in ("\n", f"\n{name}"))
+        ids: list[int] = whole[len(front) :] if whole[: len(front)] == front else whole
+        if self.special_ids.isdisjoint(ids):
+            return ids
+        # A vocabulary can have the name itself as a word: each of its letters is another.
+        singly = [self._letters.encode(letter).ids for letter in name] if len(name) > 1 else []
+        return [number for row in singly for number in row if number not in self.special_ids]
+
+    @cached_property
+    def _letters(self) -> tokenizers.Tokenizer:
+        """The core, to which the names of special tokens are letters."""
+        core = tokenizers.Tokenizer.from_str(self.core.to_str())
+        core.post_processor = tokenizers.processors.Sequence([])
+        core.encode_special_tokens = True
+        return core
 
     def encode_behind(self, text: str) -> list[int]:
         """Returns the ids of `text` as it stands behind other text.
@@ -204,16 +275,42 @@ class Tokenizer:
             ) from error
         return str(rendered)
 
+    def chat_ids(self, prompt: str, *, control_strings: bool = False) -> list[int]:
+        """Returns the ids of what `chat` returns.
+
+        Args:
+          prompt: what the assistant is asked.
+          control_strings: whether the names of special tokens in the prompt become those tokens, as
+            those of the template do; by default they are text.
+
+        Raises:
+          UserError: see `chat`; or the template changes the prompt, so that control strings of both
+            cannot be told apart.
+        """
+        rendered = self.chat(prompt)
+        if control_strings or not self.control_strings(prompt):
+            return self.encode(rendered)
+        used = {*rendered, *prompt}
+        mark = next(chr(code) for code in range(0xE000, 0xF900) if chr(code) not in used)
+        # Many templates strip the prompt.
+        for content in (prompt, prompt.strip()):
+            parts = self.chat(f"{mark}{content}{mark}").split(mark)
+            if len(parts) > 2 and len(parts) % 2 and "".join(parts) == rendered:
+                ends = list(accumulate(map(len, parts)))
+                return self.encode_plainly(rendered, list(pairwise(ends))[::2])
+        raise UserError(
+            "the model's chat template changes the prompt, so that the prompt's control strings "
+            "cannot be told from the template's: leave them out, or give --control-strings"
+        )
+
     @cached_property
     def _renderer(self) -> Any:
         # The import takes seconds, and only conversations need it.
         from transformers import PreTrainedTokenizerFast
 
-        names = {}
-        for name, ids in (("bos_token", self.begin_tokens), ("eos_token", self.end_tokens)):
-            if ids:
-                names[name] = self.core.id_to_token(ids[0])
-        return PreTrainedTokenizerFast(tokenizer_object=self.core, **names)
+        names = {"bos_token": self.bos_token, "eos_token": self.eos_token}
+        known = {name: token for name, token in names.items() if token is not None}
+        return PreTrainedTokenizerFast(tokenizer_object=self.core, **known)
 
 
 @cache

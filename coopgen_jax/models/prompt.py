@@ -28,9 +28,10 @@ def bucket(length: int, multiple: int = 16) -> int:
 
 def make_prompt(
     tokenizer: Tokenizer,
-    texts: Sequence[str],
+    texts: Sequence[str | Sequence[int]],
     *,
     first_index: int = 0,
+    numbers: Sequence[int] | None = None,
     context: int | None = None,
     reserve: int = 0,
     multiple: int = 16,
@@ -39,8 +40,9 @@ def make_prompt(
 
     Args:
       tokenizer: the language model's.
-      texts: `B` texts to be continued.
+      texts: `B` texts to be continued, or their ids.
       first_index: number of the first text in the whole job.
+      numbers: number of every text in the whole job, where they do not follow one another.
       context: the longest text that the model reads, None for no limit.
       reserve: how many tokens are to be written after each prompt.
       multiple: of which the padded lengths are multiples; see `bucket`.
@@ -53,13 +55,14 @@ def make_prompt(
     """
     if not texts:
         raise UserError("there is no prompt to continue: give at least one")
-    rows = [wrapped(tokenizer, ids) for ids in tokenizer.encode_batch(texts)]
-    for number, (text, row) in enumerate(zip(texts, rows, strict=True), start=first_index + 1):
+    rows = [wrapped(tokenizer, ids) for ids in ids_of(tokenizer, texts)]
+    numbers = range(first_index, first_index + len(rows)) if numbers is None else numbers
+    for number, text, row in zip(numbers, texts, rows, strict=True):
         if not text or not row:
-            raise UserError(f"prompt {number} is empty: give it at least one word to continue")
+            raise UserError(f"prompt {number + 1} is empty: give it at least one word to continue")
         if context is not None and len(row) + reserve > context:
             raise UserError(
-                f"prompt {number} has {len(row)} tokens, and with {reserve} new ones they are "
+                f"prompt {number + 1} has {len(row)} tokens, and with {reserve} new ones they are "
                 f"more than the {context} that the model reads: shorten it or ask for fewer"
             )
     longest = max(map(len, rows))
@@ -71,13 +74,20 @@ def make_prompt(
     for place, row in enumerate(rows):
         tokens[place, length - len(row) :] = row
         mask[place, length - len(row) :] = True
-    index = np.arange(first_index, first_index + len(rows), dtype=np.int32)
+    index = np.asarray(numbers, np.int32)
     return Prompt(tokens=jnp.asarray(tokens), mask=jnp.asarray(mask), index=jnp.asarray(index))
+
+
+def ids_of(tokenizer: Tokenizer, texts: Sequence[str | Sequence[int]]) -> list[list[int]]:
+    """Returns the ids of every prompt, of which some may be given already."""
+    coded = iter(tokenizer.encode_batch([text for text in texts if isinstance(text, str)]))
+    return [next(coded) if isinstance(text, str) else list(text) for text in texts]
 
 
 def wrapped(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
     """Returns a prompt's tokens with what the model expects in front of them and behind them."""
     begin, close = list(tokenizer.begin_tokens), list(tokenizer.close_tokens)
-    # A chat template writes the beginning itself.
-    begun = ids if ids[: len(begin)] == begin else begin + ids
-    return begun if begun[len(begun) - len(close) :] == close else begun + close
+    # A chat template writes the first token itself, and so may a prompt.
+    if ids[: len(begin)] != begin:
+        ids = begin + (ids[1:] if ids[:1] == begin[:1] else ids)
+    return ids if ids[len(ids) - len(close) :] == close else ids + close

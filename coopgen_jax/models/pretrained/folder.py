@@ -138,7 +138,8 @@ class Folder:
             core = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # The package raises nothing more particular.
             raise UserError(f"{path} cannot be read ({error}): fetch it again") from error
-        settings = self.json("tokenizer_config.json") or {}
+        named = self.json("special_tokens_map.json") or {}
+        settings = named | (self.json("tokenizer_config.json") or {})
         ends = self.end_tokens(core, settings)
         core.no_padding()
         wrapped = core.encode("a", add_special_tokens=True)
@@ -149,6 +150,10 @@ class Folder:
             end_tokens=ends,
             close_tokens=ends[:1] if closed else (),
             chat_template=self._chat_template(settings),
+            bos_token=_name(settings, "bos_token")
+            if "bos_token" in settings
+            else _name_of(core, self.config, "bos_token_id"),
+            eos_token=_name(settings, "eos_token"),
         )
 
     def end_tokens(self, core: tokenizers.Tokenizer, settings: dict[str, Any]) -> list[int]:
@@ -157,8 +162,7 @@ class Folder:
         for source in (self.json("generation_config.json") or {}, self.config):
             value = source.get("eos_token_id")
             ends += value if isinstance(value, list) else [value]
-        name = settings.get("eos_token")
-        name = name.get("content") if isinstance(name, dict) else name
+        name = _name(settings, "eos_token")
         if name is not None:
             ends.append(core.token_to_id(name))
         return [end for end in dict.fromkeys(ends) if end is not None]
@@ -172,6 +176,20 @@ class Folder:
             named = {entry["name"]: entry["template"] for entry in template}
             return named.get("default")
         return template
+
+
+def _name(settings: dict[str, Any], key: str) -> str | None:
+    """Returns what a token is called, which is an entry of its own or the content of one."""
+    found = settings.get(key)
+    name: str | None = found.get("content") if isinstance(found, dict) else found
+    return name
+
+
+def _name_of(core: tokenizers.Tokenizer, config: dict[str, Any], key: str) -> str | None:
+    """Returns the name of the token whose id a configuration says."""
+    number = config.get(key)
+    name: str | None = core.id_to_token(number) if type(number) is int and number >= 0 else None
+    return name
 
 
 def _weight_files(folder: Folder) -> list[Path]:

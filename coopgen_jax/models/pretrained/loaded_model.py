@@ -2,9 +2,10 @@
 
 import hashlib
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -33,6 +34,7 @@ from coopgen_jax.models.pretrained.gguf.gguf_model import gguf_config, gguf_sour
 from coopgen_jax.models.pretrained.gguf.gguf_tokenizer import gguf_tokenizer
 from coopgen_jax.models.pretrained.hub import snapshot
 from coopgen_jax.models.pretrained.packaged import PACKAGED, Packaged
+from coopgen_jax.models.t5 import T5Config
 from coopgen_jax.models.transformer import DecoderConfig
 from coopgen_jax.tokenizer import Tokenizer
 
@@ -45,12 +47,14 @@ DTYPES = ("float32", "bfloat16")
 class LoadedModel:
     """A language model's network with all that belongs to it.
 
-    config: the network's shape, for `networks.language_model`.
-    params: its parameters, as `networks.init_network` or `layout.separate_layers` lays them out.
-    tokenizer: its tokenizer.
-    name: the name or path that it was loaded by.
-    sha256: of the file that holds the weights; of several files, that of the list of theirs.
-    licence: of the weights as the model's files declare it, None where they do not.
+    Attributes:
+      config: the network's shape, for `networks.language_model`.
+      params: its parameters, as `networks.init_network` or `layer_layout.separate_layers` lays them
+        out.
+      tokenizer: its tokenizer.
+      name: the name or path that it was loaded by.
+      sha256: of the file that holds the weights; of several files, that of the list of theirs.
+      licence: of the weights as the model's files declare it, None where they do not.
     """
 
     config: DecoderConfig
@@ -63,9 +67,15 @@ class LoadedModel:
 
 @dataclass(frozen=True, eq=False)
 class LoadedEncoder:
-    """An encoder's network with all that belongs to it; the fields are those of `LoadedModel`.
+    """An encoder's network with all that belongs to it.
 
-    params: as `encoder.init_encoder` lays them out.
+    Attributes:
+      config: the network's shape.
+      params: its parameters, as `encoder.init_encoder` lays them out.
+      tokenizer: its tokenizer.
+      name: the name or path that it was loaded by.
+      sha256: of the file that holds the weights; of several files, that of the list of theirs.
+      licence: of the weights as the model's files declare it, None where they do not.
     """
 
     config: EncoderConfig
@@ -117,6 +127,7 @@ def load(
             config = decoder_config(folder.config, folder.label, ends, dtype)
             sources = decoder_sources(folder.config["model_type"])
         check_numbers(config)
+    config = fit_tokenizer(tokenizer, config, folder.label)
     params = assemble(_shapes(config, stacked), sources, folder, dtype)
     return LoadedModel(config, params, tokenizer, name, folder.sha256(), folder.licence())
 
@@ -142,6 +153,7 @@ def load_encoder(
         config = encoder_config(folder.config, folder.label, dtype)
         check_numbers(config)
         tokenizer = folder.tokenizer()
+    _limit(tokenizer, config.vocab_size, folder.label)
     shapes = jax.eval_shape(lambda: init_encoder(jax.random.key(0), config))
     params = assemble(shapes, encoder_sources(), folder, dtype)
     return LoadedEncoder(
@@ -152,6 +164,58 @@ def load_encoder(
         packaged.sha256 if packaged else folder.sha256(),
         packaged.licence if packaged else folder.licence(),
     )
+
+
+def fit_tokenizer(tokenizer: Tokenizer, config: DecoderConfig, label: str) -> DecoderConfig:
+    """Compares the ids of a tokenizer with those of its network, and warns of what either lacks.
+
+    Args:
+      tokenizer: the model's; its `limit` is set where it has more ids than the network.
+      config: the network's shape.
+      label: the model, for messages.
+
+    Returns:
+      The shape, without the ends of texts that are known by name alone and that the network lacks.
+
+    Raises:
+      UserError: the network lacks a token that begins or ends a text.
+    """
+    size = config.vocab_size
+    starts = (config.start_token,) if isinstance(config, T5Config) else ()
+    for role, ids in (
+        ("begins a text", (*starts, *tokenizer.begin_tokens)),
+        ("ends a text", tokenizer.declared_ends),
+        ("ends a source", tokenizer.close_tokens),
+    ):
+        for number in ids:
+            name = tokenizer.core.id_to_token(number)
+            if number >= size:
+                raise UserError(
+                    f"{label} has {size} tokens in its network, and the token that {role} is "
+                    f"{number} ({name!r}): give the configuration and the tokenizer of this network"
+                )
+            if name is None:
+                warnings.warn(
+                    f"{label}: the token that {role} is {number}, which its tokenizer lacks",
+                    stacklevel=3,
+                )
+    _limit(tokenizer, size, label)
+    tokenizer.end_tokens = tuple(end for end in tokenizer.end_tokens if end < size)
+    return replace(config, end_tokens=tokenizer.end_tokens)
+
+
+def _limit(tokenizer: Tokenizer, size: int, label: str) -> None:
+    """Has a tokenizer refuse the tokens that a network of `size` ids lacks, and warns of them."""
+    vocabulary = tokenizer.core.get_vocab(with_added_tokens=True)
+    beyond = sorted((number, name) for name, number in vocabulary.items() if number >= size)
+    if beyond:
+        number, name = beyond[0]
+        tokenizer.limit = size
+        warnings.warn(
+            f"{label}: its network has {size} tokens, and its tokenizer {len(beyond)} beyond them, "
+            f"such as {name!r} ({number}): texts that hold one are refused",
+            stacklevel=4,
+        )
 
 
 # What reading damaged headers raises; a device that is missing, for one, raises another error.
@@ -197,6 +261,7 @@ def _load_gguf(
         config = gguf_config(file, tokenizer.end_tokens, dtype)
         check_numbers(config)
         sources = gguf_sources(file, config)
+    config = fit_tokenizer(tokenizer, config, file.label)
     params = assemble(_shapes(config, stacked), sources, file, dtype)
     if packaged:
         # It was checked when it was fetched; reading it all again would cost every start.

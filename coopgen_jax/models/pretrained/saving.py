@@ -94,8 +94,14 @@ def _save(
     core: tokenizers.Tokenizer,
 ) -> None:
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
-    if tokenizer.end_tokens:
-        settings["eos_token"] = tokenizer.core.id_to_token(tokenizer.end_tokens[0])
+    if tokenizer.bos_token is not None:
+        settings["bos_token"] = tokenizer.bos_token
+    if tokenizer.eos_token is not None:
+        settings["eos_token"] = tokenizer.eos_token
+    ends = tokenizer.end_tokens
+    if ends and tokenizer.core.id_to_token(ends[0]) != tokenizer.eos_token:
+        # What ends a text comes first, however the template calls it.
+        values = values | {"eos_token_id": list(ends)}
     if tokenizer.chat_template is not None:
         settings["chat_template"] = tokenizer.chat_template
     names = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")

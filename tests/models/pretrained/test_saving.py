@@ -52,7 +52,7 @@ def test_a_saved_encoder_is_loaded_as_it_was(tmp_path):
     torch.manual_seed(0)
     original = transformers.BertModel(
         transformers.BertConfig(
-            vocab_size=256, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+            vocab_size=259, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
             intermediate_size=48, max_position_embeddings=40,
         ),
         add_pooling_layer=False,

@@ -50,6 +50,11 @@ def gguf_tokenizer(file: GgufFile) -> Tokenizer:
             name for name, found in zip(data["tokens"], types, strict=False) if found == wanted
         ]
         core.add_tokens([AddedToken(name, special=special, normalized=False) for name in names])
+    called = {
+        f"{key}_token": data["tokens"][data[f"{key}_token_id"]]
+        for key in ("bos", "eos")
+        if data.get(f"{key}_token_id", len(data["tokens"])) < len(data["tokens"])
+    }
     begin = data.get("bos_token_id")
     # These vocabularies begin with a token unless the file says otherwise.
     begins = kind == "llama" or data.get("pre") in LLAMA3
@@ -61,6 +66,7 @@ def gguf_tokenizer(file: GgufFile) -> Tokenizer:
         begin_tokens=[] if begin is None else [begin],
         end_tokens=[end for end in ends if end is not None],
         chat_template=file.metadata.get("tokenizer.chat_template"),
+        **called,
     )
 
 
