@@ -30,7 +30,7 @@ from coopgen_jax.models.pretrained.combined_model import (
     reference_params_of,
 )
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
-from coopgen_jax.models.prompt import bucket, make_prompt
+from coopgen_jax.models.prompt import bucket, ids_of, make_prompt
 from coopgen_jax.parallel.mesh import BATCH, Mapper, place, shares
 from coopgen_jax.search.tree import Tree
 
@@ -110,7 +110,7 @@ class Step:
 
 def generate(
     model: LoadedModel,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Sequence[int] | None],
     *,
     config: DecoderSettings,
     discriminator: LoadedDiscriminator | None = None,
@@ -127,7 +127,8 @@ def generate(
 
     Args:
       model: a loaded language model, or several as one (`combined`).
-      prompts: raw texts to continue.
+      prompts: raw texts to continue, or their ids; None leaves a prompt out, and the others keep
+        their numbers, which their noise depends on.
       config: `MCTSConfig` searches under guidance, `SamplingConfig` decodes plainly (temperature 0:
         greedily), `BeamConfig` looks for the likeliest texts, `RerankConfig` keeps the best of
         several such texts, `FudgeConfig` draws among judged candidates, `GediConfig` weighs the
@@ -168,11 +169,17 @@ def generate(
     network = network_of(model, guide.taps if guide else (), tensor=shares(mesh))
     other = _reference(model, reference, config, mesh)
     context = min(network.context, other.context) if other else network.context
-    make_prompt(model.tokenizer, prompts, context=context, reserve=config.ahead)
-    ids = model.tokenizer.encode_batch(list(prompts))
-    buckets = [bucket(len(row)) for row in ids]
-    chosen = range(len(prompts)) if numbers is None else dict.fromkeys(numbers)
-    order = sorted(chosen, key=lambda number: buckets[number])
+    asked = {number: prompt for number, prompt in enumerate(prompts) if prompt is not None}
+    make_prompt(
+        model.tokenizer,
+        list(asked.values()),
+        numbers=list(asked),
+        context=context,
+        reserve=config.ahead,
+    )
+    ids = dict(zip(asked, ids_of(model.tokenizer, list(asked.values())), strict=True))
+    chosen = asked if numbers is None else [n for n in dict.fromkeys(numbers) if n in asked]
+    order = sorted(chosen, key=lambda number: bucket(len(ids[number])))
     size = max(1, min(batch_size, len(order)))
     if mesh is not None:
         size += -size % mesh.shape[BATCH]
@@ -191,13 +198,14 @@ def generate(
         rows = [*there, *[there[-1]] * (size - len(there))]
         prompt = make_prompt(
             model.tokenizer,
-            [prompts[number] for number in rows],
+            [ids[number] for number in rows],
+            numbers=rows,
             context=context,
             reserve=config.ahead,
         )
         wanted = [targets[number] for number in rows]
         job = Job(
-            prompt=replace(prompt, index=jnp.asarray(rows, jnp.int32)),
+            prompt=prompt,
             params=params,
             discriminator_params=guide_params,
             target=jnp.asarray(wanted, jnp.int32) if targeted else None,
@@ -222,7 +230,7 @@ def generate(
                     guide,
                     generation,
                     (row, sample),
-                    prompts[number],
+                    _shown(model, asked[number]),
                     number,
                     targets[number],
                     stop=config.rules.stop,
@@ -239,6 +247,10 @@ def _with_stop(config: DecoderSettings, model: LoadedModel) -> DecoderSettings:
         return config
     compiled = StopStrings.compile(stop, model.tokenizer, network_of(model).vocab_size)
     return replace(config, rules=replace(config.rules, stop=compiled))
+
+
+def _shown(model: LoadedModel, prompt: str | Sequence[int]) -> str:
+    return prompt if isinstance(prompt, str) else model.tokenizer.decode(prompt)
 
 
 def _reference(

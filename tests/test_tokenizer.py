@@ -5,6 +5,7 @@ import pytest
 import tokenizers
 
 from coopgen_jax.errors import UserError
+from coopgen_jax.models.prompt import make_prompt
 from coopgen_jax.tokenizer import Tokenizer
 from tests.byte_tokenizer import make_tokenizer
 

@@ -1,6 +1,7 @@
 """The command `coopgen compare`."""
 
 import sys
+from functools import partial
 
 from coopgen_jax.cli.compare_methods import runs_of
 from coopgen_jax.cli.compare_options import CompareOptions
@@ -27,7 +28,7 @@ def run_compare(options: CompareOptions) -> None:
     if len(set(options.target)) < len(options.target):
         raise UserError("a --target is named twice: name each once")
     runs = runs_of(options)
-    prompts = read_prompts(options.texts, options.prompts)
+    prompts = read_prompts(options.texts, options.prompts, partial(_note, options.quiet))
     how = report_settings(options)
     # What can be refused is refused before anything is loaded.
     check_methods(announced(runs, options.target), how)
@@ -41,6 +42,7 @@ def run_compare(options: CompareOptions) -> None:
         seed=options.seed,
         batch_size=options.batch_size,
         chat=options.chat,
+        control_strings=options.control_strings,
         dtype=options.dtype,
         mesh=mesh,
         on_progress=lambda progress: _show(progress, options.quiet),
@@ -49,6 +51,11 @@ def run_compare(options: CompareOptions) -> None:
     for path in report_files(stem, options.format).values():
         check_writable(path, "--out")
     deliver(report_on(methods, how, on_method=measuring(options.quiet)), options, stem)
+
+
+def _note(quiet: bool, sentence: str) -> None:
+    if not quiet:
+        print(f"coopgen: note: {sentence}", file=sys.stderr)
 
 
 def _show(progress: Progress, quiet: bool) -> None:

@@ -25,7 +25,7 @@ from coopgen_jax.errors import UserError
 # What every method shares.
 SHARED = (
     "discriminator", "model", "dtype", "new_tokens", "samples", "seed", "batch_size", "devices",
-    "tensor", "chat", "quiet",
+    "tensor", "chat", "control_strings", "quiet",
 )  # fmt: skip
 
 

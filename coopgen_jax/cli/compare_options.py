@@ -44,6 +44,8 @@ class CompareOptions:
       tensor: Devices that share the weights of a model too large for one.
       chat: Put each prompt to the model's assistant, in its chat template, instead of continuing
         it.
+      control_strings: Read control strings of the model in a prompt, such as <|im_end|>, as control
+        tokens in a --chat too, where they are text by default.
       judge: What says whether a text is on target; see `coopgen evaluate texts --help`.
       oracle: A language model that says how likely the texts are; not the one that writes.
       force: Let a judge judge that knows the guide's rows, or of which nobody knows.
@@ -73,6 +75,7 @@ class CompareOptions:
     devices: Annotated[int, arg(metavar="N")] = 1
     tensor: Annotated[int, arg(metavar="N")] = 1
     chat: bool = False
+    control_strings: bool = False
     judge: Annotated[str | None, _unset("NAME|FOLDER", "none: no accuracy")] = None
     oracle: Annotated[str | None, _unset("NAME|PATH", "none: no perplexity")] = None
     force: bool = False

@@ -17,7 +17,7 @@ from coopgen_jax.cli.model_options import combine_models, load_reference
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.cli.printing import entry, for_people, to_json_lines
 from coopgen_jax.cli.progress import ProgressBar
-from coopgen_jax.cli.prompts import read_prompts
+from coopgen_jax.cli.prompts import as_read, read_prompts
 from coopgen_jax.cli.provenance import run_settings
 from coopgen_jax.cli.settings import compared_config, decoder_config
 from coopgen_jax.cli.token_options import left_out, with_words
@@ -39,13 +39,13 @@ from coopgen_jax.tools.trace import Recorder, document, render_html
 class _Job:
     """What a run works with.
 
-    prompts: as the user gave them; wrapped: as the model reads them.
+    prompts: as the user gave them, None for a broken one; wrapped: as the model reads them.
     hosts, mesh: None on one host, on one device.
     """
 
     options: GenerateOptions
-    prompts: list[str]
-    wrapped: list[str]
+    prompts: list[str | None]
+    wrapped: list[str | list[int] | None]
     model: LoadedModel
     reference: LoadedModel | None
     discriminator: LoadedDiscriminator | None
@@ -60,7 +60,7 @@ def run_generate(options: GenerateOptions) -> None:
       UserError: an option, a prompt or a file is not as it should be.
     """
     config = decoder_config(options)
-    prompts = read_prompts(options.texts, options.prompts)
+    prompts = read_prompts(options.texts, options.prompts, partial(_note, options))
     hosts = join_hosts(options)
     with hosts or nullcontext():
         _run(options, config, prompts, hosts)
@@ -69,7 +69,7 @@ def run_generate(options: GenerateOptions) -> None:
 def _run(
     options: GenerateOptions,
     config: DecoderSettings,
-    prompts: list[str],
+    prompts: list[str | None],
     hosts: Hosts | None,
 ) -> None:
     mesh = mesh_of(options)
@@ -98,7 +98,13 @@ def _run(
     discriminator = None
     if options.discriminator != "none":
         discriminator = load_discriminator(options.discriminator, language_model=model)
-    wrapped = [model.tokenizer.chat(text) for text in prompts] if options.chat else prompts
+    wrapped = as_read(
+        model.tokenizer,
+        prompts,
+        chat=options.chat,
+        control_strings=options.control_strings,
+        note=partial(_note, options),
+    )
     job = _Job(options, prompts, wrapped, writer, reference, discriminator, hosts, mesh)
 
     classes = discriminator.discriminator.classes if discriminator else ()
@@ -126,8 +132,9 @@ def _run(
 def _write(job: _Job, config: DecoderSettings, recorder: Recorder | None) -> list[Text] | None:
     """Writes all texts by one method; None on a host that does not have them all."""
     hosts = job.hosts
+    own = hosts.share(len(job.prompts)) if hosts else range(len(job.prompts))
     progress = ProgressBar(
-        prompts=len(hosts.share(len(job.prompts)) if hosts else job.prompts),
+        prompts=sum(job.prompts[number] is not None for number in own),
         samples=config.samples,
         new_tokens=config.new_tokens,
         label="search" if isinstance(config, MCTSConfig) else "sampling",
@@ -155,7 +162,7 @@ def _write(job: _Job, config: DecoderSettings, recorder: Recorder | None) -> lis
         )
     if texts is None:
         return None
-    return [replace(text, prompt=job.prompts[text.number]) for text in texts]
+    return [replace(text, prompt=job.prompts[text.number] or "") for text in texts]
 
 
 def _deliver(

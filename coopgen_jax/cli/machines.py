@@ -36,7 +36,7 @@ def missing_device() -> str | None:
     except (AssertionError, RuntimeError) as error:
         # JAX says nothing at all where a kind is known and its plugin is not installed.
         why = " ".join(str(error).split()) or "no such device, or its plugin is not installed"
-        asked = jax.config.read("jax_platforms") or "unset"
+        asked = os.environ.get("JAX_PLATFORMS") or "unset"
         return (
             f"JAX cannot start its devices (JAX_PLATFORMS is {asked}: {why}): unset JAX_PLATFORMS, "
             "or set JAX_PLATFORMS=cpu"

@@ -40,6 +40,8 @@ class PromptOptions:
       target: The class that the texts are to have, such as positive.
       chat: Put each prompt to the model's assistant, in its chat template, instead of continuing
         it.
+      control_strings: Read control strings of the model in a prompt, such as <|im_end|>, as control
+        tokens in a --chat too, where they are text by default.
     """
 
     texts: Annotated[
@@ -48,6 +50,7 @@ class PromptOptions:
     prompts: Annotated[Path | None, _unset("FILE", "none")] = None
     target: Annotated[str | None, _unset("CLASS", "none; the guided methods need one")] = None
     chat: bool = False
+    control_strings: bool = False
 
 
 @dataclass(frozen=True)

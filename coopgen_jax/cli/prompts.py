@@ -1,33 +1,44 @@
-"""Where prompts come from."""
+"""Where prompts come from.
+
+A broken row is left out, counted and named. It keeps its number, as do those behind it: a prompt's
+noise depends on its number.
+"""
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from coopgen_jax.data.sources import left_out, split_lines
 from coopgen_jax.errors import UserError
+from coopgen_jax.tokenizer import Tokenizer, has_half_character
 
 FIELDS = ("prompt", "text")
 
 
-def read_prompts(texts: tuple[str, ...], file: Path | None) -> list[str]:
-    """Returns the prompts of a job.
+def read_prompts(
+    texts: tuple[str, ...], file: Path | None, note: Callable[[str], None] = lambda sentence: None
+) -> list[str | None]:
+    """Returns the prompts of a job, None in the place of a broken one.
 
     Args:
       texts: those on the command line; a single "-" is standard input.
       file: a file of prompts.
+      note: told how many are left out, and which.
 
     Raises:
-      UserError: there is none, one is empty, or they cannot be read.
+      UserError: there is none that is sound, one on the command line is empty, or they cannot be
+        read.
     """
     if texts and file:
         raise UserError("give prompts either on the command line or with --prompts, not both")
     if file:
-        return _read_file(file)
+        return _read_file(file, note)
     if texts == ("-",) and sys.stdin is None:
         raise UserError("- reads prompts from standard input, which is closed: give them otherwise")
     if texts == ("-",):
-        return _lines(_decoded(sys.stdin.buffer.read(), "standard input"), "standard input")
+        content = _decoded(sys.stdin.buffer.read(), "standard input")
+        return _sound(_lines(content, "standard input"), "standard input", note)
     if "-" in texts:
         raise UserError("- reads every prompt from standard input: give no other prompt beside it")
     if not texts:
@@ -37,10 +48,67 @@ def read_prompts(texts: tuple[str, ...], file: Path | None) -> list[str]:
     for number, text in enumerate(texts, start=1):
         if not text.strip():
             raise UserError(f"prompt {number} is empty: give it at least one word to continue")
-    return list(texts)
+    rows = enumerate(texts, start=1)
+    checked = (_checked(text, f"prompt {number}") for number, text in rows)
+    return _sound(checked, "the command line", note)
 
 
-def _read_file(path: Path) -> list[str]:
+def as_read(
+    tokenizer: Tokenizer,
+    prompts: Sequence[str | None],
+    *,
+    chat: bool = False,
+    control_strings: bool = False,
+    note: Callable[[str], None] = lambda sentence: None,
+) -> list[str | list[int] | None]:
+    """Returns prompts as the model reads them: themselves, or the ids of a chat about each.
+
+    Args:
+      tokenizer: the model's.
+      prompts: as the user gave them, None for a broken one.
+      chat: whether each is put into the chat template.
+      control_strings: whether names of special tokens in a prompt are those tokens in a chat too.
+      note: told which prompts hold such names, unless `control_strings` asks for them.
+
+    Raises:
+      UserError: see `Tokenizer.chat_ids`.
+    """
+    if not control_strings:
+        _note_control_strings(tokenizer, prompts, chat, note)
+    if not chat:
+        return list(prompts)
+    return [
+        None if text is None else tokenizer.chat_ids(text, control_strings=control_strings)
+        for text in prompts
+    ]
+
+
+def _note_control_strings(
+    tokenizer: Tokenizer,
+    prompts: Sequence[str | None],
+    chat: bool,
+    note: Callable[[str], None],
+) -> None:
+    # Without a chat a prompt may begin with the token that begins a text.
+    front = "" if chat or tokenizer.bos_token is None else tokenizer.bos_token
+    found = {
+        number: names
+        for number, text in enumerate(prompts, start=1)
+        if text is not None and (names := tokenizer.control_strings(text.removeprefix(front)))
+    }
+    if not found:
+        return
+    number, names = next(iter(found.items()))
+    more = f" and {len(found) - 1} others hold" if len(found) > 1 else " holds"
+    read = (
+        "text: --control-strings has them read as control tokens"
+        if chat
+        else "control tokens: --chat reads them as text"
+    )
+    note(f"prompt {number}{more} control strings ({', '.join(names)}), which are read as {read}")
+
+
+def _read_file(path: Path, note: Callable[[str], None]) -> list[str | None]:
     if path.suffix not in ("", ".txt", ".jsonl"):
         raise UserError(
             f"{path} is neither a .txt file with one prompt a line nor a .jsonl file with a "
@@ -53,9 +121,8 @@ def _read_file(path: Path) -> list[str]:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     text = _decoded(content, str(path))
-    if path.suffix == ".jsonl":
-        return _some(_json_lines(text, path), str(path))
-    return _lines(text, str(path))
+    rows = _json_lines(text, path) if path.suffix == ".jsonl" else _lines(text, str(path))
+    return _sound(rows, str(path), note)
 
 
 def _decoded(content: bytes, label: str) -> str:
@@ -66,38 +133,51 @@ def _decoded(content: bytes, label: str) -> str:
         raise UserError(f"line {line} of {label} is not UTF-8: convert it first") from error
 
 
-def _split(text: str) -> list[str]:
-    # Not splitlines, which also splits at characters that prompts may hold.
-    return [line.removesuffix("\r") for line in text.split("\n")]
-
-
-def _lines(text: str, label: str) -> list[str]:
-    return _some((line for line in _split(text) if line.strip()), label)
-
-
-def _some(prompts: Iterable[str], label: str) -> list[str]:
-    found = list(prompts)
+def _sound(
+    rows: Iterable[str | UserError], label: str, note: Callable[[str], None]
+) -> list[str | None]:
+    """Returns the prompts, None for a broken one, which stands there as what is wrong with it."""
+    found = list(rows)
+    broken = [str(row) for row in found if isinstance(row, UserError)]
     if not found:
         raise UserError(f"{label} holds no prompt: put one on each line")
-    return found
+    if len(broken) == len(found):
+        raise UserError(f"{label} holds no sound prompt among {len(broken)}: {broken[0]}")
+    for sentence in left_out(broken):
+        note(sentence)
+    return [None if isinstance(row, UserError) else row for row in found]
 
 
-def _json_lines(text: str, path: Path) -> Iterable[str]:
-    for number, line in enumerate(_split(text), start=1):
+def _checked(text: str, place: str) -> str | UserError:
+    if has_half_character(text):
+        return UserError(f"{place} holds half a character: it is not valid Unicode")
+    return text
+
+
+def _lines(text: str, label: str) -> Iterable[str | UserError]:
+    for number, line in enumerate(split_lines(text), start=1):
+        if line.strip():
+            yield _checked(line, f"line {number} of {label}")
+
+
+def _json_lines(text: str, path: Path) -> Iterable[str | UserError]:
+    for number, line in enumerate(split_lines(text), start=1):
         if not line.strip():
             continue
+        place = f"line {number} of {path}"
         try:
             entry = json.loads(line)
         except ValueError as error:
-            raise UserError(f"line {number} of {path} is not JSON: {error}") from error
+            yield UserError(f"{place} is not JSON: {error}")
+            continue
         values = (
             [entry[name] for name in FIELDS if name in entry] if isinstance(entry, dict) else []
         )
         if not values or not isinstance(values[0], str):
-            raise UserError(
-                f'line {number} of {path} is not an object with a "prompt" or a "text" that is a '
-                "string"
+            yield UserError(
+                f'{place} is not an object with a "prompt" or a "text" that is a string'
             )
-        if not values[0].strip():
-            raise UserError(f"line {number} of {path} has an empty prompt")
-        yield values[0]
+        elif not values[0].strip():
+            yield UserError(f"{place} has an empty prompt")
+        else:
+            yield _checked(values[0], place)

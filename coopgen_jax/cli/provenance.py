@@ -18,7 +18,10 @@ def run_settings(options: GenerateOptions, config: DecoderSettings) -> dict[str,
         "tensor": options.tensor if options.tensor > 1 else None,
         "hosts": options.hosts,
     }
-    shared = ("target", "seed", "batch_size", "dtype", "chat", "method", "preset", "reference")
+    shared = (
+        "target", "seed", "batch_size", "dtype", "chat", "control_strings", "method", "preset",
+        "reference",
+    )  # fmt: skip
     settings = settings_of(
         config,
         **{name: getattr(options, name) for name in shared},

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from coopgen_jax.comparison.loaded_run import LoadedRun
+from coopgen_jax.comparison.loaded_run import LoadedRun, Reading
 from coopgen_jax.comparison.method_run import guide_name
 from coopgen_jax.comparison.names_on_disc import settings_on_disc
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
@@ -31,6 +31,7 @@ def settings_of(
     batch_size: int,
     dtype: str,
     chat: bool,
+    control_strings: bool = False,
     method: str | None = None,
     preset: str | None = None,
     steering: Steering | None = None,
@@ -46,6 +47,7 @@ def settings_of(
       batch_size: prompts worked on at once.
       dtype: number format of the language model.
       chat: whether prompts are put into its chat template.
+      control_strings: whether control strings in prompts are control tokens in a chat.
       method: the decoder's name, None for what the config says.
       preset: name of the settings that those of a search began as.
       steering: what is combined with the language model.
@@ -61,6 +63,8 @@ def settings_of(
         **(machines or {}),
         "dtype": dtype,
         "chat": chat,
+        # What is not asked for is not recorded, so that files from before it can be continued.
+        **({"control_strings": True} if control_strings else {}),
         **(steering or Steering()).settings(),
         "reference": reference,
         **settings_on_disc(config),
@@ -76,16 +80,21 @@ def method_of(config: DecoderSettings) -> str:
 
 
 def header_of(
-    run: LoadedRun, asked: Sequence[tuple[str, str]], *, seed: int, batch_size: int, chat: bool
+    run: LoadedRun,
+    asked: Sequence[tuple[str | None, str]],
+    reading: Reading,
+    *,
+    seed: int,
+    batch_size: int,
 ) -> dict[str, Any]:
     """Returns the first line of a method's file.
 
     Args:
       run: the method and what it writes with.
       asked: every prompt with the target that it is continued towards.
+      reading: how prompts are read.
       seed: of the comparison.
       batch_size: prompts worked on at once.
-      chat: whether prompts are put into the chat template.
     """
     method = run.method
     settings = settings_of(
@@ -94,7 +103,8 @@ def header_of(
         seed=seed,
         batch_size=batch_size,
         dtype=run.models[0].config.dtype,
-        chat=chat,
+        chat=reading.chat,
+        control_strings=reading.control_strings,
         method=method.method,
         preset=method.preset,
         steering=method.steering,

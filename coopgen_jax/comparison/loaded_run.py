@@ -37,12 +37,43 @@ class LoadedRun:
         """The models that write."""
         return list(self.writers.values())
 
-    def check_prompts(self, prompts: Sequence[str], *, chat: bool) -> None:
+    def check_prompts(self, reading: "Reading") -> None:
         """Raises UserError where the method cannot go on from a prompt."""
         for model in (*self.models, *([self.reference] if self.reference else [])):
-            context = network_of(model).context
-            texts = read_by(model, prompts, chat=chat)
-            make_prompt(model.tokenizer, texts, context=context, reserve=self.config.ahead)
+            texts = {n: text for n, text in enumerate(reading.by(model)) if text is not None}
+            make_prompt(
+                model.tokenizer,
+                list(texts.values()),
+                numbers=list(texts),
+                context=network_of(model).context,
+                reserve=self.config.ahead,
+            )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How prompts are read.
+
+    Attributes:
+      prompts: As they were given, None for one that is left out.
+      chat: Whether they are put into the chat template.
+      control_strings: Whether control strings in them are control tokens in a chat too.
+    """
+
+    prompts: Sequence[str | None]
+    chat: bool = False
+    control_strings: bool = False
+
+    def by(self, model: LoadedModel) -> list[str | list[int] | None]:
+        """Returns what a model reads of each prompt."""
+        if not self.chat:
+            return list(self.prompts)
+        return [
+            None
+            if text is None
+            else model.tokenizer.chat_ids(text, control_strings=self.control_strings)
+            for text in self.prompts
+        ]
 
 
 def load_runs(
@@ -87,8 +118,3 @@ def load_runs(
             reference = load_reference(method.reference, base, base, loaded)
         runs.append(LoadedRun(method, config, guide_of(method, base), writers, reference))
     return runs
-
-
-def read_by(model: LoadedModel, prompts: Sequence[str], *, chat: bool) -> list[str]:
-    """Returns what a model reads of each prompt, in its chat template where that is asked for."""
-    return [model.tokenizer.chat(text) for text in prompts] if chat else list(prompts)

@@ -16,11 +16,11 @@ from scipy.special import softmax
 
 from coopgen_jax.comparison.growing_file import append, resume
 from coopgen_jax.comparison.header import header_of
-from coopgen_jax.comparison.loaded_run import LoadedRun, load_runs, read_by
+from coopgen_jax.comparison.loaded_run import LoadedRun, Reading, load_runs
 from coopgen_jax.comparison.method_run import MethodRun, announced, text_files
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.written_texts import Method, read_methods
-from coopgen_jax.models.prompt import bucket
+from coopgen_jax.models.prompt import bucket, ids_of
 from coopgen_jax.text_generation import Text, generate
 
 
@@ -41,13 +41,14 @@ class Progress:
 
 def compare(
     runs: Sequence[MethodRun],
-    prompts: Sequence[str],
+    prompts: Sequence[str | None],
     targets: Sequence[str],
     *,
     folder: Path,
     seed: int = 0,
     batch_size: int = 8,
     chat: bool = False,
+    control_strings: bool = False,
     dtype: str = "float32",
     mesh: Mesh | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -60,12 +61,14 @@ def compare(
 
     Args:
       runs: the methods.
-      prompts: texts to continue.
+      prompts: texts to continue; None leaves one out, and the others keep their numbers.
       targets: names of classes; methods without a discriminator write for each of them too.
       folder: where every method has its file of texts; it is made.
       seed: of everything random; a text depends on it, on its prompt and on its target alone.
       batch_size: prompts worked on at once, and written to the disk at once.
       chat: whether prompts are put to the model's assistant, in its chat template.
+      control_strings: whether the model's control strings in a prompt, which are text in a chat,
+        are control tokens there too.
       dtype: number format of the models that are loaded here.
       mesh: devices to work on, from `make_mesh`; None for one device.
       on_progress: called behind every batch that has been written.
@@ -87,10 +90,11 @@ def compare(
     except OSError as error:
         raise UserError(f"{folder} cannot be made: {error.strerror or error}") from error
     loaded = load_runs(runs, targets, dtype=dtype)
+    reading = Reading(prompts, chat, control_strings)
     for run in loaded:
-        run.check_prompts(prompts, chat=chat)
+        run.check_prompts(reading)
     jobs = [
-        _begin(run, path, prompts, targets, seed=seed, batch_size=batch_size, chat=chat)
+        _begin(run, path, reading, targets, seed=seed, batch_size=batch_size)
         for run, path in zip(loaded, paths, strict=True)
     ]
     for job in jobs:
@@ -106,10 +110,10 @@ def batches_of(lengths: Sequence[int], size: int) -> list[tuple[list[int], list[
     of it, so that all have a size and nothing more is compiled.
 
     Args:
-      lengths: the bucketed length of every prompt.
+      lengths: the bucketed length of every prompt, 0 for one that is left out.
       size: rows of a batch.
     """
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    order = sorted(filter(lengths.__getitem__, range(len(lengths))), key=lengths.__getitem__)
     found = []
     for at in range(0, len(order), size):
         new = order[at : at + size]
@@ -143,8 +147,8 @@ class _Job:
 
     run: LoadedRun
     path: Path
-    asked: list[tuple[str, str]]
-    texts: list[str]
+    asked: list[tuple[str | None, str]]
+    texts: list[str | list[int] | None]
     batches: list[tuple[list[int], list[int]]]
     widths: list[int]
     done: int
@@ -153,18 +157,18 @@ class _Job:
 def _begin(
     run: LoadedRun,
     path: Path,
-    prompts: Sequence[str],
+    reading: Reading,
     targets: Sequence[str],
     *,
     seed: int,
     batch_size: int,
-    chat: bool,
 ) -> _Job:
     """Finds what a method's file lacks, and makes the file where there is none."""
     model = run.models[0]
-    asked = [(prompt, target) for target in targets for prompt in prompts]
-    texts = read_by(model, prompts, chat=chat) * len(targets)
-    lengths = [bucket(len(row)) for row in model.tokenizer.encode_batch(texts)]
+    asked = [(prompt, target) for target in targets for prompt in reading.prompts]
+    texts = reading.by(model) * len(targets)
+    coded = iter(ids_of(model.tokenizer, [text for text in texts if text is not None]))
+    lengths = [0 if text is None else bucket(len(next(coded))) for text in texts]
     # A batch is of one model.
     size = len(asked) // len(run.models)
     batches = [
@@ -172,7 +176,7 @@ def _begin(
         for first in range(0, len(asked), size)
         for rows, new in batches_of(lengths[first : first + size], batch_size)
     ]
-    header = header_of(run, asked, seed=seed, batch_size=batch_size, chat=chat)
+    header = header_of(run, asked, reading, seed=seed, batch_size=batch_size)
     share = 1 if run.config.weighted else run.config.samples
     done = resume(path, header, [len(new) * share for _, new in batches])
     widths = [max(lengths[row] for row in rows) for rows, _ in batches]

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import os
 import re
 import sys
@@ -13,7 +14,10 @@ import pytest
 import coopgen_jax.cli.generate as command
 import coopgen_jax.files as files
 from coopgen_jax.cli import main
-from tests.cli.running import GUIDED, SHORT, run, sentence
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.text_generation import generate
+from tests.cli.running import GUIDED, SHORT, generate_json, run, sentence
+from tests.cli.tiny import tiny_model
 
 
 @pytest.mark.parametrize(
@@ -22,7 +26,8 @@ from tests.cli.running import GUIDED, SHORT, run, sentence
         ("a.txt", b"film\nd\xe9j\xe0 vu\n", "line 2 of .* is not UTF-8"),
         ("a.txt", b"\n \n", "holds no prompt"),
         ("a.jsonl", b"", "holds no prompt"),
-        ("a.jsonl", b'{"text": "film"}\n["film"]\n', "line 2 of .* is not an object"),
+        ("a.jsonl", b'{"text": 4}\n["film"]\n', "among 2: line 1 of .* is not an object"),
+        ("a.jsonl", b'{"text": "film \\udc00"}\n', "line 1 of .* holds half a character"),
         ("a.jsonl", b'{"words": "film"}\n', "line 1 of .* is not an object"),
         ("a.jsonl", b'{"text": 3}\n', "line 1 of .* is not an object"),
         ("a.jsonl", b"\n{text}\n", "line 2 of .* is not JSON"),
@@ -36,6 +41,51 @@ def test_bad_prompt_files(capsys, tmp_path, no_work, name, content, told):
     message = sentence(capsys, "generate", "--prompts", path, *GUIDED)
     assert re.search(told, message), message
     assert str(path) in message
+
+
+def test_broken_prompts_are_left_out_and_the_others_keep_their_texts(capsys, tmp_path):
+    plain = ["--method", "sample", "--discriminator", "none", "--new-tokens", "4", "--seed", "3"]
+    lines = [json.dumps({"text": text}) for text in ("This", "film", "was", "w1", "w2")]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(lines))
+    sound = generate_json(capsys, "--prompts", path, *plain)["texts"]
+    lines[2], lines[3] = '{"text": "This \\ud800"}', '{"prompt'
+    path.write_text("\n".join(lines))
+    status, out, err = run(capsys, "generate", "--prompts", path, *plain, "--json")
+    found = json.loads(out)["texts"]
+    assert status == 0 and [text["number"] for text in found] == [0, 1, 4]
+    assert [text["prompt"] for text in found] == ["This", "film", "w2"]
+    assert [text["tokens"] for text in found] == [sound[n]["tokens"] for n in (0, 1, 4)]
+    assert len({tuple(text["tokens"]) for text in sound}) == 5
+    told = f"note: 2 rows left out (line 3 of {path} holds half a character: "
+    assert told in err and f"line 4 of {path} is not JSON" in err
+
+
+def test_prompts_end_at_line_breaks_alone(capsys, tmp_path):
+    texts = ["This \u2028 film", "was \x0c w1 \x1e", "w2 \u0085"]
+    path = tmp_path / "a.txt"
+    path.write_bytes("\r\n".join(texts).encode())
+    plain = ["--method", "sample", "--discriminator", "none", "--new-tokens", "1"]
+    found = generate_json(capsys, "--prompts", path, *plain)["texts"]
+    assert [text["prompt"] for text in found] == texts
+
+
+def test_control_strings_of_a_prompt_are_noted_and_text_in_a_chat(capsys):
+    plain = ["--method", "sample", "--discriminator", "none", "--new-tokens", "2", "--json"]
+    prompt = "film <end> was"
+    _, raw, err = run(capsys, "generate", prompt, *plain)
+    assert "prompt 1 holds control strings (<end>), which are read as control tokens" in err
+    _, chat, err = run(capsys, "generate", prompt, *plain, "--chat")
+    assert "prompt 1 holds control strings (<end>), which are read as text" in err
+    _, asked, err = run(capsys, "generate", prompt, *plain, "--chat", "--control-strings")
+    assert "control strings" not in err
+    model = tiny_model()
+    chats = [[1, *ids] for ids in (model.tokenizer.encode_plainly(prompt), [2, 0, 3])]
+    for out, ids in ((raw, [2, 0, 3]), (chat, chats[0]), (asked, chats[1])):
+        (text,) = json.loads(out)["texts"]
+        (expected,) = generate(model, [ids], config=SamplingConfig(new_tokens=2))
+        assert (text["tokens"], text["prompt"]) == (expected.tokens, prompt)
+    assert 0 not in chats[0]
 
 
 def test_a_closed_standard_input_is_told(capsys, monkeypatch):
