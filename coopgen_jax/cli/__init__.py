@@ -26,6 +26,7 @@ from coopgen_jax.cli.ask import (
 )
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.cli.evaluate_options import EvaluateOptions, JudgementOptions, TextsOptions
+from coopgen_jax.cli.interrupt import interruptible
 from coopgen_jax.cli.old_flags import renamed
 from coopgen_jax.cli.options import (
     EXAMPLES,
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"coopgen {version('coopgen_jax')}")
         return 0
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), interruptible():
             warnings.showwarning = _show_warning
             _run(_parse(arguments or ["--help"]))
             sys.stdout.flush()

@@ -5,6 +5,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from coopgen_jax.cli.interrupt import check_interrupt
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -68,6 +70,7 @@ class ProgressBar:
 
     def __call__(self, step: "Step") -> None:
         """Takes note of one more token of a batch."""
+        check_interrupt()
         if self.quiet:
             return
         if step.batch != self.batch:
