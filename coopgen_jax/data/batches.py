@@ -22,12 +22,14 @@ MULTIPLE = 16
 class BatchConfig:
     """How batches are made.
 
-    rows: texts in a batch, of all processes together.
-    longest: tokens read of a text, the first ones.
-    shortest: every batch is cut to a random number of tokens from here to its longest text (Chaffin
-      et al. 2022, arXiv 2204.11586), so that unfinished texts are learnt; None to cut nothing.
-    balanced: whether every class is drawn as often as any other.
-    seed: of the order of the rows and of the cuts.
+    Attributes:
+      rows: texts in a batch, of all processes together.
+      longest: tokens read of a text, the first ones.
+      shortest: every batch is cut to a random number of tokens from here to its longest text
+        (Chaffin et al. 2022, arXiv 2204.11586), so that unfinished texts are seen;
+        None to cut nothing.
+      balanced: whether every class is drawn as often as any other.
+      seed: of the order of the rows and of the cuts.
     """
 
     rows: int = 32

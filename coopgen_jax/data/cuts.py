@@ -16,10 +16,12 @@ from coopgen_jax.data.labelled import Labelled
 class Cutting:
     """How texts are cut.
 
-    pieces: how many pieces every text gives.
-    shortest, longest: words of a piece; a length is drawn uniformly between them.
-    anywhere: whether a piece may begin at any word, or only where its text does.
-    mid_word: share of the pieces whose last word is broken off.
+    Attributes:
+      pieces: how many pieces every text gives.
+      shortest: words of a piece; a length is drawn uniformly between them.
+      longest: words of a piece; a length is drawn uniformly between them.
+      anywhere: whether a piece may begin at any word, or only where its text does.
+      mid_word: share of the pieces whose last word is broken off.
     """
 
     pieces: int = 4

@@ -3,7 +3,7 @@
 A fingerprint is the sorted set of 8-byte hashes of texts, white space and case folded. Every
 training leaves one beside its card, so that what judges can be compared with what has guided, row
 by row, on a machine that has neither's data. Of pieces of longer texts the sources are hashed: two
-pieces of one review are not the same text, and a judge that has learnt one knows the review.
+pieces of one review are not the same text, and a judge that was trained on one knows the review.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Sources and the texts that people wrote for them: what a generator and its critic learn from.
+"""Sources and the human texts for them: what a generator and its discriminator are trained on.
 
 Unconditional texts are pairs as well, all of one source: the token that begins a text. All arrays
 have one shape, so that a round of training is compiled once.
@@ -27,11 +27,13 @@ TEMPLATE = "{}\n"
 class Pairs:
     """Tokenised sources and texts.
 
-    sources: `n` rows of ids, what begins a text included.
-    texts: `n` rows of ids, closed by the token that ends a text where they had room for it.
-    source_width: `P`, tokens of a source at most; text_width: `T`, tokens of a text at most.
-    written: the `n` texts as strings.
-    conditional: whether sources differ.
+    Attributes:
+      sources: `n` rows of ids, what begins a text included.
+      texts: `n` rows of ids, closed by the token that ends a text where they had room for it.
+      source_width: `P`, tokens of a source at most.
+      text_width: `T`, tokens of a text at most.
+      written: the `n` texts as strings.
+      conditional: whether sources differ.
     """
 
     sources: tuple[tuple[int, ...], ...]
@@ -197,12 +199,13 @@ def tokenise_pairs(
 
 @struct.dataclass
 class Drawn:
-    """What a round learns from.
+    """What a round is trained on.
 
-    prompt: `[B, P]` the sources that texts are sampled for.
-    truth: rows of the texts that people wrote for them.
-    human: rows of people's texts `[B * R]`, beside every sampled text one of the same source.
-    ahead: prompt and human of every sampling in front of the first round.
+    Attributes:
+      prompt: `[B, P]` the sources that texts are sampled for.
+      truth: rows of the human texts for them.
+      human: rows of human texts `[B * R]`, beside every sampled text one of the same source.
+      ahead: prompt and human of every sampling in front of the first round.
     """
 
     prompt: Prompt
@@ -213,15 +216,17 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Rounds:
-    """What every round learns from, by its number: a pure function of it.
+    """What every round is trained on, by its number: a pure function of it.
 
-    Were people's texts those of other sources, the discriminator would learn whose sources they
-    are.
+    If the human texts were those of other sources, the discriminator would learn to recognise the
+    sources.
 
-    pairs: what is drawn from, shuffled anew in every turn through it.
-    sources: `B`, sources of a round; samples: `R`, texts that are sampled for each.
-    ahead: samplings in front of the first round.
-    seed: of the order.
+    Attributes:
+      pairs: what is drawn from, shuffled anew in every turn through it.
+      sources: `B`, sources of a round.
+      samples: `R`, texts that are sampled for each.
+      ahead: samplings in front of the first round.
+      seed: of the order.
     """
 
     pairs: Pairs
@@ -231,7 +236,7 @@ class Rounds:
     seed: int = 0
 
     def __getitem__(self, number: int) -> Drawn:
-        """Returns what round `number` learns from."""
+        """Returns what round `number` is trained on."""
         own = self._turns(0, self.sources * number, self.sources)
         ahead = []
         for sampling in range(0 if number else self.ahead):
@@ -245,7 +250,7 @@ class Rounds:
         )
 
     def _beside(self, asked: list[int], sampling: int) -> dict[str, np.ndarray]:
-        """Returns people's texts beside the sampled ones; without sources any will do."""
+        """Returns human texts beside the sampled ones; without sources any will do."""
         count = self.samples * self.sources
         if self.pairs.conditional:
             return self.pairs.rows([number for number in asked for _ in range(self.samples)])

@@ -32,7 +32,12 @@ LONGEST = 16
 
 @dataclass(frozen=True)
 class BagOfWordsConfig:
-    """longest: tokens of the longest word; reads_prompt: whether the prompt's words count."""
+    """How a list of words is looked for.
+
+    Attributes:
+      longest: tokens of the longest word.
+      reads_prompt: whether the prompt's words count.
+    """
 
     longest: int
     reads_prompt: bool = False
@@ -42,9 +47,10 @@ class BagOfWordsConfig:
 class BagOfWordsState:
     """What a node's children need of it; slots `[B, R, N]`.
 
-    window: `[..., longest]` int32 the last tokens of the text, -1 in front of its first.
-    found: int32 how many words of the list have ended.
-    open: int32 how many end at this token, if no other token goes on with them.
+    Attributes:
+      window: `[..., longest]` int32 the last tokens of the text, -1 in front of its first.
+      found: int32 how many words of the list have ended.
+      open: int32 how many end at this token, if no other token goes on with them.
     """
 
     window: Slots

@@ -22,8 +22,9 @@ from coopgen_jax.models.language_model import Bound
 class EncoderJudge:
     """What reads.
 
-    encoder: the shape of the encoder.
-    head: the network on the mean of its states; its input is the encoder's width.
+    Attributes:
+      encoder: the shape of the encoder.
+      head: the network on the mean of its states; its input is the encoder's width.
     """
 
     encoder: EncoderConfig
@@ -34,9 +35,11 @@ class EncoderJudge:
 class BidirectionalConfig:
     """What a bidirectional discriminator is made of.
 
-    encoder, head: see `EncoderJudge`.
-    crossing: from the language model's tokens to the encoder's word pieces.
-    reads_prompt: whether it judges the prompt and the continuation, or the continuation alone.
+    Attributes:
+      encoder: see `EncoderJudge`.
+      head: see `EncoderJudge`.
+      crossing: from the language model's tokens to the encoder's word pieces.
+      reads_prompt: whether it judges the prompt and the continuation, or the continuation alone.
     """
 
     encoder: EncoderConfig

@@ -24,10 +24,11 @@ from coopgen_jax.models.transformer import DecoderConfig, final_norm, init_decod
 class CausalConfig:
     """The shape of a causal discriminator.
 
-    network: of the decoder; its tokens are those of the language model it guides.
-    head: the network on top; its input is the state of the last token after the final norm.
-    start_token: the continuation alone is judged, behind this token; None to judge the prompt and
-      the continuation.
+    Attributes:
+      network: of the decoder; its tokens are those of the language model it guides.
+      head: the network on top; its input is the state of the last token after the final norm.
+      start_token: the continuation alone is judged, behind this token; None to judge the prompt and
+        the continuation.
     """
 
     network: DecoderConfig

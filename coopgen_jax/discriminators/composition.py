@@ -15,25 +15,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.discriminators.discriminator import LEAST, Discriminator
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Bound, Nodes, Prompt
 from coopgen_jax.models.slots import Capacity
-
-# Below this a probability is not told from 0, so that a negation's logarithm stays finite.
-LEAST = 1e-30
 
 
 @dataclass(frozen=True, eq=False)
 class Term:
     """One wish of several.
 
-    discriminator: who judges it.
-    target: the class that the text is to have, or not to have.
-    weight: the exponent of its probability; 0 leaves it out.
-    threshold: the probability from which on the wish counts as fulfilled, above 0 and at most 1.
-    negated: whether the text is to have any class but `target`.
+    Attributes:
+      discriminator: who judges it.
+      target: the class that the text is to have, or not to have.
+      weight: the exponent of its probability; 0 leaves it out.
+      threshold: the probability from which on the wish counts as fulfilled, above 0 and at most 1.
+      negated: whether the text is to have any class but `target`.
     """
 
     discriminator: LoadedDiscriminator
@@ -47,8 +45,9 @@ class Term:
 class CompositionConfig:
     """What is composed.
 
-    parts: the discriminators, each asked once per node.
-    terms: the number of its part, and whether it is negated, of every term.
+    Attributes:
+      parts: the discriminators, each asked once per node.
+      terms: the number of its part, and whether it is negated, of every term.
     """
 
     parts: tuple[Discriminator, ...]

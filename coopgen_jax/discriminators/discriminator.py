@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+# A smaller probability counts as this one: its logarithm is finite, and 0 times it is 0.
+LEAST = 1e-30
+
 
 @dataclass(frozen=True)
 class Discriminator:
@@ -14,25 +17,26 @@ class Discriminator:
     State is a pytree in which whatever belongs to a node stands in `Slots`, so that `move` and
     `commit` keep it in step with the tree.
 
-    init: `(params, prompt, hidden [B, P, J, E], *, capacity) -> (log p [B, C], state)`: reads the
-      prompt; the log-probabilities are those of the bare prompt, uniform where the discriminator
-      reads the continuation alone.
-    evaluate: `(params, state, nodes) -> (log p [B, R, W, C], state)`: judges the text that ends at
-      each node and writes what its children will need into the node's slot.
-    classes: names of the `C` classes; a reward has one.
-    taps: the language model's layers whose states it reads; empty where it reads tokens.
-    evaluate_children: `(params, state, nodes, candidates [B, R, W, K] | None) -> log p
-      [B, R, W, K or V, C]` of the children of nodes that have been evaluated, without extending
-      them; one that ends the text keeps its parent's. The nodes are named by the slots that they
-      were written to. The root is one of them from `init` on and after every `commit`: slot 0,
-      at depth 0 behind the committed tokens (`decoding.job.roots`). None where it cannot.
-    reads_prompt: whether it judges the prompt and the continuation, or the continuation alone.
-    differentiable: whether log p depends on the text through `nodes.hidden` alone, as a smooth
-      function, so that a node may stand for a vector in place of a token.
-    tokenizer: which tokenizer it has, or None for the language model's own. With another one,
-      texts cross over in one batched host callback per wave.
-    context: the most tokens that it can read, None where there is no limit of its own.
-    parts: the discriminators that it is composed of, each with a context of its own.
+    Attributes:
+      init: `(params, prompt, hidden [B, P, J, E], *, capacity) -> (log p [B, C], state)`: reads the
+        prompt; the log-probabilities are those of the bare prompt, uniform where the discriminator
+        reads the continuation alone.
+      evaluate: `(params, state, nodes) -> (log p [B, R, W, C], state)`: judges the text that ends
+        at each node and writes what its children will need into the node's slot.
+      classes: names of the `C` classes; a reward has one.
+      taps: the language model's layers whose states it reads; empty where it reads tokens.
+      evaluate_children: `(params, state, nodes, candidates [B, R, W, K] | None) -> log p [B, R, W,
+        K or V, C]` of the children of nodes that have been evaluated, without extending them; one
+        that ends the text keeps its parent's. The nodes are named by the slots that they were
+        written to. The root is one of them from `init` on and after every `commit`: slot 0, at
+        depth 0 behind the committed tokens (`decoding.job.roots`). None where it cannot.
+      reads_prompt: whether it judges the prompt and the continuation, or the continuation alone.
+      differentiable: whether log p depends on the text through `nodes.hidden` alone, as a smooth
+        function, so that a node may stand for a vector in place of a token.
+      tokenizer: which tokenizer it has, or None for the language model's own. With another one,
+        texts cross over in one batched host callback per wave.
+      context: the most tokens that it can read, None where there is no limit of its own.
+      parts: the discriminators that it is composed of, each with a context of its own.
     """
 
     init: Callable

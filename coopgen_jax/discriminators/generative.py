@@ -36,12 +36,13 @@ COLUMNS = 8
 class GenerativeConfig:
     """What a generative discriminator is made of.
 
-    network: of the class-conditional language model; its tokens are those of the one it guides.
-    classes: names of the `C` classes.
-    prefixes: the tokens in front of a text of each class.
-    mean: whether the likelihood of a text is its mean over tokens (GeDi) or its product (Bayes).
-    reads_prompt: whether it judges the prompt and the continuation, or the continuation alone.
-    begin_tokens: how many tokens begin every prompt that are no text of it; prefixes have theirs.
+    Attributes:
+      network: of the class-conditional language model; its tokens are those of the one it guides.
+      classes: names of the `C` classes.
+      prefixes: the tokens in front of a text of each class.
+      mean: whether the likelihood of a text is its mean over tokens (GeDi) or its product (Bayes).
+      reads_prompt: whether it judges the prompt and the continuation, or the continuation alone.
+      begin_tokens: how many tokens begin every prompt that are no text of it; prefixes have theirs.
     """
 
     network: DecoderConfig
@@ -71,11 +72,12 @@ class GenerativeConfig:
 class GenerativeState:
     """What a node's children need of it; classes stand in front of `B`.
 
-    cache: the language model's, with `Slots` `[L, C, B, R, ...]`.
-    hidden: `Slots` `[C, B, R, N, E]`, the last state after the final norm.
-    log_norm: `Slots` `[C, B, R, N]` float32, logsumexp of the logits that state gives.
-    log_likelihood: `Slots` `[C, B, R, N]` float32, log p(text | class).
-    before: `[B]` int32 how many of the prompt's tokens count.
+    Attributes:
+      cache: the language model's, with `Slots` `[L, C, B, R, ...]`.
+      hidden: `Slots` `[C, B, R, N, E]`, the last state after the final norm.
+      log_norm: `Slots` `[C, B, R, N]` float32, logsumexp of the logits that state gives.
+      log_likelihood: `Slots` `[C, B, R, N]` float32, log p(text | class).
+      before: `[B]` int32 how many of the prompt's tokens count.
     """
 
     cache: Any

@@ -12,10 +12,11 @@ from flax import linen as nn
 class HeadConfig:
     """The shape of a head.
 
-    classes: names of the `C` classes.
-    inputs: width of its input.
-    hidden: widths of its hidden layers, none for a linear head.
-    dropout: share of inputs and hidden units dropped in training.
+    Attributes:
+      classes: names of the `C` classes.
+      inputs: width of its input.
+      hidden: widths of its hidden layers, none for a linear head.
+      dropout: share of inputs and hidden units dropped in training.
     """
 
     classes: tuple[str, ...]

@@ -16,10 +16,11 @@ from coopgen_jax.errors import UserError
 class LoadedDiscriminator:
     """A discriminator with its weights.
 
-    discriminator: the functions, equal for two loads of one head.
-    params: its weights, those of an encoder included.
-    card: what card.json says of it, empty where there is none.
-    calls: the functions of the host that it calls, none where it reads tokens as they are.
+    Attributes:
+      discriminator: the functions, equal for two loads of one head.
+      params: its weights, those of an encoder included.
+      card: what card.json says of it, empty where there is none.
+      calls: the functions of the host that it calls, none where it reads tokens as they are.
     """
 
     discriminator: Discriminator

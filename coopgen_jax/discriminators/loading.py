@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,30 +31,9 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Bound
 from coopgen_jax.models.lora import LoraConfig, add_lora, init_lora, merge_lora
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load, load_encoder
-from coopgen_jax.models.transformer import DecoderConfig
-from coopgen_jax.tokenizer import Tokenizer, same_tokens
+from coopgen_jax.tokenizer import same_tokens
 
 PACKAGED = Path(__file__).parent.parent / "heads"
-
-
-class LanguageModelParts(Protocol):
-    """What a head wants to know of the language model that it guides."""
-
-    @property
-    def config(self) -> DecoderConfig:
-        """The network's shape."""
-
-    @property
-    def params(self) -> Any:
-        """The network's parameters."""
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The model's tokenizer."""
-
-    @property
-    def sha256(self) -> str:
-        """The hash of the file of its weights."""
 
 
 def packaged_heads() -> dict[str, Path]:
@@ -63,7 +42,7 @@ def packaged_heads() -> dict[str, Path]:
 
 
 def load_discriminator(
-    name_or_folder: str | Path, *, language_model: LanguageModelParts
+    name_or_folder: str | Path, *, language_model: LoadedModel
 ) -> LoadedDiscriminator:
     """Loads a trained discriminator.
 
@@ -211,7 +190,7 @@ def _compare(found: Any, wanted: Any) -> None:
 
 
 def _bidirectional(
-    folder: Path, card: dict[str, Any], head: Any, language_model: LanguageModelParts
+    folder: Path, card: dict[str, Any], head: Any, language_model: LoadedModel
 ) -> LoadedDiscriminator:
     # Beside LoRA's additions the head has a name of its own.
     weights, head = head, head.get("head", head)
@@ -246,7 +225,7 @@ def _with_lora(params: Any, additions: Any, *, rank: int, targets: list[str]) ->
 
 
 def _shared_trunk(
-    folder: Path, card: dict[str, Any], head: Any, language_model: LanguageModelParts
+    folder: Path, card: dict[str, Any], head: Any, language_model: LoadedModel
 ) -> LoadedDiscriminator:
     taps = tuple(card["taps"])
     model = language_model.config
@@ -279,7 +258,7 @@ def _shared_trunk(
 
 
 def _layers_config(
-    card: dict[str, Any], taps: tuple[int, ...], language_model: LanguageModelParts
+    card: dict[str, Any], taps: tuple[int, ...], language_model: LoadedModel
 ) -> TrunkLayersConfig:
     if card["width"] % 32:
         raise UserError(f"its layers have the width {card['width']}, no multiple of 32: train anew")
@@ -296,7 +275,7 @@ def _layers_config(
 
 
 def _causal(
-    folder: Path, card: dict[str, Any], head: Any, language_model: LanguageModelParts
+    folder: Path, card: dict[str, Any], head: Any, language_model: LoadedModel
 ) -> LoadedDiscriminator:
     _check(head_config(card, head), head)
     network = load(folder / "network", dtype=language_model.config.dtype)
@@ -314,7 +293,7 @@ def _causal(
 
 
 def _generative(
-    folder: Path, card: dict[str, Any], weights: Any, language_model: LanguageModelParts
+    folder: Path, card: dict[str, Any], weights: Any, language_model: LoadedModel
 ) -> LoadedDiscriminator:
     network = _own_network(folder, language_model)
     prefixes = tuple(tuple(prefix) for prefix in card["prefixes"])
@@ -323,7 +302,7 @@ def _generative(
     return LoadedDiscriminator(generative(config), params, card)
 
 
-def _own_network(folder: Path, language_model: LanguageModelParts) -> LoadedModel:
+def _own_network(folder: Path, language_model: LoadedModel) -> LoadedModel:
     """Returns the decoder that a discriminator has for itself.
 
     Raises:
@@ -338,7 +317,7 @@ def _own_network(folder: Path, language_model: LanguageModelParts) -> LoadedMode
     return network
 
 
-def _same_tokens(one: LanguageModelParts, other: LanguageModelParts) -> bool:
+def _same_tokens(one: LoadedModel, other: LoadedModel) -> bool:
     return same_tokens(one.tokenizer, other.tokenizer)
 
 

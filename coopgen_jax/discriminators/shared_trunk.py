@@ -22,9 +22,10 @@ from coopgen_jax.models.slots import Capacity, Slots, allocate, take, write
 class SharedTrunkConfig:
     """What a shared-trunk head reads.
 
-    taps: the `J` layers it reads, numbered as `LanguageModel.taps`.
-    reads_prompt: whether the mean runs over prompt and continuation, or the continuation alone.
-    head: the network on top; its input is `2 * J * E` wide.
+    Attributes:
+      taps: the `J` layers it reads, numbered as `LanguageModel.taps`.
+      reads_prompt: whether the mean runs over prompt and continuation, or the continuation alone.
+      head: the network on top; its input is `2 * J * E` wide.
     """
 
     taps: tuple[int, ...]
@@ -36,8 +37,10 @@ class SharedTrunkConfig:
 class SharedTrunkState:
     """What a node's children need of it.
 
-    total: `Slots` `[B, R, N, J, E]` float32, the sum of the states over the text down to the node.
-    before: `[B]` int32 how many prompt tokens the sums count.
+    Attributes:
+      total: `Slots` `[B, R, N, J, E]` float32, the sum of the states over the text down to the
+        node.
+      before: `[B]` int32 how many prompt tokens the sums count.
     """
 
     total: Slots

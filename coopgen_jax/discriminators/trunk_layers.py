@@ -1,7 +1,7 @@
 """A shared-trunk discriminator with causal layers of its own on the language model's states.
 
 The tapped states of every token are projected to a narrow stream, which one or two small layers
-read along the tree out of a slot cache of their own, behind a start vector that is learnt. They can
+read along the tree out of a slot cache of their own, behind a trained start vector. They can
 weigh single words, which a running mean cannot, and cost next to nothing beside the network below.
 
 A look-ahead head judges the children of a node from the node's own state and the embeddings of the
@@ -30,12 +30,13 @@ from coopgen_jax.models.transformer import DecoderConfig, final_norm, init_decod
 class TrunkLayersConfig:
     """What is read, and by what.
 
-    taps: the `J` layers of the language model that are read, numbered as `LanguageModel.taps`.
-    inputs: `E`, the language model's width.
-    network: the small layers; their one token, number 0, stands in front of every text.
-    head: on the last layer's state after the final norm.
-    look_ahead: width of the keys of candidate tokens, 0 for no look-ahead head.
-    end_tokens: the language model's ids that end a text, which a look-ahead head does not judge.
+    Attributes:
+      taps: the `J` layers of the language model that are read, numbered as `LanguageModel.taps`.
+      inputs: `E`, the language model's width.
+      network: the small layers; their one token, number 0, stands in front of every text.
+      head: on the last layer's state after the final norm.
+      look_ahead: width of the keys of candidate tokens, 0 for no look-ahead head.
+      end_tokens: the language model's ids that end a text, which a look-ahead head does not judge.
     """
 
     taps: tuple[int, ...]
@@ -132,9 +133,10 @@ def init_trunk_layers(key: jax.Array, config: TrunkLayersConfig) -> dict[str, An
 class TrunkLayersState:
     """What a node's children, and who judges them, need of it.
 
-    cache: of the small layers.
-    queries: `Slots` `[B, R, N, C, K + 1]` of the look-ahead head, or None.
-    log_class: `Slots` `[B, R, N, C]`, the nodes' own judgements, or None.
+    Attributes:
+      cache: of the small layers.
+      queries: `Slots` `[B, R, N, C, K + 1]` of the look-ahead head, or None.
+      log_class: `Slots` `[B, R, N, C]`, the nodes' own judgements, or None.
     """
 
     cache: Any

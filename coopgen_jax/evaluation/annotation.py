@@ -31,7 +31,13 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class Scale:
-    """What is asked of every text: the questions' names, and the lowest and highest rating."""
+    """What is asked of every text.
+
+    Attributes:
+      questions: what each question is called.
+      lowest: the lowest rating.
+      highest: the highest rating.
+    """
 
     questions: tuple[str, ...] = ("polarity", "readability")
     lowest: int = 1

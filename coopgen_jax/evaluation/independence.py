@@ -1,7 +1,7 @@
-"""Whether a judge may judge: it must not have learnt from the rows that a guide has learnt from.
+"""Whether a judge may judge: it must not be trained on the rows that a guide was trained on.
 
-A judge that has learnt the guide's rows shares its mistakes and finds its texts better than they
-are. What something was trained on is told by the fingerprint beside its card (data.fingerprint);
+A judge that was trained on the guide's rows shares the guide's mistakes and overrates its texts.
+What something was trained on is told by the fingerprint beside its card (data.fingerprint);
 where one of two has none, by the half of `data.labelled.half` that both cards name.
 """
 
@@ -27,10 +27,11 @@ HALF = re.compile(r"^half ([AB]) of the training rows\b")
 class Learnt:
     """What is known of how something was trained.
 
-    name: what it is called.
-    weights: hash of its weights, None where there are none.
-    rows: `[m]` fingerprint of its training texts, None where it is unknown.
-    half: the half of the training rows, "A" or "B", that its card names, or None.
+    Attributes:
+      name: what it is called.
+      weights: hash of its weights, None where there are none.
+      rows: `[m]` fingerprint of its training texts, None where it is unknown.
+      half: the half of the training rows, "A" or "B", that its card names, or None.
     """
 
     name: str
@@ -43,9 +44,10 @@ class Learnt:
 class Independence:
     """Whether two have learnt from different rows.
 
-    holds: whether they have, as far as is known.
-    why: how that is known, as a clause.
-    known: whether it is.
+    Attributes:
+      holds: whether they have, as far as is known.
+      why: how that is known, as a clause.
+      known: whether it is.
     """
 
     holds: bool

@@ -2,34 +2,14 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
 
 from coopgen_jax.discriminators.host.retokenise import word_pieces
 from coopgen_jax.models.encoder import EncoderConfig, encode, mean_pool
-from coopgen_jax.tokenizer import Tokenizer
-
-
-class Encoder(Protocol):
-    """An encoder with its weights and tokenizer, as `load_encoder` returns it."""
-
-    @property
-    def config(self) -> EncoderConfig:
-        """The encoder's shape."""
-
-    @property
-    def params(self) -> Any:
-        """Its weights."""
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Its word pieces."""
-
-    @property
-    def sha256(self) -> str:
-        """The hash of the file of its weights."""
+from coopgen_jax.models.pretrained.loaded_model import LoadedEncoder
 
 
 @partial(jax.jit, static_argnums=0)
@@ -38,7 +18,7 @@ def _pooled(config: EncoderConfig, params: Any, tokens: jax.Array, mask: jax.Arr
 
 
 def sentence_features(
-    encoder: Encoder, texts: Sequence[str], *, longest: int = 128, batch: int = 64
+    encoder: LoadedEncoder, texts: Sequence[str], *, longest: int = 128, batch: int = 64
 ) -> np.ndarray:
     """Returns the mean of the encoder's states over each text.
 

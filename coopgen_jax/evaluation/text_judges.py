@@ -32,9 +32,10 @@ class TextJudge(Protocol):
 class DiscriminatorJudge:
     """A discriminator as a judge of whole texts.
 
-    model: the language model in whose tokens it reads.
-    discriminator: what judges; one that reads prompts reads a line break in front of every text.
-    batch: texts read at once.
+    Attributes:
+      model: the language model in whose tokens it reads.
+      discriminator: what judges; one that reads prompts reads a line break in front of every text.
+      batch: texts read at once.
     """
 
     model: LoadedModel

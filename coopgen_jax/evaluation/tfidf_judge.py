@@ -27,8 +27,8 @@ from coopgen_jax.data.fingerprint import (
 )
 from coopgen_jax.data.labelled import Labelled
 from coopgen_jax.errors import UserError
-from coopgen_jax.evaluation.sentence_features import Encoder, sentence_features
-from coopgen_jax.models.pretrained.loaded_model import load_encoder
+from coopgen_jax.evaluation.sentence_features import sentence_features
+from coopgen_jax.models.pretrained.loaded_model import LoadedEncoder, load_encoder
 
 # A unit vector of the encoder against a unit vector of tf-idf.
 ENCODER_WEIGHT = 3.0
@@ -39,17 +39,19 @@ LONGEST = 128
 class Judge:
     """A trained judge.
 
-    classes: names of the `C` classes.
-    vectorizer: texts to tf-idf `[n, F]`.
-    encoder: the sentence encoder, of width `E`; None for none, and `E` is 0.
-    weights: `[C, F + E]`; bias: `[C]`.
-    rows: the fingerprint of the texts that it has learnt from, None where it is unknown.
-    half: the half of the training rows that they all belong to, or None.
+    Attributes:
+      classes: names of the `C` classes.
+      vectorizer: texts to tf-idf `[n, F]`.
+      encoder: the sentence encoder, of width `E`; None for none, and `E` is 0.
+      weights: `[C, F + E]`.
+      bias: `[C]`.
+      rows: the fingerprint of the texts that it was trained on, None where it is unknown.
+      half: the half of the training rows that they all belong to, or None.
     """
 
     classes: tuple[str, ...]
     vectorizer: TfidfVectorizer
-    encoder: Encoder | None
+    encoder: LoadedEncoder | None
     weights: np.ndarray
     bias: np.ndarray
     rows: np.ndarray | None = None
@@ -87,7 +89,7 @@ def _vectorizer(**settings: Any) -> TfidfVectorizer:
 
 
 def _inputs(
-    vectorizer: TfidfVectorizer, encoder: Encoder | None, texts: Sequence[str]
+    vectorizer: TfidfVectorizer, encoder: LoadedEncoder | None, texts: Sequence[str]
 ) -> csr_matrix:
     words = vectorizer.transform(texts)
     if encoder is None:
@@ -98,7 +100,7 @@ def _inputs(
     return hstack([words, csr_matrix(states)]).tocsr()
 
 
-def fit_judge(data: Labelled, encoder: Encoder | None, *, strength: float = 3.0) -> Judge:
+def fit_judge(data: Labelled, encoder: LoadedEncoder | None, *, strength: float = 3.0) -> Judge:
     """Fits a judge.
 
     Args:

@@ -20,9 +20,12 @@ class SlotCache:
     repeated; the trunk, which all `W` nodes of a sample read in place; and the nodes, of which it
     gathers its own path.
 
-    prompt_keys, prompt_values: `[L, B, P, G, Eh]`.
-    prompt_mask: `[B, P]` bool.
-    keys, values: `Slots` with nodes `[L, B, R, N, G, Eh]` and trunk `[L, B, R, T, G, Eh]`.
+    Attributes:
+      prompt_keys: `[L, B, P, G, Eh]`.
+      prompt_values: `[L, B, P, G, Eh]`.
+      prompt_mask: `[B, P]` bool.
+      keys: `Slots` with nodes `[L, B, R, N, G, Eh]` and trunk `[L, B, R, T, G, Eh]`.
+      values: `Slots` with nodes `[L, B, R, N, G, Eh]` and trunk `[L, B, R, T, G, Eh]`.
     """
 
     prompt_keys: jax.Array

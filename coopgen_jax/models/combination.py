@@ -36,12 +36,13 @@ from coopgen_jax.models.slots import Capacity, commit, move
 class Member:
     """One of the language models, and what it reads in front of a text.
 
-    language_model: its functions.
-    network: the number of its params among the networks'; members with one number share them.
-    prefix: tokens that it reads in front of every prompt (a control code).
-    begin_tokens: how many tokens begin every prompt that stay in front of the prefix.
-    reads_prompt: whether the prompt comes behind the prefix; without it the member reads the prefix
-      (a negative prompt, with its begin tokens) and the continuation alone.
+    Attributes:
+      language_model: its functions.
+      network: the number of its params among the networks'; members with one number share them.
+      prefix: tokens that it reads in front of every prompt (a control code).
+      begin_tokens: how many tokens begin every prompt that stay in front of the prefix.
+      reads_prompt: whether the prompt comes behind the prefix; without it the member reads the
+        prefix (a negative prompt, with its begin tokens) and the continuation alone.
     """
 
     language_model: LanguageModel

@@ -23,7 +23,14 @@ from coopgen_jax.models.transformer import (
 
 @dataclass(frozen=True)
 class Decoder:
-    """What the three functions of a language model are bound to; see `language_model`."""
+    """What the three functions of a language model are bound to; see `language_model`.
+
+    Attributes:
+      config: the network's shape.
+      taps: the layers whose states come back.
+      chunk: the most prompt tokens that are read at once.
+      tensor: devices that share the weights.
+    """
 
     config: DecoderConfig
     taps: tuple[int, ...] = ()

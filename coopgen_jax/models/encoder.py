@@ -30,15 +30,16 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 class EncoderConfig:
     """The shape of an encoder of the BERT family.
 
-    vocab_size: `V`, word pieces.
-    layers: `L`.
-    width: `E`.
-    heads: `H`, which divides `E`.
-    ffn_width: inner width of the feed-forward layers.
-    context: longest text, in word pieces.
-    norm_epsilon: what the layer norms add to the variance.
-    activation: a key of `ACTIVATIONS`.
-    dtype: what the matrix products are computed in; norms and softmax are float32 always.
+    Attributes:
+      vocab_size: `V`, word pieces.
+      layers: `L`.
+      width: `E`.
+      heads: `H`, which divides `E`.
+      ffn_width: inner width of the feed-forward layers.
+      context: longest text, in word pieces.
+      norm_epsilon: what the layer norms add to the variance.
+      activation: a key of `ACTIVATIONS`.
+      dtype: what the matrix products are computed in; norms and softmax are float32 always.
     """
 
     vocab_size: int

@@ -34,7 +34,13 @@ from coopgen_jax.models.transformer import Attend, Cross, Params, run_layers
 
 @dataclass(frozen=True)
 class EncoderDecoder:
-    """What the three functions of a language model are bound to; see `encoder_decoder`."""
+    """What the three functions of a language model are bound to; see `encoder_decoder`.
+
+    Attributes:
+      config: the network's shape.
+      chunk: the most tokens of a source that attend to it at once.
+      tensor: devices that share the weights.
+    """
 
     config: T5Config
     chunk: int = 256
@@ -45,9 +51,10 @@ class EncoderDecoder:
 class SourceCache:
     """What has been read of sources and of the texts that are written of them.
 
-    source: cross-attention keys and values, each `[L, B, P, G, Eh]`.
-    mask: `[B, P]` bool, the source's.
-    text: the decoder's own; its prompt is the start token.
+    Attributes:
+      source: cross-attention keys and values, each `[L, B, P, G, Eh]`.
+      mask: `[B, P]` bool, the source's.
+      text: the decoder's own; its prompt is the start token.
     """
 
     source: Source

@@ -16,12 +16,13 @@ from flax import struct
 class Prompt:
     """What is to be continued; rows are padded on the left to a common length.
 
-    tokens: `[B, P]` int32 token ids; padding may hold any valid id.
-    mask: `[B, P]` bool, true at real tokens; the last column is true in every row.
-    index: `[B]` int32 number of the prompt in the whole job; a row's noise is derived from it, so
-      that splitting, reordering or resuming a job does not change a row's text.
-    embeddings: `[B, P, E]` vectors that stand in place of tokens (an image prefix), or None.
-    embedded: `[B, P]` bool, true where `embeddings` stands in place of the token, or None.
+    Attributes:
+      tokens: `[B, P]` int32 token ids; padding may hold any valid id.
+      mask: `[B, P]` bool, true at real tokens; the last column is true in every row.
+      index: `[B]` int32 number of the prompt in the whole job; a row's noise is derived from it, so
+        that splitting, reordering or resuming a job does not change a row's text.
+      embeddings: `[B, P, E]` vectors that stand in place of tokens (an image prefix), or None.
+      embedded: `[B, P]` bool, true where `embeddings` stands in place of the token, or None.
     """
 
     tokens: jax.Array
@@ -40,17 +41,18 @@ class Prompt:
 class Nodes:
     """The nodes that one call extends the tree by, `W` in every row.
 
-    start: `[]` int32 first slot to write; lane `w` of every row writes slot `start + w`.
-    token: `[B, R, W]` int32 the token that each node adds to its parent's text.
-    parent: `[B, R, W]` int32 the parent's slot; 0 is the root.
-    path: `[B, R, W, D]` int32 slots of the ancestors below the root: entry `d` is the ancestor at
-      depth `d + 1`, -1 where there is none. The root, which is in the trunk or the prompt, and the
-      node itself are not part of it.
-    depth: `[B, R, W]` int32 depth below the root, 1 for the root's children.
-    committed: `[B, R]` int32 tokens in each trunk.
-    terminal: `[B, R, W]` bool, true where the token ends the text.
-    hidden: `[B, R, W, J, E]` the language model's states at its `J` taps, set after `extend`.
-    embedding: `[B, R, W, E]` vectors that stand in place of the tokens, or None.
+    Attributes:
+      start: `[]` int32 first slot to write; lane `w` of every row writes slot `start + w`.
+      token: `[B, R, W]` int32 the token that each node adds to its parent's text.
+      parent: `[B, R, W]` int32 the parent's slot; 0 is the root.
+      path: `[B, R, W, D]` int32 slots of the ancestors below the root: entry `d` is the ancestor at
+        depth `d + 1`, -1 where there is none. The root, which is in the trunk or the prompt, and
+        the node itself are not part of it.
+      depth: `[B, R, W]` int32 depth below the root, 1 for the root's children.
+      committed: `[B, R]` int32 tokens in each trunk.
+      terminal: `[B, R, W]` bool, true where the token ends the text.
+      hidden: `[B, R, W, J, E]` the language model's states at its `J` taps, set after `extend`.
+      embedding: `[B, R, W, E]` vectors that stand in place of the tokens, or None.
     """
 
     start: jax.Array
@@ -66,7 +68,12 @@ class Nodes:
 
 @dataclass(frozen=True)
 class Bound:
-    """A function with its first argument fixed; equal, unlike a partial, when both are equal."""
+    """A function with its first argument fixed; equal, unlike a partial, when both are equal.
+
+    Attributes:
+      function: the function.
+      config: its first argument.
+    """
 
     function: Callable
     config: Hashable
@@ -80,23 +87,24 @@ class Bound:
 class LanguageModel:
     """A record of pure functions, hashable and static under `jit`.
 
-    prefill: `(params, prompt, *, capacity) -> (logits [B, V], hidden [B, P, J, E], cache)`: reads
-      the prompts; the logits are those after each prompt's last token.
-    extend: `(params, cache, nodes) -> (logits [B, R, W, V], hidden [B, R, W, J, E], cache)`: reads
-      one token per node, each attending to the prompt, the trunk, its path and itself.
-    score: `(params, prompt, tokens [B, R, S], mask [B, R, S]) -> log p [B, R, S]`: the
-      log-probability of every token of a continuation, zero where the mask is false.
-    vocab_size: `V`.
-    width: `E`, the width of the hidden states.
-    context: longest text, prompt included, that the network can read.
-    end_tokens: ids that end a text.
-    taps: the layers whose states come back as `hidden`: 0 is the embedding, `l` the output of
-      layer `l`, the last one after the final norm.
-    vocab_shards: over how many devices of a mesh's "tensor" axis the logits are split.
-    embeddings: `(params) -> [V, E]`: the vectors that tokens are read as, of which
-      `Nodes.embedding` may be a mixture; None where there are none.
-    encodes_prompt: whether the prompt is a source that an encoder reads. A text is then no
-      continuation of it, and rules against repetition leave it out.
+    Attributes:
+      prefill: `(params, prompt, *, capacity) -> (logits [B, V], hidden [B, P, J, E], cache)`: reads
+        the prompts; the logits are those after each prompt's last token.
+      extend: `(params, cache, nodes) -> (logits [B, R, W, V], hidden [B, R, W, J, E], cache)`:
+        reads one token per node, each attending to the prompt, the trunk, its path and itself.
+      score: `(params, prompt, tokens [B, R, S], mask [B, R, S]) -> log p [B, R, S]`: the
+        log-probability of every token of a continuation, zero where the mask is false.
+      vocab_size: `V`.
+      width: `E`, the width of the hidden states.
+      context: longest text, prompt included, that the network can read.
+      end_tokens: ids that end a text.
+      taps: the layers whose states come back as `hidden`: 0 is the embedding, `l` the output of
+        layer `l`, the last one after the final norm.
+      vocab_shards: over how many devices of a mesh's "tensor" axis the logits are split.
+      embeddings: `(params) -> [V, E]`: the vectors that tokens are read as, of which
+        `Nodes.embedding` may be a mixture; None where there are none.
+      encodes_prompt: whether the prompt is a source that an encoder reads. A text is then no
+        continuation of it, and rules against repetition leave it out.
     """
 
     prefill: Callable

@@ -16,8 +16,8 @@ A text of 24 tokens by SmolLM2 in waves of 4 gains no more than tracing its thir
 Trained as a whole, a stack costs more: every layer's gradient is written into a stack of zeros, and
 what a layer keeps for its gradient is copied into another one and out of it again. Beside additions
 (LoRA) the stack's layers are copied out of it forwards and backwards: a step of SmolLM2-135M takes
-1.14 times as long by a stack as by separate layers. On a processor layers are therefore learnt one
-by one, whatever their size and whatever of them is learnt.
+1.14 times as long by a stack as by separate layers. On a processor layers are therefore trained one
+by one, whatever their size and whatever of them is trainable.
 """
 
 from typing import Any

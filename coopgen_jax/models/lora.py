@@ -19,8 +19,10 @@ from coopgen_jax.models.transformer import Params
 class LoraConfig:
     """Which kernels are added to, and how much.
 
-    rank: of the additions; alpha: their scale is alpha / rank.
-    targets: dense layers of a block by name: query, key, value, output, gate, up, down.
+    Attributes:
+      rank: of the additions.
+      alpha: their scale is alpha / rank.
+      targets: dense layers of a block by name: query, key, value, output, gate, up, down.
     """
 
     rank: int = 8

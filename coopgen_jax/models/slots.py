@@ -23,9 +23,10 @@ State = TypeVar("State")
 class Capacity:
     """How much room a cache or a discriminator state is made with.
 
-    samples: `R`, samples drawn for every prompt.
-    trunk: `T`, tokens that a sample can commit.
-    nodes: `N`, node slots of a sample, the root's slot 0 included.
+    Attributes:
+      samples: `R`, samples drawn for every prompt.
+      trunk: `T`, tokens that a sample can commit.
+      nodes: `N`, node slots of a sample, the root's slot 0 included.
     """
 
     samples: int
@@ -37,10 +38,11 @@ class Capacity:
 class Slots:
     """One quantity kept per token.
 
-    nodes: `[*lead, B, R, N, *item]` entries of the tree's nodes; slots never written are holes.
-    trunk: `[*lead, B, R, T, *item]` entries of the committed tokens, in order, or None where the
-      quantity is not needed of them.
-    lead: how many axes stand in front of `B`.
+    Attributes:
+      nodes: `[*lead, B, R, N, *item]` entries of the tree's nodes; slots never written are holes.
+      trunk: `[*lead, B, R, T, *item]` entries of the committed tokens, in order, or None where the
+        quantity is not needed of them.
+      lead: how many axes stand in front of `B`.
     """
 
     nodes: jax.Array

@@ -37,10 +37,12 @@ Source = tuple[jax.Array, jax.Array]
 class T5Config(DecoderConfig):
     """The shape of a network of the T5 family; what a `DecoderConfig` says is the decoder's.
 
-    encoder_layers: how many layers read the source; they are as wide as the decoder's.
-    start_token: what the decoder reads in front of a text.
-    buckets: of relative positions; reach: the distance from which all share the last of them.
-    scaled: whether logits are multiplied by E^-0.5.
+    Attributes:
+      encoder_layers: how many layers read the source; they are as wide as the decoder's.
+      start_token: what the decoder reads in front of a text.
+      buckets: of relative positions.
+      reach: the distance from which all share the last of them.
+      scaled: whether logits are multiplied by E^-0.5.
     """
 
     encoder_layers: int = 1

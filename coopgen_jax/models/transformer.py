@@ -28,15 +28,29 @@ Cross = Callable[[jax.Array], jax.Array]
 class DecoderConfig:
     """The shape of a decoder network.
 
-    vocab_size: `V`; layers: `L`; width: `E`; heads: `H`; kv_heads: `G`, which divides `H`;
-    head_width: `Eh`; ffn_width: width of the feed-forward layer; context: longest text.
-    norm, activation, gated, positions: the family's choices, as the module's docstring names them.
-    rope_theta: base of the rotary frequencies; rope_scaling: sorted key and value pairs of the
-      "linear" or "llama3" stretching of them, empty for none.
-    qkv_bias, output_bias, ffn_bias: which projections have biases.
-    tied: whether the output layer is the embedding.
-    end_tokens: ids that end a text.
-    dtype: of activations, "float32" or "bfloat16"; norms and softmax are always float32.
+    Attributes:
+      vocab_size: `V`.
+      layers: `L`.
+      width: `E`.
+      heads: `H`.
+      kv_heads: `G`, which divides `H`.
+      head_width: `Eh`.
+      ffn_width: width of the feed-forward layer.
+      context: longest text.
+      norm: the norm of the layers, "rms" or "layer".
+      norm_epsilon: what the norms add to the variance.
+      activation: of the feed-forward layer.
+      gated: whether the feed-forward layer is gated.
+      positions: how positions are read, "rotary", "learned" or "relative".
+      rope_theta: base of the rotary frequencies.
+      rope_scaling: sorted key and value pairs of the "linear" or "llama3" stretching of them, empty
+        for none.
+      qkv_bias: whether the projections of queries, keys and values have biases.
+      output_bias: whether the attention's output projection has a bias.
+      ffn_bias: whether the feed-forward layer's projections have biases.
+      tied: whether the output layer is the embedding.
+      end_tokens: ids that end a text.
+      dtype: of activations, "float32" or "bfloat16"; norms and softmax are always float32.
     """
 
     vocab_size: int

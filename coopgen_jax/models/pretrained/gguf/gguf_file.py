@@ -27,7 +27,13 @@ ROW = 1 << 14
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a tensor stands: its shape, the number of its type, its offset in the file."""
+    """Where a tensor stands.
+
+    Attributes:
+      shape: its shape, slowest axis first.
+      kind: the number of its type.
+      offset: its first byte in the file.
+    """
 
     shape: tuple[int, ...]
     kind: int
