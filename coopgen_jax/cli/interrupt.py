@@ -6,13 +6,14 @@ another one. So the handler also sets a flag, which every token asks, and a thre
 signal itself ends the process where nothing else has.
 """
 
+import atexit
 import os
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -48,16 +49,35 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, _handle)
     try:
         yield
-    except Exception as error:
-        if _asked.is_set():
-            raise KeyboardInterrupt from error
-        raise
+    except BaseException as error:
+        if not _asked.is_set():
+            raise
+        _skip_teardown()
+        raise KeyboardInterrupt from error
     finally:
         over.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.set_wakeup_fd(before)
         theirs.close()
         _asked.clear()
+
+
+def _skip_teardown() -> None:
+    """Has the process end before the interpreter is taken down.
+
+    A program that is still being compiled or run would be waited for, or crash the process.
+    """
+    jax = sys.modules.get("jax")
+    # Machines that work together end in a way of their own.
+    if jax is not None and not jax.distributed.is_initialized():
+        atexit.register(_leave)
+
+
+def _leave() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+    os._exit(STATUS)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
