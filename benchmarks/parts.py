@@ -178,7 +178,7 @@ def described(job: Job) -> dict[str, Any]:
         "considered": config.search.considered,
         "value_scale": config.search.value_scale,
         "c_puct": config.search.c_puct,
-        "kept": config.search.kept,
+        "kept": config.search.reused_nodes,
         "penalty": config.repetition_penalty,
         "no_repeat_ngram": config.no_repeat_ngram,
     }

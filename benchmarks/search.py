@@ -32,7 +32,7 @@ def nodes_of_wave(job: Job, wave: jax.Array) -> Nodes:
     below = jnp.arange(search.depth)
     path = jnp.where(below < half, 1 + below, -1)
     return Nodes(
-        start=1 + search.kept + wave * search.wave,
+        start=1 + search.reused_nodes + wave * search.wave,
         token=jnp.broadcast_to(wave, rows),
         parent=jnp.full(rows, half),
         path=jnp.broadcast_to(path, (*rows, search.depth)),

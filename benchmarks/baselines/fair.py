@@ -97,9 +97,9 @@ class Fair:
                 f"all {self.config.new_tokens} new tokens are written: begin again for more"
             )
         search, trees, live = self.config.search, self._trees, ~self.finished
-        if search.kept == 0 and self.margins:
+        if search.reused_nodes == 0 and self.margins:
             trees.margin.fill(np.inf)
-        for first in range(1 + search.kept, search.nodes, search.wave):
+        for first in range(1 + search.reused_nodes, search.nodes, search.wave):
             self._expand(trees.select(live, first), first)
         chosen, tokens, lead = trees.choose()
         tokens, lead = np.where(live, tokens, 0), np.where(live, lead, 0)
@@ -210,7 +210,7 @@ class Fair:
         token = torch.zeros(shape, dtype=torch.long, device=device)
         depth = torch.ones_like(token)
         below = torch.ones(*shape, search.nodes - 1, dtype=torch.bool, device=device)
-        for first in range(1 + search.kept, search.nodes, search.wave):
+        for first in range(1 + search.reused_nodes, search.nodes, search.wave):
             used = first - 1 + search.wave
             logits, opinion, _ = self._read(token, depth, below[..., :used], first)
         # A device works behind the host's back: the last call's numbers are waited for.

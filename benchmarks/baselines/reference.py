@@ -135,7 +135,7 @@ class Reference:
     def __init__(self, network: Network, judge: Judge, config: MCTSConfig):
         check_config(config)
         search = config.search
-        if search.wave != 1 or search.kept or search.first_play_urgency != "zero":
+        if search.wave != 1 or search.reused_nodes or search.first_play_urgency != "zero":
             raise ValueError(
                 "the published search has wave 1, kept 0 and first_play_urgency zero: "
                 "use the fair baseline for other settings"

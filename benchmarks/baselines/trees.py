@@ -257,7 +257,7 @@ class Trees:
           `[B, 1 + kept]` the old numbers, counted within the row, of the new root and of the nodes
           that are now 1 to `kept`; 0 where there is none.
         """
-        kept, count = self.config.kept, self.config.nodes
+        kept, count = self.config.reused_nodes, self.config.nodes
         numbers = np.arange(self.batch * count)
         # Pointer doubling: every node ends at its new root if it is below it, else at the old one.
         above = np.where(self.parent >= 0, self.parent, numbers // count * count)

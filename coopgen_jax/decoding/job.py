@@ -1,5 +1,6 @@
 """A decoding job, and how both networks read for it: what every decoder stands on."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -144,6 +145,24 @@ def check_context(name: str, context: int, length: int, ahead: int) -> None:
             f"a prompt of {length} tokens and {ahead} behind it exceed the {name}'s "
             f"context of {context}: shorten the prompt or ask for fewer new tokens"
         )
+
+
+def room(job: Job, generation: Generation) -> jax.Array:
+    """Returns how many tokens more may stand behind every text `[B, R]`, by the row's own length.
+
+    It is the least that the contexts of the networks leave, and 1 or more: a token that is to be
+    written has room.
+    """
+    prompt = jnp.sum(job.prompt.mask, axis=-1, dtype=jnp.int32)[:, None]
+    networks = [network for network in (job.language_model, job.reference) if network is not None]
+    left = [network.context - prompt for network in networks]
+    guides = [] if job.discriminator is None else [job.discriminator]
+    while guides:
+        guide = guides.pop()
+        guides += guide.parts
+        if guide.context is not None:
+            left.append(guide.context - (prompt if guide.reads_prompt else jnp.ones_like(prompt)))
+    return jnp.maximum(functools.reduce(jnp.minimum, left) - generation.length, 1)
 
 
 def read_nodes(

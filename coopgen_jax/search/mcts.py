@@ -65,6 +65,7 @@ def search(
     expand: Callable[[State, Tree, Leaves], tuple[State, Expansion]],
     active: jax.Array,
     config: SearchConfig,
+    depth_limit: jax.Array | None = None,
 ) -> tuple[Tree, State, jax.Array]:
     """Spends `config.simulations` evaluations on every active row.
 
@@ -81,6 +82,8 @@ def search(
         it is shown already names the fresh leaves as children, with no visits yet.
       active: `[B, R]` bool, true where a row is to be searched; a row without a root never is.
       config: the search's settings.
+      depth_limit: `[B, R]` int32, 1 or more: the row's own depth at which a node is never expanded,
+        where that is less than the config's; None for no such limit.
 
     Returns:
       The trees, the state, and `[B, R]` int32 how many simulations each row ran: by so much its
@@ -89,6 +92,9 @@ def search(
     assert tree.visits.shape[2] == config.nodes, (tree.visits.shape, config.nodes)
     assert config.wave <= tree.priors.shape[3] <= config.candidates, tree.priors.shape
     assert active.shape == tree.visits.shape[:2], (active.shape, tree.visits.shape)
+    limit = jnp.full(active.shape, config.depth, jnp.int32)
+    if depth_limit is not None:
+        limit = jnp.minimum(limit, depth_limit)
     waves = config.simulations // config.wave
     before = tree.visits[:, :, 0]
     active = active & (before > 0)
@@ -111,7 +117,7 @@ def search(
     def step(carry: tuple) -> tuple:
         tree, state, live, wave = carry
         start = 1 + config.reused_nodes + wave * config.wave
-        tree, leaves = select(tree, live, start)
+        tree, leaves = select(tree, live, limit, start)
         leaves = replace(leaves, start=start)
         state, expansion = expand(state, tree, leaves)
         tree = insert(tree, leaves, expansion)

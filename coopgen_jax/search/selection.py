@@ -71,7 +71,12 @@ def puct(tree: Tree, node: jax.Array, virtual: jax.Array, *, config: SearchConfi
 
 
 def _walk(
-    tree: Tree, virtual: jax.Array, active: jax.Array, number: jax.Array, config: SearchConfig
+    tree: Tree,
+    virtual: jax.Array,
+    active: jax.Array,
+    limit: jax.Array,
+    number: jax.Array,
+    config: SearchConfig,
 ) -> tuple:
     """Walks down from the root by the highest score, the lowest rank among equals.
 
@@ -83,7 +88,7 @@ def _walk(
     """
 
     def status(node: jax.Array, depth: jax.Array) -> jax.Array:
-        return jnp.where(tree.terminal[node] | (depth >= config.depth), _REVISIT, _WALKING)
+        return jnp.where(tree.terminal[node] | (depth >= limit), _REVISIT, _WALKING)
 
     first = jnp.int32(-1)
     if isinstance(config.root, Halving):
@@ -113,7 +118,7 @@ def _walk(
 
 
 def select_wave(
-    tree: Tree, active: jax.Array, start: jax.Array, *, config: SearchConfig
+    tree: Tree, active: jax.Array, limit: jax.Array, start: jax.Array, *, config: SearchConfig
 ) -> tuple[Tree, Leaves]:
     """Selects the `W` leaves of a wave, one after another.
 
@@ -129,6 +134,7 @@ def select_wave(
     Args:
       tree: one tree.
       active: `[]` bool; where it is false all lanes are idle.
+      limit: `[]` int32 depth at which a node is never expanded, at most the config's.
       start: `[]` int32 the slot of lane 0; the slots from there on are holes.
       config: the search's settings.
 
@@ -141,7 +147,7 @@ def select_wave(
         children, virtual = carry
         seen = replace(tree, children=children)
         number = slot - 1 - config.reused_nodes
-        ended, node, depth, rank, trail = _walk(seen, virtual, active, number, config)
+        ended, node, depth, rank, trail = _walk(seen, virtual, active, limit, number, config)
         fresh, idle = ended == _FRESH, ended == _IDLE
 
         children = children.at[jnp.where(fresh, node, nodes), rank].set(slot, mode="drop")

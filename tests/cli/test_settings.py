@@ -67,7 +67,7 @@ def test_stating_the_presets_simulations_changes_nothing():
 )
 def test_wave_and_kept_follow_the_simulations(preset, changes, wave, kept):
     search = decoder_config(options(**changes)).search
-    assert (search.wave, search.kept) == (wave, kept)
+    assert (search.wave, search.reused_nodes) == (wave, kept)
 
 
 def test_what_foresees_is_set_up_as_asked_for():
@@ -102,9 +102,9 @@ def test_halving_compares_no_more_candidates_than_there_are():
 
 
 def test_a_preset_that_keeps_nothing_goes_on_so(monkeypatch):
-    assert PRESETS["paper"].search.kept == 0
+    assert PRESETS["paper"].search.reused_nodes == 0
     search = decoder_config(options(preset="paper", simulations=10)).search
-    assert (search.kept, search.simulations) == (0, 10)
+    assert (search.reused_nodes, search.simulations) == (0, 10)
 
 
 @pytest.mark.parametrize(

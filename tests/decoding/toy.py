@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coopgen_jax.decoding.methods.sampling import sample
+from coopgen_jax.decoding.decode import sample
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
 

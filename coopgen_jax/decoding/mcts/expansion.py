@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from coopgen_jax.decoding.generation import Generation, per_sample
-from coopgen_jax.decoding.job import Job, States, ends, read_nodes, roots, shaped, stop_states
+from coopgen_jax.decoding.job import Job, States, ends, read_nodes, room, roots, shaped, stop_states
 from coopgen_jax.decoding.judgement import foreseen, log_target
 from coopgen_jax.decoding.mcts.mcts_config import Value
 from coopgen_jax.decoding.mcts.reference import read_reference, rewards
@@ -120,6 +120,7 @@ def expand(
             prior,
             log_class,
             live=~nodes.terminal,
+            limit=room(job, generation),
             shape=after,
             scratch=config.search.nodes,
         )

@@ -268,9 +268,3 @@ class MCTSConfig(DecoderSettings):
         """
         rolled = self.search.wave * self.rollout.rollout if self.rollout else 0
         return self.search.nodes + max(rolled, int(self.has_full_support))
-
-    @property
-    def ahead(self) -> int:
-        """Tokens that may be read behind a prompt."""
-        rolled = self.rollout.rollout if self.rollout else 0
-        return self.new_tokens + self.search.depth + rolled

@@ -20,6 +20,7 @@ from coopgen_jax.decoding.job import (
     Job,
     States,
     read_prompts,
+    room,
     seen_by,
     stop_states,
 )
@@ -110,6 +111,7 @@ def advance(key: jax.Array, job: Job, state: MCTSState) -> tuple[MCTSState, Tree
         expand=partial(expand, job, generation, keys),
         active=live,
         config=config.engine,
+        depth_limit=room(job, generation),
     )
     choice, tau = _choose(job, keys, generation, tree, state.states)
     logits, charged = state.logits, None

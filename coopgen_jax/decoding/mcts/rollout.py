@@ -24,6 +24,7 @@ def roll_out(
     log_class: jax.Array,
     *,
     live: jax.Array,
+    limit: jax.Array,
     shape: Callable[[jax.Array, jax.Array, jax.Array, jax.Array | None], jax.Array],
     scratch: int,
 ) -> tuple[States, jax.Array, jax.Array]:
@@ -37,6 +38,7 @@ def roll_out(
       logits: `[B, R, W, V]` shaped distribution of the token behind each leaf.
       log_class: `[B, R, W, C]` what the discriminator says of the leaves themselves.
       live: `[B, R, W]` bool, true where a leaf is to be rolled out.
+      limit: `[B, R]` int32 depth that the contexts leave room for.
       shape: `(logits, tokens [B, R, W, length], there, stop [B, R, W]) -> logits`: the rules, given
         the tokens rolled out so far.
       scratch: first scratch slot.
@@ -75,7 +77,7 @@ def roll_out(
         start = scratch + step * wave
         parent = jnp.where(step == 0, lanes, start - wave + jnp.arange(wave))
         before = jnp.broadcast_to(parent[None, None], token.shape)
-        live = live & ~ends(job, token, stop_states(states, before))
+        live = live & ~ends(job, token, stop_states(states, before)) & (depth <= limit[..., None])
         nodes = Nodes(
             start=start,
             token=token,

@@ -92,21 +92,21 @@ class Texts:
 
     def priors(self, text) -> np.ndarray:
         logits = self.tables["logits"][self.memory(text)].astype(np.float64)
-        for token in {*text, *(self.prompt if self.config.penalise_prompt else [])}:
-            penalty = self.config.repetition_penalty
+        for token in {*text, *(self.prompt if self.config.rules.penalise_prompt else [])}:
+            penalty = self.config.rules.repetition_penalty
             logits[token] = (
                 logits[token] / penalty if logits[token] > 0 else logits[token] * penalty
             )
-        n, read = self.config.no_repeat_ngram, [*self.prompt, *text]
+        n, read = self.config.rules.no_repeat_ngram, [*self.prompt, *text]
         if n and len(read) >= n - 1:
             grams = {tuple(read[at : at + n]) for at in range(len(read) - n + 1)}
             for token in range(len(logits)):
                 if (*read[len(read) - n + 1 :], token) in grams:
                     logits[token] = -np.inf
-        log_weights = logits / self.config.temperature
-        if self.config.width:
+        log_weights = logits / self.config.rules.temperature
+        if self.config.foresight_power:
             said = [self.class_probs([*text, token])[self.target] for token in range(len(logits))]
-            log_weights = log_weights + self.config.width * np.log(said)
+            log_weights = log_weights + self.config.foresight_power * np.log(said)
         weights = np.exp(log_weights)
         return (weights / weights.sum()).astype(np.float32)
 
@@ -116,12 +116,12 @@ class Texts:
         return order, priors[order]
 
     def rewards(self, state, tokens) -> np.ndarray:
-        if not self.config.kl:
+        if self.config.reference is None:
             return np.zeros(len(tokens), np.float32)
         memory = self.memory(self.known[state])
         both = [self.tables["logits"][memory], self.tables["reference"]["logits"][memory]]
         own, other = (logits - np.log(np.exp(logits).sum()) for logits in both)
-        return (-self.config.kl * (own - other)[tokens]).astype(np.float32)
+        return (-self.config.reference.kl * (own - other)[tokens]).astype(np.float32)
 
     def class_probs(self, text) -> np.ndarray:
         scores = np.exp(self.tables["scores"][self.memory([t for t in text if t != END])])
@@ -129,12 +129,12 @@ class Texts:
 
     def worth(self, state) -> np.float32:
         text = self.known[state]
-        value = self.class_probs(text)[self.target] ** self.config.alpha
+        value = self.class_probs(text)[self.target] ** self.config.value.alpha
         log_priors = [np.log(self.priors(text[:n])[text[n]]) for n in range(self.root, len(text))]
-        if log_priors and self.config.likelihood == "mean":
-            value *= np.exp(np.mean(log_priors)) ** (1 - self.config.alpha)
+        if log_priors and self.config.value.likelihood == "mean":
+            value *= np.exp(np.mean(log_priors)) ** (1 - self.config.value.alpha)
         elif log_priors:
-            value *= np.exp(np.sum(log_priors)) ** (1 - self.config.alpha)
+            value *= np.exp(np.sum(log_priors)) ** (1 - self.config.value.alpha)
         return np.float32(value)
 
 

@@ -97,14 +97,15 @@ def densities(config, share: float) -> dict[tuple[int, ...], tuple[float, float]
 
     def grow(text, search, q, p):
         search.run(config.search.simulations // config.search.wave)
-        tau = config.visit_temperature
-        if config.anneal:
+        choice = config.choice
+        tau = choice.visit_temperature if isinstance(choice, ByVisits) else 0.0
+        if isinstance(choice, ByVisits) and choice.anneal:
             tau *= 1 - len(text) / config.new_tokens
         ranks = {int(search.root.tokens[rank]): rank for rank in search.root.children}
         logits = TABLES["logits"][language.memory(text)].astype(float)
         plain = np.exp(logits) / np.exp(logits).sum()
-        if config.value_power:
-            drawn = by_values(search, ranks, config.value_power, plain)
+        if isinstance(choice, ByValues):
+            drawn = by_values(search, ranks, choice.value_power, plain)
         else:
             drawn = by_visits(search, ranks, tau)
         for token in range(TOY.vocab_size):
@@ -115,7 +116,7 @@ def densities(config, share: float) -> dict[tuple[int, ...], tuple[float, float]
                 found[longer] = here
                 continue
             language.root = len(longer)
-            if rank is None or not config.search.kept:
+            if rank is None or not config.search.reused_nodes:
                 language.known.append(longer)
                 below = Search(language, config.search, len(language.known) - 1)
                 if rank is not None:

@@ -56,7 +56,7 @@ def slow(prompt: list[int], config: BeamConfig) -> list[tuple[float, list[int]]]
             for lane, (log_prob, text) in enumerate(beams):
                 log_p = log_softmax(TABLES["logits"][memory_of([*prompt, *text])])
                 for token in range(TOY.vocab_size):
-                    if not repeats([*prompt, *text, token], config.no_repeat_ngram):
+                    if not repeats([*prompt, *text, token], config.rules.no_repeat_ngram):
                         total = log_prob + log_p[token]
                         key = total - config.diversity * taken[token]
                         options.append((-round(key, 9), lane, token, total))

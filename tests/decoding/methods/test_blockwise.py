@@ -57,13 +57,13 @@ def said(text: tuple[int, ...]) -> float:
 
 def draw_law(text: tuple[int, ...], config: BlockwiseConfig) -> np.ndarray:
     """The probabilities with which the next token of a lane is drawn."""
-    logits = LOGITS[memory_of([0, 1, *text])] / config.temperature
+    logits = LOGITS[memory_of([0, 1, *text])] / config.rules.temperature
     order = sorted(range(TOY.vocab_size), key=lambda token: (-logits[token], token))
-    p = np.exp(logits) * np.isin(range(TOY.vocab_size), order[: config.top_k or None])
+    p = np.exp(logits) * np.isin(range(TOY.vocab_size), order[: config.rules.top_k or None])
     p /= p.sum()
     kept, mass = np.zeros_like(p), 0.0
     for token in order:
-        if mass < config.top_p or not mass:
+        if mass < config.rules.top_p or not mass:
             kept[token] = p[token]
         mass += p[token]
     return kept / kept.sum()

@@ -52,11 +52,11 @@ def slow(prompt, target: int, config: DASConfig) -> tuple[list[tuple[float, list
             [*text, token]
             for text in beams
             for token in range(TOY.vocab_size)
-            if not repeats([*prompt, *text, token], config.no_repeat_ngram)
+            if not repeats([*prompt, *text, token], config.rules.no_repeat_ngram)
         ]
         options.sort(key=lambda text: -log_p(tuple(text), prompt))
-        live = [text for text in options if text[-1] != END][: config.pool]
-        ended = [text for text in options[: config.pool] if text[-1] == END]
+        live = [text for text in options if text[-1] != END][: config.candidates]
+        ended = [text for text in options[: config.candidates] if text[-1] == END]
         read += 0 if done else len(live)
         scored = [(score_of(text, prompt, target, config), text) for text in [*live, *ended]]
         scored.sort(key=lambda entry: -entry[0])

@@ -40,7 +40,7 @@ def decoder(config: FudgeConfig):
 
 def log_draw(text: list[int], config: FudgeConfig, target: int) -> np.ndarray:
     """log of the probability with which every token is drawn behind a text."""
-    logits = TABLES["logits"][memory_of([0, 1, *text])] / config.temperature
+    logits = TABLES["logits"][memory_of([0, 1, *text])] / config.rules.temperature
     kept = sorted(range(TOY.vocab_size), key=lambda v: (-logits[v], v))[: config.candidates]
     score = np.full(TOY.vocab_size, -np.inf)
     for token in kept:

@@ -69,10 +69,10 @@ def log_draw(text: list[int], config: GediConfig, said_of, prompt=(0, 1)) -> np.
     """log of the probability with which every token is drawn behind a text."""
     logits = TABLES["logits"][memory_of([*prompt, *text])].astype(np.float64)
     for token in {*prompt, *text}:
-        penalty = config.repetition_penalty
+        penalty = config.rules.repetition_penalty
         logits[token] = logits[token] / penalty if logits[token] > 0 else logits[token] * penalty
     said = np.asarray([said_of([*text, token]) for token in range(TOY.vocab_size)], np.float64)
-    score = logits / config.temperature + config.strength * said
+    score = logits / config.rules.temperature + config.strength * said
     return log_softmax(filtered(score, said, mass=1 - config.filter_p, certain=config.target_p))
 
 

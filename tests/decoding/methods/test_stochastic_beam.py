@@ -51,7 +51,7 @@ def many(config: StochasticBeamConfig):
 def shares(config: StochasticBeamConfig) -> dict:
     """q of every text: the language model at the temperature."""
     found = {
-        text: np.exp(log_p(text, temperature=config.temperature))
+        text: np.exp(log_p(text, temperature=config.rules.temperature))
         for text in every_text(config.new_tokens)
     }
     assert sum(found.values()) == pytest.approx(1)
