@@ -64,7 +64,9 @@ def _sentence(box: str) -> str:
     value = re.match(r"Error parsing (--[\w-]+): .*?(?:from \['|: ')([^']*)'", sentence)
     if value:
         return f"{value[1]} is {value[2]!r}, which is no value of it"
-    return sentence[:1].lower() + sentence[1:].rstrip(".")
+    meant = re.search(r"Perhaps you meant:\s+(--[\w-]+)", " ".join(lines))
+    hint = f" (perhaps {meant[1]})" if meant else ""
+    return sentence[:1].lower() + sentence[1:].rstrip(".") + hint
 
 
 def subcommand(name: str, kind: type) -> Any:

@@ -11,6 +11,7 @@ from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.mcts.mcts_config import ByValues, MCTSConfig
 from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
+from coopgen_jax.decoding.methods.smc import SMCConfig
 from coopgen_jax.discriminators.loading import folder_of
 from coopgen_jax.errors import UserError
 from coopgen_jax.tools.trace import SUFFIXES
@@ -56,8 +57,6 @@ def check_options(options: GenerateOptions) -> None:
         raise UserError("--target means nothing without a discriminator: leave one of them out")
     if options.settings.get("mirostat_rate") and not options.settings.get("mirostat"):
         raise UserError("--mirostat-rate needs --mirostat, the surprise to steer to")
-    if options.method == "smc" and options.samples < 2:
-        raise UserError("--method smc weighs particles against each other: give --samples 8, say")
 
 
 def check_target(options: GenerateOptions, config: DecoderSettings) -> None:
@@ -72,6 +71,8 @@ def check_target(options: GenerateOptions, config: DecoderSettings) -> None:
         )
     elif options.target is not None and not names_target(options):
         check_classes(options.discriminator, (options.target,))
+    if isinstance(config, SMCConfig) and config.samples < 2:
+        raise UserError("--method smc weighs particles against each other: give --samples 8, say")
 
 
 def _check_unguided(options: GenerateOptions, config: DecoderSettings, *, by_bag: bool) -> None:

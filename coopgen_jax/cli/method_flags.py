@@ -256,7 +256,8 @@ def translated(arguments: Sequence[str]) -> list[str]:
 
 def in_flags(sentence: str, method: Method) -> str:
     """Returns a sentence about settings with their flags in place of their names."""
-    for option, setting in sorted(flag_names(method).items(), key=lambda pair: -len(pair[0])):
+    names = flag_names(method) | {name: name for name in COMMON}
+    for option, setting in sorted(names.items(), key=lambda pair: -len(pair[0])):
         for name in {option, setting} - {""}:
             spelt = flag(option)
             if "_" in name:

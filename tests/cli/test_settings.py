@@ -1,26 +1,31 @@
 """From options to settings: the presets, what follows from what, and what is remarked on."""
 
-from dataclasses import replace
-from typing import get_args, get_type_hints
+from dataclasses import fields, replace
 
 import pytest
 
-from coopgen_jax.cli.options import GenerateOptions, PlanOptions
+from coopgen_jax.cli import _parse
+from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.cli.settings import decoder_config
-from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig, Value
+from coopgen_jax.decoding.mcts.mcts_config import Best, ByValues, ByVisits, MCTSConfig, Value
 from coopgen_jax.decoding.methods.das import DASConfig
 from coopgen_jax.decoding.methods.fudge import FudgeConfig
 from coopgen_jax.decoding.methods.gedi import GediConfig
 from coopgen_jax.decoding.presets import PRESETS
 from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.errors import UserError
-from coopgen_jax.search.config import SearchConfig
+from coopgen_jax.search.config import Puct, SearchConfig
 from tests.cli.running import GUIDED, generate_json, run
 from tests.cli.tiny import WORDS
 
+COMMON = {field.name for field in fields(GenerateOptions)}
+
 
 def options(**changes: object) -> GenerateOptions:
-    return replace(GenerateOptions(target="one"), **changes)
+    """Options with some changed: those of all methods, and settings of the method's own."""
+    common = {name: value for name, value in changes.items() if name in COMMON}
+    own = {name: value for name, value in changes.items() if name not in COMMON}
+    return replace(GenerateOptions(target="one"), **common, settings=own)
 
 
 @pytest.fixture
@@ -72,33 +77,37 @@ def test_wave_and_kept_follow_the_simulations(preset, changes, wave, kept):
 
 def test_what_foresees_is_set_up_as_asked_for():
     gedi = decoder_config(options(method="gedi", filter_p=0.5, no_repeat_ngram=3, new_tokens=5))
-    assert gedi == GediConfig(new_tokens=5, filter_p=0.5, rules=Rules(no_repeat_ngram=3))
+    assert gedi == GediConfig(
+        new_tokens=5, filter_p=0.5, rules=Rules(repetition_penalty=1.2, no_repeat_ngram=3)
+    )
     ahead = decoder_config(options(method="fudge", look_ahead=True, strength=2.0, new_tokens=5))
     assert ahead == FudgeConfig(new_tokens=5, strength=2.0, look_ahead=True)
-    assert decoder_config(options(width=1.5)) == replace(decoder_config(options()), width=1.5)
+    wide = decoder_config(options(foresight_power=1.5))
+    assert wide == replace(decoder_config(options()), foresight_power=1.5)
 
 
-def test_policy_and_enough_reach_the_search(preset):
-    search = decoder_config(options(policy="siblings", enough=40)).search
-    assert search == replace(preset.search, policy="siblings", enough=40)
+def test_a_limit_of_visits_reaches_the_search(preset):
+    search = decoder_config(options(visit_limit=40)).search
+    assert search == replace(preset.search, root=Puct(visit_limit=40))
 
 
 def test_a_pool_is_as_large_as_the_candidates_or_the_beams():
     assert decoder_config(options(method="das")) == DASConfig()
-    assert decoder_config(options(method="das", candidates=9)).pool == 9
+    assert decoder_config(options(method="das", candidates=9)).candidates == 9
     assert decoder_config(options(method="das", beams=30)) == DASConfig(beams=30, candidates=30)
 
 
-@pytest.mark.parametrize("kind", [GenerateOptions, PlanOptions])
-def test_every_preset_can_be_chosen(kind):
-    assert get_args(get_type_hints(kind)["preset"]) == tuple(PRESETS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_can_be_chosen(preset):
+    assert _parse(["generate", "text", "--preset", preset]).preset == preset
+    assert _parse(["plan", "--preset", preset]).preset == preset
 
 
 def test_halving_compares_no_more_candidates_than_there_are():
-    assert decoder_config(options(candidates=5)).search.considered == 5
+    assert decoder_config(options(candidates=5)).search.root.considered == 5
     narrow = decoder_config(options(considered=3)).search
-    assert (narrow.considered, narrow.wave) == (3, 2)
-    assert decoder_config(options(value_scale=0.0)).search.value_scale == 0.0
+    assert (narrow.root.considered, narrow.wave) == (3, 2)
+    assert decoder_config(options(value_scale=0.0)).search.root.value_scale == 0.0
 
 
 def test_a_preset_that_keeps_nothing_goes_on_so(monkeypatch):
@@ -110,19 +119,18 @@ def test_a_preset_that_keeps_nothing_goes_on_so(monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "drawn"),
     [
-        ({"preset": "values"}, (0.0, 1.0, False, 0.1)),
-        ({"preset": "values", "value_power": 0.0}, (0.0, 0.0, False, 0.0)),
-        ({"preset": "values", "visit_temperature": 0.5}, (0.5, 0.0, False, 0.1)),
-        ({"preset": "values", "mix_base": 0.4}, (0.0, 1.0, False, 0.4)),
-        ({"preset": "ppo"}, (1.0, 0.0, True, 0.0)),
-        ({"preset": "ppo", "value_power": 2.0}, (0.0, 2.0, False, 0.0)),
-        ({"preset": "ppo", "visit_temperature": 0.0}, (0.0, 0.0, False, 0.0)),
-        ({"preset": "ppo", "visit_temperature": 0.5}, (0.5, 0.0, True, 0.0)),
+        ({"preset": "values"}, ByValues(1.0, 0.1)),
+        ({"preset": "values", "value_power": 0.0}, Best()),
+        ({"preset": "values", "visit_temperature": 0.5}, ByVisits(0.5, False, 0.1)),
+        ({"preset": "values", "mix_base": 0.4}, ByValues(1.0, 0.4)),
+        ({"preset": "ppo"}, ByVisits(1.0, True)),
+        ({"preset": "ppo", "value_power": 2.0}, ByValues(2.0)),
+        ({"preset": "ppo", "visit_temperature": 0.0}, Best()),
+        ({"preset": "ppo", "visit_temperature": 0.5}, ByVisits(0.5, True)),
     ],
 )
 def test_draws_that_are_asked_for_take_the_place_of_the_presets(changes, drawn):
-    found = decoder_config(options(**changes))
-    assert (found.visit_temperature, found.value_power, found.anneal, found.mix_base) == drawn
+    assert decoder_config(options(**changes)).choice == drawn
 
 
 def test_draws_by_values_are_told_of_no_way_around_a_discriminator():

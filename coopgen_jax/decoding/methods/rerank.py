@@ -70,7 +70,12 @@ class RerankConfig(DecoderSettings):
         if values.keys() & of_beams and not isinstance(proposal, BeamConfig):
             proposal = BeamConfig()
         own = {*mine, "of", "alpha"}
-        proposal = changed(proposal, {n: v for n, v in values.items() if n not in own})
+        theirs = {name: value for name, value in values.items() if name not in own}
+        if isinstance(proposal, BeamConfig):
+            for name in values:
+                if name in proposal.refuses or name in theirs.keys() - of_beams:
+                    raise ValueError(f"{name} says nothing to beams: leave it or beams out")
+        proposal = changed(proposal, theirs)
         if isinstance(proposal, BeamConfig):
             samples = max(1, values.get("samples", self.samples))
             values.setdefault("of", max(1, proposal.beams * proposal.groups // samples))

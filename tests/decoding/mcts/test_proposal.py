@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from coopgen_jax.decoding.mcts.mcts_config import ByVisits, MCTSConfig, Value
+from coopgen_jax.decoding.mcts.mcts_config import ByValues, ByVisits, MCTSConfig, Value
 from coopgen_jax.search import root_visits
 from coopgen_jax.training.gcn.importance import importance, self_normalised
 from tests.decoding.mcts.slow_texts import (
