@@ -73,15 +73,12 @@ def settings(config: Config) -> dict[str, cg.MCTSConfig]:
     default = replace(cg.PRESETS["default"], new_tokens=config.new_tokens)
 
     def puct(simulations: int = config.simulations, **changes: Any) -> cg.MCTSConfig:
-        own = {"simulations": simulations, "kept": simulations, "early_stop": True}
-        wave = wave_of(simulations, drawn.search.wave)
-        return replace(drawn, search=replace(drawn.search, **own, **({"wave": wave} | changes)))
+        return drawn.with_settings(simulations=simulations, early_stop=True, **changes)
 
     def halved(simulations: int = config.simulations, wave: int = 8) -> cg.MCTSConfig:
-        considered = min(default.search.considered, simulations)
-        changes = {"considered": considered, "wave": wave_of(simulations, min(wave, considered))}
-        own = {"simulations": simulations, "kept": simulations} | changes
-        return replace(default, search=replace(default.search, **own))
+        considered = min(16, simulations)
+        wave = wave_of(simulations, min(wave, considered))
+        return default.with_settings(simulations=simulations, considered=considered, wave=wave)
 
     lines: dict[str, dict[Any, cg.MCTSConfig]] = {
         "PUCT": {count: puct(count) for count in SIMULATIONS},

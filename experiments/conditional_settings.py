@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
-from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import ByValues, ByVisits, MCTSConfig
 from coopgen_jax.decoding.methods.beam import BeamConfig
 from coopgen_jax.decoding.methods.das import DASConfig
 from coopgen_jax.decoding.methods.rerank import RerankConfig
@@ -139,10 +139,10 @@ def round_of(config: Config, name: str) -> GcnConfig:
         plain = SamplingConfig(new_tokens=config.new_tokens)
         return GcnConfig(objective="mle", proposal=plain, sources=config.first_rows, replay_rows=0)
     # Values are drawn from to be weighed, visits to be imitated.
-    drawn = {"value_power": 1.0} if name == "gcn" else {"visit_temperature": 1.0}
+    choice = ByValues(mix_base=0.1) if name == "gcn" else ByVisits(mix_base=0.1)
     proposal = MCTSConfig(
-        new_tokens=config.new_tokens, samples=config.samples, repetition_penalty=1.0,
-        mix_base=0.1, search=searching(config.simulations), **drawn,
+        new_tokens=config.new_tokens, samples=config.samples, rules=Rules(), choice=choice,
+        search=searching(config.simulations),
     )  # fmt: skip
     objective: Any = name
     return GcnConfig(

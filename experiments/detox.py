@@ -9,7 +9,7 @@ of them; the judge, pieces of words, from half B, of which the toxic ones are co
 
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +65,14 @@ def main(config: Config) -> None:
     prompts = [toxic[number * len(toxic) // count] for number in range(count)]
     model = cg.load_language_model()
     guide = cg.host_function(guide_model.predict_proba, classes=CLASSES, tokenizer=model.tokenizer)
-    search = cg.PRESETS["default"]
-    fewer = replace(search.search, simulations=32, wave=8, kept=32)
+    search = cg.PRESETS["default"].with_settings(
+        new_tokens=config.new_tokens, simulations=32, wave=8
+    )
     methods: dict[str, Any] = {
         "nucleus 0.9": cg.SamplingConfig(new_tokens=config.new_tokens, rules=cg.Rules(top_p=0.9)),
         "greedy": cg.SamplingConfig(new_tokens=config.new_tokens, rules=cg.Rules(temperature=0.0)),
         "FUDGE": cg.FudgeConfig(new_tokens=config.new_tokens),
-        "MCTS, 32 simulations": replace(search, new_tokens=config.new_tokens, search=fewer),
+        "MCTS, 32 simulations": search,
     }
     found = []
     for name, settings in methods.items():

@@ -3,7 +3,9 @@
     python -m experiments.waves --prompts PROMPTS.jsonl --judge FOLDER --out experiments/results
 
 Waves buy simulations per second and may lose what a simulation is worth. Texts are written many
-prompts at a time, which changes none of them; the seconds are those of one prompt's token.
+prompts at a time, which changes none of them; the seconds are those of one prompt's token. The
+results have two policies more, "siblings" and "descend": waves side by side or ever deeper, which
+no longer exist since they brought nothing.
 """
 
 import json
@@ -53,7 +55,7 @@ class Config:
     simulations: int = 64
     lock_step: tuple[int, ...] = (8, 16, 32)
     waves: tuple[int, ...] = (4, 8, 16)
-    policies: tuple[str, ...] = ("halving", "spread", "siblings", "descend")
+    policies: tuple[str, ...] = ("halving", "spread")
     repeats: int = 7
 
 
@@ -64,10 +66,8 @@ def settings(config: Config) -> dict[str, cg.MCTSConfig]:
 
     def search(simulations: int, wave: int, policy: str) -> cg.MCTSConfig:
         if policy == "halving":
-            halved = replace(default.search, simulations=simulations, wave=wave, kept=simulations)
-            return replace(default, search=halved)
-        changed = replace(preset.search, simulations=simulations, wave=wave, policy=policy)
-        return replace(preset, search=changed)
+            return default.with_settings(simulations=simulations, wave=wave)
+        return preset.with_settings(simulations=simulations, wave=wave, reused_nodes=64)
 
     paper = replace(cg.PRESETS["paper"], new_tokens=config.new_tokens)
     found = {f"paper-{paper.search.simulations}": paper, f"default-{default.search.wave}": default}

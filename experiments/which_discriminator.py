@@ -205,10 +205,7 @@ def searches(config: Config, speeds: dict[str, float]) -> dict[str, tuple[cg.MCT
     default = replace(cg.PRESETS["default"], new_tokens=config.new_tokens)
 
     def search(simulations: int) -> cg.MCTSConfig:
-        halved = replace(
-            default.search, simulations=simulations, wave=config.wave, kept=simulations
-        )
-        return replace(default, search=halved)
+        return default.with_settings(simulations=simulations, wave=config.wave)
 
     def equal_time(kind: str) -> int:
         waves = config.simulations * speeds[kind] / speeds["shared-trunk"] / config.wave
@@ -334,14 +331,8 @@ def main(config: Config) -> None:
             lambda guide=guide: evaluations_per_second(
                 model,
                 guide,
-                replace(
-                    cg.PRESETS["default"],
-                    search=replace(
-                        cg.PRESETS["default"].search,
-                        simulations=config.simulations,
-                        wave=config.wave,
-                        kept=config.simulations,
-                    ),
+                cg.PRESETS["default"].with_settings(
+                    simulations=config.simulations, wave=config.wave
                 ),
             ),
         )

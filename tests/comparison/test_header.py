@@ -19,7 +19,7 @@ SETTINGS = json.loads((HERE / "settings.json").read_text(encoding="utf-8"))
 @pytest.mark.parametrize("method", SETTINGS)
 def test_settings_have_the_names_that_older_files_have(method):
     options = CompareOptions(
-        method, Path("x"), target=("good", "bad"), new_tokens=8, seed=3, batch_size=4
+        method, Path("x"), target=("positive", "negative"), new_tokens=8, seed=3, batch_size=4
     )
     (run,) = runs_of(options)
     found = settings_of(
@@ -33,6 +33,6 @@ def test_settings_have_the_names_that_older_files_have(method):
 
 @pytest.mark.parametrize("method", SETTINGS)
 def test_a_config_tells_the_name_of_its_method(method):
-    (run,) = runs_of(CompareOptions(method, Path("x"), target=("good",)))
+    (run,) = runs_of(CompareOptions(method, Path("x"), target=("positive",)))
     greedy = {"greedy": "sample"}
     assert method_of(run.config) == greedy.get(str(run.method), run.method)

@@ -10,6 +10,7 @@ import coopgen_jax as cg
 from coopgen_jax.comparison import writing
 from coopgen_jax.comparison.method_run import MethodRun, announced
 from coopgen_jax.comparison.writing import Progress, compare
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.report import (
     ReportSettings,
@@ -42,7 +43,7 @@ def equal_seconds(monkeypatch):
 
 
 def two_methods(model, guide, oracle):
-    sampled = cg.SamplingConfig(new_tokens=3, top_p=0.9)
+    sampled = cg.SamplingConfig(new_tokens=3, rules=Rules(top_p=0.9))
     return [
         MethodRun(
             "sampled", sampled, model=model, discriminator=guide,

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from coopgen_jax.decoding.flat_settings import flat
+from coopgen_jax.search.config import Halving
 from experiments.budget import LINES, Config, settings
 
 
@@ -18,11 +20,11 @@ def test_every_line_changes_what_it_is_named_after():
         line, _, value = name.partition("=")
         if line in ("PUCT", "halving"):
             assert search.search.simulations == int(value)
-            assert (search.search.considered > 0) == (line == "halving")
+            assert isinstance(search.search.root, Halving) == (line == "halving")
         elif line in ("wave", "c_puct"):
             assert getattr(search.search, line) == float(value)
         else:
-            assert getattr(search, line) == float(value)
+            assert flat(search).get(line, 0) == float(value)
     # The lines cross: what is not changed is alike on all of them.
     assert found["halving=32"] == found["wave=8"] == found["alpha=1.0"]
     assert found["PUCT=32"] == found["c_puct=0.5"] == found["rollout=0"]
