@@ -54,12 +54,14 @@ def ask(
 
 def _sentence(box: str) -> str:
     """Returns the first paragraph of what tyro says in a box."""
-    lines = [line.strip("│ ").rstrip() for line in box.splitlines()]
+    lines = [line.strip("│|╭╮╰╯+ ").rstrip() for line in box.splitlines()]
     words: list[str] = []
-    for line in lines[1:]:
-        if not line or set(line) <= {"─", "╯", "╰"}:
+    for line in lines:
+        border = not re.search(r"\w", line) or re.fullmatch(r"[─-]+ .* [─-]+", line)
+        if border and words:
             break
-        words.append(line)
+        if not border:
+            words.append(line)
     sentence = " ".join(words)
     value = re.match(r"Error parsing (--[\w-]+): .*?(?:from \['|: ')([^']*)'", sentence)
     if value:

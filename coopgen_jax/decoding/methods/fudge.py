@@ -69,6 +69,11 @@ class FudgeConfig(DecoderSettings):
             raise ValueError(f"score is {self.score!r}: give log or value")
 
     @property
+    def deterministic(self) -> bool:
+        """Whether all samples of a prompt are bound to be the same text."""
+        return self.samples > 1 and (self.greedy or self.candidates == 1)
+
+    @property
     def guided(self) -> bool:
         """Whether the method needs a discriminator and a target: always."""
         return True

@@ -68,6 +68,11 @@ class GediConfig(DecoderSettings):
         return not self.draw
 
     @property
+    def deterministic(self) -> bool:
+        """Whether all samples of a prompt are bound to be the same text."""
+        return self.samples > 1 and self.greedy
+
+    @property
     def guided(self) -> bool:
         """Whether the method needs a discriminator and a target: always."""
         return True
