@@ -57,7 +57,9 @@ def _sentence(box: str) -> str:
     lines = [line.strip("│|╭╮╰╯+ ").rstrip() for line in box.splitlines()]
     words: list[str] = []
     for line in lines:
-        border = not re.search(r"\w", line) or re.fullmatch(r"[─-]+ .* [─-]+", line)
+        inner = line.strip("─- ")
+        # A border, or the title in one: two or three words without a sign.
+        border = not re.search(r"\w", line) or re.fullmatch(r"\w+( \w+){0,2}", inner)
         if border and words:
             break
         if not border:
