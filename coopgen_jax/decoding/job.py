@@ -302,7 +302,11 @@ def seen_by(job: Job, generation: Generation, stop: jax.Array | None) -> Seen:
     return Seen(tokens=tokens, mask=mask, length=generation.length, stop=stop)
 
 
-def shaped(job: Job, logits: jax.Array, seen: Seen) -> jax.Array:
-    """Returns the logits `[..., V]` by all rules; see `rules.shaping.shape`."""
-    model = job.language_model
-    return shape(job.config.rules, logits, seen, ends=model.end_tokens, shards=model.vocab_shards)
+def shaped(job: Job, logits: jax.Array, seen: Seen, *, marked: bool = True) -> jax.Array:
+    """Returns the logits `[..., V]` by all rules; see `rules.shaping.shape`.
+
+    A watermark is among them where they are `marked`; nothing that is only tried out is.
+    """
+    model, rules = job.language_model, job.config.rules
+    rules = rules if marked else replace(rules, watermark=None)
+    return shape(rules, logits, seen, ends=model.end_tokens, shards=model.vocab_shards)

@@ -110,14 +110,14 @@ def expand(
                 length=seen.length + there.sum(axis=-1, dtype=jnp.int32),
                 stop=stop,
             )
-            return shaped(job, logits, longer)
+            return shaped(job, logits, longer, marked=False)
 
         states, final_class, rolled = roll_out(
             keys,
             job,
             states,
             nodes,
-            prior,
+            shaped(job, logits, seen, marked=False),
             log_class,
             live=~nodes.terminal,
             limit=room(job, generation),
