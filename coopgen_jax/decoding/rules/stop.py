@@ -24,7 +24,7 @@ class StopStrings:
     Attributes:
       strings: the strings.
       table: `[S, V]` int32 the state behind every token, `DONE` where it completes a string; a
-        special token goes back to state 0.
+        special token, which stands for no text, leaves it.
     """
 
     def __init__(self, strings: Sequence[str], table: np.ndarray, identity: str) -> None:
@@ -98,5 +98,4 @@ def _over_tokens(step: np.ndarray, spelt: Sequence[bytes | None], vocab_size: in
     for place in range(longest):
         going = (place < lengths)[None] & (states != DONE)
         states = np.where(going, step[states, codes[None, :, place]], states)
-    states[:, [token for token, text in enumerate(spelt) if text is None]] = 0
     return states
