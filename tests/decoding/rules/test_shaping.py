@@ -1,0 +1,262 @@
+"""All rules in their order, against a loop over tokens in NumPy."""
+
+from dataclasses import fields, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coopgen_jax.decoding.rules.shaping import (
+    REMOVES_SUPPORT,
+    SHAPING,
+    Rules,
+    Seen,
+    constrain,
+    log_constrained,
+    shape,
+    unrepeated,
+)
+from coopgen_jax.decoding.rules.stop import StopStrings
+from coopgen_jax.decoding.rules.watermark import Watermark
+from tests.byte_tokenizer import make_tokenizer
+
+VOCAB, ROOM, ENDS = 12, 9, (10, 11)
+TOKENIZER = make_tokenizer()
+# The first tokens of the byte tokenizer are "!", '"', "#", "$", ...
+STOP = StopStrings.compile(('"#', "#$"), TOKENIZER, VOCAB)
+
+
+def softmax(logits):
+    p = np.exp(logits - logits.max())
+    return p / p.sum()
+
+
+def only(logits, kept):
+    return np.where(np.isin(np.arange(len(logits)), list(kept)), logits, -np.inf)
+
+
+def best_until(order, p, mass):
+    """Returns the tokens in this order up to the first at which their probability is enough."""
+    kept, total = [], 0.0
+    for token in order:
+        kept.append(token)
+        total += p[token]
+        if total >= mass:
+            break
+    return kept
+
+
+def slow_constraints(rules, logits, text, length, state, given):
+    out = logits.copy()
+    for word in rules.bad_words:
+        if tuple(text[len(text) - len(word) + 1 :]) == word[:-1] and len(text) >= len(word) - 1:
+            out[word[-1]] = -np.inf
+    if length < rules.min_tokens:
+        for token in range(VOCAB):
+            stops = isinstance(rules.stop, StopStrings) and rules.stop.table[state, token] == -1
+            if token in ENDS or stops:
+                out[token] = -np.inf
+    if length < len(rules.forced):
+        out = only(given, [rules.forced[length]])
+    return out
+
+
+def slow_truncations(rules, out):
+    if rules.top_k:
+        out = only(out, sorted(range(VOCAB), key=lambda v: (-out[v], v))[: rules.top_k])
+    if rules.top_p < 1:
+        p = softmax(out)
+        out = only(out, best_until(np.argsort(-p, kind="stable"), p, rules.top_p))
+    if rules.min_p:
+        p = softmax(out)
+        out = only(out, np.flatnonzero(p >= rules.min_p * p.max()))
+    if rules.typical_p < 1:
+        p = softmax(out)
+        surprise = -np.log(np.where(p > 0, p, 1e-300))
+        away = np.where(p > 0, np.abs(surprise - (p * surprise).sum()), np.inf)
+        out = only(out, best_until(np.argsort(away, kind="stable"), p, rules.typical_p))
+    if rules.eta:
+        p = softmax(out)
+        entropy = -sum(x * np.log(x) for x in p if x > 0)
+        cut = min(rules.eta, np.sqrt(rules.eta) * np.exp(-entropy))
+        out = only(out, [v for v in range(VOCAB) if p[v] >= cut or p[v] == p.max()])
+    return out
+
+
+def slow_shape(rules, logits, text, length, state):
+    out = logits.copy()
+    for token in set(text):
+        out[token] *= 1 / rules.repetition_penalty if out[token] > 0 else rules.repetition_penalty
+    n = rules.no_repeat_ngram
+    if n:
+        grams = {tuple(text[at : at + n]) for at in range(len(text) - n + 1)}
+        for token in range(VOCAB):
+            if (*text[len(text) - n + 1 :], token) in grams:
+                out[token] = -np.inf
+    for token, bias in rules.token_bias:
+        out[token] += bias
+    out = slow_constraints(rules, out, text, length, state, logits)
+    if rules.watermark is not None:
+        out = out + (np.arange(VOCAB) % 3 == sum(text) % 3) * 2.0
+    if rules.temperature == 0:
+        return out
+    return slow_truncations(rules, out / rules.temperature)
+
+
+def green(logits, tokens, mask):
+    remainder = jnp.sum(jnp.where(mask, tokens, 0), axis=-1, keepdims=True) % 3
+    return logits + 2.0 * (jnp.arange(VOCAB)[None, None] % 3 == remainder)
+
+
+def some_rules(rng) -> Rules:
+    def maybe(value, default):
+        return value if rng.random() < 0.6 else default
+
+    return Rules(
+        repetition_penalty=maybe(1.7, 1.0),
+        no_repeat_ngram=maybe(int(rng.integers(2, 4)), 0),
+        token_bias=maybe(((3, 2.5), (7, -1.5), (3, 1.0)), ()),
+        bad_words=maybe(((5,), (1, 2), (0, 1, 4)), ()),
+        min_tokens=maybe(int(rng.integers(1, 5)), 0),
+        forced=maybe((5, 2), ()),
+        stop=maybe(STOP, ()),
+        temperature=maybe(0.6, maybe(0.0, 1.0)),
+        top_k=maybe(6, 0),
+        top_p=maybe(0.8, 1.0),
+        min_p=maybe(0.1, 0.0),
+        typical_p=maybe(0.9, 1.0),
+        eta=maybe(0.1, 0.0),
+        watermark=maybe(Watermark(logits=green), None),
+    )
+
+
+def some_texts(seed, rows):
+    rng = np.random.default_rng(seed)
+    logits = (2 * rng.normal(size=(*rows, VOCAB))).astype(np.float32)
+    tokens = rng.integers(0, 4, (*rows, ROOM)).astype(np.int32)
+    mask = rng.random((*rows, ROOM)) < 0.7
+    length = rng.integers(0, 5, rows).astype(np.int32)
+    state = rng.integers(0, len(STOP.table), rows).astype(np.int32)
+    return logits, Seen(tokens=tokens, mask=mask, length=length, stop=state)
+
+
+def each_row(seen, rows):
+    for at in np.ndindex(rows):
+        text = seen.tokens[at][seen.mask[at]].tolist()
+        yield at, (text, int(seen.length[at]), int(seen.stop[at]))
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_rules_apply_in_the_order_of_the_loop(seed):
+    rows = (2, 3)
+    rules = some_rules(np.random.default_rng(seed))
+    logits, seen = some_texts(100 + seed, rows)
+    got = np.asarray(shape(rules, jnp.asarray(logits), jax.tree.map(jnp.asarray, seen), ends=ENDS))
+    for at, behind in each_row(seen, rows):
+        wanted = slow_shape(rules, logits[at].astype(np.float64), *behind)
+        np.testing.assert_array_equal(np.isneginf(got[at]), np.isneginf(wanted), str(rules))
+        there = np.isfinite(wanted)
+        np.testing.assert_allclose(got[at][there], wanted[there], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_constraints_alone_touch_what_weights_are_of(seed):
+    rows = (2, 3)
+    rules = some_rules(np.random.default_rng(seed))
+    logits, seen = some_texts(200 + seed, rows)
+    arrays = jnp.asarray(logits), jax.tree.map(jnp.asarray, seen)
+    got = np.asarray(log_constrained(rules, *arrays, ends=ENDS))
+    bare = replace(rules, **{field.name: field.default for field in fields(Rules)
+                             if field.name in (*SHAPING, "watermark")})  # fmt: skip
+    np.testing.assert_array_equal(got, log_constrained(bare, *arrays, ends=ENDS))
+    for at, behind in each_row(seen, rows):
+        own = logits[at].astype(np.float64)
+        wanted = softmax(slow_constraints(rules, own, *behind, own))
+        np.testing.assert_allclose(np.exp(got[at]), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_beams_rank_plain_log_p_but_for_what_is_ruled_out(seed):
+    rows = (3,)
+    rules = replace(some_rules(np.random.default_rng(seed)), no_repeat_ngram=2, min_tokens=3)
+    logits, seen = some_texts(300 + seed, rows)
+    arrays = jnp.asarray(logits), jax.tree.map(jnp.asarray, seen)
+    got = np.asarray(unrepeated(rules, *arrays, ends=ENDS))
+    alone = Rules(no_repeat_ngram=2)
+    for at, (text, length, state) in each_row(seen, rows):
+        left = slow_shape(alone, logits[at], text, length, state)
+        wanted = slow_constraints(rules, left, text, length, state, logits[at])
+        np.testing.assert_array_equal(got[at], wanted)
+
+
+def test_a_forced_token_overrules_every_other_constraint():
+    rules = Rules(bad_words=((5,),), min_tokens=4, forced=(5, 10), no_repeat_ngram=2)
+    logits = jnp.arange(float(VOCAB))[None]
+    tokens, mask = jnp.asarray([[5, 10, 5]]), jnp.ones((1, 3), bool)
+    for length, token in ((0, 5), (1, 10)):
+        seen = Seen(tokens=tokens, mask=mask, length=jnp.asarray([length]))
+        got = np.asarray(shape(rules, logits, seen, ends=ENDS))[0]
+        assert np.flatnonzero(np.isfinite(got)).tolist() == [token]
+        assert got[token] == token
+
+
+def test_a_watermark_comes_before_the_temperature_and_sees_what_was_ruled_out():
+    given = []
+
+    def hook(logits, tokens, mask):
+        given.append((np.asarray(logits), tokens, mask))
+        return logits + 1.0
+
+    rules = Rules(
+        token_bias=((0, 3.0),), bad_words=((2,),), temperature=0.5, watermark=Watermark(logits=hook)
+    )
+    logits = jnp.asarray([[1.0, 2.0, 3.0]])
+    seen = Seen(jnp.asarray([[1, 0]]), jnp.asarray([[True, False]]), jnp.asarray([1]))
+    got = shape(rules, logits, seen, ends=())
+    np.testing.assert_allclose(got, [[10.0, 6.0, -np.inf]])
+    ((before, tokens, mask),) = given
+    np.testing.assert_allclose(before, [[4.0, 2.0, -np.inf]])
+    assert tokens is seen.tokens and mask is seen.mask
+    given.clear()
+    constrain(rules, logits, seen, ends=())
+    log_constrained(rules, logits, seen, ends=())
+    unrepeated(rules, logits, seen, ends=())
+    assert given == []
+
+
+def test_every_rule_is_a_constraint_or_shapes():
+    constraints = {"bad_words", "min_tokens", "forced", "stop"}
+    other = {"penalise_prompt", "watermark"}
+    assert {field.name for field in fields(Rules)} == {*SHAPING} | constraints | other
+    assert set(REMOVES_SUPPORT) < set(SHAPING)
+    rules = Rules(temperature=2.0, bad_words=((1,),), top_k=3)
+    assert rules.changed(SHAPING) == ["temperature", "top_k"]
+    assert rules.constrains and not Rules(top_k=3, stop=("x",)).constrains
+    assert Rules(bad_words=((1, 7),), forced=(9,), token_bias=((4, 1.0),)).largest_token == 9
+    assert Rules().largest_token == -1
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),
+        ({"no_repeat_ngram": 1}, "no_repeat_ngram is 1"),
+        ({"token_bias": ((1, float("inf")),)}, "must be finite"),
+        ({"token_bias": ((-1, 1.0),)}, "by token ids"),
+        ({"bad_words": ((),)}, "has no tokens"),
+        ({"bad_words": ((1, -2),)}, "by token ids"),
+        ({"min_tokens": -1}, "min_tokens is -1"),
+        ({"stop": ("",)}, "a stop string is empty"),
+        ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"top_k": -1}, "top_k is -1"),
+        ({"top_p": 0.0}, "top_p is 0.0"),
+        ({"min_p": 1.5}, "min_p is 1.5"),
+        ({"typical_p": 0.0}, "typical_p is 0.0"),
+        ({"eta": 1.0}, "eta is 1.0"),
+    ],
+)
+def test_values_out_of_range_are_refused(values, told):
+    with pytest.raises(ValueError, match=told):
+        Rules(**values)
