@@ -234,13 +234,14 @@ def check_foreign(method: Method, arguments: Sequence[str]) -> None:
 
 
 def translated(arguments: Sequence[str]) -> list[str]:
-    """Returns arguments with flags by the names that they have now."""
+    """Returns arguments with flags as they are spelt now, `--top_p` as `--top-p`."""
     found, skip = [], False
     for place, word in enumerate(arguments):
         if skip:
             skip = False
             continue
         name, separator, value = word.partition("=")
+        name = name.replace("_", "-") if name.startswith("--") else name
         if name == "--policy":
             value = value if separator else next(iter(arguments[place + 1 :]), "")
             if value != "spread":

@@ -2,8 +2,9 @@
 
 import pytest
 
-from coopgen_jax.cli import _parse_train
+from coopgen_jax.cli import _parse_generate, _parse_train
 from coopgen_jax.cli.old_flags import FLAGS, renamed
+from coopgen_jax.errors import UserError
 
 GCN = ["gcn", "--data", "a.txt", "--validation", "b.txt", "--out", "c"]
 VALUES = {
@@ -42,3 +43,15 @@ def test_help_shows_the_present_names(capsys):
         shown = capsys.readouterr().out
         assert "--micro-batches" in shown
         assert not [flag for flag in FLAGS if flag in shown] and "beginnings" not in shown
+
+
+def test_underscores_in_a_flag_of_a_method_are_hyphens():
+    text = ["film_one", "--target", "a_b", "--method"]
+    under = [*text, "sample", "--top_p", "0.1", "--bad_words=a_b", "--new_tokens", "5"]
+    found = _parse_generate(under)
+    assert found == _parse_generate([*text, "sample", "--top-p", "0.1", "--bad-words", "a_b",
+                                     "--new-tokens", "5"])  # fmt: skip
+    assert found.settings == {"top_p": 0.1} and found.words == {"bad_words": ("a_b",)}
+    assert (found.texts, found.target, found.new_tokens) == (("film_one",), "a_b", 5)
+    with pytest.raises(UserError, match="--top-p means nothing to --method beam"):
+        _parse_generate([*text, "beam", "--top_p", "0.1"])
