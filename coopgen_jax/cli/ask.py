@@ -7,6 +7,8 @@ import io
 import re
 import typing
 from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import dropwhile, takewhile
 from typing import Annotated, Any
 
 from coopgen_jax.errors import UserError
@@ -54,16 +56,14 @@ def ask(
 
 def _sentence(box: str) -> str:
     """Returns the first paragraph of what tyro says in a box."""
-    lines = [line.strip("│|╭╮╰╯+ ").rstrip() for line in box.splitlines()]
-    words: list[str] = []
-    for line in lines:
-        inner = line.strip("─- ")
-        # A border, or the title in one: two or three words without a sign.
-        border = not re.search(r"\w", line) or re.fullmatch(r"\w+( \w+){0,2}", inner)
-        if border and words:
-            break
-        if not border:
-            words.append(line)
+    # The frame is of hyphens alone where the output's encoding has no lines.
+    lines = [line.strip("│ ").rstrip() for line in box.splitlines()]
+    told = dropwhile(_is_rule, lines[1:])
+    words = list(takewhile(lambda line: line and not _is_rule(line), told))
+    if words[:1] and words[0].startswith("Missing from "):
+        # Their help follows each of them.
+        missing = [line.partition(" ")[0] for line in words if line.startswith("--")]
+        words = [words[0], ", ".join(missing)]
     sentence = " ".join(words)
     value = re.match(r"Error parsing (--[\w-]+): .*?(?:from \['|: ')([^']*)'", sentence)
     if value:
@@ -71,6 +71,10 @@ def _sentence(box: str) -> str:
     meant = re.search(r"Perhaps you meant:\s+(--[\w-]+)", " ".join(lines))
     hint = f" (perhaps {meant[1]})" if meant else ""
     return sentence[:1].lower() + sentence[1:].rstrip(".") + hint
+
+
+def _is_rule(line: str) -> bool:
+    return bool(line) and set(line) <= set("─╯╰-")
 
 
 def subcommand(name: str, kind: type) -> Any:
@@ -81,6 +85,7 @@ def subcommand(name: str, kind: type) -> Any:
     return Annotated[described(kind), tyro.conf.subcommand(name, description=text)]
 
 
+@cache
 def described(kind: type) -> type:
     """Returns a dataclass whose flags have their help from its docstring's `Attributes:`.
 

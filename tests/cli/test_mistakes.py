@@ -13,8 +13,9 @@ import pytest
 
 import coopgen_jax.cli.generate as command
 import coopgen_jax.files as files
-from coopgen_jax.cli import main
+from coopgen_jax.cli import _parse, main
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.errors import UserError
 from coopgen_jax.text_generation import generate
 from tests.cli.running import GUIDED, SHORT, generate_json, run, sentence
 from tests.cli.tiny import tiny_model
@@ -337,3 +338,20 @@ def test_what_nobody_expected_keeps_its_traceback(capsys, monkeypatch):
     monkeypatch.setattr(command, "generate", broken)
     with pytest.raises(ValueError, match="a fault of ours"):
         main(["generate", "film", *GUIDED, "--quiet"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_what_the_parser_says_is_one_plain_sentence(monkeypatch, encoding):
+    def told(*arguments: str) -> str:
+        with pytest.raises(UserError) as error:
+            _parse(list(arguments))
+        return str(error.value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+        unknown = told("generate", "film", "--topp", "1")
+        missing = told("train", "discriminator", "--data", "a.txt")
+    assert re.fullmatch(r"unrecognized options: --topp, 1.*; see coopgen generate --help", unknown)
+    assert missing == (
+        "missing from coopgen train discriminator: --validation, --out; see coopgen train --help"
+    )
