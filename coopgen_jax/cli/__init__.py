@@ -8,12 +8,12 @@ import operator
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from itertools import starmap
 from typing import Any
 
-from coopgen_jax.cli import compare_options, evaluate_options, train_options
+from coopgen_jax.cli import compare_options, evaluate_options, old_flags, train_options
 from coopgen_jax.cli.annotate_options import AnnotateOptions
 from coopgen_jax.cli.ask import (
     ask,
@@ -27,7 +27,6 @@ from coopgen_jax.cli.ask import (
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.cli.evaluate_options import EvaluateOptions, JudgementOptions, TextsOptions
 from coopgen_jax.cli.interrupt import interruptible
-from coopgen_jax.cli.old_flags import renamed
 from coopgen_jax.cli.options import (
     EXAMPLES,
     GenerateOptions,
@@ -152,7 +151,7 @@ def _parse(arguments: list[str]) -> Options:
 def _parse_generate(arguments: list[str]) -> GenerateOptions:
     from coopgen_jax.cli import method_flags as flags
 
-    arguments = flags.translated(arguments)
+    arguments = old_flags.without_policy(old_flags.renamed(arguments, old_flags.METHODS))
     name, preset = value_of("--method", arguments), value_of("--preset", arguments)
     method = flags.method_of(name or "mcts", preset)
     flags.check_foreign(method, arguments)
@@ -205,7 +204,7 @@ def _methods() -> str:
 def _parse_plan(arguments: list[str]) -> PlannedOptions:
     from coopgen_jax.cli import method_flags as flags
 
-    arguments = flags.translated(arguments)
+    arguments = old_flags.without_policy(old_flags.renamed(arguments, old_flags.METHODS))
     method = flags.method_of("mcts", value_of("--preset", arguments))
     own = flags.groups_of(method)
     groups = {"plan": PlanOptions, "mcts": own["mcts"], "search": own["search"]}
@@ -224,8 +223,20 @@ def _parse_plan(arguments: list[str]) -> PlannedOptions:
 
 def _parse_train(arguments: list[str]) -> TrainOptions:
     kinds = {"discriminator": DiscriminatorOptions, "lm": LanguageModelOptions, "gcn": GcnOptions}
-    arguments = renamed(arguments)
-    return TrainOptions(_ask_kind("train", kinds, arguments, TrainOptions, train_options.EXAMPLES))
+    # Only the options of the kind that is trained are shown.
+    kind = value_of("--kind", arguments) or DiscriminatorOptions.kind
+    others = tuple(name for name, its in train_options.KINDS.items() if kind not in its)
+    arguments = old_flags.renamed(arguments, old_flags.TRAININGS)
+    return TrainOptions(
+        _ask_kind(
+            "train",
+            kinds,
+            arguments,
+            TrainOptions,
+            train_options.EXAMPLES,
+            hidden={"discriminator": others},
+        )
+    )
 
 
 def _parse_evaluate(arguments: list[str]) -> EvaluateOptions:
@@ -236,7 +247,12 @@ def _parse_evaluate(arguments: list[str]) -> EvaluateOptions:
 
 
 def _ask_kind(
-    command: str, kinds: dict[str, type], arguments: list[str], kind: type, examples: str
+    command: str,
+    kinds: dict[str, type],
+    arguments: list[str],
+    kind: type,
+    examples: str,
+    hidden: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Any:
     """Returns the options of a command that has others below it."""
     arguments = arguments or ["--help"]
@@ -244,8 +260,9 @@ def _ask_kind(
         raise UserError(
             f"there is nothing called {arguments[0]} to {command}: give {' or '.join(kinds)}"
         )
+    shown = [subcommand(name, one, (hidden or {}).get(name, ())) for name, one in kinds.items()]
     return ask(
-        functools.reduce(operator.or_, starmap(subcommand, kinds.items())),
+        functools.reduce(operator.or_, shown),
         prog=f"coopgen {command}",
         arguments=arguments,
         description=kind.__doc__ or "",

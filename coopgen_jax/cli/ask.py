@@ -77,20 +77,22 @@ def _is_rule(line: str) -> bool:
     return bool(line) and set(line) <= set("─╯╰-")
 
 
-def subcommand(name: str, kind: type) -> Any:
+def subcommand(name: str, kind: type, hidden: tuple[str, ...] = ()) -> Any:
     """Returns a dataclass as a subcommand of this name, described by its docstring."""
     import tyro
 
     text = _doc(kind).partition("Attributes:")[0].strip()
-    return Annotated[described(kind), tyro.conf.subcommand(name, description=text)]
+    return Annotated[described(kind, hidden), tyro.conf.subcommand(name, description=text)]
 
 
 @cache
-def described(kind: type) -> type:
+def described(kind: type, hidden: tuple[str, ...] = ()) -> type:
     """Returns a dataclass whose flags have their help from its docstring's `Attributes:`.
 
-    What is made of it is an instance of `kind` too.
+    What is made of it is an instance of `kind` too. Fields that are `hidden` are read and not
+    shown.
     """
+    import tyro
     from tyro.conf import arg
 
     texts, hints = attributes(kind), typing.get_type_hints(kind, include_extras=True)
@@ -100,6 +102,8 @@ def described(kind: type) -> type:
         if field.name in texts:
             text = texts[field.name].replace("`", "")
             hint = Annotated[hint, arg(help=text[:1].upper() + text[1:])]
+        if field.name in hidden:
+            hint = Annotated[hint, tyro.conf.Suppress]
         copy = dataclasses.field(default=field.default, default_factory=field.default_factory)
         entries.append((field.name, hint, copy))
     made = dataclasses.make_dataclass(kind.__name__, entries, bases=(kind,), frozen=True)

@@ -7,7 +7,6 @@ from functools import partial
 from coopgen_jax.cli.ask import ask, flag, grouped, ungrouped
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.cli.method_flags import (
-    FORMER,
     flag_names,
     given_settings,
     groups_of,
@@ -15,6 +14,7 @@ from coopgen_jax.cli.method_flags import (
     methods,
 )
 from coopgen_jax.cli.model_options import names_target, steering_options
+from coopgen_jax.cli.old_flags import METHODS
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.cli.settings import decoder_config
 from coopgen_jax.cli.token_options import WORDS, with_words
@@ -123,7 +123,7 @@ def method_options(
     known = flag_names(method)
     arguments: list[str] = []
     for key, value in entries.items():
-        option = FORMER.get(flag(key), flag(key)).removeprefix("--").replace("-", "_")
+        option = METHODS.get(flag(key), flag(key)).removeprefix("--").replace("-", "_")
         if option not in own | known.keys():
             raise UserError(
                 f"{source} {text}: {name} takes no {key}; it takes "

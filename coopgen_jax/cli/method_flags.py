@@ -31,12 +31,6 @@ COMMON = ("new_tokens", "samples")
 PYTHON_ONLY = ("watermark", "penalise_prompt")
 # Boxes of their own in a help; everything else stands under the method's name.
 BOXES = ("rules", "search")
-# Flags by their former names.
-FORMER = {
-    "--width": "--foresight-power",
-    "--enough": "--visit-limit",
-    "--full-share": "--mix-base",
-}
 
 
 @dataclass(frozen=True)
@@ -231,28 +225,6 @@ def check_foreign(method: Method, arguments: Sequence[str]) -> None:
             raise UserError(
                 f"{name} means nothing to --method {method.name}: leave one of them out"
             )
-
-
-def translated(arguments: Sequence[str]) -> list[str]:
-    """Returns arguments with flags as they are spelt now, `--top_p` as `--top-p`."""
-    found, skip = [], False
-    for place, word in enumerate(arguments):
-        if skip:
-            skip = False
-            continue
-        name, separator, value = word.partition("=")
-        name = name.replace("_", "-") if name.startswith("--") else name
-        if name == "--policy":
-            value = value if separator else next(iter(arguments[place + 1 :]), "")
-            if value != "spread":
-                raise UserError(
-                    f"--policy {value} is gone, for measurements did not tell it from the default: "
-                    "leave it out"
-                )
-            skip = not separator
-            continue
-        found.append(FORMER.get(name, name) + separator + value)
-    return found
 
 
 def in_flags(sentence: str, method: Method) -> str:

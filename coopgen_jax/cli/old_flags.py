@@ -2,8 +2,16 @@
 
 from collections.abc import Sequence
 
+from coopgen_jax.errors import UserError
+
+# Of `coopgen generate`, `compare` and `plan`.
+METHODS = {
+    "--width": "--foresight-power",
+    "--enough": "--visit-limit",
+    "--full-share": "--mix-base",
+}
 # Of `coopgen train`.
-FLAGS = {
+TRAININGS = {
     "--pieces": "--micro-batches",
     "--judge-steps": "--discriminator-steps",
     "--first-judge-steps": "--first-discriminator-steps",
@@ -16,16 +24,45 @@ FLAGS = {
 VALUES = {"--discriminator-reads": {"beginnings": "prefixes"}}
 
 
-def renamed(arguments: Sequence[str]) -> list[str]:
-    """Returns arguments with the present names of flags and values; see `FLAGS` and `VALUES`."""
+def renamed(arguments: Sequence[str], flags: dict[str, str]) -> list[str]:
+    """Returns arguments with the present names of flags and values.
+
+    Args:
+      arguments: as they were given; flags may have underscores.
+      flags: present names by former ones, `METHODS` or `TRAININGS`.
+    """
     found: list[str] = []
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if argument.startswith("--"):
-            name = FLAGS.get(name.replace("_", "-"), name)
+            name = name.replace("_", "-")
+            name = flags.get(name, name)
             value = VALUES.get(name, {}).get(value, value)
             found.append(f"{name}{equals}{value}")
         else:
             before = found[-1] if found else ""
             found.append(VALUES.get(before, {}).get(argument, argument))
+    return found
+
+
+def without_policy(arguments: Sequence[str]) -> list[str]:
+    """Returns arguments without `--policy spread`, the one policy that is left.
+
+    Raises:
+      UserError: they name another policy.
+    """
+    found, skip = [], False
+    for place, word in enumerate(arguments):
+        name, separator, value = word.partition("=")
+        if skip or name != "--policy":
+            found += [] if skip else [word]
+            skip = False
+            continue
+        value = value if separator else next(iter(arguments[place + 1 :]), "")
+        if value != "spread":
+            raise UserError(
+                f"--policy {value} is gone, for measurements did not tell it from the default: "
+                "leave it out"
+            )
+        skip = not separator
     return found

@@ -16,6 +16,7 @@ from coopgen_jax.cli.machines import together, united
 from coopgen_jax.cli.progress import INTERVAL
 from coopgen_jax.cli.train_gcn import run_gcn
 from coopgen_jax.cli.train_options import (
+    KINDS,
     DiscriminatorOptions,
     GcnOptions,
     LanguageModelOptions,
@@ -96,26 +97,9 @@ def _check(what: DiscriminatorOptions | LanguageModelOptions) -> None:
         raise UserError(f"{what.out} is a file: give a folder")
 
 
-# What only some kinds take, by option: the kinds.
-ONLY = {
-    "encoder": ("bidirectional",),
-    "frozen": ("bidirectional",),
-    "taps": ("shared-trunk",),
-    "layers": ("shared-trunk",),
-    "width": ("shared-trunk",),
-    "look_ahead": ("shared-trunk",),
-    "states": ("shared-trunk",),
-    "class_weight": ("generative",),
-    "rank": ("causal", "generative", "bidirectional"),
-    "shortest": ("causal", "generative", "bidirectional"),
-    "hidden": ("shared-trunk", "causal", "bidirectional"),
-    "dropout": ("shared-trunk", "causal", "bidirectional"),
-}
-
-
 def _check_kind(what: DiscriminatorOptions) -> None:
     """Raises UserError where an option says nothing to the kind that is trained."""
-    for name, kinds in ONLY.items():
+    for name, kinds in KINDS.items():
         untouched = next(f.default for f in fields(what) if f.name == name)
         if getattr(what, name) != untouched and what.kind not in kinds:
             flag = name.replace("_", "-")

@@ -3,7 +3,7 @@
 import pytest
 
 from coopgen_jax.cli import _parse_generate, _parse_train
-from coopgen_jax.cli.old_flags import FLAGS, renamed
+from coopgen_jax.cli.old_flags import TRAININGS, renamed
 from coopgen_jax.errors import UserError
 
 GCN = ["gcn", "--data", "a.txt", "--validation", "b.txt", "--out", "c"]
@@ -16,7 +16,7 @@ VALUES = {
 
 @pytest.mark.parametrize("form", ["{} {}", "{}={}"])
 def test_an_old_command_line_is_the_new_one(form):
-    assert set(VALUES) == set(FLAGS)
+    assert set(VALUES) == set(TRAININGS)
     old = " ".join(form.format(*item) for item in VALUES.items()).split(" ")
     under = [old[0], *(word.replace("judge-", "judge_") for word in old[1:])]
     new = [
@@ -31,7 +31,7 @@ def test_an_old_command_line_is_the_new_one(form):
 
 def test_only_the_values_of_their_own_flag_are_renamed():
     told = ["--text", "beginnings", "--judge-reads", "texts", "--out=beginnings"]
-    assert renamed(told) == [
+    assert renamed(told, TRAININGS) == [
         "--text", "beginnings", "--discriminator-reads", "texts", "--out=beginnings"
     ]  # fmt: skip
 
@@ -42,7 +42,7 @@ def test_help_shows_the_present_names(capsys):
             _parse_train([kind, "--help"])
         shown = capsys.readouterr().out
         assert "--micro-batches" in shown
-        assert not [flag for flag in FLAGS if flag in shown] and "beginnings" not in shown
+        assert not [flag for flag in TRAININGS if flag in shown] and "beginnings" not in shown
 
 
 def test_underscores_in_a_flag_of_a_method_are_hyphens():
