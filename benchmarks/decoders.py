@@ -100,8 +100,8 @@ def methods(parts: Parts) -> dict[str, Method]:
     plain = sampling.SamplingConfig()
     judged = {"guide": parts.guide, "guide_params": parts.guide_params}
     size = parts.config.vocab_size
-    candidates, search = min(20, size), PRESETS["default"].search
-    few = replace(search, candidates=min(search.candidates, size), early_stop=False)
+    candidates, default = min(20, size), PRESETS["default"]
+    search = default.with_settings(candidates=min(default.search.candidates, size))
     by_gradients = {
         "PPLM, 3 iterations": Method(pplm, pplm_config.PPLMConfig(), None, **judged),
     }
@@ -137,9 +137,7 @@ def methods(parts: Parts) -> dict[str, Method]:
             das, das.DASConfig(beams=5, candidates=20), 20, **judged, beside="beam, 5"
         ),
         **(by_gradients if parts.guide.differentiable else {}),
-        f"MCTS, {few.simulations} simulations": Method(
-            mcts, replace(PRESETS["default"], search=few), None, **judged
-        ),
+        f"MCTS, {search.search.simulations} simulations": Method(mcts, search, None, **judged),
     }
 
 

@@ -38,7 +38,7 @@ def measure(settings: Settings) -> Iterator[Row]:
         functions = {}
         for slots in (FEW, MANY):
             job = make_job(
-                parts, new_tokens=2, simulations=written, kept=slots - 1 - written, **axes
+                parts, new_tokens=2, simulations=written, reused_nodes=slots - 1 - written, **axes
             )
             assert job.config.nodes == slots, job.config.nodes
             functions[str(slots)] = _repeated(job, (jax.jit(mcts.begin)(job).states[0], None))

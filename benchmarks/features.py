@@ -84,9 +84,9 @@ def prefill(job: Job, chunk: int) -> Run:
     return Run(job, lambda: begin.call(job).generation.simulations, begin.working, searches=False)
 
 
-def searching(job: Job, **fields: Any) -> Job:
-    """Returns the job with other fields of its `SearchConfig`."""
-    return job.replace(config=replace(job.config, search=replace(job.config.search, **fields)))
+def searching(job: Job, **settings: Any) -> Job:
+    """Returns the job with other settings of its search."""
+    return job.replace(config=job.config.with_settings(**settings))
 
 
 def in_bfloat16(job: Job, settings: Settings) -> Job:
@@ -113,8 +113,8 @@ def pairs(parts: Parts, settings: Settings, axes: dict[str, int]) -> Iterator[tu
     whole = token_by_token(puct)
     yield "halving at the root", whole, plain
     yield "early stop", whole, token_by_token(searching(puct, early_stop=True))
-    enough = max(2, search.simulations)
-    yield "budget by need (enough)", whole, token_by_token(searching(puct, enough=enough))
+    limited = searching(puct, visit_limit=max(2, search.simulations))
+    yield "budget by need (visit limit)", whole, token_by_token(limited)
     yield "donated buffers", token_by_token(job, donate=False), plain
     yield "one call per text", plain, in_one_call(job)
     if settings.dtype != "bfloat16":

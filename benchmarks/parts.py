@@ -9,6 +9,7 @@ import numpy as np
 
 from benchmarks.settings import Settings
 from coopgen_jax.decoding.job import Job
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.presets import PRESETS
 from coopgen_jax.discriminators.causal import CausalConfig, causal, init_causal
 from coopgen_jax.discriminators.discriminator import Discriminator
@@ -21,6 +22,7 @@ from coopgen_jax.models.layer_layout import for_this_device, stored
 from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.models.published_shapes import SHAPES as PUBLISHED
 from coopgen_jax.models.transformer import DecoderConfig, init_decoder
+from coopgen_jax.search.config import Halving
 from coopgen_jax.testing import TINY_GPT2
 from coopgen_jax.tokenizer import Tokenizer
 
@@ -116,6 +118,12 @@ def random_prompts(parts: Parts, batch: int, length: int) -> Prompt:
     )
 
 
+def considered(config: MCTSConfig) -> int:
+    """Returns how many candidates are halved at the root, 0 for PUCT there."""
+    root = config.search.root
+    return root.considered if isinstance(root, Halving) else 0
+
+
 def make_job(
     parts: Parts,
     *,
@@ -126,22 +134,24 @@ def make_job(
     samples: int = 1,
     **search: Any,
 ) -> Job:
-    """Returns a decoding job over random prompts; `search` changes fields of `SearchConfig`.
+    """Returns a decoding job over random prompts; `search` changes settings of the search.
 
     Early stop is off, so that every token costs the same.
     """
     config = PRESETS[preset]
-    size = parts.config.vocab_size
-    candidates = min(search.pop("candidates", config.search.candidates), size)
-    halved = min(search.pop("considered", config.search.considered), candidates)
+    # The nodes that outlive a token stay as many, whatever the simulations.
+    kept = ("wave", "candidates", "reused_nodes")
+    settings = {name: getattr(config.search, name) for name in kept} | search
+    settings["candidates"] = min(settings["candidates"], parts.config.vocab_size)
+    halved = min(settings.get("considered", considered(config)), settings["candidates"])
     # A wave wider than the preset's halves as many candidates as it has leaves.
-    halved = max(halved, search.get("wave", config.search.wave)) if halved else 0
-    changed = {"candidates": candidates, "considered": halved, "early_stop": False} | search
-    settings = replace(config.search, **changed)
+    settings["considered"] = max(halved, settings["wave"]) if halved else 0
+    if not halved:
+        settings.setdefault("early_stop", False)
     return Job(
         prompt=random_prompts(parts, batch, prompt_length),
         target=jnp.ones(batch, jnp.int32),
-        config=replace(config, new_tokens=new_tokens, samples=samples, search=settings),
+        config=config.with_settings(new_tokens=new_tokens, samples=samples, **settings),
         language_model=parts.language_model,
         params=parts.params,
         discriminator=parts.guide,
@@ -175,10 +185,10 @@ def described(job: Job) -> dict[str, Any]:
         "wave": config.search.wave,
         "depth": config.search.depth,
         "candidates": config.search.candidates,
-        "considered": config.search.considered,
-        "value_scale": config.search.value_scale,
+        "considered": considered(config),
+        "value_scale": getattr(config.search.root, "value_scale", None),
         "c_puct": config.search.c_puct,
         "kept": config.search.reused_nodes,
-        "penalty": config.repetition_penalty,
-        "no_repeat_ngram": config.no_repeat_ngram,
+        "penalty": config.rules.repetition_penalty,
+        "no_repeat_ngram": config.rules.no_repeat_ngram,
     }

@@ -136,7 +136,7 @@ def proposals(axes: dict[str, int], vocabulary: int) -> dict[str, DecoderSetting
         choice=ByVisits(visit_temperature=1.0, mix_base=SHARE),
     )
     waves = replace(
-        search, wave=axes["wave"], kept=axes["simulations"], first_play_urgency="parent"
+        search, wave=axes["wave"], reused_nodes=axes["simulations"], first_play_urgency="parent"
     )
     return {
         "tree search, in lock step": tree,

@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from benchmarks.baselines.network import Judge, Network
+from coopgen_jax.decoding.flat_settings import flat
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 
 
@@ -68,20 +69,20 @@ def write(
 
 def check_config(config: MCTSConfig) -> None:
     """Raises ValueError where a setting asks for what neither baseline does."""
-    search = config.search
     plain = {
-        "samples": (config.samples, 1),
-        "alpha": (config.alpha, 1),
-        "no_repeat_ngram": (config.no_repeat_ngram, 0),
-        "visit_temperature": (config.visit_temperature, 0),
-        "value_power": (config.value_power, 0),
-        "rollout": (config.rollout, 0),
-        "considered": (search.considered, 0),
-        "early_stop": (config.engine.stops_early, False),
-        "renormalise": (search.renormalise, False),
+        "samples": 1,
+        "alpha": 1,
+        "no_repeat_ngram": 0,
+        "visit_temperature": 0,
+        "value_power": 0,
+        "rollout": 0,
+        "considered": 0,
+        "early_stop": False,
     }
-    for name, (value, only) in plain.items():
-        if value != only:
+    # What is not selected, such as roll-outs, has no settings.
+    given = flat(config) | {"early_stop": config.engine.stops_early}
+    for name, only in plain.items():
+        if (value := given.get(name, only)) != only:
             raise ValueError(f"{name} is {value}: the PyTorch baselines know {only} alone")
 
 

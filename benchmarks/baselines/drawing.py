@@ -7,7 +7,7 @@ Shape letters: `B` sources, `R` samples of each, `M` = B * R texts, `P` tokens o
 text, `V` vocabulary.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.baselines.network import Judge, Network
 from benchmarks.baselines.reference import Leaf, Reference, Tree
-from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import Best, MCTSConfig
 
 HUMAN = 1
 
@@ -51,17 +51,18 @@ class Drawing(Reference):
     Args:
       network: the language model.
       judge: the discriminator.
-      config: the search's settings, with `visit_temperature` and `mix_base`.
+      config: the search's settings, whose choice is `ByVisits`.
       seed: of the draws.
     """
 
     def __init__(self, network: Network, judge: Judge, config: MCTSConfig, *, seed: int = 0):
-        if config.repetition_penalty != 1 or config.temperature != 1 or network.config.end_tokens:
+        rules, ends = config.rules, network.config.end_tokens
+        if rules.repetition_penalty != 1 or rules.temperature != 1 or ends:
             raise ValueError(
                 "what is drawn from is the language model's own distribution, and texts never "
                 "end: give repetition_penalty 1, temperature 1 and a network without end tokens"
             )
-        plain = config.with_settings(samples=1, visit_temperature=0.0, mix_base=0.0)
+        plain = replace(config, samples=1, choice=Best())
         super().__init__(network, judge, plain)
         self.drawn, self.rng = config, np.random.default_rng(seed)
         self.own: dict[int, np.ndarray] = {}
@@ -79,7 +80,8 @@ class Drawing(Reference):
         entries = self._plant(trees)
         for _ in range(self.config.search.simulations):
             self._simulate(trees, entries)
-        how = {"tau": self.drawn.visit_temperature, "share": self.drawn.mix_base}
+        choice = self.drawn.choice
+        how = {"tau": choice.visit_temperature, "share": choice.mix_base}
         return [mixture(tree, self.own[row], **how) for row, tree in trees.items()]
 
     def sample(self, sources: np.ndarray) -> Texts:

@@ -68,7 +68,7 @@ class Fair:
         real = torch.tensor(mask, dtype=torch.bool, device=device)
         # The token in every slot, and whether it counts as text where it is visible.
         self._tokens = torch.nn.functional.pad(prompt, (0, config.new_tokens + nodes - 1))
-        self._counts = torch.full_like(self._tokens, config.penalise_prompt, dtype=torch.bool)
+        self._counts = torch.full_like(self._tokens, config.rules.penalise_prompt, dtype=torch.bool)
         self._counts[:, prompt.shape[1] :] = True
         # Row n, column m - 1: whether node m is node n or above it. The root sees no node.
         self._ancestors = torch.zeros(batch, nodes, nodes - 1, dtype=torch.bool, device=device)
@@ -157,18 +157,18 @@ class Fair:
           Tokens `[B, W, K]`, priors `[B, W, K]` and values `[B, W]`.
         """
         config = self.config
-        if config.repetition_penalty != 1:
+        if config.rules.repetition_penalty != 1:
             counts = seen & self._counts[:, None, : seen.shape[-1]]
             # What does not count writes what stands there already, or is the node's own token.
             text = self._tokens[:, None, : seen.shape[-1]].expand_as(seen)
             text = torch.where(counts, text, token[..., None])
             old = logits.gather(-1, text)
-            penalty = config.repetition_penalty
+            penalty = config.rules.repetition_penalty
             lowered = torch.where(old > 0, old / penalty, old * penalty)
             own = counts.any(-1, keepdim=True)
             logits.scatter_(-1, text, torch.where(own, lowered, old))
-        if config.temperature != 1:
-            logits /= config.temperature
+        if config.rules.temperature != 1:
+            logits /= config.rules.temperature
         best, tokens = logits.topk(self.candidates, dim=-1)
         # By probability, then by token: `topk` leaves the order of equals open.
         tokens, order = tokens.sort(dim=-1)

@@ -137,7 +137,7 @@ class Reference:
         search = config.search
         if search.wave != 1 or search.reused_nodes or search.first_play_urgency != "zero":
             raise ValueError(
-                "the published search has wave 1, kept 0 and first_play_urgency zero: "
+                "the published search has wave 1, reused_nodes 0 and first_play_urgency zero: "
                 "use the fair baseline for other settings"
             )
         self.network, self.judge, self.config = network, judge, config
@@ -263,11 +263,11 @@ class Reference:
         logits = self.network.logits(states)
         for row, leaf in zip(logits, leaves, strict=True):
             text = self._texts[leaf.row] + leaf.tokens
-            start = 0 if self.config.penalise_prompt else self._prompts[leaf.row]
+            start = 0 if self.config.rules.penalise_prompt else self._prompts[leaf.row]
             seen = torch.tensor(sorted(set(text[start:])), dtype=torch.long, device=row.device)
-            penalty = self.config.repetition_penalty
+            penalty = self.config.rules.repetition_penalty
             row[seen] = torch.where(row[seen] > 0, row[seen] / penalty, row[seen] * penalty)
-        return (logits / self.config.temperature).softmax(-1).cpu().numpy()
+        return (logits / self.config.rules.temperature).softmax(-1).cpu().numpy()
 
     def _values(self, leaves: list[Leaf]) -> np.ndarray:
         """Has the discriminator read the leaves' texts from scratch; returns p(target) `[b]`."""

@@ -95,8 +95,7 @@ class Trees:
         """Brings the stored terms of nodes' scores up to date; a node may occur more than once."""
         parent, rank = self.parent[nodes], self.rank[nodes]
         visits, waiting = self.visits[nodes], self.virtual[nodes]
-        losses = np.float32(self.config.virtual_loss) * waiting
-        self.edges[parent, _MEAN, rank] = self.value_sum[nodes] / (visits + losses)
+        self.edges[parent, _MEAN, rank] = self.value_sum[nodes] / (visits + waiting)
         self.edges[parent, _RATIO, rank] = self.priors[parent, rank] / (1 + visits + waiting)
         self.edges[parent, _UNTRIED, rank] = 0
 

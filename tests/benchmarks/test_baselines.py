@@ -42,7 +42,7 @@ PAPER = replace(
     search=replace(PRESETS["paper"].search, simulations=12, candidates=8, depth=12),
 )
 WAVES = replace(PAPER, search=replace(
-        PAPER.search, simulations=16, wave=4, kept=10, depth=5, c_puct=1.0, virtual_loss=0.5,
+        PAPER.search, simulations=16, wave=4, reused_nodes=10, depth=5, c_puct=1.0,
         first_play_urgency="parent",
     )).with_settings(temperature=1.5, penalise_prompt=False)  # fmt: skip
 
@@ -234,21 +234,22 @@ def test_equal_probabilities_are_ordered_by_token():
 
 
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    ("config", "sentence"),
     [
-        ({"alpha": 0.5}, "alpha is 0.5: the PyTorch baselines know 1 alone"),
-        ({"no_repeat_ngram": 3}, "no_repeat_ngram is 3"),
-        ({"new_tokens": 200}, "exceed the language model's context of 128"),
-        ({"search": WAVES.search}, "use the fair baseline for other settings"),
+        (PAPER.with_settings(alpha=0.5), "alpha is 0.5: the PyTorch baselines know 1 alone"),
+        (PAPER.with_settings(no_repeat_ngram=3), "no_repeat_ngram is 3"),
+        (PAPER.with_settings(rollout=4), "rollout is 4"),
+        (PAPER.with_settings(considered=4), "considered is 4"),
+        (PAPER.with_settings(early_stop=True), "early_stop is True"),
+        (PAPER.with_settings(new_tokens=200), "exceed the language model's context of 128"),
+        (replace(PAPER, search=WAVES.search), "use the fair baseline for other settings"),
     ],
 )
-def test_what_cannot_be_done_is_said(changes, sentence):
+def test_what_cannot_be_done_is_said(config, sentence):
     judge, judge_params = judge_parts(TINY_GPT2)
     network = Network(TINY_LLAMA, sharp(TINY_LLAMA))
     with pytest.raises(ValueError, match=sentence):
-        Reference(network, judge_of(judge, judge_params), replace(PAPER, **changes)).begin(
-            *prompts()
-        )
+        Reference(network, judge_of(judge, judge_params), config).begin(*prompts())
 
 
 def test_more_than_was_asked_for_is_refused():
