@@ -4,18 +4,16 @@ They are there to stay the same: record anew only what is meant to change, and s
 """
 
 import os
+import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 from tests.conftest import QUICK
-
-# As the tests compile: programs that are compiled otherwise round otherwise.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
-
-from tests.goldens import command_cases, decoder_cases
 from tests.goldens.comparing import FOLDER, record
-from tests.goldens.flat import comparing, generating
-from tests.goldens.resolved_cases import COMPARE, GENERATE
+
+NAMES = ("decoders", "commands", "resolved", "readme", "chain")
 
 
 def timed(what, names):
@@ -28,8 +26,23 @@ def timed(what, names):
     return found
 
 
+def decoders():
+    from tests.goldens import decoder_cases
+
+    return timed(decoder_cases.figures, decoder_cases.CASES)
+
+
+def commands():
+    from tests.goldens import command_cases
+
+    return timed(command_cases.written, command_cases.LINES)
+
+
 def resolved():
     """Returns what command lines resolve to."""
+    from tests.goldens.flat import comparing, generating
+    from tests.goldens.resolved_cases import COMPARE, GENERATE
+
     os.chdir(FOLDER)
     found = {f"generate {line}": generating(f"text {line}") for line in GENERATE}
     targets = "--target positive negative"
@@ -37,12 +50,32 @@ def resolved():
     return found | {name: comparing(line) for name, line in methods.items()}
 
 
-RECORDS = {
-    "decoders": lambda: timed(decoder_cases.figures, decoder_cases.CASES),
-    "commands": lambda: timed(command_cases.written, command_cases.LINES),
-    "resolved": resolved,
-}
+def readme():
+    from tests.goldens import readme_cases
+
+    with tempfile.TemporaryDirectory() as folder:
+        found = timed(lambda line: readme_cases.written(line, Path(folder)), readme_cases.GENERATE)
+    return {"processor": readme_cases.processor(), **found}
+
+
+def chain():
+    from tests.goldens import readme_cases
+
+    with tempfile.TemporaryDirectory() as folder:
+        return readme_cases.chain(Path(folder))
+
+
+def main(names):
+    """Records in a process for each, since how programs are compiled is settled at its start."""
+    if len(names) > 1:
+        for name in names:
+            subprocess.run([sys.executable, "-m", "tests.goldens.record", name], check=True)
+        return
+    if names[0] not in ("readme", "chain"):
+        # As the tests compile: programs that are compiled otherwise round otherwise.
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
+    record(names[0], globals()[names[0]]())
+
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or RECORDS:
-        record(name, RECORDS[name]())
+    main(sys.argv[1:] or NAMES)
