@@ -12,6 +12,7 @@ from coopgen_jax.cli.method_flags import (
     groups_of,
     method_of,
     methods,
+    switch_names,
 )
 from coopgen_jax.cli.model_options import names_target, steering_options
 from coopgen_jax.cli.old_flags import METHODS
@@ -117,26 +118,30 @@ def method_options(
     if name not in methods():
         raise UserError(f"{source} has {name!r}: known are {', '.join(methods())}")
     place = f"{source} {text}"
-    entries = dict(_entry(part, place) for part in pairs)
+    entries = dict(_entry(part, name, place) for part in pairs)
     method = method_of(name, entries.get("preset"))
     own = {field.name for field in fields(OwnOptions)}
     known = flag_names(method)
+    switches = switch_names(method)
     arguments: list[str] = []
     for key, value in entries.items():
         option = METHODS.get(flag(key), flag(key)).removeprefix("--").replace("-", "_")
         if option not in own | known.keys():
             raise UserError(
-                f"{source} {text}: {name} takes no {key}; it takes "
+                f"{place}: '{key}={value}' is no option of {name} as key=value; it takes "
                 f"{', '.join([*known, *sorted(own)])}"
             )
-        arguments += _words(flag(option), value, several=known.get(option) in WORDS)
+        several = known.get(option) in WORDS
+        if option in switches and value not in ("true", "false"):
+            raise UserError(f"{place}: {key} is {value!r}: give true or false")
+        arguments += _words(flag(option), value, several=several, switch=option in switches)
     kind = grouped("Own", groups_of(method) | {"own": OwnOptions})
     try:
         read = ungrouped(ask(kind, prog=source, arguments=arguments, description=""))
     except UserError as error:
-        raise UserError(f"{source} {text}: {str(error).partition('; see')[0]}") from error
+        raise UserError(f"{place}: {str(error).partition('; see')[0]}") from error
     settings, words = given_settings(method, read, arguments)
-    changes = {name: read[name] for name in own if flag(name) in arguments}
+    changes = {name: read[name] for name in own & entries.keys()}
     found = replace(
         common, method=name, preset=entries.get("preset", "default"), settings=settings,
         words=words, **changes,
@@ -145,16 +150,17 @@ def method_options(
     return replace(found, target=None) if unguided else found
 
 
-def _entry(part: str, place: str) -> tuple[str, str]:
+def _entry(part: str, name: str, place: str) -> tuple[str, str]:
     """Returns the name and the value of `key=value`."""
     key, separator, value = re.sub(r"\\([:,])", r"\1", part).partition("=")
     if not separator:
-        raise UserError(f"{place}: {part!r} is no option as key=value")
+        raise UserError(f"{place}: {part!r} is no option of {name} as key=value")
     return key.replace("-", "_"), value
 
 
-def _words(name: str, value: str, *, several: bool) -> list[str]:
+def _words(name: str, value: str, *, several: bool, switch: bool) -> list[str]:
     """Returns an option and its value as arguments."""
-    if value in ("true", "false"):
+    if switch:
         return [name] if value == "true" else []
-    return [word for one in (value.split("+") if several else [value]) for word in (name, one)]
+    # A value in the same word may look like a flag.
+    return [f"{name}={one}" for one in (value.split("+") if several else [value])]

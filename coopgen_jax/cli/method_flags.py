@@ -110,6 +110,11 @@ def _option(setting: Setting) -> str:
     return f"no_{setting.name}" if setting.kind is bool and setting.default else setting.name
 
 
+def switch_names(method: Method) -> set[str]:
+    """Returns which of a method's flags have no value."""
+    return {_option(setting) for setting in settings_with_flags(method) if setting.kind is bool}
+
+
 def groups_of(method: Method) -> dict[str, type]:
     """Returns the boxes of a method's flags: dataclasses for tyro."""
     boxes: dict[str, list[tuple[str, Any, Any]]] = {method.name: []}

@@ -190,11 +190,11 @@ def test_batches_are_full():
 def test_a_method_has_options_of_its_own():
     common = GenerateOptions(target="good")
     found = method_options("mcts:simulations=64:c-puct=2:preset=puct:samples=2", common)
-    assert (found.method, found.simulations, found.c_puct) == ("mcts", 64, 2.0)
+    assert (found.method, found.settings) == ("mcts", {"simulations": 64, "c_puct": 2.0})
     assert (found.preset, found.samples, found.target) == ("puct", 2, "good")
     assert found.discriminator == "sentiment"
     plain = method_options("sample:discriminator=none:bad_words=a+b", common)
-    assert plain.target is None and plain.bad_words == ("a", "b")
+    assert plain.target is None and plain.words == {"bad_words": ("a", "b")}
 
 
 def test_of_weighted_texts_one_is_drawn_by_the_weights():
@@ -342,3 +342,15 @@ def test_a_header_without_texts_gives_way_and_names_may_differ_in_signs(world, t
     two.unlink()
     assert run(capsys, *job(world, tmp_path / "out", methods, "--seed", 3))[0] == 0
     assert json.loads(one.read_text().splitlines()[0])["settings"]["seed"] == 3 and rows
+
+
+def test_values_of_a_method_may_look_like_flags_and_switches():
+    common = GenerateOptions(target="positive")
+
+    def words(text: str) -> dict:
+        return dict(method_options(text, common).words)
+
+    assert words("sample:stop=-x+--top-p") == {"stop": ("-x", "--top-p")}
+    assert words("sample:begin_with=true:stop=false") == {"begin_with": "true", "stop": ("false",)}
+    assert words("sample:token_bias=was=-2") == {"token_bias": ("was=-2",)}
+    assert method_options("mcts:anneal=false", common) == method_options("mcts", common)
