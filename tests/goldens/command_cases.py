@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+import coopgen_jax.cli.checks as checks
 import coopgen_jax.cli.generate as command
 from coopgen_jax.cli import main
 from coopgen_jax.decoding.presets import PRESETS
@@ -55,6 +56,8 @@ def stand_ins() -> Iterator[None]:
         patch.setattr(command, "load", load_model)
         patch.setattr(command, "load_discriminator", load_guide)
         patch.setattr(command, "keep_compilations", lambda folder: None)
+        # The card of the real sentiment head has other classes than what stands in for it.
+        patch.setattr(checks, "check_classes", lambda guide, targets: None)
         os.chdir(FOLDER)
         try:
             yield
