@@ -80,9 +80,9 @@ class Value:
 
     Attributes:
       alpha: weight of the discriminator against the likelihood in a value, from 0 to 1.
-      likelihood: L is the "mean" prior of a text's tokens below the root, or their "product". The
-        mean is geometric, the product the paper's; of nodes that are kept when the root moves it
-        becomes that below the new one.
+      likelihood: makes L the "mean" of the priors of a text's tokens below the root, or their
+        "product". The mean is geometric, the product the paper's; of nodes that are kept when the
+        root moves it becomes that below the new one.
     """
 
     alpha: float = 1.0

@@ -45,8 +45,8 @@ class BeamConfig(DecoderSettings):
 
     Attributes:
       samples: `R`, how many of the best texts are returned.
-      beams: `W` in every group.
-      groups: `G`; more than one search diversely.
+      beams: `W`, texts under way at once, in every group.
+      groups: `G`, groups of beams; more than one search diversely.
       diversity: what a token costs for each beam of an earlier group that took it at the same step.
       length_penalty: power of the length that a log-probability is divided by; 0 compares sums.
     """

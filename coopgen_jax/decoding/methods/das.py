@@ -50,7 +50,7 @@ class DASConfig(DecoderSettings):
 
     Attributes:
       samples: `R`, how many of the best texts are returned.
-      beams: `W`.
+      beams: `W`, texts under way at once.
       candidates: `K`, continuations of all beams together that are read and judged at a step, the
         likeliest that go on. Texts that end among the `K` likeliest are judged as they were before
         their end.

@@ -50,7 +50,7 @@ class FudgeConfig(DecoderSettings):
         FUDGE's, the second that of RAD and Controlled Decoding.
       look_ahead: judges candidates before they are read; only the drawn one is read then. It needs
         a discriminator that has foresight.
-      greedy: take the best candidate instead of drawing.
+      greedy: takes the best candidate instead of drawing.
     """
 
     candidates: int = 20

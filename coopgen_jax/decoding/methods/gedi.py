@@ -42,7 +42,7 @@ class GediConfig(DecoderSettings):
       filter_p: rho, the probability under p_w that the filter may take away, from the tokens with
         the least p(c | x v) on; 0 for no filter.
       target_p: tau, the p(c | x v) above which a token is kept whatever its place; 1 for none.
-      draw: draw tokens of what is left instead of taking the likeliest.
+      draw: draws tokens of what is left instead of taking the likeliest.
     """
 
     rules: Rules = CTRL

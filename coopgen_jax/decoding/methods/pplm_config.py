@@ -26,7 +26,7 @@ class PPLMConfig(DecoderSettings):
       kl: weight of the divergence from the unshifted distribution.
       fusion: share of the shifted distribution in the fused one; 0 leaves top-K sampling.
       window: newest tokens in front of the last that are shifted; 0 for all.
-      decay: whether older tokens of the window are shifted less, in proportion to their age.
+      decay: shifts older tokens of the window less, in proportion to their age.
     """
 
     rules: Rules = TOP_TEN

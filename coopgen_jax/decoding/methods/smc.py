@@ -36,10 +36,10 @@ class SMCConfig(DecoderSettings):
 
     Attributes:
       samples: `W`, particles of a prompt.
-      power: of p(c|x) in the target p(x) p(c|x)^power.
+      power: exponent of p(c|x) in the target p(x) p(c|x)^power.
       threshold: particles are resampled where their effective sample size is below this share of
         them; 0 never does (importance sampling), 1 after every token at which they differ.
-      resampling: "systematic" (Carpenter et al. 1999) or "residual" (Liu and Chen 1998).
+      resampling: "systematic" (Carpenter and others, 1999) or "residual" (Liu and Chen, 1998).
     """
 
     samples: int = 8

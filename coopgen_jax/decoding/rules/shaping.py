@@ -40,7 +40,7 @@ class Rules:
     left.
 
     Attributes:
-      repetition_penalty: CTRL's, over the prompt and the text so far; 1 for none.
+      repetition_penalty: CTRL's penalty on tokens of the prompt and the text so far; 1 for none.
       no_repeat_ngram: n-grams of this length are never written twice; 0 for no such rule.
       penalise_prompt: whether the prompt counts as text that these two rules, and bad words, have
         seen.
