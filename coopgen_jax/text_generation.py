@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from coopgen_jax.decoding.decode import DECODERS
@@ -19,10 +18,10 @@ from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
 from coopgen_jax.decoding.on_mesh import stepper
 from coopgen_jax.decoding.rules.stop import StopStrings
-from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.decoding.text import Text, read_text
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.language_model import LanguageModel
+from coopgen_jax.models.language_model import LanguageModel, Prompt
 from coopgen_jax.models.pretrained.combined_model import (
     check_reference,
     network_of,
@@ -52,40 +51,9 @@ def _finish(job: Job, generation: Generation, *, decoder: Decoder) -> Generation
     return decoder.finish(job, generation) if decoder.finish else generation
 
 
-@dataclass(frozen=True)
-class Text:
-    """One text, as it was written.
-
-    prompt: what it continues, or the source that it is written of; text: the continuation, or the
-      whole target; tokens: its ids.
-    number, sample: which prompt of the job, and which of its samples.
-    target: the class asked for, or None.
-    class_probabilities: the discriminator's p(class | text), empty without one.
-    log_prob: natural log-probability of the continuation under the plain language model.
-    perplexity: exp(-log_prob / tokens).
-    log_proposal: log-probability with which the decoder drew the text, None where it chose.
-    log_weight: natural logarithm of a particle's weight (`SMCConfig`) or of that of a text drawn
-      without replacement (`StochasticBeamConfig`), 0 elsewhere.
-    finished: whether the text came to its own end.
-    simulations: evaluations spent on it; model_tokens: tokens that the language model read for
-      it; deepest: depth of the deepest tree node.
-    """
-
-    prompt: str
-    text: str
-    tokens: list[int]
-    number: int
-    sample: int
-    target: str | None
-    class_probabilities: dict[str, float]
-    log_prob: float
-    perplexity: float
-    log_proposal: float | None
-    log_weight: float
-    finished: bool
-    simulations: int
-    model_tokens: int
-    deepest: int
+def _chosen(job: Job, generation: Generation) -> Generation:
+    decoder = DECODERS[type(job.config)]
+    return _finish(job, generation, decoder=decoder) if decoder.finish else generation
 
 
 @dataclass(frozen=True)
@@ -129,12 +97,8 @@ def generate(
       model: a loaded language model, or several as one (`combined`).
       prompts: raw texts to continue, or their ids; None leaves a prompt out, and the others keep
         their numbers, which their noise depends on.
-      config: `MCTSConfig` searches under guidance, `SamplingConfig` decodes plainly (temperature 0:
-        greedily), `BeamConfig` looks for the likeliest texts, `RerankConfig` keeps the best of
-        several such texts, `FudgeConfig` draws among judged candidates, `GediConfig` weighs the
-        whole vocabulary, `PPLMConfig` shifts the history along a gradient, and `SMCConfig` writes
-        weighted particles. `BlockwiseConfig` keeps the best of several blocks at a time,
-        `DASConfig` re-scores beams, and `StochasticBeamConfig` draws texts without replacement.
+      config: the settings of a method: `MCTSConfig` searches under guidance, `SamplingConfig`
+        decodes plainly; `DecoderSettings` names what all of them have.
       discriminator: guides the search; plainly decoded texts are only judged by it.
       target: name of the class that every text is to have, or one per prompt.
       reference: what the config's `Reference` charges a search for leaving, with the same tokens as
@@ -155,89 +119,128 @@ def generate(
         search by, a reference is missing or does not go with the rest, or the mesh cannot do what
         is asked for.
     """
-    if isinstance(prompts, str):
-        raise UserError("prompts is one string: give a list of prompts")
-    if discriminator is None and target is not None:
-        raise UserError("a target means nothing without a discriminator: give one, or no target")
+    _check_numbers(prompts, numbers)
     config = _with_stop(config, model)
-    wrong = [number for number in numbers or () if not 0 <= number < len(prompts)]
-    if wrong:
-        raise UserError(f"there is no prompt {wrong[0]}: they are numbered 0 to {len(prompts) - 1}")
     targets = _targets(discriminator, target, len(prompts), guided=config.guided)
-    # Every prompt is checked before the first one is worked on.
-    guide = discriminator.discriminator if discriminator else None
-    network = network_of(model, guide.taps if guide else (), tensor=shares(mesh))
-    other = _reference(model, reference, config, mesh)
-    context = min(network.context, other.context) if other else network.context
     asked = {number: prompt for number, prompt in enumerate(prompts) if prompt is not None}
-    make_prompt(
-        model.tokenizer,
-        list(asked.values()),
-        numbers=list(asked),
-        context=context,
-        reserve=config.ahead,
-    )
+    parts = _parts(model, discriminator, reference, config, mesh)
+    # Every prompt is checked before the first one is worked on.
+    batch_of = partial(_batch_of, model, parts, config)
+    batch_of(list(asked.values()), list(asked))
     ids = dict(zip(asked, ids_of(model.tokenizer, list(asked.values())), strict=True))
     chosen = asked if numbers is None else [n for n in dict.fromkeys(numbers) if n in asked]
-    order = sorted(chosen, key=lambda number: bucket(len(ids[number])))
-    size = max(1, min(batch_size, len(order)))
-    if mesh is not None:
-        size += -size % mesh.shape[BATCH]
-    batches = [order[at : at + size] for at in range(0, len(order), size)]
-    params, guide_params = _placed(model, discriminator, mesh)
-    reference_params = None
-    if other is not None and reference is not None:
-        reference_params = reference_params_of(reference, model, params, mesh)
+    batches, size = _batches({number: len(ids[number]) for number in chosen}, batch_size, mesh)
     # With bags of words a target may be given, and need not be.
     follows = config.guided or isinstance(config, PPLMConfig)
-    targeted = guide is not None and target is not None and follows
-    decoder = DECODERS[type(config)]
+    targeted = discriminator is not None and target is not None and follows
     texts: dict[int, list[Text]] = {}
     for batch, there in enumerate(batches):
         # The last batch is filled up with copies, so that it compiles to nothing new.
         rows = [*there, *[there[-1]] * (size - len(there))]
-        prompt = make_prompt(
-            model.tokenizer,
-            [ids[number] for number in rows],
-            numbers=rows,
-            context=context,
-            reserve=config.ahead,
-        )
-        wanted = [targets[number] for number in rows]
         job = Job(
-            prompt=prompt,
-            params=params,
-            discriminator_params=guide_params,
-            target=jnp.asarray(wanted, jnp.int32) if targeted else None,
-            reference_params=reference_params,
-            language_model=network,
-            discriminator=guide,
-            reference=other,
+            prompt=batch_of([ids[number] for number in rows], rows),
+            target=jnp.int32([targets[number] for number in rows]) if targeted else None,
             config=config,
+            **parts,
         )
         with discriminator.explained() if discriminator else nullcontext():
             for step, generation, tree in _tokens(jax.random.key(seed), job, mesh, mapper):
                 if listener is not None:
                     done = batch * size
                     listener(Step(batch, len(batches), step, done, there, generation, tree))
-            if decoder.finish:
-                generation = _finish(job, generation, decoder=decoder)
-            generation = jax.device_get(generation)
+            generation = jax.device_get(_chosen(job, generation))
         for row, number in enumerate(there):
-            texts[number] = [
-                read_text(
-                    model,
-                    guide,
-                    generation,
-                    (row, sample),
-                    _shown(model, asked[number]),
-                    number,
-                    targets[number],
-                    stop=config.rules.stop,
-                )
-                for sample in range(config.samples)
-            ]
+            prompt = _shown(model, asked[number])
+            texts[number] = _texts_of(model, job, generation, row, prompt, number, targets[number])
     return [text for number in sorted(texts) for text in texts[number]]
+
+
+def _check_numbers(prompts: Sequence, numbers: Sequence[int] | None) -> None:
+    if isinstance(prompts, str):
+        raise UserError("prompts is one string: give a list of prompts")
+    for number in numbers or ():
+        if not 0 <= number < len(prompts):
+            raise UserError(
+                f"there is no prompt {number}: they are numbered 0 to {len(prompts) - 1}"
+            )
+
+
+def _parts(
+    model: LoadedModel,
+    discriminator: LoadedDiscriminator | None,
+    reference: LoadedModel | None,
+    config: DecoderSettings,
+    mesh: Mesh | None,
+) -> dict[str, Any]:
+    """Returns the networks of a job and their params, placed on the mesh if there is one."""
+    guide = discriminator.discriminator if discriminator else None
+    other = _reference(model, reference, config, mesh)
+    params, guide_params = _placed(model, discriminator, mesh)
+    reference_params = None
+    if other is not None and reference is not None:
+        reference_params = reference_params_of(reference, model, params, mesh)
+    return {
+        "language_model": network_of(model, guide.taps if guide else (), tensor=shares(mesh)),
+        "discriminator": guide,
+        "reference": other,
+        "params": params,
+        "discriminator_params": guide_params,
+        "reference_params": reference_params,
+    }
+
+
+def _batch_of(
+    model: LoadedModel,
+    parts: dict[str, Any],
+    config: DecoderSettings,
+    texts: Sequence[str | Sequence[int]],
+    numbers: Sequence[int],
+) -> Prompt:
+    """Returns prompts as one batch, which leaves room for what is to be written."""
+    readers = [parts[name] for name in ("language_model", "reference") if parts[name] is not None]
+    return make_prompt(
+        model.tokenizer,
+        texts,
+        numbers=numbers,
+        context=min(reader.context for reader in readers),
+        reserve=config.ahead,
+    )
+
+
+def _texts_of(
+    model: LoadedModel,
+    job: Job,
+    generation: Generation,
+    row: int,
+    prompt: str,
+    number: int,
+    target: int | None,
+) -> list[Text]:
+    """Reads the texts of one prompt back."""
+    return [
+        read_text(
+            model.tokenizer,
+            job.discriminator.classes if job.discriminator else (),
+            generation,
+            (row, sample),
+            prompt=prompt,
+            number=number,
+            target=target,
+            stop=job.config.rules.stop,
+        )
+        for sample in range(job.config.samples)
+    ]
+
+
+def _batches(
+    lengths: dict[int, int], batch_size: int, mesh: Mesh | None
+) -> tuple[list[list[int]], int]:
+    """Returns the prompts' numbers in batches of one padded length, and the rows of a batch."""
+    order = sorted(lengths, key=lambda number: bucket(lengths[number]))
+    size = max(1, min(batch_size, len(order)))
+    if mesh is not None:
+        size += -size % mesh.shape[BATCH]
+    return [order[at : at + size] for at in range(0, len(order), size)], size
 
 
 def _with_stop(config: DecoderSettings, model: LoadedModel) -> DecoderSettings:
@@ -297,6 +300,8 @@ def _targets(
     guided: bool,
 ) -> list[int | None]:
     """Returns the class number that each prompt asks for, None where nothing is asked."""
+    if discriminator is None and target is not None:
+        raise UserError("a target means nothing without a discriminator: give one, or no target")
     if discriminator is None or target is None:
         if discriminator is not None and guided:
             known = ", ".join(discriminator.discriminator.classes)
@@ -327,62 +332,3 @@ def _tokens(
         yield step, state.generation, tree
         if state.generation.finished.all():
             break
-
-
-def _cut(text: str, stop: StopStrings | tuple[str, ...]) -> str:
-    """Returns a text up to the first of some strings in it."""
-    strings = stop.strings if isinstance(stop, StopStrings) else stop
-    return text[: min((text.find(string) for string in strings if string in text), default=None)]
-
-
-def read_text(
-    model: LoadedModel,
-    guide: Discriminator | None,
-    generation: Generation,
-    place: tuple[int, int],
-    prompt: str,
-    number: int,
-    target: int | None,
-    *,
-    stop: StopStrings | tuple[str, ...] = (),
-) -> Text:
-    """Reads one text of a batch back.
-
-    Args:
-      model: the model that wrote it.
-      guide: the discriminator that judged it, or None.
-      generation: the batch's texts, in NumPy.
-      place: row and sample of the text.
-      prompt: what it continues.
-      number: the prompt's number in the whole job.
-      target: number of the class asked for, or None.
-      stop: strings that the text is cut in front of.
-    """
-
-    def at(array: Any) -> Any:
-        return array[place].item()
-
-    tokens = generation.tokens[place][: at(generation.length)].tolist()
-    classes = guide.classes if guide else ()
-    log_class = generation.log_class[place]
-    log_prob = at(generation.log_prob)
-    log_proposal = at(generation.log_proposal)
-    return Text(
-        prompt=prompt,
-        text=_cut(model.tokenizer.written(tokens), stop),
-        tokens=tokens,
-        number=number,
-        sample=place[1],
-        target=None if target is None else classes[target],
-        class_probabilities={
-            name: float(np.exp(log_p)) for name, log_p in zip(classes, log_class, strict=True)
-        },
-        log_prob=log_prob,
-        perplexity=float(np.exp(-log_prob / max(len(tokens), 1))),
-        log_proposal=None if np.isnan(log_proposal) else log_proposal,
-        log_weight=at(generation.log_weight),
-        finished=at(generation.finished),
-        simulations=at(generation.simulations),
-        model_tokens=at(generation.model_tokens),
-        deepest=at(generation.deepest),
-    )

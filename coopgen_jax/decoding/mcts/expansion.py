@@ -6,6 +6,7 @@ children before they are read can choose among them too: with `foresight_power` 
 probability times p(c|x v)^foresight_power, normalised over the vocabulary.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -90,28 +91,12 @@ def expand(
     reference, cache = read_reference(job, cache, nodes)
     read = read + jnp.sum(leaves.fresh, axis=-1, dtype=jnp.int32)
 
-    on_path = jnp.maximum(leaves.path, 0)
-    path_tokens = tree.token[rows[..., None], samples[..., None], on_path]
-    own = jnp.concatenate([path_tokens, leaves.token[..., None]], axis=-1)
-    real = jnp.concatenate([leaves.path >= 0, leaves.fresh[..., None]], axis=-1)
     here = leaves.start + jnp.arange(leaves.token.shape[-1])
     stop = stop_states(states, jnp.broadcast_to(here, leaves.token.shape))
-    seen = _seen(job, generation, own, real, stop)
+    seen = _seen(job, generation, *_own_tokens(tree, leaves), stop)
     prior = shaped(job, logits, seen)
-
     final_class = log_class
     if config.rollout is not None:
-
-        def after(logits: jax.Array, tokens: jax.Array, there: jax.Array, stop: Any) -> jax.Array:
-            """Shapes what follows `tokens` `[B, R, W, length]` behind each leaf."""
-            longer = Seen(
-                tokens=jnp.concatenate([seen.tokens, tokens], axis=-1),
-                mask=jnp.concatenate([seen.mask, there], axis=-1),
-                length=seen.length + there.sum(axis=-1, dtype=jnp.int32),
-                stop=stop,
-            )
-            return shaped(job, logits, longer, marked=False)
-
         states, final_class, rolled = roll_out(
             keys,
             job,
@@ -119,10 +104,8 @@ def expand(
             nodes,
             shaped(job, logits, seen, marked=False),
             log_class,
-            live=~nodes.terminal,
             limit=room(job, generation),
-            shape=after,
-            scratch=config.search.nodes,
+            shape=partial(_shaped_behind, job, seen),
         )
         read = read + rolled
     expansion = Expansion(
@@ -132,6 +115,30 @@ def expand(
         terminal=ended,
     )
     return (states, cache, read), expansion
+
+
+def _own_tokens(tree: Tree, leaves: Leaves) -> tuple[jax.Array, jax.Array]:
+    """Returns the tokens from the root down to each leaf, `[B, R, W, S]`, and which are there."""
+    rows = jnp.arange(tree.visits.shape[0])[:, None, None, None]
+    samples = jnp.arange(tree.visits.shape[1])[None, :, None, None]
+    above = tree.token[rows, samples, jnp.maximum(leaves.path, 0)]
+    return (
+        jnp.concatenate([above, leaves.token[..., None]], axis=-1),
+        jnp.concatenate([leaves.path >= 0, leaves.fresh[..., None]], axis=-1),
+    )
+
+
+def _shaped_behind(
+    job: Job, seen: Seen, logits: jax.Array, tokens: jax.Array, there: jax.Array, stop: Any
+) -> jax.Array:
+    """Shapes what follows `tokens` `[B, R, W, length]` that were rolled out behind each leaf."""
+    longer = Seen(
+        tokens=jnp.concatenate([seen.tokens, tokens], axis=-1),
+        mask=jnp.concatenate([seen.mask, there], axis=-1),
+        length=seen.length + there.sum(axis=-1, dtype=jnp.int32),
+        stop=stop,
+    )
+    return shaped(job, logits, longer, marked=False)
 
 
 def _value(job: Job, log_class: jax.Array, log_likelihood: jax.Array, depth: jax.Array) -> Any:

@@ -6,6 +6,7 @@ slots behind the tree, which the next wave writes over.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +24,8 @@ def roll_out(
     logits: jax.Array,
     log_class: jax.Array,
     *,
-    live: jax.Array,
     limit: jax.Array,
     shape: Callable[[jax.Array, jax.Array, jax.Array, jax.Array | None], jax.Array],
-    scratch: int,
 ) -> tuple[States, jax.Array, jax.Array]:
     """Samples on behind the leaves of one wave, as far as the job's config says.
 
@@ -34,37 +33,25 @@ def roll_out(
       keys: `[B, R]` typed keys of this token's search.
       job: the job; its config has a `Rollout`.
       states: of both networks.
-      leaves: the leaves, as they were extended.
+      leaves: the leaves, as they were extended; those that are terminal are not rolled out.
       logits: `[B, R, W, V]` shaped distribution of the token behind each leaf.
       log_class: `[B, R, W, C]` what the discriminator says of the leaves themselves.
-      live: `[B, R, W]` bool, true where a leaf is to be rolled out.
       limit: `[B, R]` int32 depth that the contexts leave room for.
       shape: `(logits, tokens [B, R, W, length], there, stop [B, R, W]) -> logits`: the rules, given
         the tokens rolled out so far.
-      scratch: first scratch slot.
 
     Returns:
       The states, the class log-probabilities of the texts rolled out, and how many tokens each row
       read, `[B, R]` int32.
     """
-    length, confidence = job.config.rollout.rollout, job.config.rollout.rollout_confidence
+    length = job.config.rollout.rollout
     wave = leaves.token.shape[-1]
-    width = leaves.path.shape[-1] + length
-    behind = jnp.full((*leaves.path.shape[:-1], length), -1, jnp.int32)
-    path = jnp.concatenate([leaves.path, behind], axis=-1)
+    path = jnp.pad(leaves.path, ((0, 0),) * 3 + ((0, length),), constant_values=-1)
+    counted = jnp.arange(length)[None, None, None]
+    scratch = job.config.search.nodes
     lanes = leaves.start + jnp.arange(wave)
-    fold = jax.vmap(jax.random.fold_in, (None, 0))
-    lane_keys = jax.vmap(jax.vmap(lambda key: fold(key, lanes)))(keys)
-    at_step = jax.vmap(jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (0, None)), (0, None))
-
-    def settle(live: jax.Array, log_class: jax.Array) -> jax.Array:
-        if confidence is None:
-            return live
-        return live & (log_class.max(axis=-1) < jnp.log(confidence))
-
-    def placed(path: jax.Array, depth: jax.Array, slot: jax.Array) -> jax.Array:
-        here = jnp.arange(width)[None, None, None] == depth[..., None] - 1
-        return jnp.where(here, slot[None, None, :, None], path)
+    lane_keys = _per_lane(keys, lanes)
+    unsure = partial(_unsure, job.config.rollout.rollout_confidence)
 
     def more(carry: tuple) -> jax.Array:
         step, *_, live = carry
@@ -72,45 +59,62 @@ def roll_out(
 
     def sample_on(carry: tuple) -> tuple:
         step, states, logits, path, tokens, log_class, read, live = carry
-        token, _ = draw(job.config.rules, at_step(lane_keys, step), logits)
+        token, _ = draw(job.config.rules, _at_step(lane_keys, step), logits)
         depth = leaves.depth + step + 1
         start = scratch + step * wave
         parent = jnp.where(step == 0, lanes, start - wave + jnp.arange(wave))
         before = jnp.broadcast_to(parent[None, None], token.shape)
-        live = live & ~ends(job, token, stop_states(states, before)) & (depth <= limit[..., None])
-        nodes = Nodes(
-            start=start,
-            token=token,
-            parent=before,
-            path=path,
-            depth=depth,
-            committed=leaves.committed,
-            terminal=~live,
-        )
+        live &= ~ends(job, token, stop_states(states, before)) & (depth <= limit[..., None])
+        nodes = Nodes(start, token, before, path, depth, leaves.committed, ~live)
         logits, log_class, states = read_nodes(job, states, nodes, log_class)
-        here = jnp.broadcast_to((start + jnp.arange(wave))[None, None], token.shape)
-        tokens = jnp.where(jnp.arange(length)[None, None, None] == step, token[..., None], tokens)
-        there = jnp.broadcast_to(jnp.arange(length)[None, None, None] <= step, tokens.shape)
+        slots = start + jnp.arange(wave)
+        here = stop_states(states, jnp.broadcast_to(slots[None, None], token.shape))
+        tokens = jnp.where(counted == step, token[..., None], tokens)
         return (
             step + 1,
             states,
-            shape(logits, tokens, there, stop_states(states, here)),
-            placed(path, depth, start + jnp.arange(wave)),
+            shape(logits, tokens, jnp.broadcast_to(counted <= step, tokens.shape), here),
+            _placed(path, depth, slots),
             tokens,
             log_class,
             read + jnp.sum(live, axis=-1, dtype=jnp.int32),
-            settle(live, log_class),
+            live & unsure(log_class),
         )
 
     carry = (
         jnp.int32(0),
         states,
         logits,
-        placed(path, leaves.depth, lanes),
+        _placed(path, leaves.depth, lanes),
         jnp.zeros((*leaves.token.shape, length), jnp.int32),
         log_class,
         jnp.zeros(leaves.token.shape[:2], jnp.int32),
-        settle(live, log_class),
+        ~leaves.terminal & unsure(log_class),
     )
     _, states, _, _, _, log_class, read, _ = jax.lax.while_loop(more, sample_on, carry)
     return states, log_class, read
+
+
+def _per_lane(keys: jax.Array, lanes: jax.Array) -> jax.Array:
+    """Returns a key `[B, R, W]` for each lane of a wave, from those of the rows `[B, R]`."""
+    fold = jax.vmap(jax.random.fold_in, (None, 0))
+    return jax.vmap(jax.vmap(lambda key: fold(key, lanes)))(keys)
+
+
+def _at_step(keys: jax.Array, step: jax.Array) -> jax.Array:
+    """Returns the lanes' keys `[B, R, W]` for one step of a roll-out."""
+    fold = jax.vmap(jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (0, None)), (0, None))
+    return fold(keys, step)
+
+
+def _unsure(confidence: float | None, log_class: jax.Array) -> jax.Array:
+    """Tells where no class is as probable as `confidence` yet, from `[B, R, W, C]`."""
+    if confidence is None:
+        return jnp.ones(log_class.shape[:-1], bool)
+    return log_class.max(axis=-1) < jnp.log(confidence)
+
+
+def _placed(path: jax.Array, depth: jax.Array, slot: jax.Array) -> jax.Array:
+    """Puts each lane's slot `[W]` at the end of its path `[B, R, W, S]`, `depth` tokens long."""
+    here = jnp.arange(path.shape[-1])[None, None, None] == depth[..., None] - 1
+    return jnp.where(here, slot[None, None, :, None], path)

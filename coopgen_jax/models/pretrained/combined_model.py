@@ -1,6 +1,6 @@
 """Loaded models whose logits are combined, as one model; the arithmetic is in `arithmetic`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jax.sharding import Mesh
@@ -102,23 +102,18 @@ def combined(
             raise UserError(
                 f"{other.name} has other tokens than {base.name}: combine models of one tokenizer"
             )
-    begin = tuple(base.tokenizer.begin_tokens)
-    code: tuple[int, ...] = ()
-    if control_code is not None:
-        code = tuple(base.tokenizer.encode(control_code))
-        if not code:
-            raise UserError("the control code is empty: give it at least one word")
-    own = 1.0 if negative_prompt is None else guidance
-    parts = [Part(0, own, code, len(begin))]
+    code = () if control_code is None else tuple(base.tokenizer.encode(control_code))
+    _check_said(control_code, code, "control code")
+    begin_tokens = len(base.tokenizer.begin_tokens)
+    parts = [Part(0, 1.0 if negative_prompt is None else guidance, code, begin_tokens)]
     if negative_prompt is not None:
         front = tuple(wrapped(base.tokenizer, base.tokenizer.encode(negative_prompt)))
-        if not front:
-            raise UserError("the negative prompt is empty: give it at least one word")
+        _check_said(negative_prompt, front, "negative prompt")
         parts.append(Part(0, 1.0 - guidance, front, reads_prompt=False))
     if expert is not None or anti_expert is not None:
         for model, weight in ((expert, expert_weight), (anti_expert, -expert_weight)):
             if model is None:  # the base in its place, as it reads here
-                parts[0] = Part(0, parts[0].weight + weight, code, len(begin))
+                parts[0] = replace(parts[0], weight=parts[0].weight + weight)
             else:
                 parts.append(Part(next(n for n, one in enumerate(models) if one is model), weight))
     made = CombinedModel(
@@ -200,6 +195,11 @@ def reference_params_of(
         if network is reference:
             return own
     return params_of(reference, mesh)
+
+
+def _check_said(text: str | None, tokens: tuple[int, ...], name: str) -> None:
+    if text is not None and not tokens:
+        raise UserError(f"the {name} is empty: give it at least one word")
 
 
 def _distinct(*models: LoadedModel | None) -> list[LoadedModel]:
