@@ -28,7 +28,7 @@ from coopgen_jax.training.gcn.gcn_recipe import train_gcn
 from coopgen_jax.training.gcn.gcn_training import GcnTraining
 from coopgen_jax.training.loop import LoopConfig
 
-PROPOSAL = "sample:top_p=0.9:full_share=0.1"
+PROPOSAL = "sample:top_p=0.9:mix_base=0.1"
 # The default proposal by objective; "generator" is the generator by itself.
 DEFAULT = {"gan": "generator", "mle": "generator", "selfgan": "mcts:preset=puct:simulations=16"}
 
@@ -49,7 +49,7 @@ def run_gcn(what: GcnOptions) -> None:
     data = read(what, what.data), read(what, what.validation)
     if not config.covers and config.objective in ("gcn", "gdc"):
         _tell(what, "the proposal cannot write all that the generator can, so that its weights are "
-              "biased: sample and mcts can with full_share, mcts with value_power too, and "
+              "biased: sample and mcts can with mix_base, mcts with value_power too, and "
               "smc by itself")  # fmt: skip
     model = load(what.model, dtype=what.dtype, stacked=True)
     named, discriminator = what.discriminator_model, None
