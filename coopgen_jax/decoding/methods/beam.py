@@ -108,13 +108,17 @@ def begin(job: Job) -> BeamState:
         than there can be.
     """
     config: BeamConfig = job.config
-    vocab = job.language_model.vocab_size
+    return begin_beams(job, Capacity(config.groups, 1, nodes_of(config.beams, config.new_tokens)))
+
+
+def begin_beams(job: Job, capacity: Capacity) -> BeamState:
+    """Reads the prompts for beams that have this capacity; see `begin`."""
+    config, vocab = job.config, job.language_model.vocab_size
     if config.samples > vocab ** min(2, config.new_tokens):
         raise UserError(
             f"{config.samples} texts of {config.new_tokens} tokens are asked of a vocabulary of "
             f"{vocab}: ask for fewer"
         )
-    capacity = Capacity(config.groups, 1, nodes_of(config.beams, config.new_tokens))
     logits, log_class, states = read_prompts(job, capacity, config.ahead)
     shape = (*logits.shape[:2], config.beams)
     texts = no_texts(log_class, config.beams, config.new_tokens)
@@ -238,19 +242,24 @@ def _generation(
     width = config.beams
     ended = (order % (2 * width) < width) & jnp.isfinite(score)
     over = done | (length == config.new_tokens)
-    zero = jnp.zeros(order.shape, jnp.int32)
+    return chosen_texts(best, ended & over[:, None], read)
+
+
+def chosen_texts(best: Texts, finished: jax.Array, read: jax.Array) -> Generation:
+    """Returns the texts `[B, R]` of beams, which have read so many tokens `[B]` in all."""
+    shape = finished.shape
     return Generation(
         tokens=best.tokens,
         length=best.length,
-        finished=ended & over[:, None],
+        finished=finished,
         log_prob=best.log_prob,
-        log_proposal=jnp.full(order.shape, jnp.nan, jnp.float32),
-        log_weight=jnp.zeros(order.shape, jnp.float32),
+        log_proposal=jnp.full(shape, jnp.nan, jnp.float32),
+        log_weight=jnp.zeros(shape, jnp.float32),
         log_class=best.log_class,
-        simulations=zero,
+        simulations=jnp.zeros(shape, jnp.int32),
         # What one search has read for all its texts is shared among them.
-        model_tokens=jnp.broadcast_to(-(-read // config.samples)[:, None], order.shape),
-        deepest=zero,
+        model_tokens=jnp.broadcast_to(-(-read // shape[1])[:, None], shape),
+        deepest=jnp.zeros(shape, jnp.int32),
     )
 
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.flat_settings import changed
-from coopgen_jax.decoding.generation import Generation, blank, per_sample
+from coopgen_jax.decoding.generation import Generation
 from coopgen_jax.decoding.hypotheses import (
     RANKED,
     UNRANKED,
@@ -28,15 +28,14 @@ from coopgen_jax.decoding.hypotheses import (
     joined,
     likeliest,
     log_probs,
-    no_texts,
     only,
     per_length,
     where,
 )
-from coopgen_jax.decoding.job import Decoder, Job, ends, read_prompts
+from coopgen_jax.decoding.job import Decoder, Job, ends
 from coopgen_jax.decoding.judgement import log_target
-from coopgen_jax.decoding.lanes import at, extend_lanes, lane_stops, no_path, nodes_of, pick, put
-from coopgen_jax.decoding.methods.beam import BeamState
+from coopgen_jax.decoding.lanes import at, extend_lanes, lane_stops, nodes_of, pick, put
+from coopgen_jax.decoding.methods.beam import BeamState, begin_beams, chosen_texts
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.slots import Capacity
 
@@ -108,29 +107,8 @@ def begin(job: Job) -> BeamState:
         raise UserError(
             "beams are scored by a discriminator: give one and a target, or an alpha of 0"
         )
-    vocab = job.language_model.vocab_size
-    if config.samples > vocab ** min(2, config.new_tokens):
-        raise UserError(
-            f"{config.samples} texts of {config.new_tokens} tokens are asked of a vocabulary of "
-            f"{vocab}: ask for fewer"
-        )
-    lanes = min(config.candidates, config.beams * vocab)
-    capacity = Capacity(1, 1, nodes_of(lanes, config.new_tokens))
-    logits, log_class, states = read_prompts(job, capacity, config.ahead)
-    shape = (*logits.shape[:2], config.beams)
-    texts = no_texts(log_class, config.beams, config.new_tokens)
-    return BeamState(
-        logits=jnp.broadcast_to(logits[:, :, None], (*shape, logits.shape[-1])),
-        states=states,
-        # All beams are the bare prompt, and one of them is enough.
-        beams=replace(texts, log_prob=texts.log_prob.at[..., 0].set(0.0)),
-        pool=texts,
-        path=no_path(shape, config.new_tokens),
-        done=jnp.zeros(shape[0], bool),
-        read=jnp.zeros(shape[0], jnp.int32),
-        generation=blank(per_sample(log_class[:, 0], config.samples), config.new_tokens),
-        step=jnp.int32(0),
-    )
+    lanes = min(config.candidates, config.beams * job.language_model.vocab_size)
+    return begin_beams(job, Capacity(1, 1, nodes_of(lanes, config.new_tokens)))
 
 
 def advance(key: jax.Array, job: Job, state: BeamState) -> tuple[BeamState, None]:
@@ -246,21 +224,8 @@ def _generation(
     best = jax.tree.map(lambda array: pick(array, order)[:, 0], both)
     ended = (order[:, 0] < config.beams) & jnp.isfinite(best.log_prob)
     over = done | (length == config.new_tokens)
-    zero = jnp.zeros(ended.shape, jnp.int32)
-    # What one search has read for all its texts is shared among them.
-    shared = jnp.broadcast_to(-(-read // config.samples)[:, None], ended.shape)
-    return Generation(
-        tokens=best.tokens,
-        length=best.length,
-        finished=ended & over[:, None],
-        log_prob=best.log_prob,
-        log_proposal=jnp.full(ended.shape, jnp.nan, jnp.float32),
-        log_weight=jnp.zeros(ended.shape, jnp.float32),
-        log_class=best.log_class,
-        simulations=shared if config.alpha > 0 else zero,
-        model_tokens=shared,
-        deepest=zero,
-    )
+    found = chosen_texts(best, ended & over[:, None], read)
+    return replace(found, simulations=found.model_tokens) if config.alpha > 0 else found
 
 
 DAS = Decoder(begin, advance)

@@ -56,13 +56,13 @@ def train_bidirectional(
 
     Raises:
       UserError: the classes differ, texts exceed the encoder's context, its tokenizer puts not one
-        micro_batch in front of a text and one behind it, or the folder holds another training.
+        token in front of a text and one behind it, or the folder holds another training.
     """
     check_classes(training, validation)
     special = encoder.tokenizer.encode("", special=True)
     if len(special) != 2:
         raise UserError(
-            f"{encoder.name} puts {len(special)} pieces around a text where one in front and one "
+            f"{encoder.name} puts {len(special)} tokens around a text where one in front and one "
             "behind are expected: choose another encoder"
         )
     width = config.batch.longest + 2
