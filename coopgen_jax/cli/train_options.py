@@ -253,7 +253,7 @@ class GcnOptions(_Base):
         str | None,
         _unset(
             "METHOD",
-            "sample:top_p=0.9:full_share=0.1; selfgan: mcts:preset=puct:simulations=16; "
+            "sample:top_p=0.9:mix_base=0.1; selfgan: mcts:preset=puct:simulations=16; "
             "gan: generator",
         ),
     ] = None
