@@ -74,7 +74,7 @@ def test_texts_are_drawn_from_what_the_packages_search_draws_from(networks):
 
 def test_tokens_come_as_often_as_their_probability_says(networks):
     flatter = {**networks[0], "head": networks[0]["head"] / 4}
-    config = replace(TREE, new_tokens=1, samples=400, mix_base=0.3)
+    config = TREE.with_settings(new_tokens=1, samples=400, mix_base=0.3)
     search = Drawing(Network(TINY_LLAMA, flatter), networks[4], config)
     texts = search.sample(SOURCES[:1])
     drawn_from = search.distributions()
@@ -186,7 +186,7 @@ def test_what_is_worth_more_costs_less():
 def test_endings_and_penalties_are_not_drawn_with(networks):
     for network, config in (
         (Network(replace(TINY_LLAMA, end_tokens=(1,)), networks[0]), TREE),
-        (networks[3], replace(TREE, repetition_penalty=1.2)),
+        (networks[3], TREE.with_settings(repetition_penalty=1.2)),
     ):
         with pytest.raises(ValueError, match="texts never end"):
             Drawing(network, networks[4], config)

@@ -17,7 +17,7 @@ from coopgen_jax.training.folder_lock import lock
 from coopgen_jax.training.loop import LoopConfig
 from coopgen_jax.training.recipes import train_language_model
 from coopgen_jax.training.run import RecipeConfig
-from tests import gcn_worker as worker
+from tests.training.gcn import gcn_worker as worker
 
 HOLD = """
 import sys, time

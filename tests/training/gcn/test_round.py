@@ -46,7 +46,7 @@ TREE = MCTSConfig(
     rules=Rules(repetition_penalty=1.0),
     choice=ByVisits(visit_temperature=1.0, mix_base=0.3),
 )
-VALUES = replace(TREE, mix_base=0.0, visit_temperature=0.0, value_power=1.0)
+VALUES = TREE.with_settings(mix_base=0.0, visit_temperature=0.0, value_power=1.0)
 PARTICLES = SMCConfig(new_tokens=TEXT, samples=3)
 
 
@@ -370,7 +370,7 @@ def test_what_does_not_go_together_is_refused(changes, sentence):
     ("proposal", "covers"),
     [(PLAIN, True), (NUCLEUS, True), (PLAIN.with_settings(top_p=0.6), False),
      (PLAIN.with_settings(temperature=1.5), True), (PLAIN.with_settings(no_repeat_ngram=2), False),
-     (TREE, True), (replace(TREE, mix_base=0.0), False), (PARTICLES, True),
+     (TREE, True), (TREE.with_settings(mix_base=0.0), False), (PARTICLES, True),
      (VALUES, True)],
 )  # fmt: skip
 def test_a_proposal_covers_what_it_can_write(proposal, covers):
