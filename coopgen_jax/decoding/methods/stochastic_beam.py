@@ -50,6 +50,14 @@ class StochasticBeamConfig(DecoderSettings):
     refuses: ClassVar[tuple[str, ...]] = REMOVES_SUPPORT
     because: ClassVar[str] = "texts are weighed by what they were drawn from, which must be all"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rules.watermark is not None and self.rules.watermark.draw is not None:
+            raise ValueError(
+                "a watermark takes the place of a token's draw, and the noise here draws whole "
+                "texts: give one on the logits alone"
+            )
+
     @property
     def weighted(self) -> bool:
         """Whether a prompt's texts stand for a distribution only together with their weights."""
