@@ -20,88 +20,12 @@ from coopgen_jax.decoding.rules.shaping import (
 from coopgen_jax.decoding.rules.stop import StopStrings
 from coopgen_jax.decoding.rules.watermark import Watermark
 from tests.byte_tokenizer import make_tokenizer
+from tests.decoding.rules.slow_rules import slow_constraints, slow_shape, softmax
 
 VOCAB, ROOM, ENDS = 12, 9, (10, 11)
 TOKENIZER = make_tokenizer()
 # The first tokens of the byte tokenizer are "!", '"', "#", "$", ...
 STOP = StopStrings.compile(('"#', "#$"), TOKENIZER, VOCAB)
-
-
-def softmax(logits):
-    p = np.exp(logits - logits.max())
-    return p / p.sum()
-
-
-def only(logits, kept):
-    return np.where(np.isin(np.arange(len(logits)), list(kept)), logits, -np.inf)
-
-
-def best_until(order, p, mass):
-    """Returns the tokens in this order up to the first at which their probability is enough."""
-    kept, total = [], 0.0
-    for token in order:
-        kept.append(token)
-        total += p[token]
-        if total >= mass:
-            break
-    return kept
-
-
-def slow_constraints(rules, logits, text, length, state, given):
-    out = logits.copy()
-    for word in rules.bad_words:
-        if tuple(text[len(text) - len(word) + 1 :]) == word[:-1] and len(text) >= len(word) - 1:
-            out[word[-1]] = -np.inf
-    if length < rules.min_tokens:
-        for token in range(VOCAB):
-            stops = isinstance(rules.stop, StopStrings) and rules.stop.table[state, token] == -1
-            if token in ENDS or stops:
-                out[token] = -np.inf
-    if length < len(rules.forced):
-        out = only(given, [rules.forced[length]])
-    return out
-
-
-def slow_truncations(rules, out):
-    if rules.top_k:
-        out = only(out, sorted(range(VOCAB), key=lambda v: (-out[v], v))[: rules.top_k])
-    if rules.top_p < 1:
-        p = softmax(out)
-        out = only(out, best_until(np.argsort(-p, kind="stable"), p, rules.top_p))
-    if rules.min_p:
-        p = softmax(out)
-        out = only(out, np.flatnonzero(p >= rules.min_p * p.max()))
-    if rules.typical_p < 1:
-        p = softmax(out)
-        surprise = -np.log(np.where(p > 0, p, 1e-300))
-        away = np.where(p > 0, np.abs(surprise - (p * surprise).sum()), np.inf)
-        out = only(out, best_until(np.argsort(away, kind="stable"), p, rules.typical_p))
-    if rules.eta:
-        p = softmax(out)
-        entropy = -sum(x * np.log(x) for x in p if x > 0)
-        cut = min(rules.eta, np.sqrt(rules.eta) * np.exp(-entropy))
-        out = only(out, [v for v in range(VOCAB) if p[v] >= cut or p[v] == p.max()])
-    return out
-
-
-def slow_shape(rules, logits, text, length, state):
-    out = logits.copy()
-    for token in set(text):
-        out[token] *= 1 / rules.repetition_penalty if out[token] > 0 else rules.repetition_penalty
-    n = rules.no_repeat_ngram
-    if n:
-        grams = {tuple(text[at : at + n]) for at in range(len(text) - n + 1)}
-        for token in range(VOCAB):
-            if (*text[len(text) - n + 1 :], token) in grams:
-                out[token] = -np.inf
-    for token, bias in rules.token_bias:
-        out[token] += bias
-    out = slow_constraints(rules, out, text, length, state, logits)
-    if rules.watermark is not None:
-        out = out + (np.arange(VOCAB) % 3 == sum(text) % 3) * 2.0
-    if rules.temperature == 0:
-        return out
-    return slow_truncations(rules, out / rules.temperature)
 
 
 def green(logits, tokens, mask):
@@ -154,7 +78,7 @@ def test_rules_apply_in_the_order_of_the_loop(seed):
     logits, seen = some_texts(100 + seed, rows)
     got = np.asarray(shape(rules, jnp.asarray(logits), jax.tree.map(jnp.asarray, seen), ends=ENDS))
     for at, behind in each_row(seen, rows):
-        wanted = slow_shape(rules, logits[at].astype(np.float64), *behind)
+        wanted = slow_shape(rules, logits[at].astype(np.float64), *behind, ENDS)
         np.testing.assert_array_equal(np.isneginf(got[at]), np.isneginf(wanted), str(rules))
         there = np.isfinite(wanted)
         np.testing.assert_allclose(got[at][there], wanted[there], rtol=1e-5, atol=1e-5)
@@ -172,7 +96,7 @@ def test_constraints_alone_touch_what_weights_are_of(seed):
     np.testing.assert_array_equal(got, log_constrained(bare, *arrays, ends=ENDS))
     for at, behind in each_row(seen, rows):
         own = logits[at].astype(np.float64)
-        wanted = softmax(slow_constraints(rules, own, *behind, own))
+        wanted = softmax(slow_constraints(rules, own, *behind, own, ENDS))
         np.testing.assert_allclose(np.exp(got[at]), wanted, atol=1e-6)
 
 
@@ -185,8 +109,8 @@ def test_beams_rank_plain_log_p_but_for_what_is_ruled_out(seed):
     got = np.asarray(unrepeated(rules, *arrays, ends=ENDS))
     alone = Rules(no_repeat_ngram=2)
     for at, (text, length, state) in each_row(seen, rows):
-        left = slow_shape(alone, logits[at], text, length, state)
-        wanted = slow_constraints(rules, left, text, length, state, logits[at])
+        left = slow_shape(alone, logits[at], text, length, state, ENDS)
+        wanted = slow_constraints(rules, left, text, length, state, logits[at], ENDS)
         np.testing.assert_array_equal(got[at], wanted)
 
 
