@@ -128,18 +128,20 @@ def _selected(value: Any, records: list[type], given: dict[str, Any], *, optiona
     # A zero deselects, and is no value of the alternative.
     named = {_selector(record) for record in records}
     given = {n: v for n, v in given.items() if n not in named or n == _selector(chosen)}
-    own = {field.name for field in fields(chosen)} if chosen is not type(None) else set()
+    own = {s.name for s in settings_of(chosen)} if chosen is not type(None) else set()
     for name in given.keys() - own:
-        owner = next(r for r in records if name in {field.name for field in fields(r)})
+        owner = next(r for r in records if name in {s.name for s in settings_of(r)})
         wanted = _selector(owner)
         raise UnselectedError(name, wanted or _selector(chosen), bool(wanted))
     if chosen is type(None):
         return None
     if chosen is type(value):
-        return replace(value, **given)
+        return _changed(value, given)
     # What both alternatives know stays as it was.
-    kept = {f.name: getattr(value, f.name) for f in fields(value)} if value is not None else {}
-    return chosen(**{name: kept[name] for name in own & kept.keys()} | given)
+    known = {} if value is None else {f.name: getattr(value, f.name) for f in fields(value)}
+    known |= given
+    made = chosen(**{f.name: known[f.name] for f in fields(chosen) if f.name in known})
+    return _changed(made, {n: v for n, v in given.items() if not hasattr(made, n)})
 
 
 def _selector(record: type) -> str:
