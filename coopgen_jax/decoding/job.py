@@ -154,8 +154,9 @@ def room(job: Job, generation: Generation) -> jax.Array:
     written has room.
     """
     prompt = jnp.sum(job.prompt.mask, axis=-1, dtype=jnp.int32)[:, None]
-    networks = [network for network in (job.language_model, job.reference) if network is not None]
-    left = [network.context - prompt for network in networks]
+    left = [job.language_model.context - prompt]
+    if job.reference is not None and job.config.reference:
+        left.append(job.reference.context - prompt)
     guides = [] if job.discriminator is None else [job.discriminator]
     while guides:
         guide = guides.pop()

@@ -46,7 +46,7 @@ CONFIGS = {
     ),
     "mean": MCTSConfig(
         new_tokens=4,
-        search=search_config(first_play_urgency="parent", renormalise=True, reused_nodes=8),
+        search=search_config(first_play_urgency="parent", reused_nodes=8),
         rules=Rules(penalise_prompt=False),
         value=Value(alpha=0.5),
     ),
@@ -180,21 +180,24 @@ def test_where_every_child_is_impossible_the_likeliest_are_candidates():
     plain = MCTSConfig(new_tokens=2, search=search_config(reused_nodes=0))
     got, expected = (
         decode(jax.random.key(0), prompt_of([0, 1]), params, jnp.asarray([1]), config)
-        for config in (replace(plain, width=1.0), plain)
+        for config in (replace(plain, foresight_power=1.0), plain)
     )
     np.testing.assert_array_equal(got.tokens, expected.tokens)
     np.testing.assert_allclose(got.log_prob, expected.log_prob, rtol=1e-5)
 
 
-def test_width_needs_a_discriminator_that_judges_children():
+def test_foresight_needs_a_discriminator_that_judges_children():
     config = MCTSConfig(
         new_tokens=1, foresight_power=1.0, search=search_config(), value=Value(alpha=0.5)
     )
     params = jax.tree.map(jnp.asarray, tables_of(0))
     parts = parts_of(params, jnp.asarray([1]), config)
     for guide, sentence in (
-        (None, "a search with width asks a discriminator about tokens: give one"),
-        (replace(GUIDE, evaluate_children=None), "a search with width asks what a token would do"),
+        (None, "a search with foresight asks a discriminator about tokens: give one"),
+        (
+            replace(GUIDE, evaluate_children=None),
+            "a search with foresight asks what a token would do",
+        ),
     ):
         with pytest.raises(UserError, match=sentence):
             mcts(jax.random.key(0), prompt_of([0]), **parts | {"discriminator": guide})
@@ -252,7 +255,7 @@ def write_whole_text(params, config):
     return state.generation.tokens[0, 0]
 
 
-@pytest.mark.parametrize("rollout", [0, 3])
+@pytest.mark.parametrize("rollout", [None, Rollout(rollout=3)])
 def test_a_row_does_not_depend_on_its_neighbours_or_on_padding(rollout):
     tables = tables_of(2)
     params = jax.tree.map(jnp.asarray, tables)
@@ -261,7 +264,7 @@ def test_a_row_does_not_depend_on_its_neighbours_or_on_padding(rollout):
         samples=2,
         search=search_config(simulations=12, wave=3, reused_nodes=6),
         choice=ByVisits(visit_temperature=1.0),
-        rollout=Rollout(rollout=rollout),
+        rollout=rollout,
     )
     key, targets = jax.random.key(3), jnp.asarray([0, 1, 0])
     together = decode(key, prompt_of([0, 1], [2], [3, 3, 1]), params, targets, config)
@@ -285,7 +288,7 @@ def test_confident_roll_outs_stop_and_leave_the_tree_as_it_is():
     tables = tables_of(5)
     params = jax.tree.map(jnp.asarray, tables)
     read = {}
-    for name, confidence in (("never", 0.0), ("fixed", None), ("adaptive", 0.9)):
+    for name, confidence in (("never", 0.01), ("fixed", None), ("adaptive", 0.9)):
         config = MCTSConfig(
             new_tokens=3,
             search=search_config(reused_nodes=0),
@@ -345,7 +348,7 @@ def test_weighted_targets_and_no_discriminator():
     ("wrong", "sentence"),
     [
         ({"new_tokens": 0}, "new_tokens"),
-        ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"temperature": 0.0}, "temperature is 0: it must be above 0"),
         ({"temperature": float("nan")}, "temperature is nan"),
         ({"visit_temperature": float("nan")}, "visit_temperature is nan"),
         ({"repetition_penalty": float("nan")}, "repetition_penalty is nan"),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from coopgen_jax.decoding.mcts.mcts_config import ByValues, ByVisits, MCTSConfig, Value
+from coopgen_jax.decoding.mcts.mcts_config import ByValues, ByVisits, MCTSConfig, Reference, Value
 from coopgen_jax.search import root_visits
 from coopgen_jax.training.gcn.importance import importance, self_normalised
 from tests.decoding.mcts.slow_texts import (
@@ -43,17 +43,16 @@ REUSE = MCTSConfig(
     value=Value(alpha=0.6),
 )
 PAPER = replace(
-    REUSE, width=0.7, search=search_config(simulations=5, candidates=2, depth=2, reused_nodes=0)
-).with_settings(alpha=1.0, anneal=True)
-VALUED = REUSE.with_settings(alpha=1.0, visit_temperature=0.0, value_power=1.3)
+    REUSE, search=search_config(simulations=5, candidates=2, depth=2, reused_nodes=0)
+).with_settings(alpha=1.0, anneal=True, foresight_power=0.7)
+VALUED = replace(REUSE, value=Value(), choice=ByValues(value_power=1.3, mix_base=0.4))
 HALVED = replace(
     PAPER,
+    choice=ByValues(value_power=0.7),
     search=search_config(
         simulations=8, wave=2, candidates=5, depth=2, reused_nodes=3, considered=4
     ),
-).with_settings(
-    visit_temperature=0.0, value_power=0.7, anneal=False, mix_base=0.0, no_repeat_ngram=2
-)
+).with_settings(no_repeat_ngram=2)
 CHARGED = replace(REUSE, search=replace(REUSE.search, first_play_urgency="value")).with_settings(
     kl=0.3
 )
@@ -279,8 +278,8 @@ SMALL = replace(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"kl": 0.2},
-        {"alpha": 1.0, "visit_temperature": 0.0, "value_power": 0.5, "mix_base": 0.0},
+        {"reference": Reference(kl=0.2)},
+        {"value": Value(), "choice": ByValues(value_power=0.5)},
     ],
 )
 def test_behind_a_token_that_is_in_no_tree_the_search_begins_as_behind_a_prompt(changes):
@@ -306,9 +305,9 @@ def test_behind_a_token_that_is_in_no_tree_the_search_begins_as_behind_a_prompt(
     assert 0 < held < 15
 
 
-@pytest.mark.parametrize("by", [{}, {"alpha": 1.0, "visit_temperature": 0.0, "value_power": 1.0}])
+@pytest.mark.parametrize("by", [{}, {"value": Value(), "choice": ByValues()}])
 def test_a_row_does_not_depend_on_its_neighbours_or_on_padding(by):
-    config = replace(SMALL, mix_base=0.4, rollout=2, **by)
+    config = replace(SMALL, **by).with_settings(mix_base=0.4, rollout=2)
     key, targets = jax.random.key(3), jnp.asarray([0, 1, 0])
     prompts = [[0, 1], [2], [3, 3, 1]]
     together = decode(key, prompt_of(*prompts), PARAMS, targets, config)

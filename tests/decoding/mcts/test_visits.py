@@ -1,5 +1,7 @@
 """Tokens that are drawn from the visits of a search, and the probability that they report."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.mcts import ppl_mcts as decoder
-from coopgen_jax.decoding.mcts.mcts_config import ByVisits, MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import Best, ByValues, ByVisits, MCTSConfig
 from coopgen_jax.search import root_visits
 from tests.decoding.mcts.slow_texts import (
     END,
@@ -19,14 +21,13 @@ from tests.decoding.mcts.slow_texts import (
 from tests.decoding.toy import prompt_of
 
 
-@pytest.mark.parametrize("drawn", [{"visit_temperature": 1.0}, {"value_power": 1.0}])
+@pytest.mark.parametrize("drawn", [ByVisits(), ByValues()])
 def test_a_search_that_is_drawn_from_does_not_stop_early(drawn):
     assert MCTSConfig().engine.stops_early
-    config = MCTSConfig(**drawn)
+    config = MCTSConfig(choice=drawn)
     assert not config.engine.stops_early
     # The setting itself stays, so that without draws it counts again.
-    chosen = config.with_settings(visit_temperature=0.0, value_power=0.0)
-    assert chosen.engine.stops_early
+    assert replace(config, choice=Best()).engine.stops_early
 
 
 def test_sampled_visits_return_the_probability_they_were_drawn_with():
