@@ -63,7 +63,7 @@ def _sentence(box: str) -> str:
     if words[:1] and words[0].startswith("Missing from "):
         # Their help follows each of them.
         missing = [line.partition(" ")[0] for line in words if line.startswith("--")]
-        words = [words[0], ", ".join(missing)]
+        return f"{', '.join(missing)} must be given"
     sentence = " ".join(words)
     value = re.match(r"Error parsing (--[\w-]+): .*?(?:from \['|: ')([^']*)'", sentence)
     if value:

@@ -353,5 +353,5 @@ def test_what_the_parser_says_is_one_plain_sentence(monkeypatch, encoding):
         missing = told("train", "discriminator", "--data", "a.txt")
     assert re.fullmatch(r"unrecognized options: --topp, 1.*; see coopgen generate --help", unknown)
     assert missing == (
-        "missing from coopgen train discriminator: --validation, --out; see coopgen train --help"
+        "--validation, --out must be given; see coopgen train --help"
     )
