@@ -33,8 +33,8 @@ class Halving:
     The best child is the best of the candidates that it visited most.
 
     Attributes:
-      considered: `M`, candidates of the root that halving compares, at least `wave`.
-      value_scale: what a value weighs beside a log prior (c_scale).
+      considered: `M`, candidates of the root that are halved. At least `wave`.
+      value_scale: what a value weighs beside a log prior. It is the paper's c_scale.
     """
 
     selected_by: ClassVar[str] = "considered"
@@ -66,7 +66,7 @@ class SearchConfig:
       first_play_urgency: value of a child without visits: "zero", its "parent"'s mean, or the
         "value" its parent was evaluated at. The last is PPO-MCTS's (Liu et al., COLM 2024, arXiv
         2309.15028). Where edges earn rewards the child's own is added.
-      reused_nodes: nodes below the new root that outlive a token.
+      reused_nodes: nodes below the root that outlive a token.
     """
 
     simulations: int = 32

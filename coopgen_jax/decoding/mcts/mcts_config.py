@@ -101,7 +101,7 @@ class Rollout:
 
     Attributes:
       rollout: tokens sampled behind a leaf before it is judged, at most.
-      rollout_confidence: probability of a class at which a roll-out ends. None for a fixed length.
+      rollout_confidence: class probability at which a roll-out ends. None for a fixed length.
     """
 
     selected_by: ClassVar[str] = "rollout"

@@ -52,7 +52,7 @@ class Rules:
         `cg.generate` takes the strings, `cg.decode` what `StopStrings.compile` makes of them.
       temperature: divides the logits; 0 is greedy where a method allows it.
       top_k: how many of the likeliest tokens may be drawn, 0 for all.
-      top_p: probability of the nucleus; 1 for all tokens.
+      top_p: probability of the nucleus; 1 for all.
       min_p: least share of the likeliest token's probability; 0 for none.
       typical_p: probability of the locally typical tokens that may be drawn; 1 for all.
       eta: epsilon of eta sampling; 0 for none.
