@@ -6,7 +6,7 @@ from textwrap import wrap as wrapped
 
 import pytest
 
-from coopgen_jax.cli import main
+from coopgen_jax.cli import _parse_generate, main
 from coopgen_jax.cli.ask import attributes, flag
 from coopgen_jax.cli.method_flags import (
     FORMER,
@@ -28,7 +28,7 @@ from coopgen_jax.cli.settings import decoder_config
 from coopgen_jax.cli.token_options import WORDS
 from coopgen_jax.decoding.flat_settings import settings_of
 from coopgen_jax.errors import UserError
-from tests.cli.running import GUIDED, generate_json, run, sentence
+from tests.cli.running import generate_json, run, sentence
 
 wrap = partial(wrapped, width=80)
 COMMON = (PromptOptions, ModelOptions, WorkOptions, OutputOptions)
@@ -97,7 +97,7 @@ def test_no_flag_has_two_meanings():
     assert not {old for old in FORMER if old in map(flag, meanings)}
 
 
-def test_old_flags_are_the_new_ones(capsys):
+def test_old_flags_are_the_new_ones():
     old = ["--width", "0", "--enough=20", "--full-share", "0.2", "--policy", "spread"]
     new = ["--foresight-power", "0", "--visit-limit=20", "--mix-base", "0.2"]
     assert translated(old) == new
@@ -106,9 +106,10 @@ def test_old_flags_are_the_new_ones(capsys):
     for policy in (["--policy", "siblings"], ["--policy=descend"], ["--policy"]):
         with pytest.raises(UserError, match=r"^--policy .*is gone.*: leave it out$"):
             translated(policy)
-    drawn = ["--preset", "puct", "--visit-temperature", "1", *GUIDED]
-    one, other = (generate_json(capsys, "film", *drawn, *words) for words in (old, new))
-    assert one["texts"] == other["texts"] and one["settings"] == other["settings"]
+    drawn = ["film", "--target", "one", "--preset", "puct", "--visit-temperature", "1"]
+    one, other = (decoder_config(_parse_generate([*drawn, *words])) for words in (old, new))
+    assert one == other
+    assert (one.choice.mix_base, one.search.root.visit_limit) == (0.2, 20)
 
 
 # One of every sentence about settings that decoders refuse, with the flags that it names.
@@ -269,7 +270,6 @@ def test_a_line_break_is_written_as_such(monkeypatch):
 
 def test_values_of_flags_reach_the_settings(capsys, monkeypatch):
     """Every flag with a number is one setting: what is read is what the record holds."""
-    from coopgen_jax.cli import _parse_generate
     from coopgen_jax.decoding.flat_settings import flat
 
     read = _parse_generate(["film", "--method", "fudge", "--top-k", "7", "--strength=0.25"])

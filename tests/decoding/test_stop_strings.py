@@ -38,7 +38,6 @@ SEARCH = SearchConfig(simulations=8, wave=2, candidates=4, depth=4, reused_nodes
 FRESH = replace(SEARCH, reused_nodes=0)
 CONFIGS = {
     "search": MCTSConfig(T, search=SEARCH),
-    "a search from nothing": MCTSConfig(T, search=FRESH),
     "roll-outs": MCTSConfig(T, 4, search=FRESH, rollout=Rollout(3)),
     "draws by visits": MCTSConfig(T, 20, choice=ByVisits(mix_base=0.3), search=SEARCH),
     "draws by values": MCTSConfig(T, 20, choice=ByValues(), search=SEARCH),
