@@ -41,7 +41,7 @@ def measure(settings: Settings) -> Iterator[Row]:
                 parts, new_tokens=2, simulations=written, reused_nodes=slots - 1 - written, **axes
             )
             assert job.config.nodes == slots, job.config.nodes
-            functions[str(slots)] = _repeated(job, (jax.jit(mcts.begin)(job).states[0], None))
+            functions[str(slots)] = _repeated(job, (jax.jit(mcts.begin)(job).states[0], None, None))
         seconds = in_turn(functions, settings.repeats)
         few = milliseconds(seconds[str(FEW)]) / CALLS
         yield described(job) | {

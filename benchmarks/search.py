@@ -52,7 +52,7 @@ def bare_calls(job: Job, states: Any, *, both: bool) -> Any:
     """
     if not both:
         job = job.replace(discriminator=None)
-        states = (states[0], None)
+        states = (states[0], None, None)
     config = job.config.search
     rows = (job.prompt.tokens.shape[0], job.config.samples, config.wave)
     classes = len(job.discriminator.classes) if job.discriminator else 0
@@ -81,7 +81,9 @@ def measure_shape(parts: Parts, job: Job, repeats: int) -> Row:
     key = jax.random.key(0)
     state = jax.jit(mcts.begin)(job)
     # Both loops donate what they change, and it may share buffers with the job.
-    states = jax.tree.map(jnp.copy, state.states if parts.own_network else (state.states[0], None))
+    states = jax.tree.map(
+        jnp.copy, state.states if parts.own_network else (state.states[0], None, None)
+    )
     advance = compiled(mcts.advance, key, job, state, donate_argnames="state")
 
     def floor_of(job: Job, states: Any) -> Any:
