@@ -352,6 +352,4 @@ def test_what_the_parser_says_is_one_plain_sentence(monkeypatch, encoding):
         unknown = told("generate", "film", "--topp", "1")
         missing = told("train", "discriminator", "--data", "a.txt")
     assert re.fullmatch(r"unrecognized options: --topp, 1.*; see coopgen generate --help", unknown)
-    assert missing == (
-        "--validation, --out must be given; see coopgen train --help"
-    )
+    assert missing == ("--validation, --out must be given; see coopgen train --help")
