@@ -6,8 +6,8 @@ from coopgen_jax.cli.model_options import steering_options
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.cli.settings import compared_config
 from coopgen_jax.comparison.header import settings_of
-from coopgen_jax.comparison.names_on_disc import settings_on_disc
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
+from coopgen_jax.decoding.names_on_disc import settings_on_disc
 
 
 def run_settings(options: GenerateOptions, config: DecoderSettings) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coopgen_jax.comparison.names_on_disc import same_texts
+from coopgen_jax.decoding.names_on_disc import same_texts
 from coopgen_jax.errors import UserError
 from coopgen_jax.files import strict, to_json
 

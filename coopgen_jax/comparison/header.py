@@ -12,10 +12,10 @@ import numpy as np
 
 from coopgen_jax.comparison.loaded_run import LoadedRun, Reading
 from coopgen_jax.comparison.method_run import guide_name
-from coopgen_jax.comparison.names_on_disc import settings_on_disc
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.decoding.names_on_disc import settings_on_disc
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.evaluation.independence import learnt
 from coopgen_jax.models.pretrained.combined_model import CombinedModel

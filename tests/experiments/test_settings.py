@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from coopgen_jax.comparison.names_on_disc import settings_on_disc
+from coopgen_jax.decoding.names_on_disc import settings_on_disc
 from experiments import (
     budget,
     conditional_settings,

@@ -11,9 +11,9 @@ from coopgen_jax.cli.compare_methods import runs_of
 from coopgen_jax.cli.method_flags import method_name
 from coopgen_jax.cli.settings import compared_config, decoder_config
 from coopgen_jax.cli.token_options import with_words
-from coopgen_jax.comparison.names_on_disc import settings_on_disc
 from coopgen_jax.decoding.methods.beam import BeamConfig
 from coopgen_jax.decoding.methods.rerank import RerankConfig
+from coopgen_jax.decoding.names_on_disc import settings_on_disc
 from tests.cli.tiny import tiny_model
 from tests.goldens.comparing import plain
 

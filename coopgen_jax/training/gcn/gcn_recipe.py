@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from coopgen_jax.data.pairs import Pairs, Rounds
+from coopgen_jax.decoding.names_on_disc import settings_on_disc
 from coopgen_jax.discriminators.causal import CausalConfig
 from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.errors import UserError
@@ -169,7 +170,7 @@ def _claim(
     settings = replace(how, loop=LoopConfig(steps=1, patience=how.loop.patience))
     agree(asdict(how.loop))
     claim(
-        folder, "gcn", model.sha256, settings, data, round=asdict(config),
+        folder, "gcn", model.sha256, settings, data, round=_on_disc(config),
         proposal=type(config.proposal).__name__, dtype=model.config.dtype,
         judge_sha256=None if discriminator is model else discriminator.sha256,
     )  # fmt: skip
@@ -249,7 +250,7 @@ def _card(
         "kind": "generator",
         "objective": config.objective,
         "proposal": type(config.proposal).__name__,
-        "round": kept_names(asdict(config)),
+        "round": _on_disc(config),
         "model": model.name,
         "model_sha256": model.sha256,
         **({} if config.objective == "mle" else {"judge_model": discriminator.name}),
@@ -262,6 +263,11 @@ def _card(
         "optimiser": how.optimiser,
         "seed": how.seed,
     }
+
+
+def _on_disc(config: GcnConfig) -> dict[str, Any]:
+    """Returns a round's settings by the names that folders and cards have for them."""
+    return kept_names(asdict(config) | {"proposal": settings_on_disc(config.proposal)})
 
 
 def _start(folder: Path, examine: Callable[[], dict[str, float]]) -> dict[str, float]:
