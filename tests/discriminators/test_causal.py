@@ -101,8 +101,8 @@ def test_a_start_token_outside_the_vocabulary_is_refused(token):
 
 
 def test_a_discriminator_too_short_for_the_text_is_refused():
-    short = dataclasses.replace(TINY_GPT2, context=10)
-    with pytest.raises(UserError, match="discriminator's context of 10"):
+    short = dataclasses.replace(TINY_GPT2, context=6)
+    with pytest.raises(UserError, match="discriminator's context of 6"):
         jax.eval_shape(decoder.begin, job_of(CausalConfig(short, HEAD)))
     # Behind its start token alone the continuation fits.
     jax.eval_shape(decoder.begin, job_of(CausalConfig(short, HEAD, start_token=START)))

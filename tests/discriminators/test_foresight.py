@@ -18,7 +18,7 @@ from coopgen_jax.models.slots import Capacity, commit, move
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.testing import TINY_LLAMA
 from tests.discriminators.small_layers import GUIDE_PARAMS, PARAMS, SHAPE
-from tests.discriminators.trees import ROWS, prompt_of
+from tests.discriminators.trees import CONFIG, ROWS, prompt_of
 
 NETWORK = dataclasses.replace(TINY_LLAMA, layers=1)
 
@@ -43,7 +43,7 @@ def test_a_node_has_the_same_children_in_the_tree_and_at_the_root(made):
     job = Job(
         prompt=prompt_of(ROWS), params=PARAMS, discriminator_params=judge.params,
         language_model=language_model(TINY_LLAMA, judge.discriminator.taps),
-        discriminator=judge.discriminator, config=None,
+        discriminator=judge.discriminator, config=CONFIG,
     )  # fmt: skip
     texts = jnp.asarray([[[4, 11], [2, 30]], [[6, 3], [8, 8]]])  # [B, R, W]
 
