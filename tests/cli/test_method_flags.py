@@ -9,14 +9,14 @@ import pytest
 from coopgen_jax.cli import _parse_generate, main
 from coopgen_jax.cli.ask import attributes, flag
 from coopgen_jax.cli.method_flags import (
-    FORMER,
     PYTHON_ONLY,
     flag_names,
     groups_of,
     methods,
     settings_with_flags,
-    translated,
 )
+from coopgen_jax.cli.old_flags import METHODS as FORMER
+from coopgen_jax.cli.old_flags import renamed, without_policy
 from coopgen_jax.cli.options import (
     GenerateOptions,
     ModelOptions,
@@ -33,6 +33,10 @@ from tests.cli.running import generate_json, run, sentence
 wrap = partial(wrapped, width=80)
 COMMON = (PromptOptions, ModelOptions, WorkOptions, OutputOptions)
 PLAIN = ["film", "--method", "sample", "--discriminator", "none"]
+
+
+def translated(arguments: list[str]) -> list[str]:
+    return without_policy(renamed(arguments, FORMER))
 
 
 def help_of(capsys, monkeypatch, *arguments: str) -> str:
@@ -152,7 +156,7 @@ REFUSED = [
     (["--method", "beam", "--groups", "2"], "2 groups with a diversity of 0.0"),
     (["--method", "beam", "--length-penalty", "99999"], "--length-penalty is 99999"),
     (["--method", "rerank", "--of", "0"], "--of is 0"),
-    (["--method", "rerank", "--beams", "2", "--top-k", "3"], "--top-k is 3"),
+    (["--method", "rerank", "--beams", "2", "--top-k", "3"], "--top-k says nothing to beams"),
     (["--method", "gedi", "--filter-p", "1"], "--filter-p is 1.0"),
     (["--method", "gedi", "--target-p", "2"], "--target-p is 2.0"),
     (["--method", "fudge", "--strength", "-1"], "--strength is -1.0"),
