@@ -243,5 +243,6 @@ def in_flags(sentence: str, method: Method) -> str:
             else:
                 sentence = re.sub(rf"(?<![-\w]){name}(?= is (?!no\b))", spelt, sentence)
                 sentence = re.sub(rf"(?<=give ){name}(?=( [\d]| with|,|$))", spelt, sentence)
+                sentence = re.sub(rf"(?<= or ){name}(?= \d)", spelt, sentence)
                 sentence = re.sub(rf"^{name}(?= says)", spelt, sentence)
     return sentence

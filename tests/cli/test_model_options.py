@@ -136,7 +136,7 @@ def test_a_search_is_charged_for_leaving_a_reference(capsys, models):
         (["--kl", 0.1], "--kl is what leaving a --reference costs: name that language model too"),
         (["--reference", "tuned"], "--reference needs --kl, what leaving it costs, such as 0.1"),
         (["--reference", "tuned", "--kl", -1], "kl is -1.0"),
-        (["--reference", "tuned", "--kl", 1, "--rollout", 2], "rollout is 2 and kl is 1.0"),
+        (["--reference", "tuned", "--kl", 1, "--rollout", 2], "--rollout is 2 and --kl is 1.0"),
         (["--expert", "tuned"], "--expert without --anti-expert is mixed with the model"),
         (["--expert-weight", 2], "--expert-weight needs --expert or --anti-expert"),
         (["--guidance", 2], "--guidance needs --negative-prompt"),
