@@ -215,4 +215,4 @@ def test_compare_has_it(capsys, tmp_path):
     status, again, _ = run(capsys, *arguments)
     assert (status, again) == (0, table)
     said = sentence(capsys, "compare", "--methods", "coin-toss:wave=2", *map(str, arguments[3:]))
-    assert "coin-toss takes no wave; it takes" in said and "heads" in said
+    assert "'wave=2' is no option of coin-toss as key=value; it takes" in said and "heads" in said

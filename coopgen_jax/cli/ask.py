@@ -113,7 +113,7 @@ def described(kind: type, hidden: tuple[str, ...] = ()) -> type:
 
 def grouped(name: str, groups: Mapping[str, type], doc: str = "") -> type:
     """Returns a dataclass of several, whose flags stand in boxes of their own in a help."""
-    shown = {title: described(kind) for title, kind in groups.items()}
+    shown = {title.replace("-", "_"): described(kind) for title, kind in groups.items()}
     made = dataclasses.make_dataclass(
         name,
         [(title, kind, dataclasses.field(default_factory=kind)) for title, kind in shown.items()],

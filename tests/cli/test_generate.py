@@ -343,7 +343,7 @@ def test_compilations_are_kept_beside_the_models(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(jax.config, "update", set_to.__setitem__)
     monkeypatch.setattr(command, "load", load_tiny)
     monkeypatch.setenv("COOPGEN_CACHE", str(tmp_path))
-    message = sentence(capsys, "generate", "film", *GUIDED, "--model", "nobody")
+    message = sentence(capsys, "generate", "film", "--target", "positive", "--model", "nobody")
     assert "nobody" in message
     assert set_to["jax_compilation_cache_dir"] == str(tmp_path / "compilation")
     assert set_to["jax_persistent_cache_min_compile_time_secs"] == pytest.approx(0.2)

@@ -54,10 +54,11 @@ def test_help_explains_every_option_and_ends_with_examples(capsys):
     assert stop.value.code == 0
     out = capsys.readouterr().out
     for name in GenerateOptions.__dataclass_fields__:
-        assert name == "texts" or "--" + name.replace("_", "-") in out
-    presets, examples = out.split("presets:")[1].split("examples:")
-    assert f"default: --simulations {PRESETS['default'].search.simulations} " in presets
-    assert "coopgen generate" in examples
+        assert name in ("texts", "settings", "words") or "--" + name.replace("_", "-") in out
+    assert "coopgen generate" in out.split("examples:")[1]
+    with pytest.raises(SystemExit):
+        main(["generate", "--method", "mcts", "--help"])
+    assert ",".join(PRESETS) in capsys.readouterr().out
 
 
 def test_help_and_version_wait_for_no_network_library():

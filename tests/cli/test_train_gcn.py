@@ -126,7 +126,7 @@ def options(*more: str) -> GcnOptions:
 def test_what_samples_where_nothing_is_said():
     nucleus = round_of(options()).proposal
     assert isinstance(nucleus, SamplingConfig)
-    assert (nucleus.top_p, nucleus.mix_base, nucleus.new_tokens) == (0.9, 0.1, 32)
+    assert (nucleus.rules.top_p, nucleus.mix_base, nucleus.new_tokens) == (0.9, 0.1, 32)
     for name in ("gan", "mle"):
         assert round_of(options("--objective", name)).own
     assert isinstance(round_of(options("--objective", "selfgan")).proposal, MCTSConfig)

@@ -54,7 +54,7 @@ DECODERS = {
     "beam": (beam_search, BeamConfig(new_tokens=4, beams=3, samples=2)),
     "fudge": (fudge, FudgeConfig(new_tokens=4, samples=3, candidates=3)),
     "smc": (smc, SMCConfig(new_tokens=4, samples=4, threshold=1.0)),
-    "rerank": (rerank, RerankConfig(4, 2, SamplingConfig(rules=Rules(top_p=0.9)), of=3)),
+    "rerank": (rerank, RerankConfig(4, 2, Rules(top_p=0.9), of=3)),
     "sample": (sample, SamplingConfig(new_tokens=4, samples=3, rules=Rules(top_k=3))),
 }
 

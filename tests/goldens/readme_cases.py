@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from coopgen_jax.models.pretrained.loading import load
 
 import coopgen_jax.cli.compare as compare
 import coopgen_jax.cli.generate as command
 from coopgen_jax.cli import main
+from coopgen_jax.models.pretrained.loaded_model import load
 
 SHORT = "--new-tokens 4"
 TEXT = '"This film was"'

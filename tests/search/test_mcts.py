@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from coopgen_jax.search import SearchConfig, best_child, new_tree, root_visits
-from coopgen_jax.search.config import Puct
+from coopgen_jax.search.config import Halving, Puct
 from coopgen_jax.search.mcts import visit_logits
 from tests.oracle import Language, Search, assert_same
 from tests.search.toy import ROOTS, Toy, config_of, row
@@ -100,7 +100,9 @@ def test_waves_keep_the_invariants(case):
 
 @pytest.mark.parametrize("considered", [0, 5])
 def test_a_row_does_not_depend_on_its_neighbours(considered):
-    config = config_of(candidates=6, wave=4, c_puct=4.0, considered=considered)
+    config = config_of(
+        candidates=6, wave=4, c_puct=4.0, considered=considered, early_stop=not considered
+    )
     toy = Toy(Language(3, 6), config)
     active = np.array([[True, False], [True, True], [False, True]])
     begun = toy.begin(ROOTS)
@@ -289,6 +291,6 @@ def test_nodes_are_the_root_the_kept_and_the_new():
 
 def test_halving_never_stops_early():
     assert SearchConfig().stops_early
-    halved = SearchConfig(considered=4)
+    halved = SearchConfig(root=Halving(4))
     assert not halved.stops_early
     assert dataclasses.replace(halved, root=Puct()).stops_early

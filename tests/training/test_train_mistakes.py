@@ -1,6 +1,7 @@
 """`coopgen train` and `coopgen evaluate`: what is left out or refused, in a sentence."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,9 @@ from coopgen_jax.cli import main
         ),
     ],
 )
-def test_mistakes_of_an_evaluation_are_told(capsys, arguments, sentence):
+def test_mistakes_of_an_evaluation_are_told(capsys, monkeypatch, tmp_path, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    Path("x.csv").write_text("good film,positive\n")
     assert main(["evaluate", *arguments]) == 2
     assert sentence in capsys.readouterr().err
 
@@ -54,7 +57,7 @@ def test_broken_rows_are_told(places, capsys, tmp_path):
         (["--kind", "causal", "--shortest", "17"], "the shortest cut is 17 tokens: it must be 1"),
         (["--longest", "64"], "texts of 64 tokens exceed the network's context of 64"),
         (["--kind", "causal", "--longest", "64"], "and 1 in front of them exceed the network's"),
-        (["--kind", "causal", "--taps", "1"], "--taps says nothing to a causal discriminator"),
+        (["--kind", "causal", "--taps", "1"], "unrecognized options: --taps, 1"),
         (["--taps", "1", "9"], "the taps are 1, 9: the language model has the layers 0 to 3"),
         (["--layers", "-1"], "-1 layers with a look-ahead of 0: give 0 or more"),
         (["--width", "40"], "the layers' width is 40: give a multiple of 32"),
@@ -62,7 +65,7 @@ def test_broken_rows_are_told(places, capsys, tmp_path):
         (["--dropout", "1"], "--dropout is 1.0: give a share from 0 to below 1"),
         (["--hidden", "0"], "--hidden is 0: give widths of 1 or more"),
         (["--kind", "bidirectional", "--frozen", "--rank", "4"], "that --frozen leaves as it is"),
-        (["--rank", "4"], "--rank says nothing to a shared-trunk discriminator"),
+        (["--rank", "4"], "unrecognized or misplaced options: --rank"),
         (["--coordinator", "auto"], "cannot train a shared-trunk discriminator together"),
         (["--model", "nowhere"], "there is no language model 'nowhere'"),
         (["--devices", "64"], "a mesh of 64 by 1 needs 64 devices"),

@@ -172,7 +172,7 @@ def test_a_networks_texts_are_those_of_transformers(penalty, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"beams": 0}, "beams and groups must be 1 or more"),
+        ({"beams": 0}, "beams is 0 and groups 1: give 1 or more"),
         ({"samples": 5}, "5 texts are asked of 4 beams"),
         ({"diversity": -1.0}, "diversity is -1.0"),
         ({"length_penalty": float("nan")}, "length_penalty is nan"),
@@ -184,4 +184,4 @@ def test_a_networks_texts_are_those_of_transformers(penalty, tmp_path):
 )
 def test_wrong_settings_are_named(wrong, sentence):
     with pytest.raises(ValueError, match=sentence):
-        BeamConfig(**wrong)
+        BeamConfig().with_settings(**wrong)

@@ -131,7 +131,7 @@ def test_texts_are_as_frequent_as_the_closed_form_says(config):
 def test_one_block_is_reranking(block):
     """The noise of a lane is that of the sample of the same number."""
     drawn = SamplingConfig(new_tokens=4, rules=Rules(temperature=1.3, top_k=4, top_p=0.95))
-    best = RerankConfig(drawn.new_tokens, 2, drawn, of=6)
+    best = RerankConfig(drawn.new_tokens, 2, drawn.rules, of=6)
     config = BlockwiseConfig(
         new_tokens=4,
         block=block,
@@ -221,12 +221,12 @@ def test_without_a_judge_there_is_nothing_to_choose_by():
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"block": 0}, "samples, block and of must be 1 or more"),
-        ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"block": 0}, "block is 0 and of 16: give 1 or more"),
+        ({"temperature": 0.0}, "temperature is 0"),
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"top_k": -1}, "top_k is -1"),
     ],
 )
 def test_wrong_settings_are_named(wrong, sentence):
     with pytest.raises(ValueError, match=sentence):
-        BlockwiseConfig(**wrong)
+        BlockwiseConfig().with_settings(**wrong)

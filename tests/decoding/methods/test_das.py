@@ -202,9 +202,9 @@ def test_without_a_judge_there_is_nothing_to_score_by():
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"beams": 0}, "samples and beams must be 1 or more"),
+        ({"beams": 0}, "beams is 0: give 1 or more"),
         ({"samples": 5}, "5 texts are asked of 4 beams"),
-        ({"pool": 3}, "4 beams are to go on out of 3 candidates"),
+        ({"candidates": 3}, "4 beams are to go on out of 3 candidates"),
         ({"alpha": -1.0}, "alpha is -1.0"),
         ({"length_penalty": float("nan")}, "length_penalty is nan"),
         ({"no_repeat_ngram": 1}, "no_repeat_ngram is 1"),
@@ -212,4 +212,4 @@ def test_without_a_judge_there_is_nothing_to_score_by():
 )
 def test_wrong_settings_are_named(wrong, sentence):
     with pytest.raises(ValueError, match=sentence):
-        DASConfig(**wrong)
+        DASConfig().with_settings(**wrong)

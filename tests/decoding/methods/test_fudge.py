@@ -160,12 +160,12 @@ def test_without_a_judge_there_is_nothing_to_go_by():
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"candidates": 0}, "candidates must be 1 or more"),
+        ({"candidates": 0}, "candidates is 0: give 1 or more"),
         ({"strength": -1.0}, "strength is -1.0"),
         ({"score": "sum"}, "score is 'sum'"),
-        ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"temperature": 0.0}, "temperature is 0"),
     ],
 )
 def test_wrong_settings_are_named(wrong, sentence):
     with pytest.raises(ValueError, match=sentence):
-        FudgeConfig(**wrong)
+        FudgeConfig().with_settings(**wrong)

@@ -114,7 +114,7 @@ def check_frequencies(got, config: GediConfig, said_of) -> int:
     ],
 )
 def test_texts_are_drawn_as_the_closed_form_says(changes):
-    config = dataclasses.replace(DRAWN, **changes)
+    config = DRAWN.with_settings(**changes)
     got = decoder(config)(prompt_of([0, 1]), target=jnp.asarray([1]))
     assert check_frequencies(got, config, lambda text: said_of(text)[1]) > 2
 
@@ -176,10 +176,10 @@ def test_greedily_the_best_of_what_is_left_is_taken():
 def test_without_weight_and_filter_it_is_plain_sampling():
     rules = {"new_tokens": 6, "samples": 3, "repetition_penalty": 1.3, "no_repeat_ngram": 2}
     rules["temperature"] = 1.7
-    config = GediConfig(strength=0.0, filter_p=0.0, draw=True, **rules)
+    config = GediConfig(strength=0.0, filter_p=0.0, draw=True).with_settings(**rules)
     prompt = prompt_of([0, 1], [2])
     got = decoder(config)(prompt, target=jnp.asarray([1, 0]))
-    plain = decode(KEY, prompt, SamplingConfig(**rules))
+    plain = decode(KEY, prompt, SamplingConfig().with_settings(**rules))
     got = dataclasses.replace(got, simulations=plain.simulations)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, plain)
 
@@ -299,10 +299,10 @@ def test_who_cannot_be_asked_is_refused():
         ({"strength": -1.0}, "strength is -1.0"),
         ({"filter_p": 1.0}, "filter_p is 1.0"),
         ({"target_p": 1.5}, "target_p is 1.5"),
-        ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"temperature": 0.0}, "temperature is 0"),
         ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),
     ],
 )
 def test_wrong_settings_are_named(wrong, sentence):
     with pytest.raises(ValueError, match=sentence):
-        GediConfig(**wrong)
+        GediConfig().with_settings(**wrong)

@@ -53,7 +53,7 @@ from tests.decoding.toy import prompt_of
 )
 def test_the_fused_distribution_is_that_of_the_slow_reference(family, reads_prompt, changes, step):
     guide = head_of(reads_prompt=reads_prompt)
-    job = job_of(replace(BOTH, **changes), family=family, guide=guide)
+    job = job_of(BOTH.with_settings(**changes), family=family, guide=guide)
     state = after(job, step)
     found = jax.nn.log_softmax(fused_logits(job, state))
     for row, sample_number in ((0, 1), (1, 0), (2, 1)):
@@ -113,7 +113,7 @@ def test_the_gradient_is_the_central_difference_in_random_directions(kind):
 
 @pytest.mark.parametrize("change", [{"iterations": 0}, {"step_size": 0.0}, {"fusion": 0.0}])
 def test_without_a_shift_it_is_plain_sampling(change):
-    job = job_of(replace(BOTH, top_k=7, temperature=0.8, **change), guide=head_of())
+    job = job_of(BOTH.with_settings(top_k=7, temperature=0.8, **change), guide=head_of())
     found = write(KEY, job)
     plain = sample(
         KEY, job.prompt, language_model=job.language_model, params=job.params,
@@ -320,7 +320,7 @@ def test_what_cannot_be_followed_is_refused_in_a_sentence():
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"new_tokens": 0}, "new_tokens and samples"),
+        ({"new_tokens": 0}, "new_tokens is 0: give 1 or more"),
         ({"iterations": -1}, "iterations is -1"),
         ({"step_size": -0.1}, "step_size is -0.1"),
         ({"kl": float("nan")}, "kl is nan"),
@@ -333,4 +333,4 @@ def test_what_cannot_be_followed_is_refused_in_a_sentence():
 )
 def test_wrong_settings_are_named(wrong, sentence):
     with pytest.raises(ValueError, match=sentence):
-        PPLMConfig(**wrong)
+        PPLMConfig().with_settings(**wrong)

@@ -25,7 +25,7 @@ KEY = jax.random.key(7)
 @pytest.mark.parametrize("alpha", [1.0, 0.6, 0.0])
 def test_the_best_of_the_draws_is_kept(alpha):
     prompt, target = prompt_of([0, 1], [2], [3, 3]), jnp.asarray([0, 1, 1])
-    config = RerankConfig(DRAWN.new_tokens, 2, DRAWN, of=6, alpha=alpha)
+    config = RerankConfig(DRAWN.new_tokens, 2, DRAWN.rules, of=6, alpha=alpha)
     write = jax.jit(functools.partial(rerank, config=config, **JUDGED))
     got = write(KEY, prompt, target=target)
     many = dataclasses.replace(DRAWN, samples=12)
@@ -64,11 +64,13 @@ def test_the_best_of_the_beams_is_kept():
 
 def test_without_a_judge_there_is_nothing_to_compare_by():
     with pytest.raises(UserError, match="re-ranking compares texts by a discriminator"):
-        rerank(KEY, prompt_of([0]), config=RerankConfig(DRAWN.new_tokens, proposal=DRAWN), **GIVEN)
+        rerank(
+            KEY, prompt_of([0]), config=RerankConfig(DRAWN.new_tokens, rules=DRAWN.rules), **GIVEN
+        )
     likely = rerank(
         KEY,
         prompt_of([0]),
-        config=RerankConfig(DRAWN.new_tokens, proposal=DRAWN, of=3, alpha=0),
+        config=RerankConfig(DRAWN.new_tokens, rules=DRAWN.rules, of=3, alpha=0),
         **GIVEN,
     )
     assert likely.tokens.shape == (1, 1, 4) and likely.log_class.shape == (1, 1, 0)

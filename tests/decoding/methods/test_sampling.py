@@ -122,8 +122,8 @@ def test_samples_differ_and_the_key_decides():
 
 @pytest.mark.parametrize("rule", [{"forced": (END + 1,)}, {"bad_words": ((0, END + 1),)}])
 def test_a_rule_on_a_token_that_does_not_exist_is_told(rule):
-    with pytest.raises(UserError, match=f"token {END + 1} is ruled out or forced, and the"):
-        decode(jax.random.key(0), prompt_of([0]), SamplingConfig(**rule))
+    with pytest.raises(UserError, match=f"a rule names token {END + 1}, and the"):
+        decode(jax.random.key(0), prompt_of([0]), SamplingConfig().with_settings(**rule))
 
 
 @pytest.mark.parametrize("forced", [(), (1, 2)])
@@ -173,7 +173,7 @@ def test_forced_tokens_begin_every_text_and_their_likelihood_counts():
         ({"mirostat": -1.0}, "mirostat is -1.0"),
         ({"mirostat_rate": 0.0}, "mirostat_rate is 0.0"),
         ({"bad_words": ((),)}, "a bad word has no tokens"),
-        ({"bad_words": ((3, -1),)}, "are given as token ids: 0 or more"),
+        ({"bad_words": ((3, -1),)}, "are given by token ids: 0 or more"),
         ({"new_tokens": 2, "forced": (1, 1, 1)}, "3 tokens are forced and 2 are to be written"),
         ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),
         ({"mix_base": 1.5}, "mix_base is 1.5"),
@@ -182,4 +182,4 @@ def test_forced_tokens_begin_every_text_and_their_likelihood_counts():
 )
 def test_wrong_settings_are_named(wrong, sentence):
     with pytest.raises(ValueError, match=sentence):
-        SamplingConfig(**wrong)
+        SamplingConfig().with_settings(**wrong)

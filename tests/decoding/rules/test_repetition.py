@@ -6,12 +6,8 @@ import pytest
 
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
-from coopgen_jax.decoding.rules.repetition import (
-    force,
-    no_bad_words,
-    no_repeat_ngram,
-    repetition_penalty,
-)
+from coopgen_jax.decoding.rules.repetition import no_repeat_ngram, repetition_penalty
+from coopgen_jax.decoding.rules.words import forbid, force
 
 
 def test_penalty_divides_positive_and_multiplies_negative_logits_once():
@@ -65,7 +61,7 @@ def test_no_ngram_is_written_twice_as_a_loop_says(n):
 @pytest.mark.parametrize("n", [-1, 1])
 def test_an_ngram_of_one_token_is_no_rule(config, n):
     with pytest.raises(ValueError, match=f"no_repeat_ngram is {n}"):
-        config(no_repeat_ngram=n)
+        config().with_settings(no_repeat_ngram=n)
 
 
 def test_no_rule_changes_nothing():
@@ -89,17 +85,17 @@ def test_no_bad_word_is_completed_as_a_loop_says():
                 expected[*at, word[-1]] = -np.inf
                 ruled.add(word)
     assert ruled == set(words)
-    got = no_bad_words(jnp.asarray(logits), jnp.asarray(tokens), jnp.asarray(mask), words)
+    got = forbid(jnp.asarray(logits), jnp.asarray(tokens), jnp.asarray(mask), words)
     np.testing.assert_array_equal(got, expected)
     none = jnp.zeros((2, 0), jnp.int32)
-    got = no_bad_words(jnp.zeros((2, 3)), none, none.astype(bool), ((0, 1), (2,)))
+    got = forbid(jnp.zeros((2, 3)), none, none.astype(bool), ((0, 1), (2,)))
     np.testing.assert_array_equal(got, [[0, 0, -np.inf]] * 2)
 
 
 def test_a_forced_token_is_the_only_one_until_all_are_written():
     logits = jnp.asarray([[1.0, 2.0, 3.0]] * 3)
-    got = force(logits, jnp.asarray([0, 1, 2]), (2, 0))
+    got = force(logits, jnp.asarray([0, 1, 2]), (2, 0), logits)
     infinity = np.inf
     np.testing.assert_array_equal(
-        got, [[-infinity, -infinity, 0], [0, -infinity, -infinity], [1, 2, 3]]
+        got, [[-infinity, -infinity, 3], [1, -infinity, -infinity], [1, 2, 3]]
     )
