@@ -297,7 +297,7 @@ def test_confident_roll_outs_stop_and_leave_the_tree_as_it_is():
         args = (jax.random.key(0), prompt_of([0, 1]), params, jnp.asarray([1]))
         got = decode(*args, config)
         if name == "never":
-            none = decode(*args, config.with_settings(rollout=0, rollout_confidence=None))
+            none = decode(*args, replace(config, rollout=None))
             np.testing.assert_array_equal(got.tokens, none.tokens)
             assert int(got.model_tokens[0, 0]) == int(none.model_tokens[0, 0])
         read[name] = int(got.model_tokens[0, 0]) / int(got.length[0, 0])
