@@ -29,7 +29,7 @@ class JudgementOptions:
     """Tell how well discriminators judge unfinished texts, by how much they have read.
 
     Attributes:
-      data: Labelled texts that the discriminators have not learnt from; see `coopgen train`.
+      data: Labelled texts that the discriminators were not trained on; see `coopgen train`.
       discriminator: The discriminators, all of the same classes.
       model: The language model that they guide.
       text: The column of the texts.

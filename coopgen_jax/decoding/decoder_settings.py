@@ -1,4 +1,4 @@
-"""What every decoder is told, whatever its method."""
+"""The settings that every method has."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self

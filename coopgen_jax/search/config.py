@@ -1,4 +1,4 @@
-"""What a search is told: its budget, its shape, and how it goes about the root."""
+"""The settings of a search: its budget, its shape, and how the root is searched."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -11,7 +12,8 @@ from coopgen_jax.data.fingerprint import fingerprint, write_fingerprint
 from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.models.pretrained.saving import save_model
-from coopgen_jax.models.transformer import DecoderConfig, init_decoder
+from coopgen_jax.models.transformer import init_decoder
+from coopgen_jax.testing.toy import TINY_LLAMA
 from coopgen_jax.tokenizer import Tokenizer
 from coopgen_jax.training.card import save_head
 from coopgen_jax.training.recipes.scratch import train_tokenizer
@@ -41,21 +43,11 @@ def build(folder: Path) -> Path:
 
 
 def write_model(folder: Path, tokenizer: Tokenizer, seed: int) -> None:
-    config = DecoderConfig(
+    config = replace(
+        TINY_LLAMA,
         vocab_size=tokenizer.vocab_size,
         layers=2,
-        width=32,
-        heads=4,
-        kv_heads=2,
-        head_width=8,
-        ffn_width=48,
         context=256,
-        norm="rms",
-        norm_epsilon=1e-5,
-        activation="silu",
-        gated=True,
-        positions="rotary",
-        tied=False,
         end_tokens=tokenizer.end_tokens,
     )
     params = init_decoder(jax.random.key(seed), config)

@@ -1,4 +1,4 @@
-"""What guided search as a decoder is told."""
+"""The settings of guided search as a decoder."""
 
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
