@@ -17,7 +17,7 @@ from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.decoding.names_on_disc import settings_on_disc
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
-from coopgen_jax.evaluation.independence import learnt
+from coopgen_jax.evaluation.independence import trained_on
 from coopgen_jax.models.pretrained.combined_model import CombinedModel
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.models.pretrained.steering import Steering, name_of
@@ -151,7 +151,7 @@ def about_guide(name: str | None, guide: LoadedDiscriminator | None) -> dict[str
 def _weights(guide: str | LoadedDiscriminator | None) -> str | None:
     """Returns a hash of a discriminator's weights, of its files where it is named."""
     if isinstance(guide, str | None):
-        return None if guide is None else learnt(guide).weights
+        return None if guide is None else trained_on(guide).weights
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(guide.params):
         digest.update(np.asarray(leaf).tobytes())

@@ -24,7 +24,7 @@ HALF = re.compile(r"^half ([AB]) of the training rows\b")
 
 
 @dataclass(frozen=True, eq=False)
-class Learnt:
+class TrainedOn:
     """What is known of how something was trained.
 
     Attributes:
@@ -55,7 +55,7 @@ class Independence:
     known: bool = True
 
 
-def learnt(name_or_folder: str | Path) -> Learnt:
+def trained_on(name_or_folder: str | Path) -> TrainedOn:
     """Returns what is known of how a discriminator, a judge or a language model was trained.
 
     Args:
@@ -72,8 +72,8 @@ def learnt(name_or_folder: str | Path) -> Learnt:
             folder = folder_of(name)
         except UserError:
             weights = _weights(folder) if folder.is_dir() else None
-            return Learnt(name, weights)
-    return Learnt(name, _weights(folder), read_fingerprint(folder), _half(folder))
+            return TrainedOn(name, weights)
+    return TrainedOn(name, _weights(folder), read_fingerprint(folder), _half(folder))
 
 
 def _weights(folder: Path) -> str | None:
@@ -100,7 +100,7 @@ def _half(folder: Path) -> str | None:
     return said or (found[1] if found else None)
 
 
-def independence(judge: Learnt, guide: Learnt) -> Independence:
+def independence(judge: TrainedOn, guide: TrainedOn) -> Independence:
     """Tells whether a judge and a guide have learnt from different rows.
 
     Their rows are compared where both are known; else the halves that their cards name.

@@ -15,7 +15,7 @@ from typing import Any
 from coopgen_jax.data.sources import left_out, split_lines
 from coopgen_jax.discriminators.loading import folder_of
 from coopgen_jax.errors import UserError
-from coopgen_jax.evaluation.independence import Independence, independence, learnt, require
+from coopgen_jax.evaluation.independence import Independence, independence, require, trained_on
 from coopgen_jax.evaluation.sentence_features import sentence_features
 from coopgen_jax.evaluation.tables import Format, cells, draw, render
 from coopgen_jax.evaluation.text_judges import load_text_judge
@@ -228,8 +228,8 @@ def _check_independence(methods: Sequence[Method], how: ReportSettings) -> list[
     guides = dict.fromkeys(method.guide for method in methods if method.guide)
     unknown = [method.name for method in methods if not method.told]
     if how.judge:
-        judge = learnt(how.judge)
-        found = [independence(judge, learnt(guide)) for guide in guides]
+        judge = trained_on(how.judge)
+        found = [independence(judge, trained_on(guide)) for guide in guides]
         if unknown:
             why = f"nobody says what guided the texts of {unknown[0]} (--guide names it, or none)"
             found.append(Independence(False, why, known=False))
@@ -240,7 +240,7 @@ def _check_independence(methods: Sequence[Method], how: ReportSettings) -> list[
                 known=False,
             )
             for method in methods
-            if method.guide and method.guide_weights not in (None, learnt(method.guide).weights)
+            if method.guide and method.guide_weights not in (None, trained_on(method.guide).weights)
         ]
         notes += [require(one, force=how.force) for one in found]
     # Most language models say nothing of their rows: that is noted, not refused.
@@ -249,7 +249,7 @@ def _check_independence(methods: Sequence[Method], how: ReportSettings) -> list[
     pairs += [(how.oracle, name) for name in (*guides, *steering)]
     for one, other in pairs:
         if one and one != other:
-            verdict = independence(learnt(one), learnt(other))
+            verdict = independence(trained_on(one), trained_on(other))
             notes.append(require(verdict, force=how.force) if verdict.known else verdict.why)
     return list(dict.fromkeys(notes))
 

@@ -6,11 +6,11 @@ import pytest
 
 from coopgen_jax.data.fingerprint import fingerprint, write_fingerprint
 from coopgen_jax.errors import UserError
-from coopgen_jax.evaluation.independence import Learnt, independence, learnt, require
+from coopgen_jax.evaluation.independence import TrainedOn, independence, require, trained_on
 
 
-def known(name, *texts, half=None, weights=None) -> Learnt:
-    return Learnt(name, weights or name, fingerprint(texts) if texts else None, half)
+def known(name, *texts, half=None, weights=None) -> TrainedOn:
+    return TrainedOn(name, weights or name, fingerprint(texts) if texts else None, half)
 
 
 @pytest.mark.parametrize(
@@ -51,20 +51,20 @@ def test_a_folder_says_what_it_has_learnt_from(tmp_path):
     folder = card(tmp_path / "x", half="A")
     write_fingerprint(folder, fingerprint(["a"]))
     (folder / "head.safetensors").write_bytes(b"weights")
-    found = learnt(folder)
+    found = trained_on(folder)
     assert found.half == "A" and found.rows.tolist() == fingerprint(["a"]).tolist()
     copy = card(tmp_path / "y", "judge.json", classes=[])
     (copy / "network").mkdir()
     (copy / "network" / "model.safetensors").write_bytes(b"other")
-    assert learnt(copy).weights not in (None, found.weights)
+    assert trained_on(copy).weights not in (None, found.weights)
     (copy / "network" / "model.safetensors").write_bytes(b"weights")
-    assert learnt(copy).weights == found.weights and learnt(copy).rows is None
+    assert trained_on(copy).weights == found.weights and trained_on(copy).rows is None
 
 
 def test_heads_of_the_package_name_their_half():
-    found = learnt("sentiment")
+    found = trained_on("sentiment")
     assert found.half == "A" and found.weights and len(found.rows) > 1000
-    nobody = learnt("no such thing")
+    nobody = trained_on("no such thing")
     assert nobody.half is nobody.rows is nobody.weights is None
 
 
@@ -75,4 +75,4 @@ def test_heads_of_the_package_name_their_half():
 def test_damaged_cards_are_told(tmp_path, content, told):
     (tmp_path / "card.json").write_text(content)
     with pytest.raises(UserError, match=told):
-        learnt(tmp_path)
+        trained_on(tmp_path)

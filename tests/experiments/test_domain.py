@@ -16,7 +16,7 @@ from coopgen_jax.comparison import header
 from coopgen_jax.data.fingerprint import fingerprint, read_fingerprint
 from coopgen_jax.data.labelled import half_of
 from coopgen_jax.errors import UserError
-from coopgen_jax.evaluation.independence import independence, learnt
+from coopgen_jax.evaluation.independence import independence, trained_on
 from coopgen_jax.evaluation.text_judges import load_text_judge
 from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.training.recipes.scratch import ScratchConfig
@@ -116,7 +116,7 @@ def test_what_begins_as_noise_learns_from_its_own_half_and_once(tmp_path, monkey
     for name, part in (("lm", "A"), ("oracle", "B"), ("judge", "B")):
         own = fingerprint([text for text in texts[:56] if half_of(text) == part])
         np.testing.assert_array_equal(read_fingerprint(config.work / name), own)
-    assert independence(learnt(config.work / "judge"), learnt(config.work / "lm")).holds
+    assert independence(trained_on(config.work / "judge"), trained_on(config.work / "lm")).holds
     judge = load_text_judge(config.work / "judge", model="none is read")
     assert judge.predict_proba(["un acteur nul", "un acteur bon"]).argmax(axis=1).tolist() == [0, 1]
     said = settings_of(replace(config, lm_steps=9))
