@@ -18,7 +18,7 @@ from coopgen_jax.cli.evaluate_texts import run_texts
 from coopgen_jax.cli.train import pair
 from coopgen_jax.data.labelled import Labelled, read_labelled
 from coopgen_jax.data.sources import left_out
-from coopgen_jax.discriminators.loading import PACKAGED, folder_of, load_discriminator
+from coopgen_jax.discriminators.loading import folder_of, is_packaged, load_discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.discriminator_accuracy import (
     all_beginnings,
@@ -128,7 +128,7 @@ def _check_cards(names: tuple[str, ...]) -> None:
     """Raises UserError where a card is that of the package, is named twice or cannot be written."""
     folders = [folder_of(name).resolve() for name in names]
     for name, folder in zip(names, folders, strict=True):
-        if folder.is_relative_to(PACKAGED):
+        if is_packaged(folder):
             raise UserError(
                 f"--calibrate writes into the card of a folder, and {name} comes with the library: "
                 "name a folder of your own"

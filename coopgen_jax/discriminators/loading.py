@@ -41,6 +41,11 @@ def packaged_heads() -> dict[str, Path]:
     return {card.parent.name: card.parent for card in sorted(PACKAGED.glob("**/card.json"))}
 
 
+def is_packaged(folder: Path) -> bool:
+    """Returns whether a folder lies in the package."""
+    return folder.resolve().is_relative_to(PACKAGED.resolve())
+
+
 def load_discriminator(
     name_or_folder: str | Path, *, language_model: LoadedModel
 ) -> LoadedDiscriminator:
