@@ -40,8 +40,8 @@ class Split:
         self, config: DecoderConfig, params: Params, batch: Any, devices: int, *, sharded: bool
     ):
         mesh, adamw = make_mesh(devices), optimiser()
-        learnt = jax.tree.map(np.asarray, params)
-        self.state = begin_on(mesh, learnt, adamw, sharded=sharded)
+        trainable = jax.tree.map(np.asarray, params)
+        self.state = begin_on(mesh, trainable, adamw, sharded=sharded)
         self.batch, self.key = share(batch, mesh), jax.random.key(0)
         moments = jax.tree.leaves(self.state.optimiser_state)
         self.moments = sum(leaf.addressable_shards[0].data.nbytes for leaf in moments)

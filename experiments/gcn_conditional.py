@@ -100,10 +100,10 @@ def generator(config: Config, data: Data, name: str, clock: Clock) -> dict[str, 
         seed=config.seed,
     )
     # A discriminator of texts that the generator knows by heart would tell people's by that.
-    learnt = data.training if first else data.fresh
+    pairs = data.training if first else data.fresh
     model = pretrained(config) if first else load(folder_of(config, FIRST), stacked=True)
     card = train_gcn(
-        model, learnt, data.validation, round_of(config, name), training,
+        model, pairs, data.validation, round_of(config, name), training,
         folder=folder, mesh=make_mesh(1), discriminator=None if first else pretrained(config),
         listener=told(folder.name, "step"),
         watch=lambda phase, found: print(found, flush=True) if phase == "warning" else None,

@@ -53,20 +53,20 @@ class Sides:
     Attributes:
       human: Sources and human texts.
       written: The same sources and sampled texts.
-      learnt: Numbers of the sources to train on.
+      training: Numbers of the sources to train on.
       sources: Sources of a batch, with a text of either side each.
       seed: Of their order.
     """
 
     human: Pairs
     written: Pairs
-    learnt: tuple[int, ...]
+    training: tuple[int, ...]
     sources: int
     seed: int
 
     def __getitem__(self, number: int) -> dict[str, np.ndarray]:
         """Returns batch `number`."""
-        order = grain.MapDataset.source(self.learnt).seed(self.seed).shuffle().repeat()
+        order = grain.MapDataset.source(self.training).seed(self.seed).shuffle().repeat()
         places = range(number * self.sources, (number + 1) * self.sources)
         return both_sides(self.human, self.written, [int(order[place]) for place in places])
 
@@ -111,13 +111,14 @@ def train_pair_judge(
     begun = {name: leaf for name, leaf in drawn.items() if name not in ("centre", "scale")}
     numbers = range(len(human))
     held_out = numbers[::HELD_OUT]
-    learnt = tuple(number for number in numbers if number not in held_out)
+    training = tuple(number for number in numbers if number not in held_out)
     count = how.batch.rows // 2
-    sides = Sides(human, written, learnt, count, seed)
+    sides = Sides(human, written, training, count, seed)
     standard = standard_of(judge, model.params, (sides[n] for n in range(STANDARD_BATCHES)))
 
-    def joined(learnt: Any, fixed: Any) -> Any:
-        return {"network": join(learnt["network"], fixed), "head": {**learnt["head"], **standard}}
+    def joined(trainable: Any, fixed: Any) -> Any:
+        head = {**trainable["head"], **standard}
+        return {"network": join(trainable["network"], fixed), "head": head}
 
     optimiser = optimiser_of(how)
     step = make_step(
@@ -126,14 +127,14 @@ def train_pair_judge(
     measure = make_validation(classification_loss(judge, join=joined, training=False), mesh=mesh)
     key = jax.random.key(seed)
 
-    def validate(learnt: Any) -> dict[str, float]:
+    def validate(trainable: Any) -> dict[str, float]:
         # What is left over is read again rather than compiled again.
         starts = range(0, max(1, len(held_out) - len(held_out) % count), count)
         batches = [
             both_sides(human, written, [held_out[(at + n) % len(held_out)] for n in range(count)])
             for at in starts
         ]
-        return mean_over(batches, lambda batch: measure(learnt, fixed, batch, key))
+        return mean_over(batches, lambda batch: measure(trainable, fixed, batch, key))
 
     outcome = train(
         begin_on(mesh, {"network": network, "head": begun}, optimiser),
@@ -149,7 +150,7 @@ def train_pair_judge(
         "start_token": None,
         "model": model.name,
         "model_sha256": model.sha256,
-        "sources": len(learnt),
+        "sources": len(training),
         "beginnings": beginnings,
         "steps": outcome.step,
         "stopped": outcome.stopped,

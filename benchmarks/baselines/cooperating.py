@@ -69,9 +69,9 @@ class Learner:
             device, getattr(torch, config.dtype), enabled=config.dtype != "float32"
         )
         every = [*self.model.parameters(), *([] if head is None else head.parameters())]
-        self.learnt = [leaf for leaf in every if leaf.requires_grad]
+        self.trainable = [leaf for leaf in every if leaf.requires_grad]
         self.optimiser = torch.optim.AdamW(
-            self.learnt, lr=rate, weight_decay=decay, fused=True
+            self.trainable, lr=rate, weight_decay=decay, fused=True
         )  # fmt: skip
 
     def log_likelihood(self, tokens: Tensor, front: int) -> Tensor:
@@ -93,13 +93,13 @@ class Learner:
         """Takes a step, the gradient cut at a norm of 1; returns the loss in front of it."""
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.learnt, 1.0)
+        nn.utils.clip_grad_norm_(self.trainable, 1.0)
         self.optimiser.step()
         return loss.item()
 
     @torch.no_grad()
     def merge(self, network: Network) -> None:
-        """Writes the kernels with what has been learnt into a network that searches."""
+        """Writes the trained kernels into a network that searches."""
         for block, layer in zip(network.blocks, self.model.model.layers, strict=True):
             for fused, names in FUSED.items():
                 kernels = []

@@ -94,9 +94,9 @@ class TorchStep:
                 self.head.weight.copy_(torch.tensor(head[0].T))
                 self.head.bias.copy_(torch.tensor(head[1]))
         modules: list[nn.Module] = [model] if self.head is None else [model, self.head]
-        self.learnt = [leaf for m in modules for leaf in m.parameters() if leaf.requires_grad]
+        self.trainable = [leaf for m in modules for leaf in m.parameters() if leaf.requires_grad]
         self.optimiser = torch.optim.AdamW(
-            self.learnt, lr=learning_rate, weight_decay=weight_decay, fused=True
+            self.trainable, lr=learning_rate, weight_decay=weight_decay, fused=True
         )
         self.loss: Callable[[], torch.Tensor] = self._loss
 
@@ -130,6 +130,6 @@ class TorchStep:
         self.optimiser.zero_grad(set_to_none=True)
         loss = self.loss()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.learnt, 1.0)
+        nn.utils.clip_grad_norm_(self.trainable, 1.0)
         self.optimiser.step()
         return loss.detach()

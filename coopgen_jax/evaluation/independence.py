@@ -42,7 +42,7 @@ class TrainedOn:
 
 @dataclass(frozen=True)
 class Independence:
-    """Whether two have learnt from different rows.
+    """Whether two were trained on different rows.
 
     Attributes:
       holds: whether they have, as far as is known.
@@ -101,7 +101,7 @@ def _half(folder: Path) -> str | None:
 
 
 def independence(judge: TrainedOn, guide: TrainedOn) -> Independence:
-    """Tells whether a judge and a guide have learnt from different rows.
+    """Tells whether a judge and a guide were trained on different rows.
 
     Their rows are compared where both are known; else the halves that their cards name.
     """
@@ -113,23 +113,23 @@ def independence(judge: TrainedOn, guide: TrainedOn) -> Independence:
         if shared:
             return Independence(
                 False,
-                f"{judges} and the guide {guides} have both learnt from {shared} of the judge's "
+                f"{judges} and the guide {guides} were both trained on {shared} of the judge's "
                 f"{len(judge.rows)} rows",
             )
         return Independence(True, f"{judges} and the guide {guides} have no row in common")
     if judge.half is not None and guide.half is not None:
         if judge.half == guide.half:
             return Independence(
-                False, f"{judges} and the guide {guides} have both learnt from half {judge.half}"
+                False, f"{judges} and the guide {guides} were both trained on half {judge.half}"
             )
         return Independence(
             True,
-            f"{judges} has learnt from half {judge.half} and the guide {guides} from half "
+            f"{judges} was trained on half {judge.half} and the guide {guides} on half "
             f"{guide.half}, by their cards",
         )
     lacking = min(judge, guide, key=lambda one: (one.rows is not None, one.half is not None))
     unknown = judges if lacking is judge else f"the guide {guides}"
-    return Independence(False, f"which rows {unknown} has learnt from is unknown", known=False)
+    return Independence(False, f"which rows {unknown} was trained on is unknown", known=False)
 
 
 def require(found: Independence, *, force: bool) -> str:

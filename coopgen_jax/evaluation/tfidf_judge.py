@@ -115,8 +115,8 @@ def fit_judge(data: Labelled, encoder: LoadedEncoder | None, *, strength: float 
     if len(data.classes) == 2:
         # Of two classes the library fits the log-odds of the second.
         weights, bias = np.stack([-weights[0], weights[0]]) / 2, np.array([-bias[0], bias[0]]) / 2
-    learnt = fingerprint(data.origins), common_half(data.origins)
-    return Judge(data.classes, vectorizer, encoder, weights, bias, *learnt)
+    rows = fingerprint(data.origins), common_half(data.origins)
+    return Judge(data.classes, vectorizer, encoder, weights, bias, *rows)
 
 
 def load_judge(folder: str | Path) -> Judge:

@@ -91,7 +91,7 @@ def test_tokens_come_as_often_as_their_probability_says(networks):
 
 
 def test_a_round_of_the_same_texts_is_the_same_round(monkeypatch):
-    """Nucleus samples stand in for PyTorch's own: losses, weights and what is learnt agree."""
+    """Nucleus samples stand in for PyTorch's own: losses, weights and trained parameters agree."""
     half = rounds.round_config
     for module in (rounds, gcn_round):
         monkeypatch.setattr(module, "RATES", (0.005, 0.01))
@@ -131,16 +131,16 @@ def test_a_round_of_the_same_texts_is_the_same_round(monkeypatch):
     assert len(seen) == 1 and set(ours.phases.rounds[-1]) == set(gcn_round.PHASES)
     assert np.ptp(outcome.weight) > 0.01
 
-    # What searches is what has been learnt: both networks, kernels and head.
-    texts, learnt = own(drawn.prompt.tokens), theirs.torch
+    # What searches is what was trained: both networks, kernels and head.
+    texts, torch_round = own(drawn.prompt.tokens), theirs.torch
     rows = np.concatenate([np.repeat(drawn.prompt.tokens, 4, axis=0), texts.tokens], axis=1)
     with torch.no_grad():
         rows = torch.tensor(rows)
-        read = learnt.generator.log_likelihood(rows, FRONT)
+        read = torch_round.generator.log_likelihood(rows, FRONT)
         np.testing.assert_allclose(texts.log_prob, read, atol=1e-3)
-        states, _, _ = learnt.critic.network.read(rows, torch.ones_like(rows, dtype=bool))
-        judged = learnt.judge.log_classes(rows, FRONT)
-        np.testing.assert_allclose(learnt.critic.head(states[:, FRONT:]), judged, atol=1e-4)
+        states, _, _ = torch_round.critic.network.read(rows, torch.ones_like(rows, dtype=bool))
+        judged = torch_round.judge.log_classes(rows, FRONT)
+        np.testing.assert_allclose(torch_round.critic.head(states[:, FRONT:]), judged, atol=1e-4)
 
 
 def outcome(**changes):

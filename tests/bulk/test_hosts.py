@@ -107,11 +107,11 @@ def test_two_processes_train_what_one_trains(tmp_path):
         assert one.keys() == two.keys()
         for key in one:
             np.testing.assert_allclose(two[key], one[key], atol=1e-4, err_msg=f"{path} {key}")
-    learnt, before = (
+    after, before = (
         safetensors.numpy.load_file(folder / "model.safetensors")
         for folder in (own, tmp_path / "lm")
     )
-    assert max(np.abs(learnt[key] - before[key]).max() for key in before) > 1e-3
+    assert max(np.abs(after[key] - before[key]).max() for key in before) > 1e-3
     for end in train_both([*gcn, "--out", str(both)], [*gcn, "--out", str(both), "--rounds", "3"]):
         assert end[0] == 2 and "were given different settings" in said(end[2])[-1], end
 

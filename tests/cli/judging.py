@@ -15,7 +15,7 @@ CLASSES = ("bad", "good")
 
 
 def write_head(folder: Path, base: Path, seed: int, *rows: str) -> Path:
-    """Writes a head of random weights, which has learnt from `rows`."""
+    """Writes a head of random weights, trained on `rows`."""
     model = load(base)
     head = HeadConfig(CLASSES, 2 * model.config.width, ())
     params = Head(head).init(jax.random.key(seed), jnp.zeros((1, head.inputs)))["params"]

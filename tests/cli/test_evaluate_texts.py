@@ -86,8 +86,8 @@ def test_names_targets_and_guides_can_be_said(world, capsys):
     ("judge", "why"),
     [
         ("guide", "is the guide .* itself"),
-        ("knowing", "have both learnt from 1 of the judge's 2 rows"),
-        ("unknown", "which rows .*unknown has learnt from is unknown"),
+        ("knowing", "were both trained on 1 of the judge's 2 rows"),
+        ("unknown", "which rows .*unknown was trained on is unknown"),
     ],
 )
 def test_a_judge_that_is_not_independent_is_refused_unless_forced(world, capsys, judge, why):
@@ -105,10 +105,10 @@ def test_an_oracle_must_not_have_written_or_know_the_guides_rows(world, capsys):
     assert status == 0 and any("itself wrote" in note for note in json.loads(out)["notes"])
     try:
         write_fingerprint(world / "oracle", fingerprint(["one"]))
-        assert "learnt from 1 of" in sentence(capsys, *job(world, "--oracle", world / "oracle"))
+        assert "trained on 1 of" in sentence(capsys, *job(world, "--oracle", world / "oracle"))
         (world / "oracle" / "rows.npy").unlink()
         status, out, _ = run(capsys, *job(world, "--oracle", world / "oracle"))
-        assert status == 0 and "has learnt from is unknown" in out
+        assert status == 0 and "was trained on is unknown" in out
     finally:
         write_fingerprint(world / "oracle", fingerprint(["six"]))
 

@@ -21,12 +21,12 @@ def known(name, *texts, half=None, weights=None) -> TrainedOn:
         # Rows are better known than halves.
         (known("j", "a", half="A"), known("g", "b", half="A"), True, "have no row in common"),
         (known("j", "a", half="A"), known("g", "a", half="B"), False, "from 1 of the judge's"),
-        (known("j", half="B"), known("g", half="A"), True, "half B and the guide g from half A"),
-        (known("j", "a", half="B"), known("g", half="B"), False, "both learnt from half B"),
-        (known("j", "a"), known("g", half="A"), False, "the guide g has learnt from is unknown"),
-        (known("j", half="A"), known("g", "a"), False, "rows j has learnt from is unknown"),
-        (known("j"), known("g", "a", half="A"), False, "rows j has learnt from is unknown"),
-        (known("j"), known("g"), False, "rows j has learnt from is unknown"),
+        (known("j", half="B"), known("g", half="A"), True, "half B and the guide g on half A"),
+        (known("j", "a", half="B"), known("g", half="B"), False, "both trained on half B"),
+        (known("j", "a"), known("g", half="A"), False, "the guide g was trained on is unknown"),
+        (known("j", half="A"), known("g", "a"), False, "rows j was trained on is unknown"),
+        (known("j"), known("g", "a", half="A"), False, "rows j was trained on is unknown"),
+        (known("j"), known("g"), False, "rows j was trained on is unknown"),
         (known("j", "a", weights="w"), known("g", "b", weights="w"), False, "is the guide g"),
     ],
 )

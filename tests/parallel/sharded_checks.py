@@ -27,15 +27,16 @@ class KilledError(Exception):
     """Stops a training wherever it is."""
 
 
-def learnt() -> dict[str, jax.Array]:
+def trainable() -> dict[str, jax.Array]:
     keys = jax.random.split(jax.random.key(1), len(SHAPES))
     drawn = zip(keys, SHAPES.items(), strict=True)
     return {name: jax.random.normal(key, shape) for key, (name, shape) in drawn}
 
 
-def loss(learnt, fixed, batch, key):
-    hidden = jnp.tanh(batch["x"] @ learnt["first"]) * learnt["scale"] + learnt["cube"].sum()
-    missed = hidden @ learnt["second"] + learnt["bias"][None] - batch["y"]
+def loss(trainable, fixed, batch, key):
+    hidden = jnp.tanh(batch["x"] @ trainable["first"]) * trainable["scale"]
+    hidden = hidden + trainable["cube"].sum()
+    missed = hidden @ trainable["second"] + trainable["bias"][None] - batch["y"]
     return {"loss": (jnp.sum(missed**2), jnp.float32(len(missed)))}
 
 
@@ -62,10 +63,10 @@ def fitted(folder: Path, *settings, dies: int | None = None, **more) -> tuple[Ou
             raise KilledError
 
     outcome = train(
-        begin_on(mesh, learnt(), OPTIMISER, sharded=more.get("sharded", False)),
+        begin_on(mesh, trainable(), OPTIMISER, sharded=more.get("sharded", False)),
         step=lambda state, batch: step(state, None, share(batch, mesh), jax.random.key(0)),
         batches=[batch(number) for number in range(STEPS)],
-        validate=lambda learnt: {"loss": 1.0},
+        validate=lambda trainable: {"loss": 1.0},
         folder=folder,
         config=LoopConfig(steps=STEPS, validate_every=STEPS, save_every=2),
         listener=listener,
@@ -100,7 +101,7 @@ def layout() -> None:
     # Of either moment the three matrices are divided; three biases, the scale and counts are not.
     split, whole = 4 * 2 * (16 * 24 + 2 * 3 * 48 + 24 * 3), 4 * 2 * (3 + 1) + 4 * 2
     for mapper in ("shard_map", "pmap"):
-        state = begin_on(mesh, learnt(), OPTIMISER, sharded=True)
+        state = begin_on(mesh, trainable(), OPTIMISER, sharded=True)
         step = step_of(8, mapper, sharded=True)
         assert kept_bytes(state) == (split // 8 + whole, split + whole), kept_bytes(state)
         given = (None, share(batch(0), mesh), place(jax.random.key(0), mesh))
@@ -112,7 +113,7 @@ def layout() -> None:
             assert kept_bytes(state) == (split // 8 + whole, split + whole), mapper
             assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(state.trainable))
         assert step._cache_size() == 1, mapper
-    state = begin_on(mesh, learnt(), OPTIMISER)
+    state = begin_on(mesh, trainable(), OPTIMISER)
     assert kept_bytes(state) == (split + whole, split + whole)
 
 
@@ -122,7 +123,7 @@ def shared_moments() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         alone, norms = fitted(folder / "alone", 1)
-        assert min(norms) > 1 and not close(alone.trainable, learnt())
+        assert min(norms) > 1 and not close(alone.trainable, trainable())
         plain, _ = fitted(folder / "plain", 8)
         assert close(plain.trainable, alone.trainable)
         for mapper, pieces in (("shard_map", 2), ("pmap", 1)):

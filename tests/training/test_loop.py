@@ -119,9 +119,9 @@ def test_a_budget_stops_two_processes_at_the_same_step(tmp_path):
     assert first == second and (first["stopped"], first["step"]) == ("budget", 1)
 
 
-def slope(learnt, fixed, batch, key):
+def slope(trainable, fixed, batch, key):
     """A loss whose least value stands at 3, and whose gradient there is 0."""
-    each = jnp.square(learnt[None] - batch["x"])
+    each = jnp.square(trainable[None] - batch["x"])
     return {"loss": (jnp.sum(each), jnp.float32(len(each)))}
 
 
@@ -139,7 +139,7 @@ def fitted(folder, *, rate=0.1, values=(3.0, 3.0), validate=None, listener=None,
         step=lambda state, batch: step(state, None, batch, KEY),
         batches=[batch] * 100,
         validate=validate
-        or (lambda learnt: mean_over([batch], lambda b: validation(learnt, None, b, KEY))),
+        or (lambda trainable: mean_over([batch], lambda b: validation(trainable, None, b, KEY))),
         folder=folder,
         config=LoopConfig(**settings),
         listener=listener or (lambda done, total, means: None),
@@ -174,8 +174,8 @@ def test_patience_stops_and_gives_the_best_parameters_back(tmp_path):
     heard = iter([5.0, 2.0, 3.0, 4.0, 1.0])
     seen = []
 
-    def validate(learnt):
-        seen.append(float(learnt))
+    def validate(trainable):
+        seen.append(float(trainable))
         return {"loss": next(heard)}
 
     outcome = fitted(tmp_path, steps=50, validate_every=2, patience=2, validate=validate)
@@ -191,14 +191,14 @@ def test_the_last_parameters_come_out_where_they_are_kept(tmp_path):
     heard = iter([1.0, 2.0, 3.0])
     outcome = fitted(
         tmp_path, steps=3, validate_every=1, save_every=2, keep="last",
-        validate=lambda learnt: {"loss": next(heard)},
+        validate=lambda trainable: {"loss": next(heard)},
     )  # fmt: skip
     assert float(outcome.trainable) == pytest.approx(3 * (1 - 0.8**3), rel=1e-6)
     assert outcome.best == {"loss": 1.0, "step": 1}
     heard = iter([4.0, 5.0])
     again = fitted(
         tmp_path, steps=5, validate_every=1, save_every=2, keep="last",
-        validate=lambda learnt: {"loss": next(heard)},
+        validate=lambda trainable: {"loss": next(heard)},
     )  # fmt: skip
     assert float(again.trainable) == pytest.approx(3 * (1 - 0.8**5), rel=1e-6)
     assert again.best == outcome.best

@@ -79,8 +79,8 @@ def main(options: dict) -> None:
         state,
         step=lambda state, batch: step(state, None, batch, key),
         batches=Mortal(),
-        validate=lambda learnt: mean_over(
-            held_out, lambda batch: validation(learnt, None, share(batch, mesh), key)
+        validate=lambda trainable: mean_over(
+            held_out, lambda batch: validation(trainable, None, share(batch, mesh), key)
         ),
         folder=Path(options["folder"]),
         config=LoopConfig(

@@ -24,14 +24,14 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_a_full_disk_leaves_what_was_delivered_before(tmp_path):
     model, how = language(), GcnTraining(LoopConfig(steps=1), lora=None)
-    networks, learnt, fixed = begin_networks(model, model, pairs(0, 8, True), how, make_mesh(1))
+    networks, trainable, fixed = begin_networks(model, model, pairs(0, 8, True), how, make_mesh(1))
     write_fingerprint(tmp_path, fingerprint(["one", "two"]))
-    last = networks, learnt, fixed, GcnConfig()
+    last = networks, trainable, fixed, GcnConfig()
     deliver(tmp_path, (model, model), *last, {"steps": 1}, "float32")
     before = files(tmp_path)
     weights = tmp_path / "model.safetensors", tmp_path / "judge/network/model.safetensors"
     assert {str(path) for path in weights} < set(before)
-    other = jax.tree.map(lambda leaf: 2 * leaf, learnt)
+    other = jax.tree.map(lambda leaf: 2 * leaf, trainable)
     last = networks, other, fixed, GcnConfig()
     for size in (100, weights[0].stat().st_size - 1):
         with full_behind(size), pytest.raises(UserError, match=r"cannot be written .*: make room"):

@@ -243,7 +243,7 @@ def test_a_discriminator_may_begin_as_another_language_model(tmp_path, rank):
     assert not list(tmp_path.iterdir())
     card = trained(critic)
     assert (card["model"], card["judge_model"]) == ("tiny", "smaller")
-    # It has hardly learnt, so it is what it began as.
+    # It has hardly changed, so it is what it began as.
     network = load(tmp_path / "judge" / "network", stacked=True)
     jax.tree.map(
         partial(np.testing.assert_allclose, atol=1e-6), network.params["layers"], params["layers"]
@@ -369,8 +369,8 @@ def test_rounds_are_functions_of_their_number_and_come_to_every_pair():
     seen = [row.tobytes() for number in range(3) for row in rounds[number].truth["tokens"]]
     every = [row.tobytes() for row in rounds.pairs.rows(range(12))["tokens"]]
     assert sorted(seen) == sorted(every)
-    learnt = [row.tobytes() for _, human in rounds[0].ahead for row in human["tokens"]]
-    assert sorted(learnt) == sorted(every * 2)
+    read = [row.tobytes() for _, human in rounds[0].ahead for row in human["tokens"]]
+    assert sorted(read) == sorted(every * 2)
 
 
 @pytest.mark.parametrize("conditional", [True, False])

@@ -49,7 +49,7 @@ def card_of(capsys, *arguments) -> dict:
     status = main(["train", *map(str, arguments)])
     out, err = capsys.readouterr()
     assert status == 0, err
-    # Beside the card stands what has been learnt from, whatever was trained.
+    # Beside the card stands what was read, whatever was trained.
     data, folder = (Path(arguments[arguments.index(flag) + 1]) for flag in ("--data", "--out"))
     lines = [line for line in data.read_text().splitlines() if line != "{"]
     expected = fingerprint([json.loads(line)["said"] for line in lines])
