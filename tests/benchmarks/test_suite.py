@@ -18,7 +18,14 @@ def run(tmp_path, *arguments):
     return main([*arguments, "--quick", "--out", str(tmp_path)])
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+# Those that compile little.
+QUICKLY = {"samples", "published", "fair", "guidance"}
+EVERY = [
+    name if name in QUICKLY else pytest.param(name, marks=pytest.mark.slow) for name in BENCHMARKS
+]
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_every_benchmark_writes_a_table_json_and_a_picture(name, tmp_path, capsys):
     assert run(tmp_path, name) == 0
     path = tmp_path / f"{name}-tiny-float32-cpu-quick.json"

@@ -116,6 +116,7 @@ def test_two_processes_train_what_one_trains(tmp_path):
         assert end[0] == 2 and "were given different settings" in said(end[2])[-1], end
 
 
+@pytest.mark.slow
 def test_a_machine_that_cannot_train_is_told_of_by_the_others(tmp_path):
     lm = [*small(tmp_path), "--out", str(tmp_path / "out")]
     first, second = train_both(lm, [*lm, "--data", str(tmp_path / "missing.txt")])
@@ -128,7 +129,12 @@ def test_a_machine_that_cannot_train_is_told_of_by_the_others(tmp_path):
 @pytest.mark.parametrize(
     ("first", "second", "sentence"),
     [
-        (("here", 1), ("here", 2), "the machines were given different settings"),
+        pytest.param(
+            ("here", 1),
+            ("here", 2),
+            "the machines were given different settings",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             ("here", 1),
             ("there", 1),

@@ -127,6 +127,7 @@ def test_a_whole_file_is_left_as_it_is(world, whole, capsys, tmp_path, monkeypat
         assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_gone_on_with(world, whole, capsys, tmp_path):
     worker = (
         "import os, signal, sys\n"

@@ -34,8 +34,9 @@ COMPARISONS = {
     "compare_half": "greedy,sample:top_p=0.9:samples=2,smc:samples=2,fudge:candidates=3,"
     f"mcts:preset=values:{TREE.replace('wave=2:', '')}",
 }
-# Losses and norms: sums over texts and weights whose roundings training multiplies.
-CLOSE = 1e-4
+# Losses and norms: sums over texts and weights whose roundings training multiplies, and processors
+# with registers of different width round otherwise.
+CLOSE = 1e-3
 EXPECTED = json.loads((FOLDER / "expected.json").read_text("utf-8"))
 
 

@@ -73,6 +73,7 @@ def data(tmp_path, monkeypatch) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_defaults_train_and_go_on_behind_a_budget(data, tmp_path, capsys):
     job = ["train", "gcn", *data, *SMALL]
     loud = [word for word in job if word != "--quiet"]

@@ -33,6 +33,7 @@ def test_both_files_are_in_every_part_and_no_sentence_in_two(data):
     assert divided(data) == parts
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_trained_measured_and_told_and_nothing_twice(
     data, tmp_path, monkeypatch
 ):

@@ -58,7 +58,9 @@ def test_a_training_learns_and_keeps_the_best(alone):
     assert [line["step"] for line in lines if line["split"] == "training"] == [*range(1, 11)]
 
 
-@pytest.mark.parametrize(("during", "step"), [("step", 6), ("write", 7)])
+@pytest.mark.parametrize(
+    ("during", "step"), [pytest.param("step", 6, marks=pytest.mark.slow), ("write", 7)]
+)
 def test_killed_and_resumed_equals_never_killed(alone, tmp_path, during, step):
     first = started(tmp_path, die=step, during=during)
     first.communicate(timeout=300)
@@ -77,7 +79,11 @@ def test_killed_and_resumed_equals_never_killed(alone, tmp_path, during, step):
 
 
 @pytest.mark.parametrize(
-    "options", [{"mapper": "shard_map"}, {"mapper": "pmap", "micro_batches": 2}]
+    "options",
+    [
+        pytest.param({"mapper": "shard_map"}, marks=pytest.mark.slow),
+        {"mapper": "pmap", "micro_batches": 2},
+    ],
 )
 def test_eight_devices_and_pieces_train_as_one_device(alone, tmp_path, options):
     found = ended(started(tmp_path, 8, **options))
@@ -103,6 +109,7 @@ def test_two_processes_train_as_one(alone, tmp_path, sharded):
         assert line["loss"] == pytest.approx(other["loss"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_budget_stops_two_processes_at_the_same_step(tmp_path):
     """Their clocks differ; one alone in a step would wait for the other for ever."""
     job = {"coordinator": f"localhost:{free_port()}", "steps": 1000}

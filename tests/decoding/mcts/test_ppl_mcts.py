@@ -272,6 +272,7 @@ def test_a_row_does_not_depend_on_its_neighbours_or_on_padding(rollout):
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[1], b[0]), together, alone)
 
 
+@pytest.mark.slow
 def test_jit_changes_nothing():
     tables = tables_of(4)
     params = jax.tree.map(jnp.asarray, tables)

@@ -42,7 +42,7 @@ from tests.decoding.methods.pplm_reference import Network, Reference, double, lo
 from tests.decoding.toy import prompt_of
 
 
-@pytest.mark.parametrize("step", [0, 2])
+@pytest.mark.parametrize("step", [pytest.param(0, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize(
     ("family", "reads_prompt", "changes"),
     [
@@ -68,17 +68,19 @@ def test_the_fused_distribution_is_that_of_the_slow_reference(family, reads_prom
             assert np.abs(expected - log_softmax(slow.plain)).max() > 0.05
 
 
-KINDS = {
+PARTS = {
     "discriminator": (PPLMConfig(new_tokens=2, samples=2, kl=0.0), True),
     "bags": (PPLMConfig(new_tokens=2, samples=2, kl=0.0, bags=BAGS), False),
     "divergence": (PPLMConfig(new_tokens=2, samples=2, kl=1.0), False),
-    "all of them": (replace(BOTH, new_tokens=2), True),
 }
+ALL = {"all of them": (replace(BOTH, new_tokens=2), True)}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [*(pytest.param(kind, marks=pytest.mark.slow) for kind in PARTS), *ALL]
+)
 def test_the_gradient_is_the_central_difference_in_random_directions(kind):
-    config, asks = KINDS[kind]
+    config, asks = {**PARTS, **ALL}[kind]
     job = job_of(config, guide=head_of() if asks else None)
     state = after(job, 1)
     history = history_of(state.states[0], state.step)
@@ -112,7 +114,14 @@ def test_the_gradient_is_the_central_difference_in_random_directions(kind):
             np.testing.assert_allclose((own(found) * direction).sum(), slope, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("change", [{"iterations": 0}, {"step_size": 0.0}, {"fusion": 0.0}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"iterations": 0}, marks=pytest.mark.slow),
+        pytest.param({"step_size": 0.0}, marks=pytest.mark.slow),
+        {"fusion": 0.0},
+    ],
+)
 def test_without_a_shift_it_is_plain_sampling(change):
     job = job_of(BOTH.with_settings(top_k=7, temperature=0.8, **change), guide=head_of())
     found = write(KEY, job)
@@ -140,6 +149,7 @@ def test_a_shift_of_zero_changes_nothing_whatever_the_window(window):
         np.testing.assert_allclose(read(state), state.logits, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_window_saves_the_memory_of_repeated_prompts():
     def bytes_of(window: int) -> int:
         tokens = jnp.ones((1, 100), jnp.int32)

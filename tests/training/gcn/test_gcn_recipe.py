@@ -100,13 +100,8 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(start, alone, tmp_path):
     assert ended(start(tmp_path)) == alone[0]
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"mapper": "shard_map", "sharded": True},
-        pytest.param({"mapper": "pmap"}, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"mapper": "shard_map", "sharded": True}, {"mapper": "pmap"}])
 def test_eight_devices_train_as_one(start, alone, tmp_path, options):
     check_same(ended(start(tmp_path, 8, **options)), alone[0])
     check_network(tmp_path, alone[1])
@@ -180,6 +175,7 @@ def test_the_folder_is_a_language_model_and_a_guide(alone):
     assert card["last"]["distinct"] == len(set(texts)) / 8
 
 
+@pytest.mark.slow
 def test_the_discriminator_learns_alike_beside_either_optimiser_of_the_generator(
     tmp_path, monkeypatch
 ):
@@ -209,7 +205,7 @@ def test_the_discriminator_learns_alike_beside_either_optimiser_of_the_generator
     assert generators[0] != generators[1] and judges[0] == judges[1]
 
 
-@pytest.mark.parametrize("rank", [None, 2])
+@pytest.mark.parametrize("rank", [None, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_discriminator_may_begin_as_another_language_model(tmp_path, rank):
     from tests.training.gcn import gcn_worker as worker
 
@@ -257,6 +253,7 @@ def test_a_discriminator_may_begin_as_another_language_model(tmp_path, rank):
         trained(None, longer)
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_generator_is_no_other_model_for_the_discriminator(tmp_path):
     from tests.training.gcn import gcn_worker as worker
 

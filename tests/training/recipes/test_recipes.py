@@ -95,7 +95,9 @@ def check_calibration(capsys, tmp_path, data: str, base: Path) -> None:
     assert first == second
 
 
-@pytest.mark.parametrize(("kind", "rank"), [("causal", 4), ("generative", 0)])
+@pytest.mark.parametrize(
+    ("kind", "rank"), [pytest.param("causal", 4, marks=pytest.mark.slow), ("generative", 0)]
+)
 def test_a_trained_discriminator_judges_and_guides(places, capsys, tmp_path, kind, rank):
     folder, common = places
     job = ["discriminator", *common, "--label", "class", "--kind", kind, "--rank", rank]
@@ -263,7 +265,11 @@ def test_layers_learn_alike_in_one_stack_and_one_by_one(
 
 @pytest.mark.parametrize(
     "kind",
-    [["--kind", "causal", "--rank", 2], ["--layers", 0], ["--kind", "bidirectional", "--rank", 2]],
+    [
+        pytest.param(["--kind", "causal", "--rank", 2], marks=pytest.mark.slow),
+        ["--layers", 0],
+        pytest.param(["--kind", "bidirectional", "--rank", 2], marks=pytest.mark.slow),
+    ],
 )
 def test_a_budget_leaves_a_folder_that_can_be_used_and_gone_on_with(
     places, byte_encoder, capsys, tmp_path, kind
