@@ -21,11 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from coopgen_jax.discriminators.discriminator import Discriminator, uniform
+from coopgen_jax.discriminators.discriminator import Discriminator, spare_ends, uniform
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt
-from coopgen_jax.models.slots import Capacity, Slots, allocate, take, write
+from coopgen_jax.models.slots import Capacity, Slots, map_slots, rooted, take, write
 from coopgen_jax.models.transformer import DecoderConfig
 
 # Columns of a prompt that are turned into logits at once.
@@ -154,14 +154,6 @@ def _posterior(
     return jax.nn.log_softmax(jnp.moveaxis(prior + power * log_likelihood, 0, -1))
 
 
-def _map_slots(function: Any, cache: Any) -> Any:
-    return jax.tree.map(
-        lambda leaf: function(leaf) if isinstance(leaf, Slots) else leaf,
-        cache,
-        is_leaf=lambda leaf: isinstance(leaf, Slots),
-    )
-
-
 def _by_class(cache: Any, classes: int) -> Any:
     """Returns a cache of `C * B` rows with its slots as `[L, C, B, ...]`."""
 
@@ -169,7 +161,7 @@ def _by_class(cache: Any, classes: int) -> Any:
         layers, rows = array.shape[:2]
         return array.reshape(layers, classes, rows // classes, *array.shape[2:])
 
-    return _map_slots(lambda slots: replace(jax.tree.map(split, slots), lead=2), cache)
+    return map_slots(lambda slots: replace(jax.tree.map(split, slots), lead=2), cache)
 
 
 def _in_rows(cache: Any) -> Any:
@@ -178,7 +170,7 @@ def _in_rows(cache: Any) -> Any:
     def joined(array: jax.Array) -> jax.Array:
         return array.reshape(array.shape[0], -1, *array.shape[3:])
 
-    return _map_slots(lambda slots: replace(jax.tree.map(joined, slots), lead=1), cache)
+    return map_slots(lambda slots: replace(jax.tree.map(joined, slots), lead=1), cache)
 
 
 def _prefixed(config: GenerativeConfig, prompt: Prompt, read: jax.Array) -> Prompt:
@@ -229,12 +221,8 @@ def _init(
     logits, own, cache = _network(config).prefill(params["network"], whole, capacity=capacity)
     states = own[:, :, 0].astype(config.network.dtype)
 
-    def rooted(values: jax.Array) -> Slots:
-        """Returns slots with `values` `[C * B, ...]` at the root of every sample."""
-        item = values.shape[1:]
-        slots = allocate(batch, capacity, item, lead=(classes,), trunk=False, dtype=values.dtype)
-        shape = (classes, batch, capacity.samples, 1, *item)
-        return write(slots, 0, jnp.broadcast_to(values.reshape(*shape[:2], 1, 1, *item), shape))
+    def at_root(values: jax.Array) -> Slots:
+        return rooted(values.reshape(classes, batch, *values.shape[1:]), capacity, lead=1)
 
     before = jnp.sum(text, axis=-1, dtype=jnp.int32)
     likelihood, log_class = jnp.zeros(classes * batch, jnp.float32), uniform(batch, classes)
@@ -244,9 +232,9 @@ def _init(
         log_class = _posterior(config, params, likelihood.reshape(classes, batch), before)
     state = GenerativeState(
         cache=_by_class(cache, classes),
-        hidden=rooted(states[:, -1]),
-        log_norm=rooted(jax.nn.logsumexp(logits, axis=-1)),
-        log_likelihood=rooted(likelihood),
+        hidden=at_root(states[:, -1]),
+        log_norm=at_root(jax.nn.logsumexp(logits, axis=-1)),
+        log_likelihood=at_root(likelihood),
         before=before,
     )
     return log_class, state
@@ -331,21 +319,17 @@ def _evaluate_children(
     candidates: jax.Array | None,
 ) -> jax.Array:
     """Judges the children of nodes that have been evaluated; see `Discriminator`."""
-    slots = nodes.start + jnp.arange(nodes.token.shape[-1])
-    slots = jnp.broadcast_to(slots, nodes.token.shape)
-    hidden = take(state.hidden, slots)
+    hidden = take(state.hidden, nodes.slots)
     if candidates is None:
         logits = _logits(config, params, hidden)
     else:
         rows = _head(config, params)[candidates].astype(jnp.float32)
         logits = jnp.einsum("cbrwi,brwki->cbrwk", hidden.astype(jnp.float32), rows)
-    step = logits - take(state.log_norm, slots)[..., None]
-    likelihood = take(state.log_likelihood, slots)[..., None] + step
+    step = logits - take(state.log_norm, nodes.slots)[..., None]
+    above = take(state.log_likelihood, nodes.slots)
+    likelihood = above[..., None] + step
     length = _length(state, nodes)
     longer = jnp.broadcast_to(length[..., None] + 1, likelihood.shape[1:])
     children = _posterior(config, params, likelihood, longer)
-    # An end token is no text: where one follows, the node's own judgement stays.
-    itself = _posterior(config, params, take(state.log_likelihood, slots), length)
-    ids = jnp.arange(logits.shape[-1])[None, None, None] if candidates is None else candidates
-    ends = jnp.isin(ids, jnp.asarray(config.network.end_tokens, jnp.int32))
-    return jnp.where(ends[..., None], itself[..., None, :], children)
+    itself = _posterior(config, params, above, length)
+    return spare_ends(children, itself, candidates, config.network.end_tokens)

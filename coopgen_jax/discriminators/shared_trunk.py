@@ -15,7 +15,7 @@ from flax import struct
 from coopgen_jax.discriminators.discriminator import Discriminator, uniform
 from coopgen_jax.discriminators.head import Head, HeadConfig, classify
 from coopgen_jax.models.language_model import Bound, Nodes, Prompt
-from coopgen_jax.models.slots import Capacity, Slots, allocate, take, write
+from coopgen_jax.models.slots import Capacity, Slots, allocate, rooted, take, write
 
 
 @dataclass(frozen=True)
@@ -74,17 +74,16 @@ def _init(
     capacity: Capacity,
 ) -> tuple[jax.Array, SharedTrunkState]:
     batch, _, taps, width = hidden.shape
-    total = allocate(batch, capacity, (taps, width), trunk=False)
-    before = jnp.zeros(batch, jnp.int32)
-    log_class = uniform(batch, len(config.head.classes))
-    if config.reads_prompt:
-        before = jnp.sum(prompt.mask, axis=-1, dtype=jnp.int32)
-        root = jnp.sum(jnp.where(prompt.mask[..., None, None], hidden, 0.0), axis=1)
-        mean = root / before[:, None, None]
-        log_class = classify(config.head, params, features(hidden[:, -1], mean))
-        root = jnp.broadcast_to(root[:, None, None], (batch, capacity.samples, 1, *root.shape[1:]))
-        total = write(total, 0, root)
-    return log_class, SharedTrunkState(total=total, before=before)
+    if not config.reads_prompt:
+        total = allocate(batch, capacity, (taps, width), trunk=False)
+        nothing = uniform(batch, len(config.head.classes))
+        return nothing, SharedTrunkState(total, jnp.zeros(batch, jnp.int32))
+    before = jnp.sum(prompt.mask, axis=-1, dtype=jnp.int32)
+    root = jnp.sum(jnp.where(prompt.mask[..., None, None], hidden, 0.0), axis=1)
+    mean = root / before[:, None, None]
+    log_class = classify(config.head, params, features(hidden[:, -1], mean))
+    total = rooted(root.astype(jnp.float32), capacity)
+    return log_class, SharedTrunkState(total, before)
 
 
 def _evaluate(

@@ -17,12 +17,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
-from coopgen_jax.discriminators.discriminator import Discriminator, uniform
+from coopgen_jax.discriminators.discriminator import Discriminator, spare_ends, uniform
 from coopgen_jax.discriminators.head import Head, HeadConfig, classify
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt
 from coopgen_jax.models.reading import read
-from coopgen_jax.models.slots import Capacity, Slots, allocate, take, write
+from coopgen_jax.models.slots import Capacity, Slots, allocate, rooted, take, write
 from coopgen_jax.models.transformer import DecoderConfig, final_norm, init_decoder
 
 
@@ -177,22 +177,16 @@ def _init(
     start = Prompt(jnp.zeros((batch, 1), jnp.int32), jnp.ones((batch, 1), bool), prompt.index)
     _, own, cache = _network(config).prefill(params["network"], start, capacity=capacity)
     state = TrunkLayersState(cache)
+    # Of the bare prompt nothing is known.
+    log_class = uniform(batch, classes)
     if config.look_ahead:
         root = jnp.broadcast_to(
             own[:, None, :, 0], (batch, capacity.samples, 1, config.network.width)
         )
-        item = (classes, config.look_ahead + 1)
-        state = TrunkLayersState(
-            cache,
-            write(allocate(batch, capacity, item, trunk=False), 0, _queries(config, params, root)),
-            # Of the bare prompt nothing is known.
-            write(
-                allocate(batch, capacity, (classes,), trunk=False),
-                0,
-                jnp.full((batch, capacity.samples, 1, classes), -jnp.log(float(max(classes, 2)))),
-            ),
-        )
-    return uniform(batch, classes), state
+        queries = allocate(batch, capacity, (classes, config.look_ahead + 1), trunk=False)
+        queries = write(queries, 0, _queries(config, params, root))
+        state = TrunkLayersState(cache, queries, rooted(log_class, capacity))
+    return log_class, state
 
 
 def _evaluate(
@@ -240,16 +234,9 @@ def _evaluate_children(
 ) -> jax.Array:
     """Judges the children of nodes that have been evaluated; see `Discriminator`."""
     assert state.queries is not None and state.log_class is not None
-    slots = nodes.start + jnp.arange(nodes.token.shape[-1])
-    slots = jnp.broadcast_to(slots, nodes.token.shape)
-    queries = take(state.queries, slots)
-    keys = params["vocabulary"]
-    ids = jnp.arange(len(keys))[None, None, None] if candidates is None else candidates
-    children = foreseen(queries, keys if candidates is None else keys[candidates])
-    # An end token is no text: where one follows, the node's own judgement stays.
-    itself = take(state.log_class, slots)[..., None, :]
-    ends = jnp.isin(ids, jnp.asarray(config.end_tokens, jnp.int32))
-    return jnp.where(ends[..., None], itself, children)
+    keys = params["vocabulary"] if candidates is None else params["vocabulary"][candidates]
+    children = foreseen(take(state.queries, nodes.slots), keys)
+    return spare_ends(children, take(state.log_class, nodes.slots), candidates, config.end_tokens)
 
 
 def judge_texts(

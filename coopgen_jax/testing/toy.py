@@ -15,7 +15,7 @@ from flax import struct
 
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt
-from coopgen_jax.models.slots import Capacity, Slots, allocate, take, write
+from coopgen_jax.models.slots import Capacity, Slots, rooted, take, write
 from coopgen_jax.models.transformer import DecoderConfig
 
 TINY_LLAMA = DecoderConfig(
@@ -96,10 +96,8 @@ def _read_prompt(toy: ToyLanguage, prompt: Prompt) -> jax.Array:
 
 def _toy_state(toy: ToyLanguage, prompt: Prompt, capacity: Capacity) -> ToyState:
     memory = _read_prompt(toy, prompt)
-    slots = allocate(len(memory), capacity, dtype=jnp.int32)
     # Slot 0 is the root: for as long as nothing is committed its memory is the prompt's.
-    root = jnp.broadcast_to(memory[:, None, None], (len(memory), capacity.samples, 1))
-    return ToyState(prompt=memory, memory=write(slots, 0, root))
+    return ToyState(prompt=memory, memory=rooted(memory, capacity, trunk=True))
 
 
 def _extend_toy(toy: ToyLanguage, state: ToyState, nodes: Nodes) -> tuple[jax.Array, ToyState]:
@@ -163,8 +161,7 @@ def _toy_evaluate(toy: ToyLanguage, params: Any, state: ToyState, nodes: Nodes) 
 def _toy_evaluate_children(
     toy: ToyLanguage, params: Any, state: ToyState, nodes: Nodes, candidates: jax.Array | None
 ) -> jax.Array:
-    slots = jnp.broadcast_to(nodes.start + jnp.arange(nodes.token.shape[-1]), nodes.token.shape)
-    memory = take(state.memory, slots)[..., None]
+    memory = take(state.memory, nodes.slots)[..., None]
     ids = jnp.arange(toy.vocab_size)[None, None, None] if candidates is None else candidates
     after = jnp.where(ids == toy.vocab_size - 1, memory, toy.read(memory, ids))
     return jax.nn.log_softmax(params["scores"][after])
