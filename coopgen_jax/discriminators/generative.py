@@ -24,7 +24,7 @@ from flax import struct
 from coopgen_jax.discriminators.discriminator import Discriminator, spare_ends, uniform
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import language_model
-from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt
+from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt, log_probs_of
 from coopgen_jax.models.slots import Capacity, Slots, map_slots, rooted, take, write
 from coopgen_jax.models.transformer import DecoderConfig
 
@@ -257,8 +257,7 @@ def _log_likelihood(
 
     def one(column: tuple[jax.Array, jax.Array]) -> jax.Array:
         state, token = column
-        log_probs = jax.nn.log_softmax(_logits(config, params, state))
-        return jnp.take_along_axis(log_probs, token[:, None], axis=-1)[:, 0]
+        return log_probs_of(_logits(config, params, state), token)
 
     length = tokens.shape[1]
     columns = (jnp.swapaxes(states[:, :-1], 0, 1), tokens[:, 1:].T)

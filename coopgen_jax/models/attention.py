@@ -34,6 +34,12 @@ class SlotCache:
     keys: Slots
     values: Slots
 
+    @property
+    def trunk_length(self) -> int:
+        """How many tokens a trunk has room for."""
+        assert self.keys.trunk is not None, "a language model's cache has a trunk"
+        return self.keys.trunk.shape[self.keys.lead + 2]
+
 
 def softmax_parts(scores: Sequence[jax.Array], masks: Sequence[jax.Array]) -> list[jax.Array]:
     """Softmax over the last axis of all parts together, returned part by part, in float32.

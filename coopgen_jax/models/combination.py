@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt
+from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt, log_probs_of
 from coopgen_jax.models.slots import Capacity, commit, move
 
 
@@ -237,8 +237,7 @@ def _score(
     def step(carry: tuple, column: tuple[jax.Array, jax.Array]) -> tuple:
         logits, caches, committed = carry
         token, real = column
-        log_probs = jax.nn.log_softmax(logits)
-        chosen = jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0]
+        chosen = log_probs_of(logits, token)
         nodes = Nodes(
             start=jnp.int32(1),
             token=token[..., None],

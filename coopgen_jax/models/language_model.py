@@ -73,6 +73,12 @@ class Nodes:
         return jnp.broadcast_to(slots, self.token.shape)
 
 
+def log_probs_of(logits: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Returns the log-probabilities of tokens `[...]` under logits `[..., V]`."""
+    log_probs = jax.nn.log_softmax(logits)
+    return jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0]
+
+
 @dataclass(frozen=True)
 class Bound:
     """A function with its first argument fixed; equal, unlike a partial, when both are equal."""

@@ -27,6 +27,7 @@ from coopgen_jax.models.transformer import (
     norm,
     run_layers,
     unembed,
+    vectors_of,
 )
 
 # Cross-attention keys and values of every decoder layer, each `[L, B, P, G, Eh]`.
@@ -147,9 +148,7 @@ def encode(
     Returns:
       `[B, P, E]` the encoder's states after its final norm.
     """
-    x = params["embedding"][tokens]
-    if embeddings is not None:
-        x = embeddings if embedded is None else jnp.where(embedded[..., None], embeddings, x)
+    x = vectors_of(params, tokens, embeddings, embedded)
     encoder = params["encoder"]
     key_at = jnp.arange(tokens.shape[1])
     visible = mask[:, None, :]

@@ -244,6 +244,22 @@ def init_decoder(key: jax.Array, config: DecoderConfig) -> Params:
     return params
 
 
+def vectors_of(
+    params: Params,
+    tokens: jax.Array,
+    embeddings: jax.Array | None,
+    embedded: jax.Array | None = None,
+) -> jax.Array:
+    """Returns the vectors of tokens; `embeddings` stand in their place where `embedded` is true.
+
+    Without `embedded` they stand everywhere.
+    """
+    x: jax.Array = params["embedding"][tokens]
+    if embeddings is None:
+        return x
+    return embeddings if embedded is None else jnp.where(embedded[..., None], embeddings, x)
+
+
 def embed(
     config: DecoderConfig,
     params: Params,
@@ -264,9 +280,7 @@ def embed(
             "this needs a network that reads prompt and text as one sequence, and the model is an "
             "encoder-decoder (T5): give one of the GPT-2 or Llama families"
         )
-    x = params["embedding"][tokens]
-    if embeddings is not None:
-        x = embeddings if embedded is None else jnp.where(embedded[..., None], embeddings, x)
+    x = vectors_of(params, tokens, embeddings, embedded)
     if config.positions == "learned":
         x = x + params["positions"][positions]
         return x.astype(config.dtype), None
@@ -281,7 +295,7 @@ def run_layers(
     angles: jax.Array | None,
     attend: Callable[[jax.Array, Any], Attend],
     regions: Any = (),
-    cross: Callable[[Any], Cross] | None = None,
+    cross: Callable[[Any], Cross | None] = lambda regions: None,
 ) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
     """Runs all layers over the stream `x` `[B, Q, E]`.
 
@@ -295,7 +309,7 @@ def run_layers(
       angles: their rotary angles.
       attend: `(layer number [], one layer's regions) -> Attend`.
       regions: pytree of what is cached, every leaf with a leading `L` axis.
-      cross: `one layer's regions -> Cross`, None where there is no source.
+      cross: `one layer's regions -> Cross`, or None where there is no source.
 
     Returns:
       The stream after the last layer, the stream after every layer `[L, B, Q, E]`, and the new keys
@@ -304,10 +318,8 @@ def run_layers(
 
     def layer(x: jax.Array, inputs: Any) -> Any:
         layer_params, number, layer_regions = inputs
-        across = None if cross is None else cross(layer_regions)
-        x, entries = Block(config).apply(
-            {"params": layer_params}, x, angles, attend(number, layer_regions), across
-        )
+        own, across = attend(number, layer_regions), cross(layer_regions)
+        x, entries = Block(config).apply({"params": layer_params}, x, angles, own, across)
         return x, (x, entries)
 
     layers, numbers = params["layers"], jnp.arange(config.layers)

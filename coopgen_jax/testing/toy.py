@@ -14,7 +14,7 @@ import numpy as np
 from flax import struct
 
 from coopgen_jax.discriminators.discriminator import Discriminator
-from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt
+from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt, log_probs_of
 from coopgen_jax.models.slots import Capacity, Slots, rooted, take, write
 from coopgen_jax.models.transformer import DecoderConfig
 
@@ -125,8 +125,7 @@ def _toy_score(
 
     def step(memory: jax.Array, column: tuple[jax.Array, jax.Array]) -> Any:
         token, real = column
-        log_probs = jax.nn.log_softmax(params["logits"][memory])
-        chosen = jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0]
+        chosen = log_probs_of(params["logits"][memory], token)
         return toy.read(memory, token), jnp.where(real, chosen, 0.0)
 
     columns = (jnp.moveaxis(tokens, -1, 0), jnp.moveaxis(mask, -1, 0))
