@@ -21,6 +21,7 @@ from coopgen_jax.discriminators.discriminator import Discriminator, spare_ends, 
 from coopgen_jax.discriminators.head import Head, HeadConfig, classify
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt
+from coopgen_jax.models.published_shapes import llama
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.slots import Capacity, Slots, allocate, rooted, take, write
 from coopgen_jax.models.transformer import DecoderConfig, final_norm, init_decoder
@@ -57,25 +58,15 @@ class TrunkLayersConfig:
 def small_network(*, layers: int, width: int, context: int) -> DecoderConfig:
     """Returns the shape of a few narrow layers of the Llama family.
 
-    Args:
-      layers: how many.
-      width: of their stream, a multiple of 32.
-      context: longest text, start vector included.
+    Their width is a multiple of 32; the context counts the start vector.
     """
-    return DecoderConfig(
+    return llama(
         vocab_size=1,
         layers=layers,
         width=width,
         heads=width // 32,
-        kv_heads=width // 32,
-        head_width=32,
         ffn_width=2 * width,
         context=context,
-        norm="rms",
-        norm_epsilon=1e-5,
-        activation="silu",
-        gated=True,
-        positions="rotary",
     )
 
 

@@ -15,43 +15,20 @@ from flax import struct
 
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt, log_probs_of
+from coopgen_jax.models.published_shapes import gpt2, llama
 from coopgen_jax.models.slots import Capacity, Slots, rooted, take, write
-from coopgen_jax.models.transformer import DecoderConfig
 
-TINY_LLAMA = DecoderConfig(
+TINY_LLAMA = llama(
     vocab_size=61,
     layers=3,
     width=32,
     heads=4,
     kv_heads=2,
-    head_width=8,
     ffn_width=48,
     context=128,
-    norm="rms",
-    norm_epsilon=1e-5,
-    activation="silu",
-    gated=True,
-    positions="rotary",
     tied=False,
 )
-TINY_GPT2 = DecoderConfig(
-    vocab_size=61,
-    layers=2,
-    width=32,
-    heads=4,
-    kv_heads=4,
-    head_width=8,
-    ffn_width=64,
-    context=128,
-    norm="layer",
-    norm_epsilon=1e-5,
-    activation="gelu_tanh",
-    gated=False,
-    positions="learned",
-    qkv_bias=True,
-    output_bias=True,
-    ffn_bias=True,
-)
+TINY_GPT2 = gpt2(vocab_size=61, layers=2, width=32, heads=4, ffn_width=64, context=128)
 
 
 @dataclass(frozen=True)

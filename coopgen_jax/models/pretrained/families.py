@@ -8,6 +8,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.encoder import ACTIVATIONS as ENCODER_ACTIVATIONS
 from coopgen_jax.models.encoder import EncoderConfig
 from coopgen_jax.models.pretrained.assemble import Source
+from coopgen_jax.models.published_shapes import gpt2, llama
 from coopgen_jax.models.transformer import DecoderConfig
 
 DECODERS = ("gpt2", "llama", "mistral", "qwen2")
@@ -86,7 +87,7 @@ def decoder_config(
         # Up to the window's length a sliding window is plain causal attention.
         context = min(context, settings.get("sliding_window", context))
     bias = settings.get("attention_bias", False)
-    return DecoderConfig(
+    return llama(
         vocab_size=settings.get("vocab_size"),
         layers=settings.get("num_hidden_layers"),
         width=width,
@@ -95,11 +96,8 @@ def decoder_config(
         head_width=settings.get("head_dim", width // heads),
         ffn_width=settings.get("intermediate_size"),
         context=context,
-        norm="rms",
         norm_epsilon=settings.get("rms_norm_eps", 1e-6),
         activation=_activation(settings, "hidden_act", "silu"),
-        gated=True,
-        positions="rotary",
         rope_theta=theta,
         rope_scaling=scaling,
         qkv_bias=bias or family == "qwen2",
@@ -116,23 +114,15 @@ def _gpt2(settings: Settings, end_tokens: tuple[int, ...], dtype: str) -> Decode
         if settings.get(key, wanted) != wanted:
             raise settings.refuse(key, not wanted, f"only {wanted} is")
     width, heads = settings.get("n_embd"), settings.get("n_head")
-    return DecoderConfig(
+    return gpt2(
         vocab_size=settings.get("vocab_size"),
         layers=settings.get("n_layer"),
         width=width,
         heads=heads,
-        kv_heads=heads,
-        head_width=width // heads,
         ffn_width=settings.get("n_inner", 4 * width),
         context=settings.get("n_positions"),
-        norm="layer",
         norm_epsilon=settings.get("layer_norm_epsilon", 1e-5),
         activation=_activation(settings, "activation_function", "gelu_new"),
-        gated=False,
-        positions="learned",
-        qkv_bias=True,
-        output_bias=True,
-        ffn_bias=True,
         tied=settings.get("tie_word_embeddings", True),
         end_tokens=end_tokens,
         dtype=dtype,
