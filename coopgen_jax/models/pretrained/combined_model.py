@@ -1,4 +1,4 @@
-"""Loaded models whose logits are combined, as one model; the arithmetic is in `arithmetic`."""
+"""Loaded models whose logits are combined, as one model; the arithmetic is in `combination`."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,15 +18,7 @@ from coopgen_jax.tokenizer import same_tokens
 
 @dataclass(frozen=True)
 class Part:
-    """One reading of one network; see `combination.Member`.
-
-    Attributes:
-      network: the number of the network.
-      weight: the factor of its logits.
-      prefix: tokens that it reads in front of every prompt.
-      begin_tokens: how many tokens begin every prompt that stay in front of the prefix.
-      reads_prompt: whether the prompt comes behind the prefix.
-    """
+    """One reading of one network, whose logits have a weight; see `combination.Member`."""
 
     network: int
     weight: float
@@ -116,16 +108,7 @@ def combined(
                 parts[0] = replace(parts[0], weight=parts[0].weight + weight)
             else:
                 parts.append(Part(next(n for n, one in enumerate(models) if one is model), weight))
-    made = CombinedModel(
-        base.config,
-        base.params,
-        base.tokenizer,
-        base.name,
-        base.sha256,
-        base.licence,
-        networks=tuple(models),
-        parts=tuple(parts),
-    )
+    made = CombinedModel(**vars(base), networks=tuple(models), parts=tuple(parts))
     # What does not fit is told here, and not first when a text is written.
     network_of(made)
     params_of(made)
@@ -180,13 +163,10 @@ def check_reference(reference: LoadedModel, model: LoadedModel) -> None:
 def reference_params_of(
     reference: LoadedModel, model: LoadedModel, params: Any, mesh: Mesh | None = None
 ) -> Any:
-    """Returns the params of a reference, which are not placed twice where the model has them.
+    """Returns the params of a reference, on a mesh if there is one.
 
-    Args:
-      reference: the reference.
-      model: the model that writes, of which it may be one of the networks.
-      params: the model's, as `params_of` returned them.
-      mesh: the mesh that they lie on, if there is one.
+    They are not placed twice where it is `model`, which writes, or one of its networks, whose
+    `params` are those that `params_of` returned.
     """
     there = [(model, params)]
     if isinstance(model, CombinedModel):

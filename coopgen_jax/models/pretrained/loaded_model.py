@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import jax
 
@@ -42,9 +43,20 @@ DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_ENCODER = "minilm-l6"
 DTYPES = ("float32", "bfloat16")
 
+Shape = TypeVar("Shape")
+
 
 @dataclass(frozen=True, eq=False)
-class LoadedModel:
+class _Loaded(Generic[Shape]):
+    config: Shape
+    params: Params
+    tokenizer: Tokenizer
+    name: str
+    sha256: str
+    licence: str | None
+
+
+class LoadedModel(_Loaded[DecoderConfig]):
     """A language model's network with all that belongs to it.
 
     Attributes:
@@ -57,33 +69,9 @@ class LoadedModel:
       licence: of the weights as the model's files declare it, None where they do not.
     """
 
-    config: DecoderConfig
-    params: Params
-    tokenizer: Tokenizer
-    name: str
-    sha256: str
-    licence: str | None
 
-
-@dataclass(frozen=True, eq=False)
-class LoadedEncoder:
-    """An encoder's network with all that belongs to it.
-
-    Attributes:
-      config: the network's shape.
-      params: its parameters, as `encoder.init_encoder` lays them out.
-      tokenizer: its tokenizer.
-      name: the name or path that it was loaded by.
-      sha256: of the file that holds the weights; of several files, that of the list of theirs.
-      licence: of the weights as the model's files declare it, None where they do not.
-    """
-
-    config: EncoderConfig
-    params: Params
-    tokenizer: Tokenizer
-    name: str
-    sha256: str
-    licence: str | None
+class LoadedEncoder(_Loaded[EncoderConfig]):
+    """An encoder's network with all that belongs to it; see `LoadedModel`."""
 
 
 def load(
