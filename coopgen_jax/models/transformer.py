@@ -179,11 +179,7 @@ class Block(nn.Module):
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """Maps the stream `x` `[B, Q, E]` on by one layer.
 
-        Args:
-          x: the residual stream.
-          angles: rotary angles `[B, Q, Eh / 2]`, or None without rotary positions.
-          attend: decides what each query attends to.
-          cross: what a query attends to in a source, None where there is none.
+        Rotary angles are `[B, Q, Eh / 2]`, or None without rotary positions.
 
         Returns:
           The stream, and the layer's new keys and values, each `[B, Q, G, Eh]`.
@@ -198,8 +194,7 @@ class Block(nn.Module):
 
         h = norm(c, "attention_norm")(x).astype(dtype)
         query = heads("query", c.heads, h)
-        key = heads("key", c.kv_heads, h)
-        value = heads("value", c.kv_heads, h)
+        key, value = heads("key", c.kv_heads, h), heads("value", c.kv_heads, h)
         if angles is not None:
             query, key = rotate(query, angles), rotate(key, angles)
         attended = attend(query, key, value).reshape(*x.shape[:-1], c.heads * c.head_width)
@@ -297,19 +292,12 @@ def run_layers(
     regions: Any = (),
     cross: Callable[[Any], Cross | None] = lambda regions: None,
 ) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
-    """Runs all layers over the stream `x` `[B, Q, E]`.
+    """Runs all layers over the stream `x` `[B, Q, E]` of embedded tokens.
 
-    Stacked layers are scanned, separate ones (`layout.separate_layers`) run one after the other.
-    Either way only what is new is returned, so that no stack of caches is written anew.
-
-    Args:
-      config: the network's shape.
-      params: its parameters.
-      x: the embedded tokens.
-      angles: their rotary angles.
-      attend: `(layer number [], one layer's regions) -> Attend`.
-      regions: pytree of what is cached, every leaf with a leading `L` axis.
-      cross: `one layer's regions -> Cross`, or None where there is no source.
+    Stacked layers are scanned, separate ones (`layer_layout.separate_layers`) run one after the
+    other. Either way only what is new is returned, so that no stack of caches is written anew.
+    Every leaf of `regions`, which is what is cached, has a leading `L` axis. `attend` is given a
+    layer's number `[]` and its regions, and `cross` its regions.
 
     Returns:
       The stream after the last layer, the stream after every layer `[L, B, Q, E]`, and the new keys

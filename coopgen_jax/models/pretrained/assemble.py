@@ -50,17 +50,11 @@ class Weights(Protocol):
 def assemble(
     shapes: Params, sources: Mapping[str, Source], weights: Weights, dtype: str = "float32"
 ) -> Params:
-    """Reads every parameter.
+    """Reads every parameter of a dtype; those of norms stay float32.
 
-    Args:
-      shapes: the tree of parameters, with anything that has a `shape` as leaves; what is under a
-        "layers" is stacked on a leading layer axis, or a tuple of layers.
-      sources: where each leaf comes from, by its path, as in "layers/query/kernel".
-      weights: the tensors.
-      dtype: of the parameters; those of norms stay float32.
-
-    Returns:
-      The tree, with arrays as leaves.
+    The leaves of the tree `shapes` have a `shape`; what is under a "layers" is stacked on a leading
+    layer axis, or a tuple of layers. `sources` says where each leaf comes from, by its path, as in
+    "layers/query/kernel".
 
     Raises:
       UserError: a tensor is missing, has another shape, or holds a number that is not finite.

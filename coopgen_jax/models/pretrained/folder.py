@@ -123,8 +123,7 @@ class Folder:
     def tokenizer(self, *, closed: bool = False) -> Tokenizer:
         """Returns the folder's tokenizer.
 
-        Args:
-          closed: whether prompts are sources, which a token that ends a text stands behind.
+        Where it is `closed` prompts are sources, which a token that ends a text stands behind.
 
         Raises:
           UserError: there is no tokenizer.json, or it is damaged.

@@ -123,11 +123,7 @@ def load(
 def load_encoder(
     name_or_path: str | Path = DEFAULT_ENCODER, *, dtype: str = "float32"
 ) -> LoadedEncoder:
-    """Loads an encoder of the BERT family.
-
-    Args:
-      name_or_path: the name of a packaged encoder, a folder or a model of the hub; see `load`.
-      dtype: of parameters and matrix products, "float32" or "bfloat16".
+    """Loads an encoder of the BERT family; see `load`.
 
     Raises:
       UserError: there is no such encoder, or its files are damaged or of another family.
@@ -157,10 +153,7 @@ def load_encoder(
 def fit_tokenizer(tokenizer: Tokenizer, config: DecoderConfig, label: str) -> DecoderConfig:
     """Compares the ids of a tokenizer with those of its network, and warns of what either lacks.
 
-    Args:
-      tokenizer: the model's; its `limit` is set where it has more ids than the network.
-      config: the network's shape.
-      label: the model, for messages.
+    The tokenizer's `limit` is set where it has more ids than the network.
 
     Returns:
       The shape, without the ends of texts that are known by name alone and that the network lacks.

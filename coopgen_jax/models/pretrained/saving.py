@@ -30,12 +30,8 @@ def save_model(
 ) -> None:
     """Writes config.json, model.safetensors and the tokenizer's files into a folder.
 
-    Args:
-      folder: where to; it is made, and files of these names in it are replaced.
-      config: the network's shape.
-      params: its parameters, the layers stacked.
-      tokenizer: its tokenizer.
-      dtype: of the tensors in the file, "float32", "float16" or "bfloat16".
+    It is made, and files of these names in it are replaced. The layers are stacked, and `dtype` is
+    that of the tensors in the file, "float32", "float16" or "bfloat16".
 
     Raises:
       UserError: the layers are separate, no family of Hugging Face's has such a shape, or the disk
@@ -94,16 +90,13 @@ def _save(
     core: tokenizers.Tokenizer,
 ) -> None:
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
-    if tokenizer.bos_token is not None:
-        settings["bos_token"] = tokenizer.bos_token
-    if tokenizer.eos_token is not None:
-        settings["eos_token"] = tokenizer.eos_token
+    for name in ("bos_token", "eos_token", "chat_template"):
+        if getattr(tokenizer, name) is not None:
+            settings[name] = getattr(tokenizer, name)
     ends = tokenizer.end_tokens
     if ends and tokenizer.core.id_to_token(ends[0]) != tokenizer.eos_token:
         # What ends a text comes first, however the template calls it.
         values = values | {"eos_token_id": list(ends)}
-    if tokenizer.chat_template is not None:
-        settings["chat_template"] = tokenizer.chat_template
     names = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
     kind = np.dtype(values["dtype"])
     # The weights come last: with them the folder is a model.
