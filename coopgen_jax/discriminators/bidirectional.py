@@ -12,7 +12,7 @@ import jax
 
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.discriminators.head import HeadConfig, classify
-from coopgen_jax.discriminators.host.rereading import RereadingConfig, rereading
+from coopgen_jax.discriminators.host.rereading import rereading
 from coopgen_jax.discriminators.host.retokenise import Crossing
 from coopgen_jax.models.encoder import EncoderConfig, encode, mean_pool
 from coopgen_jax.models.language_model import Bound
@@ -51,9 +51,8 @@ class BidirectionalConfig:
 def bidirectional(config: BidirectionalConfig) -> Discriminator:
     """Returns the discriminator; its params are `{"encoder": ..., "head": ...}`."""
     read = Bound(read_pieces, EncoderJudge(config.encoder, config.head))
-    return rereading(
-        RereadingConfig(read, config.head.classes, config.crossing, config.reads_prompt)
-    )
+    classes = config.head.classes
+    return rereading(read, classes, config.crossing, reads_prompt=config.reads_prompt)
 
 
 def read_pieces(judge: EncoderJudge, params: Any, pieces: jax.Array, mask: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, bidire
 from coopgen_jax.discriminators.causal import CausalConfig, causal, read_tokens
 from coopgen_jax.discriminators.generative import GenerativeConfig, generative
 from coopgen_jax.discriminators.head import Head, HeadConfig
-from coopgen_jax.discriminators.host.rereading import RereadingConfig, rereading
+from coopgen_jax.discriminators.host.rereading import rereading
 from coopgen_jax.discriminators.host.retokenise import Crossing
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
@@ -293,8 +293,8 @@ def _causal(
         raise UserError("it reads prompts in the tokens of another vocabulary: train it anew")
     width = card.get("longest", network.config.context - 1)
     crossing = Crossing(language_model.tokenizer, network.tokenizer, width=width, bare=True)
-    anew = RereadingConfig(Bound(read_tokens, config), config.head.classes, crossing)
-    return LoadedDiscriminator(rereading(anew), params, card, (crossing,))
+    anew = rereading(Bound(read_tokens, config), config.head.classes, crossing)
+    return LoadedDiscriminator(anew, params, card, (crossing,))
 
 
 def _generative(

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coopgen_jax.models.language_model import Bound
 from coopgen_jax.tokenizer import Tokenizer
 
 # Inside a callback on the CPU, JAX copies arguments of 100 kB and more on its own worker threads.
@@ -185,28 +186,20 @@ class HostCall:
         Returns:
           `[B, R, W, width]`; see `host`.
         """
-        call = _Call(self, common.shape, own.shape)
+        call = Bound(_on_host, (self, common.shape, own.shape))
         shape = jax.ShapeDtypeStruct((*own.shape[:3], self.width), jnp.dtype(self.dtype))
         parts = [*_parts(common), *_parts(own)]
         return jax.pure_callback(call, shape, *parts, vmap_method="sequential")
 
 
-@dataclass(frozen=True)
-class _Call:
-    """The callback itself: puts the parts of the arguments together again."""
-
-    function: HostCall
-    common: tuple[int, ...]
-    own: tuple[int, ...]
-
-    def __call__(self, *parts: jax.Array) -> np.ndarray:
-        flat = np.concatenate([np.asarray(part) for part in parts])
-        rows = self.own[0] * self.own[1]
-        split = rows * self.common[2]
-        result = self.function.host(
-            flat[:split].reshape(rows, self.common[2]), flat[split:].reshape(rows, *self.own[2:])
-        )
-        return result.reshape(*self.own[:3], -1)
+def _on_host(bound: tuple[HostCall, tuple, tuple], *parts: jax.Array) -> np.ndarray:
+    """Puts the parts of the arguments together again and makes the call."""
+    call, common, own = bound
+    flat = np.concatenate([np.asarray(part) for part in parts])
+    rows = own[0] * own[1]
+    split = rows * common[2]
+    result = call.host(flat[:split].reshape(rows, common[2]), flat[split:].reshape(rows, *own[2:]))
+    return result.reshape(*own[:3], -1)
 
 
 def _parts(ids: jax.Array) -> list[jax.Array]:
