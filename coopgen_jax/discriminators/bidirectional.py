@@ -20,12 +20,7 @@ from coopgen_jax.models.language_model import Bound
 
 @dataclass(frozen=True)
 class EncoderJudge:
-    """What reads.
-
-    Attributes:
-      encoder: the shape of the encoder.
-      head: the network on the mean of its states; its input is the encoder's width.
-    """
+    """What reads: an encoder, and a head on the mean of its states."""
 
     encoder: EncoderConfig
     head: HeadConfig
@@ -35,11 +30,8 @@ class EncoderJudge:
 class BidirectionalConfig:
     """What a bidirectional discriminator is made of.
 
-    Attributes:
-      encoder: see `EncoderJudge`.
-      head: see `EncoderJudge`.
-      crossing: from the language model's tokens to the encoder's word pieces.
-      reads_prompt: whether it judges the prompt and the continuation, or the continuation alone.
+    The crossing is from the language model's tokens to the encoder's word pieces. It judges the
+    prompt and the continuation, or the continuation alone.
     """
 
     encoder: EncoderConfig

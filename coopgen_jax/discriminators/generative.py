@@ -23,8 +23,8 @@ from flax import struct
 
 from coopgen_jax.discriminators.discriminator import Discriminator, spare_ends, uniform
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.decoder import language_model
-from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt, log_probs_of
+from coopgen_jax.models.decoder import with_last_states
+from coopgen_jax.models.language_model import Bound, Nodes, Prompt, log_probs_of
 from coopgen_jax.models.slots import Capacity, Slots, map_slots, rooted, take, write
 from coopgen_jax.models.transformer import DecoderConfig
 
@@ -124,10 +124,6 @@ def generative_params(
     }
 
 
-def _network(config: GenerativeConfig) -> LanguageModel:
-    return language_model(config.network, taps=(config.network.layers,))
-
-
 def _logits(config: GenerativeConfig, params: Any, hidden: jax.Array) -> jax.Array:
     """Returns the logits `[..., V]` in float32 of normalised states `[..., E]`."""
     return jnp.einsum(
@@ -176,10 +172,7 @@ def _in_rows(cache: Any) -> Any:
 def _prefixed(config: GenerativeConfig, prompt: Prompt, read: jax.Array) -> Prompt:
     """Returns every prompt behind every prefix, `C * B` rows, class by class, without gaps.
 
-    Args:
-      config: the discriminator's.
-      prompt: the prompts.
-      read: `[B, P]` bool, which of their tokens are read.
+    Of the prompts' tokens those are read where `read` `[B, P]` is true.
     """
     batch, classes = len(prompt.tokens), len(config.classes)
     longest = max(map(len, config.prefixes))
@@ -218,7 +211,9 @@ def _init(
         prompt = replace(prompt, embeddings=None, embedded=None)
     text = _text_of(config, prompt)
     whole = _prefixed(config, prompt, text)
-    logits, own, cache = _network(config).prefill(params["network"], whole, capacity=capacity)
+    logits, own, cache = with_last_states(config.network).prefill(
+        params["network"], whole, capacity=capacity
+    )
     states = own[:, :, 0].astype(config.network.dtype)
 
     def at_root(values: jax.Array) -> Slots:
@@ -243,16 +238,9 @@ def _init(
 def _log_likelihood(
     config: GenerativeConfig, params: Any, states: jax.Array, tokens: jax.Array, count: jax.Array
 ) -> jax.Array:
-    """Returns log p of each row's last `count` tokens, `[n]`.
+    """Returns log p of each row's last `count` tokens `[n]`, of `[n, S]` and states `[n, S, E]`.
 
     A few columns at a time are turned into logits: all of them together can be gigabytes.
-
-    Args:
-      config: the discriminator's.
-      params: its parameters.
-      states: `[n, S, E]` behind every token.
-      tokens: `[n, S]`.
-      count: `[n]`.
     """
 
     def one(column: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -281,7 +269,9 @@ def _evaluate(
             for name in ("token", "parent", "path", "depth", "committed", "terminal")
         },
     )
-    logits, own, cache = _network(config).extend(params["network"], _in_rows(state.cache), tiled)
+    logits, own, cache = with_last_states(config.network).extend(
+        params["network"], _in_rows(state.cache), tiled
+    )
 
     def by_class(array: jax.Array) -> jax.Array:
         return array.reshape(classes, -1, *array.shape[1:])

@@ -45,7 +45,15 @@ class Head(nn.Module):
         return jax.nn.log_softmax(logits)
 
 
-def classify(config: HeadConfig, params: Any, features: jax.Array) -> jax.Array:
-    """Returns log p(class) `[..., C]` of features `[..., inputs]`, in float32."""
-    log_class: Any = Head(config).apply({"params": params}, features.astype(jnp.float32))
+def classify(
+    config: HeadConfig, params: Any, features: jax.Array, key: jax.Array | None = None
+) -> jax.Array:
+    """Returns log p(class) `[..., C]` of features `[..., inputs]`, in float32.
+
+    With a key units are dropped, as in training.
+    """
+    inputs, rngs = features.astype(jnp.float32), None if key is None else {"dropout": key}
+    log_class: Any = Head(config).apply(
+        {"params": params}, inputs, training=key is not None, rngs=rngs
+    )
     return log_class

@@ -6,6 +6,7 @@ text so far; the mean is kept as one running sum per slot.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.discriminators.discriminator import Discriminator, uniform
-from coopgen_jax.discriminators.head import Head, HeadConfig, classify
+from coopgen_jax.discriminators.head import HeadConfig, classify
 from coopgen_jax.models.language_model import Bound, Nodes, Prompt
 from coopgen_jax.models.slots import Capacity, Slots, allocate, rooted, take, write
 
@@ -100,9 +101,8 @@ def _evaluate(
 def running_features(states: jax.Array, inside: jax.Array) -> jax.Array:
     """Returns what a head sees of every beginning of whole texts, `[B, S, 2 J E]`.
 
-    Args:
-      states: `[B, S, J, E]` the language model's states at the taps.
-      inside: `[B, S]` bool, which tokens the mean runs over.
+    The language model's states at the taps are `[B, S, J, E]`, and `inside` `[B, S]` says which
+    tokens the mean runs over.
     """
     counted = jnp.where(inside[..., None, None], states, 0.0)
     count = jnp.maximum(jnp.cumsum(inside, axis=-1), 1)
@@ -117,27 +117,12 @@ def judge_texts(
     inside: jax.Array,
     keys: jax.Array | None = None,
 ) -> jax.Array:
-    """Judges every beginning of whole texts at once, as training does.
+    """Returns log p(class) `[B, S, C]` of every beginning of whole texts, as training needs it.
 
-    Args:
-      config: the discriminator's.
-      params: the head's.
-      states: `[B, S, J, E]` the language model's states at the taps.
-      inside: `[B, S]` bool, which tokens are text.
-      keys: `[B]` typed keys of each row's dropout, None for none.
-
-    Returns:
-      log p(class) `[B, S, C]` of the text that ends at each token.
+    See `running_features`; `keys` `[B]` are those of each row's dropout, None for none.
     """
     seen = running_features(states, inside)
     if keys is None:
         return classify(config.head, params, seen)
-
-    def dropping(seen: jax.Array, key: jax.Array) -> jax.Array:
-        log_class: Any = Head(config.head).apply(
-            {"params": params}, seen, training=True, rngs={"dropout": key}
-        )
-        return log_class
-
-    log_class: jax.Array = jax.vmap(dropping)(seen, keys)
+    log_class: jax.Array = jax.vmap(partial(classify, config.head, params))(seen, keys)
     return log_class

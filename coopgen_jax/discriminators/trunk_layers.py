@@ -10,6 +10,7 @@ b_c(x) + q_c(x) . k(v), as in value functions over actions; the whole vocabulary
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,8 +20,8 @@ from flax import struct
 
 from coopgen_jax.discriminators.discriminator import Discriminator, spare_ends, uniform
 from coopgen_jax.discriminators.head import Head, HeadConfig, classify
-from coopgen_jax.models.decoder import language_model
-from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt
+from coopgen_jax.models.decoder import with_last_states
+from coopgen_jax.models.language_model import Bound, Nodes, Prompt
 from coopgen_jax.models.published_shapes import llama
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.slots import Capacity, Slots, allocate, rooted, take, write
@@ -152,10 +153,6 @@ def trunk_layers(config: TrunkLayersConfig) -> Discriminator:
     )
 
 
-def _network(config: TrunkLayersConfig) -> LanguageModel:
-    return language_model(config.network, taps=(config.network.layers,))
-
-
 def _init(
     config: TrunkLayersConfig,
     params: Any,
@@ -166,7 +163,9 @@ def _init(
 ) -> tuple[jax.Array, TrunkLayersState]:
     batch, classes = len(prompt.tokens), len(config.head.classes)
     start = Prompt(jnp.zeros((batch, 1), jnp.int32), jnp.ones((batch, 1), bool), prompt.index)
-    _, own, cache = _network(config).prefill(params["network"], start, capacity=capacity)
+    _, own, cache = with_last_states(config.network).prefill(
+        params["network"], start, capacity=capacity
+    )
     state = TrunkLayersState(cache)
     # Of the bare prompt nothing is known.
     log_class = uniform(batch, classes)
@@ -186,7 +185,7 @@ def _evaluate(
     assert nodes.hidden is not None, "the nodes have not been extended by a tapped language model"
     stream: Any = Entrance(config.network.width).apply({"params": params["entrance"]}, nodes.hidden)
     inside = replace(nodes, token=jnp.zeros_like(nodes.token), embedding=stream, hidden=None)
-    _, own, cache = _network(config).extend(params["network"], state.cache, inside)
+    _, own, cache = with_last_states(config.network).extend(params["network"], state.cache, inside)
     own = own[..., 0, :]
     log_class = classify(config.head, params["head"], own)
     if state.queries is None or state.log_class is None:
@@ -239,12 +238,8 @@ def judge_texts(
 ) -> tuple[jax.Array, jax.Array]:
     """Judges every beginning of whole texts at once, as training does.
 
-    Args:
-      config: the discriminator's.
-      params: its parameters.
-      states: `[B, S, J, E]` the language model's states at the taps.
-      inside: `[B, S]` bool, which tokens are read.
-      keys: `[B]` typed keys of each row's dropout, None for none.
+    The language model's states at the taps are `[B, S, J, E]`, `inside` `[B, S]` says which tokens
+    are read, and `keys` `[B]` are those of each row's dropout, None for none.
 
     Returns:
       log p(class) `[B, S, C]` of the text that ends at each token, and the small layers' states
@@ -252,26 +247,22 @@ def judge_texts(
     """
     network, dropout = config.network, config.head.dropout
 
-    def entered(states: jax.Array, key: jax.Array) -> jax.Array:
+    def noise(number: int) -> jax.Array | None:
+        return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+
+    def entered(states: jax.Array, key: jax.Array | None) -> jax.Array:
+        rngs = None if key is None else {"dropout": key}
         stream: Any = Entrance(network.width, dropout).apply(
-            {"params": params["entrance"]}, states, training=keys is not None, rngs={"dropout": key}
+            {"params": params["entrance"]}, states, training=key is not None, rngs=rngs
         )
         return stream
 
-    def classified(own: jax.Array, key: jax.Array) -> jax.Array:
-        log_class: Any = Head(config.head).apply(
-            {"params": params["head"]}, own, training=keys is not None, rngs={"dropout": key}
-        )
-        return log_class
-
-    rows = len(states)
-    noise = jax.random.split(jax.random.key(0), rows) if keys is None else keys
-    stream = jax.vmap(entered)(states, jax.vmap(jax.random.fold_in, (0, None))(noise, 0))
+    stream = jax.vmap(entered)(states, noise(0))
     stream = jnp.pad(stream, [(0, 0), (1, 0), (0, 0)])
     mask = jnp.pad(inside, [(0, 0), (1, 0)], constant_values=True)
     tokens = jnp.zeros(mask.shape, jnp.int32)
     given = jnp.broadcast_to(jnp.arange(mask.shape[1]) > 0, mask.shape)
     _, last, _, _ = read(network, params["network"], tokens, mask, stream, given)
     own = final_norm(network, params["network"], last).astype(jnp.float32)
-    log_class = jax.vmap(classified)(own[:, 1:], jax.vmap(jax.random.fold_in, (0, None))(noise, 1))
-    return log_class, own
+    classified = partial(classify, config.head, params["head"])
+    return jax.vmap(classified)(own[:, 1:], noise(1)), own

@@ -64,6 +64,11 @@ def language_model(
     )
 
 
+def with_last_states(config: DecoderConfig) -> LanguageModel:
+    """Returns the language model that gives the states after the final norm, its one tap."""
+    return language_model(config, taps=(config.layers,))
+
+
 def embeddings(bound: object, params: Params) -> jax.Array:
     """Returns what tokens are read as, `[V, E]`; see `LanguageModel.embeddings`."""
     table: jax.Array = params["embedding"]
