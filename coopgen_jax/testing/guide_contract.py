@@ -15,10 +15,12 @@ from coopgen_jax.testing.read_in_slots import (
     CAPACITY,
     DEPTH,
     LANES,
-    PADDED,
     Reader,
     Texts,
+    check_kinds,
+    check_record,
     check_slots,
+    check_whole,
     draw_texts,
     nodes_of,
     read_texts,
@@ -75,20 +77,11 @@ def check_discriminator(
 
 
 def _check_record(guide: Discriminator, model: LanguageModel) -> None:
-    try:
-        hash(guide)
-    except TypeError as error:
-        raise AssertionError(
-            f"the discriminator cannot be hashed ({error}), and it must be static under jit: bind "
-            "its functions to a frozen config with Bound"
-        ) from None
+    check_record("discriminator", guide)
     assert guide.classes, "the discriminator has no class: a reward has one"
     assert guide.taps == model.taps, (
         f"the discriminator reads the taps {guide.taps} and the language model gives {model.taps}"
     )
-    needed = PADDED + 4 + DEPTH
-    if guide.context is not None:
-        assert guide.context >= needed, f"the context is {guide.context}: the check reads {needed}"
 
 
 def _reader(guide: Discriminator, params: Any, model: tuple, tolerance: float) -> Reader:
@@ -128,15 +121,9 @@ def _check_numbers(guide: Discriminator, texts: Texts, reader: Reader) -> None:
     classes = len(guide.classes)
     log_class, states = reader.begin(texts.prompt())
     _check_log_class(log_class, (len(texts.rows), classes), "init")
-    nodes = nodes_of(texts.tokens[..., 0], 1, np.full(DEPTH, -1))
-    log_class, after = reader.read(states, nodes)
-    _check_log_class(log_class, (*nodes.token.shape, classes), "evaluate")
-    kinds = [
-        jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state[1]) for state in (states, after)
-    ]
-    assert kinds[0] == kinds[1], (
-        "evaluate returns a state of other shapes or types than it is given"
-    )
+    log_class, after = reader.read(states, texts.first)
+    _check_log_class(log_class, (*texts.first.token.shape, classes), "evaluate")
+    check_kinds(states[1], after[1], "evaluate returns a state")
 
 
 def _reads_prompt(guide: Discriminator) -> set[bool]:
@@ -158,14 +145,8 @@ def _check_prompt(guide: Discriminator, texts: Texts, reader: Reader, found: np.
             clause = "what is said depends on the prompt, though the prompt is not judged"
             reader.same(read_texts(reader, others, texts.tokens)[0], found, clause)
         return
-    for sample, lane, depth in ((0, 0, 0), (1, 2, DEPTH - 1)):
-        rows = [
-            np.concatenate([row, texts.tokens[number, sample, lane, : depth + 1]])
-            for number, row in enumerate(texts.rows)
-        ]
-        clause = "what init says of a text is not what evaluate says of it behind its prompt"
-        whole = reader.begin(texts.prompt(rows, PADDED + 4))[0]
-        reader.same(found[:, sample, lane, depth], whole, clause)
+    clause = "what init says of a text is not what evaluate says of it behind its prompt"
+    check_whole(reader, texts, found, clause)
 
 
 def _children(guide: Discriminator, params: Any, states: Any, nodes: Nodes, candidates: Any) -> Any:
@@ -184,7 +165,7 @@ def _check_children(
 ) -> None:
     """Asks of the children of the texts' first tokens, of their second tokens among others."""
     _, states = read_texts(reader, texts.prompt(), texts.tokens)
-    nodes = nodes_of(texts.tokens[..., 0], 1, np.full(DEPTH, -1))
+    nodes = texts.first
     candidates = texts.draw(*nodes.token.shape, 4)
     candidates[..., 1] = texts.tokens[..., 1]
     some = np.asarray(_children(guide, params, states, nodes, jnp.asarray(candidates, jnp.int32)))
@@ -200,7 +181,7 @@ def _check_children(
 
 def _root(rows: tuple[int, int], committed: int) -> Nodes:
     """Returns the root as a node, `W` is 1: slot 0, at depth 0 behind the committed tokens."""
-    nodes = nodes_of(np.zeros((*rows, 1), int), 0, np.full(DEPTH, -1), committed=committed)
+    nodes = nodes_of(np.zeros((*rows, 1), int), 0, committed=committed)
     return replace(nodes, depth=jnp.zeros_like(nodes.depth))
 
 
@@ -209,8 +190,7 @@ def _check_children_of_new_root(
 ) -> None:
     _, states = read_texts(reader, texts.prompt(), texts.tokens)
     rows = texts.tokens.shape[:2]
-    nodes = nodes_of(texts.tokens[..., 0], 1, np.full(DEPTH, -1))
-    before = np.asarray(_children(guide, params, states, nodes, None))[:, :, 1]
+    before = np.asarray(_children(guide, params, states, texts.first, None))[:, :, 1]
     source = np.broadcast_to([2, 2 + LANES, 2 + 2 * LANES], (*rows, DEPTH))
     states = move(states, jnp.asarray(source, jnp.int32))
     states = commit(states, jnp.zeros(rows, jnp.int32))
@@ -227,9 +207,8 @@ def _check_end(
     if not model.end_tokens:
         return
     _, states = read_texts(reader, texts.prompt(), texts.tokens)
-    nodes = nodes_of(texts.tokens[..., 0], 1, np.full(DEPTH, -1))
-    ends = jnp.full((*nodes.token.shape, 1), model.end_tokens[0], jnp.int32)
-    said = _children(guide, params, states, nodes, ends)[..., 0, :]
+    ends = jnp.full((*texts.tokens.shape[:3], 1), model.end_tokens[0], jnp.int32)
+    said = _children(guide, params, states, texts.first, ends)[..., 0, :]
     clause = "evaluate_children says of a child that ends the text what it does not say of the text"
     reader.same(said, found[..., 0, :], clause)
 
@@ -240,7 +219,7 @@ def _check_gradient(guide: Discriminator, params: Any, model: tuple, texts: Text
     prompt = texts.prompt()
     _, hidden, cache = network.prefill(network_params, prompt, capacity=CAPACITY)
     _, state = guide.init(params, prompt, hidden, capacity=CAPACITY)
-    nodes = nodes_of(texts.tokens[..., 0], 1, np.full(DEPTH, -1))
+    nodes = texts.first
     _, hidden, _ = network.extend(network_params, cache, nodes)
     direction = jax.random.normal(jax.random.key(0), hidden.shape) * jnp.std(hidden)
 
