@@ -70,8 +70,7 @@ class Tokenizer:
         self.limit = limit
 
     def _name_of_first(self, ids: tuple[int, ...]) -> str | None:
-        name: str | None = self.core.id_to_token(ids[0]) if ids else None
-        return name
+        return self.core.id_to_token(ids[0]) if ids else None
 
     @cached_property
     def special_ids(self) -> frozenset[int]:

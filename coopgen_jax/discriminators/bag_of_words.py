@@ -21,6 +21,7 @@ from coopgen_jax.discriminators.discriminator import LEAST, Discriminator
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Bound, Nodes, Prompt
+from coopgen_jax.models.prompt import left_padded
 from coopgen_jax.models.slots import Capacity, rooted, take, write
 from coopgen_jax.tokenizer import Tokenizer
 
@@ -89,11 +90,9 @@ def bag_of_words(
     if longest > LONGEST:
         long = max(forms, key=lambda form: len(_behind_space(tokenizer, form)))
         raise UserError(f"{long!r} is spelt with {longest} tokens: a word has at most {LONGEST}")
-    table = np.full((len(spelt), longest), -1, np.int32)
-    for row, ids in zip(table, spelt, strict=True):
-        row[longest - len(ids) :] = ids
+    table, there = left_padded([*spelt], longest)
     params = {
-        "table": jnp.asarray(table),
+        "table": jnp.asarray(np.where(there, table, -1)),
         "goes_on": jnp.asarray(_goes_on(tokenizer)),
         "leak": jnp.float32(leak),
         "strength": jnp.float32(strength),

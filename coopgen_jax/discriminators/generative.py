@@ -25,6 +25,7 @@ from coopgen_jax.discriminators.discriminator import Discriminator, spare_ends, 
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import with_last_states
 from coopgen_jax.models.language_model import Bound, Nodes, Prompt, log_probs_of
+from coopgen_jax.models.prompt import left_padded
 from coopgen_jax.models.slots import Capacity, Slots, map_slots, rooted, take, write
 from coopgen_jax.models.transformer import DecoderConfig
 
@@ -175,11 +176,7 @@ def _prefixed(config: GenerativeConfig, prompt: Prompt, read: jax.Array) -> Prom
     Of the prompts' tokens those are read where `read` `[B, P]` is true.
     """
     batch, classes = len(prompt.tokens), len(config.classes)
-    longest = max(map(len, config.prefixes))
-    tokens = np.zeros((classes, longest), np.int32)
-    mask = np.zeros((classes, longest), bool)
-    for row, prefix in enumerate(config.prefixes):
-        tokens[row, longest - len(prefix) :], mask[row, longest - len(prefix) :] = prefix, True
+    tokens, mask = left_padded(config.prefixes, max(map(len, config.prefixes)))
 
     def behind(front: np.ndarray, text: jax.Array) -> jax.Array:
         return jnp.concatenate([jnp.repeat(front, batch, 0), jnp.tile(text, (classes, 1))], axis=1)
@@ -188,13 +185,6 @@ def _prefixed(config: GenerativeConfig, prompt: Prompt, read: jax.Array) -> Prom
     order = jnp.argsort(there, axis=-1, stable=True)  # padding to the left
     whole, there = (jnp.take_along_axis(array, order, axis=-1) for array in (whole, there))
     return Prompt(whole, there, jnp.tile(prompt.index, classes))
-
-
-def _text_of(config: GenerativeConfig, prompt: Prompt) -> jax.Array:
-    """Returns which of the prompts' tokens are text that is read: `[B, P]` bool."""
-    if not config.reads_prompt:
-        return jnp.zeros(prompt.tokens.shape, bool)
-    return prompt.spelt & (jnp.cumsum(prompt.spelt, axis=-1) > config.begin_tokens)
 
 
 def _init(
@@ -207,9 +197,8 @@ def _init(
 ) -> tuple[jax.Array, GenerativeState]:
     batch, classes = len(prompt.tokens), len(config.classes)
     if not config.reads_prompt:
-        prompt = replace(prompt, tokens=prompt.tokens[:, :0], mask=prompt.mask[:, :0])
-        prompt = replace(prompt, embeddings=None, embedded=None)
-    text = _text_of(config, prompt)
+        prompt = Prompt(prompt.tokens[:, :0], prompt.mask[:, :0], prompt.index)
+    text = prompt.spelt & (jnp.cumsum(prompt.spelt, axis=-1) > config.begin_tokens)
     whole = _prefixed(config, prompt, text)
     logits, own, cache = with_last_states(config.network).prefill(
         params["network"], whole, capacity=capacity

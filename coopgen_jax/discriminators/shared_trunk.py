@@ -124,5 +124,4 @@ def judge_texts(
     seen = running_features(states, inside)
     if keys is None:
         return classify(config.head, params, seen)
-    log_class: jax.Array = jax.vmap(partial(classify, config.head, params))(seen, keys)
-    return log_class
+    return jax.vmap(partial(classify, config.head, params))(seen, keys)

@@ -71,8 +71,7 @@ def with_last_states(config: DecoderConfig) -> LanguageModel:
 
 def embeddings(bound: object, params: Params) -> jax.Array:
     """Returns what tokens are read as, `[V, E]`; see `LanguageModel.embeddings`."""
-    table: jax.Array = params["embedding"]
-    return table
+    return params["embedding"]
 
 
 def prefill(

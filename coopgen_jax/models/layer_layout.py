@@ -69,8 +69,7 @@ def stored(params: Params, dtype: str) -> Params:
     def cast(path: Any, leaf: jax.Array) -> jax.Array:
         return leaf if "norm" in jax.tree_util.keystr(path) else leaf.astype(dtype)
 
-    cast_params: Params = jax.tree_util.tree_map_with_path(cast, params)
-    return cast_params
+    return jax.tree_util.tree_map_with_path(cast, params)
 
 
 def for_this_device(params: Params) -> Params:

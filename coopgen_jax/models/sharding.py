@@ -69,8 +69,7 @@ def decoder_specs(config: DecoderConfig, params: Params, tensor: int) -> Params:
             return P(*before, None, TENSOR)
         return P()
 
-    specs: Params = jax.tree_util.tree_map_with_path(spec, params)
-    return specs
+    return jax.tree_util.tree_map_with_path(spec, params)
 
 
 def shard_decoder(params: Params, config: DecoderConfig, mesh: Mesh) -> Params:
@@ -96,5 +95,4 @@ def shard_heads(entries: Entries, tensor: int) -> Entries:
         heads = TENSOR if leaf.shape[-2] % tensor == 0 else None
         return jax.lax.with_sharding_constraint(leaf, P(*[None] * (leaf.ndim - 2), heads, None))
 
-    placed: Entries = jax.tree.map(constrained, entries)
-    return placed
+    return jax.tree.map(constrained, entries)

@@ -183,10 +183,7 @@ def source_entries(config: T5Config, params: Params, states: jax.Array) -> Sourc
     if isinstance(layers, tuple):
         keys, values = zip(*map(entries, layers), strict=True)
         return jnp.stack(keys), jnp.stack(values)
-    stacked: Source = jax.lax.map(
-        entries, {name: layers[name] for name in ("cross_key", "cross_value")}
-    )
-    return stacked
+    return jax.lax.map(entries, {name: layers[name] for name in ("cross_key", "cross_value")})
 
 
 def read_target(

@@ -15,6 +15,7 @@ import numpy as np
 
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.models.language_model import LanguageModel, Nodes, Prompt
+from coopgen_jax.models.prompt import left_padded
 from coopgen_jax.models.slots import Capacity, commit, move
 
 # B prompts of these lengths, R samples of each, W lanes of each sample, D tokens in every lane.
@@ -82,11 +83,8 @@ class Texts:
     def prompt(self, rows: list[np.ndarray] | None = None, length: int = PADDED) -> Prompt:
         """Returns the prompts, or other rows, behind padding of random tokens."""
         rows = self.rows if rows is None else rows
-        tokens, mask = self.draw(len(rows), length), np.zeros((len(rows), length), bool)
-        for number, row in enumerate(rows):
-            tokens[number, length - len(row) :] = row
-            mask[number, length - len(row) :] = True
-        ids = jnp.asarray(tokens, jnp.int32)
+        tokens, mask = left_padded(rows, length)
+        ids = jnp.asarray(np.where(mask, tokens, self.draw(*mask.shape)), jnp.int32)
         return Prompt(tokens=ids, mask=jnp.asarray(mask), index=jnp.arange(len(rows)))
 
 

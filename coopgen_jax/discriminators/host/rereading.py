@@ -49,8 +49,7 @@ def _judge(
     def at(cut: int) -> Callable[[], jax.Array]:
         def one() -> jax.Array:
             mask = jnp.arange(cut)[None, :] < count[:, None]
-            log_class: jax.Array = read(params, jnp.maximum(rows[:, :cut], 0), mask)
-            return log_class
+            return read(params, jnp.maximum(rows[:, :cut], 0), mask)
 
         return one
 

@@ -107,7 +107,7 @@ def combined(
             if model is None:  # the base in its place, as it reads here
                 parts[0] = replace(parts[0], weight=parts[0].weight + weight)
             else:
-                parts.append(Part(next(n for n, one in enumerate(models) if one is model), weight))
+                parts.append(Part(models.index(model), weight))
     made = CombinedModel(**vars(base), networks=tuple(models), parts=tuple(parts))
     # What does not fit is told here, and not first when a text is written.
     network_of(made)
@@ -184,10 +184,6 @@ def _check_said(text: str | None, tokens: tuple[int, ...], name: str) -> None:
 
 def _distinct(*models: LoadedModel | None) -> list[LoadedModel]:
     """Returns the models that are there, each once."""
-    found: list[LoadedModel] = []
-    for model in models:
-        if isinstance(model, CombinedModel):
-            raise UserError("a combined model cannot be combined again: combine its parts at once")
-        if model is not None and not any(model is other for other in found):
-            found.append(model)
-    return found
+    if any(isinstance(model, CombinedModel) for model in models):
+        raise UserError("a combined model cannot be combined again: combine its parts at once")
+    return list(dict.fromkeys(model for model in models if model is not None))

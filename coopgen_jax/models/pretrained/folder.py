@@ -180,15 +180,13 @@ class Folder:
 def _name(settings: dict[str, Any], key: str) -> str | None:
     """Returns what a token is called, which is an entry of its own or the content of one."""
     found = settings.get(key)
-    name: str | None = found.get("content") if isinstance(found, dict) else found
-    return name
+    return found.get("content") if isinstance(found, dict) else found
 
 
 def _name_of(core: tokenizers.Tokenizer, config: dict[str, Any], key: str) -> str | None:
     """Returns the name of the token whose id a configuration says."""
     number = config.get(key)
-    name: str | None = core.id_to_token(number) if type(number) is int and number >= 0 else None
-    return name
+    return core.id_to_token(number) if type(number) is int and number >= 0 else None
 
 
 def _weight_files(folder: Folder) -> list[Path]:

@@ -229,8 +229,7 @@ def _shapes(config: DecoderConfig, stacked: bool | None) -> Params:
             return for_this_device(params)
         return params if stacked else separate_layers(params)
 
-    shapes: Params = jax.eval_shape(made)
-    return shapes
+    return jax.eval_shape(made)
 
 
 def _load_gguf(
