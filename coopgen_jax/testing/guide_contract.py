@@ -1,6 +1,8 @@
 """The discriminator's contract as a test of any guide."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -69,9 +71,10 @@ def check_discriminator(
     )
     _check_prompt(guide, texts, reader, found)
     if guide.evaluate_children is not None:
-        _check_children(guide, params, texts, reader, found, exact=exact_children)
-        _check_children_of_new_root(guide, params, texts, reader)
-        _check_end(guide, params, language_model, texts, reader, found)
+        ask = jax.jit(partial(guide.evaluate_children, params))
+        _check_children(ask, texts, reader, found, exact=exact_children)
+        _check_children_of_new_root(ask, texts, reader)
+        _check_end(ask, language_model, texts, reader, found)
     if guide.differentiable:
         _check_gradient(guide, params, model, texts)
 
@@ -149,28 +152,16 @@ def _check_prompt(guide: Discriminator, texts: Texts, reader: Reader, found: np.
     check_whole(reader, texts, found, clause)
 
 
-def _children(guide: Discriminator, params: Any, states: Any, nodes: Nodes, candidates: Any) -> Any:
-    assert guide.evaluate_children is not None
-    return jax.jit(guide.evaluate_children)(params, states[1], nodes, candidates)
-
-
 def _check_children(
-    guide: Discriminator,
-    params: Any,
-    texts: Texts,
-    reader: Reader,
-    found: np.ndarray,
-    *,
-    exact: bool,
+    ask: Callable, texts: Texts, reader: Reader, found: np.ndarray, *, exact: bool
 ) -> None:
     """Asks of the children of the texts' first tokens, of their second tokens among others."""
-    _, states = read_texts(reader, texts.prompt(), texts.tokens)
-    nodes = texts.first
-    candidates = texts.draw(*nodes.token.shape, 4)
+    _, (_, state) = read_texts(reader, texts.prompt(), texts.tokens)
+    candidates = texts.draw(*texts.tokens.shape[:3], 4)
     candidates[..., 1] = texts.tokens[..., 1]
-    some = np.asarray(_children(guide, params, states, nodes, jnp.asarray(candidates, jnp.int32)))
-    _check_log_class(some, (*candidates.shape, len(guide.classes)), "evaluate_children")
-    every = np.asarray(_children(guide, params, states, nodes, None))
+    some = np.asarray(ask(state, texts.first, jnp.asarray(candidates, jnp.int32)))
+    _check_log_class(some, (*candidates.shape, found.shape[-1]), "evaluate_children")
+    every = np.asarray(ask(state, texts.first, None))
     picked = np.take_along_axis(every, candidates[..., None], axis=3)
     clause = "evaluate_children says other things of candidates than of the whole vocabulary"
     reader.same(some, picked, clause)
@@ -179,36 +170,29 @@ def _check_children(
         reader.same(some[..., 1, :], found[..., 1, :], clause)
 
 
-def _root(rows: tuple[int, int], committed: int) -> Nodes:
-    """Returns the root as a node, `W` is 1: slot 0, at depth 0 behind the committed tokens."""
-    nodes = nodes_of(np.zeros((*rows, 1), int), 0, committed=committed)
-    return replace(nodes, depth=jnp.zeros_like(nodes.depth))
-
-
-def _check_children_of_new_root(
-    guide: Discriminator, params: Any, texts: Texts, reader: Reader
-) -> None:
-    _, states = read_texts(reader, texts.prompt(), texts.tokens)
+def _check_children_of_new_root(ask: Callable, texts: Texts, reader: Reader) -> None:
+    _, (_, state) = read_texts(reader, texts.prompt(), texts.tokens)
     rows = texts.tokens.shape[:2]
-    before = np.asarray(_children(guide, params, states, texts.first, None))[:, :, 1]
+    before = np.asarray(ask(state, texts.first, None))[:, :, 1]
     source = np.broadcast_to([2, 2 + LANES, 2 + 2 * LANES], (*rows, DEPTH))
-    states = move(states, jnp.asarray(source, jnp.int32))
-    states = commit(states, jnp.zeros(rows, jnp.int32))
-    after = np.asarray(_children(guide, params, states, _root(rows, 1), None))[:, :, 0]
+    state = commit(move(state, jnp.asarray(source, jnp.int32)), jnp.zeros(rows, jnp.int32))
+    # The root as a node: slot 0, at depth 0 behind the committed token.
+    root = nodes_of(np.zeros((*rows, 1), int), 0, committed=1)
+    root = replace(root, depth=jnp.zeros_like(root.depth))
+    after = np.asarray(ask(state, root, None))[:, :, 0]
     clause = "what evaluate_children says changes when the node becomes the root (move and commit)"
     reader.same(after, before, clause)
 
 
 def _check_end(
-    guide: Discriminator, params: Any, model: LanguageModel, texts: Texts, reader: Reader,
-    found: np.ndarray,
-) -> None:  # fmt: skip
+    ask: Callable, model: LanguageModel, texts: Texts, reader: Reader, found: np.ndarray
+) -> None:
     """A token that ends the text adds nothing to judge."""
     if not model.end_tokens:
         return
-    _, states = read_texts(reader, texts.prompt(), texts.tokens)
+    _, (_, state) = read_texts(reader, texts.prompt(), texts.tokens)
     ends = jnp.full((*texts.tokens.shape[:3], 1), model.end_tokens[0], jnp.int32)
-    said = _children(guide, params, states, texts.first, ends)[..., 0, :]
+    said = ask(state, texts.first, ends)[..., 0, :]
     clause = "evaluate_children says of a child that ends the text what it does not say of the text"
     reader.same(said, found[..., 0, :], clause)
 
