@@ -7,6 +7,7 @@ import numpy as np
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.assemble import Source
 from coopgen_jax.models.pretrained.gguf.gguf_file import GgufFile
+from coopgen_jax.models.published_shapes import gpt2, llama
 from coopgen_jax.models.transformer import DecoderConfig
 
 ARCHITECTURES = ("gpt2", "llama", "qwen2")
@@ -40,12 +41,12 @@ def gguf_config(file: GgufFile, end_tokens: tuple[int, ...], dtype: str) -> Deco
 
     if get("expert_count", 0):
         raise UserError(f"{file.label} is a mixture of experts: choose a dense model")
-    gpt2 = architecture == "gpt2"
+    is_gpt2 = architecture == "gpt2"
     width, heads = get("embedding_length"), get("attention.head_count")
     head_width = get("attention.key_length", width // heads)
     if get("rope.dimension_count", head_width) != head_width:
         raise UserError(f"{file.label} rotates a part of each head only: choose another model")
-    return DecoderConfig(
+    return (gpt2 if is_gpt2 else llama)(
         vocab_size=file.tensors["token_embd.weight"].shape[0]
         if "token_embd.weight" in file.tensors
         else get("vocab_size"),
@@ -56,13 +57,9 @@ def gguf_config(file: GgufFile, end_tokens: tuple[int, ...], dtype: str) -> Deco
         head_width=head_width,
         ffn_width=get("feed_forward_length"),
         context=get("context_length"),
-        norm="layer" if gpt2 else "rms",
-        norm_epsilon=_rounded(get(f"attention.layer_norm{'' if gpt2 else '_rms'}_epsilon")),
-        activation="gelu_tanh" if gpt2 else "silu",
-        gated=not gpt2,
-        positions="learned" if gpt2 else "rotary",
+        norm_epsilon=_rounded(get(f"attention.layer_norm{'' if is_gpt2 else '_rms'}_epsilon")),
         rope_theta=_rounded(get("rope.freq_base", 10000.0)),
-        rope_scaling=() if gpt2 else _rope_scaling(file, architecture),
+        rope_scaling=() if is_gpt2 else _rope_scaling(file, architecture),
         qkv_bias="blk.0.attn_qkv.bias" in file.tensors or "blk.0.attn_q.bias" in file.tensors,
         output_bias="blk.0.attn_output.bias" in file.tensors,
         ffn_bias="blk.0.ffn_up.bias" in file.tensors,
