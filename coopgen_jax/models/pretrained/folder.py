@@ -13,6 +13,7 @@ import tokenizers
 from safetensors import SafetensorError, safe_open
 
 from coopgen_jax.errors import UserError
+from coopgen_jax.files import sha256_of
 from coopgen_jax.tokenizer import Tokenizer
 
 INDEX = "model.safetensors.index.json"
@@ -102,10 +103,7 @@ class Folder:
 
     def sha256(self) -> str:
         """Returns the sha256 of the weights; of several files, that of the list of theirs."""
-        sums = []
-        for file in self.files:
-            with file.open("rb") as opened:
-                sums.append(hashlib.file_digest(opened, "sha256").hexdigest())
+        sums = [sha256_of(file) for file in self.files]
         if len(sums) == 1:
             return sums[0]
         lines = [f"{found}  {file.name}\n" for found, file in zip(sums, self.files, strict=True)]

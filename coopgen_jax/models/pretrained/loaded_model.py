@@ -1,6 +1,5 @@
 """Loads a network and its tokenizer by a name, a folder or a file."""
 
-import hashlib
 import re
 import warnings
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Generic, TypeVar
 import jax
 
 from coopgen_jax.errors import UserError
+from coopgen_jax.files import sha256_of
 from coopgen_jax.models.encoder import EncoderConfig, init_encoder
 from coopgen_jax.models.layer_layout import for_this_device, separate_layers, stored
 from coopgen_jax.models.networks import init_network
@@ -243,12 +243,9 @@ def _load_gguf(
         sources = gguf_sources(file, config)
     config = fit_tokenizer(tokenizer, config, file.label)
     params = assemble(_shapes(config, stacked), sources, file, dtype)
-    if packaged:
-        # It was checked when it was fetched; reading it all again would cost every start.
-        return LoadedModel(config, params, tokenizer, name, packaged.sha256, packaged.licence)
-    with path.open("rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
-    licence = file.metadata.get("general.license")
+    # A packaged one was checked when it was fetched; reading it again would cost every start.
+    found = packaged.sha256 if packaged else sha256_of(path)
+    licence = packaged.licence if packaged else file.metadata.get("general.license")
     return LoadedModel(config, params, tokenizer, name, found, licence)
 
 
