@@ -19,7 +19,7 @@ from flax import linen as nn
 from flax import struct
 
 from coopgen_jax.discriminators.discriminator import Discriminator, spare_ends, uniform
-from coopgen_jax.discriminators.head import Head, HeadConfig, classify
+from coopgen_jax.discriminators.head import Head, HeadConfig, classify, standardised
 from coopgen_jax.models.decoder import with_last_states
 from coopgen_jax.models.language_model import Bound, Nodes, Prompt
 from coopgen_jax.models.published_shapes import llama
@@ -81,11 +81,7 @@ class Entrance(nn.Module):
     def __call__(self, states: jax.Array, *, training: bool = False) -> jax.Array:
         """Maps states `[..., J, E]` to `[..., width]`."""
         x = states.reshape(*states.shape[:-2], -1).astype(jnp.float32)
-        shape = (1,) * (x.ndim - 1) + x.shape[-1:]
-        centre = self.param("centre", nn.initializers.zeros, x.shape[-1:], jnp.float32)
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
-        x = (x - centre.reshape(shape)) * scale.reshape(shape)
-        x = nn.Dropout(self.dropout, deterministic=not training)(x)
+        x = nn.Dropout(self.dropout, deterministic=not training)(standardised(self, x))
         projected: jax.Array = nn.Dense(self.width, name="projection")(x)
         return projected
 

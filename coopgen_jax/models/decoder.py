@@ -24,14 +24,42 @@ from coopgen_jax.models.transformer import (
 )
 
 
+def embeddings(params: Params) -> jax.Array:
+    """Returns what tokens are read as, `[V, E]`; see `LanguageModel.embeddings`."""
+    return params["embedding"]
+
+
 @dataclass(frozen=True)
 class Decoder:
-    """What the functions of a language model are bound to; see `language_model`."""
+    """What the functions of a language model are bound to; see `networks.language_model`."""
 
     config: DecoderConfig
     taps: tuple[int, ...]
     chunk: int
     tensor: int
+
+    def __post_init__(self) -> None:
+        if self.chunk < 1:
+            raise ValueError(f"chunk is {self.chunk}: it must be 1 or more")
+
+    def bind(
+        self, prefill: Callable, extend: Callable, score: Callable, *, encodes_prompt: bool = False
+    ) -> LanguageModel:
+        """Returns the language model of three functions that have this record in front."""
+        config = self.config
+        return LanguageModel(
+            prefill=Bound(prefill, self),
+            extend=Bound(extend, self),
+            score=Bound(score, self),
+            vocab_size=config.vocab_size,
+            width=config.width,
+            context=config.context,
+            end_tokens=config.end_tokens,
+            taps=self.taps,
+            vocab_shards=1 if config.vocab_size % self.tensor else self.tensor,
+            embeddings=embeddings,
+            encodes_prompt=encodes_prompt,
+        )
 
 
 def language_model(
@@ -42,36 +70,18 @@ def language_model(
     Longer prompts than `chunk` are read piece by piece, so that the memory for attention scores
     grows with the prompt, not with its square.
     """
-    if chunk < 1:
-        raise ValueError(f"chunk is {chunk}: it must be 1 or more")
+    decoder = Decoder(config, taps, chunk, tensor)
     wrong = [tap for tap in taps if not 0 <= tap <= config.layers]
     if wrong:
         raise ValueError(
             f"tap {wrong[0]} is not a layer: the network has layers 0 to {config.layers}"
         )
-    decoder = Decoder(config, taps, chunk, tensor)
-    return LanguageModel(
-        prefill=Bound(prefill, decoder),
-        extend=Bound(extend, decoder),
-        score=Bound(score, decoder),
-        vocab_size=config.vocab_size,
-        width=config.width,
-        context=config.context,
-        end_tokens=config.end_tokens,
-        taps=taps,
-        vocab_shards=1 if config.vocab_size % tensor else tensor,
-        embeddings=Bound(embeddings, decoder),
-    )
+    return decoder.bind(prefill, extend, score)
 
 
 def with_last_states(config: DecoderConfig) -> LanguageModel:
     """Returns the language model that gives the states after the final norm, its one tap."""
     return language_model(config, taps=(config.layers,))
-
-
-def embeddings(bound: object, params: Params) -> jax.Array:
-    """Returns what tokens are read as, `[V, E]`; see `LanguageModel.embeddings`."""
-    return params["embedding"]
 
 
 def prefill(

@@ -14,8 +14,8 @@ from flax import struct
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.attention import SlotCache
-from coopgen_jax.models.decoder import by_node, embeddings, extend_cache, new_cache
-from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt, log_probs_of
+from coopgen_jax.models.decoder import Decoder, by_node, extend_cache, new_cache
+from coopgen_jax.models.language_model import LanguageModel, Nodes, Prompt, log_probs_of
 from coopgen_jax.models.relative import bias_before
 from coopgen_jax.models.sharding import shard_cache, shard_heads
 from coopgen_jax.models.slots import Capacity
@@ -34,12 +34,10 @@ from coopgen_jax.models.transformer import Cross, Params, vectors_of
 
 
 @dataclass(frozen=True)
-class EncoderDecoder:
+class EncoderDecoder(Decoder):
     """What the functions of a language model are bound to; see `encoder_decoder`."""
 
     config: T5Config
-    chunk: int
-    tensor: int
 
 
 @struct.dataclass
@@ -65,27 +63,14 @@ def encoder_decoder(
     It has no taps: a prompt's states are the encoder's and a text's the decoder's, so that no head
     could read both as one text.
     """
-    if chunk < 1:
-        raise ValueError(f"chunk is {chunk}: it must be 1 or more")
+    bound = EncoderDecoder(config, taps, chunk, tensor)
     if taps:
         raise UserError(
             "an encoder-decoder (T5) has no states that a head could read prompt and text by: take "
             "a discriminator that reads words, such as sentiment-minilm, or has a network of its "
             "own (causal, generative)"
         )
-    bound = EncoderDecoder(config, chunk, tensor)
-    return LanguageModel(
-        prefill=Bound(prefill, bound),
-        extend=Bound(extend, bound),
-        score=Bound(score, bound),
-        vocab_size=config.vocab_size,
-        width=config.width,
-        context=config.context,
-        end_tokens=config.end_tokens,
-        vocab_shards=1 if config.vocab_size % tensor else tensor,
-        embeddings=Bound(embeddings, bound),
-        encodes_prompt=True,
-    )
+    return bound.bind(prefill, extend, score, encodes_prompt=True)
 
 
 def _read(bound: EncoderDecoder, params: Params, prompt: Prompt) -> Source:
