@@ -32,12 +32,7 @@ LONGEST = 16
 
 @dataclass(frozen=True)
 class BagOfWordsConfig:
-    """How a list of words is looked for.
-
-    Attributes:
-      longest: tokens of the longest word.
-      reads_prompt: whether the prompt's words count.
-    """
+    """How many tokens the longest of a list's words has, and whether the prompt's words count."""
 
     longest: int
     reads_prompt: bool = False
@@ -114,10 +109,6 @@ def single_tokens(
 
     A word is looked up behind a space and bare, as it is written; one that is a token either way
     counts. These are the bags of `PPLMConfig`, as the method's authors keep them.
-
-    Args:
-      words: words, each of them with letters or other signs.
-      tokenizer: the language model's.
     """
     found: dict[int, None] = {}
     left = []

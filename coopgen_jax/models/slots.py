@@ -137,10 +137,8 @@ def move(state: State, source: jax.Array) -> State:
 def commit(state: State, committed: jax.Array) -> State:
     """Appends the root's entry (slot 0) to the trunk of every `Slots` in a pytree.
 
-    Args:
-      state: a cache or discriminator state, already moved so that slot 0 is the chosen token.
-      committed: `[B, R]` how many tokens each trunk holds before this one; at `T` or above nothing
-        is written.
+    The state has been moved so that slot 0 is the chosen token. Each trunk holds `committed`
+    `[B, R]` tokens before this one; at `T` or above nothing is written.
     """
 
     def appended(slots: Slots) -> Slots:

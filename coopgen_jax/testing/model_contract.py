@@ -186,13 +186,7 @@ def _check_embeddings(model: LanguageModel, params: Any, texts: Texts, reader: R
 
 
 def check_slope(total: Any, function: str, argument: str) -> None:
-    """Checks a gradient, forwards and backwards, against a difference.
-
-    Args:
-      total: from a number to an array, smooth at 0.
-      function: what is derived, for the message.
-      argument: by what, for the message.
-    """
+    """Checks the gradient of `total`, from a number to an array, at 0 against a difference."""
     zero = jnp.float32(0)
     slope = (total(zero + STEP) - total(zero - STEP)) / (2 * STEP)
     gradient = jax.jit(jax.grad(lambda step: total(step).sum()))(zero)

@@ -61,12 +61,6 @@ class HostCall:
 
     A compiled program keeps the first of several equal calls; they share one memory and one set of
     counts, so that it does not matter which is asked.
-
-    Attributes:
-      source: the tokenizer of the ids.
-      width: numbers in a row.
-      dtype: their kind.
-      remember: how many texts are remembered.
     """
 
     def __init__(
@@ -79,7 +73,10 @@ class HostCall:
         dtype: type[np.generic],
         remember: int = 65_536,
     ) -> None:
-        """Wraps `function`, from `n` texts to `[n, width]`; `key` says which function it is."""
+        """Wraps `function`, from `n` texts to `[n, width]`; `key` says which function it is.
+
+        The ids are those of the tokenizer `source`, and `remember` texts are remembered.
+        """
         self.source = source
         self.width = width
         self.dtype = dtype
@@ -116,15 +113,7 @@ class HostCall:
             self._memory.counts = Counts()
 
     def host(self, common: np.ndarray, own: np.ndarray) -> np.ndarray:
-        """Makes the call on the host.
-
-        Args:
-          common: `[n, M]` token ids with which all texts of a row begin; -1 is no token.
-          own: `[n, W, D]` ids with which each goes on; -1 is no token.
-
-        Returns:
-          `[n, W, width]`.
-        """
+        """Makes the call on the host, `n` for `B, R`; see `__call__`."""
         start = time.perf_counter()
         prefixes = [row[row >= 0] for row in common]
         ids = [
@@ -174,12 +163,8 @@ class HostCall:
     def __call__(self, common: jax.Array, own: jax.Array) -> jax.Array:
         """Makes the call in one host callback; can be called under `jit`.
 
-        Args:
-          common: `[B, R, M]` int32 ids with which all texts of a row begin; -1 is no token.
-          own: `[B, R, W, D]` int32 ids with which each goes on; -1 is no token.
-
-        Returns:
-          `[B, R, W, width]`; see `host`.
+        All texts of a row begin with the ids `common` `[B, R, M]` and go on with their `own`
+        `[B, R, W, D]`, int32; -1 is no token. What is returned is `[B, R, W, width]`.
         """
         call = Bound(_on_host, (self, common.shape, own.shape))
         shape = jax.ShapeDtypeStruct((*own.shape[:3], self.width), jnp.dtype(self.dtype))

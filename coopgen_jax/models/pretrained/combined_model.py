@@ -32,11 +32,7 @@ class CombinedModel(LoadedModel):
     """A model that writes by several networks; made by `combined`.
 
     All that a `LoadedModel` has is the base's: whatever asks for one network, such as a head that
-    is loaded for it or a training, gets that of the base.
-
-    Attributes:
-      networks: the models, the base first.
-      parts: who reads what with which weight, the base first.
+    is loaded for it or a training, gets that of the base. In both fields the base comes first.
     """
 
     networks: tuple[LoadedModel, ...]
@@ -57,12 +53,10 @@ def combined(
 
         z = z_neg + guidance (z_base - z_neg) + expert_weight (z_expert - z_anti)
 
-    The first term is there with a negative prompt, z_base alone without one, and the last with an
-    expert or an anti-expert.
-
-    Without an expert, or without an anti-expert, the base is the one that is missing, as in
-    DExperts' anti-only variant; an expert alone is so mixed with the base, and at a weight of 1 it
-    writes by itself. Likelihoods and perplexities of the texts are those under the combined model.
+    Without a negative prompt z_base stands alone in front of the last term, which is there with an
+    expert or an anti-expert. The base is the one of them that is missing, as in DExperts' anti-only
+    variant; an expert alone is so mixed with it, and at a weight of 1 writes by itself. Likelihoods
+    and perplexities of the texts are those under the combined model.
 
     Args:
       base: the model that is changed; its end tokens and taps count.

@@ -21,13 +21,7 @@ PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 
 
 class Folder:
-    """The files of a model; tensors are read when they are asked for.
-
-    Attributes:
-      label: the folder, for messages.
-      path: the same as a path.
-      config: what config.json says.
-    """
+    """The files of a model; tensors are read when they are asked for."""
 
     def __init__(self, path: Path) -> None:
         """Reads the configuration and the tensors' names.

@@ -30,8 +30,8 @@ def save_model(
 ) -> None:
     """Writes config.json, model.safetensors and the tokenizer's files into a folder.
 
-    It is made, and files of these names in it are replaced. The layers are stacked, and `dtype` is
-    that of the tensors in the file, "float32", "float16" or "bfloat16".
+    It is made, and files of these names in it are replaced. `dtype` is that of the tensors in the
+    file, "float32", "float16" or "bfloat16".
 
     Raises:
       UserError: the layers are separate, no family of Hugging Face's has such a shape, or the disk

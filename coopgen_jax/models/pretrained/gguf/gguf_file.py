@@ -27,13 +27,7 @@ ROW = 1 << 14
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a tensor stands.
-
-    Attributes:
-      shape: its shape, slowest axis first.
-      kind: the number of its type.
-      offset: its first byte in the file.
-    """
+    """A tensor: its shape, slowest axis first, the number of its type, and its first byte."""
 
     shape: tuple[int, ...]
     kind: int
@@ -41,13 +35,7 @@ class Entry:
 
 
 class GgufFile:
-    """Metadata and tensors of a GGUF file; tensors are read when they are asked for.
-
-    Attributes:
-      label: the file's name, for messages.
-      metadata: every key and its value; arrays are lists.
-      tensors: every tensor's name and place.
-    """
+    """Metadata, with lists for arrays, and tensors, which are read when they are asked for."""
 
     def __init__(self, path: Path) -> None:
         """Reads the header.
