@@ -149,11 +149,7 @@ def _tempered(weights: Any, temperature: float) -> Any:
 
 
 def folder_of(name_or_folder: str | Path) -> Path:
-    """Returns the folder of a trained discriminator.
-
-    Raises:
-      UserError: there is none of that name, nor a folder with a card.
-    """
+    """Returns the folder of a trained discriminator; raises UserError where there is none."""
     packaged = packaged_heads()
     folder = packaged.get(str(name_or_folder), Path(name_or_folder).expanduser())
     if not (folder / "card.json").is_file():

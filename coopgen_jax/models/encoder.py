@@ -128,9 +128,6 @@ def encode(config: EncoderConfig, params: Params, tokens: jax.Array, mask: jax.A
     """Returns the states `[B, S, E]` of texts after the last layer; those of padding mean nothing.
 
     Word pieces `[B, S]` are int32, special ones included, and the mask is true at real ones.
-
-    Raises:
-      ValueError: `S` is more than the encoder's context.
     """
     length = tokens.shape[1]
     if length > config.context:

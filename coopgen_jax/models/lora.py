@@ -42,9 +42,6 @@ def init_lora(key: jax.Array, params: Params, config: LoraConfig) -> dict[str, A
     Returns:
       By target, `lora_down` `[L, rank, in]` and `lora_up` `[L, out, rank]`; an encoder's kernels
       lie the other way round, and so do these.
-
-    Raises:
-      UserError: the layers are separate, or the network has none of the targets.
     """
     layers = _stacked(params)
     names = [name for name in config.targets if name in layers]

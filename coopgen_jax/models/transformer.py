@@ -265,10 +265,8 @@ def embed(
 ) -> tuple[jax.Array, jax.Array | None]:
     """Returns the stream `[B, Q, E]` of tokens `[B, Q]`, and their rotary angles or None.
 
-    Vectors `embeddings` `[B, Q, E]` stand in for tokens where `embedded` `[B, Q]` is true.
-
-    Raises:
-      UserError: the network is an encoder-decoder, which has another way to read.
+    Vectors `embeddings` `[B, Q, E]` stand in for tokens where `embedded` `[B, Q]` is true. An
+    encoder-decoder has another way to read.
     """
     if config.positions == "relative":
         raise UserError(

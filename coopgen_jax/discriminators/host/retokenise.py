@@ -28,9 +28,6 @@ class Crossing(HostCall):
 
         Where it is `bare` a text stands behind a space, as continuations do, and no special tokens
         stand around it.
-
-        Raises:
-          ValueError: the width leaves no room beside the special tokens.
         """
         self.target = target
         self.special = 0 if bare else len(target.encode("", special=True))

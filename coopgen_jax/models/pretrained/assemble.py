@@ -54,10 +54,8 @@ def assemble(
 
     The leaves of the tree `shapes` have a `shape`; what is under a "layers" is stacked on a leading
     layer axis, or a tuple of layers. `sources` says where each leaf comes from, by its path, as in
-    "layers/query/kernel".
-
-    Raises:
-      UserError: a tensor is missing, has another shape, or holds a number that is not finite.
+    "layers/query/kernel". Tensors have the right shapes and hold finite numbers, or UserError is
+    raised.
     """
 
     def leaf(path: tuple[Any, ...], spec: Any) -> jax.Array:

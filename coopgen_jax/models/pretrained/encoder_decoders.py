@@ -20,11 +20,7 @@ def is_encoder_decoder(folder: Folder) -> bool:
 
 
 def t5_config(folder: Folder, end_tokens: tuple[int, ...], dtype: str) -> T5Config:
-    """Returns the shape of an encoder-decoder from its config.json.
-
-    Raises:
-      UserError: an entry is missing, or an option is not implemented.
-    """
+    """Returns the shape of an encoder-decoder from its config.json; see `decoder_config`."""
     settings = Settings(folder.config, folder.label)
     feed_forward = settings.get("feed_forward_proj", "relu")
     # The gated GELU of the family is the one by tanh, however it is written.

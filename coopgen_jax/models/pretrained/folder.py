@@ -24,11 +24,7 @@ class Folder:
     """The files of a model; tensors are read when they are asked for."""
 
     def __init__(self, path: Path) -> None:
-        """Reads the configuration and the tensors' names.
-
-        Raises:
-          UserError: a file is missing or damaged.
-        """
+        """Reads the configuration and the tensors' names."""
         self.path = path
         self.label = str(path)
         config = self.json("config.json")
@@ -77,11 +73,7 @@ class Folder:
         return tuple(self._tensors[name].get_slice(name).get_shape())
 
     def read(self, name: str) -> np.ndarray:
-        """Returns a tensor.
-
-        Raises:
-          UserError: it is not of floating-point numbers of 16, 32 or 64 bits.
-        """
+        """Returns a tensor; raises UserError where it is not of numbers of 16, 32 or 64 bits."""
         handle = self._tensors[name]
         kind = handle.get_slice(name).get_dtype()
         if kind not in ("F64", "F32", "F16", "BF16"):
@@ -116,9 +108,6 @@ class Folder:
         """Returns the folder's tokenizer.
 
         Where it is `closed` prompts are sources, which a token that ends a text stands behind.
-
-        Raises:
-          UserError: there is no tokenizer.json, or it is damaged.
         """
         path = self.path / "tokenizer.json"
         if not path.is_file():

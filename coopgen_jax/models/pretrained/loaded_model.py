@@ -123,11 +123,7 @@ def load(
 def load_encoder(
     name_or_path: str | Path = DEFAULT_ENCODER, *, dtype: str = "float32"
 ) -> LoadedEncoder:
-    """Loads an encoder of the BERT family; see `load`.
-
-    Raises:
-      UserError: there is no such encoder, or its files are damaged or of another family.
-    """
+    """Loads an encoder of the BERT family; see `load`."""
     _check_dtype(dtype)
     path, packaged = _locate(name_or_path, "encoder")
     if path.is_file():
@@ -157,9 +153,6 @@ def fit_tokenizer(tokenizer: Tokenizer, config: DecoderConfig, label: str) -> De
 
     Returns:
       The shape, without the ends of texts that are known by name alone and that the network lacks.
-
-    Raises:
-      UserError: the network lacks a token that begins or ends a text.
     """
     size = config.vocab_size
     starts = (config.start_token,) if isinstance(config, T5Config) else ()

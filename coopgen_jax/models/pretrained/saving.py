@@ -47,11 +47,7 @@ def save_model(
 def hugging_face(
     config: DecoderConfig, params: Params
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Returns what config.json says of a network's shape, and its tensors by name, in float32.
-
-    Raises:
-      UserError: no family of Hugging Face's has such a shape.
-    """
+    """Returns what config.json says of a network's shape, and its tensors by name, in float32."""
     if isinstance(config, T5Config):
         return t5_values(config), _tensors(params, t5_sources(config))
     values = _config(config)

@@ -60,9 +60,6 @@ class Steering:
         """Returns the model that writes towards a target: the base, or it combined with others.
 
         An expert that is named twice is loaded once.
-
-        Raises:
-          UserError: a model cannot be loaded, or does not go with the base.
         """
         given = {name: value for name, value in self.settings().items() if value is not None}
         if not given:
@@ -91,9 +88,6 @@ def load_reference(
     """Returns the model that a search is charged for leaving, with the tokens of `base`.
 
     The writer may be combined of several models and hold it already.
-
-    Raises:
-      UserError: it cannot be loaded, or does not go with the base.
     """
     if not isinstance(reference, str):
         return reference

@@ -38,11 +38,7 @@ class GgufFile:
     """Metadata, with lists for arrays, and tensors, which are read when they are asked for."""
 
     def __init__(self, path: Path) -> None:
-        """Reads the header.
-
-        Raises:
-          UserError: it is no GGUF file, is cut short, or of a version that is not read.
-        """
+        """Reads the header; raises UserError where it is no GGUF file of a known version."""
         self.label = path.name
         self._data = _map(path)
         self._header = self._data.data
@@ -77,11 +73,7 @@ class GgufFile:
         return self.tensors[name].shape
 
     def read(self, name: str) -> np.ndarray:
-        """Returns a tensor, dequantised.
-
-        Raises:
-          UserError: its quantisation is unknown, or the file ends before it does.
-        """
+        """Returns a tensor, dequantised; raises UserError where its quantisation is unknown."""
         entry = self.tensors[name]
         try:
             kind = gguf.GGMLQuantizationType(entry.kind)

@@ -21,11 +21,7 @@ LLAMA3_SCALING: dict[str, float | str] = {
 
 
 def gguf_config(file: GgufFile, end_tokens: tuple[int, ...], dtype: str) -> DecoderConfig:
-    """Returns the shape of the network in a GGUF file.
-
-    Raises:
-      UserError: the architecture is unknown, or an option of it is not implemented.
-    """
+    """Returns a GGUF file's shape; raises UserError where something of it is not implemented."""
     architecture = file.metadata.get("general.architecture")
     if architecture not in ARCHITECTURES:
         raise UserError(
