@@ -122,7 +122,6 @@ class Tokenizer:
         return rows
 
     def _check_ids(self, place: str, ids: Iterable[int]) -> None:
-        """Raises UserError where an id is beyond the network's vocabulary."""
         for number in ids:
             if self.limit is not None and number >= self.limit:
                 raise UserError(

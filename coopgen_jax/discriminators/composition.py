@@ -43,12 +43,7 @@ class Term:
 
 @dataclass(frozen=True)
 class CompositionConfig:
-    """What is composed.
-
-    Attributes:
-      parts: the discriminators, each asked once per node.
-      terms: the number of its part, and whether it is negated, of every term.
-    """
+    """The parts, each asked once per node, and of every term its part's number and negation."""
 
     parts: tuple[Discriminator, ...]
     terms: tuple[tuple[int, bool], ...]

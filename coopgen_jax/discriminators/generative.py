@@ -296,7 +296,6 @@ def _evaluate_children(
     nodes: Nodes,
     candidates: jax.Array | None,
 ) -> jax.Array:
-    """Judges the children of nodes that have been evaluated; see `Discriminator`."""
     hidden = take(state.hidden, nodes.slots)
     if candidates is None:
         logits = _logits(config, params, hidden)

@@ -73,7 +73,11 @@ def load_discriminator(
     kind = card.get("kind") if isinstance(card, dict) else None
     if kind not in KINDS:
         raise UserError(f"{folder} is a head of kind {kind!r}: known are {', '.join(KINDS)}")
-    _check_card(folder, card)
+    for name, fits in ENTRIES.items():
+        if name in card and not fits(card[name]):
+            raise UserError(
+                f"{folder}'s card is damaged ({name} is {card[name]!r}): train the head anew"
+            )
     try:
         head = _tempered(head, card.get("temperature", 1.0))
         return KINDS[kind](folder, card, head, language_model)
@@ -120,15 +124,6 @@ ENTRIES: dict[str, Callable[[Any], bool]] = {
     "temperature": lambda value: type(value) in (int, float) and 0 < value < float("inf"),
     "width": partial(_whole, least=1),
 }
-
-
-def _check_card(folder: Path, card: dict[str, Any]) -> None:
-    """Raises UserError where an entry of a card is not of its kind."""
-    for name, fits in ENTRIES.items():
-        if name in card and not fits(card[name]):
-            raise UserError(
-                f"{folder}'s card is damaged ({name} is {card[name]!r}): train the head anew"
-            )
 
 
 def _tempered(weights: Any, temperature: float) -> Any:

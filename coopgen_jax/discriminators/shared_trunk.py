@@ -38,10 +38,8 @@ class SharedTrunkConfig:
 class SharedTrunkState:
     """What a node's children need of it.
 
-    Attributes:
-      total: `Slots` `[B, R, N, J, E]` float32, the sum of the states over the text down to the
-        node.
-      before: `[B]` int32 how many prompt tokens the sums count.
+    The `total` `[B, R, N, J, E]` float32 is the sum of the states over the text down to the node;
+    it counts as many tokens of the prompt as `before` `[B]` says.
     """
 
     total: Slots

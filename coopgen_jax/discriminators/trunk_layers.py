@@ -121,10 +121,8 @@ def init_trunk_layers(key: jax.Array, config: TrunkLayersConfig) -> dict[str, An
 class TrunkLayersState:
     """What a node's children, and who judges them, need of it.
 
-    Attributes:
-      cache: of the small layers.
-      queries: `Slots` `[B, R, N, C, K + 1]` of the look-ahead head, or None.
-      log_class: `Slots` `[B, R, N, C]`, the nodes' own judgements, or None.
+    That is the small layers' cache and, for a look-ahead head, its queries `[B, R, N, C, K + 1]`
+    and the nodes' own judgements `[B, R, N, C]`.
     """
 
     cache: Any
@@ -218,7 +216,6 @@ def _evaluate_children(
     nodes: Nodes,
     candidates: jax.Array | None,
 ) -> jax.Array:
-    """Judges the children of nodes that have been evaluated; see `Discriminator`."""
     assert state.queries is not None and state.log_class is not None
     keys = params["vocabulary"] if candidates is None else params["vocabulary"][candidates]
     children = foreseen(take(state.queries, nodes.slots), keys)

@@ -20,12 +20,8 @@ class SlotCache:
     repeated; the trunk, which all `W` nodes of a sample read in place; and the nodes, of which it
     gathers its own path.
 
-    Attributes:
-      prompt_keys: `[L, B, P, G, Eh]`.
-      prompt_values: `[L, B, P, G, Eh]`.
-      prompt_mask: `[B, P]` bool.
-      keys: `Slots` with nodes `[L, B, R, N, G, Eh]` and trunk `[L, B, R, T, G, Eh]`.
-      values: `Slots` with nodes `[L, B, R, N, G, Eh]` and trunk `[L, B, R, T, G, Eh]`.
+    The prompt's are `[L, B, P, G, Eh]`, and its mask is `[B, P]`; in `Slots` those of nodes are
+    `[L, B, R, N, G, Eh]` and those of the trunk `[L, B, R, T, G, Eh]`.
     """
 
     prompt_keys: jax.Array

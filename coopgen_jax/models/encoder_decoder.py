@@ -42,13 +42,7 @@ class EncoderDecoder(Decoder):
 
 @struct.dataclass
 class SourceCache:
-    """What has been read of sources and of the texts that are written of them.
-
-    Attributes:
-      source: cross-attention keys and values, each `[L, B, P, G, Eh]`.
-      mask: `[B, P]` bool, the source's.
-      text: the decoder's own; its prompt is the start token.
-    """
+    """What has been read of sources `[B, P]`, and of the texts that are written of them."""
 
     source: Source
     mask: jax.Array

@@ -28,13 +28,10 @@ PADDED = 8
 
 @dataclass(frozen=True)
 class Reader:
-    """What is checked, as two functions.
+    """What is checked, as two functions; `who` is its name in messages.
 
-    Attributes:
-      who: its name in messages.
-      begin: `prompt -> (found [B, X], state)` reads the prompts.
-      read: `(state, nodes) -> (found [B, R, W, X], state)` reads nodes.
-      tolerance: the most that two findings may differ by, absolutely or relative to their size.
+    One is `prompt -> (found [B, X], state)`, the other `(state, nodes) -> (found [B, R, W, X],
+    state)`. Findings may differ by a tolerance, absolutely or relative to their size.
     """
 
     who: str
@@ -57,13 +54,9 @@ class Reader:
 
 @dataclass(frozen=True)
 class Texts:
-    """Random prompts and what is read behind them.
+    """Random prompts, and `tokens` `[B, R, W, D]` of a text per lane that is read behind them.
 
-    Attributes:
-      rows: tokens of the `B` prompts.
-      tokens: `[B, R, W, D]` a text per lane.
-      allowed: ids that end no text.
-      rng: draws what else is needed.
+    What else is needed is drawn from the ids that are allowed: those that end no text.
     """
 
     rows: list[np.ndarray]

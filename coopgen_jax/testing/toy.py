@@ -35,7 +35,7 @@ TINY_GPT2 = gpt2(vocab_size=61, layers=2, width=32, heads=4, ffn_width=64, conte
 class ToyLanguage:
     """A language of `vocab_size` tokens, the last of which ends a text.
 
-    states: size `M` of the memory: reading a token turns memory `h` into `(5 h + token + 1) mod M`.
+    Of its `M` states reading a token turns memory `h` into `(5 h + token + 1) mod M`.
     """
 
     vocab_size: int = 5
@@ -78,7 +78,6 @@ def _toy_state(toy: ToyLanguage, prompt: Prompt, capacity: Capacity) -> ToyState
 
 
 def _extend_toy(toy: ToyLanguage, state: ToyState, nodes: Nodes) -> tuple[jax.Array, ToyState]:
-    """Replays each node's whole text, trunk and path, so that a slot out of place shows."""
     before = take(state.memory, nodes.parent)
     memory = toy.read(before, nodes.token)
     return memory, replace(state, memory=write(state.memory, nodes.start, memory))

@@ -177,7 +177,6 @@ def _check_said(text: str | None, tokens: tuple[int, ...], name: str) -> None:
 
 
 def _distinct(*models: LoadedModel | None) -> list[LoadedModel]:
-    """Returns the models that are there, each once."""
     if any(isinstance(model, CombinedModel) for model in models):
         raise UserError("a combined model cannot be combined again: combine its parts at once")
     return list(dict.fromkeys(model for model in models if model is not None))

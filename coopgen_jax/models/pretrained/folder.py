@@ -165,7 +165,6 @@ def _name(settings: dict[str, Any], key: str) -> str | None:
 
 
 def _name_of(core: tokenizers.Tokenizer, config: dict[str, Any], key: str) -> str | None:
-    """Returns the name of the token whose id a configuration says."""
     number = config.get(key)
     return core.id_to_token(number) if type(number) is int and number >= 0 else None
 

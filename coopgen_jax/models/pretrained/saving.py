@@ -127,7 +127,6 @@ def _write(path: Path, values: dict[str, Any]) -> None:
 
 
 def _config(config: DecoderConfig) -> dict[str, Any]:
-    """Returns the config.json of a shape."""
     activation = next(name for name, own in ACTIVATIONS.items() if own == config.activation)
     if config.norm == "layer":
         alike = not config.gated and config.positions == "learned" and config.ffn_bias
