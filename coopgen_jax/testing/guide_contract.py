@@ -76,7 +76,7 @@ def check_discriminator(
         _check_children_of_new_root(ask, texts, reader)
         _check_end(ask, language_model, texts, reader, found)
     if guide.differentiable:
-        _check_gradient(guide, params, model, texts)
+        _check_gradient(guide, params, model, texts, reader)
 
 
 def _check_record(guide: Discriminator, model: LanguageModel) -> None:
@@ -197,12 +197,12 @@ def _check_end(
     reader.same(said, found[..., 0, :], clause)
 
 
-def _check_gradient(guide: Discriminator, params: Any, model: tuple, texts: Texts) -> None:
+def _check_gradient(
+    guide: Discriminator, params: Any, model: tuple, texts: Texts, reader: Reader
+) -> None:
     """Checks the gradient of log p by the states that the language model has of the nodes."""
     network, network_params = model
-    prompt = texts.prompt()
-    _, hidden, cache = network.prefill(network_params, prompt, capacity=CAPACITY)
-    _, state = guide.init(params, prompt, hidden, capacity=CAPACITY)
+    _, (cache, state) = reader.begin(texts.prompt())
     nodes = texts.first
     _, hidden, _ = network.extend(network_params, cache, nodes)
     direction = jax.random.normal(jax.random.key(0), hidden.shape) * jnp.std(hidden)

@@ -173,30 +173,42 @@ def _rope(settings: Settings) -> tuple[float, tuple[tuple[str, float | str], ...
     return theta, tuple(sorted([*pairs, ("rope_type", kind)]))
 
 
+def sources_of(
+    names: Mapping[str, str],
+    weight: str = "kernel",
+    *,
+    transposed: bool = False,
+    third: int | None = None,
+) -> dict[str, Source]:
+    """Returns the sources of weights and biases, by the paths and the names of what has them."""
+    found = {}
+    for path, name in names.items():
+        found[f"{path}/{weight}"] = Source(f"{name}.weight", transposed, third)
+        found[f"{path}/bias"] = Source(f"{name}.bias", third=third)
+    return found
+
+
 def decoder_sources(family: str) -> dict[str, Source]:
     """Returns where each parameter of a decoder stands in its safetensors, by its path."""
     if family == "gpt2":
         return _gpt2_sources()
     layer = "model.layers.{}"
-    sources = {
-        "embedding": Source("model.embed_tokens.weight"),
-        "head": Source("lm_head.weight"),
-        "final_norm/scale": Source("model.norm.weight"),
-        "layers/attention_norm/scale": Source(f"{layer}.input_layernorm.weight"),
-        "layers/ffn_norm/scale": Source(f"{layer}.post_attention_layernorm.weight"),
+    tables = {"embedding": Source("model.embed_tokens.weight"), "head": Source("lm_head.weight")}
+    norms = {
+        "final_norm": "model.norm",
+        "layers/attention_norm": f"{layer}.input_layernorm",
+        "layers/ffn_norm": f"{layer}.post_attention_layernorm",
     }
-    return sources | _linear(
-        layer,
-        {
-            "query": "self_attn.q_proj",
-            "key": "self_attn.k_proj",
-            "value": "self_attn.v_proj",
-            "output": "self_attn.o_proj",
-            "gate": "mlp.gate_proj",
-            "up": "mlp.up_proj",
-            "down": "mlp.down_proj",
-        },
-    )
+    kernels = {
+        "layers/query": f"{layer}.self_attn.q_proj",
+        "layers/key": f"{layer}.self_attn.k_proj",
+        "layers/value": f"{layer}.self_attn.v_proj",
+        "layers/output": f"{layer}.self_attn.o_proj",
+        "layers/gate": f"{layer}.mlp.gate_proj",
+        "layers/up": f"{layer}.mlp.up_proj",
+        "layers/down": f"{layer}.mlp.down_proj",
+    }
+    return tables | sources_of(norms, "scale") | sources_of(kernels)
 
 
 def _gpt2_sources() -> dict[str, Source]:
@@ -206,53 +218,40 @@ def _gpt2_sources() -> dict[str, Source]:
         "positions": Source("transformer.wpe.weight"),
         "head": Source("lm_head.weight"),
     }
-    for leaf, suffix in (("scale", "weight"), ("bias", "bias")):
-        sources[f"final_norm/{leaf}"] = Source(f"transformer.ln_f.{suffix}")
-        sources[f"layers/attention_norm/{leaf}"] = Source(f"{layer}.ln_1.{suffix}")
-        sources[f"layers/ffn_norm/{leaf}"] = Source(f"{layer}.ln_2.{suffix}")
-    for leaf, suffix in (("kernel", "weight"), ("bias", "bias")):
-        for third, part in enumerate(("query", "key", "value")):
-            name = f"{layer}.attn.c_attn.{suffix}"
-            sources[f"layers/{part}/{leaf}"] = Source(name, leaf == "kernel", third)
-        for part, name in (
-            ("output", "attn.c_proj"),
-            ("up", "mlp.c_fc"),
-            ("down", "mlp.c_proj"),
-        ):
-            sources[f"layers/{part}/{leaf}"] = Source(f"{layer}.{name}.{suffix}", leaf == "kernel")
-    return sources
+    norms = {
+        "final_norm": "transformer.ln_f",
+        "layers/attention_norm": f"{layer}.ln_1",
+        "layers/ffn_norm": f"{layer}.ln_2",
+    }
+    kernels = {
+        "layers/output": f"{layer}.attn.c_proj",
+        "layers/up": f"{layer}.mlp.c_fc",
+        "layers/down": f"{layer}.mlp.c_proj",
+    }
+    for third, part in enumerate(("query", "key", "value")):
+        of_all = {f"layers/{part}": f"{layer}.attn.c_attn"}
+        sources |= sources_of(of_all, transposed=True, third=third)
+    return sources | sources_of(norms, "scale") | sources_of(kernels, transposed=True)
 
 
 def encoder_sources() -> dict[str, Source]:
     """Returns where each parameter of a BERT stands in its safetensors, by its path."""
     layer = "bert.encoder.layer.{}"
-    sources = {
-        f"embedding/{part}": Source(f"bert.embeddings.{part}_embeddings.weight")
-        for part in ("word", "position")
+    tables = {
+        f"embedding/{part}": Source(f"bert.embeddings.{name}_embeddings.weight")
+        for part, name in {"word": "word", "position": "position", "type": "token_type"}.items()
     }
-    sources["embedding/type"] = Source("bert.embeddings.token_type_embeddings.weight")
-    for leaf, suffix in (("scale", "weight"), ("bias", "bias")):
-        sources[f"embedding_norm/{leaf}"] = Source(f"bert.embeddings.LayerNorm.{suffix}")
-        for part, name in (("attention_norm", "attention.output"), ("ffn_norm", "output")):
-            sources[f"layers/{part}/{leaf}"] = Source(f"{layer}.{name}.LayerNorm.{suffix}")
-    return sources | _linear(
-        layer,
-        {
-            "query": "attention.self.query",
-            "key": "attention.self.key",
-            "value": "attention.self.value",
-            "output": "attention.output.dense",
-            "up": "intermediate.dense",
-            "down": "output.dense",
-        },
-        transposed=True,
-    )
-
-
-def _linear(layer: str, names: Mapping[str, str], *, transposed: bool = False) -> dict[str, Source]:
+    norms = {
+        "embedding_norm": "bert.embeddings.LayerNorm",
+        "layers/attention_norm": f"{layer}.attention.output.LayerNorm",
+        "layers/ffn_norm": f"{layer}.output.LayerNorm",
+    }
     kernels = {
-        f"layers/{part}/kernel": Source(f"{layer}.{name}.weight", transposed)
-        for part, name in names.items()
+        "layers/query": f"{layer}.attention.self.query",
+        "layers/key": f"{layer}.attention.self.key",
+        "layers/value": f"{layer}.attention.self.value",
+        "layers/output": f"{layer}.attention.output.dense",
+        "layers/up": f"{layer}.intermediate.dense",
+        "layers/down": f"{layer}.output.dense",
     }
-    biases = {f"layers/{part}/bias": Source(f"{layer}.{name}.bias") for part, name in names.items()}
-    return kernels | biases
+    return tables | sources_of(norms, "scale") | sources_of(kernels, transposed=True)

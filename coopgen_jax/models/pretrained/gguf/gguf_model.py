@@ -1,11 +1,13 @@
 """GGUF metadata to a network's shape, and the names of its tensors."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.assemble import Source
+from coopgen_jax.models.pretrained.families import sources_of
 from coopgen_jax.models.pretrained.gguf.gguf_file import GgufFile
 from coopgen_jax.models.published_shapes import gpt2, llama
 from coopgen_jax.models.transformer import DecoderConfig
@@ -72,34 +74,29 @@ def gguf_sources(file: GgufFile, config: DecoderConfig) -> dict[str, Source]:
         "positions": Source("position_embd.weight"),
         "head": Source("output.weight"),
     }
-    for path, name in (
-        ("final_norm", "output_norm"),
-        ("layers/attention_norm", "blk.{}.attn_norm"),
-        ("layers/ffn_norm", "blk.{}.ffn_norm"),
-    ):
-        sources[f"{path}/scale"] = Source(f"{name}.weight")
-        sources[f"{path}/bias"] = Source(f"{name}.bias")
-    for part, name in (
-        ("query", "attn_q"),
-        ("key", "attn_k"),
-        ("value", "attn_v"),
-        ("output", "attn_output"),
-        ("gate", "ffn_gate"),
-        ("up", "ffn_up"),
-        ("down", "ffn_down"),
-    ):
-        sources[f"layers/{part}/kernel"] = Source(f"blk.{{}}.{name}.weight")
-        sources[f"layers/{part}/bias"] = Source(f"blk.{{}}.{name}.bias")
+    norms = {
+        "final_norm": "output_norm",
+        "layers/attention_norm": "blk.{}.attn_norm",
+        "layers/ffn_norm": "blk.{}.ffn_norm",
+    }
+    kernels = {
+        "layers/query": "blk.{}.attn_q",
+        "layers/key": "blk.{}.attn_k",
+        "layers/value": "blk.{}.attn_v",
+        "layers/output": "blk.{}.attn_output",
+        "layers/gate": "blk.{}.ffn_gate",
+        "layers/up": "blk.{}.ffn_up",
+        "layers/down": "blk.{}.ffn_down",
+    }
+    sources |= sources_of(norms, "scale") | sources_of(kernels)
     architecture = file.metadata["general.architecture"]
-    for third, part in enumerate(("query", "key", "value")):
-        heads = config.heads if part == "query" else config.kv_heads
-        for leaf, suffix in (("kernel", "weight"), ("bias", "bias")):
-            path = f"layers/{part}/{leaf}"
-            if architecture == "gpt2":
-                sources[path] = Source(f"blk.{{}}.attn_qkv.{suffix}", third=third)
-            elif architecture == "llama" and part != "value":
-                name = sources[path].name
-                sources[path] = Source(name, interleaved=heads)
+    if architecture == "gpt2":
+        for third, part in enumerate(("query", "key", "value")):
+            sources |= sources_of({f"layers/{part}": "blk.{}.attn_qkv"}, third=third)
+    if architecture == "llama":
+        for part, heads in (("query", config.heads), ("key", config.kv_heads)):
+            for path in (f"layers/{part}/kernel", f"layers/{part}/bias"):
+                sources[path] = replace(sources[path], interleaved=heads)
     return sources
 
 
