@@ -4,6 +4,7 @@
 user names may be a device or a link, and two commands may name one: `write_whole` is for those.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -46,6 +47,12 @@ def replacing(*paths: Path) -> Iterator[tuple[Path, ...]]:
         for begun in unfinished:
             with suppress(OSError):
                 begun.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the sha256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def strict(value: Any) -> Any:

@@ -70,8 +70,7 @@ class Tokenizer:
         self.limit = limit
 
     def _name_of_first(self, ids: tuple[int, ...]) -> str | None:
-        name: str | None = self.core.id_to_token(ids[0]) if ids else None
-        return name
+        return self.core.id_to_token(ids[0]) if ids else None
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
@@ -99,11 +98,10 @@ class Tokenizer:
         return f"Tokenizer(vocab_size={self.vocab_size}, identity={self.identity[:8]!r})"
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
-        """Returns the ids of `text`.
+        """Returns the ids of a text, in which the names of special tokens become those tokens.
 
-        Args:
-          text: any text; the names of special tokens in it become those tokens.
-          special: whether to add what the model wraps a text in, as an encoder's [CLS] and [SEP].
+        They are wrapped as the model wraps a text where they are to be `special`, as in an
+        encoder's [CLS] and [SEP].
         """
         return self.encode_batch([text], special=special)[0]
 
@@ -124,7 +122,6 @@ class Tokenizer:
         return rows
 
     def _check_ids(self, place: str, ids: Iterable[int]) -> None:
-        """Raises UserError where an id is beyond the network's vocabulary."""
         for number in ids:
             if self.limit is not None and number >= self.limit:
                 raise UserError(
@@ -140,13 +137,8 @@ class Tokenizer:
     def encode_plainly(self, text: str, spans: Sequence[tuple[int, int]] = ()) -> list[int]:
         """Returns the ids of a text in which the names of special tokens are letters like others.
 
-        Args:
-          text: any text.
-          spans: first and last place of the characters that are read so; none for the whole text.
-            Elsewhere the names of special tokens become those tokens.
-
-        Raises:
-          UserError: see `encode_batch`.
+        Only in `spans` of characters, where there are any; elsewhere they become those tokens. See
+        `encode_batch` for what is refused.
         """
         if has_half_character(text):
             raise UserError("a text holds half a character: it is not valid Unicode")
@@ -278,10 +270,8 @@ class Tokenizer:
     def chat_ids(self, prompt: str, *, control_strings: bool = False) -> list[int]:
         """Returns the ids of what `chat` returns.
 
-        Args:
-          prompt: what the assistant is asked.
-          control_strings: whether the names of special tokens in the prompt become those tokens, as
-            those of the template do; by default they are text.
+        By default the names of special tokens in the prompt are text; as control strings they
+        become those tokens, as those of the template do.
 
         Raises:
           UserError: see `chat`; or the template changes the prompt, so that control strings of both

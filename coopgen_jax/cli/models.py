@@ -12,7 +12,7 @@ import coopgen_jax
 from coopgen_jax.cli.options import ModelsOptions
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.fetching import fetch
-from coopgen_jax.models.pretrained.packaged import PACKAGED, catalogue
+from coopgen_jax.models.pretrained.packaged import PACKAGED
 
 HEADS = Path(coopgen_jax.__file__).parent / "heads"
 
@@ -54,7 +54,7 @@ def list_models(options: ModelsOptions) -> None:
             licence=model.licence,
             terms=model.terms,
         )
-        for model in catalogue()
+        for model in PACKAGED.values()
     ]
     entries += _heads()
     if options.json:

@@ -16,13 +16,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
-from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.discriminators.discriminator import LEAST, Discriminator
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Bound, Nodes, Prompt
-from coopgen_jax.models.slots import Capacity, Slots, allocate, take, write
+from coopgen_jax.models.prompt import left_padded
+from coopgen_jax.models.slots import Capacity, rooted, take, write
 from coopgen_jax.tokenizer import Tokenizer
 
 CLASSES = ("absent", "present")
@@ -32,30 +32,16 @@ LONGEST = 16
 
 @dataclass(frozen=True)
 class BagOfWordsConfig:
-    """How a list of words is looked for.
-
-    Attributes:
-      longest: tokens of the longest word.
-      reads_prompt: whether the prompt's words count.
-    """
+    """How many tokens the longest of a list's words has, and whether the prompt's words count."""
 
     longest: int
     reads_prompt: bool = False
 
 
-@struct.dataclass
-class BagOfWordsState:
-    """What a node's children need of it; slots `[B, R, N]`.
-
-    Attributes:
-      window: `[..., longest]` int32 the last tokens of the text, -1 in front of its first.
-      found: int32 how many words of the list have ended.
-      open: int32 how many end at this token, if no other token goes on with them.
-    """
-
-    window: Slots
-    found: Slots
-    open: Slots
+# What a node's children need of it, three arrays of int32 or the slots of them: the text's last
+# tokens `[..., longest]`, -1 in front of its first; how many words of the list have ended; and how
+# many end at this token, if no other token goes on with them.
+State = tuple[Any, ...]
 
 
 def bag_of_words(
@@ -99,11 +85,9 @@ def bag_of_words(
     if longest > LONGEST:
         long = max(forms, key=lambda form: len(_behind_space(tokenizer, form)))
         raise UserError(f"{long!r} is spelt with {longest} tokens: a word has at most {LONGEST}")
-    table = np.full((len(spelt), longest), -1, np.int32)
-    for row, ids in zip(table, spelt, strict=True):
-        row[longest - len(ids) :] = ids
+    table, there = left_padded([*spelt], longest)
     params = {
-        "table": jnp.asarray(table),
+        "table": jnp.asarray(np.where(there, table, -1)),
         "goes_on": jnp.asarray(_goes_on(tokenizer)),
         "leak": jnp.float32(leak),
         "strength": jnp.float32(strength),
@@ -125,10 +109,6 @@ def single_tokens(
 
     A word is looked up behind a space and bare, as it is written; one that is a token either way
     counts. These are the bags of `PPLMConfig`, as the method's authors keep them.
-
-    Args:
-      words: words, each of them with letters or other signs.
-      tokenizer: the language model's.
     """
     found: dict[int, None] = {}
     left = []
@@ -157,7 +137,7 @@ def _goes_on(tokenizer: Tokenizer) -> np.ndarray:
     return np.array([text[:1].isalnum() or text[:1] == "\ufffd" for text in texts])
 
 
-def _step(params: Any, before: tuple, token: jax.Array, real: jax.Array) -> tuple:
+def _step(params: Any, before: State, token: jax.Array, real: jax.Array) -> State:
     """Reads one more token `[...]` of texts; where it is not `real`, nothing changes."""
     window, found, open_words = before
     longer = jnp.concatenate([window[..., 1:], token[..., None]], axis=-1)
@@ -167,16 +147,14 @@ def _step(params: Any, before: tuple, token: jax.Array, real: jax.Array) -> tupl
     settled = found + jnp.where(params["goes_on"][token], 0, open_words)
     after = (longer, settled, ends_here)
     changed = (real[..., None], real, real)
-    return tuple(
-        jnp.where(there, new, old) for there, new, old in zip(changed, after, before, strict=True)
-    )
+    return jax.tree.map(jnp.where, changed, after, before)
 
 
-def _judge(params: Any, state: tuple) -> jax.Array:
+def _judge(params: Any, state: State) -> jax.Array:
     _, found, open_words = state
     words = (found + open_words).astype(jnp.float32)
     # At a strength of 1 a single word is proof.
-    kept = jnp.log(jnp.maximum(1 - params["strength"], 1e-30))
+    kept = jnp.log(jnp.maximum(1 - params["strength"], LEAST))
     absent = jnp.log1p(-params["leak"]) + words * kept
     return jnp.stack([absent, jnp.log(-jnp.expm1(absent))], axis=-1)
 
@@ -188,37 +166,23 @@ def _init(
     hidden: jax.Array,
     *,
     capacity: Capacity,
-) -> tuple[jax.Array, BagOfWordsState]:
+) -> tuple[jax.Array, State]:
     batch = len(prompt.tokens)
     nothing = jnp.zeros(batch, jnp.int32)
-    text: tuple = (jnp.full((batch, config.longest), -1, jnp.int32), nothing, nothing)
+    text: State = (jnp.full((batch, config.longest), -1, jnp.int32), nothing, nothing)
     if config.reads_prompt:
 
-        def step(text: tuple, column: tuple[jax.Array, jax.Array]) -> tuple[tuple, None]:
+        def step(text: State, column: tuple[jax.Array, jax.Array]) -> tuple[State, None]:
             return _step(params, text, *column), None
 
         text = jax.lax.scan(step, text, (prompt.tokens.T, prompt.spelt.T))[0]
-    slots = (
-        allocate(batch, capacity, array.shape[1:], trunk=False, dtype=jnp.int32) for array in text
-    )
-    rooted = [
-        write(slot, 0, _per_sample(array, capacity.samples))
-        for slot, array in zip(slots, text, strict=True)
-    ]
-    return _judge(params, text), BagOfWordsState(*rooted)
-
-
-def _per_sample(array: jax.Array, samples: int) -> jax.Array:
-    """Returns `[B, R, 1, ...]` of `[B, ...]`."""
-    shape = (array.shape[0], samples, 1, *array.shape[1:])
-    return jnp.broadcast_to(array[:, None, None], shape)
+    return _judge(params, text), tuple(rooted(array, capacity) for array in text)
 
 
 def _evaluate(
-    config: BagOfWordsConfig, params: Any, state: BagOfWordsState, nodes: Nodes
-) -> tuple[jax.Array, BagOfWordsState]:
-    slots = (state.window, state.found, state.open)
-    before = tuple(take(slot, nodes.parent) for slot in slots)
+    config: BagOfWordsConfig, params: Any, state: State, nodes: Nodes
+) -> tuple[jax.Array, State]:
+    before = tuple(take(slots, nodes.parent) for slots in state)
     after = _step(params, before, nodes.token, ~nodes.terminal)
-    written = [write(slot, nodes.start, array) for slot, array in zip(slots, after, strict=True)]
-    return _judge(params, after), BagOfWordsState(*written)
+    written = (write(slots, nodes.start, array) for slots, array in zip(state, after, strict=True))
+    return _judge(params, after), tuple(written)

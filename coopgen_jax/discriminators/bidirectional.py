@@ -12,7 +12,7 @@ import jax
 
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.discriminators.head import HeadConfig, classify
-from coopgen_jax.discriminators.host.rereading import RereadingConfig, rereading
+from coopgen_jax.discriminators.host.rereading import rereading
 from coopgen_jax.discriminators.host.retokenise import Crossing
 from coopgen_jax.models.encoder import EncoderConfig, encode, mean_pool
 from coopgen_jax.models.language_model import Bound
@@ -20,12 +20,7 @@ from coopgen_jax.models.language_model import Bound
 
 @dataclass(frozen=True)
 class EncoderJudge:
-    """What reads.
-
-    Attributes:
-      encoder: the shape of the encoder.
-      head: the network on the mean of its states; its input is the encoder's width.
-    """
+    """What reads: an encoder, and a head on the mean of its states."""
 
     encoder: EncoderConfig
     head: HeadConfig
@@ -35,11 +30,8 @@ class EncoderJudge:
 class BidirectionalConfig:
     """What a bidirectional discriminator is made of.
 
-    Attributes:
-      encoder: see `EncoderJudge`.
-      head: see `EncoderJudge`.
-      crossing: from the language model's tokens to the encoder's word pieces.
-      reads_prompt: whether it judges the prompt and the continuation, or the continuation alone.
+    The crossing is from the language model's tokens to the encoder's word pieces. It judges the
+    prompt and the continuation, or the continuation alone.
     """
 
     encoder: EncoderConfig
@@ -51,9 +43,8 @@ class BidirectionalConfig:
 def bidirectional(config: BidirectionalConfig) -> Discriminator:
     """Returns the discriminator; its params are `{"encoder": ..., "head": ...}`."""
     read = Bound(read_pieces, EncoderJudge(config.encoder, config.head))
-    return rereading(
-        RereadingConfig(read, config.head.classes, config.crossing, config.reads_prompt)
-    )
+    classes = config.head.classes
+    return rereading(read, classes, config.crossing, reads_prompt=config.reads_prompt)
 
 
 def read_pieces(judge: EncoderJudge, params: Any, pieces: jax.Array, mask: jax.Array) -> jax.Array:

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from coopgen_jax.discriminators.discriminator import Discriminator, uniform
 from coopgen_jax.discriminators.head import Head, HeadConfig, classify
-from coopgen_jax.models.decoder import language_model
-from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt
+from coopgen_jax.models.decoder import with_last_states
+from coopgen_jax.models.language_model import Bound, Nodes, Prompt
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.slots import Capacity
 from coopgen_jax.models.transformer import DecoderConfig, final_norm, init_decoder
@@ -66,11 +66,6 @@ def init_causal(key: jax.Array, config: CausalConfig) -> dict[str, Any]:
     return {"network": init_decoder(network_key, config.network), "head": head}
 
 
-def _network(config: CausalConfig) -> LanguageModel:
-    """Returns the network as one that reads slots; its logits are never asked for."""
-    return language_model(config.network, taps=(config.network.layers,))
-
-
 def _init(
     config: CausalConfig,
     params: Any,
@@ -83,7 +78,9 @@ def _init(
     if config.start_token is not None:
         start = jnp.full((batch, 1), config.start_token, jnp.int32)
         prompt = Prompt(tokens=start, mask=jnp.ones((batch, 1), bool), index=prompt.index)
-    _, own, cache = _network(config).prefill(params["network"], prompt, capacity=capacity)
+    _, own, cache = with_last_states(config.network).prefill(
+        params["network"], prompt, capacity=capacity
+    )
     if config.start_token is None:
         return classify(config.head, params["head"], own[:, -1, 0]), cache
     return uniform(batch, len(config.head.classes)), cache
@@ -106,5 +103,5 @@ def read_tokens(config: CausalConfig, params: Any, tokens: jax.Array, mask: jax.
 
 
 def _evaluate(config: CausalConfig, params: Any, state: Any, nodes: Nodes) -> tuple[jax.Array, Any]:
-    _, own, cache = _network(config).extend(params["network"], state, nodes)
+    _, own, cache = with_last_states(config.network).extend(params["network"], state, nodes)
     return classify(config.head, params["head"], own[..., 0, :]), cache

@@ -43,12 +43,7 @@ class Term:
 
 @dataclass(frozen=True)
 class CompositionConfig:
-    """What is composed.
-
-    Attributes:
-      parts: the discriminators, each asked once per node.
-      terms: the number of its part, and whether it is negated, of every term.
-    """
+    """The parts, each asked once per node, and of every term its part's number and negation."""
 
     parts: tuple[Discriminator, ...]
     terms: tuple[tuple[int, bool], ...]
@@ -69,8 +64,8 @@ def compose(terms: Sequence[Term]) -> LoadedDiscriminator:
     """
     if not terms:
         raise UserError("there is nothing to compose: give at least one term")
-    loaded: list[LoadedDiscriminator] = []
-    numbers, targets = [], []
+    loaded = list(dict.fromkeys(term.discriminator for term in terms))
+    targets = []
     for term in terms:
         classes = term.discriminator.discriminator.classes
         if term.target not in classes:
@@ -82,13 +77,10 @@ def compose(terms: Sequence[Term]) -> LoadedDiscriminator:
                 f"the threshold of {term.target!r} is {term.threshold}: it must be above 0 and at "
                 "most 1"
             )
-        if not any(one is term.discriminator for one in loaded):
-            loaded.append(term.discriminator)
-        numbers.append(next(i for i, one in enumerate(loaded) if one is term.discriminator))
         targets.append(classes.index(term.target))
     config = CompositionConfig(
         tuple(one.discriminator for one in loaded),
-        tuple(zip(numbers, (term.negated for term in terms), strict=True)),
+        tuple((loaded.index(term.discriminator), term.negated) for term in terms),
     )
     params = {
         "parts": tuple(one.params for one in loaded),

@@ -51,6 +51,21 @@ class Discriminator:
     parts: "tuple[Discriminator, ...]" = ()
 
 
+def spare_ends(
+    children: jax.Array,
+    itself: jax.Array,
+    candidates: jax.Array | None,
+    end_tokens: tuple[int, ...],
+) -> jax.Array:
+    """Returns what is said of children `[B, R, W, K or V, C]`, but `itself` where the text ends.
+
+    An end token is no text: where one follows, the node's own judgement `[B, R, W, C]` stays.
+    """
+    ids = jnp.arange(children.shape[-2])[None, None, None] if candidates is None else candidates
+    ends = jnp.isin(ids, jnp.asarray(end_tokens, jnp.int32))
+    return jnp.where(ends[..., None], itself[..., None, :], children)
+
+
 def uniform(batch: int, classes: int) -> jax.Array:
     """Returns what is known of texts of which nothing has been read: `[B, C]` log-probabilities.
 

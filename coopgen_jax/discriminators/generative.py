@@ -21,11 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from coopgen_jax.discriminators.discriminator import Discriminator, uniform
+from coopgen_jax.discriminators.discriminator import Discriminator, spare_ends, uniform
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.decoder import language_model
-from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt
-from coopgen_jax.models.slots import Capacity, Slots, allocate, take, write
+from coopgen_jax.models.decoder import with_last_states
+from coopgen_jax.models.language_model import Bound, Nodes, Prompt, log_probs_of
+from coopgen_jax.models.prompt import left_padded
+from coopgen_jax.models.slots import Capacity, Slots, map_slots, rooted, take, write
 from coopgen_jax.models.transformer import DecoderConfig
 
 # Columns of a prompt that are turned into logits at once.
@@ -124,10 +125,6 @@ def generative_params(
     }
 
 
-def _network(config: GenerativeConfig) -> LanguageModel:
-    return language_model(config.network, taps=(config.network.layers,))
-
-
 def _logits(config: GenerativeConfig, params: Any, hidden: jax.Array) -> jax.Array:
     """Returns the logits `[..., V]` in float32 of normalised states `[..., E]`."""
     return jnp.einsum(
@@ -154,14 +151,6 @@ def _posterior(
     return jax.nn.log_softmax(jnp.moveaxis(prior + power * log_likelihood, 0, -1))
 
 
-def _map_slots(function: Any, cache: Any) -> Any:
-    return jax.tree.map(
-        lambda leaf: function(leaf) if isinstance(leaf, Slots) else leaf,
-        cache,
-        is_leaf=lambda leaf: isinstance(leaf, Slots),
-    )
-
-
 def _by_class(cache: Any, classes: int) -> Any:
     """Returns a cache of `C * B` rows with its slots as `[L, C, B, ...]`."""
 
@@ -169,7 +158,7 @@ def _by_class(cache: Any, classes: int) -> Any:
         layers, rows = array.shape[:2]
         return array.reshape(layers, classes, rows // classes, *array.shape[2:])
 
-    return _map_slots(lambda slots: replace(jax.tree.map(split, slots), lead=2), cache)
+    return map_slots(lambda slots: replace(jax.tree.map(split, slots), lead=2), cache)
 
 
 def _in_rows(cache: Any) -> Any:
@@ -178,23 +167,16 @@ def _in_rows(cache: Any) -> Any:
     def joined(array: jax.Array) -> jax.Array:
         return array.reshape(array.shape[0], -1, *array.shape[3:])
 
-    return _map_slots(lambda slots: replace(jax.tree.map(joined, slots), lead=1), cache)
+    return map_slots(lambda slots: replace(jax.tree.map(joined, slots), lead=1), cache)
 
 
 def _prefixed(config: GenerativeConfig, prompt: Prompt, read: jax.Array) -> Prompt:
     """Returns every prompt behind every prefix, `C * B` rows, class by class, without gaps.
 
-    Args:
-      config: the discriminator's.
-      prompt: the prompts.
-      read: `[B, P]` bool, which of their tokens are read.
+    Of the prompts' tokens those are read where `read` `[B, P]` is true.
     """
     batch, classes = len(prompt.tokens), len(config.classes)
-    longest = max(map(len, config.prefixes))
-    tokens = np.zeros((classes, longest), np.int32)
-    mask = np.zeros((classes, longest), bool)
-    for row, prefix in enumerate(config.prefixes):
-        tokens[row, longest - len(prefix) :], mask[row, longest - len(prefix) :] = prefix, True
+    tokens, mask = left_padded(config.prefixes, max(map(len, config.prefixes)))
 
     def behind(front: np.ndarray, text: jax.Array) -> jax.Array:
         return jnp.concatenate([jnp.repeat(front, batch, 0), jnp.tile(text, (classes, 1))], axis=1)
@@ -203,13 +185,6 @@ def _prefixed(config: GenerativeConfig, prompt: Prompt, read: jax.Array) -> Prom
     order = jnp.argsort(there, axis=-1, stable=True)  # padding to the left
     whole, there = (jnp.take_along_axis(array, order, axis=-1) for array in (whole, there))
     return Prompt(whole, there, jnp.tile(prompt.index, classes))
-
-
-def _text_of(config: GenerativeConfig, prompt: Prompt) -> jax.Array:
-    """Returns which of the prompts' tokens are text that is read: `[B, P]` bool."""
-    if not config.reads_prompt:
-        return jnp.zeros(prompt.tokens.shape, bool)
-    return prompt.spelt & (jnp.cumsum(prompt.spelt, axis=-1) > config.begin_tokens)
 
 
 def _init(
@@ -222,19 +197,16 @@ def _init(
 ) -> tuple[jax.Array, GenerativeState]:
     batch, classes = len(prompt.tokens), len(config.classes)
     if not config.reads_prompt:
-        prompt = replace(prompt, tokens=prompt.tokens[:, :0], mask=prompt.mask[:, :0])
-        prompt = replace(prompt, embeddings=None, embedded=None)
-    text = _text_of(config, prompt)
+        prompt = Prompt(prompt.tokens[:, :0], prompt.mask[:, :0], prompt.index)
+    text = prompt.spelt & (jnp.cumsum(prompt.spelt, axis=-1) > config.begin_tokens)
     whole = _prefixed(config, prompt, text)
-    logits, own, cache = _network(config).prefill(params["network"], whole, capacity=capacity)
+    logits, own, cache = with_last_states(config.network).prefill(
+        params["network"], whole, capacity=capacity
+    )
     states = own[:, :, 0].astype(config.network.dtype)
 
-    def rooted(values: jax.Array) -> Slots:
-        """Returns slots with `values` `[C * B, ...]` at the root of every sample."""
-        item = values.shape[1:]
-        slots = allocate(batch, capacity, item, lead=(classes,), trunk=False, dtype=values.dtype)
-        shape = (classes, batch, capacity.samples, 1, *item)
-        return write(slots, 0, jnp.broadcast_to(values.reshape(*shape[:2], 1, 1, *item), shape))
+    def at_root(values: jax.Array) -> Slots:
+        return rooted(values.reshape(classes, batch, *values.shape[1:]), capacity, lead=1)
 
     before = jnp.sum(text, axis=-1, dtype=jnp.int32)
     likelihood, log_class = jnp.zeros(classes * batch, jnp.float32), uniform(batch, classes)
@@ -244,9 +216,9 @@ def _init(
         log_class = _posterior(config, params, likelihood.reshape(classes, batch), before)
     state = GenerativeState(
         cache=_by_class(cache, classes),
-        hidden=rooted(states[:, -1]),
-        log_norm=rooted(jax.nn.logsumexp(logits, axis=-1)),
-        log_likelihood=rooted(likelihood),
+        hidden=at_root(states[:, -1]),
+        log_norm=at_root(jax.nn.logsumexp(logits, axis=-1)),
+        log_likelihood=at_root(likelihood),
         before=before,
     )
     return log_class, state
@@ -255,22 +227,14 @@ def _init(
 def _log_likelihood(
     config: GenerativeConfig, params: Any, states: jax.Array, tokens: jax.Array, count: jax.Array
 ) -> jax.Array:
-    """Returns log p of each row's last `count` tokens, `[n]`.
+    """Returns log p of each row's last `count` tokens `[n]`, of `[n, S]` and states `[n, S, E]`.
 
     A few columns at a time are turned into logits: all of them together can be gigabytes.
-
-    Args:
-      config: the discriminator's.
-      params: its parameters.
-      states: `[n, S, E]` behind every token.
-      tokens: `[n, S]`.
-      count: `[n]`.
     """
 
     def one(column: tuple[jax.Array, jax.Array]) -> jax.Array:
         state, token = column
-        log_probs = jax.nn.log_softmax(_logits(config, params, state))
-        return jnp.take_along_axis(log_probs, token[:, None], axis=-1)[:, 0]
+        return log_probs_of(_logits(config, params, state), token)
 
     length = tokens.shape[1]
     columns = (jnp.swapaxes(states[:, :-1], 0, 1), tokens[:, 1:].T)
@@ -294,7 +258,9 @@ def _evaluate(
             for name in ("token", "parent", "path", "depth", "committed", "terminal")
         },
     )
-    logits, own, cache = _network(config).extend(params["network"], _in_rows(state.cache), tiled)
+    logits, own, cache = with_last_states(config.network).extend(
+        params["network"], _in_rows(state.cache), tiled
+    )
 
     def by_class(array: jax.Array) -> jax.Array:
         return array.reshape(classes, -1, *array.shape[1:])
@@ -330,22 +296,17 @@ def _evaluate_children(
     nodes: Nodes,
     candidates: jax.Array | None,
 ) -> jax.Array:
-    """Judges the children of nodes that have been evaluated; see `Discriminator`."""
-    slots = nodes.start + jnp.arange(nodes.token.shape[-1])
-    slots = jnp.broadcast_to(slots, nodes.token.shape)
-    hidden = take(state.hidden, slots)
+    hidden = take(state.hidden, nodes.slots)
     if candidates is None:
         logits = _logits(config, params, hidden)
     else:
         rows = _head(config, params)[candidates].astype(jnp.float32)
         logits = jnp.einsum("cbrwi,brwki->cbrwk", hidden.astype(jnp.float32), rows)
-    step = logits - take(state.log_norm, slots)[..., None]
-    likelihood = take(state.log_likelihood, slots)[..., None] + step
+    step = logits - take(state.log_norm, nodes.slots)[..., None]
+    above = take(state.log_likelihood, nodes.slots)
+    likelihood = above[..., None] + step
     length = _length(state, nodes)
     longer = jnp.broadcast_to(length[..., None] + 1, likelihood.shape[1:])
     children = _posterior(config, params, likelihood, longer)
-    # An end token is no text: where one follows, the node's own judgement stays.
-    itself = _posterior(config, params, take(state.log_likelihood, slots), length)
-    ids = jnp.arange(logits.shape[-1])[None, None, None] if candidates is None else candidates
-    ends = jnp.isin(ids, jnp.asarray(config.network.end_tokens, jnp.int32))
-    return jnp.where(ends[..., None], itself[..., None, :], children)
+    itself = _posterior(config, params, above, length)
+    return spare_ends(children, itself, candidates, config.network.end_tokens)

@@ -17,7 +17,7 @@ from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, bidire
 from coopgen_jax.discriminators.causal import CausalConfig, causal, read_tokens
 from coopgen_jax.discriminators.generative import GenerativeConfig, generative
 from coopgen_jax.discriminators.head import Head, HeadConfig
-from coopgen_jax.discriminators.host.rereading import RereadingConfig, rereading
+from coopgen_jax.discriminators.host.rereading import rereading
 from coopgen_jax.discriminators.host.retokenise import Crossing
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
@@ -73,7 +73,11 @@ def load_discriminator(
     kind = card.get("kind") if isinstance(card, dict) else None
     if kind not in KINDS:
         raise UserError(f"{folder} is a head of kind {kind!r}: known are {', '.join(KINDS)}")
-    _check_card(folder, card)
+    for name, fits in ENTRIES.items():
+        if name in card and not fits(card[name]):
+            raise UserError(
+                f"{folder}'s card is damaged ({name} is {card[name]!r}): train the head anew"
+            )
     try:
         head = _tempered(head, card.get("temperature", 1.0))
         return KINDS[kind](folder, card, head, language_model)
@@ -122,15 +126,6 @@ ENTRIES: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def _check_card(folder: Path, card: dict[str, Any]) -> None:
-    """Raises UserError where an entry of a card is not of its kind."""
-    for name, fits in ENTRIES.items():
-        if name in card and not fits(card[name]):
-            raise UserError(
-                f"{folder}'s card is damaged ({name} is {card[name]!r}): train the head anew"
-            )
-
-
 def _tempered(weights: Any, temperature: float) -> Any:
     """Returns weights whose log-probabilities are divided by a temperature (Guo et al. 2017).
 
@@ -139,25 +134,17 @@ def _tempered(weights: Any, temperature: float) -> Any:
     """
     if temperature == 1.0:
         return weights
-    cooled = {}
-    for name, leaf in weights.items():
-        if name == "head":
-            cooled[name] = _tempered(leaf, temperature)
-        elif name in ("output", "queries") or (
-            name in ("log_prior", "scale") and "log_prior" in weights
-        ):
-            cooled[name] = jax.tree.map(lambda array: array / temperature, leaf)
-        else:
-            cooled[name] = leaf
+    cooled = dict(weights)
+    if "head" in weights:
+        cooled["head"] = _tempered(weights["head"], temperature)
+    named = {"output", "queries"} | ({"log_prior", "scale"} if "log_prior" in weights else set())
+    for name in named & set(weights):
+        cooled[name] = jax.tree.map(lambda array: array / temperature, weights[name])
     return cooled
 
 
 def folder_of(name_or_folder: str | Path) -> Path:
-    """Returns the folder of a trained discriminator.
-
-    Raises:
-      UserError: there is none of that name, nor a folder with a card.
-    """
+    """Returns the folder of a trained discriminator; raises UserError where there is none."""
     packaged = packaged_heads()
     folder = packaged.get(str(name_or_folder), Path(name_or_folder).expanduser())
     if not (folder / "card.json").is_file():
@@ -168,15 +155,12 @@ def folder_of(name_or_folder: str | Path) -> Path:
     return folder
 
 
-def head_config(card: dict[str, Any], head: Any) -> HeadConfig:
-    """Returns the shape of a head from its card and its weights."""
-    return HeadConfig(tuple(card["classes"]), head["centre"].shape[0], tuple(card["hidden"]))
-
-
-def _check(config: HeadConfig, head: Any) -> None:
-    """Raises UserError where weights are not those of the head that the card describes."""
+def _head_config(card: dict[str, Any], head: Any) -> HeadConfig:
+    """Returns the shape of a head whose weights are those that its card describes."""
+    config = HeadConfig(tuple(card["classes"]), head["centre"].shape[0], tuple(card["hidden"]))
     inputs = jax.ShapeDtypeStruct((1, config.inputs), jnp.float32)
     _compare(head, jax.eval_shape(Head(config).init, jax.random.key(0), inputs)["params"])
+    return config
 
 
 def _compare(found: Any, wanted: Any) -> None:
@@ -194,27 +178,25 @@ def _compare(found: Any, wanted: Any) -> None:
             raise UserError(f"{name} holds values that are not finite: train the head anew")
 
 
+def _warn_of_copy(name: str) -> None:
+    warnings.warn(
+        f"this head was trained on another copy of {name}: its probabilities may be wrong",
+        stacklevel=5,
+    )
+
+
 def _bidirectional(
     folder: Path, card: dict[str, Any], head: Any, language_model: LoadedModel
 ) -> LoadedDiscriminator:
     # Beside LoRA's additions the head has a name of its own.
     weights, head = head, head.get("head", head)
-    _check(head_config(card, head), head)
+    shape = _head_config(card, head)
     own = (folder / "encoder").is_dir()
     encoder = load_encoder(folder / "encoder" if own else card["encoder"])
     if not own and encoder.sha256 != card["encoder_sha256"]:
-        warnings.warn(
-            f"this head was trained on another copy of the encoder {card['encoder']}: its "
-            "probabilities may be wrong",
-            stacklevel=4,
-        )
+        _warn_of_copy(f"the encoder {card['encoder']}")
     crossing = Crossing(language_model.tokenizer, encoder.tokenizer, width=card["width"])
-    config = BidirectionalConfig(
-        encoder=encoder.config,
-        head=head_config(card, head),
-        crossing=crossing,
-        reads_prompt=card["reads_prompt"],
-    )
+    config = BidirectionalConfig(encoder.config, shape, crossing, card["reads_prompt"])
     network = encoder.params
     if "lora" in card or "lora" in weights:
         network = _with_lora(network, weights["lora"], **card["lora"])
@@ -230,7 +212,7 @@ def _with_lora(params: Any, additions: Any, *, rank: int, targets: list[str]) ->
 
 
 def _shared_trunk(
-    folder: Path, card: dict[str, Any], head: Any, language_model: LoadedModel
+    _folder: Path, card: dict[str, Any], head: Any, language_model: LoadedModel
 ) -> LoadedDiscriminator:
     taps = tuple(card["taps"])
     model = language_model.config
@@ -239,21 +221,17 @@ def _shared_trunk(
         config = _layers_config(card, taps, language_model)
         found = head["entrance"]["projection"]["kernel"].shape[0]
     else:
-        _check(head_config(card, head), head)
-        found = head_config(card, head).inputs // 2
+        shape = _head_config(card, head)
+        found = shape.inputs // 2
     if not all(0 <= tap <= model.layers for tap in taps) or found != len(taps) * model.width:
         raise UserError(
             f"this head reads layers {', '.join(map(str, taps))} of {card['model']}, which the "
             "language model loaded here does not have: choose a head made for it"
         )
     if language_model.sha256 != card["model_sha256"]:
-        warnings.warn(
-            f"this head was trained on another copy of {card['model']}: its probabilities may be "
-            "wrong",
-            stacklevel=4,
-        )
+        _warn_of_copy(card["model"])
     if not layers:
-        trunk = SharedTrunkConfig(taps, card["reads_prompt"], head_config(card, head))
+        trunk = SharedTrunkConfig(taps, card["reads_prompt"], shape)
         return LoadedDiscriminator(shared_trunk(trunk), head, card)
     _compare(head, jax.eval_shape(partial(init_trunk_layers, config=config), jax.random.key(0)))
     if config.look_ahead:
@@ -282,48 +260,34 @@ def _layers_config(
 def _causal(
     folder: Path, card: dict[str, Any], head: Any, language_model: LoadedModel
 ) -> LoadedDiscriminator:
-    _check(head_config(card, head), head)
+    shape = _head_config(card, head)
     network = load(folder / "network", dtype=language_model.config.dtype)
-    config = CausalConfig(network.config, head_config(card, head), card["start_token"])
+    config = CausalConfig(network.config, shape, card["start_token"])
     params = {"network": network.params, "head": head}
-    if _same_tokens(network, language_model):
+    if same_tokens(network.tokenizer, language_model.tokenizer):
         return LoadedDiscriminator(causal(config), params, card)
     # Tokens of another vocabulary cannot be read along the tree: every text is read anew.
     if config.start_token is None:
         raise UserError("it reads prompts in the tokens of another vocabulary: train it anew")
     width = card.get("longest", network.config.context - 1)
     crossing = Crossing(language_model.tokenizer, network.tokenizer, width=width, bare=True)
-    anew = RereadingConfig(Bound(read_tokens, config), config.head.classes, crossing)
-    return LoadedDiscriminator(rereading(anew), params, card, (crossing,))
+    anew = rereading(Bound(read_tokens, config), config.head.classes, crossing)
+    return LoadedDiscriminator(anew, params, card, (crossing,))
 
 
 def _generative(
     folder: Path, card: dict[str, Any], weights: Any, language_model: LoadedModel
 ) -> LoadedDiscriminator:
-    network = _own_network(folder, language_model)
-    prefixes = tuple(tuple(prefix) for prefix in card["prefixes"])
-    config = GenerativeConfig(network.config, tuple(card["classes"]), prefixes)
-    params = {"network": network.params, **{n: weights[n] for n in ("log_prior", "scale")}}
-    return LoadedDiscriminator(generative(config), params, card)
-
-
-def _own_network(folder: Path, language_model: LoadedModel) -> LoadedModel:
-    """Returns the decoder that a discriminator has for itself.
-
-    Raises:
-      UserError: its tokens are not those of the language model.
-    """
     network = load(folder / "network", dtype=language_model.config.dtype)
-    if not _same_tokens(network, language_model):
+    if not same_tokens(network.tokenizer, language_model.tokenizer):
         raise UserError(
             "this discriminator reads the tokens of another vocabulary than the language model's: "
             "choose one that was trained on this model"
         )
-    return network
-
-
-def _same_tokens(one: LoadedModel, other: LoadedModel) -> bool:
-    return same_tokens(one.tokenizer, other.tokenizer)
+    prefixes = tuple(tuple(prefix) for prefix in card["prefixes"])
+    config = GenerativeConfig(network.config, tuple(card["classes"]), prefixes)
+    params = {"network": network.params, **{n: weights[n] for n in ("log_prior", "scale")}}
+    return LoadedDiscriminator(generative(config), params, card)
 
 
 # A kind is one function: folder, card, weights and language model in, the discriminator out.

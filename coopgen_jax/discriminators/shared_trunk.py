@@ -6,6 +6,7 @@ text so far; the mean is kept as one running sum per slot.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,9 +14,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.discriminators.discriminator import Discriminator, uniform
-from coopgen_jax.discriminators.head import Head, HeadConfig, classify
+from coopgen_jax.discriminators.head import HeadConfig, classify
 from coopgen_jax.models.language_model import Bound, Nodes, Prompt
-from coopgen_jax.models.slots import Capacity, Slots, allocate, take, write
+from coopgen_jax.models.slots import Capacity, Slots, allocate, rooted, take, write
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,8 @@ class SharedTrunkConfig:
 class SharedTrunkState:
     """What a node's children need of it.
 
-    Attributes:
-      total: `Slots` `[B, R, N, J, E]` float32, the sum of the states over the text down to the
-        node.
-      before: `[B]` int32 how many prompt tokens the sums count.
+    The `total` `[B, R, N, J, E]` float32 is the sum of the states over the text down to the node;
+    it counts as many tokens of the prompt as `before` `[B]` says.
     """
 
     total: Slots
@@ -74,17 +73,16 @@ def _init(
     capacity: Capacity,
 ) -> tuple[jax.Array, SharedTrunkState]:
     batch, _, taps, width = hidden.shape
-    total = allocate(batch, capacity, (taps, width), trunk=False)
-    before = jnp.zeros(batch, jnp.int32)
-    log_class = uniform(batch, len(config.head.classes))
-    if config.reads_prompt:
-        before = jnp.sum(prompt.mask, axis=-1, dtype=jnp.int32)
-        root = jnp.sum(jnp.where(prompt.mask[..., None, None], hidden, 0.0), axis=1)
-        mean = root / before[:, None, None]
-        log_class = classify(config.head, params, features(hidden[:, -1], mean))
-        root = jnp.broadcast_to(root[:, None, None], (batch, capacity.samples, 1, *root.shape[1:]))
-        total = write(total, 0, root)
-    return log_class, SharedTrunkState(total=total, before=before)
+    if not config.reads_prompt:
+        total = allocate(batch, capacity, (taps, width), trunk=False)
+        nothing = uniform(batch, len(config.head.classes))
+        return nothing, SharedTrunkState(total, jnp.zeros(batch, jnp.int32))
+    before = jnp.sum(prompt.mask, axis=-1, dtype=jnp.int32)
+    root = jnp.sum(jnp.where(prompt.mask[..., None, None], hidden, 0.0), axis=1)
+    mean = root / before[:, None, None]
+    log_class = classify(config.head, params, features(hidden[:, -1], mean))
+    total = rooted(root.astype(jnp.float32), capacity)
+    return log_class, SharedTrunkState(total, before)
 
 
 def _evaluate(
@@ -101,9 +99,8 @@ def _evaluate(
 def running_features(states: jax.Array, inside: jax.Array) -> jax.Array:
     """Returns what a head sees of every beginning of whole texts, `[B, S, 2 J E]`.
 
-    Args:
-      states: `[B, S, J, E]` the language model's states at the taps.
-      inside: `[B, S]` bool, which tokens the mean runs over.
+    The language model's states at the taps are `[B, S, J, E]`, and `inside` `[B, S]` says which
+    tokens the mean runs over.
     """
     counted = jnp.where(inside[..., None, None], states, 0.0)
     count = jnp.maximum(jnp.cumsum(inside, axis=-1), 1)
@@ -118,27 +115,11 @@ def judge_texts(
     inside: jax.Array,
     keys: jax.Array | None = None,
 ) -> jax.Array:
-    """Judges every beginning of whole texts at once, as training does.
+    """Returns log p(class) `[B, S, C]` of every beginning of whole texts, as training needs it.
 
-    Args:
-      config: the discriminator's.
-      params: the head's.
-      states: `[B, S, J, E]` the language model's states at the taps.
-      inside: `[B, S]` bool, which tokens are text.
-      keys: `[B]` typed keys of each row's dropout, None for none.
-
-    Returns:
-      log p(class) `[B, S, C]` of the text that ends at each token.
+    See `running_features`; `keys` `[B]` are those of each row's dropout, None for none.
     """
     seen = running_features(states, inside)
     if keys is None:
         return classify(config.head, params, seen)
-
-    def dropping(seen: jax.Array, key: jax.Array) -> jax.Array:
-        log_class: Any = Head(config.head).apply(
-            {"params": params}, seen, training=True, rngs={"dropout": key}
-        )
-        return log_class
-
-    log_class: jax.Array = jax.vmap(dropping)(seen, keys)
-    return log_class
+    return jax.vmap(partial(classify, config.head, params))(seen, keys)

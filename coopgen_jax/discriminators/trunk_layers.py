@@ -10,6 +10,7 @@ b_c(x) + q_c(x) . k(v), as in value functions over actions; the whole vocabulary
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,12 +18,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
-from coopgen_jax.discriminators.discriminator import Discriminator, uniform
-from coopgen_jax.discriminators.head import Head, HeadConfig, classify
-from coopgen_jax.models.decoder import language_model
-from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt
+from coopgen_jax.discriminators.discriminator import Discriminator, spare_ends, uniform
+from coopgen_jax.discriminators.head import Head, HeadConfig, classify, standardised
+from coopgen_jax.models.decoder import with_last_states
+from coopgen_jax.models.language_model import Bound, Nodes, Prompt
+from coopgen_jax.models.published_shapes import llama
 from coopgen_jax.models.reading import read
-from coopgen_jax.models.slots import Capacity, Slots, allocate, take, write
+from coopgen_jax.models.slots import Capacity, Slots, allocate, rooted, take, write
 from coopgen_jax.models.transformer import DecoderConfig, final_norm, init_decoder
 
 
@@ -57,25 +59,15 @@ class TrunkLayersConfig:
 def small_network(*, layers: int, width: int, context: int) -> DecoderConfig:
     """Returns the shape of a few narrow layers of the Llama family.
 
-    Args:
-      layers: how many.
-      width: of their stream, a multiple of 32.
-      context: longest text, start vector included.
+    Their width is a multiple of 32; the context counts the start vector.
     """
-    return DecoderConfig(
+    return llama(
         vocab_size=1,
         layers=layers,
         width=width,
         heads=width // 32,
-        kv_heads=width // 32,
-        head_width=32,
         ffn_width=2 * width,
         context=context,
-        norm="rms",
-        norm_epsilon=1e-5,
-        activation="silu",
-        gated=True,
-        positions="rotary",
     )
 
 
@@ -89,11 +81,7 @@ class Entrance(nn.Module):
     def __call__(self, states: jax.Array, *, training: bool = False) -> jax.Array:
         """Maps states `[..., J, E]` to `[..., width]`."""
         x = states.reshape(*states.shape[:-2], -1).astype(jnp.float32)
-        shape = (1,) * (x.ndim - 1) + x.shape[-1:]
-        centre = self.param("centre", nn.initializers.zeros, x.shape[-1:], jnp.float32)
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
-        x = (x - centre.reshape(shape)) * scale.reshape(shape)
-        x = nn.Dropout(self.dropout, deterministic=not training)(x)
+        x = nn.Dropout(self.dropout, deterministic=not training)(standardised(self, x))
         projected: jax.Array = nn.Dense(self.width, name="projection")(x)
         return projected
 
@@ -133,10 +121,8 @@ def init_trunk_layers(key: jax.Array, config: TrunkLayersConfig) -> dict[str, An
 class TrunkLayersState:
     """What a node's children, and who judges them, need of it.
 
-    Attributes:
-      cache: of the small layers.
-      queries: `Slots` `[B, R, N, C, K + 1]` of the look-ahead head, or None.
-      log_class: `Slots` `[B, R, N, C]`, the nodes' own judgements, or None.
+    That is the small layers' cache and, for a look-ahead head, its queries `[B, R, N, C, K + 1]`
+    and the nodes' own judgements `[B, R, N, C]`.
     """
 
     cache: Any
@@ -161,10 +147,6 @@ def trunk_layers(config: TrunkLayersConfig) -> Discriminator:
     )
 
 
-def _network(config: TrunkLayersConfig) -> LanguageModel:
-    return language_model(config.network, taps=(config.network.layers,))
-
-
 def _init(
     config: TrunkLayersConfig,
     params: Any,
@@ -175,24 +157,20 @@ def _init(
 ) -> tuple[jax.Array, TrunkLayersState]:
     batch, classes = len(prompt.tokens), len(config.head.classes)
     start = Prompt(jnp.zeros((batch, 1), jnp.int32), jnp.ones((batch, 1), bool), prompt.index)
-    _, own, cache = _network(config).prefill(params["network"], start, capacity=capacity)
+    _, own, cache = with_last_states(config.network).prefill(
+        params["network"], start, capacity=capacity
+    )
     state = TrunkLayersState(cache)
+    # Of the bare prompt nothing is known.
+    log_class = uniform(batch, classes)
     if config.look_ahead:
         root = jnp.broadcast_to(
             own[:, None, :, 0], (batch, capacity.samples, 1, config.network.width)
         )
-        item = (classes, config.look_ahead + 1)
-        state = TrunkLayersState(
-            cache,
-            write(allocate(batch, capacity, item, trunk=False), 0, _queries(config, params, root)),
-            # Of the bare prompt nothing is known.
-            write(
-                allocate(batch, capacity, (classes,), trunk=False),
-                0,
-                jnp.full((batch, capacity.samples, 1, classes), -jnp.log(float(max(classes, 2)))),
-            ),
-        )
-    return uniform(batch, classes), state
+        queries = allocate(batch, capacity, (classes, config.look_ahead + 1), trunk=False)
+        queries = write(queries, 0, _queries(config, params, root))
+        state = TrunkLayersState(cache, queries, rooted(log_class, capacity))
+    return log_class, state
 
 
 def _evaluate(
@@ -201,7 +179,7 @@ def _evaluate(
     assert nodes.hidden is not None, "the nodes have not been extended by a tapped language model"
     stream: Any = Entrance(config.network.width).apply({"params": params["entrance"]}, nodes.hidden)
     inside = replace(nodes, token=jnp.zeros_like(nodes.token), embedding=stream, hidden=None)
-    _, own, cache = _network(config).extend(params["network"], state.cache, inside)
+    _, own, cache = with_last_states(config.network).extend(params["network"], state.cache, inside)
     own = own[..., 0, :]
     log_class = classify(config.head, params["head"], own)
     if state.queries is None or state.log_class is None:
@@ -238,18 +216,10 @@ def _evaluate_children(
     nodes: Nodes,
     candidates: jax.Array | None,
 ) -> jax.Array:
-    """Judges the children of nodes that have been evaluated; see `Discriminator`."""
     assert state.queries is not None and state.log_class is not None
-    slots = nodes.start + jnp.arange(nodes.token.shape[-1])
-    slots = jnp.broadcast_to(slots, nodes.token.shape)
-    queries = take(state.queries, slots)
-    keys = params["vocabulary"]
-    ids = jnp.arange(len(keys))[None, None, None] if candidates is None else candidates
-    children = foreseen(queries, keys if candidates is None else keys[candidates])
-    # An end token is no text: where one follows, the node's own judgement stays.
-    itself = take(state.log_class, slots)[..., None, :]
-    ends = jnp.isin(ids, jnp.asarray(config.end_tokens, jnp.int32))
-    return jnp.where(ends[..., None], itself, children)
+    keys = params["vocabulary"] if candidates is None else params["vocabulary"][candidates]
+    children = foreseen(take(state.queries, nodes.slots), keys)
+    return spare_ends(children, take(state.log_class, nodes.slots), candidates, config.end_tokens)
 
 
 def judge_texts(
@@ -261,12 +231,8 @@ def judge_texts(
 ) -> tuple[jax.Array, jax.Array]:
     """Judges every beginning of whole texts at once, as training does.
 
-    Args:
-      config: the discriminator's.
-      params: its parameters.
-      states: `[B, S, J, E]` the language model's states at the taps.
-      inside: `[B, S]` bool, which tokens are read.
-      keys: `[B]` typed keys of each row's dropout, None for none.
+    The language model's states at the taps are `[B, S, J, E]`, `inside` `[B, S]` says which tokens
+    are read, and `keys` `[B]` are those of each row's dropout, None for none.
 
     Returns:
       log p(class) `[B, S, C]` of the text that ends at each token, and the small layers' states
@@ -274,26 +240,22 @@ def judge_texts(
     """
     network, dropout = config.network, config.head.dropout
 
-    def entered(states: jax.Array, key: jax.Array) -> jax.Array:
+    def noise(number: int) -> jax.Array | None:
+        return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+
+    def entered(states: jax.Array, key: jax.Array | None) -> jax.Array:
+        rngs = None if key is None else {"dropout": key}
         stream: Any = Entrance(network.width, dropout).apply(
-            {"params": params["entrance"]}, states, training=keys is not None, rngs={"dropout": key}
+            {"params": params["entrance"]}, states, training=key is not None, rngs=rngs
         )
         return stream
 
-    def classified(own: jax.Array, key: jax.Array) -> jax.Array:
-        log_class: Any = Head(config.head).apply(
-            {"params": params["head"]}, own, training=keys is not None, rngs={"dropout": key}
-        )
-        return log_class
-
-    rows = len(states)
-    noise = jax.random.split(jax.random.key(0), rows) if keys is None else keys
-    stream = jax.vmap(entered)(states, jax.vmap(jax.random.fold_in, (0, None))(noise, 0))
+    stream = jax.vmap(entered)(states, noise(0))
     stream = jnp.pad(stream, [(0, 0), (1, 0), (0, 0)])
     mask = jnp.pad(inside, [(0, 0), (1, 0)], constant_values=True)
     tokens = jnp.zeros(mask.shape, jnp.int32)
     given = jnp.broadcast_to(jnp.arange(mask.shape[1]) > 0, mask.shape)
     _, last, _, _ = read(network, params["network"], tokens, mask, stream, given)
     own = final_norm(network, params["network"], last).astype(jnp.float32)
-    log_class = jax.vmap(classified)(own[:, 1:], jax.vmap(jax.random.fold_in, (0, None))(noise, 1))
-    return log_class, own
+    classified = partial(classify, config.head, params["head"])
+    return jax.vmap(classified)(own[:, 1:], noise(1)), own

@@ -20,12 +20,8 @@ class SlotCache:
     repeated; the trunk, which all `W` nodes of a sample read in place; and the nodes, of which it
     gathers its own path.
 
-    Attributes:
-      prompt_keys: `[L, B, P, G, Eh]`.
-      prompt_values: `[L, B, P, G, Eh]`.
-      prompt_mask: `[B, P]` bool.
-      keys: `Slots` with nodes `[L, B, R, N, G, Eh]` and trunk `[L, B, R, T, G, Eh]`.
-      values: `Slots` with nodes `[L, B, R, N, G, Eh]` and trunk `[L, B, R, T, G, Eh]`.
+    The prompt's are `[L, B, P, G, Eh]`, and its mask is `[B, P]`; in `Slots` those of nodes are
+    `[L, B, R, N, G, Eh]` and those of the trunk `[L, B, R, T, G, Eh]`.
     """
 
     prompt_keys: jax.Array
@@ -34,14 +30,15 @@ class SlotCache:
     keys: Slots
     values: Slots
 
+    @property
+    def trunk_length(self) -> int:
+        """How many tokens a trunk has room for."""
+        assert self.keys.trunk is not None, "a language model's cache has a trunk"
+        return self.keys.trunk.shape[self.keys.lead + 2]
+
 
 def softmax_parts(scores: Sequence[jax.Array], masks: Sequence[jax.Array]) -> list[jax.Array]:
-    """Softmax over the last axis of all parts together, returned part by part, in float32.
-
-    Args:
-      scores: arrays `[..., S_i]` that agree but for the last axis.
-      masks: bool arrays that broadcast against them.
-    """
+    """Softmax over the last axis `[..., S_i]` of all parts together, part by part, in float32."""
     masked = [
         jnp.where(jnp.broadcast_to(mask, score.shape), score.astype(jnp.float32), NEGATIVE)
         for score, mask in zip(scores, masks, strict=True)
@@ -65,15 +62,12 @@ def attend_causal(
     """Attention of some positions of a sequence, or all of them, to that sequence.
 
     Args:
-      query: `[B, Q, H, Eh]`.
+      query: `[B, Q, H, Eh]`, as what is returned.
       key: `[B, S, G, Eh]`; each key head serves `H / G` query heads.
       value: `[B, S, G, Eh]`.
       mask: `[B, Q, S]` bool, true where the query (second axis) may see the key (third).
       scale: what scores are multiplied by; by default the root of the heads' width, inverted.
       bias: `[1, G, H / G, Q, S]` float32 what is added to the scores, None for nothing.
-
-    Returns:
-      `[B, Q, H, Eh]`.
     """
     groups, width = key.shape[-2:]
     q = query.reshape(*query.shape[:2], groups, -1, width) * (scale or width**-0.5)
@@ -99,7 +93,7 @@ def attend_slots(
     """Attention of tree nodes to the prompt, the trunk, their paths and themselves.
 
     Args:
-      query: `[B, R * W, H, Eh]`.
+      query: `[B, R * W, H, Eh]`, as what is returned.
       key: `[B, R * W, G, Eh]`, the nodes' own.
       value: `[B, R * W, G, Eh]`.
       prompt: keys and values `[B, P, G, Eh]` and mask `[B, P]`.
@@ -108,28 +102,21 @@ def attend_slots(
       scale: what scores are multiplied by; by default the root of the heads' width, inverted.
       bias: what is added to the scores of prompt, trunk, path and the node itself, float32 arrays
         that broadcast to `[B, R, W, G, H / G, S]`; None for nothing.
-
-    Returns:
-      `[B, R * W, H, Eh]`.
     """
     batch, samples, wave, _ = path[2].shape
     groups, width = key.shape[-2:]
     q = query.reshape(batch, samples, wave, groups, -1, width) * (scale or width**-0.5)
     own_key = key.reshape(batch, samples, wave, groups, width)
     own_value = value.reshape(batch, samples, wave, groups, width)
-    to_scores = {"prompt": "brwghe,bpge->brwghp", "trunk": "brwghe,brtge->brwght"}
-    to_values = {"prompt": "brwghp,bpge->brwghe", "trunk": "brwght,brtge->brwghe"}
-    to_scores |= {"path": "brwghe,brwdge->brwghd", "own": "brwghe,brwge->brwgh"}
-    to_values |= {"path": "brwghd,brwdge->brwghe"}
 
-    def scores(region: str, keys: jax.Array) -> jax.Array:
-        return jnp.einsum(to_scores[region], q, keys, preferred_element_type=jnp.float32)
+    def scores(axes: str, keys: jax.Array) -> jax.Array:
+        return jnp.einsum(axes, q, keys, preferred_element_type=jnp.float32)
 
     parts = [
-        scores("prompt", prompt[0]),
-        scores("trunk", trunk[0]),
-        scores("path", path[0]),
-        scores("own", own_key)[..., None],
+        scores("brwghe,bpge->brwghp", prompt[0]),
+        scores("brwghe,brtge->brwght", trunk[0]),
+        scores("brwghe,brwdge->brwghd", path[0]),
+        scores("brwghe,brwge->brwgh", own_key)[..., None],
     ]
     if bias is not None:
         parts = [part + added for part, added in zip(parts, bias, strict=True)]
@@ -143,13 +130,13 @@ def attend_slots(
         ],
     )
 
-    def values(region: str, weights: jax.Array, entries: jax.Array) -> jax.Array:
-        return jnp.einsum(to_values[region], weights.astype(entries.dtype), entries)
+    def values(axes: str, weights: jax.Array, entries: jax.Array) -> jax.Array:
+        return jnp.einsum(axes, weights.astype(entries.dtype), entries)
 
     attended = (
-        values("prompt", prompt_weights, prompt[1])
-        + values("trunk", trunk_weights, trunk[1])
-        + values("path", path_weights, path[1])
+        values("brwghp,bpge->brwghe", prompt_weights, prompt[1])
+        + values("brwght,brtge->brwghe", trunk_weights, trunk[1])
+        + values("brwghd,brwdge->brwghe", path_weights, path[1])
         + own_weight.astype(own_value.dtype) * own_value[:, :, :, :, None, :]
     )
     return attended.reshape(query.shape)

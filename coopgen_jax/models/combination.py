@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt
+from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt, log_probs_of
 from coopgen_jax.models.slots import Capacity, commit, move
 
 
@@ -194,7 +194,6 @@ def _read(member: Member, prompt: Prompt) -> tuple[Prompt, jax.Array | None]:
 def _prefill(
     members: tuple[Member, ...], params: Any, prompt: Prompt, *, capacity: Capacity
 ) -> tuple[jax.Array, jax.Array, tuple]:
-    """Has every member read the prompts; see `LanguageModel.prefill`."""
     _check_embeddings(members, prompt.embeddings)
     all_logits, states, caches = [], [], []
     for member in members:
@@ -213,7 +212,6 @@ def _prefill(
 def _extend(
     members: tuple[Member, ...], params: Any, caches: tuple, nodes: Nodes
 ) -> tuple[jax.Array, jax.Array, tuple]:
-    """Has every member read one token per node; see `LanguageModel.extend`."""
     _check_embeddings(members, nodes.embedding)
     read = [
         member.language_model.extend(params["networks"][member.network], cache, nodes)
@@ -226,7 +224,6 @@ def _extend(
 def _score(
     members: tuple[Member, ...], params: Any, prompt: Prompt, tokens: jax.Array, mask: jax.Array
 ) -> jax.Array:
-    """Scores continuations; see `LanguageModel.score`."""
     batch, samples, length = tokens.shape
     rows = (batch, samples, 1)
     # A masked token is read into slot 1 like any other, and left there.
@@ -237,8 +234,7 @@ def _score(
     def step(carry: tuple, column: tuple[jax.Array, jax.Array]) -> tuple:
         logits, caches, committed = carry
         token, real = column
-        log_probs = jax.nn.log_softmax(logits)
-        chosen = jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0]
+        chosen = log_probs_of(logits, token)
         nodes = Nodes(
             start=jnp.int32(1),
             token=token[..., None],

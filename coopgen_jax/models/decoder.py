@@ -1,17 +1,20 @@
 """Prefill, extend and score of a decoder network: a `LanguageModel` out of a `DecoderConfig`."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from coopgen_jax.models.attention import SlotCache, attend_slots
-from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt
+from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt, log_probs_of
 from coopgen_jax.models.reading import read, read_in_chunks
 from coopgen_jax.models.sharding import shard_cache
 from coopgen_jax.models.slots import Capacity, Slots, allocate, take_layer, write
 from coopgen_jax.models.transformer import (
     Attend,
+    Cross,
     DecoderConfig,
     Params,
     embed,
@@ -21,64 +24,64 @@ from coopgen_jax.models.transformer import (
 )
 
 
+def embeddings(params: Params) -> jax.Array:
+    """Returns what tokens are read as, `[V, E]`; see `LanguageModel.embeddings`."""
+    return params["embedding"]
+
+
 @dataclass(frozen=True)
 class Decoder:
-    """What the three functions of a language model are bound to; see `language_model`.
-
-    Attributes:
-      config: the network's shape.
-      taps: the layers whose states come back.
-      chunk: the most prompt tokens that are read at once.
-      tensor: devices that share the weights.
-    """
+    """What the functions of a language model are bound to; see `networks.language_model`."""
 
     config: DecoderConfig
-    taps: tuple[int, ...] = ()
-    chunk: int = 256
-    tensor: int = 1
+    taps: tuple[int, ...]
+    chunk: int
+    tensor: int
+
+    def __post_init__(self) -> None:
+        if self.chunk < 1:
+            raise ValueError(f"chunk is {self.chunk}: it must be 1 or more")
+
+    def bind(
+        self, prefill: Callable, extend: Callable, score: Callable, *, encodes_prompt: bool = False
+    ) -> LanguageModel:
+        """Returns the language model of three functions that have this record in front."""
+        config = self.config
+        return LanguageModel(
+            prefill=Bound(prefill, self),
+            extend=Bound(extend, self),
+            score=Bound(score, self),
+            vocab_size=config.vocab_size,
+            width=config.width,
+            context=config.context,
+            end_tokens=config.end_tokens,
+            taps=self.taps,
+            vocab_shards=1 if config.vocab_size % self.tensor else self.tensor,
+            embeddings=embeddings,
+            encodes_prompt=encodes_prompt,
+        )
 
 
 def language_model(
     config: DecoderConfig, taps: tuple[int, ...] = (), *, chunk: int = 256, tensor: int = 1
 ) -> LanguageModel:
-    """Returns the language model of a decoder network; equal for equal arguments.
+    """Returns the language model of a decoder network; see `networks.language_model`.
 
-    Args:
-      config: the network's shape.
-      taps: layers whose states are wanted, each from 0 to `config.layers`.
-      chunk: the most prompt tokens that `prefill` reads at once. Longer prompts are read piece by
-        piece, so that the memory for attention scores grows with the prompt, not with its square.
-      tensor: devices that share the network; its functions then run under `map_over_mesh`.
-
-    Raises:
-      ValueError: a tap is not a layer of the network, or there is nothing in a chunk.
+    Longer prompts than `chunk` are read piece by piece, so that the memory for attention scores
+    grows with the prompt, not with its square.
     """
-    if chunk < 1:
-        raise ValueError(f"chunk is {chunk}: it must be 1 or more")
+    decoder = Decoder(config, taps, chunk, tensor)
     wrong = [tap for tap in taps if not 0 <= tap <= config.layers]
     if wrong:
         raise ValueError(
             f"tap {wrong[0]} is not a layer: the network has layers 0 to {config.layers}"
         )
-    decoder = Decoder(config, taps, chunk, tensor)
-    return LanguageModel(
-        prefill=Bound(prefill, decoder),
-        extend=Bound(extend, decoder),
-        score=Bound(score, decoder),
-        vocab_size=config.vocab_size,
-        width=config.width,
-        context=config.context,
-        end_tokens=config.end_tokens,
-        taps=taps,
-        vocab_shards=1 if config.vocab_size % tensor else tensor,
-        embeddings=Bound(embeddings, decoder),
-    )
+    return decoder.bind(prefill, extend, score)
 
 
-def embeddings(decoder: Decoder, params: Params) -> jax.Array:
-    """Returns what tokens are read as, `[V, E]`; see `LanguageModel.embeddings`."""
-    table: jax.Array = params["embedding"]
-    return table
+def with_last_states(config: DecoderConfig) -> LanguageModel:
+    """Returns the language model that gives the states after the final norm, its one tap."""
+    return language_model(config, taps=(config.layers,))
 
 
 def prefill(
@@ -95,34 +98,24 @@ def prefill(
             config, params, prompt.tokens, prompt.mask, prompt.embeddings, prompt.embedded
         )
         last, hidden = stream[:, -1], tapped(config, params, x, streams, decoder.taps)
+    cache = new_cache(keys, values, prompt.mask, capacity)
+    return unembed(config, params, last), hidden, shard_cache(cache, decoder.tensor)
+
+
+def new_cache(keys: jax.Array, values: jax.Array, mask: jax.Array, capacity: Capacity) -> SlotCache:
+    """Returns a cache behind a prompt, whose keys and values are `[L, B, P, G, Eh]`."""
+    layers, batch, _, *item = keys.shape
 
     def slots() -> Slots:
-        return allocate(
-            prompt.tokens.shape[0],
-            capacity,
-            (config.kv_heads, config.head_width),
-            lead=(config.layers,),
-            dtype=keys.dtype,
-        )
+        return allocate(batch, capacity, tuple(item), lead=(layers,), dtype=keys.dtype)
 
-    cache = SlotCache(
-        prompt_keys=keys,
-        prompt_values=values,
-        prompt_mask=prompt.mask,
-        keys=slots(),
-        values=slots(),
-    )
-    return unembed(config, params, last), hidden, shard_cache(cache, decoder.tensor)
+    return SlotCache(keys, values, mask, slots(), slots())
 
 
 def extend(
     decoder: Decoder, params: Params, cache: SlotCache, nodes: Nodes
 ) -> tuple[jax.Array, jax.Array, SlotCache]:
-    """Reads one token per node; see `LanguageModel.extend`.
-
-    Besides the weights this touches the prompt, the trunk and the gathered paths, whatever the
-    number of slots.
-    """
+    """Reads one token per node; see `LanguageModel.extend`."""
     config = decoder.config
     batch, samples, wave = nodes.token.shape
     rows = (batch, samples * wave)
@@ -131,14 +124,44 @@ def extend(
     positions = jnp.minimum(before + nodes.depth - 1, config.context - 1)
     embedding = None if nodes.embedding is None else nodes.embedding.reshape(*rows, -1)
     x, angles = embed(config, params, nodes.token.reshape(rows), positions.reshape(rows), embedding)
+    last, streams, cache = extend_cache(config, params, x, cache, nodes, angles=angles)
+    hidden = by_node(nodes, tapped(config, params, x, streams, decoder.taps))
+    logits = by_node(nodes, unembed(config, params, last))
+    return logits, hidden, shard_cache(cache, decoder.tensor)
 
-    assert cache.keys.trunk is not None, "a language model's cache has a trunk"
-    trunk_length = cache.keys.trunk.shape[cache.keys.lead + 2]
-    trunk_mask = jnp.arange(trunk_length)[None, None, :] < nodes.committed[:, :, None]
+
+def by_node(nodes: Nodes, array: jax.Array, lead: int = 0) -> jax.Array:
+    """Returns an array `[*lead, B, R * W, ...]` as `[*lead, B, R, W, ...]`."""
+    return array.reshape(*array.shape[:lead], *nodes.token.shape, *array.shape[lead + 2 :])
+
+
+def extend_cache(
+    config: DecoderConfig,
+    params: Params,
+    x: jax.Array,
+    cache: SlotCache,
+    nodes: Nodes,
+    *,
+    angles: jax.Array | None = None,
+    scale: float | None = None,
+    bias: Sequence[jax.Array] | None = None,
+    source: Any = (),
+    cross: Callable[[Any], Cross | None] = lambda regions: None,
+) -> tuple[jax.Array, jax.Array, SlotCache]:
+    """Runs all layers over the nodes' vectors `x` `[B, R * W, E]`; see `run_layers`.
+
+    Besides the weights this touches the prompt, the trunk and the gathered paths, whatever the
+    number of slots. `scale` and `bias` are those of `attend_slots`; `cross` is given one layer's
+    part of `source`.
+
+    Returns:
+      The stream after the last layer and after every layer, and the cache with the nodes in it.
+    """
+    trunk_mask = jnp.arange(cache.trunk_length)[None, None, :] < nodes.committed[:, :, None]
     path_mask = nodes.path >= 0
 
     def attend(number: jax.Array, regions: tuple) -> Attend:
-        prompt_keys, prompt_values, trunk_keys, trunk_values = regions
+        prompt, trunk, _ = regions
 
         def path_of(slots: Slots) -> jax.Array:
             return take_layer(slots, number, nodes.path)
@@ -147,26 +170,26 @@ def extend(
             query,
             key,
             value,
-            prompt=(prompt_keys, prompt_values, cache.prompt_mask),
-            trunk=(trunk_keys, trunk_values, trunk_mask),
+            prompt=(*prompt, cache.prompt_mask),
+            trunk=(*trunk, trunk_mask),
             path=(path_of(cache.keys), path_of(cache.values), path_mask),
+            scale=scale,
+            bias=bias,
         )
 
-    regions = (cache.prompt_keys, cache.prompt_values, cache.keys.trunk, cache.values.trunk)
-    last, streams, entries = run_layers(config, params, x, angles, attend, regions)
+    def across(regions: tuple) -> Cross | None:
+        return cross(regions[-1])
 
-    def by_node(array: jax.Array, lead: int = 0) -> jax.Array:
-        return array.reshape(*array.shape[:lead], batch, samples, wave, *array.shape[lead + 2 :])
-
-    keys, values = (by_node(entry, lead=1) for entry in entries)
+    prompt = (cache.prompt_keys, cache.prompt_values)
+    regions = (prompt, (cache.keys.trunk, cache.values.trunk), source)
+    last, streams, entries = run_layers(config, params, x, angles, attend, regions, across)
+    keys, values = (by_node(nodes, entry, lead=1) for entry in entries)
     cache = replace(
         cache,
         keys=write(cache.keys, nodes.start, keys),
         values=write(cache.values, nodes.start, values),
     )
-    hidden = tapped(config, params, x, streams, decoder.taps)
-    logits = by_node(unembed(config, params, last))
-    return logits, by_node(hidden), shard_cache(cache, decoder.tensor)
+    return last, streams, cache
 
 
 def score(
@@ -176,11 +199,9 @@ def score(
     config = decoder.config
     batch, samples, length = tokens.shape
 
-    def repeated(array: jax.Array) -> jax.Array:
-        return jnp.repeat(array, samples, axis=0)
-
     def joined(before: jax.Array, after: jax.Array) -> jax.Array:
-        return jnp.concatenate([repeated(before), after.reshape(-1, *after.shape[2:])], axis=1)
+        repeated = jnp.repeat(before, samples, axis=0)
+        return jnp.concatenate([repeated, after.reshape(-1, *after.shape[2:])], axis=1)
 
     embeddings = embedded = None
     if prompt.embeddings is not None:
@@ -188,15 +209,8 @@ def score(
         embeddings = joined(prompt.embeddings, blank)
         at = prompt.mask if prompt.embedded is None else prompt.embedded
         embedded = joined(at, jnp.zeros((batch, samples, length), bool))
-    _, last, _, _ = read(
-        config,
-        params,
-        joined(prompt.tokens, tokens),
-        joined(prompt.mask, mask),
-        embeddings,
-        embedded,
-    )
+    texts, real = joined(prompt.tokens, tokens), joined(prompt.mask, mask)
+    _, last, _, _ = read(config, params, texts, real, embeddings, embedded)
     logits = unembed(config, params, last[:, -length - 1 : -1])
-    log_probs = jax.nn.log_softmax(logits.reshape(batch, samples, length, -1))
-    chosen = jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0]
+    chosen = log_probs_of(logits.reshape(batch, samples, length, -1), tokens)
     return jnp.where(mask, chosen, 0.0)

@@ -106,15 +106,11 @@ def init_encoder(key: jax.Array, config: EncoderConfig) -> Params:
     `query`, `key`, `value`, `output`, `up`, `down` (`kernel` `[L, in, out]`, `bias` `[L, out]`) and
     the norms `attention_norm` and `ffn_norm` (`scale`, `bias` `[L, E]`).
     """
-    word_key, position_key, type_key, layer_key = jax.random.split(key, 4)
-    sizes = {
-        "word": (word_key, config.vocab_size),
-        "position": (position_key, config.context),
-        "type": (type_key, 2),
-    }
+    *table_keys, layer_key = jax.random.split(key, 4)
+    sizes = {"word": config.vocab_size, "position": config.context, "type": 2}
     embedding = {
         name: 0.02 * jax.random.normal(table_key, (rows, config.width), jnp.float32)
-        for name, (table_key, rows) in sizes.items()
+        for table_key, (name, rows) in zip(table_keys, sizes.items(), strict=True)
     }
     example = jnp.zeros((1, 1, config.width))
 
@@ -129,19 +125,9 @@ def init_encoder(key: jax.Array, config: EncoderConfig) -> Params:
 
 
 def encode(config: EncoderConfig, params: Params, tokens: jax.Array, mask: jax.Array) -> jax.Array:
-    """Reads texts.
+    """Returns the states `[B, S, E]` of texts after the last layer; those of padding mean nothing.
 
-    Args:
-      config: the encoder's shape.
-      params: the tree that `init_encoder` describes.
-      tokens: `[B, S]` int32 word pieces, special ones included.
-      mask: `[B, S]` bool, true at real pieces; what stands in the padding changes nothing.
-
-    Returns:
-      `[B, S, E]` states after the last layer; those of the padding mean nothing.
-
-    Raises:
-      ValueError: where `S` is more than the encoder's context.
+    Word pieces `[B, S]` are int32, special ones included, and the mask is true at real ones.
     """
     length = tokens.shape[1]
     if length > config.context:
@@ -160,14 +146,9 @@ def encode(config: EncoderConfig, params: Params, tokens: jax.Array, mask: jax.A
 
 
 def mean_pool(hidden: jax.Array, mask: jax.Array) -> jax.Array:
-    """Averages states over the real pieces of each text.
+    """Returns the mean `[B, E]` float32 of the states `[B, S, E]` at a text's real pieces.
 
-    Args:
-      hidden: `[B, S, E]` states.
-      mask: `[B, S]` bool, true at real pieces.
-
-    Returns:
-      `[B, E]` float32 means; zero for a text without a piece.
+    It is zero for a text without a piece.
     """
     weights = mask.astype(jnp.float32)[:, :, None]
     total = jnp.sum(hidden.astype(jnp.float32) * weights, axis=1)

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.attention import SlotCache, attend_slots
-from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt
+from coopgen_jax.models.attention import SlotCache
+from coopgen_jax.models.decoder import Decoder, by_node, extend_cache, new_cache
+from coopgen_jax.models.language_model import LanguageModel, Nodes, Prompt, log_probs_of
 from coopgen_jax.models.relative import bias_before
 from coopgen_jax.models.sharding import shard_cache, shard_heads
-from coopgen_jax.models.slots import Capacity, Slots, allocate, take_layer, write
+from coopgen_jax.models.slots import Capacity
 from coopgen_jax.models.t5 import (
     Source,
     T5Config,
@@ -29,33 +30,19 @@ from coopgen_jax.models.t5 import (
     read_target,
     source_entries,
 )
-from coopgen_jax.models.transformer import Attend, Cross, Params, run_layers
+from coopgen_jax.models.transformer import Cross, Params, vectors_of
 
 
 @dataclass(frozen=True)
-class EncoderDecoder:
-    """What the three functions of a language model are bound to; see `encoder_decoder`.
-
-    Attributes:
-      config: the network's shape.
-      chunk: the most tokens of a source that attend to it at once.
-      tensor: devices that share the weights.
-    """
+class EncoderDecoder(Decoder):
+    """What the functions of a language model are bound to; see `encoder_decoder`."""
 
     config: T5Config
-    chunk: int = 256
-    tensor: int = 1
 
 
 @struct.dataclass
 class SourceCache:
-    """What has been read of sources and of the texts that are written of them.
-
-    Attributes:
-      source: cross-attention keys and values, each `[L, B, P, G, Eh]`.
-      mask: `[B, P]` bool, the source's.
-      text: the decoder's own; its prompt is the start token.
-    """
+    """What has been read of sources `[B, P]`, and of the texts that are written of them."""
 
     source: Source
     mask: jax.Array
@@ -65,46 +52,19 @@ class SourceCache:
 def encoder_decoder(
     config: T5Config, taps: tuple[int, ...] = (), *, chunk: int = 256, tensor: int = 1
 ) -> LanguageModel:
-    """Returns the language model of an encoder-decoder; equal for equal arguments.
+    """Returns the language model of an encoder-decoder; see `networks.language_model`.
 
-    Args:
-      config: the network's shape.
-      taps: none. A prompt's states are the encoder's and a text's the decoder's, so that no head
-        could read both as one text.
-      chunk: the most tokens of a source that attend to it at once.
-      tensor: devices that share the network; its functions then run under `map_over_mesh`.
-
-    Raises:
-      UserError: there are taps.
-      ValueError: there is nothing in a chunk.
+    It has no taps: a prompt's states are the encoder's and a text's the decoder's, so that no head
+    could read both as one text.
     """
-    if chunk < 1:
-        raise ValueError(f"chunk is {chunk}: it must be 1 or more")
+    bound = EncoderDecoder(config, taps, chunk, tensor)
     if taps:
         raise UserError(
             "an encoder-decoder (T5) has no states that a head could read prompt and text by: take "
             "a discriminator that reads words, such as sentiment-minilm, or has a network of its "
             "own (causal, generative)"
         )
-    bound = EncoderDecoder(config, chunk, tensor)
-    return LanguageModel(
-        prefill=Bound(prefill, bound),
-        extend=Bound(extend, bound),
-        score=Bound(score, bound),
-        vocab_size=config.vocab_size,
-        width=config.width,
-        context=config.context,
-        end_tokens=config.end_tokens,
-        vocab_shards=1 if config.vocab_size % tensor else tensor,
-        embeddings=Bound(embeddings, bound),
-        encodes_prompt=True,
-    )
-
-
-def embeddings(bound: EncoderDecoder, params: Params) -> jax.Array:
-    """Returns what tokens are read as, `[V, E]`; see `LanguageModel.embeddings`."""
-    table: jax.Array = params["embedding"]
-    return table
+    return bound.bind(prefill, extend, score, encodes_prompt=True)
 
 
 def _read(bound: EncoderDecoder, params: Params, prompt: Prompt) -> Source:
@@ -123,23 +83,7 @@ def prefill(
     source = _read(bound, params, prompt)
     start = jnp.full((batch, 1, 1), config.start_token, jnp.int32)
     stream, (keys, values) = read_target(config, params, source, prompt.mask, start)
-
-    def slots() -> Slots:
-        return allocate(
-            batch,
-            capacity,
-            (config.kv_heads, config.head_width),
-            lead=(config.layers,),
-            dtype=keys.dtype,
-        )
-
-    text = SlotCache(
-        prompt_keys=keys,
-        prompt_values=values,
-        prompt_mask=jnp.ones((batch, 1), bool),
-        keys=slots(),
-        values=slots(),
-    )
+    text = new_cache(keys, values, jnp.ones((batch, 1), bool), capacity)
     cache = SourceCache(
         source=shard_heads(source, bound.tensor),
         mask=prompt.mask,
@@ -153,67 +97,40 @@ def extend(
     bound: EncoderDecoder, params: Params, cache: SourceCache, nodes: Nodes
 ) -> tuple[jax.Array, jax.Array, SourceCache]:
     """Reads one token per node; see `LanguageModel.extend`."""
-    config, text = bound.config, cache.text
+    config = bound.config
     batch, samples, wave = nodes.token.shape
     rows = (batch, samples * wave)
-    x = params["embedding"][nodes.token.reshape(rows)]
-    if nodes.embedding is not None:
-        x = nodes.embedding.reshape(*rows, -1)
+    embedding = None if nodes.embedding is None else nodes.embedding.reshape(*rows, -1)
+    x = vectors_of(params, nodes.token.reshape(rows), embedding).astype(config.dtype)
 
-    assert text.keys.trunk is not None, "a language model's cache has a trunk"
-    trunk_length = text.keys.trunk.shape[text.keys.lead + 2]
-    trunk_mask = jnp.arange(trunk_length)[None, None, :] < nodes.committed[:, :, None]
-    path_mask = nodes.path >= 0
-    biases = _biases(config, params, nodes, trunk_length)
+    def cross(source: Source) -> Cross:
+        return lambda query: attend_source(query, source, cache.mask)
 
-    def attend(number: jax.Array, regions: tuple) -> Attend:
-        (start_keys, start_values, trunk_keys, trunk_values), _ = regions
-
-        def path_of(slots: Slots) -> jax.Array:
-            return take_layer(slots, number, nodes.path)
-
-        return lambda query, key, value: attend_slots(
-            query,
-            key,
-            value,
-            prompt=(start_keys, start_values, text.prompt_mask),
-            trunk=(trunk_keys, trunk_values, trunk_mask),
-            path=(path_of(text.keys), path_of(text.values), path_mask),
-            scale=1.0,
-            bias=biases,
-        )
-
-    def cross(regions: tuple) -> Cross:
-        return lambda query: attend_source(query, regions[1], cache.mask)
-
-    own = (text.prompt_keys, text.prompt_values, text.keys.trunk, text.values.trunk)
-    last, _, entries = run_layers(
-        config, params, x.astype(config.dtype), None, attend, (own, cache.source), cross
-    )
-
-    def by_node(array: jax.Array, lead: int = 0) -> jax.Array:
-        return array.reshape(*array.shape[:lead], batch, samples, wave, *array.shape[lead + 2 :])
-
-    keys, values = (by_node(entry, lead=1) for entry in entries)
-    text = replace(
-        text,
-        keys=write(text.keys, nodes.start, keys),
-        values=write(text.values, nodes.start, values),
+    last, _, text = extend_cache(
+        config,
+        params,
+        x,
+        cache.text,
+        nodes,
+        scale=1.0,
+        bias=_biases(config, params, nodes, cache.text),
+        source=cache.source,
+        cross=cross,
     )
     hidden = jnp.zeros((batch, samples, wave, 0, config.width), jnp.float32)
-    logits = by_node(output(config, params, last))
+    logits = by_node(nodes, output(config, params, last))
     return logits, hidden, replace(cache, text=shard_cache(text, bound.tensor))
 
 
 def _biases(
-    config: T5Config, params: Params, nodes: Nodes, trunk_length: int
+    config: T5Config, params: Params, nodes: Nodes, cache: SlotCache
 ) -> tuple[jax.Array, ...]:
     """Returns what nodes add to their scores of start token, trunk, path and themselves.
 
     The start token stands at 0, the trunk's from 1 on and a node at committed + depth.
     """
     place = nodes.committed[:, :, None] + nodes.depth
-    trunk = jnp.arange(1, trunk_length + 1)
+    trunk = jnp.arange(1, cache.trunk_length + 1)
     path = jnp.arange(1, nodes.path.shape[-1] + 1)
     distances = (
         place[..., None],
@@ -234,6 +151,4 @@ def score(
     config = bound.config
     source = _read(bound, params, prompt)
     stream, _ = read_target(config, params, source, prompt.mask, begun(config, tokens))
-    log_probs = jax.nn.log_softmax(output(config, params, stream))
-    chosen = jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0]
-    return jnp.where(mask, chosen, 0.0)
+    return jnp.where(mask, log_probs_of(output(config, params, stream), tokens), 0.0)

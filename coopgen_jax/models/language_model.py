@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
 
@@ -65,15 +66,22 @@ class Nodes:
     hidden: jax.Array | None = None
     embedding: jax.Array | None = None
 
+    @property
+    def slots(self) -> jax.Array:
+        """The slots that the nodes stand in: `[B, R, W]` int32."""
+        slots = self.start + jnp.arange(self.token.shape[-1])
+        return jnp.broadcast_to(slots, self.token.shape)
+
+
+def log_probs_of(logits: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Returns the log-probabilities of tokens `[...]` under logits `[..., V]`."""
+    log_probs = jax.nn.log_softmax(logits)
+    return jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0]
+
 
 @dataclass(frozen=True)
 class Bound:
-    """A function with its first argument fixed; equal, unlike a partial, when both are equal.
-
-    Attributes:
-      function: the function.
-      config: its first argument.
-    """
+    """A function with its first argument fixed; equal, unlike a partial, when both are equal."""
 
     function: Callable
     config: Hashable

@@ -1,23 +1,14 @@
 """How a decoder's parameters lie in memory: their dtype, and one stack of layers or separate ones.
 
 A scan slices every layer out of a stack. XLA's processor backend copies what it slices, and where a
-matrix does not stay in the caches the copy takes about as long as multiplying few rows by it.
-Separate layers are read where they lie, but are traced and compiled one by one. Milliseconds of one
-call, stacked and separate, on two cores of an AMD EPYC in float32 (GPT-2's kernels still as
-[in, out]):
-
-    network                      largest matrix   1 row          4 rows         8 rows
-    GPT-2 small                         9.4 MB    37.9   23.5                   73.1   56.3
-    SmolLM2-135M                        3.5 MB    36.1   26.6    69.2   63.5    98.1   83.9
-
-A text of 24 tokens by SmolLM2 in waves of 4 gains no more than tracing its thirty layers takes
-(29.2 and 34.3 s stacked, 31.5 and 34.4 s separate, programs cached), so it is stacked unless asked.
+matrix does not stay in the caches the copy takes about as long as multiplying few rows by it: a row
+takes GPT-2 small, whose largest matrix has 9.4 MB, 37.9 ms stacked and 23.5 ms separate, on two
+cores of an AMD EPYC in float32. Separate layers are read where they lie, but are traced and
+compiled one by one, which takes SmolLM2-135M (3.5 MB) as long as it gains in a text.
 
 Trained as a whole, a stack costs more: every layer's gradient is written into a stack of zeros, and
-what a layer keeps for its gradient is copied into another one and out of it again. Beside additions
-(LoRA) the stack's layers are copied out of it forwards and backwards: a step of SmolLM2-135M takes
-1.14 times as long by a stack as by separate layers. On a processor layers are therefore trained one
-by one, whatever their size and whatever of them is trainable.
+what a layer keeps for its gradient is copied into another one and out of it again. On a processor
+layers are therefore trained one by one, whatever their size and whatever of them is trainable.
 """
 
 from typing import Any
@@ -33,12 +24,7 @@ CACHED = 4 * 2**20
 
 
 def separate_layers(params: Params) -> Params:
-    """Returns a decoder's parameters with every layer's in arrays of their own.
-
-    Args:
-      params: as `init_decoder` lays them out, or separated already; arrays or, under
-        `jax.eval_shape`, their shapes.
-    """
+    """Returns a decoder's parameters with every layer's in arrays of their own, if they are not."""
     layers = params["layers"]
     if isinstance(layers, tuple):
         return params
@@ -61,9 +47,7 @@ def stack_layers(params: Params) -> Params:
 def relaid(tree: Any) -> Any:
     """Returns a tree whose decoders are stacked where they were separate, and the other way round.
 
-    Args:
-      tree: pytree of arrays or, under `jax.eval_shape`, of their shapes; a decoder's parameters are
-        known by their "layers", and so is what an optimiser keeps of each.
+    A decoder's parameters are known by their "layers", and so is what an optimiser keeps of each.
     """
 
     def one(branch: Any) -> Any:
@@ -85,25 +69,16 @@ def stored(params: Params, dtype: str) -> Params:
     def cast(path: Any, leaf: jax.Array) -> jax.Array:
         return leaf if "norm" in jax.tree_util.keystr(path) else leaf.astype(dtype)
 
-    cast_params: Params = jax.tree_util.tree_map_with_path(cast, params)
-    return cast_params
+    return jax.tree_util.tree_map_with_path(cast, params)
 
 
 def for_this_device(params: Params) -> Params:
-    """Returns parameters laid out as JAX's first device multiplies few rows by them fastest.
-
-    Args:
-      params: stacked; see `separate_layers`.
-    """
+    """Returns stacked parameters as JAX's first device multiplies few rows by them fastest."""
     leaves = jax.tree.leaves(params["layers"])
     largest = max(leaf.size * leaf.dtype.itemsize // leaf.shape[0] for leaf in leaves)
     return params if on_accelerator() or largest <= CACHED else separate_layers(params)
 
 
 def for_training(params: Params) -> Params:
-    """Returns parameters laid out as JAX's first device learns them, or beside them, fastest.
-
-    Args:
-      params: stacked; see `separate_layers`.
-    """
+    """Returns stacked parameters as JAX's first device learns them, or beside them, fastest."""
     return params if on_accelerator() else separate_layers(params)

@@ -35,19 +35,13 @@ class LoraConfig:
 
 
 def init_lora(key: jax.Array, params: Params, config: LoraConfig) -> dict[str, Any]:
-    """Returns additions that change nothing yet.
+    """Returns additions to a decoder or an encoder with stacked layers that change nothing yet.
 
-    Args:
-      key: typed key.
-      params: a decoder's or an encoder's parameters, its layers stacked.
-      config: what to add; targets that the network does not have are left out.
+    Targets that the network does not have are left out.
 
     Returns:
       By target, `lora_down` `[L, rank, in]` and `lora_up` `[L, out, rank]`; an encoder's kernels
       lie the other way round, and so do these.
-
-    Raises:
-      UserError: the layers are separate, or the network has none of the targets.
     """
     layers = _stacked(params)
     names = [name for name in config.targets if name in layers]
@@ -77,13 +71,7 @@ def _stacked(params: Params) -> dict[str, Any]:
 
 
 def add_lora(params: Params, additions: dict[str, Any], config: LoraConfig) -> Params:
-    """Returns the parameters with additions beside their kernels, as every network reads them.
-
-    Args:
-      params: its layers stacked or separate.
-      additions: as `init_lora` makes them.
-      config: theirs.
-    """
+    """Returns the parameters, stacked or separate, with `init_lora`'s additions beside kernels."""
     beside = {
         name: {
             "lora_down": addition["lora_down"],

@@ -69,13 +69,20 @@ def make_prompt(
     length = bucket(longest, multiple)
     if context is not None:
         length = min(length, context - reserve)
+    tokens, mask = map(jnp.asarray, left_padded(rows, length))
+    return Prompt(tokens, mask, jnp.asarray(np.asarray(numbers, np.int32)))
+
+
+def left_padded(
+    rows: Sequence[Sequence[int] | np.ndarray], length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns rows of ids behind zeros `[n, length]` int32, and where they stand, bool."""
     tokens = np.zeros((len(rows), length), np.int32)
     mask = np.zeros((len(rows), length), bool)
     for place, row in enumerate(rows):
         tokens[place, length - len(row) :] = row
         mask[place, length - len(row) :] = True
-    index = np.asarray(numbers, np.int32)
-    return Prompt(tokens=jnp.asarray(tokens), mask=jnp.asarray(mask), index=jnp.asarray(index))
+    return tokens, mask
 
 
 def ids_of(tokenizer: Tokenizer, texts: Sequence[str | Sequence[int]]) -> list[list[int]]:

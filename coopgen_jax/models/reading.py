@@ -22,12 +22,6 @@ def positions_of(mask: jax.Array) -> jax.Array:
     return jnp.maximum(jnp.cumsum(mask.astype(jnp.int32), axis=-1) - 1, 0)
 
 
-def causal_mask(mask: jax.Array) -> jax.Array:
-    """Returns `[B, S, S]`: which query (second axis) may see which real token (third)."""
-    length = mask.shape[-1]
-    return jnp.tril(jnp.ones((length, length), bool))[None] & mask[:, None, :]
-
-
 def read(
     config: DecoderConfig,
     params: Params,
@@ -43,12 +37,14 @@ def read(
       as `run_layers` gives them.
     """
     x, angles = embed(config, params, tokens, positions_of(mask), embeddings, embedded)
-    visible = causal_mask(mask)
+    length = mask.shape[-1]
+    # Which query (second axis) may see which real token (third).
+    visible = jnp.tril(jnp.ones((length, length), bool))[None] & mask[:, None, :]
 
-    def attend(number: jax.Array, regions: tuple) -> Attend:
-        return lambda query, key, value: attend_causal(query, key, value, visible)
+    def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        return attend_causal(query, key, value, visible)
 
-    last, streams, entries = run_layers(config, params, x, angles, attend)
+    last, streams, entries = run_layers(config, params, x, angles, lambda *_: attend)
     return x, last, streams, entries
 
 

@@ -13,13 +13,7 @@ import numpy as np
 
 
 def buckets_of(distance: np.ndarray, buckets: int, reach: int) -> np.ndarray:
-    """Returns the bucket of every distance, each 0 or more.
-
-    Args:
-      distance: tokens between the query and a key in front of it.
-      buckets: how many there are for one direction.
-      reach: the distance from which all share the last.
-    """
+    """Returns the bucket of every distance, each 0 or more, of the `buckets` of one direction."""
     own = buckets // 2
     # In single precision, as the trained networks had it.
     ratio = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(own))
@@ -28,15 +22,10 @@ def buckets_of(distance: np.ndarray, buckets: int, reach: int) -> np.ndarray:
 
 
 def bias_before(table: jax.Array, distance: jax.Array, reach: int) -> jax.Array:
-    """Returns what is added to the scores of keys that stand in front of their query, or at it.
+    """Returns what is added to the scores of keys in front of their query, `[..., H]` float32.
 
-    Args:
-      table: `[buckets, H]` learned.
-      distance: `[...]` int32 tokens between query and key; those below 0 mean nothing.
-      reach: see `buckets_of`.
-
-    Returns:
-      `[..., H]` float32.
+    It is looked up in the learned `table` `[buckets, H]` by how many tokens the query stands behind
+    the key, `[...]` int32; what is returned for less than 0 means nothing.
     """
     places = buckets_of(np.arange(reach + 1), table.shape[0], reach)
     by_distance = table.astype(jnp.float32)[places]
@@ -44,15 +33,9 @@ def bias_before(table: jax.Array, distance: jax.Array, reach: int) -> jax.Array:
 
 
 def bias_around(table: jax.Array, ahead: jax.Array, reach: int) -> jax.Array:
-    """Returns what is added to the scores of keys that stand on either side of their query.
+    """Returns what is added to the scores of keys on either side of their query; see `bias_before`.
 
-    Args:
-      table: `[buckets, H]` learned; the first half is of keys in front of their query.
-      ahead: `[...]` int32 by how many tokens a key stands behind its query.
-      reach: see `buckets_of`.
-
-    Returns:
-      `[..., H]` float32.
+    By `ahead` tokens a key stands behind its query; the table's first half is of those in front.
     """
     half = table.shape[0] // 2
     known = np.arange(-reach, reach + 1)

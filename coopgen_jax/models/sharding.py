@@ -48,13 +48,7 @@ def undivided(config: DecoderConfig, tensor: int) -> list[str]:
 
 
 def decoder_specs(config: DecoderConfig, params: Params, tensor: int) -> Params:
-    """Returns the `PartitionSpec` of every parameter.
-
-    Args:
-      config: the network's shape.
-      params: its parameters, or their shapes.
-      tensor: devices that share them.
-    """
+    """Returns the `PartitionSpec` of every parameter, or shape of one, on `tensor` devices."""
 
     def divides(name: str) -> bool:
         return tensor > 1 and getattr(config, name) % tensor == 0
@@ -75,8 +69,7 @@ def decoder_specs(config: DecoderConfig, params: Params, tensor: int) -> Params:
             return P(*before, None, TENSOR)
         return P()
 
-    specs: Params = jax.tree_util.tree_map_with_path(spec, params)
-    return specs
+    return jax.tree_util.tree_map_with_path(spec, params)
 
 
 def shard_decoder(params: Params, config: DecoderConfig, mesh: Mesh) -> Params:
@@ -87,9 +80,7 @@ def shard_decoder(params: Params, config: DecoderConfig, mesh: Mesh) -> Params:
 def shard_cache(cache: SlotCache, tensor: int) -> SlotCache:
     """Has a cache's key/value heads lie where they are computed, under `map_over_mesh`.
 
-    Args:
-      cache: keys and values `[..., G, Eh]`.
-      tensor: devices that share them; where it does not divide `G` each of them has all.
+    Where the number of devices does not divide that of the heads each device has all.
     """
     fields = ("prompt_keys", "prompt_values", "keys", "values")
     return replace(cache, **{name: shard_heads(getattr(cache, name), tensor) for name in fields})
@@ -104,5 +95,4 @@ def shard_heads(entries: Entries, tensor: int) -> Entries:
         heads = TENSOR if leaf.shape[-2] % tensor == 0 else None
         return jax.lax.with_sharding_constraint(leaf, P(*[None] * (leaf.ndim - 2), heads, None))
 
-    placed: Entries = jax.tree.map(constrained, entries)
-    return placed
+    return jax.tree.map(constrained, entries)

@@ -9,6 +9,7 @@ Shape letters: `B` prompts, `R` samples per prompt, `T` trunk slots, `N` node sl
 extended at once, `D` longest path below the root.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -80,11 +81,22 @@ def write(slots: Slots, start: jax.Array | int, values: jax.Array) -> Slots:
     return replace(slots, nodes=nodes)
 
 
-def _rows(array: jax.Array, index: jax.Array, lead: int) -> jax.Array:
-    """Indexes the slot axis of `array` by `index` `[B, R, ...]`, row by row."""
-    batch = jnp.arange(index.shape[0]).reshape(-1, *[1] * (index.ndim - 1))
-    sample = jnp.arange(index.shape[1]).reshape(1, -1, *[1] * (index.ndim - 2))
-    return array[(*[slice(None)] * lead, batch, sample, index)]
+def rooted(values: jax.Array, capacity: Capacity, *, lead: int = 0, trunk: bool = False) -> Slots:
+    """Returns slots with `values` `[*lead, B, *item]` at the root of every sample, zeros elsewhere.
+
+    `lead` is the number of axes in front of `B`.
+    """
+    front, batch, item = values.shape[:lead], values.shape[lead], values.shape[lead + 1 :]
+    slots = allocate(batch, capacity, item, lead=front, trunk=trunk, dtype=values.dtype)
+    shape = (*front, batch, capacity.samples, 1, *item)
+    return write(slots, 0, jnp.broadcast_to(jnp.expand_dims(values, (lead + 1, lead + 2)), shape))
+
+
+def _places(index: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns what takes slots `[B, R, ...]` out of an array `[B, R, N, ...]`, row by row."""
+    batch, samples = index.shape[:2]
+    rest = [1] * (index.ndim - 2)
+    return jnp.arange(batch).reshape(-1, 1, *rest), jnp.arange(samples).reshape(-1, *rest), index
 
 
 def take(slots: Slots, index: jax.Array) -> jax.Array:
@@ -92,7 +104,8 @@ def take(slots: Slots, index: jax.Array) -> jax.Array:
 
     An index of -1 (no node) reads the root's entry; the caller masks it.
     """
-    return _rows(slots.nodes, jnp.maximum(index, 0), slots.lead)
+    lead = [slice(None)] * slots.lead
+    return slots.nodes[(*lead, *_places(jnp.maximum(index, 0)))]
 
 
 def take_layer(slots: Slots, layer: jax.Array, path: jax.Array) -> jax.Array:
@@ -100,51 +113,40 @@ def take_layer(slots: Slots, layer: jax.Array, path: jax.Array) -> jax.Array:
 
     The layer is part of the gather's index: slicing it out first would copy every slot.
     """
-    batch = jnp.arange(path.shape[0])[:, None, None, None]
-    sample = jnp.arange(path.shape[1])[None, :, None, None]
-    return slots.nodes[layer, batch, sample, jnp.maximum(path, 0)]
+    return slots.nodes[(layer, *_places(jnp.maximum(path, 0)))]
+
+
+def map_slots(function: Callable[[Slots], Slots], state: State) -> State:
+    """Applies a function to every `Slots` in a pytree and leaves the rest as it is."""
+
+    def mapped(leaf: object) -> object:
+        return function(leaf) if isinstance(leaf, Slots) else leaf
+
+    return jax.tree.map(mapped, state, is_leaf=lambda leaf: isinstance(leaf, Slots))
 
 
 def move(state: State, source: jax.Array) -> State:
-    """Permutes the node slots of every `Slots` in a pytree.
+    """Permutes the node slots of every `Slots` in a cache or discriminator state.
 
-    Args:
-      state: a cache or discriminator state.
-      source: `[B, R, M]` old slots; slot `i < M` receives the entry of `source[..., i]`. Slots from
-        `M` on are left as they are and count as holes.
-
-    Returns:
-      The state after the move; leaves outside `Slots` are untouched.
+    Slot `i < M` receives the entry of the old slot `source[..., i]`, `[B, R, M]`. Slots from `M` on
+    are left as they are and count as holes.
     """
-
-    def moved(leaf: object) -> object:
-        if not isinstance(leaf, Slots):
-            return leaf
-        return write(leaf, 0, take(leaf, source))
-
-    return jax.tree.map(moved, state, is_leaf=lambda leaf: isinstance(leaf, Slots))
+    return map_slots(lambda slots: write(slots, 0, take(slots, source)), state)
 
 
 def commit(state: State, committed: jax.Array) -> State:
     """Appends the root's entry (slot 0) to the trunk of every `Slots` in a pytree.
 
-    Args:
-      state: a cache or discriminator state, already moved so that slot 0 is the chosen token.
-      committed: `[B, R]` how many tokens each trunk holds before this one; at `T` or above nothing
-        is written.
-
-    Returns:
-      The state with one more trunk entry per row.
+    The state has been moved so that slot 0 is the chosen token. Each trunk holds `committed`
+    `[B, R]` tokens before this one; at `T` or above nothing is written.
     """
-    batch = jnp.arange(committed.shape[0])[:, None]
-    sample = jnp.arange(committed.shape[1])[None, :]
 
-    def appended(leaf: object) -> object:
-        if not isinstance(leaf, Slots) or leaf.trunk is None:
-            return leaf
-        lead = [slice(None)] * leaf.lead
-        root = leaf.nodes[(*lead, slice(None), slice(None), 0)]
-        place = (*lead, batch, sample, committed)
-        return replace(leaf, trunk=leaf.trunk.at[place].set(root, mode="drop"))
+    def appended(slots: Slots) -> Slots:
+        if slots.trunk is None:
+            return slots
+        lead = [slice(None)] * slots.lead
+        root = slots.nodes[(*lead, slice(None), slice(None), 0)]
+        place = (*lead, *_places(committed))
+        return replace(slots, trunk=slots.trunk.at[place].set(root, mode="drop"))
 
-    return jax.tree.map(appended, state, is_leaf=lambda leaf: isinstance(leaf, Slots))
+    return map_slots(appended, state)

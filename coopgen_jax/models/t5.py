@@ -17,7 +17,6 @@ import jax.numpy as jnp
 from coopgen_jax.models.attention import attend_causal
 from coopgen_jax.models.relative import bias_around, bias_before
 from coopgen_jax.models.transformer import (
-    Attend,
     Block,
     Cross,
     DecoderConfig,
@@ -27,6 +26,7 @@ from coopgen_jax.models.transformer import (
     norm,
     run_layers,
     unembed,
+    vectors_of,
 )
 
 # Cross-attention keys and values of every decoder layer, each `[L, B, P, G, Eh]`.
@@ -132,24 +132,13 @@ def encode(
     *,
     chunk: int = 256,
 ) -> jax.Array:
-    """Reads sources in both directions.
+    """Returns the encoder's states `[B, P, E]` of sources after its final norm.
 
-    Args:
-      config: the network's shape.
-      params: its parameters.
-      tokens: `[B, P]` int32, each source without gaps; padding on either side changes nothing.
-      mask: `[B, P]` bool, true at real tokens.
-      embeddings: `[B, P, E]` vectors that stand in place of tokens, or None.
-      embedded: `[B, P]` bool, where they do; None for everywhere.
-      chunk: the most tokens that attend to the source at once, so that the memory for scores grows
-        with a long source, not with its square.
-
-    Returns:
-      `[B, P, E]` the encoder's states after its final norm.
+    Each source `[B, P]` is without gaps; padding on either side changes nothing. At most `chunk`
+    tokens attend to the source at once, so that the memory for scores grows with a long source, not
+    with its square.
     """
-    x = params["embedding"][tokens]
-    if embeddings is not None:
-        x = embeddings if embedded is None else jnp.where(embedded[..., None], embeddings, x)
+    x = vectors_of(params, tokens, embeddings, embedded)
     encoder = params["encoder"]
     key_at = jnp.arange(tokens.shape[1])
     visible = mask[:, None, :]
@@ -175,11 +164,8 @@ def encode(
         )
         return jnp.moveaxis(found, 0, 1).reshape(padded.shape)[:, : len(key_at)]
 
-    def attend(number: jax.Array, regions: tuple) -> Attend:
-        return attended
-
     layers = replace(config, layers=config.encoder_layers)
-    last, _, _ = run_layers(layers, encoder, x.astype(config.dtype), None, attend)
+    last, _, _ = run_layers(layers, encoder, x.astype(config.dtype), None, lambda *_: attended)
     return final_norm(config, encoder, last).astype(config.dtype)
 
 
@@ -197,23 +183,13 @@ def source_entries(config: T5Config, params: Params, states: jax.Array) -> Sourc
     if isinstance(layers, tuple):
         keys, values = zip(*map(entries, layers), strict=True)
         return jnp.stack(keys), jnp.stack(values)
-    stacked: Source = jax.lax.map(
-        entries, {name: layers[name] for name in ("cross_key", "cross_value")}
-    )
-    return stacked
+    return jax.lax.map(entries, {name: layers[name] for name in ("cross_key", "cross_value")})
 
 
 def read_target(
     config: T5Config, params: Params, source: Source, mask: jax.Array, tokens: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """Reads what is written of sources, without a cache.
-
-    Args:
-      config: the network's shape.
-      params: its parameters.
-      source: as `source_entries` returns it.
-      mask: `[B, P]` bool, the source's.
-      tokens: `[B, R, S]` int32, the start token in front.
+    """Reads the tokens `[B, R, S]` that are written of sources, the start token in front.
 
     Returns:
       The last layer's stream `[B, R, S, E]`, and the keys and values of the texts themselves, each
@@ -226,10 +202,8 @@ def read_target(
     bias = jnp.moveaxis(by_head(config, before), 0, -2)[None]
     visible = (place[:, None] >= place[None, :])[None]
 
-    def attend(number: jax.Array, regions: Source) -> Attend:
-        return lambda query, key, value: attend_causal(
-            query, key, value, visible, scale=1.0, bias=bias
-        )
+    def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        return attend_causal(query, key, value, visible, scale=1.0, bias=bias)
 
     def cross(regions: Source) -> Cross:
         def across(query: jax.Array) -> jax.Array:
@@ -239,7 +213,7 @@ def read_target(
 
         return across
 
-    last, _, entries = run_layers(config, params, x, None, attend, source, cross)
+    last, _, entries = run_layers(config, params, x, None, lambda *_: attend, source, cross)
     return last.reshape(*tokens.shape, -1), entries
 
 
@@ -264,14 +238,8 @@ def read_pair(
     """Returns the logits of targets, each token's behind those in front of it (teacher forcing).
 
     Differentiable in the parameters. The loss of a pair is -log softmax(logits)[target], where the
-    target has a token.
-
-    Args:
-      config: the network's shape.
-      params: its parameters.
-      source: `[B, P]` int32, the end token behind each, padded on either side.
-      source_mask: `[B, P]` bool.
-      target: `[B, S]` int32, the end token behind each, padded behind it with any valid token.
+    target has a token. The end token stands behind each source `[B, P]`, padded on either side, and
+    each target `[B, S]`, padded behind it with any valid token.
 
     Returns:
       `[B, S, V]` float32: `[:, s]` is of `target[:, s]`.

@@ -179,11 +179,7 @@ class Block(nn.Module):
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """Maps the stream `x` `[B, Q, E]` on by one layer.
 
-        Args:
-          x: the residual stream.
-          angles: rotary angles `[B, Q, Eh / 2]`, or None without rotary positions.
-          attend: decides what each query attends to.
-          cross: what a query attends to in a source, None where there is none.
+        Rotary angles are `[B, Q, Eh / 2]`, or None without rotary positions.
 
         Returns:
           The stream, and the layer's new keys and values, each `[B, Q, G, Eh]`.
@@ -198,8 +194,7 @@ class Block(nn.Module):
 
         h = norm(c, "attention_norm")(x).astype(dtype)
         query = heads("query", c.heads, h)
-        key = heads("key", c.kv_heads, h)
-        value = heads("value", c.kv_heads, h)
+        key, value = heads("key", c.kv_heads, h), heads("value", c.kv_heads, h)
         if angles is not None:
             query, key = rotate(query, angles), rotate(key, angles)
         attended = attend(query, key, value).reshape(*x.shape[:-1], c.heads * c.head_width)
@@ -244,6 +239,22 @@ def init_decoder(key: jax.Array, config: DecoderConfig) -> Params:
     return params
 
 
+def vectors_of(
+    params: Params,
+    tokens: jax.Array,
+    embeddings: jax.Array | None,
+    embedded: jax.Array | None = None,
+) -> jax.Array:
+    """Returns the vectors of tokens; `embeddings` stand in their place where `embedded` is true.
+
+    Without `embedded` they stand everywhere.
+    """
+    x: jax.Array = params["embedding"][tokens]
+    if embeddings is None:
+        return x
+    return embeddings if embedded is None else jnp.where(embedded[..., None], embeddings, x)
+
+
 def embed(
     config: DecoderConfig,
     params: Params,
@@ -254,19 +265,15 @@ def embed(
 ) -> tuple[jax.Array, jax.Array | None]:
     """Returns the stream `[B, Q, E]` of tokens `[B, Q]`, and their rotary angles or None.
 
-    Vectors `embeddings` `[B, Q, E]` stand in for tokens where `embedded` `[B, Q]` is true.
-
-    Raises:
-      UserError: the network is an encoder-decoder, which has another way to read.
+    Vectors `embeddings` `[B, Q, E]` stand in for tokens where `embedded` `[B, Q]` is true. An
+    encoder-decoder has another way to read.
     """
     if config.positions == "relative":
         raise UserError(
             "this needs a network that reads prompt and text as one sequence, and the model is an "
             "encoder-decoder (T5): give one of the GPT-2 or Llama families"
         )
-    x = params["embedding"][tokens]
-    if embeddings is not None:
-        x = embeddings if embedded is None else jnp.where(embedded[..., None], embeddings, x)
+    x = vectors_of(params, tokens, embeddings, embedded)
     if config.positions == "learned":
         x = x + params["positions"][positions]
         return x.astype(config.dtype), None
@@ -281,21 +288,14 @@ def run_layers(
     angles: jax.Array | None,
     attend: Callable[[jax.Array, Any], Attend],
     regions: Any = (),
-    cross: Callable[[Any], Cross] | None = None,
+    cross: Callable[[Any], Cross | None] = lambda regions: None,
 ) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
-    """Runs all layers over the stream `x` `[B, Q, E]`.
+    """Runs all layers over the stream `x` `[B, Q, E]` of embedded tokens.
 
-    Stacked layers are scanned, separate ones (`layout.separate_layers`) run one after the other.
-    Either way only what is new is returned, so that no stack of caches is written anew.
-
-    Args:
-      config: the network's shape.
-      params: its parameters.
-      x: the embedded tokens.
-      angles: their rotary angles.
-      attend: `(layer number [], one layer's regions) -> Attend`.
-      regions: pytree of what is cached, every leaf with a leading `L` axis.
-      cross: `one layer's regions -> Cross`, None where there is no source.
+    Stacked layers are scanned, separate ones (`layer_layout.separate_layers`) run one after the
+    other. Either way only what is new is returned, so that no stack of caches is written anew.
+    Every leaf of `regions`, which is what is cached, has a leading `L` axis. `attend` is given a
+    layer's number `[]` and its regions, and `cross` its regions.
 
     Returns:
       The stream after the last layer, the stream after every layer `[L, B, Q, E]`, and the new keys
@@ -304,10 +304,8 @@ def run_layers(
 
     def layer(x: jax.Array, inputs: Any) -> Any:
         layer_params, number, layer_regions = inputs
-        across = None if cross is None else cross(layer_regions)
-        x, entries = Block(config).apply(
-            {"params": layer_params}, x, angles, attend(number, layer_regions), across
-        )
+        own, across = attend(number, layer_regions), cross(layer_regions)
+        x, entries = Block(config).apply({"params": layer_params}, x, angles, own, across)
         return x, (x, entries)
 
     layers, numbers = params["layers"], jnp.arange(config.layers)

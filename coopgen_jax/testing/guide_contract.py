@@ -1,6 +1,8 @@
 """The discriminator's contract as a test of any guide."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,10 +17,12 @@ from coopgen_jax.testing.read_in_slots import (
     CAPACITY,
     DEPTH,
     LANES,
-    PADDED,
     Reader,
     Texts,
+    check_kinds,
+    check_record,
     check_slots,
+    check_whole,
     draw_texts,
     nodes_of,
     read_texts,
@@ -67,28 +71,20 @@ def check_discriminator(
     )
     _check_prompt(guide, texts, reader, found)
     if guide.evaluate_children is not None:
-        _check_children(guide, params, texts, reader, found, exact=exact_children)
-        _check_children_of_new_root(guide, params, texts, reader)
-        _check_end(guide, params, language_model, texts, reader, found)
+        ask = jax.jit(partial(guide.evaluate_children, params))
+        _check_children(ask, texts, reader, found, exact=exact_children)
+        _check_children_of_new_root(ask, texts, reader)
+        _check_end(ask, language_model, texts, reader, found)
     if guide.differentiable:
-        _check_gradient(guide, params, model, texts)
+        _check_gradient(guide, params, model, texts, reader)
 
 
 def _check_record(guide: Discriminator, model: LanguageModel) -> None:
-    try:
-        hash(guide)
-    except TypeError as error:
-        raise AssertionError(
-            f"the discriminator cannot be hashed ({error}), and it must be static under jit: bind "
-            "its functions to a frozen config with Bound"
-        ) from None
+    check_record("discriminator", guide)
     assert guide.classes, "the discriminator has no class: a reward has one"
     assert guide.taps == model.taps, (
         f"the discriminator reads the taps {guide.taps} and the language model gives {model.taps}"
     )
-    needed = PADDED + 4 + DEPTH
-    if guide.context is not None:
-        assert guide.context >= needed, f"the context is {guide.context}: the check reads {needed}"
 
 
 def _reader(guide: Discriminator, params: Any, model: tuple, tolerance: float) -> Reader:
@@ -128,15 +124,9 @@ def _check_numbers(guide: Discriminator, texts: Texts, reader: Reader) -> None:
     classes = len(guide.classes)
     log_class, states = reader.begin(texts.prompt())
     _check_log_class(log_class, (len(texts.rows), classes), "init")
-    nodes = nodes_of(texts.tokens[..., 0], 1, np.full(DEPTH, -1))
-    log_class, after = reader.read(states, nodes)
-    _check_log_class(log_class, (*nodes.token.shape, classes), "evaluate")
-    kinds = [
-        jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state[1]) for state in (states, after)
-    ]
-    assert kinds[0] == kinds[1], (
-        "evaluate returns a state of other shapes or types than it is given"
-    )
+    log_class, after = reader.read(states, texts.first)
+    _check_log_class(log_class, (*texts.first.token.shape, classes), "evaluate")
+    check_kinds(states[1], after[1], "evaluate returns a state")
 
 
 def _reads_prompt(guide: Discriminator) -> set[bool]:
@@ -158,38 +148,20 @@ def _check_prompt(guide: Discriminator, texts: Texts, reader: Reader, found: np.
             clause = "what is said depends on the prompt, though the prompt is not judged"
             reader.same(read_texts(reader, others, texts.tokens)[0], found, clause)
         return
-    for sample, lane, depth in ((0, 0, 0), (1, 2, DEPTH - 1)):
-        rows = [
-            np.concatenate([row, texts.tokens[number, sample, lane, : depth + 1]])
-            for number, row in enumerate(texts.rows)
-        ]
-        clause = "what init says of a text is not what evaluate says of it behind its prompt"
-        whole = reader.begin(texts.prompt(rows, PADDED + 4))[0]
-        reader.same(found[:, sample, lane, depth], whole, clause)
-
-
-def _children(guide: Discriminator, params: Any, states: Any, nodes: Nodes, candidates: Any) -> Any:
-    assert guide.evaluate_children is not None
-    return jax.jit(guide.evaluate_children)(params, states[1], nodes, candidates)
+    clause = "what init says of a text is not what evaluate says of it behind its prompt"
+    check_whole(reader, texts, found, clause)
 
 
 def _check_children(
-    guide: Discriminator,
-    params: Any,
-    texts: Texts,
-    reader: Reader,
-    found: np.ndarray,
-    *,
-    exact: bool,
+    ask: Callable, texts: Texts, reader: Reader, found: np.ndarray, *, exact: bool
 ) -> None:
     """Asks of the children of the texts' first tokens, of their second tokens among others."""
-    _, states = read_texts(reader, texts.prompt(), texts.tokens)
-    nodes = nodes_of(texts.tokens[..., 0], 1, np.full(DEPTH, -1))
-    candidates = texts.draw(*nodes.token.shape, 4)
+    _, (_, state) = read_texts(reader, texts.prompt(), texts.tokens)
+    candidates = texts.draw(*texts.tokens.shape[:3], 4)
     candidates[..., 1] = texts.tokens[..., 1]
-    some = np.asarray(_children(guide, params, states, nodes, jnp.asarray(candidates, jnp.int32)))
-    _check_log_class(some, (*candidates.shape, len(guide.classes)), "evaluate_children")
-    every = np.asarray(_children(guide, params, states, nodes, None))
+    some = np.asarray(ask(state, texts.first, jnp.asarray(candidates, jnp.int32)))
+    _check_log_class(some, (*candidates.shape, found.shape[-1]), "evaluate_children")
+    every = np.asarray(ask(state, texts.first, None))
     picked = np.take_along_axis(every, candidates[..., None], axis=3)
     clause = "evaluate_children says other things of candidates than of the whole vocabulary"
     reader.same(some, picked, clause)
@@ -198,49 +170,40 @@ def _check_children(
         reader.same(some[..., 1, :], found[..., 1, :], clause)
 
 
-def _root(rows: tuple[int, int], committed: int) -> Nodes:
-    """Returns the root as a node, `W` is 1: slot 0, at depth 0 behind the committed tokens."""
-    nodes = nodes_of(np.zeros((*rows, 1), int), 0, np.full(DEPTH, -1), committed=committed)
-    return replace(nodes, depth=jnp.zeros_like(nodes.depth))
-
-
-def _check_children_of_new_root(
-    guide: Discriminator, params: Any, texts: Texts, reader: Reader
-) -> None:
-    _, states = read_texts(reader, texts.prompt(), texts.tokens)
+def _check_children_of_new_root(ask: Callable, texts: Texts, reader: Reader) -> None:
+    _, (_, state) = read_texts(reader, texts.prompt(), texts.tokens)
     rows = texts.tokens.shape[:2]
-    nodes = nodes_of(texts.tokens[..., 0], 1, np.full(DEPTH, -1))
-    before = np.asarray(_children(guide, params, states, nodes, None))[:, :, 1]
+    before = np.asarray(ask(state, texts.first, None))[:, :, 1]
     source = np.broadcast_to([2, 2 + LANES, 2 + 2 * LANES], (*rows, DEPTH))
-    states = move(states, jnp.asarray(source, jnp.int32))
-    states = commit(states, jnp.zeros(rows, jnp.int32))
-    after = np.asarray(_children(guide, params, states, _root(rows, 1), None))[:, :, 0]
+    state = commit(move(state, jnp.asarray(source, jnp.int32)), jnp.zeros(rows, jnp.int32))
+    # The root as a node: slot 0, at depth 0 behind the committed token.
+    root = nodes_of(np.zeros((*rows, 1), int), 0, committed=1)
+    root = replace(root, depth=jnp.zeros_like(root.depth))
+    after = np.asarray(ask(state, root, None))[:, :, 0]
     clause = "what evaluate_children says changes when the node becomes the root (move and commit)"
     reader.same(after, before, clause)
 
 
 def _check_end(
-    guide: Discriminator, params: Any, model: LanguageModel, texts: Texts, reader: Reader,
-    found: np.ndarray,
-) -> None:  # fmt: skip
+    ask: Callable, model: LanguageModel, texts: Texts, reader: Reader, found: np.ndarray
+) -> None:
     """A token that ends the text adds nothing to judge."""
     if not model.end_tokens:
         return
-    _, states = read_texts(reader, texts.prompt(), texts.tokens)
-    nodes = nodes_of(texts.tokens[..., 0], 1, np.full(DEPTH, -1))
-    ends = jnp.full((*nodes.token.shape, 1), model.end_tokens[0], jnp.int32)
-    said = _children(guide, params, states, nodes, ends)[..., 0, :]
+    _, (_, state) = read_texts(reader, texts.prompt(), texts.tokens)
+    ends = jnp.full((*texts.tokens.shape[:3], 1), model.end_tokens[0], jnp.int32)
+    said = ask(state, texts.first, ends)[..., 0, :]
     clause = "evaluate_children says of a child that ends the text what it does not say of the text"
     reader.same(said, found[..., 0, :], clause)
 
 
-def _check_gradient(guide: Discriminator, params: Any, model: tuple, texts: Texts) -> None:
+def _check_gradient(
+    guide: Discriminator, params: Any, model: tuple, texts: Texts, reader: Reader
+) -> None:
     """Checks the gradient of log p by the states that the language model has of the nodes."""
     network, network_params = model
-    prompt = texts.prompt()
-    _, hidden, cache = network.prefill(network_params, prompt, capacity=CAPACITY)
-    _, state = guide.init(params, prompt, hidden, capacity=CAPACITY)
-    nodes = nodes_of(texts.tokens[..., 0], 1, np.full(DEPTH, -1))
+    _, (cache, state) = reader.begin(texts.prompt())
+    nodes = texts.first
     _, hidden, _ = network.extend(network_params, cache, nodes)
     direction = jax.random.normal(jax.random.key(0), hidden.shape) * jnp.std(hidden)
 

@@ -12,12 +12,13 @@ from coopgen_jax.models.language_model import LanguageModel, Nodes
 from coopgen_jax.testing.read_in_slots import (
     CAPACITY,
     DEPTH,
-    PADDED,
     Reader,
     Texts,
+    check_kinds,
+    check_record,
     check_slots,
+    check_whole,
     draw_texts,
-    nodes_of,
 )
 
 # How far a number is moved to find a slope, and how well the gradient must agree with it.
@@ -57,18 +58,10 @@ def check_language_model(
 
 
 def _check_record(model: LanguageModel) -> None:
-    try:
-        hash(model)
-    except TypeError as error:
-        raise AssertionError(
-            f"the language model cannot be hashed ({error}), and it must be static under jit: bind "
-            "its functions to a frozen config with Bound"
-        ) from None
+    check_record("language model", model)
     assert model.vocab_shards == 1, "the logits are split over devices: check the whole network"
     wrong = [token for token in model.end_tokens if not 0 <= token < model.vocab_size]
     assert not wrong, f"the vocabulary of {model.vocab_size} tokens has no end token {wrong[0]}"
-    needed = PADDED + 4 + DEPTH
-    assert model.context >= needed, f"the context is {model.context}: the check reads {needed}"
 
 
 def _reader(model: LanguageModel, params: Any, tolerance: float) -> Reader:
@@ -95,17 +88,16 @@ def _check_shapes(model: LanguageModel, params: Any, texts: Texts) -> None:
     prompt, taps = texts.prompt(), (len(model.taps), model.width)
     read = partial(model.prefill, params, capacity=CAPACITY)
     logits, hidden, cache = jax.eval_shape(read, prompt)
-    nodes = nodes_of(texts.tokens[..., 0], 1, np.full(DEPTH, -1))
-    more, states, after = jax.eval_shape(partial(model.extend, params), cache, nodes)
+    more, states, after = jax.eval_shape(partial(model.extend, params), cache, texts.first)
     rows = texts.tokens.shape[:3]
     _has(logits, (len(texts.rows), model.vocab_size), "the logits of prefill")
     _has(more, (*rows, model.vocab_size), "the logits of extend")
     _has(hidden, (*prompt.tokens.shape, *taps), "the hidden states of prefill", any_float=True)
     _has(states, (*rows, *taps), "the hidden states of extend", any_float=True)
-    kinds = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (cache, after)]
-    assert kinds[0] == kinds[1], "extend returns a cache of other shapes or types than it is given"
-    mask = np.ones(texts.tokens.shape[1:], bool)[None].repeat(len(texts.rows), 0)[:, :, 0]
-    scores = jax.eval_shape(partial(model.score, params), prompt, texts.tokens[:, :, 0], mask)
+    check_kinds(cache, after, "extend returns a cache")
+    tokens = texts.tokens[:, :, 0]
+    mask = np.ones(tokens.shape, bool)
+    scores = jax.eval_shape(partial(model.score, params), prompt, tokens, mask)
     _has(scores, (*rows[:2], DEPTH), "the log-probabilities of score")
 
 
@@ -164,14 +156,8 @@ def _check_agreement(
     reader.same(scores[..., 1:], at_next, clause)
     if model.encodes_prompt:
         return
-    for sample, lane, depth in ((0, 0, 0), (1, 2, DEPTH - 1)):
-        rows = [
-            np.concatenate([row, texts.tokens[number, sample, lane, : depth + 1]])
-            for number, row in enumerate(texts.rows)
-        ]
-        whole = np.asarray(reader.begin(texts.prompt(rows, PADDED + 4))[0])
-        clause = "a text read as a prompt is not what it is read token by token"
-        reader.same(found[:, sample, lane, depth], whole, clause)
+    clause = "a text read as a prompt is not what it is read token by token"
+    check_whole(reader, texts, found, clause)
 
 
 def _check_embeddings(model: LanguageModel, params: Any, texts: Texts, reader: Reader) -> None:
@@ -181,7 +167,7 @@ def _check_embeddings(model: LanguageModel, params: Any, texts: Texts, reader: R
     shape = (model.vocab_size, model.width)
     assert table.shape == shape, f"embeddings has shape {table.shape}, not {shape}"
     _, cache = reader.begin(texts.prompt())
-    nodes = nodes_of(texts.tokens[..., 0], 1, np.full(DEPTH, -1))
+    nodes = texts.first
     vectors = table[nodes.token]
     other = jnp.asarray(texts.draw(*nodes.token.shape), jnp.int32)
     instead = replace(nodes, token=other, embedding=vectors)
@@ -200,13 +186,7 @@ def _check_embeddings(model: LanguageModel, params: Any, texts: Texts, reader: R
 
 
 def check_slope(total: Any, function: str, argument: str) -> None:
-    """Checks a gradient, forwards and backwards, against a difference.
-
-    Args:
-      total: from a number to an array, smooth at 0.
-      function: what is derived, for the message.
-      argument: by what, for the message.
-    """
+    """Checks the gradient of `total`, from a number to an array, at 0 against a difference."""
     zero = jnp.float32(0)
     slope = (total(zero + STEP) - total(zero - STEP)) / (2 * STEP)
     gradient = jax.jit(jax.grad(lambda step: total(step).sum()))(zero)

@@ -9,10 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coopgen_jax.models.language_model import Nodes, Prompt
+from coopgen_jax.discriminators.discriminator import Discriminator
+from coopgen_jax.models.language_model import LanguageModel, Nodes, Prompt
+from coopgen_jax.models.prompt import left_padded
 from coopgen_jax.models.slots import Capacity, commit, move
 
 # B prompts of these lengths, R samples of each, W lanes of each sample, D tokens in every lane.
@@ -25,13 +28,10 @@ PADDED = 8
 
 @dataclass(frozen=True)
 class Reader:
-    """What is checked, as two functions.
+    """What is checked, as two functions; `who` is its name in messages.
 
-    Attributes:
-      who: its name in messages.
-      begin: `prompt -> (found [B, X], state)` reads the prompts.
-      read: `(state, nodes) -> (found [B, R, W, X], state)` reads nodes.
-      tolerance: the most that two findings may differ by, absolutely or relative to their size.
+    One is `prompt -> (found [B, X], state)`, the other `(state, nodes) -> (found [B, R, W, X],
+    state)`. Findings may differ by a tolerance, absolutely or relative to their size.
     """
 
     who: str
@@ -54,19 +54,20 @@ class Reader:
 
 @dataclass(frozen=True)
 class Texts:
-    """Random prompts and what is read behind them.
+    """Random prompts, and `tokens` `[B, R, W, D]` of a text per lane that is read behind them.
 
-    Attributes:
-      rows: tokens of the `B` prompts.
-      tokens: `[B, R, W, D]` a text per lane.
-      allowed: ids that end no text.
-      rng: draws what else is needed.
+    What else is needed is drawn from the ids that are allowed: those that end no text.
     """
 
     rows: list[np.ndarray]
     tokens: np.ndarray
     allowed: np.ndarray
     rng: np.random.Generator
+
+    @property
+    def first(self) -> Nodes:
+        """The texts' first tokens as nodes, in the slots from 1 on."""
+        return nodes_of(self.tokens[..., 0], 1)
 
     def draw(self, *shape: int) -> np.ndarray:
         """Returns random tokens that end no text."""
@@ -75,11 +76,8 @@ class Texts:
     def prompt(self, rows: list[np.ndarray] | None = None, length: int = PADDED) -> Prompt:
         """Returns the prompts, or other rows, behind padding of random tokens."""
         rows = self.rows if rows is None else rows
-        tokens, mask = self.draw(len(rows), length), np.zeros((len(rows), length), bool)
-        for number, row in enumerate(rows):
-            tokens[number, length - len(row) :] = row
-            mask[number, length - len(row) :] = True
-        ids = jnp.asarray(tokens, jnp.int32)
+        tokens, mask = left_padded(rows, length)
+        ids = jnp.asarray(np.where(mask, tokens, self.draw(*mask.shape)), jnp.int32)
         return Prompt(tokens=ids, mask=jnp.asarray(mask), index=jnp.arange(len(rows)))
 
 
@@ -93,7 +91,12 @@ def draw_texts(vocab_size: int, end_tokens: tuple[int, ...], seed: int) -> Texts
 
 
 def nodes_of(
-    tokens: np.ndarray, start: int, paths: np.ndarray, *, committed: int = 0, terminal: Any = False
+    tokens: np.ndarray,
+    start: int,
+    paths: Any = -1,
+    *,
+    committed: int = 0,
+    terminal: Any = False,
 ) -> Nodes:
     """Returns nodes `[B, R, W]` behind the slots of `paths` `[..., D]`, -1 where there is none."""
     paths = np.broadcast_to(paths, (*tokens.shape, DEPTH))
@@ -121,13 +124,8 @@ def read_texts(
 ) -> tuple[np.ndarray, Any]:
     """Reads texts `[B, R, W, D]` as paths, all lanes' tokens of one depth in one call.
 
-    Args:
-      reader: what reads.
-      prompt: the prompts.
-      tokens: the texts.
-      starts: the first slot of each depth's nodes.
-      terminal: `[W]` which lanes are said to end.
-      state: where the prompts have been read already.
+    The nodes of each depth stand in the slots from `starts` on, and `terminal` `[W]` lanes are said
+    to end. There is a state where the prompts have been read already.
 
     Returns:
       What is found at every token `[B, R, W, D, X]`, and the state.
@@ -144,14 +142,44 @@ def read_texts(
     return np.stack(found, axis=3), state
 
 
+def check_record(who: str, record: LanguageModel | Discriminator) -> None:
+    """Checks that a record of functions is static under jit and can read the texts."""
+    try:
+        hash(record)
+    except TypeError as error:
+        raise AssertionError(
+            f"the {who} cannot be hashed ({error}), and it must be static under jit: bind its "
+            "functions to a frozen config with Bound"
+        ) from None
+    needed = PADDED + 4 + DEPTH
+    if record.context is not None:
+        assert record.context >= needed, (
+            f"the context is {record.context}: the check reads {needed}"
+        )
+
+
+def check_kinds(before: Any, after: Any, clause: str) -> None:
+    """Checks that two states have the same shapes and types."""
+    kinds = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (before, after)]
+    assert kinds[0] == kinds[1], f"{clause} of other shapes or types than it is given"
+
+
+def check_whole(reader: Reader, texts: Texts, found: np.ndarray, clause: str) -> None:
+    """Checks that texts that are prompts as a whole are what they are behind their prompts."""
+    for sample, lane, depth in ((0, 0, 0), (1, 2, DEPTH - 1)):
+        rows = [
+            np.concatenate([row, texts.tokens[number, sample, lane, : depth + 1]])
+            for number, row in enumerate(texts.rows)
+        ]
+        whole = np.asarray(reader.begin(texts.prompt(rows, PADDED + 4))[0])
+        reader.same(found[:, sample, lane, depth], whole, clause)
+
+
 def check_slots(reader: Reader, texts: Texts) -> np.ndarray:
-    """Checks the clauses that every reader of nodes is held to.
+    """Checks the clauses that every reader of nodes is held to; their messages name them.
 
     Returns:
       What is found at every token of the texts, `[B, R, W, D, X]`.
-
-    Raises:
-      AssertionError: a clause is violated; the message names it.
     """
     expected, _ = read_texts(reader, texts.prompt(), texts.tokens)
     _check_padding(reader, texts, expected)
@@ -180,22 +208,19 @@ def _check_neighbours(reader: Reader, texts: Texts, expected: np.ndarray) -> Non
     tokens = texts.draw(*texts.tokens.shape)
     tokens[0] = texts.tokens[0]
     reader.same(read_texts(reader, texts.prompt(others), tokens)[0][0], expected[0], clause)
-    tokens = texts.draw(*texts.tokens.shape)
-    tokens[:, 0] = texts.tokens[:, 0]
-    clause = "a sample's result depends on the samples beside it"
-    found, _ = read_texts(reader, texts.prompt(), tokens)
-    reader.same(found[:, 0], expected[:, 0], clause)
-    tokens = texts.draw(*texts.tokens.shape)
-    tokens[:, :, 0] = texts.tokens[:, :, 0]
-    clause = "a node's result depends on nodes that are not its ancestors"
-    found, _ = read_texts(reader, texts.prompt(), tokens)
-    reader.same(found[:, :, 0], expected[:, :, 0], clause)
+    for kept, clause in (
+        (np.s_[:, 0], "a sample's result depends on the samples beside it"),
+        (np.s_[:, :, 0], "a node's result depends on nodes that are not its ancestors"),
+    ):
+        tokens = texts.draw(*texts.tokens.shape)
+        tokens[kept] = texts.tokens[kept]
+        found, _ = read_texts(reader, texts.prompt(), tokens)
+        reader.same(found[kept], expected[kept], clause)
 
 
 def _check_order(reader: Reader, texts: Texts, expected: np.ndarray) -> None:
     _, state = reader.begin(texts.prompt())
-    nothing = np.full(DEPTH, -1)
-    _, state = reader.read(state, nodes_of(texts.draw(*expected.shape[:3]), 1, nothing))
+    _, state = reader.read(state, nodes_of(texts.draw(*expected.shape[:3]), 1))
     turned, starts = texts.tokens[:, :, ::-1], (4 + LANES, 4, 4 + 2 * LANES)
     found, _ = read_texts(reader, texts.prompt(), turned, starts=starts, state=state)
     clause = "a node's result depends on the slots that it and its ancestors stand in"
@@ -211,9 +236,8 @@ def _check_terminal(reader: Reader, texts: Texts, expected: np.ndarray) -> None:
 
 def _check_committed(reader: Reader, texts: Texts, expected: np.ndarray) -> None:
     _, state = reader.begin(texts.prompt())
-    nothing = np.full(DEPTH, -1)
     for step in range(DEPTH):
-        nodes = nodes_of(texts.tokens[:, :, :1, step], 0, nothing, committed=step)
+        nodes = nodes_of(texts.tokens[:, :, :1, step], 0, committed=step)
         found, state = reader.read(state, nodes)
         clause = f"a token that is read into slot 0, behind {step} committed ones, is not found as "
         reader.same(found[:, :, 0], expected[:, :, 0, step], clause + "in a path of nodes")

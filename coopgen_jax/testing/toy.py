@@ -14,51 +14,28 @@ import numpy as np
 from flax import struct
 
 from coopgen_jax.discriminators.discriminator import Discriminator
-from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt
-from coopgen_jax.models.slots import Capacity, Slots, allocate, take, write
-from coopgen_jax.models.transformer import DecoderConfig
+from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt, log_probs_of
+from coopgen_jax.models.published_shapes import gpt2, llama
+from coopgen_jax.models.slots import Capacity, Slots, rooted, take, write
 
-TINY_LLAMA = DecoderConfig(
+TINY_LLAMA = llama(
     vocab_size=61,
     layers=3,
     width=32,
     heads=4,
     kv_heads=2,
-    head_width=8,
     ffn_width=48,
     context=128,
-    norm="rms",
-    norm_epsilon=1e-5,
-    activation="silu",
-    gated=True,
-    positions="rotary",
     tied=False,
 )
-TINY_GPT2 = DecoderConfig(
-    vocab_size=61,
-    layers=2,
-    width=32,
-    heads=4,
-    kv_heads=4,
-    head_width=8,
-    ffn_width=64,
-    context=128,
-    norm="layer",
-    norm_epsilon=1e-5,
-    activation="gelu_tanh",
-    gated=False,
-    positions="learned",
-    qkv_bias=True,
-    output_bias=True,
-    ffn_bias=True,
-)
+TINY_GPT2 = gpt2(vocab_size=61, layers=2, width=32, heads=4, ffn_width=64, context=128)
 
 
 @dataclass(frozen=True)
 class ToyLanguage:
     """A language of `vocab_size` tokens, the last of which ends a text.
 
-    states: size `M` of the memory: reading a token turns memory `h` into `(5 h + token + 1) mod M`.
+    Of its `M` states reading a token turns memory `h` into `(5 h + token + 1) mod M`.
     """
 
     vocab_size: int = 5
@@ -96,14 +73,11 @@ def _read_prompt(toy: ToyLanguage, prompt: Prompt) -> jax.Array:
 
 def _toy_state(toy: ToyLanguage, prompt: Prompt, capacity: Capacity) -> ToyState:
     memory = _read_prompt(toy, prompt)
-    slots = allocate(len(memory), capacity, dtype=jnp.int32)
     # Slot 0 is the root: for as long as nothing is committed its memory is the prompt's.
-    root = jnp.broadcast_to(memory[:, None, None], (len(memory), capacity.samples, 1))
-    return ToyState(prompt=memory, memory=write(slots, 0, root))
+    return ToyState(prompt=memory, memory=rooted(memory, capacity, trunk=True))
 
 
 def _extend_toy(toy: ToyLanguage, state: ToyState, nodes: Nodes) -> tuple[jax.Array, ToyState]:
-    """Replays each node's whole text, trunk and path, so that a slot out of place shows."""
     before = take(state.memory, nodes.parent)
     memory = toy.read(before, nodes.token)
     return memory, replace(state, memory=write(state.memory, nodes.start, memory))
@@ -127,8 +101,7 @@ def _toy_score(
 
     def step(memory: jax.Array, column: tuple[jax.Array, jax.Array]) -> Any:
         token, real = column
-        log_probs = jax.nn.log_softmax(params["logits"][memory])
-        chosen = jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0]
+        chosen = log_probs_of(params["logits"][memory], token)
         return toy.read(memory, token), jnp.where(real, chosen, 0.0)
 
     columns = (jnp.moveaxis(tokens, -1, 0), jnp.moveaxis(mask, -1, 0))
@@ -163,8 +136,7 @@ def _toy_evaluate(toy: ToyLanguage, params: Any, state: ToyState, nodes: Nodes) 
 def _toy_evaluate_children(
     toy: ToyLanguage, params: Any, state: ToyState, nodes: Nodes, candidates: jax.Array | None
 ) -> jax.Array:
-    slots = jnp.broadcast_to(nodes.start + jnp.arange(nodes.token.shape[-1]), nodes.token.shape)
-    memory = take(state.memory, slots)[..., None]
+    memory = take(state.memory, nodes.slots)[..., None]
     ids = jnp.arange(toy.vocab_size)[None, None, None] if candidates is None else candidates
     after = jnp.where(ids == toy.vocab_size - 1, memory, toy.read(memory, ids))
     return jax.nn.log_softmax(params["scores"][after])

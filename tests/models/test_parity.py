@@ -10,7 +10,7 @@ import transformers
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Nodes
 from coopgen_jax.models.pretrained.loaded_model import load
-from coopgen_jax.models.pretrained.packaged import catalogue
+from coopgen_jax.models.pretrained.packaged import PACKAGED
 from coopgen_jax.models.prompt import make_prompt
 from coopgen_jax.models.slots import Capacity, commit
 from tests.models.model_files import hf_model, save
@@ -102,7 +102,7 @@ def test_tiny_networks_equal_torch(family, options, tmp_path):
 @pytest.mark.filterwarnings("ignore")  # of the reference's own loader
 def test_default_model_equals_the_reference_load_of_its_file():
     loaded = load()
-    path = next(entry.cached for entry in catalogue() if entry.name == loaded.name)
+    path = PACKAGED[loaded.name].place
     (file,) = path.glob("*.gguf")
     reference = transformers.AutoModelForCausalLM.from_pretrained(
         str(path), gguf_file=file.name, dtype=torch.float32

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coopgen_jax.models.language_model import Bound
 from coopgen_jax.tokenizer import Tokenizer
 
 # Inside a callback on the CPU, JAX copies arguments of 100 kB and more on its own worker threads.
@@ -60,14 +61,6 @@ class HostCall:
 
     A compiled program keeps the first of several equal calls; they share one memory and one set of
     counts, so that it does not matter which is asked.
-
-    Attributes:
-      source: the tokenizer of the ids.
-      width: numbers in a row.
-      dtype: their kind.
-      remember: how many texts are remembered.
-      counts: what the calls have cost so far; `reset` sets it to zero.
-      failure: what the function raised, until `forgive` is called; or None.
     """
 
     def __init__(
@@ -80,7 +73,10 @@ class HostCall:
         dtype: type[np.generic],
         remember: int = 65_536,
     ) -> None:
-        """Wraps `function`, from `n` texts to `[n, width]`; `key` says which function it is."""
+        """Wraps `function`, from `n` texts to `[n, width]`; `key` says which function it is.
+
+        The ids are those of the tokenizer `source`, and `remember` texts are remembered.
+        """
         self.source = source
         self.width = width
         self.dtype = dtype
@@ -97,7 +93,7 @@ class HostCall:
 
     @property
     def counts(self) -> Counts:
-        """What the calls have cost so far."""
+        """What the calls have cost since `reset` was called."""
         return self._memory.counts
 
     @property
@@ -116,21 +112,8 @@ class HostCall:
             self._memory.spelt.clear()
             self._memory.counts = Counts()
 
-    def texts(self, rows: list[np.ndarray]) -> list[str]:
-        """Returns the text of each row of ids, without a last character that is incomplete."""
-        # Tokens can end inside a UTF-8 character; what there is of it decodes to U+FFFD.
-        return [text.rstrip("\ufffd") for text in self.source.decode_batch(rows)]
-
     def host(self, common: np.ndarray, own: np.ndarray) -> np.ndarray:
-        """Makes the call on the host.
-
-        Args:
-          common: `[n, M]` token ids with which all texts of a row begin; -1 is no token.
-          own: `[n, W, D]` ids with which each goes on; -1 is no token.
-
-        Returns:
-          `[n, W, width]`.
-        """
+        """Makes the call on the host, `n` for `B, R`; see `__call__`."""
         start = time.perf_counter()
         prefixes = [row[row >= 0] for row in common]
         ids = [
@@ -144,11 +127,7 @@ class HostCall:
             known = {key: memory.rows[key] for key in keys if key in memory.rows}
             fresh = {key: row for key, row in zip(keys, ids, strict=True) if key not in known}
             known.update(zip(fresh, self._worked_out(list(fresh.values())), strict=True))
-            for key in keys:
-                memory.rows[key] = known[key]
-                memory.rows.move_to_end(key)
-            while len(memory.rows) > self.remember:
-                memory.rows.popitem(last=False)
+            self._keep(memory.rows, known, keys)
             memory.counts.calls += 1
             memory.counts.texts += len(keys)
             memory.counts.hits += len(keys) - len(fresh)
@@ -159,8 +138,10 @@ class HostCall:
     def _worked_out(self, rows: list[np.ndarray]) -> list[np.ndarray]:
         if not rows:
             return []
-        # Several tokenisations spell one text, and half a character adds nothing to it.
-        texts, spelt = self.texts(rows), self._memory.spelt
+        # Several tokenisations spell one text, and half a character adds nothing to it: tokens can
+        # end inside a UTF-8 character, and what there is of it decodes to U+FFFD.
+        texts = [text.rstrip("\ufffd") for text in self.source.decode_batch(rows)]
+        spelt = self._memory.spelt
         known = {text: spelt[text] for text in texts if text in spelt}
         fresh = [text for text in dict.fromkeys(texts) if text not in known]
         try:
@@ -168,45 +149,37 @@ class HostCall:
         except Exception as error:
             self._memory.failure = error
             raise
-        for text in texts:
-            spelt[text] = known[text]
-            spelt.move_to_end(text)
-        while len(spelt) > self.remember:
-            spelt.popitem(last=False)
+        self._keep(spelt, known, texts)
         return [known[text] for text in texts]
+
+    def _keep(self, memory: OrderedDict, known: dict, keys: list) -> None:
+        """Remembers what is known of the keys, and forgets what was not asked for longest."""
+        for key in keys:
+            memory[key] = known[key]
+            memory.move_to_end(key)
+        while len(memory) > self.remember:
+            memory.popitem(last=False)
 
     def __call__(self, common: jax.Array, own: jax.Array) -> jax.Array:
         """Makes the call in one host callback; can be called under `jit`.
 
-        Args:
-          common: `[B, R, M]` int32 ids with which all texts of a row begin; -1 is no token.
-          own: `[B, R, W, D]` int32 ids with which each goes on; -1 is no token.
-
-        Returns:
-          `[B, R, W, width]`; see `host`.
+        All texts of a row begin with the ids `common` `[B, R, M]` and go on with their `own`
+        `[B, R, W, D]`, int32; -1 is no token. What is returned is `[B, R, W, width]`.
         """
-        call = _Call(self, common.shape, own.shape)
+        call = Bound(_on_host, (self, common.shape, own.shape))
         shape = jax.ShapeDtypeStruct((*own.shape[:3], self.width), jnp.dtype(self.dtype))
         parts = [*_parts(common), *_parts(own)]
         return jax.pure_callback(call, shape, *parts, vmap_method="sequential")
 
 
-@dataclass(frozen=True)
-class _Call:
-    """The callback itself: puts the parts of the arguments together again."""
-
-    function: HostCall
-    common: tuple[int, ...]
-    own: tuple[int, ...]
-
-    def __call__(self, *parts: jax.Array) -> np.ndarray:
-        flat = np.concatenate([np.asarray(part) for part in parts])
-        rows = self.own[0] * self.own[1]
-        split = rows * self.common[2]
-        result = self.function.host(
-            flat[:split].reshape(rows, self.common[2]), flat[split:].reshape(rows, *self.own[2:])
-        )
-        return result.reshape(*self.own[:3], -1)
+def _on_host(bound: tuple[HostCall, tuple, tuple], *parts: jax.Array) -> np.ndarray:
+    """Puts the parts of the arguments together again and makes the call."""
+    call, common, own = bound
+    flat = np.concatenate([np.asarray(part) for part in parts])
+    rows = own[0] * own[1]
+    split = rows * common[2]
+    result = call.host(flat[:split].reshape(rows, common[2]), flat[split:].reshape(rows, *own[2:]))
+    return result.reshape(*own[:3], -1)
 
 
 def _parts(ids: jax.Array) -> list[jax.Array]:

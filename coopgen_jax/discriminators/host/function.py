@@ -6,30 +6,19 @@ that it has not judged before.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coopgen_jax.discriminators.discriminator import LEAST, Discriminator, uniform
+from coopgen_jax.discriminators.discriminator import LEAST, uniform
 from coopgen_jax.discriminators.host.call import HostCall
-from coopgen_jax.discriminators.host.token_rows import Spelled, begin, of_nodes, of_prompt
+from coopgen_jax.discriminators.host.token_rows import judging_whole
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.language_model import Bound, Nodes, Prompt
-from coopgen_jax.models.slots import Capacity
+from coopgen_jax.models.language_model import Bound
 from coopgen_jax.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True)
-class _Config:
-    """What a host function is bound to: the call, the classes, and whether it reads the prompt."""
-
-    call: HostCall
-    classes: tuple[str, ...]
-    reads_prompt: bool
 
 
 def host_function(
@@ -84,9 +73,7 @@ def host_function(
         return array
 
     call = _call(function, columns, tokenizer, ("probabilities", classes), batch, remember)
-    call.reset()
-    config = _Config(call, classes, reads_prompt)
-    return LoadedDiscriminator(_discriminator(config, _log_probabilities), calls=(call,))
+    return _loaded(call, classes, _log_probabilities, reads_prompt=reads_prompt)
 
 
 def reward(
@@ -132,10 +119,8 @@ def reward(
         return array.reshape(count, 1)
 
     call = _call(function, column, tokenizer, ("reward",), batch, remember)
-    call.reset()
     params = {"centre": jnp.float32(centre), "scale": jnp.float32(scale)}
-    discriminator = _discriminator(_Config(call, ("reward",), reads_prompt), _log_sigmoid)
-    return LoadedDiscriminator(discriminator, params, calls=(call,))
+    return _loaded(call, ("reward",), _log_sigmoid, reads_prompt=reads_prompt, params=params)
 
 
 def _call(
@@ -186,14 +171,18 @@ def _as_array(result: Any, classes: tuple[str, ...]) -> np.ndarray:
     return np.asarray(result, np.float32)
 
 
-def _discriminator(config: _Config, log_class: Callable) -> Discriminator:
-    return Discriminator(
-        init=Bound(_init, (config, log_class)),
-        evaluate=Bound(_evaluate, (config, log_class)),
-        classes=config.classes,
-        reads_prompt=config.reads_prompt,
-        tokenizer="host",
-    )
+def _loaded(
+    call: HostCall,
+    classes: tuple[str, ...],
+    log_class: Callable,
+    *,
+    reads_prompt: bool,
+    params: Any = None,
+) -> LoadedDiscriminator:
+    call.reset()
+    judge = Bound(_judge, (call, len(classes), log_class))
+    whole = judging_whole(judge, classes, reads_prompt=reads_prompt, tokenizer="host")
+    return LoadedDiscriminator(whole, params, calls=(call,))
 
 
 def _log_probabilities(params: Any, rows: jax.Array) -> jax.Array:
@@ -204,31 +193,9 @@ def _log_sigmoid(params: Any, rows: jax.Array) -> jax.Array:
     return jax.nn.log_sigmoid((rows - params["centre"]) / params["scale"])
 
 
-def _judge(bound: tuple[_Config, Callable], params: Any, *ids: jax.Array) -> jax.Array:
-    config, log_class = bound
-    rows = config.call(*ids)
+def _judge(bound: tuple[HostCall, int, Callable], params: Any, *ids: jax.Array) -> jax.Array:
+    call, classes, log_class = bound
+    rows = call(*ids)
     known = ~jnp.isnan(rows)
-    unknown = uniform(1, len(config.classes)).reshape(1, 1, 1, -1)
+    unknown = uniform(1, classes).reshape(1, 1, 1, -1)
     return jnp.where(known, log_class(params, jnp.where(known, rows, 0.5)), unknown)
-
-
-def _init(
-    bound: tuple[_Config, Callable],
-    params: Any,
-    prompt: Prompt,
-    hidden: jax.Array,
-    *,
-    capacity: Capacity,
-) -> tuple[jax.Array, Spelled]:
-    config = bound[0]
-    state = begin(prompt, capacity=capacity, reads_prompt=config.reads_prompt)
-    if config.reads_prompt:
-        return _judge(bound, params, *of_prompt(state))[:, 0, 0], state
-    return uniform(len(prompt.tokens), len(config.classes)), state
-
-
-def _evaluate(
-    bound: tuple[_Config, Callable], params: Any, state: Spelled, nodes: Nodes
-) -> tuple[jax.Array, Spelled]:
-    common, own, state = of_nodes(state, nodes)
-    return _judge(bound, params, common, own), state

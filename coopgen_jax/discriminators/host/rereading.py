@@ -6,7 +6,6 @@ parent is used again, since a token more can change how a whole word is split.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -14,92 +13,47 @@ import jax.numpy as jnp
 
 from coopgen_jax.discriminators.discriminator import Discriminator, uniform
 from coopgen_jax.discriminators.host.retokenise import Crossing
-from coopgen_jax.discriminators.host.token_rows import Spelled, begin, of_nodes, of_prompt
-from coopgen_jax.models.language_model import Bound, Nodes, Prompt
-from coopgen_jax.models.slots import Capacity
+from coopgen_jax.discriminators.host.token_rows import judging_whole
+from coopgen_jax.models.language_model import Bound
 
 # A wave of short texts need not pay for the longest that the width allows.
 WIDTH_STEP = 16
 
 
-@dataclass(frozen=True)
-class RereadingConfig:
-    """What reads, and how its tokens come to be.
+def rereading(
+    read: Callable, classes: tuple[str, ...], crossing: Crossing, *, reads_prompt: bool = False
+) -> Discriminator:
+    """Returns the discriminator; a text without a token of its own is judged uniformly.
 
-    Attributes:
+    Args:
       read: `(params, tokens [n, S], mask [n, S]) -> log p(class) [n, C]` of tokens padded behind
         the last; equal where it reads alike.
       classes: names of the `C` classes.
       crossing: from the language model's tokens to those that are read.
       reads_prompt: whether prompt and continuation are judged, or the continuation alone.
     """
-
-    read: Callable
-    classes: tuple[str, ...]
-    crossing: Crossing
-    reads_prompt: bool = False
+    judge = Bound(_judge, (read, len(classes), crossing))
+    tokenizer = crossing.target.identity
+    return judging_whole(judge, classes, reads_prompt=reads_prompt, tokenizer=tokenizer)
 
 
-def rereading(config: RereadingConfig) -> Discriminator:
-    """Returns the discriminator; a text without a token of its own is judged uniformly."""
-    return Discriminator(
-        init=Bound(_init, config),
-        evaluate=Bound(_evaluate, config),
-        classes=config.classes,
-        reads_prompt=config.reads_prompt,
-        tokenizer=config.crossing.target.identity,
-    )
-
-
-def read_rows(read: Callable, classes: int, params: Any, rows: jax.Array) -> jax.Array:
-    """Returns log p(class | text) `[n, C]` float32.
-
-    Args:
-      read: see `RereadingConfig`.
-      classes: `C`.
-      params: the discriminator's.
-      rows: `[n, width]` int32 tokens, -1 behind the last; a text without any is judged uniformly.
-    """
-    width = rows.shape[1]
+def _judge(
+    bound: tuple[Callable, int, Crossing], params: Any, common: jax.Array, own: jax.Array
+) -> jax.Array:
+    read, classes, crossing = bound
+    # Tokens of the texts, -1 behind the last.
+    rows = crossing(common, own).reshape(-1, crossing.width)
     count = jnp.sum(rows >= 0, axis=-1)
-    widths = [*range(WIDTH_STEP, width, WIDTH_STEP), width]
+    widths = [*range(WIDTH_STEP, crossing.width, WIDTH_STEP), crossing.width]
 
     def at(cut: int) -> Callable[[], jax.Array]:
         def one() -> jax.Array:
             mask = jnp.arange(cut)[None, :] < count[:, None]
-            log_class: jax.Array = read(params, jnp.maximum(rows[:, :cut], 0), mask)
-            return log_class
+            return read(params, jnp.maximum(rows[:, :cut], 0), mask)
 
         return one
 
     shortest = jnp.searchsorted(jnp.asarray(widths), jnp.max(count, initial=0))
     log_class = jax.lax.switch(shortest, [at(cut) for cut in widths])
-    return jnp.where(count[:, None] > 0, log_class, uniform(len(rows), classes))
-
-
-def _judge(config: RereadingConfig, params: Any, common: jax.Array, own: jax.Array) -> jax.Array:
-    """Returns log p `[B, R, W, C]` of texts: `common` `[B, R, M]`, then `own` `[B, R, W, D]`."""
-    rows = config.crossing(common, own).reshape(-1, config.crossing.width)
-    log_class = read_rows(config.read, len(config.classes), params, rows)
+    log_class = jnp.where(count[:, None] > 0, log_class, uniform(len(rows), classes))
     return log_class.reshape(*own.shape[:3], -1)
-
-
-def _init(
-    config: RereadingConfig,
-    params: Any,
-    prompt: Prompt,
-    hidden: jax.Array,
-    *,
-    capacity: Capacity,
-) -> tuple[jax.Array, Spelled]:
-    state = begin(prompt, capacity=capacity, reads_prompt=config.reads_prompt)
-    if config.reads_prompt:
-        return _judge(config, params, *of_prompt(state))[:, 0, 0], state
-    return uniform(len(prompt.tokens), len(config.classes)), state
-
-
-def _evaluate(
-    config: RereadingConfig, params: Any, state: Spelled, nodes: Nodes
-) -> tuple[jax.Array, Spelled]:
-    common, own, state = of_nodes(state, nodes)
-    return _judge(config, params, common, own), state

@@ -13,10 +13,6 @@ class Crossing(HostCall):
 
     A row holds the tokens of a text, special ones included, the last ones of a longer text; -1 is
     no token, and a text without any of its own has none at all.
-
-    Attributes:
-      target: the discriminator's tokenizer.
-      special: how many special tokens stand around a text.
     """
 
     def __init__(
@@ -30,16 +26,8 @@ class Crossing(HostCall):
     ) -> None:
         """Makes a crossing from `source` to at most `width` tokens of `target`.
 
-        Args:
-          source: the language model's tokenizer.
-          target: the discriminator's.
-          width: tokens of a text, the last ones of a longer one.
-          bare: whether a text stands behind a space, as continuations do, and no special tokens
-            stand around it.
-          remember: texts that are remembered.
-
-        Raises:
-          ValueError: the width leaves no room beside the special tokens.
+        Where it is `bare` a text stands behind a space, as continuations do, and no special tokens
+        stand around it.
         """
         self.target = target
         self.special = 0 if bare else len(target.encode("", special=True))

@@ -1,12 +1,14 @@
 """The tokens of every node's text, for discriminators that read it anew as a whole."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from coopgen_jax.models.language_model import Nodes, Prompt
+from coopgen_jax.discriminators.discriminator import Discriminator, uniform
+from coopgen_jax.models.language_model import Bound, Nodes, Prompt
 from coopgen_jax.models.slots import Capacity, Slots, allocate, take, write
 
 
@@ -57,3 +59,42 @@ def of_nodes(state: Spelled, nodes: Nodes) -> tuple[jax.Array, jax.Array, Any]:
     prompt = jnp.broadcast_to(state.prompt[:, None, :], rows)
     common = jnp.concatenate([prompt, trunk], axis=-1)
     return common, own, Spelled(state.prompt, write(state.tokens, nodes.start, token))
+
+
+def judging_whole(
+    judge: Callable, classes: tuple[str, ...], *, reads_prompt: bool, tokenizer: str
+) -> Discriminator:
+    """Returns the discriminator that judges every node's text as a whole.
+
+    Equal judges `(params, common, own) -> log p [B, R, W, C]`, of ids as `of_nodes` returns them,
+    make equal ones.
+    """
+    return Discriminator(
+        init=Bound(_init, (judge, len(classes), reads_prompt)),
+        evaluate=Bound(_evaluate, judge),
+        classes=classes,
+        reads_prompt=reads_prompt,
+        tokenizer=tokenizer,
+    )
+
+
+def _init(
+    bound: tuple[Callable, int, bool],
+    params: Any,
+    prompt: Prompt,
+    hidden: jax.Array,
+    *,
+    capacity: Capacity,
+) -> tuple[jax.Array, Spelled]:
+    judge, classes, reads_prompt = bound
+    state = begin(prompt, capacity=capacity, reads_prompt=reads_prompt)
+    if reads_prompt:
+        return judge(params, *of_prompt(state))[:, 0, 0], state
+    return uniform(len(prompt.tokens), classes), state
+
+
+def _evaluate(
+    judge: Callable, params: Any, state: Spelled, nodes: Nodes
+) -> tuple[jax.Array, Spelled]:
+    common, own, state = of_nodes(state, nodes)
+    return judge(params, common, own), state

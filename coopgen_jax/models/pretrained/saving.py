@@ -30,12 +30,8 @@ def save_model(
 ) -> None:
     """Writes config.json, model.safetensors and the tokenizer's files into a folder.
 
-    Args:
-      folder: where to; it is made, and files of these names in it are replaced.
-      config: the network's shape.
-      params: its parameters, the layers stacked.
-      tokenizer: its tokenizer.
-      dtype: of the tensors in the file, "float32", "float16" or "bfloat16".
+    It is made, and files of these names in it are replaced. `dtype` is that of the tensors in the
+    file, "float32", "float16" or "bfloat16".
 
     Raises:
       UserError: the layers are separate, no family of Hugging Face's has such a shape, or the disk
@@ -51,11 +47,7 @@ def save_model(
 def hugging_face(
     config: DecoderConfig, params: Params
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Returns what config.json says of a network's shape, and its tensors by name, in float32.
-
-    Raises:
-      UserError: no family of Hugging Face's has such a shape.
-    """
+    """Returns what config.json says of a network's shape, and its tensors by name, in float32."""
     if isinstance(config, T5Config):
         return t5_values(config), _tensors(params, t5_sources(config))
     values = _config(config)
@@ -94,16 +86,13 @@ def _save(
     core: tokenizers.Tokenizer,
 ) -> None:
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
-    if tokenizer.bos_token is not None:
-        settings["bos_token"] = tokenizer.bos_token
-    if tokenizer.eos_token is not None:
-        settings["eos_token"] = tokenizer.eos_token
+    for name in ("bos_token", "eos_token", "chat_template"):
+        if getattr(tokenizer, name) is not None:
+            settings[name] = getattr(tokenizer, name)
     ends = tokenizer.end_tokens
     if ends and tokenizer.core.id_to_token(ends[0]) != tokenizer.eos_token:
         # What ends a text comes first, however the template calls it.
         values = values | {"eos_token_id": list(ends)}
-    if tokenizer.chat_template is not None:
-        settings["chat_template"] = tokenizer.chat_template
     names = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
     kind = np.dtype(values["dtype"])
     # The weights come last: with them the folder is a model.
@@ -138,7 +127,6 @@ def _write(path: Path, values: dict[str, Any]) -> None:
 
 
 def _config(config: DecoderConfig) -> dict[str, Any]:
-    """Returns the config.json of a shape."""
     activation = next(name for name, own in ACTIVATIONS.items() if own == config.activation)
     if config.norm == "layer":
         alike = not config.gated and config.positions == "learned" and config.ffn_bias

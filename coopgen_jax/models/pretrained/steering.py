@@ -57,15 +57,9 @@ class Steering:
         }
 
     def combine(self, base: LoadedModel, load: Load, target: str | None = None) -> LoadedModel:
-        """Returns the model that writes: the base, or the base combined with others.
+        """Returns the model that writes towards a target: the base, or it combined with others.
 
-        Args:
-          base: the model that is changed.
-          load: loads an expert by its name; one that is named twice is loaded once.
-          target: the class that is written towards.
-
-        Raises:
-          UserError: a model cannot be loaded, or does not go with the base.
+        An expert that is named twice is loaded once.
         """
         given = {name: value for name, value in self.settings().items() if value is not None}
         if not given:
@@ -91,16 +85,9 @@ def name_of(model: str | LoadedModel | None) -> str | None:
 def load_reference(
     reference: str | LoadedModel, base: LoadedModel, writer: LoadedModel, load: Load
 ) -> LoadedModel:
-    """Returns the model that a search is charged for leaving.
+    """Returns the model that a search is charged for leaving, with the tokens of `base`.
 
-    Args:
-      reference: its name or path, or the model itself.
-      base: the model whose tokens it must have.
-      writer: the model that writes, which may be combined of several and hold it already.
-      load: loads a model by its name.
-
-    Raises:
-      UserError: it cannot be loaded, or does not go with the base.
+    The writer may be combined of several models and hold it already.
     """
     if not isinstance(reference, str):
         return reference

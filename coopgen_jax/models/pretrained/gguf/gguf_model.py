@@ -1,12 +1,15 @@
 """GGUF metadata to a network's shape, and the names of its tensors."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.assemble import Source
+from coopgen_jax.models.pretrained.families import sources_of
 from coopgen_jax.models.pretrained.gguf.gguf_file import GgufFile
+from coopgen_jax.models.published_shapes import gpt2, llama
 from coopgen_jax.models.transformer import DecoderConfig
 
 ARCHITECTURES = ("gpt2", "llama", "qwen2")
@@ -20,11 +23,7 @@ LLAMA3_SCALING: dict[str, float | str] = {
 
 
 def gguf_config(file: GgufFile, end_tokens: tuple[int, ...], dtype: str) -> DecoderConfig:
-    """Returns the shape of the network in a GGUF file.
-
-    Raises:
-      UserError: the architecture is unknown, or an option of it is not implemented.
-    """
+    """Returns a GGUF file's shape; raises UserError where something of it is not implemented."""
     architecture = file.metadata.get("general.architecture")
     if architecture not in ARCHITECTURES:
         raise UserError(
@@ -40,12 +39,12 @@ def gguf_config(file: GgufFile, end_tokens: tuple[int, ...], dtype: str) -> Deco
 
     if get("expert_count", 0):
         raise UserError(f"{file.label} is a mixture of experts: choose a dense model")
-    gpt2 = architecture == "gpt2"
+    is_gpt2 = architecture == "gpt2"
     width, heads = get("embedding_length"), get("attention.head_count")
     head_width = get("attention.key_length", width // heads)
     if get("rope.dimension_count", head_width) != head_width:
         raise UserError(f"{file.label} rotates a part of each head only: choose another model")
-    return DecoderConfig(
+    return (gpt2 if is_gpt2 else llama)(
         vocab_size=file.tensors["token_embd.weight"].shape[0]
         if "token_embd.weight" in file.tensors
         else get("vocab_size"),
@@ -56,13 +55,9 @@ def gguf_config(file: GgufFile, end_tokens: tuple[int, ...], dtype: str) -> Deco
         head_width=head_width,
         ffn_width=get("feed_forward_length"),
         context=get("context_length"),
-        norm="layer" if gpt2 else "rms",
-        norm_epsilon=_rounded(get(f"attention.layer_norm{'' if gpt2 else '_rms'}_epsilon")),
-        activation="gelu_tanh" if gpt2 else "silu",
-        gated=not gpt2,
-        positions="learned" if gpt2 else "rotary",
+        norm_epsilon=_rounded(get(f"attention.layer_norm{'' if is_gpt2 else '_rms'}_epsilon")),
         rope_theta=_rounded(get("rope.freq_base", 10000.0)),
-        rope_scaling=() if gpt2 else _rope_scaling(file, architecture),
+        rope_scaling=() if is_gpt2 else _rope_scaling(file, architecture),
         qkv_bias="blk.0.attn_qkv.bias" in file.tensors or "blk.0.attn_q.bias" in file.tensors,
         output_bias="blk.0.attn_output.bias" in file.tensors,
         ffn_bias="blk.0.ffn_up.bias" in file.tensors,
@@ -79,34 +74,29 @@ def gguf_sources(file: GgufFile, config: DecoderConfig) -> dict[str, Source]:
         "positions": Source("position_embd.weight"),
         "head": Source("output.weight"),
     }
-    for path, name in (
-        ("final_norm", "output_norm"),
-        ("layers/attention_norm", "blk.{}.attn_norm"),
-        ("layers/ffn_norm", "blk.{}.ffn_norm"),
-    ):
-        sources[f"{path}/scale"] = Source(f"{name}.weight")
-        sources[f"{path}/bias"] = Source(f"{name}.bias")
-    for part, name in (
-        ("query", "attn_q"),
-        ("key", "attn_k"),
-        ("value", "attn_v"),
-        ("output", "attn_output"),
-        ("gate", "ffn_gate"),
-        ("up", "ffn_up"),
-        ("down", "ffn_down"),
-    ):
-        sources[f"layers/{part}/kernel"] = Source(f"blk.{{}}.{name}.weight")
-        sources[f"layers/{part}/bias"] = Source(f"blk.{{}}.{name}.bias")
+    norms = {
+        "final_norm": "output_norm",
+        "layers/attention_norm": "blk.{}.attn_norm",
+        "layers/ffn_norm": "blk.{}.ffn_norm",
+    }
+    kernels = {
+        "layers/query": "blk.{}.attn_q",
+        "layers/key": "blk.{}.attn_k",
+        "layers/value": "blk.{}.attn_v",
+        "layers/output": "blk.{}.attn_output",
+        "layers/gate": "blk.{}.ffn_gate",
+        "layers/up": "blk.{}.ffn_up",
+        "layers/down": "blk.{}.ffn_down",
+    }
+    sources |= sources_of(norms, "scale") | sources_of(kernels)
     architecture = file.metadata["general.architecture"]
-    for third, part in enumerate(("query", "key", "value")):
-        heads = config.heads if part == "query" else config.kv_heads
-        for leaf, suffix in (("kernel", "weight"), ("bias", "bias")):
-            path = f"layers/{part}/{leaf}"
-            if architecture == "gpt2":
-                sources[path] = Source(f"blk.{{}}.attn_qkv.{suffix}", third=third)
-            elif architecture == "llama" and part != "value":
-                name = sources[path].name
-                sources[path] = Source(name, interleaved=heads)
+    if architecture == "gpt2":
+        for third, part in enumerate(("query", "key", "value")):
+            sources |= sources_of({f"layers/{part}": "blk.{}.attn_qkv"}, third=third)
+    if architecture == "llama":
+        for part, heads in (("query", config.heads), ("key", config.kv_heads)):
+            for path in (f"layers/{part}/kernel", f"layers/{part}/bias"):
+                sources[path] = replace(sources[path], interleaved=heads)
     return sources
 
 

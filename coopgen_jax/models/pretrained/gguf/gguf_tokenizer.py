@@ -23,11 +23,7 @@ QWEN2_PATTERN = LLAMA3_PATTERN.replace("{1,3}", "")
 
 
 def gguf_tokenizer(file: GgufFile) -> Tokenizer:
-    """Returns the tokenizer of a GGUF file.
-
-    Raises:
-      UserError: its kind is not one that can be built.
-    """
+    """Returns the tokenizer of a GGUF file; raises UserError where its kind cannot be built."""
     data = {
         key.removeprefix("tokenizer.ggml."): value
         for key, value in file.metadata.items()
