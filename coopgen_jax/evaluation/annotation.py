@@ -55,17 +55,10 @@ class Scale:
 def export(
     methods: Sequence[Method], scale: Scale, *, seed: int = 0, most: int | None = None
 ) -> tuple[str, dict[str, Any]]:
-    """Returns a blinded sheet and its key.
+    """Returns a blinded sheet as CSV and its key for JSON.
 
-    Args:
-      methods: their texts.
-      scale: what is asked.
-      seed: of the order, the ids and the choice.
-      most: how many texts of each method are taken, drawn from what all methods were asked for;
-        None for all texts.
-
-    Returns:
-      The sheet as CSV, and the key for JSON.
+    Order, ids and choice depend on the seed. At `most` so many texts of each method are taken,
+    drawn from what all methods were asked for.
 
     Raises:
       UserError: `most` is below 1, or the methods have nothing in common to draw from.

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 from sklearn.metrics import f1_score
 
 from coopgen_jax.decoding.job import Job
@@ -141,15 +142,10 @@ def evaluations_per_second(
 ) -> float:
     """Returns how many nodes a second a search of one prompt reads and judges, compiled before.
 
-    Args:
-      model: the language model that is guided.
-      discriminator: the discriminator.
-      config: the search.
-      prompt: what is continued.
-      tokens: how many tokens' searches are timed; their median counts.
+    Of so many tokens' searches the median counts.
 
     Raises:
-      UserError: they are fewer than 1.
+      UserError: the tokens are fewer than 1.
     """
     if tokens < 1:
         raise UserError(f"{tokens} tokens cannot be timed: give 1 or more")
@@ -178,11 +174,7 @@ def evaluations_per_second(
 
 
 def figures(log_class: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Returns how good judgements are.
-
-    Args:
-      log_class: `[n, C]` log-probabilities.
-      labels: `[n]` class numbers.
+    """Returns how good log-probabilities `[n, C]` are, by class numbers `[n]`.
 
     Returns:
       `texts`, `accuracy` with Wilson's 95 % `interval`, `macro_f1`, `calibration_error` (expected,
@@ -235,9 +227,7 @@ def by_length(
 def all_beginnings(log_class: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the judgements `[m, C]` of every beginning of every text, and their classes `[m]`.
 
-    Args:
-      log_class: `[n, T, C]` as `judge_prefixes` returns it.
-      labels: `[n]` class numbers.
+    They are picked out of what `judge_prefixes` returns, `[n, T, C]`, and the texts' classes `[n]`.
     """
     read = ~np.isnan(log_class[..., 0])
     return log_class[read], np.repeat(labels, read.sum(axis=-1))
@@ -246,16 +236,12 @@ def all_beginnings(log_class: np.ndarray, labels: np.ndarray) -> tuple[np.ndarra
 def fit_temperature(log_class: np.ndarray, labels: np.ndarray) -> float:
     """Returns the temperature whose division of log-probabilities is likeliest (Guo et al. 2017).
 
-    Args:
-      log_class: `[n, C]` log-probabilities.
-      labels: `[n]` class numbers.
+    The log-probabilities are `[n, C]`, the labels `[n]` class numbers.
     """
 
     def loss(log_temperature: float) -> float:
         scaled = log_class.astype(np.float64) / np.exp(log_temperature)
-        shifted = scaled - scaled.max(axis=-1, keepdims=True)
-        norm = np.log(np.exp(shifted).sum(axis=-1))
-        return float((norm - shifted[np.arange(len(labels)), labels]).mean())
+        return -float(log_softmax(scaled, axis=-1)[np.arange(len(labels)), labels].mean())
 
     found = minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded")
     return float(np.exp(found.x))

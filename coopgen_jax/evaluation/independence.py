@@ -18,7 +18,6 @@ from coopgen_jax.data.fingerprint import read_fingerprint
 from coopgen_jax.discriminators.loading import folder_of
 from coopgen_jax.errors import UserError
 
-CARDS = ("card.json", "judge.json")
 # What cards say that were written before they had a key for it.
 HALF = re.compile(r"^half ([AB]) of the training rows\b")
 
@@ -66,14 +65,21 @@ def trained_on(name_or_folder: str | Path) -> TrainedOn:
       UserError: its fingerprint or its card is damaged.
     """
     name = str(name_or_folder)
-    folder = Path(name).expanduser()
-    if not any((folder / card).is_file() for card in CARDS):
-        try:
-            folder = folder_of(name)
-        except UserError:
-            weights = _weights(folder) if folder.is_dir() else None
-            return TrainedOn(name, weights)
-    return TrainedOn(name, _weights(folder), read_fingerprint(folder), _half(folder))
+    try:
+        card = card_of(name)
+    except UserError:
+        return TrainedOn(name, _weights(Path(name).expanduser()))
+    return TrainedOn(name, _weights(card.parent), read_fingerprint(card.parent), _half(card))
+
+
+def card_of(name_or_folder: str | Path) -> Path:
+    """Returns the path of the card of a judge or of a discriminator.
+
+    Raises:
+      UserError: there is none.
+    """
+    path = Path(name_or_folder).expanduser() / "judge.json"
+    return path if path.is_file() else folder_of(name_or_folder) / "card.json"
 
 
 def _weights(folder: Path) -> str | None:
@@ -87,8 +93,7 @@ def _weights(folder: Path) -> str | None:
     return whole.hexdigest()
 
 
-def _half(folder: Path) -> str | None:
-    path = next(folder / card for card in CARDS if (folder / card).is_file())
+def _half(path: Path) -> str | None:
     try:
         card: Any = json.loads(path.read_text(encoding="utf-8"))
         said = card.get("half")

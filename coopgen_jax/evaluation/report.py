@@ -13,9 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from coopgen_jax.data.sources import left_out, split_lines
-from coopgen_jax.discriminators.loading import folder_of
 from coopgen_jax.errors import UserError
-from coopgen_jax.evaluation.independence import Independence, independence, require, trained_on
+from coopgen_jax.evaluation.independence import (
+    Independence,
+    card_of,
+    independence,
+    require,
+    trained_on,
+)
 from coopgen_jax.evaluation.sentence_features import sentence_features
 from coopgen_jax.evaluation.tables import Format, cells, draw, render
 from coopgen_jax.evaluation.text_judges import load_text_judge
@@ -71,10 +76,7 @@ def report_on(
 ) -> dict[str, Any]:
     """Returns the figures of methods: those of `evaluate_texts`, with judge, oracle and notes.
 
-    Args:
-      methods: their texts; names differ.
-      how: what they are measured by.
-      on_method: called with the name of every method before it is measured.
+    The name of every method is told to `on_method` before it is measured.
 
     Raises:
       UserError: see `check_methods`, or a model cannot be loaded.
@@ -107,11 +109,7 @@ def report_on(
 
 
 def check_methods(methods: Sequence[Method], how: ReportSettings) -> tuple[list[Method], list[str]]:
-    """Checks what can be known before a network is loaded.
-
-    Args:
-      methods: written methods, or methods that are going to be written.
-      how: what they are to be measured by.
+    """Checks what can be known before a network is loaded, of methods that need not be written yet.
 
     Returns:
       The methods with what `how` says of their targets and guides, and notes for the report.
@@ -160,12 +158,8 @@ def report_files(stem: Path, form: Format = "text") -> dict[str, Path]:
 def write_report(report: dict[str, Any], stem: Path, form: Format = "text") -> None:
     """Writes a report as JSON, as a table, and as a picture of quality against cost.
 
-    Where there is nothing to draw, the report gets a note that says so.
-
-    Args:
-      report: of `report_on`.
-      stem: path of the files without their suffixes.
-      form: how the table looks.
+    Where there is nothing to draw, the report gets a note that says so. The files' path is `stem`
+    without their suffixes.
 
     Raises:
       UserError: a file cannot be written.
@@ -199,8 +193,7 @@ def _writers(method: Method) -> tuple[str | None, ...]:
 
 def _classes(judge: str) -> tuple[str, ...]:
     """Returns the classes that the card of a judge names."""
-    folder = Path(judge).expanduser()
-    path = folder / "judge.json" if _is_judge(judge) else folder_of(judge) / "card.json"
+    path = card_of(judge)
     try:
         return tuple(json.loads(path.read_text(encoding="utf-8"))["classes"])
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -266,16 +259,12 @@ def _check_oracle(how: ReportSettings, written: Sequence[str]) -> list[str]:
     return [f"forced: {found}"]
 
 
-def _is_judge(folder: str) -> bool:
-    return (Path(folder).expanduser() / "judge.json").is_file()
-
-
 def _reader(methods: Sequence[Method], how: ReportSettings) -> str:
     """Returns the name of the language model in whose tokens the judge reads."""
     if how.model:
         return how.model
     named = None
-    if how.judge and not _is_judge(how.judge):
-        card = json.loads((folder_of(how.judge) / "card.json").read_text(encoding="utf-8"))
+    if how.judge:
+        card = json.loads(card_of(how.judge).read_text(encoding="utf-8"))
         named = card.get("model") if card.get("kind") == "shared-trunk" else None
     return named or next((method.model for method in methods if method.model), DEFAULT_MODEL)

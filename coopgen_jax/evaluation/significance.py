@@ -42,9 +42,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def perplexity_interval(log_probs: np.ndarray, lengths: np.ndarray) -> tuple[float, float]:
     """Returns the 95 % bootstrap interval of a set's perplexity, whole texts drawn.
 
-    Args:
-      log_probs: natural log-probability of every text `[n]`.
-      lengths: its tokens `[n]`, 1 or more.
+    Of every text are the natural log-probability `[n]` and the number of tokens `[n]`, 1 or more.
     """
 
     def ratio(log_p: np.ndarray, tokens: np.ndarray, axis: int = -1) -> np.ndarray:

@@ -30,8 +30,6 @@ from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 # Texts of which self-BLEU is taken, the first ones.
 BLEU_TEXTS = 1000
 REPEATED = 4
-# `[n]` texts to `[n, E]` features.
-Features = Callable[[Sequence[str]], np.ndarray]
 
 
 def evaluate_texts(
@@ -41,7 +39,7 @@ def evaluate_texts(
     oracle: LoadedModel | None = None,
     against: str | None = None,
     reference: Sequence[str] = (),
-    features: Features | None = None,
+    features: Callable[[Sequence[str]], np.ndarray] | None = None,
     listener: Callable[[str], None] = lambda method: None,
 ) -> dict[str, Any]:
     """Returns the figures of methods.
@@ -52,7 +50,7 @@ def evaluate_texts(
       oracle: says how likely they are; None leaves perplexity out.
       against: the method that the others are tested against, the first one by default.
       reference: human texts for MAUVE (Pillutla et al. 2021, arXiv 2102.01454).
-      features: reads texts for MAUVE, which is left out without it.
+      features: reads `[n, E]` features of texts for MAUVE, which is left out without it.
       listener: told the name of every method before it is measured.
 
     Returns:
@@ -84,8 +82,7 @@ def evaluate_texts(
         rows.append(row)
     others = [row for row in rows if row["method"] != against]
     for row in others:
-        one, other = measured[row["method"]], measured[against]
-        row["paired"] = _paired(one, other)
+        row["paired"] = _paired(measured[row["method"]], measured[against])
     for name in ("accuracy_p", "perplexity_p"):
         tested = [row["paired"] for row in others if name in row["paired"]]
         for paired, value in zip(tested, holm([p[name] for p in tested]), strict=True):
@@ -165,12 +162,7 @@ def _figures(
 
 
 def on_target(judge: TextJudge, texts: Sequence[Written]) -> np.ndarray:
-    """Returns whether a judge finds each text likeliest of its target, `[n]`.
-
-    Args:
-      judge: reads the continuation alone.
-      texts: `n` texts, whose targets are classes of the judge.
-    """
+    """Returns whether a judge finds each text likeliest of its target, one of its classes: `[n]`."""
     p = judge.predict_proba([text.text for text in texts])
     wanted = np.array([judge.classes.index(str(text.target)) for text in texts])
     there = np.array([bool(text.text.strip()) for text in texts])
@@ -225,10 +217,8 @@ def _paired(one: dict[Any, dict[str, Any]], other: dict[Any, dict[str, Any]]) ->
     """Returns the tests of two methods on what both have written."""
     common = [key for key in one if key in other]
     found: dict[str, Any] = {"pairs": len(common)}
-    for name, measure, test in (
-        ("accuracy_p", "hit", mcnemar),
-        ("perplexity_p", "mean_log_p", signed_rank),
-    ):
+    tests = (("accuracy_p", "hit", mcnemar), ("perplexity_p", "mean_log_p", signed_rank))
+    for name, measure, test in tests:
         both = [key for key in common if measure in one[key] and measure in other[key]]
         if both:
             first, second = ([side[key][measure] for key in both] for side in (one, other))

@@ -74,10 +74,7 @@ class Method:
 def steering_of(settings: Any, model: str | None) -> tuple[str, ...]:
     """Returns the language models that steer by the settings of a run, each once.
 
-    Args:
-      settings: with the experts' names and the control code, in which {target} stands for each
-        target.
-      model: the base's name.
+    In the experts' names {target} stands for each target; behind a control code is the base.
     """
     if not isinstance(settings, dict):
         return ()
@@ -123,13 +120,9 @@ def read_methods(path: Path, name: str | None = None) -> list[Method]:
         raise UserError(f"{path} holds no sound text among {len(broken)}: {broken[0]}")
     if not found:
         raise UserError(f"{path} holds no texts")
-    found[0] = replace(found[0], broken=broken)
-    if name is None:
-        return found
-    if len(found) > 1:
-        # What was written for comparison keeps its name.
-        return [replace(found[0], name=name), *found[1:]]
-    return [replace(found[0], name=name)]
+    # What was written for comparison keeps its name.
+    found[0] = replace(found[0], broken=broken, name=found[0].name if name is None else name)
+    return found
 
 
 def _document(path: Path, content: str) -> list[Method]:
@@ -159,10 +152,12 @@ def _lines(path: Path, content: str) -> list[Method]:
         place = f"line {number} of {path}"
         try:
             value = _parsed(line, place)
+            is_header = isinstance(value, dict) and "settings" in value and "text" not in value
+            text = None if is_header else _row(value, place)
         except UserError as fault:
             broken.append(str(fault))
             continue
-        if isinstance(value, dict) and "settings" in value and "text" not in value:
+        if text is None:
             latest = replace(_header(value, place), name=_method(value["settings"], path))
             before = headers.get(latest.name)
             if before is not None and before != latest:
@@ -171,13 +166,7 @@ def _lines(path: Path, content: str) -> list[Method]:
                     "own"
                 )
             continue
-        try:
-            text = _row(value, place)
-        except UserError as fault:
-            broken.append(str(fault))
-            continue
-        said = value.get("method")
-        name = said if isinstance(said, str) and said else latest.name
+        name = _word(value.get("method"), latest.name)
         headers.setdefault(name, replace(latest, name=name))
         texts.setdefault(name, []).append(text)
     found = [replace(headers[name], texts=tuple(rows)) for name, rows in texts.items()]
@@ -193,8 +182,11 @@ def _parsed(content: str, place: str) -> Any:
 
 
 def _method(settings: Any, path: Path) -> str:
-    name = settings.get("method") if isinstance(settings, dict) else None
-    return name if isinstance(name, str) and name else path.stem
+    return _word(settings.get("method") if isinstance(settings, dict) else None, path.stem)
+
+
+def _word(value: Any, otherwise: str) -> str:
+    return value if isinstance(value, str) and value else otherwise
 
 
 def _header(value: dict[str, Any], place: str) -> Method:
