@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -105,12 +104,7 @@ class Hosts:
         """Returns itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Tells the others of an error."""
         if error is not None and not isinstance(error, HostError):
             known = isinstance(error, UserError)
@@ -173,8 +167,7 @@ def connect(
         says all three (TPU pods, Slurm, Open MPI, Kubernetes).
       count: how many processes there are.
       number: which of them this one is, from 0.
-      patience: seconds to wait for a process that does not come or falls silent, `PATIENCE` by
-        default.
+      patience: seconds to wait for a process that does not come or falls silent, 120 by default.
 
     Raises:
       UserError: the processes cannot meet, or there is no cluster to ask.

@@ -83,11 +83,13 @@ def join_hosts(options: GenerateOptions) -> Hosts | None:
     Raises:
       UserError: the processes cannot meet.
     """
-    if options.coordinator is None:
-        return None
-    if options.coordinator == AUTO:
-        return connect()
-    return connect(options.coordinator, options.hosts, options.host)
+    return None if options.coordinator is None else connect(*_place(options))
+
+
+def _place(options: Any) -> tuple[str | None, int | None, int | None]:
+    """Returns what JAX is told of the processes: nothing where a cluster says it all."""
+    where = None if options.coordinator == AUTO else options.coordinator
+    return where, options.hosts, options.host
 
 
 def united(what: _Training) -> _Training:
@@ -107,10 +109,7 @@ def united(what: _Training) -> _Training:
     if what.mapper == "pmap":
         raise UserError("--mapper pmap maps over one machine: leave it or --coordinator out")
     _keep_output()
-    if what.coordinator == AUTO:
-        unite()
-    else:
-        unite(what.coordinator, what.hosts, what.host)
+    unite(*_place(what))
     return replace(what, devices=jax.device_count(), quiet=what.quiet or jax.process_index() > 0)
 
 

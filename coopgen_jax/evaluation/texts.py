@@ -162,7 +162,7 @@ def _figures(
 
 
 def on_target(judge: TextJudge, texts: Sequence[Written]) -> np.ndarray:
-    """Returns whether a judge finds each text likeliest of its target, one of its classes: `[n]`."""
+    """Returns whether a judge, who knows all targets, finds each text likeliest of its own."""
     p = judge.predict_proba([text.text for text in texts])
     wanted = np.array([judge.classes.index(str(text.target)) for text in texts])
     there = np.array([bool(text.text.strip()) for text in texts])

@@ -14,11 +14,7 @@ LONGEST_END = 7200
 
 
 def unite(
-    coordinator: str | None = None,
-    count: int | None = None,
-    number: int | None = None,
-    *,
-    patience: float | None = None,
+    coordinator: str | None = None, count: int | None = None, number: int | None = None
 ) -> None:
     """Has processes compute as one, as for a training: `jax.devices()` are then those of all.
 
@@ -30,13 +26,12 @@ def unite(
       coordinator: "HOST:PORT" of process 0; None where a cluster says all three.
       count: how many processes there are.
       number: which of them this one is, from 0.
-      patience: seconds to wait for a process that does not come.
 
     Raises:
       UserError: the processes cannot meet, or there is no cluster to ask.
     """
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    join(coordinator, count, number, PATIENCE if patience is None else patience)
+    join(coordinator, count, number, PATIENCE)
 
 
 def await_all() -> None:
