@@ -79,12 +79,7 @@ class Reading:
 def load_runs(
     methods: Sequence[MethodRun], targets: Sequence[str], *, dtype: str
 ) -> list[LoadedRun]:
-    """Loads what methods write with.
-
-    Args:
-      methods: the methods.
-      targets: classes that they write towards, on which their models may depend.
-      dtype: number format of the models that are loaded here.
+    """Loads what methods write with, which may depend on the targets.
 
     Raises:
       UserError: something cannot be loaded, or does not go together.

@@ -94,11 +94,13 @@ def compare(
     for run in loaded:
         run.check_prompts(reading)
     jobs = [
-        _begin(run, path, reading, targets, seed=seed, batch_size=batch_size)
+        _begin(run, path, reading, targets, seed, batch_size)
         for run, path in zip(loaded, paths, strict=True)
     ]
     for job in jobs:
-        _write(job, seed, batch_size, mesh, on_progress)
+        for batch in range(job.done, len(job.batches)):
+            _write(job, batch, seed, batch_size, mesh)
+            on_progress(Progress(job.run.method.name, batch + 1, len(job.batches)))
     pairs = zip(runs, paths, strict=True)
     return [method for run, path in pairs for method in read_methods(path, run.name)]
 
@@ -107,11 +109,7 @@ def batches_of(lengths: Sequence[int], size: int) -> list[tuple[list[int], list[
     """Returns the batches of a job: the rows that each reads, and those of them that are new.
 
     Rows of like length are read together; the last batch is filled up with rows of the one in front
-    of it, so that all have a size and nothing more is compiled.
-
-    Args:
-      lengths: the bucketed length of every prompt, 0 for one that is left out.
-      size: rows of a batch.
+    of it, so that all have a size and nothing more is compiled. A length of 0 leaves a row out.
     """
     order = sorted(filter(lengths.__getitem__, range(len(lengths))), key=lengths.__getitem__)
     found = []
@@ -155,13 +153,7 @@ class _Job:
 
 
 def _begin(
-    run: LoadedRun,
-    path: Path,
-    reading: Reading,
-    targets: Sequence[str],
-    *,
-    seed: int,
-    batch_size: int,
+    run: LoadedRun, path: Path, reading: Reading, targets: Sequence[str], seed: int, batch_size: int
 ) -> _Job:
     """Finds what a method's file lacks, and makes the file where there is none."""
     model = run.models[0]
@@ -183,34 +175,23 @@ def _begin(
     return _Job(run, path, asked, texts, batches, widths, done)
 
 
-def _write(
-    job: _Job,
-    seed: int,
-    batch_size: int,
-    mesh: Mesh | None,
-    on_progress: Callable[[Progress], None],
-) -> None:
-    """Writes the batches that a method's file lacks."""
-    run = job.run
-    for number, (rows, new) in enumerate(job.batches):
-        if number < job.done:
-            continue
-        start = time.perf_counter()
-        texts = generate(
-            run.writers.get(job.asked[new[0]][1], run.models[0]),
-            job.texts,
-            config=run.config,
-            discriminator=run.guide,
-            target=[target for _, target in job.asked] if run.guide else None,
-            reference=run.reference,
-            seed=seed,
-            batch_size=batch_size,
-            numbers=rows,
-            mesh=mesh,
-        )
-        seconds = time.perf_counter() - start
-        append(job.path, _lines(job, number, new, texts, seconds, seed))
-        on_progress(Progress(run.method.name, number + 1, len(job.batches)))
+def _write(job: _Job, batch: int, seed: int, batch_size: int, mesh: Mesh | None) -> None:
+    """Adds a batch to a method's file."""
+    run, (rows, new) = job.run, job.batches[batch]
+    start = time.perf_counter()
+    texts = generate(
+        run.writers.get(job.asked[new[0]][1], run.models[0]),
+        job.texts,
+        config=run.config,
+        discriminator=run.guide,
+        target=[target for _, target in job.asked] if run.guide else None,
+        reference=run.reference,
+        seed=seed,
+        batch_size=batch_size,
+        numbers=rows,
+        mesh=mesh,
+    )
+    append(job.path, _lines(job, batch, new, texts, time.perf_counter() - start, seed))
 
 
 def _lines(
