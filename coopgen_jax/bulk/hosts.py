@@ -76,14 +76,9 @@ class Hosts:
                 )
 
     def merge(self, texts: Sequence[Text]) -> list[Text] | None:
-        """Puts the parts together.
+        """Puts the parts together, of which each process gives its own.
 
-        Args:
-          texts: this process's part.
-
-        Returns:
-          All texts in the order of the prompts on process 0, None on the others, which return once
-          process 0 has them all.
+        Process 0 returns all texts in the order of the prompts, the others None once it has them.
 
         Raises:
           HostError: a process failed.

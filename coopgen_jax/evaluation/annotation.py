@@ -111,15 +111,11 @@ def _ids(rng: np.random.Generator, count: int) -> list[str]:
 def read_sheet(
     content: str, label: str, key: dict[str, Any]
 ) -> tuple[dict[str, dict[str, float]], str | None]:
-    """Reads a filled sheet.
-
-    Args:
-      content: the CSV, its columns separated by commas, semicolons or tabs.
-      label: what the sheet is called.
-      key: what `export` returned with it.
+    """Reads a filled sheet, a CSV separated by commas, semicolons or tabs.
 
     Returns:
-      The ratings by question and id, and a sentence about those that were left out, or None.
+      The ratings by question and id, and a sentence about those that were left out, or None; in it
+      and in errors the sheet is called by its `label`.
 
     Raises:
       UserError: it is no such sheet, or holds no rating.
@@ -186,12 +182,7 @@ def _sentence(label: str, faults: dict[str, list[str]]) -> str | None:
 def summarise(
     key: dict[str, Any], sheets: Sequence[dict[str, dict[str, float]]], against: str
 ) -> dict[str, Any]:
-    """Returns what several people's ratings say.
-
-    Args:
-      key: of the sheet.
-      sheets: each one's ratings by question and id, as `read_sheet` returns them.
-      against: the method that the others are tested against.
+    """Returns what several people's ratings, read by `read_sheet`, say.
 
     Returns:
       By question: `alpha`, the agreement (Krippendorff's, ordinal), and `groups`, by target, "all"

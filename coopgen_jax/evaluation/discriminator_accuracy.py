@@ -86,17 +86,11 @@ def judge_prefixes(
     batch: int = 32,
     listener: Callable[[int, int], None] = lambda done, total: None,
 ) -> np.ndarray:
-    """Returns what a discriminator says of every prefix of texts.
+    """Returns what a discriminator says of every prefix of `n` texts.
 
-    Args:
-      model: the language model that it guides.
-      discriminator: the discriminator.
-      texts: `n` texts, read as continuations of `prompt`, behind a space.
-      prompt: what stands in front of every text; a discriminator that reads the continuation alone
-        does not judge it.
-      longest: `T`, tokens read of a text, the first ones.
-      batch: texts read at once; texts of like length are read together.
-      listener: told after each batch how many of how many texts have been read.
+    A text is read as a continuation of `prompt`, behind a space, `T` tokens of it at the longest;
+    a discriminator that reads the continuation alone does not judge the prompt. Texts of like
+    length are read together. The listener is told after each batch how many of how many are done.
 
     Returns:
       `[n, T, C]` float32: log p(class | the first t + 1 tokens), NaN behind a text's end.

@@ -57,9 +57,7 @@ class Independence:
 def trained_on(name_or_folder: str | Path) -> TrainedOn:
     """Returns what is known of how a discriminator, a judge or a language model was trained.
 
-    Args:
-      name_or_folder: a folder, or the name of a head that comes with the package; of anything else
-        nothing is known.
+    That is nothing where there is neither such a folder nor such a head in the package.
 
     Raises:
       UserError: its fingerprint or its card is damaged.

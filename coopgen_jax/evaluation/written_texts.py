@@ -93,14 +93,9 @@ def steering_of(settings: Any, model: str | None) -> tuple[str, ...]:
 
 
 def read_methods(path: Path, name: str | None = None) -> list[Method]:
-    """Reads the methods of a file.
+    """Reads the methods of a file, the first of them called `name` if that is given.
 
-    Args:
-      path: the file.
-      name: what its method is called, None for what the file says.
-
-    Returns:
-      The methods; the first has what is wrong with the rows that were left out in `broken`.
+    The first has what is wrong with the rows that were left out in `broken`.
 
     Raises:
       UserError: it cannot be read, is not such a file, or holds no sound text.

@@ -87,16 +87,10 @@ def plan(
     prompt_length: int,
     guide: str = "trunk",
 ) -> Plan:
-    """Predicts the cost of a decode.
+    """Predicts the cost of a decode of `batch` prompts at once, of a padded length.
 
-    Args:
-      config: the language model's shape.
-      decoding: the search's settings.
-      machine: how fast the machine is.
-      batch: `B`, prompts decoded at once.
-      prompt_length: `P`, their padded length.
-      guide: "trunk", a head on the language model's states, or "causal", a network of the language
-        model's shape.
+    The guide is "trunk", a head on the language model's states, or "causal", a network of the
+    language model's shape.
     """
     job = _job(config, decoding, batch, prompt_length, guide)
     state = jax.eval_shape(mcts.begin, job)

@@ -57,12 +57,7 @@ def number(value: Any) -> float | None:
 
 
 def nested(tree: Tree, names: TokenNames, classes: Sequence[str]) -> dict[str, Any]:
-    """Returns one tree as nested dictionaries.
-
-    Args:
-      tree: one tree in NumPy, fields `[N, ...]` as `search.tree.Tree` lists them.
-      names: how tokens are shown.
-      classes: names of the `C` classes.
+    """Returns one tree, in NumPy with fields `[N, ...]`, as nested dictionaries.
 
     Returns:
       The root. A node has `token` and `id` (None at the root, as `prior`, its prior among its
@@ -160,12 +155,7 @@ class Recorder:
 
 
 def document(recorder: Recorder, texts: Sequence["Text"], **about: Any) -> dict[str, Any]:
-    """Returns everything that was recorded.
-
-    Args:
-      recorder: what listened while the texts were written.
-      texts: the texts as `generate` returned them.
-      about: what else the document is to say, such as the settings; must be plain JSON.
+    """Returns everything that was recorded while the texts were written, as plain JSON.
 
     Returns:
       `format`, `classes`, what `about` says, and `texts`: each with its prompt, figures and
