@@ -213,9 +213,14 @@ def by_length(
         long = read >= length
         if long.any():
             report[str(length)] = figures(log_class[long, length - 1], labels[long])
-    last = np.take_along_axis(log_class, (read - 1)[:, None, None], axis=1)[:, 0]
-    report["whole"] = figures(last, labels)
+    report["whole"] = figures(of_whole_texts(log_class), labels)
     return report
+
+
+def of_whole_texts(log_class: np.ndarray) -> np.ndarray:
+    """Returns the judgements `[n, C]` of whole texts, out of those of `judge_prefixes`."""
+    read = (~np.isnan(log_class[..., 0])).sum(axis=-1)
+    return log_class[np.arange(len(read)), read - 1]
 
 
 def all_beginnings(log_class: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

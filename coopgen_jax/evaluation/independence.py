@@ -108,30 +108,23 @@ def independence(judge: TrainedOn, guide: TrainedOn) -> Independence:
 
     Their rows are compared where both are known; else the halves that their cards name.
     """
-    judges, guides = judge.name, guide.name
+    judges, guides = judge.name, f"the guide {guide.name}"
+    both = f"{judges} and {guides}"
     if judge.weights is not None and judge.weights == guide.weights:
-        return Independence(False, f"{judges} is the guide {guides} itself")
+        return Independence(False, f"{judges} is {guides} itself")
     if judge.rows is not None and guide.rows is not None:
         shared = len(np.intersect1d(judge.rows, guide.rows, assume_unique=True))
-        if shared:
-            return Independence(
-                False,
-                f"{judges} and the guide {guides} were both trained on {shared} of the judge's "
-                f"{len(judge.rows)} rows",
-            )
-        return Independence(True, f"{judges} and the guide {guides} have no row in common")
+        if not shared:
+            return Independence(True, f"{both} have no row in common")
+        rows = f"{shared} of the judge's {len(judge.rows)} rows"
+        return Independence(False, f"{both} were both trained on {rows}")
     if judge.half is not None and guide.half is not None:
         if judge.half == guide.half:
-            return Independence(
-                False, f"{judges} and the guide {guides} were both trained on half {judge.half}"
-            )
-        return Independence(
-            True,
-            f"{judges} was trained on half {judge.half} and the guide {guides} on half "
-            f"{guide.half}, by their cards",
-        )
+            return Independence(False, f"{both} were both trained on half {judge.half}")
+        halves = f"on half {judge.half} and {guides} on half {guide.half}"
+        return Independence(True, f"{judges} was trained {halves}, by their cards")
     lacking = min(judge, guide, key=lambda one: (one.rows is not None, one.half is not None))
-    unknown = judges if lacking is judge else f"the guide {guides}"
+    unknown = judges if lacking is judge else guides
     return Independence(False, f"which rows {unknown} was trained on is unknown", known=False)
 
 
