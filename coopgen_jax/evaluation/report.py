@@ -30,6 +30,7 @@ from coopgen_jax.files import to_json, write_whole
 from coopgen_jax.models.pretrained.loaded_model import (
     DEFAULT_ENCODER,
     DEFAULT_MODEL,
+    LoadedModel,
     load,
     load_encoder,
 )
@@ -84,12 +85,7 @@ def report_on(
     methods, notes = check_methods(methods, how)
     oracle = load(how.oracle) if how.oracle else None
     if oracle is not None:
-        same = [
-            m.name
-            for m in methods
-            if oracle.sha256 in m.hashes or (not m.hashes and how.oracle in _writers(m))
-        ]
-        notes += _check_oracle(how, same)
+        notes += _check_oracle(methods, how, oracle)
     features, reference = None, how.reference if _has_mauve() else ()
     if reference:
         features = partial(sentence_features, load_encoder(how.encoder))
@@ -129,7 +125,7 @@ def check_methods(methods: Sequence[Method], how: ReportSettings) -> tuple[list[
         for method in methods:
             check_targets(method, classes)
     if how.oracle:
-        _check_oracle(how, [m.name for m in methods if how.oracle in _writers(m)])
+        _check_oracle(methods, how)
     return methods, notes
 
 
@@ -184,11 +180,6 @@ def footnotes(report: dict[str, Any]) -> list[str]:
 
 def _has_mauve() -> bool:
     return importlib.util.find_spec("mauve") is not None
-
-
-def _writers(method: Method) -> tuple[str | None, ...]:
-    """Returns the names of the language models that wrote a method's texts."""
-    return (method.model, *method.steering)
 
 
 def _classes(judge: str) -> tuple[str, ...]:
@@ -247,11 +238,20 @@ def _check_independence(methods: Sequence[Method], how: ReportSettings) -> list[
     return list(dict.fromkeys(notes))
 
 
-def _check_oracle(how: ReportSettings, written: Sequence[str]) -> list[str]:
+def _check_oracle(
+    methods: Sequence[Method], how: ReportSettings, oracle: LoadedModel | None = None
+) -> list[str]:
     """Returns what the report says of methods that the oracle has written, if they are forced."""
-    if not written:
+
+    def wrote(method: Method) -> bool:
+        if oracle is not None and method.hashes:
+            return oracle.sha256 in method.hashes
+        return how.oracle in (method.model, *method.steering)
+
+    written = next(filter(wrote, methods), None)
+    if written is None:
         return []
-    found = f"the oracle {how.oracle} itself wrote the texts of {written[0]}"
+    found = f"the oracle {how.oracle} itself wrote the texts of {written.name}"
     if not how.force:
         raise UserError(
             f"{found}: take another language model, or give --force to ask it nevertheless"

@@ -1,6 +1,7 @@
 """Whether two methods differ: paired tests on the same prompts, and how sure a ratio is."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest, wilcoxon
@@ -37,6 +38,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
         corrected[place] = highest
     return corrected
+
+
+def correct(rows: Sequence[dict[str, Any]], name: str) -> None:
+    """Adds `NAME_holm`, a p-value corrected for being several, where a row has one called so."""
+    tested = [row for row in rows if name in row]
+    for row, value in zip(tested, holm([row[name] for row in tested]), strict=True):
+        row[f"{name}_holm"] = value
 
 
 def perplexity_interval(log_probs: np.ndarray, lengths: np.ndarray) -> tuple[float, float]:
