@@ -200,12 +200,8 @@ def by_length(
 ) -> dict[str, dict[str, Any]]:
     """Returns `figures` of the first tokens of texts, by their number, and of whole texts.
 
-    Only texts of at least as many tokens count, so the texts of different lengths differ.
-
-    Args:
-      log_class: `[n, T, C]` as `judge_prefixes` returns it.
-      labels: `[n]` class numbers.
-      lengths: numbers of tokens, each at most `T`.
+    Only texts of at least as many tokens count, so the texts of different lengths differ. The
+    judgements are those of `judge_prefixes`, `[n, T, C]`, and a length is at most `T`.
     """
     read = (~np.isnan(log_class[..., 0])).sum(axis=-1)
     report = {}

@@ -108,23 +108,22 @@ def read_methods(path: Path, name: str | None = None) -> list[Method]:
         raise UserError(f"{path} is not UTF-8: convert it first") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    found = _lines(path, content) if path.suffix == ".jsonl" else _document(path, content)
-    broken = tuple(fault for method in found for fault in method.broken)
-    found = [replace(method, broken=()) for method in found if method.texts]
+    whole, broken = (_lines if path.suffix == ".jsonl" else _document)(path, content)
+    found = [method for method in whole if method.texts]
     if not found and broken:
         raise UserError(f"{path} holds no sound text among {len(broken)}: {broken[0]}")
     if not found:
         raise UserError(f"{path} holds no texts")
     # What was written for comparison keeps its name.
-    found[0] = replace(found[0], broken=broken, name=found[0].name if name is None else name)
-    return found
+    first = replace(found[0], broken=tuple(broken))
+    return [first if name is None else replace(first, name=name), *found[1:]]
 
 
-def _document(path: Path, content: str) -> list[Method]:
+def _document(path: Path, content: str) -> tuple[list[Method], list[str]]:
     value = _parsed(content, str(path))
     if not isinstance(value, dict) or not isinstance(value.get("texts"), list):
         raise UserError(f'{path} has no list of "texts": give what `coopgen generate --out` wrote')
-    main = replace(_header(value, str(path)), name=_method(value.get("settings"), path))
+    main = _header(value, str(path), path.stem)
     broken: list[str] = []
     texts = list(_rows(value["texts"], f"of {path}", broken))
     seconds: Any = value.get("seconds")
@@ -134,13 +133,14 @@ def _document(path: Path, content: str) -> list[Method]:
     compared = compared if isinstance(compared, list) else []
     others = list(_rows(compared, f"compared of {path}", broken))
     plain = replace(main, name="compare", texts=tuple(others), guide=None)
-    return [replace(main, texts=tuple(texts), broken=tuple(broken)), plain]
+    return [replace(main, texts=tuple(texts)), plain], broken
 
 
-def _lines(path: Path, content: str) -> list[Method]:
+def _lines(path: Path, content: str) -> tuple[list[Method], list[str]]:
     headers: dict[str, Method] = {}
     texts: dict[str, list[Written]] = {}
-    latest, broken = Method(path.stem, ()), []
+    broken: list[str] = []
+    latest = Method(path.stem, ())
     for number, line in enumerate(split_lines(content), start=1):
         if not line.strip():
             continue
@@ -153,9 +153,8 @@ def _lines(path: Path, content: str) -> list[Method]:
             broken.append(str(fault))
             continue
         if text is None:
-            latest = replace(_header(value, place), name=_method(value["settings"], path))
-            before = headers.get(latest.name)
-            if before is not None and before != latest:
+            latest = _header(value, place, path.stem)
+            if headers.get(latest.name, latest) != latest:
                 raise UserError(
                     f"{place} begins another run of {latest.name}: keep every run in a file of its "
                     "own"
@@ -164,9 +163,7 @@ def _lines(path: Path, content: str) -> list[Method]:
         name = _word(value.get("method"), latest.name)
         headers.setdefault(name, replace(latest, name=name))
         texts.setdefault(name, []).append(text)
-    found = [replace(headers[name], texts=tuple(rows)) for name, rows in texts.items()]
-    first = found[0] if found else latest
-    return [replace(first, broken=tuple(broken)), *found[1:]]
+    return [replace(headers[name], texts=tuple(rows)) for name, rows in texts.items()], broken
 
 
 def _parsed(content: str, place: str) -> Any:
@@ -176,17 +173,13 @@ def _parsed(content: str, place: str) -> Any:
         raise UserError(f"{place} is not JSON: {error}") from error
 
 
-def _method(settings: Any, path: Path) -> str:
-    return _word(settings.get("method") if isinstance(settings, dict) else None, path.stem)
-
-
 def _word(value: Any, otherwise: str) -> str:
     return value if isinstance(value, str) and value else otherwise
 
 
-def _header(value: dict[str, Any], place: str) -> Method:
-    """Returns a method with what its file says of guide and model, and no texts."""
-    guide, model = value.get("discriminator"), value.get("model")
+def _header(value: dict[str, Any], place: str, name: str) -> Method:
+    """Returns a method with what its file says of name, guide and model, and no texts."""
+    guide, model, settings = (value.get(n) for n in ("discriminator", "model", "settings"))
     if not isinstance(guide, dict | None) or not isinstance(model, dict | None):
         raise UserError(f"{place}: model and discriminator must be objects or null")
     told = "discriminator" in value and (guide is None or isinstance(guide.get("name"), str))
@@ -195,13 +188,13 @@ def _header(value: dict[str, Any], place: str) -> Method:
     networks += [part for one in networks for part in _objects(one.get("networks"))]
     hashes = [one["sha256"] for one in networks if isinstance(one.get("sha256"), str)]
     return Method(
-        "",
+        _word(settings.get("method") if isinstance(settings, dict) else None, name),
         (),
         guide["name"] if guide and told else None,
         told,
         about.get("name"),
         tuple(dict.fromkeys(hashes)),
-        steering_of(value.get("settings"), about.get("name")),
+        steering_of(settings, about.get("name")),
         weights.get("discriminator") if isinstance(weights, dict) else None,
     )
 

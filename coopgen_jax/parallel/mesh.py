@@ -219,17 +219,12 @@ def _check_even(spec: Any, leaf: jax.Array, parts: int) -> None:
 def top_k(logits: jax.Array, count: int, *, shards: int = 1) -> tuple[jax.Array, jax.Array]:
     """Returns the largest values and their places, as `jax.lax.top_k` does, the lower place first.
 
-    Where the vocabulary lies in `shards` parts on the devices of the "tensor" axis, each finds the
-    largest of its part and only those cross over: `shards * count` values instead of `V`.
-
-    Args:
-      logits: `[..., V]`.
-      count: `K`, at most `V`.
-      shards: the size of the "tensor" axis, which divides `V`, under `map_over_mesh` or
-        `jax.set_mesh`; 1 where the vocabulary is whole.
+    Where the vocabulary of logits `[..., V]` lies in `shards` equal parts on the devices of the
+    "tensor" axis, under `map_over_mesh` or `jax.set_mesh`, each finds the largest of its part and
+    only those cross over: `shards * count` values instead of `V`.
 
     Returns:
-      Values and int32 places, both `[..., K]`.
+      Values and int32 places, both `[..., count]`.
     """
     if shards == 1:
         return jax.lax.top_k(logits, count)

@@ -20,12 +20,7 @@ def unite(
 
     To be called before JAX computes anything, and by all of them alike from then on. Where one dies
     JAX ends the others: by an error from whatever they compute together, or at once with a message
-    of its own.
-
-    Args:
-      coordinator: "HOST:PORT" of process 0; None where a cluster says all three.
-      count: how many processes there are.
-      number: which of them this one is, from 0.
+    of its own. The coordinator is "HOST:PORT" of process 0, None where a cluster says all three.
 
     Raises:
       UserError: the processes cannot meet, or there is no cluster to ask.
