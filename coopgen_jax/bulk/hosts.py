@@ -55,11 +55,7 @@ class Hosts:
         return range(self.number, total, self.count)
 
     def check(self) -> None:
-        """Finds out whether another process has failed.
-
-        Raises:
-          HostError: one has, or process 0 has not heard of one for longer than its patience.
-        """
+        """Raises HostError where another process has failed, or process 0 has not heard of it."""
         if failure := _get("failure"):
             found = json.loads(failure)
             if found["process"] != self.number:
@@ -76,12 +72,9 @@ class Hosts:
                 )
 
     def merge(self, texts: Sequence[Text]) -> list[Text] | None:
-        """Puts the parts together, of which each process gives its own.
+        """Puts the parts together, of which each process gives its own; see `check`.
 
         Process 0 returns all texts in the order of the prompts, the others None once it has them.
-
-        Raises:
-          HostError: a process failed.
         """
         self._parts += 1
         name = f"part {self._parts}"

@@ -16,11 +16,7 @@ from coopgen_jax.files import check_writable, to_json, write_whole
 
 
 def run_annotate(options: AnnotateOptions) -> None:
-    """Writes a sheet, or reads filled ones and reports.
-
-    Raises:
-      UserError: a file is not as it should be.
-    """
+    """Writes a sheet, or reads filled ones; raises UserError where a file is of no use."""
     if isinstance(options.what, ExportOptions):
         _export(options.what)
     else:
@@ -88,11 +84,6 @@ def _content(path: Path) -> str:
 
 
 def _key(path: Path) -> dict[str, Any]:
-    """Reads a key.
-
-    Raises:
-      UserError: it is none.
-    """
     try:
         key: dict[str, Any] = json.loads(_content(path))
         low, high = key["scale"]

@@ -46,11 +46,7 @@ SATURATED = 0.9
 
 
 def run_evaluate(options: EvaluateOptions) -> None:
-    """Measures and reports.
-
-    Raises:
-      UserError: an option is out of its range, or data and discriminators do not go together.
-    """
+    """Measures and reports; raises UserError where options, data and judges do not go together."""
     what = options.what
     if isinstance(what, TextsOptions):
         run_texts(what)

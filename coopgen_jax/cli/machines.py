@@ -45,11 +45,7 @@ def missing_device() -> str | None:
 
 
 def check_machines(options: GenerateOptions) -> None:
-    """Checks what can be known before anything is started.
-
-    Raises:
-      UserError: a number is out of its range, or one that belongs to it is missing.
-    """
+    """Raises UserError where a number is out of its range, or one that belongs to it is missing."""
     for name in ("devices", "tensor"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} is {getattr(options, name)}: give 1 or more")
@@ -78,11 +74,7 @@ def check_hosts(options: Any) -> None:
 
 
 def join_hosts(options: GenerateOptions) -> Hosts | None:
-    """Returns this process among those of the job, None where it works alone.
-
-    Raises:
-      UserError: the processes cannot meet.
-    """
+    """Returns this process among those of the job, None where it works alone; see `connect`."""
     return None if options.coordinator is None else connect(*_place(options))
 
 
@@ -178,11 +170,7 @@ def _leave(status: int, wait: float) -> None:
 
 
 def mesh_of(options: GenerateOptions | CompareOptions) -> Mesh | None:
-    """Returns a mesh of this host's devices, None for the first of them alone.
-
-    Raises:
-      UserError: there are not so many devices.
-    """
+    """Returns a mesh of this host's devices, None for the first alone; see `make_mesh`."""
     if options.devices * options.tensor == 1:
         return None
     return make_mesh(options.devices, options.tensor, devices=jax.local_devices())

@@ -97,11 +97,7 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
 
 
 def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Adds the texts of a batch; they are on the disk when it returns.
-
-    Raises:
-      UserError: the disk is full or cannot be written.
-    """
+    """Adds the texts of a batch, which are on the disk when it returns, or raises UserError."""
     try:
         with path.open("ab") as file:
             file.write(b"".join(map(_line, rows)))

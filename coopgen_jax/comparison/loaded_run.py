@@ -80,11 +80,7 @@ class Reading:
 def load_runs(
     methods: Sequence[MethodRun], targets: Sequence[str], *, dtype: str
 ) -> list[LoadedRun]:
-    """Loads what methods write with, which may depend on the targets.
-
-    Raises:
-      UserError: something cannot be loaded, or does not go together.
-    """
+    """Loads what methods write with, by target; raises UserError where something cannot be."""
 
     @cache
     def loaded(name: str) -> LoadedModel:

@@ -50,11 +50,7 @@ class MethodRun:
 
 
 def text_files(runs: Sequence[MethodRun], folder: Path) -> list[Path]:
-    """Returns the file of every method's texts, made of its name.
-
-    Raises:
-      UserError: two methods share a name.
-    """
+    """Returns the file of every method's texts; raises UserError where two share a name."""
     paths: list[Path] = []
     names = [run.name for run in runs]
     for run in runs:

@@ -59,19 +59,11 @@ def compare(
     models are loaded and all prompts checked before a file is made. `report_on` of
     `evaluation.report` measures what this returns.
 
-    Args:
-      runs: the methods.
-      prompts: texts to continue; None leaves one out, and the others keep their numbers.
-      targets: names of classes; methods without a discriminator write for each of them too.
-      folder: where every method has its file of texts; it is made.
-      seed: of everything random; a text depends on it, on its prompt and on its target alone.
-      batch_size: prompts worked on at once, and written to the disk at once.
-      chat: whether prompts are put to the model's assistant, in its chat template.
-      control_strings: whether the model's control strings in a prompt, which are text in a chat,
-        are control tokens there too.
-      dtype: number format of the models that are loaded here.
-      mesh: devices to work on, from `make_mesh`; None for one device.
-      on_progress: called behind every batch that has been written.
+    A prompt of None is left out, and the others keep their numbers. Methods without a discriminator
+    write for each target too. Every method has its file in `folder`, which is made, and a batch is
+    written to it at once. A text depends on the seed, its prompt and its target alone. With `chat`
+    prompts are put into the chat template, and with `control_strings` the model's control strings
+    in them are control tokens there too.
 
     Raises:
       UserError: a method, a prompt or a target is not as it should be, or a file holds texts of

@@ -136,10 +136,7 @@ def evaluations_per_second(
 ) -> float:
     """Returns how many nodes a second a search of one prompt reads and judges, compiled before.
 
-    Of so many tokens' searches the median counts.
-
-    Raises:
-      UserError: the tokens are fewer than 1.
+    Of so many tokens' searches the median counts; raises UserError where they are below 1.
     """
     if tokens < 1:
         raise UserError(f"{tokens} tokens cannot be timed: give 1 or more")

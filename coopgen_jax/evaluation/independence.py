@@ -57,10 +57,8 @@ class Independence:
 def trained_on(name_or_folder: str | Path) -> TrainedOn:
     """Returns what is known of how a discriminator, a judge or a language model was trained.
 
-    That is nothing where there is neither such a folder nor such a head in the package.
-
-    Raises:
-      UserError: its fingerprint or its card is damaged.
+    That is nothing where there is neither such a folder nor such a head in the package. Raises
+    UserError where its fingerprint or its card is damaged.
     """
     name = str(name_or_folder)
     try:
@@ -71,11 +69,7 @@ def trained_on(name_or_folder: str | Path) -> TrainedOn:
 
 
 def card_of(name_or_folder: str | Path) -> Path:
-    """Returns the path of the card of a judge or of a discriminator.
-
-    Raises:
-      UserError: there is none.
-    """
+    """Returns the path of the card of a judge or a discriminator; UserError where there is none."""
     path = Path(name_or_folder).expanduser() / "judge.json"
     return path if path.is_file() else folder_of(name_or_folder) / "card.json"
 
@@ -129,11 +123,7 @@ def independence(judge: TrainedOn, guide: TrainedOn) -> Independence:
 
 
 def require(found: Independence, *, force: bool) -> str:
-    """Returns what a report says of a judge's independence.
-
-    Raises:
-      UserError: it is not independent, or nobody knows, and it is not forced.
-    """
+    """Returns what a report says of it; raises UserError where it neither holds nor is forced."""
     if not found.holds and not force:
         raise UserError(
             f"{found.why}: take a judge that was trained on other rows, or give --force to have it "

@@ -130,11 +130,7 @@ def check_methods(methods: Sequence[Method], how: ReportSettings) -> tuple[list[
 
 
 def read_reference(path: Path) -> tuple[str, ...]:
-    """Returns the human texts of a file, one a line.
-
-    Raises:
-      UserError: it cannot be read, or holds no text.
-    """
+    """Returns the human texts of a file, one a line; raises UserError where there are none."""
     try:
         lines = split_lines(path.read_bytes().decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:

@@ -46,14 +46,10 @@ def evaluate_texts(
 ) -> dict[str, Any]:
     """Returns the figures of methods.
 
-    Args:
-      methods: their texts; names differ.
-      judge: says whether texts are on target; None leaves accuracy out.
-      oracle: says how likely they are; None leaves perplexity out.
-      against: the method that the others are tested against, the first one by default.
-      reference: human texts for MAUVE (Pillutla et al. 2021, arXiv 2102.01454).
-      features: reads `[n, E]` features of texts for MAUVE, which is left out without it.
-      listener: told the name of every method before it is measured.
+    Without a judge there is no accuracy, without an oracle no perplexity, and MAUVE (Pillutla et
+    al. 2021, arXiv 2102.01454) needs human texts for reference and what reads features `[n, E]` of
+    texts. The others are tested `against` one method, the first by default. The listener is told
+    the name of every method before it is measured.
 
     Returns:
       `unit` of lengths ("tokens", or "words" where a file has no tokens), `against`, and
@@ -90,11 +86,7 @@ def evaluate_texts(
 
 
 def check_names(names: Sequence[str], against: str | None) -> str:
-    """Returns the method that the others are tested against.
-
-    Raises:
-      UserError: two share a name, or there is none of that name.
-    """
+    """Returns whom the others are tested against; UserError where a name is shared or unknown."""
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"two methods are called {name}: name one of them as NAME=FILE")

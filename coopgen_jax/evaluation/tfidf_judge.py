@@ -117,11 +117,7 @@ def fit_judge(data: Labelled, encoder: LoadedEncoder | None, *, strength: float 
 
 
 def load_judge(folder: str | Path) -> Judge:
-    """Loads a judge that `Judge.save` wrote.
-
-    Raises:
-      UserError: the folder holds no judge.
-    """
+    """Loads a judge that `Judge.save` wrote; raises UserError where the folder holds none."""
     folder = Path(folder)
     try:
         card = json.loads((folder / "judge.json").read_text(encoding="utf-8"))
