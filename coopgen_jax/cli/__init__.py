@@ -109,19 +109,11 @@ def _close_output() -> None:
 
 
 _Kind = TypeVar("_Kind", bound=Any)
-Options = (
-    GenerateOptions
-    | CompareOptions
-    | ModelsOptions
-    | PlannedOptions
-    | TrainOptions
-    | EvaluateOptions
-)
 
 
-def _parse(arguments: list[str]) -> Options:
+def _parse(arguments: list[str]) -> Any:
     command = arguments[0]
-    parsers: dict[str, Callable[[list[str]], Options]] = {
+    parsers: dict[str, Callable[[list[str]], Any]] = {
         "generate": _parse_generate,
         "plan": _parse_plan,
         "train": _parse_train,
@@ -139,14 +131,13 @@ def _parse(arguments: list[str]) -> Options:
     }
     if command not in (*kinds, "--help", "-h"):
         raise UserError(f"there is no command {command}: known are {', '.join(kinds)}")
-    found: Options = ask(
+    return ask(
         functools.reduce(operator.or_, starmap(subcommand, kinds.items())),
         prog="coopgen",
         arguments=arguments,
         description=DESCRIPTION,
         examples=compare_options.EXAMPLES if command == "compare" else "",
     )
-    return found
 
 
 def _parse_generate(arguments: list[str]) -> GenerateOptions:
@@ -279,7 +270,7 @@ RUNS = {
 }
 
 
-def _run(options: Options) -> None:
+def _run(options: Any) -> None:
     for kind, (module, function) in RUNS.items():
         if isinstance(options, kind):
             getattr(import_module(f"coopgen_jax.cli.{module}"), function)(options)

@@ -4,7 +4,6 @@ import atexit
 import errno
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +15,7 @@ from jax.sharding import Mesh
 
 from coopgen_jax.bulk.hosts import Hosts, connect
 from coopgen_jax.cli.compare_options import CompareOptions
+from coopgen_jax.cli.interrupt import leave
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.sharding import undivided
@@ -131,7 +131,7 @@ def together(what: Any) -> Iterator[None]:
     except BaseException as error:
         # JAX would wait at the end for the others, who wait for this one.
         if jax.distributed.is_initialized():
-            atexit.register(_leave, _status(error), GRACE if jax.process_index() == 0 else 0.0)
+            atexit.register(leave, _status(error), GRACE if jax.process_index() == 0 else 0.0)
         raise
 
 
@@ -159,14 +159,6 @@ def _status(error: BaseException) -> int:
         case BrokenPipeError():
             return 141
     return 1
-
-
-def _leave(status: int, wait: float) -> None:
-    """Ends the process, which the others notice, in front of all that would run at its exit."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    time.sleep(wait)
-    os._exit(status)
 
 
 def mesh_of(options: GenerateOptions | CompareOptions) -> Mesh | None:
