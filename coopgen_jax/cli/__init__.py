@@ -176,18 +176,12 @@ SHARED_HELP = "Options that all methods share: coopgen generate --help."
 
 
 def _methods() -> str:
-    """Returns a line for every method."""
     from coopgen_jax.cli.method_flags import methods
 
-    lines = [f"  {method.name:<16} {method.line}" for method in methods().values()]
-    return "\n".join(
-        [
-            first_sentence(GenerateOptions),
-            "",
-            "methods, each with options of its own (coopgen generate --method NAME --help):",
-            *lines,
-        ]
-    )
+    lines = [first_sentence(GenerateOptions), ""]
+    lines.append("methods, each with options of its own (coopgen generate --method NAME --help):")
+    lines += [f"  {method.name:<16} {method.line}" for method in methods().values()]
+    return "\n".join(lines)
 
 
 def _parse_plan(arguments: list[str]) -> PlannedOptions:

@@ -18,12 +18,7 @@ from coopgen_jax.files import strict, to_json
 def resume(path: Path, header: dict[str, Any], batches: Sequence[int]) -> int:
     """Prepares a file to be gone on with, made where there is none; returns its number of batches.
 
-    A line that was half written and a batch that is not whole are cut off.
-
-    Args:
-      path: the file.
-      header: what its texts depend on.
-      batches: how many texts each batch has.
+    A line that was half written and a batch that has fewer texts than `batches` says are cut off.
 
     Raises:
       UserError: it holds texts of other settings or something else, or cannot be written.

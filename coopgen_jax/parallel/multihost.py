@@ -32,10 +32,8 @@ def unite(
 def await_all() -> None:
     """Waits until all processes that `unite` has joined are done, for the first has more to write.
 
-    Without this JAX ends those that have waited for five minutes.
-
-    Raises:
-      jax.errors.JaxRuntimeError: one has died.
+    Without this JAX ends those that have waited for five minutes. Raises JaxRuntimeError where one
+    has died.
     """
     client().wait_at_barrier("coopgen/done", 1000 * LONGEST_END)
 
