@@ -55,7 +55,7 @@ class Hosts:
         return range(self.number, total, self.count)
 
     def check(self) -> None:
-        """Raises HostError where another process has failed, or process 0 has not heard of it."""
+        """Raises HostError where another process has failed, or been silent for too long."""
         if failure := _get("failure"):
             found = json.loads(failure)
             if found["process"] != self.number:

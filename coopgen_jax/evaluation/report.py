@@ -23,7 +23,7 @@ from coopgen_jax.evaluation.independence import (
 )
 from coopgen_jax.evaluation.sentence_features import sentence_features
 from coopgen_jax.evaluation.tables import Format, cells, draw, render
-from coopgen_jax.evaluation.text_judges import load_text_judge
+from coopgen_jax.evaluation.text_judges import TextJudge, load_text_judge
 from coopgen_jax.evaluation.texts import check_names, check_targets, evaluate_texts
 from coopgen_jax.evaluation.written_texts import Method
 from coopgen_jax.files import to_json, write_whole
@@ -91,7 +91,7 @@ def report_on(
         features = partial(sentence_features, load_encoder(how.encoder))
     report = evaluate_texts(
         methods,
-        judge=load_text_judge(how.judge, model=_reader(methods, how)) if how.judge else None,
+        judge=_judge(methods, how),
         oracle=oracle,
         against=how.against,
         reference=reference,
@@ -255,12 +255,11 @@ def _check_oracle(
     return [f"forced: {found}"]
 
 
-def _reader(methods: Sequence[Method], how: ReportSettings) -> str:
-    """Returns the name of the language model in whose tokens the judge reads."""
-    if how.model:
-        return how.model
-    named = None
-    if how.judge:
-        card = json.loads(card_of(how.judge).read_text(encoding="utf-8"))
-        named = card.get("model") if card.get("kind") == "shared-trunk" else None
-    return named or next((method.model for method in methods if method.model), DEFAULT_MODEL)
+def _judge(methods: Sequence[Method], how: ReportSettings) -> TextJudge | None:
+    """Loads the judge; it reads in the tokens of the model that is named, or that wrote."""
+    if not how.judge:
+        return None
+    card = json.loads(card_of(how.judge).read_text(encoding="utf-8"))
+    named = card.get("model") if card.get("kind") == "shared-trunk" else None
+    wrote = next((method.model for method in methods if method.model), DEFAULT_MODEL)
+    return load_text_judge(how.judge, model=how.model or named or wrote)
