@@ -83,6 +83,16 @@ def read_json(path: Path, *, way_out: str = "delete it and start again") -> dict
     raise UserError(f"{path} is damaged ({why}): {way_out}")
 
 
+def read_text(path: Path, way_out: str = "convert it first", *, label: str = "") -> str:
+    """Returns a UTF-8 file's text; raises UserError, ending with `way_out`, where it is none."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{label}{path} is not UTF-8: {way_out}") from error
+    except OSError as error:
+        raise UserError(f"{label}{path} cannot be read: {error.strerror or error}") from error
+
+
 def check_writable(path: Path, option: str) -> None:
     """Raises UserError, which names the flag `option`, where a file could not be written."""
     try:

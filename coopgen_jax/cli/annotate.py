@@ -12,7 +12,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.annotation import Scale, export, read_sheet, summarise
 from coopgen_jax.evaluation.tables import Format, p_value, render
 from coopgen_jax.evaluation.texts import check_names
-from coopgen_jax.files import check_writable, to_json, write_whole
+from coopgen_jax.files import check_writable, read_text, to_json, write_whole
 
 
 def run_annotate(options: AnnotateOptions) -> None:
@@ -75,12 +75,7 @@ def _read(what: ReadOptions) -> None:
 
 
 def _content(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8: save it as CSV in UTF-8") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    return read_text(path, "save it as CSV in UTF-8")
 
 
 def _key(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from coopgen_jax.data.sources import split_lines
 from coopgen_jax.errors import UserError
+from coopgen_jax.files import read_text
 from coopgen_jax.tokenizer import has_half_character
 
 
@@ -102,13 +103,8 @@ def read_methods(path: Path, name: str | None = None) -> list[Method]:
     """
     if path.suffix not in (".json", ".jsonl"):
         raise UserError(f"{path} is neither a .json nor a .jsonl file of texts")
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8: convert it first") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    whole, broken = (_lines if path.suffix == ".jsonl" else _document)(path, content)
+    read = _lines if path.suffix == ".jsonl" else _document
+    whole, broken = read(path, read_text(path))
     found = [method for method in whole if method.texts]
     if not found and broken:
         raise UserError(f"{path} holds no sound text among {len(broken)}: {broken[0]}")
