@@ -79,11 +79,7 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def read_json(path: Path, *, way_out: str = "delete it and start again") -> dict[str, Any]:
-    """Returns the object in a JSON file.
-
-    Raises:
-      UserError: it is damaged; the message ends with `way_out`.
-    """
+    """Returns a JSON file's object, or raises UserError, ending with `way_out`: it is damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found, dict):
@@ -94,12 +90,18 @@ def read_json(path: Path, *, way_out: str = "delete it and start again") -> dict
     raise UserError(f"{path} is damaged ({why}): {way_out}")
 
 
-def check_writable(path: Path, option: str) -> None:
-    """Tries whether `path` could be written, before any long work starts.
+def read_text(path: Path, way_out: str = "convert it first", *, label: str = "") -> str:
+    """Returns a UTF-8 file's text; raises UserError, ending with `way_out`, where it is none."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{label}{path} is not UTF-8: {way_out}") from error
+    except OSError as error:
+        raise UserError(f"{label}{path} cannot be read: {error.strerror or error}") from error
 
-    Raises:
-      UserError: it could not; `option` is what the message calls the flag.
-    """
+
+def check_writable(path: Path, option: str) -> None:
+    """Raises UserError, which names the flag `option`, where a file could not be written."""
     try:
         if path.is_dir():
             raise UserError(f"{option} {path} is a folder: name a file in it")
@@ -118,12 +120,9 @@ def check_writable(path: Path, option: str) -> None:
 
 
 def write_whole(path: Path, content: str) -> None:
-    """Writes a UTF-8 file so that it is there whole or, if that fails, as it was before.
+    """Writes a UTF-8 file so that it is there whole or, if UserError is raised, as it was before.
 
     The content goes to a temporary file in the same folder, which then takes the name.
-
-    Raises:
-      UserError: the disk is full or cannot be written.
     """
     data = content.encode("utf-8", errors="backslashreplace")
     try:

@@ -173,7 +173,9 @@ def figures(result: dict[str, Any], judge: Any) -> dict[str, Any]:
     )
     # Diversity is that of the texts of one target: plain decoding writes the same for both.
     for name, measure in {
-        "repetition_3": lambda group: float(np.mean([metrics.repetition(t, 3) for t in group])),
+        "repetition_3": lambda group: float(
+            np.mean([metrics.seq_rep(t.split(), 3) for t in group])
+        ),
         "distinct_2": lambda group: metrics.distinct_n(group, 2),
         "self_bleu_5": lambda group: metrics.self_bleu(group),
     }.items():

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -56,11 +55,7 @@ class Hosts:
         return range(self.number, total, self.count)
 
     def check(self) -> None:
-        """Finds out whether another process has failed.
-
-        Raises:
-          HostError: one has, or process 0 has not heard of one for longer than its patience.
-        """
+        """Raises HostError where another process has failed, or been silent for too long."""
         if failure := _get("failure"):
             found = json.loads(failure)
             if found["process"] != self.number:
@@ -77,17 +72,9 @@ class Hosts:
                 )
 
     def merge(self, texts: Sequence[Text]) -> list[Text] | None:
-        """Puts the parts together.
+        """Puts the parts together, of which each process gives its own; see `check`.
 
-        Args:
-          texts: this process's part.
-
-        Returns:
-          All texts in the order of the prompts on process 0, None on the others, which return once
-          process 0 has them all.
-
-        Raises:
-          HostError: a process failed.
+        Process 0 returns all texts in the order of the prompts, the others None once it has them.
         """
         self._parts += 1
         name = f"part {self._parts}"
@@ -105,12 +92,7 @@ class Hosts:
         """Returns itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Tells the others of an error."""
         if error is not None and not isinstance(error, HostError):
             known = isinstance(error, UserError)
@@ -173,8 +155,7 @@ def connect(
         says all three (TPU pods, Slurm, Open MPI, Kubernetes).
       count: how many processes there are.
       number: which of them this one is, from 0.
-      patience: seconds to wait for a process that does not come or falls silent, `PATIENCE` by
-        default.
+      patience: seconds to wait for a process that does not come or falls silent, 120 by default.
 
     Raises:
       UserError: the processes cannot meet, or there is no cluster to ask.

@@ -8,10 +8,11 @@ import operator
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from importlib.metadata import version
 from itertools import starmap
-from typing import Any
+from typing import Any, TypeVar
 
 from coopgen_jax.cli import compare_options, evaluate_options, old_flags, train_options
 from coopgen_jax.cli.annotate_options import AnnotateOptions
@@ -54,10 +55,7 @@ tree search writes. `coopgen generate --help` explains every option, and so do t
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command.
-
-    Args:
-      arguments: what follows the program's name, `sys.argv[1:]` by default.
+    """Runs one command: what follows the program's name, `sys.argv[1:]` by default.
 
     Returns:
       The exit status: 0, or 2 for a mistake of the user's, which stderr tells in one sentence, 130
@@ -76,8 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _run(_parse(arguments or ["--help"]))
             sys.stdout.flush()
     except UserError as error:
-        print(f"coopgen: error: {error}", file=sys.stderr)
-        return 2
+        return _mistake(error)
     except KeyboardInterrupt:
         print("coopgen: interrupted", file=sys.stderr)
         return 130
@@ -88,8 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno != errno.ENOSPC:
             raise
         _close_output()
-        print(f"coopgen: error: cannot write ({error.strerror}): free space", file=sys.stderr)
-        return 2
+        return _mistake(f"cannot write ({error.strerror}): free space")
     except (AssertionError, RuntimeError):
         if "jax" not in sys.modules:
             raise
@@ -97,9 +93,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         if (sentence := missing_device()) is None:
             raise
-        print(f"coopgen: error: {sentence}", file=sys.stderr)
-        return 2
+        return _mistake(sentence)
     return 0
+
+
+def _mistake(sentence: object) -> int:
+    print(f"coopgen: error: {sentence}", file=sys.stderr)
+    return 2
 
 
 def _close_output() -> None:
@@ -108,26 +108,19 @@ def _close_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-Options = (
-    GenerateOptions
-    | CompareOptions
-    | ModelsOptions
-    | PlannedOptions
-    | TrainOptions
-    | EvaluateOptions
-)
+_Kind = TypeVar("_Kind", bound=Any)
 
 
-def _parse(arguments: list[str]) -> Options:
-    command, rest = arguments[0], arguments[1:]
-    if command == "generate":
-        return _parse_generate(rest)
-    if command == "plan":
-        return _parse_plan(rest)
-    if command == "train":
-        return _parse_train(rest)
-    if command == "evaluate":
-        return _parse_evaluate(rest)
+def _parse(arguments: list[str]) -> Any:
+    command = arguments[0]
+    parsers: dict[str, Callable[[list[str]], Any]] = {
+        "generate": _parse_generate,
+        "plan": _parse_plan,
+        "train": _parse_train,
+        "evaluate": _parse_evaluate,
+    }
+    if command in parsers:
+        return parsers[command](arguments[1:])
     kinds = {
         "generate": GenerateOptions,
         "compare": CompareOptions,
@@ -138,14 +131,13 @@ def _parse(arguments: list[str]) -> Options:
     }
     if command not in (*kinds, "--help", "-h"):
         raise UserError(f"there is no command {command}: known are {', '.join(kinds)}")
-    found: Options = ask(
+    return ask(
         functools.reduce(operator.or_, starmap(subcommand, kinds.items())),
         prog="coopgen",
         arguments=arguments,
         description=DESCRIPTION,
         examples=compare_options.EXAMPLES if command == "compare" else "",
     )
-    return found
 
 
 def _parse_generate(arguments: list[str]) -> GenerateOptions:
@@ -169,36 +161,27 @@ def _parse_generate(arguments: list[str]) -> GenerateOptions:
         groups, text = (own, f"{method.line} {SHARED_HELP}") if name else (common, _methods())
     else:
         groups, text = common | asked | own, ""
-    read = ask(
-        grouped("Options", groups),
+    return _ask_method(
+        GenerateOptions,
+        method,
+        groups,
         prog=f"coopgen generate --method {name}" if name and wants_help else "coopgen generate",
         arguments=["--help"] if wants_help else arguments,
         description=text,
         examples="" if name else EXAMPLES,
     )
-    values = ungrouped(read)
-    settings, words = flags.given_settings(method, values, arguments)
-    known = {field.name for field in dataclasses.fields(GenerateOptions)}
-    shared = {option: value for option, value in values.items() if option in known}
-    return GenerateOptions(**shared, settings=settings, words=words)
 
 
 SHARED_HELP = "Options that all methods share: coopgen generate --help."
 
 
 def _methods() -> str:
-    """Returns a line for every method."""
     from coopgen_jax.cli.method_flags import methods
 
-    lines = [f"  {method.name:<16} {method.line}" for method in methods().values()]
-    return "\n".join(
-        [
-            first_sentence(GenerateOptions),
-            "",
-            "methods, each with options of its own (coopgen generate --method NAME --help):",
-            *lines,
-        ]
-    )
+    lines = [first_sentence(GenerateOptions), ""]
+    lines.append("methods, each with options of its own (coopgen generate --method NAME --help):")
+    lines += [f"  {method.name:<16} {method.line}" for method in methods().values()]
+    return "\n".join(lines)
 
 
 def _parse_plan(arguments: list[str]) -> PlannedOptions:
@@ -208,17 +191,26 @@ def _parse_plan(arguments: list[str]) -> PlannedOptions:
     method = flags.method_of("mcts", value_of("--preset", arguments))
     own = flags.groups_of(method)
     groups = {"plan": PlanOptions, "mcts": own["mcts"], "search": own["search"]}
-    read = ask(
-        grouped("Options", groups),
+    return _ask_method(
+        PlannedOptions,
+        method,
+        groups,
         prog="coopgen plan",
         arguments=arguments,
         description=PlanOptions.__doc__ or "",
     )
-    values = ungrouped(read)
-    settings, _ = flags.given_settings(method, values, arguments)
-    known = {field.name for field in dataclasses.fields(PlannedOptions)}
-    shared = {option: value for option, value in values.items() if option in known}
-    return PlannedOptions(**shared, settings=settings)
+
+
+def _ask_method(
+    kind: type[_Kind], method: Any, groups: Mapping[str, type], *, arguments: list[str], **page: str
+) -> _Kind:
+    """Returns the options of a command that writes by a method, with those of the method."""
+    from coopgen_jax.cli.method_flags import given_settings
+
+    values = ungrouped(ask(grouped("Options", groups), arguments=arguments, **page))
+    values["settings"], values["words"] = given_settings(method, values, arguments)
+    known = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{name: value for name, value in values.items() if name in known})
 
 
 def _parse_train(arguments: list[str]) -> TrainOptions:
@@ -227,33 +219,23 @@ def _parse_train(arguments: list[str]) -> TrainOptions:
     kind = value_of("--kind", arguments) or DiscriminatorOptions.kind
     others = tuple(name for name, its in train_options.KINDS.items() if kind not in its)
     arguments = old_flags.renamed(arguments, old_flags.TRAININGS)
-    return TrainOptions(
-        _ask_kind(
-            "train",
-            kinds,
-            arguments,
-            TrainOptions,
-            train_options.EXAMPLES,
-            hidden={"discriminator": others},
-        )
-    )
+    hidden = {"discriminator": others}
+    return _ask_kind("train", TrainOptions, kinds, arguments, train_options.EXAMPLES, hidden)
 
 
 def _parse_evaluate(arguments: list[str]) -> EvaluateOptions:
     kinds = {"discriminator": JudgementOptions, "texts": TextsOptions, "annotate": AnnotateOptions}
-    return EvaluateOptions(
-        _ask_kind("evaluate", kinds, arguments, EvaluateOptions, evaluate_options.EXAMPLES)
-    )
+    return _ask_kind("evaluate", EvaluateOptions, kinds, arguments, evaluate_options.EXAMPLES)
 
 
 def _ask_kind(
     command: str,
+    kind: type[_Kind],
     kinds: dict[str, type],
     arguments: list[str],
-    kind: type,
     examples: str,
     hidden: Mapping[str, tuple[str, ...]] | None = None,
-) -> Any:
+) -> _Kind:
     """Returns the options of a command that has others below it."""
     arguments = arguments or ["--help"]
     if arguments[0] not in (*kinds, "--help", "-h"):
@@ -261,41 +243,31 @@ def _ask_kind(
             f"there is nothing called {arguments[0]} to {command}: give {' or '.join(kinds)}"
         )
     shown = [subcommand(name, one, (hidden or {}).get(name, ())) for name, one in kinds.items()]
-    return ask(
+    what = ask(
         functools.reduce(operator.or_, shown),
         prog=f"coopgen {command}",
         arguments=arguments,
         description=kind.__doc__ or "",
         examples=examples,
     )
+    return kind(what)
 
 
-def _run(options: Options) -> None:
-    # Help must not wait for the libraries that the work needs.
-    if isinstance(options, ModelsOptions):
-        from coopgen_jax.cli.models import list_models
+# By name: help must not wait for the libraries that the work needs.
+RUNS = {
+    ModelsOptions: ("models", "list_models"),
+    CompareOptions: ("compare", "run_compare"),
+    PlannedOptions: ("plan", "run_plan"),
+    TrainOptions: ("train", "run_train"),
+    EvaluateOptions: ("evaluate", "run_evaluate"),
+    GenerateOptions: ("generate", "run_generate"),
+}
 
-        list_models(options)
-    elif isinstance(options, CompareOptions):
-        from coopgen_jax.cli.compare import run_compare
 
-        run_compare(options)
-    elif isinstance(options, PlannedOptions):
-        from coopgen_jax.cli.plan import run_plan
-
-        run_plan(options)
-    elif isinstance(options, TrainOptions):
-        from coopgen_jax.cli.train import run_train
-
-        run_train(options)
-    elif isinstance(options, EvaluateOptions):
-        from coopgen_jax.cli.evaluate import run_evaluate
-
-        run_evaluate(options)
-    else:
-        from coopgen_jax.cli.generate import run_generate
-
-        run_generate(options)
+def _run(options: Any) -> None:
+    for kind, (module, function) in RUNS.items():
+        if isinstance(options, kind):
+            getattr(import_module(f"coopgen_jax.cli.{module}"), function)(options)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

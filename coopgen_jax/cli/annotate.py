@@ -12,15 +12,11 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.annotation import Scale, export, read_sheet, summarise
 from coopgen_jax.evaluation.tables import Format, p_value, render
 from coopgen_jax.evaluation.texts import check_names
-from coopgen_jax.files import check_writable, to_json, write_whole
+from coopgen_jax.files import check_writable, read_text, to_json, write_whole
 
 
 def run_annotate(options: AnnotateOptions) -> None:
-    """Writes a sheet, or reads filled ones and reports.
-
-    Raises:
-      UserError: a file is not as it should be.
-    """
+    """Writes a sheet, or reads filled ones; raises UserError where a file is of no use."""
     if isinstance(options.what, ExportOptions):
         _export(options.what)
     else:
@@ -79,20 +75,10 @@ def _read(what: ReadOptions) -> None:
 
 
 def _content(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8: save it as CSV in UTF-8") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    return read_text(path, "save it as CSV in UTF-8")
 
 
 def _key(path: Path) -> dict[str, Any]:
-    """Reads a key.
-
-    Raises:
-      UserError: it is none.
-    """
     try:
         key: dict[str, Any] = json.loads(_content(path))
         low, high = key["scale"]

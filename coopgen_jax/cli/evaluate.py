@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -26,22 +25,28 @@ from coopgen_jax.evaluation.discriminator_accuracy import (
     evaluations_per_second,
     fit_temperature,
     judge_prefixes,
+    of_whole_texts,
 )
 from coopgen_jax.files import check_writable
 from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.training.card import write_card
 
+# Columns of the table by what they show of a row.
+COLUMNS = {
+    "texts": "{texts}",
+    "accuracy": "{accuracy:.3f}",
+    "95 %": "{interval[0]:.3f} to {interval[1]:.3f}",
+    "macro F1": "{macro_f1:.3f}",
+    "calibration error": "{calibration_error:.3f}",
+    "Brier": "{brier:.3f}",
+}
 LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 # A discriminator that is almost always sure leaves a search nothing to choose by.
 SATURATED = 0.9
 
 
 def run_evaluate(options: EvaluateOptions) -> None:
-    """Measures and reports.
-
-    Raises:
-      UserError: an option is out of its range, or data and discriminators do not go together.
-    """
+    """Measures and reports; raises UserError where options, data and judges do not go together."""
     what = options.what
     if isinstance(what, TextsOptions):
         run_texts(what)
@@ -87,15 +92,16 @@ def _figures(what: JudgementOptions) -> dict[str, Any]:
         classes=classes,
         rename=dict(map(pair, what.rename)),
     )
-    broken = data.broken
+    broken = list(data.broken)
     for note in left_out(broken):
         print(f"coopgen: {what.data}: {note}", file=sys.stderr)
     count = min(what.rows or len(data.texts), len(data.texts))
     data = data.rows([number * len(data.texts) // count for number in range(count)])
     lengths = [length for length in LENGTHS if length <= what.longest]
-    report: dict[str, Any] = {"data": what.data, "classes": list(classes), "judges": {}}
-    report["left_out"] = list(broken)
-    last = {}
+    report: dict[str, Any] = {
+        "data": what.data, "classes": list(classes), "judges": {}, "left_out": broken,
+    }  # fmt: skip
+    guesses = {}
     for name, judge in judges.items():
         speed = evaluations_per_second(model, judge) if what.speed else None
         said = judge_prefixes(
@@ -106,8 +112,7 @@ def _figures(what: JudgementOptions) -> dict[str, Any]:
             batch=what.batch_size,
             listener=_listener(what, name),
         )
-        read = (~np.isnan(said[..., 0])).sum(axis=-1)
-        last[name] = said[np.arange(count), read - 1]
+        guesses[name] = of_whole_texts(said).argmax(axis=-1)
         report["judges"][name] = {
             "by_tokens_read": by_length(said, data.labels, lengths),
             "temperature": fit_temperature(*all_beginnings(said, data.labels)),
@@ -116,7 +121,6 @@ def _figures(what: JudgementOptions) -> dict[str, Any]:
             report["judges"][name]["evaluations_per_second"] = speed
         if what.calibrate:
             _calibrate(folder_of(name), report["judges"][name]["temperature"])
-    guesses = {name: log_class.argmax(axis=-1) for name, log_class in last.items()}
     report["agreement"] = {
         f"{one} and {other}": float((guesses[one] == guesses[other]).mean())
         for one, other in itertools.combinations(guesses, 2)
@@ -160,20 +164,10 @@ def _print(found: dict[str, Any]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for name, judge in found["judges"].items():
         table = Table(title=name, box=None, pad_edge=False)
-        for column in (
-            "tokens read", "texts", "accuracy", "95 %", "macro F1", "calibration error", "Brier",
-        ):  # fmt: skip
+        for column in ("tokens read", *COLUMNS):
             table.add_column(column, justify="right")
         for length, row in judge["by_tokens_read"].items():
-            table.add_row(
-                length,
-                f"{row['texts']}",
-                f"{row['accuracy']:.3f}",
-                "{:.3f} to {:.3f}".format(*row["interval"]),
-                f"{row['macro_f1']:.3f}",
-                f"{row['calibration_error']:.3f}",
-                f"{row['brier']:.3f}",
-            )
+            table.add_row(length, *(form.format(**row) for form in COLUMNS.values()))
         console.print(table)
         whole = judge["by_tokens_read"]["whole"]
         console.print(

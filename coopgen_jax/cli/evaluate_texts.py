@@ -23,12 +23,7 @@ from coopgen_jax.files import check_writable, to_json
 
 
 def run_texts(what: TextsOptions) -> None:
-    """Reads the files, measures their texts and reports.
-
-    Raises:
-      UserError: a file is not as it should be, the judge is not independent, or the texts and the
-        judge do not go together.
-    """
+    """Reports on the texts of files; raises UserError where they or the judge are of no use."""
     if not what.files:
         raise UserError("there are no texts: give files of `coopgen generate --out`")
     methods = [method for entry in what.files for method in read_entry(entry)]
@@ -39,11 +34,7 @@ def run_texts(what: TextsOptions) -> None:
 
 
 def read_entry(entry: str) -> list[Method]:
-    """Returns the methods of FILE or of NAME=FILE.
-
-    Raises:
-      UserError: see `read_methods`.
-    """
+    """Returns the methods of FILE or of NAME=FILE; see `read_methods`."""
     name, separator, file = entry.partition("=")
     if separator and not Path(entry).exists():
         if not name or not file:
@@ -53,11 +44,7 @@ def read_entry(entry: str) -> list[Method]:
 
 
 def report_settings(what: TextsOptions | CompareOptions, **more: Any) -> ReportSettings:
-    """Returns what the options say of judge, oracle and human texts.
-
-    Raises:
-      UserError: the human texts cannot be read, or a renaming is not of the form OLD=NEW.
-    """
+    """Returns what the options say; raises UserError where texts or a renaming cannot be read."""
     shared = ("judge", "oracle", "force", "against", "encoder")
     return ReportSettings(
         **{name: getattr(what, name) for name in shared},

@@ -4,7 +4,6 @@ import atexit
 import errno
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +15,7 @@ from jax.sharding import Mesh
 
 from coopgen_jax.bulk.hosts import Hosts, connect
 from coopgen_jax.cli.compare_options import CompareOptions
+from coopgen_jax.cli.interrupt import leave
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.sharding import undivided
@@ -45,11 +45,7 @@ def missing_device() -> str | None:
 
 
 def check_machines(options: GenerateOptions) -> None:
-    """Checks what can be known before anything is started.
-
-    Raises:
-      UserError: a number is out of its range, or one that belongs to it is missing.
-    """
+    """Raises UserError where a number is out of its range, or one that belongs to it is missing."""
     for name in ("devices", "tensor"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} is {getattr(options, name)}: give 1 or more")
@@ -78,16 +74,14 @@ def check_hosts(options: Any) -> None:
 
 
 def join_hosts(options: GenerateOptions) -> Hosts | None:
-    """Returns this process among those of the job, None where it works alone.
+    """Returns this process among those of the job, None where it works alone; see `connect`."""
+    return None if options.coordinator is None else connect(*_place(options))
 
-    Raises:
-      UserError: the processes cannot meet.
-    """
-    if options.coordinator is None:
-        return None
-    if options.coordinator == AUTO:
-        return connect()
-    return connect(options.coordinator, options.hosts, options.host)
+
+def _place(options: Any) -> tuple[str | None, int | None, int | None]:
+    """Returns what JAX is told of the processes: nothing where a cluster says it all."""
+    where = None if options.coordinator == AUTO else options.coordinator
+    return where, options.hosts, options.host
 
 
 def united(what: _Training) -> _Training:
@@ -107,10 +101,7 @@ def united(what: _Training) -> _Training:
     if what.mapper == "pmap":
         raise UserError("--mapper pmap maps over one machine: leave it or --coordinator out")
     _keep_output()
-    if what.coordinator == AUTO:
-        unite()
-    else:
-        unite(what.coordinator, what.hosts, what.host)
+    unite(*_place(what))
     return replace(what, devices=jax.device_count(), quiet=what.quiet or jax.process_index() > 0)
 
 
@@ -140,7 +131,7 @@ def together(what: Any) -> Iterator[None]:
     except BaseException as error:
         # JAX would wait at the end for the others, who wait for this one.
         if jax.distributed.is_initialized():
-            atexit.register(_leave, _status(error), GRACE if jax.process_index() == 0 else 0.0)
+            atexit.register(leave, _status(error), GRACE if jax.process_index() == 0 else 0.0)
         raise
 
 
@@ -170,20 +161,8 @@ def _status(error: BaseException) -> int:
     return 1
 
 
-def _leave(status: int, wait: float) -> None:
-    """Ends the process, which the others notice, in front of all that would run at its exit."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    time.sleep(wait)
-    os._exit(status)
-
-
 def mesh_of(options: GenerateOptions | CompareOptions) -> Mesh | None:
-    """Returns a mesh of this host's devices, None for the first of them alone.
-
-    Raises:
-      UserError: there are not so many devices.
-    """
+    """Returns a mesh of this host's devices, None for the first alone; see `make_mesh`."""
     if options.devices * options.tensor == 1:
         return None
     return make_mesh(options.devices, options.tensor, devices=jax.local_devices())

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from coopgen_jax.cli.interrupt import check_interrupt
@@ -58,12 +57,7 @@ class ProgressBar:
         self.task = self.bar.add_task(announcement, total=None)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Takes the bar away."""
         if self.bar:
             self.bar.stop()

@@ -12,6 +12,7 @@ from coopgen_jax.data.sources import split_lines
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.discriminators.bag_of_words import single_tokens
 from coopgen_jax.errors import UserError
+from coopgen_jax.files import read_text
 from coopgen_jax.tokenizer import Tokenizer
 
 
@@ -120,12 +121,7 @@ def read_words(path: Path | str) -> list[str]:
     Raises:
       UserError: it cannot be read as UTF-8 or holds no word.
     """
-    try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"--bag {path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"--bag {path} is not UTF-8: convert it first") from error
+    text = read_text(Path(path), label="--bag ")
     words = [word for line in split_lines(text) if (word := line.strip())]
     if not words:
         raise UserError(f"--bag {path} holds no word: put one on each line")

@@ -16,15 +16,9 @@ from coopgen_jax.files import strict, to_json
 
 
 def resume(path: Path, header: dict[str, Any], batches: Sequence[int]) -> int:
-    """Prepares a file to be gone on with, and makes it where there is none.
+    """Prepares a file to be gone on with, made where there is none; returns its number of batches.
 
-    Args:
-      path: the file; a line that was half written and a batch that is not whole are cut off.
-      header: what its texts depend on.
-      batches: how many texts each batch has.
-
-    Returns:
-      How many batches it has.
+    A line that was half written and a batch that has fewer texts than `batches` says are cut off.
 
     Raises:
       UserError: it holds texts of other settings or something else, or cannot be written.
@@ -34,8 +28,7 @@ def resume(path: Path, header: dict[str, Any], batches: Sequence[int]) -> int:
         kept, done = _whole(path, content, strict(header), batches)
         if done is None:
             kept, done = len(content), 0
-            first = to_json(header).encode("utf-8", errors="backslashreplace") + b"\n"
-            path.write_bytes(first)
+            path.write_bytes(_line(header))
         elif kept < len(content):
             os.truncate(path, kept)
     except OSError as error:
@@ -48,17 +41,14 @@ def _whole(
 ) -> tuple[int, int | None]:
     """Returns how many bytes are whole batches, and how many batches; None without a header."""
     lines = content.split(b"\n")[:-1]
-    if not lines:
-        if not to_json(header).encode("utf-8", errors="backslashreplace").startswith(content):
-            raise UserError(f"{path} was not written by `coopgen compare`: name another --out")
+    if not lines and _line(header).startswith(content):
         return 0, None
-    found = _parsed(path, 1, lines[0])
+    found = _parsed(path, 1, lines[0]) if lines else None
     if not isinstance(found, dict) or "settings" not in found:
         raise UserError(f"{path} was not written by `coopgen compare`: name another --out")
-    same = same_texts(found, header)
-    if not same and len(lines) == 1:
-        return 0, None  # nothing stands under it
-    if not same:
+    if not same_texts(found, header):
+        if len(lines) == 1:
+            return 0, None  # nothing stands under it
         raise UserError(
             f"{path} holds texts of {_difference(found, header)}: name another --out, or delete it"
         )
@@ -76,6 +66,10 @@ def _whole(
     return kept, len(batches)
 
 
+def _line(value: dict[str, Any]) -> bytes:
+    return to_json(value).encode("utf-8", errors="backslashreplace") + b"\n"
+
+
 def _parsed(path: Path, number: int, line: bytes) -> Any:
     try:
         return json.loads(line)
@@ -85,8 +79,8 @@ def _parsed(path: Path, number: int, line: bytes) -> Any:
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     """Returns what differs first between two headers, in words."""
-    for part in wanted:
-        one, other = found.get(part), wanted[part]
+    for part, other in wanted.items():
+        one = found.get(part)
         if one == other:
             continue
         if isinstance(one, dict) and isinstance(other, dict):
@@ -98,15 +92,10 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
 
 
 def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Adds the texts of a batch; they are on the disk when it returns.
-
-    Raises:
-      UserError: the disk is full or cannot be written.
-    """
-    lines = "".join(to_json(row) + "\n" for row in rows)
+    """Adds the texts of a batch, which are on the disk when it returns, or raises UserError."""
     try:
         with path.open("ab") as file:
-            file.write(lines.encode("utf-8", errors="backslashreplace"))
+            file.write(b"".join(map(_line, rows)))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

@@ -14,7 +14,6 @@ from coopgen_jax.comparison.loaded_run import LoadedRun, Reading
 from coopgen_jax.comparison.method_run import guide_name
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
-from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.decoding.names_on_disc import settings_on_disc
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.evaluation.independence import trained_on
@@ -40,19 +39,8 @@ def settings_of(
 ) -> dict[str, Any]:
     """Returns all that texts depend on beside prompts and weights, in the names that files use.
 
-    Args:
-      config: settings of the decoder.
-      target: the class asked for, or a list of several, or None.
-      seed: of the run.
-      batch_size: prompts worked on at once.
-      dtype: number format of the language model.
-      chat: whether prompts are put into its chat template.
-      control_strings: whether control strings in prompts are control tokens in a chat.
-      method: the decoder's name, None for what the config says.
-      preset: name of the settings that those of a search began as.
-      steering: what is combined with the language model.
-      reference: name of the model that a search is charged for leaving.
-      machines: devices and hosts, for results that tell them.
+    The target is a class, a list of several, or None. Where there is no `method`, the config says
+    which it is; `machines` are devices and hosts, for results that tell them.
     """
     return {
         "method": method or method_of(config),
@@ -73,10 +61,8 @@ def settings_of(
 
 def method_of(config: DecoderSettings) -> str:
     """Returns a decoder's name, after its settings: "stochastic-beam" of StochasticBeamConfig."""
-    if isinstance(config, SamplingConfig):
-        return "sample"
     name = type(config).__name__.removesuffix("Config")
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
+    return config.method or re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
 
 
 def header_of(
@@ -87,15 +73,7 @@ def header_of(
     seed: int,
     batch_size: int,
 ) -> dict[str, Any]:
-    """Returns the first line of a method's file.
-
-    Args:
-      run: the method and what it writes with.
-      asked: every prompt with the target that it is continued towards.
-      reading: how prompts are read.
-      seed: of the comparison.
-      batch_size: prompts worked on at once.
-    """
+    """Returns the first line of a method's file; `asked` is every prompt with its target."""
     method = run.method
     settings = settings_of(
         run.config,
@@ -110,7 +88,7 @@ def header_of(
         steering=method.steering,
         reference=name_of(method.reference),
     )
-    # Settings that came later are left out where they are not used: older files are gone on with.
+    # What came later is left out where it is not used: older files are gone on with.
     if settings["reference"] is None:
         del settings["reference"]
     if run.config.weighted:

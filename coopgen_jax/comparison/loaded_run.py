@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from coopgen_jax.comparison.method_run import MethodRun
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
@@ -79,31 +80,15 @@ class Reading:
 def load_runs(
     methods: Sequence[MethodRun], targets: Sequence[str], *, dtype: str
 ) -> list[LoadedRun]:
-    """Loads what methods write with.
+    """Loads what methods write with, by target; raises UserError where something cannot be."""
 
-    Args:
-      methods: the methods.
-      targets: classes that they write towards, on which their models may depend.
-      dtype: number format of the models that are loaded here.
-
-    Raises:
-      UserError: something cannot be loaded, or does not go together.
-    """
-    models: dict[str, LoadedModel] = {}
-    guides: dict[tuple[int, str], LoadedDiscriminator] = {}
-
+    @cache
     def loaded(name: str) -> LoadedModel:
-        if name not in models:
-            models[name] = load(name, dtype=dtype)
-        return models[name]
+        return load(name, dtype=dtype)
 
-    def guide_of(method: MethodRun, base: LoadedModel) -> LoadedDiscriminator | None:
-        if not isinstance(method.discriminator, str):
-            return method.discriminator
-        key = (id(base), method.discriminator)
-        if key not in guides:
-            guides[key] = load_discriminator(method.discriminator, language_model=base)
-        return guides[key]
+    @cache
+    def loaded_guide(name: str, base: LoadedModel) -> LoadedDiscriminator:
+        return load_discriminator(name, language_model=base)
 
     runs = []
     for method in methods:
@@ -113,8 +98,10 @@ def load_runs(
             target: method.steering.combine(base, loaded, target)
             for target in (targets if method.steering.names_target else targets[:1])
         }
-        reference = None
+        reference, guide = None, method.discriminator
         if method.reference is not None and isinstance(config, MCTSConfig) and config.reference:
             reference = load_reference(method.reference, base, base, loaded)
-        runs.append(LoadedRun(method, config, guide_of(method, base), writers, reference))
+        if isinstance(guide, str):
+            guide = loaded_guide(guide, base)
+        runs.append(LoadedRun(method, config, guide, writers, reference))
     return runs

@@ -50,14 +50,11 @@ class MethodRun:
 
 
 def text_files(runs: Sequence[MethodRun], folder: Path) -> list[Path]:
-    """Returns the file of every method's texts, made of its name.
-
-    Raises:
-      UserError: two methods share a name.
-    """
+    """Returns the file of every method's texts; raises UserError where two share a name."""
     paths: list[Path] = []
-    for at, run in enumerate(runs):
-        if any(run.name == other.name for other in runs[:at]):
+    names = [run.name for run in runs]
+    for run in runs:
+        if names.count(run.name) > 1:
             raise UserError(f"two methods are called {run.name}: give every method its own name")
         stem = re.sub(r"[^\w.-]+", "-", run.name)
         path = folder / f"{stem}.jsonl"
@@ -73,22 +70,17 @@ def announced(runs: Sequence[MethodRun], targets: Sequence[str]) -> list[Method]
 
     With them `check_methods` refuses a judge or an oracle before anything is loaded.
 
-    Args:
-      runs: the methods.
-      targets: the classes that they are to write towards.
-
     Raises:
       UserError: a target is no class of a method's discriminator.
     """
     methods = []
     for run in runs:
-        model, guide = name_of(run.model), guide_name(run)
         if run.discriminator is not None:
             _check_targets(run.discriminator, targets)
+        model = name_of(run.model)
         texts = tuple(Written("", "", target) for target in targets)
-        settings = run.steering.settings() | {"target": list(targets)}
-        steering = steering_of(settings, model)
-        methods.append(Method(run.name, texts, guide, True, model, (), steering))
+        steering = steering_of(run.steering.settings() | {"target": list(targets)}, model)
+        methods.append(Method(run.name, texts, guide_name(run), True, model, (), steering))
     return methods
 
 

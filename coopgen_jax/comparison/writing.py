@@ -59,19 +59,11 @@ def compare(
     models are loaded and all prompts checked before a file is made. `report_on` of
     `evaluation.report` measures what this returns.
 
-    Args:
-      runs: the methods.
-      prompts: texts to continue; None leaves one out, and the others keep their numbers.
-      targets: names of classes; methods without a discriminator write for each of them too.
-      folder: where every method has its file of texts; it is made.
-      seed: of everything random; a text depends on it, on its prompt and on its target alone.
-      batch_size: prompts worked on at once, and written to the disk at once.
-      chat: whether prompts are put to the model's assistant, in its chat template.
-      control_strings: whether the model's control strings in a prompt, which are text in a chat,
-        are control tokens there too.
-      dtype: number format of the models that are loaded here.
-      mesh: devices to work on, from `make_mesh`; None for one device.
-      on_progress: called behind every batch that has been written.
+    A prompt of None is left out, and the others keep their numbers. Methods without a discriminator
+    write for each target too. Every method has its file in `folder`, which is made, and a batch is
+    written to it at once. A text depends on the seed, its prompt and its target alone. With `chat`
+    prompts are put into the chat template, and with `control_strings` the model's control strings
+    in them are control tokens there too.
 
     Raises:
       UserError: a method, a prompt or a target is not as it should be, or a file holds texts of
@@ -94,11 +86,13 @@ def compare(
     for run in loaded:
         run.check_prompts(reading)
     jobs = [
-        _begin(run, path, reading, targets, seed=seed, batch_size=batch_size)
+        _begin(run, path, reading, targets, seed, batch_size)
         for run, path in zip(loaded, paths, strict=True)
     ]
     for job in jobs:
-        _write(job, seed, batch_size, mesh, on_progress)
+        for batch in range(job.done, len(job.batches)):
+            _write(job, batch, seed, batch_size, mesh)
+            on_progress(Progress(job.run.method.name, batch + 1, len(job.batches)))
     pairs = zip(runs, paths, strict=True)
     return [method for run, path in pairs for method in read_methods(path, run.name)]
 
@@ -107,11 +101,7 @@ def batches_of(lengths: Sequence[int], size: int) -> list[tuple[list[int], list[
     """Returns the batches of a job: the rows that each reads, and those of them that are new.
 
     Rows of like length are read together; the last batch is filled up with rows of the one in front
-    of it, so that all have a size and nothing more is compiled.
-
-    Args:
-      lengths: the bucketed length of every prompt, 0 for one that is left out.
-      size: rows of a batch.
+    of it, so that all have a size and nothing more is compiled. A length of 0 leaves a row out.
     """
     order = sorted(filter(lengths.__getitem__, range(len(lengths))), key=lengths.__getitem__)
     found = []
@@ -155,13 +145,7 @@ class _Job:
 
 
 def _begin(
-    run: LoadedRun,
-    path: Path,
-    reading: Reading,
-    targets: Sequence[str],
-    *,
-    seed: int,
-    batch_size: int,
+    run: LoadedRun, path: Path, reading: Reading, targets: Sequence[str], seed: int, batch_size: int
 ) -> _Job:
     """Finds what a method's file lacks, and makes the file where there is none."""
     model = run.models[0]
@@ -183,34 +167,23 @@ def _begin(
     return _Job(run, path, asked, texts, batches, widths, done)
 
 
-def _write(
-    job: _Job,
-    seed: int,
-    batch_size: int,
-    mesh: Mesh | None,
-    on_progress: Callable[[Progress], None],
-) -> None:
-    """Writes the batches that a method's file lacks."""
-    run = job.run
-    for number, (rows, new) in enumerate(job.batches):
-        if number < job.done:
-            continue
-        start = time.perf_counter()
-        texts = generate(
-            run.writers.get(job.asked[new[0]][1], run.models[0]),
-            job.texts,
-            config=run.config,
-            discriminator=run.guide,
-            target=[target for _, target in job.asked] if run.guide else None,
-            reference=run.reference,
-            seed=seed,
-            batch_size=batch_size,
-            numbers=rows,
-            mesh=mesh,
-        )
-        seconds = time.perf_counter() - start
-        append(job.path, _lines(job, number, new, texts, seconds, seed))
-        on_progress(Progress(run.method.name, number + 1, len(job.batches)))
+def _write(job: _Job, batch: int, seed: int, batch_size: int, mesh: Mesh | None) -> None:
+    """Adds a batch to a method's file."""
+    run, (rows, new) = job.run, job.batches[batch]
+    start = time.perf_counter()
+    texts = generate(
+        run.writers.get(job.asked[new[0]][1], run.models[0]),
+        job.texts,
+        config=run.config,
+        discriminator=run.guide,
+        target=[target for _, target in job.asked] if run.guide else None,
+        reference=run.reference,
+        seed=seed,
+        batch_size=batch_size,
+        numbers=rows,
+        mesh=mesh,
+    )
+    append(job.path, _lines(job, batch, new, texts, time.perf_counter() - start, seed))
 
 
 def _lines(

@@ -8,13 +8,8 @@ def krippendorff_alpha(ratings: np.ndarray) -> float:
 
     Krippendorff (2011), Computing Krippendorff's Alpha-Reliability, section E and its ordinal
     metric: the squared number of ratings between two values, half of those at them counted.
-
-    Args:
-      ratings: `[raters, things]`, NaN where a rater has not rated a thing; things that fewer than
-        two have rated do not count.
-
-    Returns:
-      Alpha, NaN where nothing is rated twice or all ratings are the same.
+    Ratings are `[raters, things]`, NaN where a rater has not rated a thing; things that fewer than
+    two have rated do not count. Alpha is NaN where nothing is rated twice or all ratings are equal.
     """
     rated = ratings[:, (~np.isnan(ratings)).sum(axis=0) >= 2]
     values = np.unique(rated[~np.isnan(rated)])

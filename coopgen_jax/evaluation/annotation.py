@@ -8,6 +8,7 @@ methods have written for one prompt stands in the sheet once.
 import csv
 import io
 import string
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.agreement import krippendorff_alpha
 from coopgen_jax.evaluation.metrics import bootstrap_interval
-from coopgen_jax.evaluation.significance import holm, signed_rank
+from coopgen_jax.evaluation.significance import correct, signed_rank
 from coopgen_jax.evaluation.texts import asked_for
 from coopgen_jax.evaluation.written_texts import Method
 
@@ -55,17 +56,10 @@ class Scale:
 def export(
     methods: Sequence[Method], scale: Scale, *, seed: int = 0, most: int | None = None
 ) -> tuple[str, dict[str, Any]]:
-    """Returns a blinded sheet and its key.
+    """Returns a blinded sheet as CSV and its key for JSON.
 
-    Args:
-      methods: their texts.
-      scale: what is asked.
-      seed: of the order, the ids and the choice.
-      most: how many texts of each method are taken, drawn from what all methods were asked for;
-        None for all texts.
-
-    Returns:
-      The sheet as CSV, and the key for JSON.
+    Order, ids and choice depend on the seed. At `most` so many texts of each method are taken,
+    drawn from what all methods were asked for.
 
     Raises:
       UserError: `most` is below 1, or the methods have nothing in common to draw from.
@@ -118,15 +112,11 @@ def _ids(rng: np.random.Generator, count: int) -> list[str]:
 def read_sheet(
     content: str, label: str, key: dict[str, Any]
 ) -> tuple[dict[str, dict[str, float]], str | None]:
-    """Reads a filled sheet.
-
-    Args:
-      content: the CSV, its columns separated by commas, semicolons or tabs.
-      label: what the sheet is called.
-      key: what `export` returned with it.
+    """Reads a filled sheet, a CSV separated by commas, semicolons or tabs.
 
     Returns:
-      The ratings by question and id, and a sentence about those that were left out, or None.
+      The ratings by question and id, and a sentence about those that were left out, or None; in it
+      and in errors the sheet is called by its `label`.
 
     Raises:
       UserError: it is no such sheet, or holds no rating.
@@ -139,22 +129,21 @@ def read_sheet(
         wanted = {"id", *key["questions"]}
         mark = max(heads, key=lambda mark: len(wanted & set(heads[mark])))
         rows = list(csv.DictReader(io.StringIO(content), delimiter=mark, strict=True))
-        columns = heads[mark]
     except csv.Error as error:
         raise UserError(f"{label} is not CSV: {error}") from error
     for name in ("id", *key["questions"]):
-        if name not in columns:
+        if name not in heads[mark]:
             raise UserError(f"{label} has no column {name!r}: give a filled copy of the sheet")
     names = [(row["id"] or "").strip() for row in rows]
-    faults: dict[str, list[str]] = {}
+    faults: dict[str, list[str]] = defaultdict(list)
     for name in dict.fromkeys(names):
         if name not in key["texts"]:
-            faults.setdefault("unknown ids", []).append(name or "an empty one")
+            faults["unknown ids"].append(name or "an empty one")
         elif names.count(name) > 1:
-            faults.setdefault("ids that stand twice", []).append(name)
-    absent = [name for name in key["texts"] if name not in names]
-    if absent:
-        faults["ids that are not there"] = absent
+            faults["ids that stand twice"].append(name)
+    for name in key["texts"]:
+        if name not in names:
+            faults["ids that are not there"].append(name)
     low, high = key["scale"]
     found: dict[str, dict[str, float]] = {question: {} for question in key["questions"]}
     for name, row in zip(names, rows, strict=True):
@@ -163,10 +152,10 @@ def read_sheet(
         for question, ratings in found.items():
             word = (row[question] or "").strip()
             if not word:
-                faults.setdefault("empty ratings", []).append(f"{name} {question}")
+                faults["empty ratings"].append(f"{name} {question}")
             elif (value := _whole(word)) is None or not low <= value <= high:
                 kind = f"ratings that are no number from {low} to {high}"
-                faults.setdefault(kind, []).append(f"{name} {question}")
+                faults[kind].append(f"{name} {question}")
             else:
                 ratings[name] = value
     if not any(found.values()):
@@ -193,12 +182,7 @@ def _sentence(label: str, faults: dict[str, list[str]]) -> str | None:
 def summarise(
     key: dict[str, Any], sheets: Sequence[dict[str, dict[str, float]]], against: str
 ) -> dict[str, Any]:
-    """Returns what several people's ratings say.
-
-    Args:
-      key: of the sheet.
-      sheets: each one's ratings by question and id, as `read_sheet` returns them.
-      against: the method that the others are tested against.
+    """Returns what several people's ratings, read by `read_sheet`, say.
 
     Returns:
       By question: `alpha`, the agreement (Krippendorff's, ordinal), and `groups`, by target, "all"
@@ -243,7 +227,5 @@ def _group(
         if method != against and common:
             pairs = [[side[asked] for asked in common] for side in (rated, kept[against])]
             rows[method] |= {"pairs": len(common), "p": signed_rank(*pairs)}
-    tested = [row for row in rows.values() if "p" in row]
-    for row, value in zip(tested, holm([row["p"] for row in tested]), strict=True):
-        row["p_holm"] = value
+    correct(list(rows.values()), "p")
     return rows

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 from sklearn.metrics import f1_score
 
 from coopgen_jax.decoding.job import Job
@@ -85,17 +86,11 @@ def judge_prefixes(
     batch: int = 32,
     listener: Callable[[int, int], None] = lambda done, total: None,
 ) -> np.ndarray:
-    """Returns what a discriminator says of every prefix of texts.
+    """Returns what a discriminator says of every prefix of `n` texts.
 
-    Args:
-      model: the language model that it guides.
-      discriminator: the discriminator.
-      texts: `n` texts, read as continuations of `prompt`, behind a space.
-      prompt: what stands in front of every text; a discriminator that reads the continuation alone
-        does not judge it.
-      longest: `T`, tokens read of a text, the first ones.
-      batch: texts read at once; texts of like length are read together.
-      listener: told after each batch how many of how many texts have been read.
+    A text is read as a continuation of `prompt`, behind a space, `T` tokens of it at the longest;
+    a discriminator that reads the continuation alone does not judge the prompt. Texts of like
+    length are read together. The listener is told after each batch how many of how many are done.
 
     Returns:
       `[n, T, C]` float32: log p(class | the first t + 1 tokens), NaN behind a text's end.
@@ -141,15 +136,7 @@ def evaluations_per_second(
 ) -> float:
     """Returns how many nodes a second a search of one prompt reads and judges, compiled before.
 
-    Args:
-      model: the language model that is guided.
-      discriminator: the discriminator.
-      config: the search.
-      prompt: what is continued.
-      tokens: how many tokens' searches are timed; their median counts.
-
-    Raises:
-      UserError: they are fewer than 1.
+    Of so many tokens' searches the median counts; raises UserError where they are below 1.
     """
     if tokens < 1:
         raise UserError(f"{tokens} tokens cannot be timed: give 1 or more")
@@ -178,11 +165,7 @@ def evaluations_per_second(
 
 
 def figures(log_class: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Returns how good judgements are.
-
-    Args:
-      log_class: `[n, C]` log-probabilities.
-      labels: `[n]` class numbers.
+    """Returns how good log-probabilities `[n, C]` are, by class numbers `[n]`.
 
     Returns:
       `texts`, `accuracy` with Wilson's 95 % `interval`, `macro_f1`, `calibration_error` (expected,
@@ -214,12 +197,8 @@ def by_length(
 ) -> dict[str, dict[str, Any]]:
     """Returns `figures` of the first tokens of texts, by their number, and of whole texts.
 
-    Only texts of at least as many tokens count, so the texts of different lengths differ.
-
-    Args:
-      log_class: `[n, T, C]` as `judge_prefixes` returns it.
-      labels: `[n]` class numbers.
-      lengths: numbers of tokens, each at most `T`.
+    Only texts of at least as many tokens count, so the texts of different lengths differ. The
+    judgements are those of `judge_prefixes`, `[n, T, C]`, and a length is at most `T`.
     """
     read = (~np.isnan(log_class[..., 0])).sum(axis=-1)
     report = {}
@@ -227,17 +206,20 @@ def by_length(
         long = read >= length
         if long.any():
             report[str(length)] = figures(log_class[long, length - 1], labels[long])
-    last = np.take_along_axis(log_class, (read - 1)[:, None, None], axis=1)[:, 0]
-    report["whole"] = figures(last, labels)
+    report["whole"] = figures(of_whole_texts(log_class), labels)
     return report
+
+
+def of_whole_texts(log_class: np.ndarray) -> np.ndarray:
+    """Returns the judgements `[n, C]` of whole texts, out of those of `judge_prefixes`."""
+    read = (~np.isnan(log_class[..., 0])).sum(axis=-1)
+    return log_class[np.arange(len(read)), read - 1]
 
 
 def all_beginnings(log_class: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the judgements `[m, C]` of every beginning of every text, and their classes `[m]`.
 
-    Args:
-      log_class: `[n, T, C]` as `judge_prefixes` returns it.
-      labels: `[n]` class numbers.
+    They are picked out of what `judge_prefixes` returns, `[n, T, C]`, and the texts' classes `[n]`.
     """
     read = ~np.isnan(log_class[..., 0])
     return log_class[read], np.repeat(labels, read.sum(axis=-1))
@@ -246,16 +228,12 @@ def all_beginnings(log_class: np.ndarray, labels: np.ndarray) -> tuple[np.ndarra
 def fit_temperature(log_class: np.ndarray, labels: np.ndarray) -> float:
     """Returns the temperature whose division of log-probabilities is likeliest (Guo et al. 2017).
 
-    Args:
-      log_class: `[n, C]` log-probabilities.
-      labels: `[n]` class numbers.
+    The log-probabilities are `[n, C]`, the labels `[n]` class numbers.
     """
 
     def loss(log_temperature: float) -> float:
         scaled = log_class.astype(np.float64) / np.exp(log_temperature)
-        shifted = scaled - scaled.max(axis=-1, keepdims=True)
-        norm = np.log(np.exp(shifted).sum(axis=-1))
-        return float((norm - shifted[np.arange(len(labels)), labels]).mean())
+        return -float(log_softmax(scaled, axis=-1)[np.arange(len(labels)), labels].mean())
 
     found = minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded")
     return float(np.exp(found.x))

@@ -18,7 +18,6 @@ from coopgen_jax.data.fingerprint import read_fingerprint
 from coopgen_jax.discriminators.loading import folder_of
 from coopgen_jax.errors import UserError
 
-CARDS = ("card.json", "judge.json")
 # What cards say that were written before they had a key for it.
 HALF = re.compile(r"^half ([AB]) of the training rows\b")
 
@@ -58,22 +57,21 @@ class Independence:
 def trained_on(name_or_folder: str | Path) -> TrainedOn:
     """Returns what is known of how a discriminator, a judge or a language model was trained.
 
-    Args:
-      name_or_folder: a folder, or the name of a head that comes with the package; of anything else
-        nothing is known.
-
-    Raises:
-      UserError: its fingerprint or its card is damaged.
+    That is nothing where there is neither such a folder nor such a head in the package. Raises
+    UserError where its fingerprint or its card is damaged.
     """
     name = str(name_or_folder)
-    folder = Path(name).expanduser()
-    if not any((folder / card).is_file() for card in CARDS):
-        try:
-            folder = folder_of(name)
-        except UserError:
-            weights = _weights(folder) if folder.is_dir() else None
-            return TrainedOn(name, weights)
-    return TrainedOn(name, _weights(folder), read_fingerprint(folder), _half(folder))
+    try:
+        card = card_of(name)
+    except UserError:
+        return TrainedOn(name, _weights(Path(name).expanduser()))
+    return TrainedOn(name, _weights(card.parent), read_fingerprint(card.parent), _half(card))
+
+
+def card_of(name_or_folder: str | Path) -> Path:
+    """Returns the path of the card of a judge or a discriminator; UserError where there is none."""
+    path = Path(name_or_folder).expanduser() / "judge.json"
+    return path if path.is_file() else folder_of(name_or_folder) / "card.json"
 
 
 def _weights(folder: Path) -> str | None:
@@ -87,8 +85,7 @@ def _weights(folder: Path) -> str | None:
     return whole.hexdigest()
 
 
-def _half(folder: Path) -> str | None:
-    path = next(folder / card for card in CARDS if (folder / card).is_file())
+def _half(path: Path) -> str | None:
     try:
         card: Any = json.loads(path.read_text(encoding="utf-8"))
         said = card.get("half")
@@ -105,39 +102,28 @@ def independence(judge: TrainedOn, guide: TrainedOn) -> Independence:
 
     Their rows are compared where both are known; else the halves that their cards name.
     """
-    judges, guides = judge.name, guide.name
+    judges, guides = judge.name, f"the guide {guide.name}"
+    both = f"{judges} and {guides}"
     if judge.weights is not None and judge.weights == guide.weights:
-        return Independence(False, f"{judges} is the guide {guides} itself")
+        return Independence(False, f"{judges} is {guides} itself")
     if judge.rows is not None and guide.rows is not None:
         shared = len(np.intersect1d(judge.rows, guide.rows, assume_unique=True))
-        if shared:
-            return Independence(
-                False,
-                f"{judges} and the guide {guides} were both trained on {shared} of the judge's "
-                f"{len(judge.rows)} rows",
-            )
-        return Independence(True, f"{judges} and the guide {guides} have no row in common")
+        if not shared:
+            return Independence(True, f"{both} have no row in common")
+        rows = f"{shared} of the judge's {len(judge.rows)} rows"
+        return Independence(False, f"{both} were both trained on {rows}")
     if judge.half is not None and guide.half is not None:
         if judge.half == guide.half:
-            return Independence(
-                False, f"{judges} and the guide {guides} were both trained on half {judge.half}"
-            )
-        return Independence(
-            True,
-            f"{judges} was trained on half {judge.half} and the guide {guides} on half "
-            f"{guide.half}, by their cards",
-        )
+            return Independence(False, f"{both} were both trained on half {judge.half}")
+        halves = f"on half {judge.half} and {guides} on half {guide.half}"
+        return Independence(True, f"{judges} was trained {halves}, by their cards")
     lacking = min(judge, guide, key=lambda one: (one.rows is not None, one.half is not None))
-    unknown = judges if lacking is judge else f"the guide {guides}"
+    unknown = judges if lacking is judge else guides
     return Independence(False, f"which rows {unknown} was trained on is unknown", known=False)
 
 
 def require(found: Independence, *, force: bool) -> str:
-    """Returns what a report says of a judge's independence.
-
-    Raises:
-      UserError: it is not independent, or nobody knows, and it is not forced.
-    """
+    """Returns what a report says of it; raises UserError where it neither holds nor is forced."""
     if not found.holds and not force:
         raise UserError(
             f"{found.why}: take a judge that was trained on other rows, or give --force to have it "

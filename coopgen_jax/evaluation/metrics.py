@@ -3,7 +3,7 @@
 Words are what white space separates, but in self-BLEU, which has a tokeniser of its own.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import numpy as np
 from nltk.tokenize import NLTKWordTokenizer
@@ -11,11 +11,12 @@ from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from nltk.translate.bleu_score import corpus_bleu as pooled_bleu
 from scipy.stats import bootstrap, norm
 
+SMOOTHING = SmoothingFunction().method1
 
-def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
-    """Returns the `n`-grams of a text's words, in order; none where it has fewer words."""
-    words = text.split()
-    return [tuple(words[at : at + n]) for at in range(len(words) - n + 1)]
+
+def ngrams(tokens: Sequence[Hashable], n: int) -> list[tuple[Hashable, ...]]:
+    """Returns the `n`-grams of tokens, in order; none where they are fewer."""
+    return [tuple(tokens[at : at + n]) for at in range(len(tokens) - n + 1)]
 
 
 def distinct_n(texts: Sequence[str], n: int) -> float:
@@ -24,13 +25,8 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
     Distinct-n (Li et al., 2016, arXiv 1510.03055). It falls as texts are added: compare equal
     numbers.
     """
-    grams = [gram for text in texts for gram in ngrams(text, n)]
+    grams = [gram for text in texts for gram in ngrams(text.split(), n)]
     return len(set(grams)) / len(grams) if grams else float("nan")
-
-
-def repetition(text: str, n: int) -> float:
-    """Returns the share of a text's n-grams that it has had before, 0 where it has none."""
-    return seq_rep(text.split(), n)
 
 
 def seq_rep(tokens: Sequence[Hashable], n: int = 4) -> float:
@@ -38,7 +34,7 @@ def seq_rep(tokens: Sequence[Hashable], n: int = 4) -> float:
 
     seq-rep-n (Welleck et al., 2020, arXiv 1908.04319, section 6.1): the share of duplicate n-grams.
     """
-    grams = [tuple(tokens[at : at + n]) for at in range(len(tokens) - n + 1)]
+    grams = ngrams(tokens, n)
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
@@ -47,29 +43,12 @@ def self_bleu(texts: Sequence[str], n: int = 5, *, most: int | None = None) -> f
 
     Self-BLEU (Zhu et al., 2018, arXiv 1802.01886), as PPL-MCTS reports it: uniform weights of 1- to
     `n`-grams, smoothing method 1 of Chen and Cherry (2014). Lower is more diverse. It rises as
-    texts are added: compare equal numbers.
-
-    Args:
-      texts: the texts.
-      n: length of the longest n-grams.
-      most: how many of the texts are taken, the first ones; None for all.
+    texts are added: compare equal numbers. Only the first `most` texts are taken, all by default.
     """
-    texts = texts[:most]
-    if len(texts) < 2:
+    words = _words(texts[:most])
+    if len(words) < 2:
         return float("nan")
-    tokenizer = NLTKWordTokenizer()
-    words = [tokenizer.tokenize(text) for text in texts]
-    smoothing = SmoothingFunction().method1
-    weights = (1 / n,) * n
-    scores = []
-    for at, hypothesis in enumerate(words):
-        others = words[:at] + words[at + 1 :]
-        scores.append(
-            sentence_bleu(others, hypothesis, weights, smoothing_function=smoothing)
-            if hypothesis
-            else 0.0
-        )
-    return float(np.mean(scores))
+    return _mean_bleu(words, (words[:at] + words[at + 1 :] for at in range(len(words))), n)
 
 
 def bleu(texts: Sequence[str], references: Sequence[Sequence[str]], n: int = 4) -> float:
@@ -78,56 +57,41 @@ def bleu(texts: Sequence[str], references: Sequence[Sequence[str]], n: int = 4) 
     BLEU (Papineni et al., 2002) of single texts, as in `self_bleu`; with all held-out texts as the
     references of each it is the BLEU of unconditional generation (Zhu et al., 2018, arXiv
     1802.01886). It rises with the references: compare equal numbers.
-
-    Args:
-      texts: `m` texts.
-      references: `m` lists of references.
-      n: length of the longest n-grams.
     """
-    tokenizer = NLTKWordTokenizer()
-    smoothing, weights = SmoothingFunction().method1, (1 / n,) * n
     # Several texts often have the same references.
-    known: dict[int, list[list[str]]] = {}
-    scores = []
-    for text, own in zip(texts, references, strict=True):
-        if id(own) not in known:
-            known[id(own)] = [tokenizer.tokenize(reference) for reference in own]
-        words = tokenizer.tokenize(text)
-        scores.append(
-            sentence_bleu(known[id(own)], words, weights, smoothing_function=smoothing)
-            if words
-            else 0.0
-        )
-    return float(np.mean(scores)) if scores else float("nan")
+    different = {id(own): own for own in references}
+    known = {key: _words(own) for key, own in different.items()}
+    return _mean_bleu(_words(texts), (known[id(own)] for own in references), n)
 
 
 def corpus_bleu(texts: Sequence[str], references: Sequence[Sequence[str]], n: int = 4) -> float:
     """Returns BLEU with the n-grams of all texts pooled, NaN without texts.
 
     This is the BLEU (Papineni et al., 2002) that generation from sources is reported with; `bleu`
-    is the mean of single texts. Words and smoothing are those of `self_bleu`.
-
-    Args:
-      texts: `m` texts.
-      references: `m` lists of references, one or more each.
-      n: length of the longest n-grams.
+    is the mean of single texts. Words and smoothing are those of `self_bleu`. Every text has one
+    reference or more.
     """
     if not texts:
         return float("nan")
+    known = [_words(own) for own in references]
+    return float(pooled_bleu(known, _words(texts), (1 / n,) * n, smoothing_function=SMOOTHING))
+
+
+def _words(texts: Sequence[str]) -> list[list[str]]:
     tokenizer = NLTKWordTokenizer()
-    known = [[tokenizer.tokenize(reference) for reference in own] for own in references]
-    words = [tokenizer.tokenize(text) for text in texts]
-    smoothing = SmoothingFunction().method1
-    return float(pooled_bleu(known, words, (1 / n,) * n, smoothing_function=smoothing))
+    return [tokenizer.tokenize(text) for text in texts]
+
+
+def _mean_bleu(words: list[list[str]], references: Iterable[list[list[str]]], n: int) -> float:
+    scores = [
+        sentence_bleu(others, own, (1 / n,) * n, smoothing_function=SMOOTHING) if own else 0.0
+        for own, others in zip(words, references, strict=True)
+    ]
+    return float(np.mean(scores)) if scores else float("nan")
 
 
 def perplexity(log_probs: Sequence[float], lengths: Sequence[int]) -> float:
-    """Returns exp(-sum of log-probabilities / sum of tokens) of a set of texts.
-
-    Args:
-      log_probs: natural log-probability of every text.
-      lengths: its tokens.
-    """
+    """Returns exp(-sum of natural log-probabilities / sum of tokens) of a set of texts."""
     return float(np.exp(-np.sum(log_probs) / np.sum(lengths)))
 
 
@@ -143,19 +107,25 @@ def wilson_interval(successes: int, trials: int, level: float = 0.95) -> tuple[f
     return max(0.0, float(centre) - half), min(1.0, float(centre) + half)
 
 
-def bootstrap_interval(
-    values: Sequence[float], level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Returns the percentile bootstrap interval of a mean; the mean twice where nothing varies."""
+def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Returns the 95 % interval of a mean; the mean twice where nothing varies."""
     array = np.asarray(values, float)
     if len(array) < 2 or np.ptp(array) == 0:
         mean = float(array.mean())
         return mean, mean
-    interval = bootstrap(
-        (array,),
-        np.mean,
-        confidence_level=level,
+    return percentile_interval((array,), np.mean)
+
+
+def percentile_interval(
+    columns: Sequence[np.ndarray], statistic: Callable[..., np.ndarray]
+) -> tuple[float, float]:
+    """Returns the 95 % percentile bootstrap interval of a statistic of columns, rows drawn."""
+    found = bootstrap(
+        columns,
+        statistic,
+        paired=len(columns) > 1,
+        confidence_level=0.95,
         method="percentile",
-        rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(0),
     ).confidence_interval
-    return float(interval.low), float(interval.high)
+    return float(found.low), float(found.high)

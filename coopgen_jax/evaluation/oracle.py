@@ -29,13 +29,7 @@ def _scored(
 def log_likelihoods(
     oracle: LoadedModel, prompts: Sequence[str], texts: Sequence[str], *, batch: int = 16
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns how likely continuations are.
-
-    Args:
-      oracle: the language model that judges.
-      prompts: `n` prompts.
-      texts: their `n` continuations.
-      batch: texts read at once.
+    """Returns how likely `n` continuations of `n` prompts are, `batch` of them read at once.
 
     Returns:
       log p(text | prompt) `[n]` in nats and the text's number of tokens `[n]`, 0 and 0 where it is

@@ -13,18 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from coopgen_jax.data.sources import left_out, split_lines
-from coopgen_jax.discriminators.loading import folder_of
 from coopgen_jax.errors import UserError
-from coopgen_jax.evaluation.independence import Independence, independence, require, trained_on
+from coopgen_jax.evaluation.independence import (
+    Independence,
+    card_of,
+    independence,
+    require,
+    trained_on,
+)
 from coopgen_jax.evaluation.sentence_features import sentence_features
 from coopgen_jax.evaluation.tables import Format, cells, draw, render
-from coopgen_jax.evaluation.text_judges import load_text_judge
+from coopgen_jax.evaluation.text_judges import TextJudge, load_text_judge
 from coopgen_jax.evaluation.texts import check_names, check_targets, evaluate_texts
 from coopgen_jax.evaluation.written_texts import Method
 from coopgen_jax.files import to_json, write_whole
 from coopgen_jax.models.pretrained.loaded_model import (
     DEFAULT_ENCODER,
     DEFAULT_MODEL,
+    LoadedModel,
     load,
     load_encoder,
 )
@@ -71,10 +77,7 @@ def report_on(
 ) -> dict[str, Any]:
     """Returns the figures of methods: those of `evaluate_texts`, with judge, oracle and notes.
 
-    Args:
-      methods: their texts; names differ.
-      how: what they are measured by.
-      on_method: called with the name of every method before it is measured.
+    The name of every method is told to `on_method` before it is measured.
 
     Raises:
       UserError: see `check_methods`, or a model cannot be loaded.
@@ -82,18 +85,13 @@ def report_on(
     methods, notes = check_methods(methods, how)
     oracle = load(how.oracle) if how.oracle else None
     if oracle is not None:
-        same = [
-            m.name
-            for m in methods
-            if oracle.sha256 in m.hashes or (not m.hashes and how.oracle in _writers(m))
-        ]
-        notes += _check_oracle(how, same)
+        notes += _check_oracle(methods, how, oracle)
     features, reference = None, how.reference if _has_mauve() else ()
     if reference:
         features = partial(sentence_features, load_encoder(how.encoder))
     report = evaluate_texts(
         methods,
-        judge=load_text_judge(how.judge, model=_reader(methods, how)) if how.judge else None,
+        judge=_judge(methods, how),
         oracle=oracle,
         against=how.against,
         reference=reference,
@@ -107,11 +105,7 @@ def report_on(
 
 
 def check_methods(methods: Sequence[Method], how: ReportSettings) -> tuple[list[Method], list[str]]:
-    """Checks what can be known before a network is loaded.
-
-    Args:
-      methods: written methods, or methods that are going to be written.
-      how: what they are to be measured by.
+    """Checks what can be known before a network is loaded, of methods that need not be written yet.
 
     Returns:
       The methods with what `how` says of their targets and guides, and notes for the report.
@@ -131,16 +125,12 @@ def check_methods(methods: Sequence[Method], how: ReportSettings) -> tuple[list[
         for method in methods:
             check_targets(method, classes)
     if how.oracle:
-        _check_oracle(how, [m.name for m in methods if how.oracle in _writers(m)])
+        _check_oracle(methods, how)
     return methods, notes
 
 
 def read_reference(path: Path) -> tuple[str, ...]:
-    """Returns the human texts of a file, one a line.
-
-    Raises:
-      UserError: it cannot be read, or holds no text.
-    """
+    """Returns the human texts of a file, one a line; raises UserError where there are none."""
     try:
         lines = split_lines(path.read_bytes().decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
@@ -160,12 +150,8 @@ def report_files(stem: Path, form: Format = "text") -> dict[str, Path]:
 def write_report(report: dict[str, Any], stem: Path, form: Format = "text") -> None:
     """Writes a report as JSON, as a table, and as a picture of quality against cost.
 
-    Where there is nothing to draw, the report gets a note that says so.
-
-    Args:
-      report: of `report_on`.
-      stem: path of the files without their suffixes.
-      form: how the table looks.
+    Where there is nothing to draw, the report gets a note that says so. The files' path is `stem`
+    without their suffixes.
 
     Raises:
       UserError: a file cannot be written.
@@ -192,15 +178,9 @@ def _has_mauve() -> bool:
     return importlib.util.find_spec("mauve") is not None
 
 
-def _writers(method: Method) -> tuple[str | None, ...]:
-    """Returns the names of the language models that wrote a method's texts."""
-    return (method.model, *method.steering)
-
-
 def _classes(judge: str) -> tuple[str, ...]:
     """Returns the classes that the card of a judge names."""
-    folder = Path(judge).expanduser()
-    path = folder / "judge.json" if _is_judge(judge) else folder_of(judge) / "card.json"
+    path = card_of(judge)
     try:
         return tuple(json.loads(path.read_text(encoding="utf-8"))["classes"])
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -254,11 +234,20 @@ def _check_independence(methods: Sequence[Method], how: ReportSettings) -> list[
     return list(dict.fromkeys(notes))
 
 
-def _check_oracle(how: ReportSettings, written: Sequence[str]) -> list[str]:
+def _check_oracle(
+    methods: Sequence[Method], how: ReportSettings, oracle: LoadedModel | None = None
+) -> list[str]:
     """Returns what the report says of methods that the oracle has written, if they are forced."""
-    if not written:
+
+    def wrote(method: Method) -> bool:
+        if oracle is not None and method.hashes:
+            return oracle.sha256 in method.hashes
+        return how.oracle in (method.model, *method.steering)
+
+    written = next(filter(wrote, methods), None)
+    if written is None:
         return []
-    found = f"the oracle {how.oracle} itself wrote the texts of {written[0]}"
+    found = f"the oracle {how.oracle} itself wrote the texts of {written.name}"
     if not how.force:
         raise UserError(
             f"{found}: take another language model, or give --force to ask it nevertheless"
@@ -266,16 +255,11 @@ def _check_oracle(how: ReportSettings, written: Sequence[str]) -> list[str]:
     return [f"forced: {found}"]
 
 
-def _is_judge(folder: str) -> bool:
-    return (Path(folder).expanduser() / "judge.json").is_file()
-
-
-def _reader(methods: Sequence[Method], how: ReportSettings) -> str:
-    """Returns the name of the language model in whose tokens the judge reads."""
-    if how.model:
-        return how.model
-    named = None
-    if how.judge and not _is_judge(how.judge):
-        card = json.loads((folder_of(how.judge) / "card.json").read_text(encoding="utf-8"))
-        named = card.get("model") if card.get("kind") == "shared-trunk" else None
-    return named or next((method.model for method in methods if method.model), DEFAULT_MODEL)
+def _judge(methods: Sequence[Method], how: ReportSettings) -> TextJudge | None:
+    """Loads the judge; it reads in the tokens of the model that is named, or that wrote."""
+    if not how.judge:
+        return None
+    card = json.loads(card_of(how.judge).read_text(encoding="utf-8"))
+    named = card.get("model") if card.get("kind") == "shared-trunk" else None
+    wrote = next((method.model for method in methods if method.model), DEFAULT_MODEL)
+    return load_text_judge(how.judge, model=how.model or named or wrote)

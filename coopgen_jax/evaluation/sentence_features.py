@@ -20,16 +20,10 @@ def _pooled(config: EncoderConfig, params: Any, tokens: jax.Array, mask: jax.Arr
 def sentence_features(
     encoder: LoadedEncoder, texts: Sequence[str], *, longest: int = 128, batch: int = 64
 ) -> np.ndarray:
-    """Returns the mean of the encoder's states over each text.
+    """Returns the mean of the encoder's states over each text, `[n, E]` float32.
 
-    Args:
-      encoder: a frozen encoder.
-      texts: `n` texts.
-      longest: word pieces of a text that are read, the last ones where there are more.
-      batch: texts read at once; texts of like length are read together.
-
-    Returns:
-      `[n, E]` float32 features.
+    Of a text the last `longest` word pieces are read; `batch` texts of like length are read at
+    once.
     """
     pieces = word_pieces(encoder.tokenizer, texts, longest)
     order = sorted(range(len(pieces)), key=lambda row: len(pieces[row]))

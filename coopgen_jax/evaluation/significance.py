@@ -1,17 +1,18 @@
 """Whether two methods differ: paired tests on the same prompts, and how sure a ratio is."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest, bootstrap, wilcoxon
+from scipy.stats import binomtest, wilcoxon
+
+from coopgen_jax.evaluation.metrics import percentile_interval
 
 
 def mcnemar(one: Sequence[bool], other: Sequence[bool]) -> float:
     """Returns the exact two-sided p of McNemar's (1947) test: of pairs that differ, half each way.
 
-    Args:
-      one: whether each of `n` pairs' first is a hit.
-      other: whether its second is.
+    Of each of `n` pairs `one` tells whether the first is a hit, `other` whether the second is.
     """
     first, second = np.asarray(one, bool), np.asarray(other, bool)
     gained, lost = int((first & ~second).sum()), int((second & ~first).sum())
@@ -21,12 +22,7 @@ def mcnemar(one: Sequence[bool], other: Sequence[bool]) -> float:
 
 
 def signed_rank(one: Sequence[float], other: Sequence[float]) -> float:
-    """Returns the two-sided p of Wilcoxon's (1945) signed-rank test; 1 where nothing differs.
-
-    Args:
-      one: what was measured of each of `n` pairs' first.
-      other: of its second.
-    """
+    """Returns the two-sided p of Wilcoxon's (1945) signed-rank test; 1 where nothing differs."""
     differences = np.asarray(one, float) - np.asarray(other, float)
     differences = differences[differences != 0]
     if not len(differences):
@@ -44,16 +40,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def perplexity_interval(
-    log_probs: np.ndarray, lengths: np.ndarray, level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Returns the percentile bootstrap interval of a set's perplexity, whole texts drawn.
+def correct(rows: Sequence[dict[str, Any]], name: str) -> None:
+    """Adds `NAME_holm`, a p-value corrected for being several, where a row has one called so."""
+    tested = [row for row in rows if name in row]
+    for row, value in zip(tested, holm([row[name] for row in tested]), strict=True):
+        row[f"{name}_holm"] = value
 
-    Args:
-      log_probs: natural log-probability of every text `[n]`.
-      lengths: its tokens `[n]`, 1 or more.
-      level: of the interval.
-      seed: of the draws.
+
+def perplexity_interval(log_probs: np.ndarray, lengths: np.ndarray) -> tuple[float, float]:
+    """Returns the 95 % bootstrap interval of a set's perplexity, whole texts drawn.
+
+    Of every text are the natural log-probability `[n]` and the number of tokens `[n]`, 1 or more.
     """
 
     def ratio(log_p: np.ndarray, tokens: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -64,12 +61,4 @@ def perplexity_interval(
     if len(log_probs) < 2 or np.ptp(log_probs / lengths) == 0:
         value = float(ratio(log_probs, lengths))
         return value, value
-    found = bootstrap(
-        (log_probs, lengths),
-        ratio,
-        paired=True,
-        confidence_level=level,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(found.low), float(found.high)
+    return percentile_interval((log_probs, lengths), ratio)

@@ -25,10 +25,10 @@ FIGURES = {
 }
 MARKS = "os^D"
 P_VALUES = {"accuracy_p": "p (accuracy)", "perplexity_p": "p (perplexity)"}
-ESCAPED = {
+ESCAPED = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-}  # fmt: skip
+})  # fmt: skip
 
 
 def cells(report: dict[str, Any]) -> list[list[str]]:
@@ -69,9 +69,7 @@ def p_value(value: float | None) -> str:
 def render(table: Sequence[Sequence[str]], form: Format) -> str:
     """Returns rows of words as a table, the first row its headings, the first column to the left.
 
-    Args:
-      table: rows of as many words each.
-      form: "text" is aligned with spaces; "latex" wants the package booktabs.
+    As "text" it is aligned with spaces; as "latex" it wants the package booktabs.
     """
     if form == "markdown":
         rule = ["---", *["---:"] * (len(table[0]) - 1)]
@@ -79,24 +77,15 @@ def render(table: Sequence[Sequence[str]], form: Format) -> str:
         page = [escaped[0], rule, *escaped[1:]]
         return "".join(f"| {' | '.join(row)} |\n" for row in page)
     if form == "latex":
-        lines = [" & ".join(map(_escaped, line)) + r" \\" for line in table]
+        lines = [" & ".join(word.translate(ESCAPED) for word in line) + r" \\" for line in table]
         columns = "l" + "r" * (len(table[0]) - 1)
         body = [lines[0], r"\midrule", *lines[1:]]
         whole = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *body, r"\bottomrule"]
         return "\n".join([*whole, r"\end{tabular}"]) + "\n"
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    aligned = []
-    for row in table:
-        first, *rest = (
-            word.ljust(width) if at == 0 else word.rjust(width)
-            for at, (word, width) in enumerate(zip(row, widths, strict=True))
-        )
-        aligned.append("  ".join([first, *rest]).rstrip())
-    return "\n".join(aligned) + "\n"
-
-
-def _escaped(word: str) -> str:
-    return "".join(ESCAPED.get(letter, letter) for letter in word)
+    marks = ["<", *[">"] * (len(widths) - 1)]
+    line = "  ".join(f"{{:{mark}{width}}}" for mark, width in zip(marks, widths, strict=True))
+    return "".join(line.format(*row).rstrip() + "\n" for row in table)
 
 
 def draw(report: dict[str, Any], path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.discriminators.loading import load_discriminator
 from coopgen_jax.evaluation.discriminator_accuracy import judge_prefixes
+from coopgen_jax.evaluation.independence import card_of
 from coopgen_jax.evaluation.tfidf_judge import load_judge
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load
 
@@ -55,8 +56,8 @@ class DiscriminatorJudge:
         """
         found = np.full((len(texts), len(self.classes)), 1 / len(self.classes))
         rows = self.model.tokenizer.encode_batch([f" {text.strip()}" for text in texts])
-        pairs = zip(rows, texts, strict=True)
-        counts = np.array([len(row) if text.strip() else 0 for row, text in pairs], int)
+        counts = np.array([len(row) for row in rows], int)
+        counts[[not text.strip() for text in texts]] = 0
         there = np.flatnonzero(counts).tolist()
         if there:
             said = judge_prefixes(
@@ -71,16 +72,15 @@ class DiscriminatorJudge:
 
 
 def load_text_judge(name_or_folder: str | Path, *, model: str) -> TextJudge:
-    """Loads what judges texts.
+    """Loads what judges texts: what `Judge.save` wrote, or what `load_discriminator` takes.
 
-    Args:
-      name_or_folder: a folder that `Judge.save` wrote, or what `load_discriminator` takes.
-      model: the language model in whose tokens a discriminator reads.
+    A discriminator reads in the tokens of the language model `model`.
 
     Raises:
       UserError: there is no such judge, or it does not go with the language model.
     """
-    if (Path(name_or_folder).expanduser() / "judge.json").is_file():
-        return load_judge(Path(name_or_folder).expanduser())
+    card = card_of(name_or_folder)
+    if card.name == "judge.json":
+        return load_judge(card.parent)
     reader = load(model)
     return DiscriminatorJudge(reader, load_discriminator(name_or_folder, language_model=reader))

@@ -6,7 +6,9 @@ mean over targets: plain decoding writes the same text for all. Differences are 
 of the same prompts and targets.
 """
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,7 +24,7 @@ from coopgen_jax.evaluation.metrics import (
     wilson_interval,
 )
 from coopgen_jax.evaluation.oracle import log_likelihoods
-from coopgen_jax.evaluation.significance import holm, mcnemar, perplexity_interval, signed_rank
+from coopgen_jax.evaluation.significance import correct, mcnemar, perplexity_interval, signed_rank
 from coopgen_jax.evaluation.text_judges import TextJudge
 from coopgen_jax.evaluation.written_texts import Method, Written
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
@@ -30,8 +32,6 @@ from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 # Texts of which self-BLEU is taken, the first ones.
 BLEU_TEXTS = 1000
 REPEATED = 4
-# `[n]` texts to `[n, E]` features.
-Features = Callable[[Sequence[str]], np.ndarray]
 
 
 def evaluate_texts(
@@ -41,19 +41,15 @@ def evaluate_texts(
     oracle: LoadedModel | None = None,
     against: str | None = None,
     reference: Sequence[str] = (),
-    features: Features | None = None,
+    features: Callable[[Sequence[str]], np.ndarray] | None = None,
     listener: Callable[[str], None] = lambda method: None,
 ) -> dict[str, Any]:
     """Returns the figures of methods.
 
-    Args:
-      methods: their texts; names differ.
-      judge: says whether texts are on target; None leaves accuracy out.
-      oracle: says how likely they are; None leaves perplexity out.
-      against: the method that the others are tested against, the first one by default.
-      reference: human texts for MAUVE (Pillutla et al. 2021, arXiv 2102.01454).
-      features: reads texts for MAUVE, which is left out without it.
-      listener: told the name of every method before it is measured.
+    Without a judge there is no accuracy, without an oracle no perplexity, and MAUVE (Pillutla et
+    al. 2021, arXiv 2102.01454) needs human texts for reference and what reads features `[n, E]` of
+    texts. The others are tested `against` one method, the first by default. The listener is told
+    the name of every method before it is measured.
 
     Returns:
       `unit` of lengths ("tokens", or "words" where a file has no tokens), `against`, and
@@ -79,26 +75,18 @@ def evaluate_texts(
         listener(method.name)
         row, measured[method.name] = _figures(method, unit, judge, oracle)
         if reference and features is not None:
-            found = mauve_score(features([t.text for t in method.texts]), features(reference))
-            row["mauve"] = {"value": found, "interval": None}
+            row["mauve"] = _mauve(features([t.text for t in method.texts]), features(reference))
         rows.append(row)
     others = [row for row in rows if row["method"] != against]
     for row in others:
-        one, other = measured[row["method"]], measured[against]
-        row["paired"] = _paired(one, other)
+        row["paired"] = _paired(measured[row["method"]], measured[against])
     for name in ("accuracy_p", "perplexity_p"):
-        tested = [row["paired"] for row in others if name in row["paired"]]
-        for paired, value in zip(tested, holm([p[name] for p in tested]), strict=True):
-            paired[f"{name}_holm"] = value
+        correct([row["paired"] for row in others], name)
     return {"unit": unit, "against": against, "methods": rows}
 
 
 def check_names(names: Sequence[str], against: str | None) -> str:
-    """Returns the method that the others are tested against.
-
-    Raises:
-      UserError: two share a name, or there is none of that name.
-    """
+    """Returns whom the others are tested against; UserError where a name is shared or unknown."""
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"two methods are called {name}: name one of them as NAME=FILE")
@@ -128,7 +116,9 @@ def _figures(
     """Returns a method's row, and what was measured of each text by what it was asked for."""
     texts = method.texts
     written = [text.text for text in texts]
-    pieces = [_pieces(text, unit) for text in texts]
+    pieces: list[Sequence[Any]] = [
+        text.tokens or () if unit == "tokens" else text.text.split() for text in texts
+    ]
     measured: dict[Any, dict[str, Any]] = {key: {} for key in asked_for(texts)}
     row: dict[str, Any] = {"method": method.name, "texts": len(texts)}
     if judge is not None:
@@ -146,13 +136,11 @@ def _figures(
         for found, value, count in zip(measured.values(), log_p, counts, strict=True):
             if count:
                 found["mean_log_p"] = value / count
-    groups: dict[str | None, list[str]] = {}
+    groups: dict[str | None, list[str]] = defaultdict(list)
     for text in texts:
-        groups.setdefault(text.target, []).append(text.text)
-    diversity: dict[str, Callable[[list[str]], float]] = {
-        "self_bleu_5": lambda group: self_bleu(group, most=BLEU_TEXTS),
-        **{f"distinct_{n}": partial(distinct_n, n=n) for n in (1, 2, 3)},
-    }
+        groups[text.target].append(text.text)
+    diversity = {"self_bleu_5": partial(self_bleu, most=BLEU_TEXTS)}
+    diversity |= {f"distinct_{n}": partial(distinct_n, n=n) for n in (1, 2, 3)}
     for name, measure in diversity.items():
         row[name] = _valued(float(np.mean([measure(group) for group in groups.values()])))
     for name, values in {
@@ -165,12 +153,7 @@ def _figures(
 
 
 def on_target(judge: TextJudge, texts: Sequence[Written]) -> np.ndarray:
-    """Returns whether a judge finds each text likeliest of its target, `[n]`.
-
-    Args:
-      judge: reads the continuation alone.
-      texts: `n` texts, whose targets are classes of the judge.
-    """
+    """Returns whether a judge, who knows all targets, finds each text likeliest of its own."""
     p = judge.predict_proba([text.text for text in texts])
     wanted = np.array([judge.classes.index(str(text.target)) for text in texts])
     there = np.array([bool(text.text.strip()) for text in texts])
@@ -188,11 +171,11 @@ def _cost(texts: Sequence[Written], pieces: Sequence[Sequence[Any]]) -> dict[str
     """
     found: dict[str, Any] = {}
     if all(text.seconds is not None for text in texts):
-        seconds: dict[Any, float] = {}
-        tokens: dict[Any, int] = {}
+        seconds: dict[Any, float] = defaultdict(float)
+        tokens: dict[Any, int] = defaultdict(int)
         for text, piece in zip(texts, pieces, strict=True):
-            seconds[text.batch] = seconds.get(text.batch, 0.0) + (text.seconds or 0.0)
-            tokens[text.batch] = tokens.get(text.batch, 0) + len(piece)
+            seconds[text.batch] += text.seconds or 0.0
+            tokens[text.batch] += len(piece)
         first = dict(reversed([(text.width, text.batch) for text in texts]))
         later = [batch for batch in seconds if batch not in first.values()]
         rates = [seconds[batch] / tokens[batch] for batch in later or seconds if tokens[batch]]
@@ -201,34 +184,22 @@ def _cost(texts: Sequence[Written], pieces: Sequence[Sequence[Any]]) -> dict[str
             found["seconds_per_token"] = _valued(float(np.median(rates))) | spread
     total = sum(map(len, pieces))
     if total and all(text.model_tokens is not None for text in texts):
-        calls = [text.model_tokens or 0 for text in texts]
-        found["calls_per_token"] = _valued(sum(calls) / total)
+        found["calls_per_token"] = _valued(sum(text.model_tokens or 0 for text in texts) / total)
     return found
-
-
-def _pieces(text: Written, unit: str) -> Sequence[Any]:
-    return text.tokens or () if unit == "tokens" else text.text.split()
 
 
 def asked_for(texts: Sequence[Written]) -> list[tuple[str, str | None, int]]:
     """Returns what each text was asked for: its prompt, its target, and which of those it is."""
-    seen: dict[tuple[str, str | None], int] = {}
-    keys = []
-    for text in texts:
-        asked = (text.prompt, text.target)
-        seen[asked] = seen.get(asked, -1) + 1
-        keys.append((*asked, seen[asked]))
-    return keys
+    seen: dict[tuple[str, str | None], Iterator[int]] = defaultdict(itertools.count)
+    return [(t.prompt, t.target, next(seen[t.prompt, t.target])) for t in texts]
 
 
 def _paired(one: dict[Any, dict[str, Any]], other: dict[Any, dict[str, Any]]) -> dict[str, Any]:
     """Returns the tests of two methods on what both have written."""
     common = [key for key in one if key in other]
     found: dict[str, Any] = {"pairs": len(common)}
-    for name, measure, test in (
-        ("accuracy_p", "hit", mcnemar),
-        ("perplexity_p", "mean_log_p", signed_rank),
-    ):
+    tests = (("accuracy_p", "hit", mcnemar), ("perplexity_p", "mean_log_p", signed_rank))
+    for name, measure, test in tests:
         both = [key for key in common if measure in one[key] and measure in other[key]]
         if both:
             first, second = ([side[key][measure] for key in both] for side in (one, other))
@@ -236,17 +207,13 @@ def _paired(one: dict[Any, dict[str, Any]], other: dict[Any, dict[str, Any]]) ->
     return found
 
 
-def mauve_score(features: np.ndarray, reference: np.ndarray) -> float:
-    """Returns MAUVE of texts against human ones, from features `[n, E]` and `[m, E]` of both.
-
-    Raises:
-      UserError: the library is not there.
-    """
+def _mauve(features: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
     try:
         from mauve import compute_mauve
     except ImportError as error:
         raise UserError("MAUVE needs its library: pip install mauve-text") from error
-    return float(compute_mauve(p_features=features, q_features=reference, verbose=False).mauve)
+    found = compute_mauve(p_features=features, q_features=reference, verbose=False)
+    return _valued(float(found.mauve))
 
 
 def _valued(value: float, interval: tuple[float, float] | None = None) -> dict[str, Any]:

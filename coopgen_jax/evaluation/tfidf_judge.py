@@ -101,12 +101,9 @@ def _inputs(
 
 
 def fit_judge(data: Labelled, encoder: LoadedEncoder | None, *, strength: float = 3.0) -> Judge:
-    """Fits a judge.
+    """Fits a judge to labelled texts, of words alone where there is no encoder.
 
-    Args:
-      data: texts like those to be judged, with their classes.
-      encoder: the sentence encoder; None for words alone.
-      strength: inverse of the L2 penalty.
+    `strength` is the inverse of the L2 penalty.
     """
     vectorizer = _vectorizer(min_df=2).fit(data.texts)
     inputs = _inputs(vectorizer, encoder, data.texts)
@@ -120,11 +117,7 @@ def fit_judge(data: Labelled, encoder: LoadedEncoder | None, *, strength: float 
 
 
 def load_judge(folder: str | Path) -> Judge:
-    """Loads a judge that `Judge.save` wrote.
-
-    Raises:
-      UserError: the folder holds no judge.
-    """
+    """Loads a judge that `Judge.save` wrote; raises UserError where the folder holds none."""
     folder = Path(folder)
     try:
         card = json.loads((folder / "judge.json").read_text(encoding="utf-8"))

@@ -15,6 +15,7 @@ from typing import Any
 
 from coopgen_jax.data.sources import split_lines
 from coopgen_jax.errors import UserError
+from coopgen_jax.files import read_text
 from coopgen_jax.tokenizer import has_half_character
 
 
@@ -74,10 +75,7 @@ class Method:
 def steering_of(settings: Any, model: str | None) -> tuple[str, ...]:
     """Returns the language models that steer by the settings of a run, each once.
 
-    Args:
-      settings: with the experts' names and the control code, in which {target} stands for each
-        target.
-      model: the base's name.
+    In the experts' names {target} stands for each target; behind a control code is the base.
     """
     if not isinstance(settings, dict):
         return ()
@@ -96,47 +94,32 @@ def steering_of(settings: Any, model: str | None) -> tuple[str, ...]:
 
 
 def read_methods(path: Path, name: str | None = None) -> list[Method]:
-    """Reads the methods of a file.
+    """Reads the methods of a file, the first of them called `name` if that is given.
 
-    Args:
-      path: the file.
-      name: what its method is called, None for what the file says.
-
-    Returns:
-      The methods; the first has what is wrong with the rows that were left out in `broken`.
+    The first has what is wrong with the rows that were left out in `broken`.
 
     Raises:
       UserError: it cannot be read, is not such a file, or holds no sound text.
     """
     if path.suffix not in (".json", ".jsonl"):
         raise UserError(f"{path} is neither a .json nor a .jsonl file of texts")
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8: convert it first") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    found = _lines(path, content) if path.suffix == ".jsonl" else _document(path, content)
-    broken = tuple(fault for method in found for fault in method.broken)
-    found = [replace(method, broken=()) for method in found if method.texts]
+    read = _lines if path.suffix == ".jsonl" else _document
+    whole, broken = read(path, read_text(path))
+    found = [method for method in whole if method.texts]
     if not found and broken:
         raise UserError(f"{path} holds no sound text among {len(broken)}: {broken[0]}")
     if not found:
         raise UserError(f"{path} holds no texts")
-    found[0] = replace(found[0], broken=broken)
-    if name is None:
-        return found
-    if len(found) > 1:
-        # What was written for comparison keeps its name.
-        return [replace(found[0], name=name), *found[1:]]
-    return [replace(found[0], name=name)]
+    # What was written for comparison keeps its name.
+    first = replace(found[0], broken=tuple(broken))
+    return [first if name is None else replace(first, name=name), *found[1:]]
 
 
-def _document(path: Path, content: str) -> list[Method]:
+def _document(path: Path, content: str) -> tuple[list[Method], list[str]]:
     value = _parsed(content, str(path))
     if not isinstance(value, dict) or not isinstance(value.get("texts"), list):
         raise UserError(f'{path} has no list of "texts": give what `coopgen generate --out` wrote')
-    main = replace(_header(value, str(path)), name=_method(value.get("settings"), path))
+    main = _header(value, str(path), path.stem)
     broken: list[str] = []
     texts = list(_rows(value["texts"], f"of {path}", broken))
     seconds: Any = value.get("seconds")
@@ -146,43 +129,37 @@ def _document(path: Path, content: str) -> list[Method]:
     compared = compared if isinstance(compared, list) else []
     others = list(_rows(compared, f"compared of {path}", broken))
     plain = replace(main, name="compare", texts=tuple(others), guide=None)
-    return [replace(main, texts=tuple(texts), broken=tuple(broken)), plain]
+    return [replace(main, texts=tuple(texts)), plain], broken
 
 
-def _lines(path: Path, content: str) -> list[Method]:
+def _lines(path: Path, content: str) -> tuple[list[Method], list[str]]:
     headers: dict[str, Method] = {}
     texts: dict[str, list[Written]] = {}
-    latest, broken = Method(path.stem, ()), []
+    broken: list[str] = []
+    latest = Method(path.stem, ())
     for number, line in enumerate(split_lines(content), start=1):
         if not line.strip():
             continue
         place = f"line {number} of {path}"
         try:
             value = _parsed(line, place)
+            is_header = isinstance(value, dict) and "settings" in value and "text" not in value
+            text = None if is_header else _row(value, place)
         except UserError as fault:
             broken.append(str(fault))
             continue
-        if isinstance(value, dict) and "settings" in value and "text" not in value:
-            latest = replace(_header(value, place), name=_method(value["settings"], path))
-            before = headers.get(latest.name)
-            if before is not None and before != latest:
+        if text is None:
+            latest = _header(value, place, path.stem)
+            if headers.get(latest.name, latest) != latest:
                 raise UserError(
                     f"{place} begins another run of {latest.name}: keep every run in a file of its "
                     "own"
                 )
             continue
-        try:
-            text = _row(value, place)
-        except UserError as fault:
-            broken.append(str(fault))
-            continue
-        said = value.get("method")
-        name = said if isinstance(said, str) and said else latest.name
+        name = _word(value.get("method"), latest.name)
         headers.setdefault(name, replace(latest, name=name))
         texts.setdefault(name, []).append(text)
-    found = [replace(headers[name], texts=tuple(rows)) for name, rows in texts.items()]
-    first = found[0] if found else latest
-    return [replace(first, broken=tuple(broken)), *found[1:]]
+    return [replace(headers[name], texts=tuple(rows)) for name, rows in texts.items()], broken
 
 
 def _parsed(content: str, place: str) -> Any:
@@ -192,14 +169,13 @@ def _parsed(content: str, place: str) -> Any:
         raise UserError(f"{place} is not JSON: {error}") from error
 
 
-def _method(settings: Any, path: Path) -> str:
-    name = settings.get("method") if isinstance(settings, dict) else None
-    return name if isinstance(name, str) and name else path.stem
+def _word(value: Any, otherwise: str) -> str:
+    return value if isinstance(value, str) and value else otherwise
 
 
-def _header(value: dict[str, Any], place: str) -> Method:
-    """Returns a method with what its file says of guide and model, and no texts."""
-    guide, model = value.get("discriminator"), value.get("model")
+def _header(value: dict[str, Any], place: str, name: str) -> Method:
+    """Returns a method with what its file says of name, guide and model, and no texts."""
+    guide, model, settings = (value.get(n) for n in ("discriminator", "model", "settings"))
     if not isinstance(guide, dict | None) or not isinstance(model, dict | None):
         raise UserError(f"{place}: model and discriminator must be objects or null")
     told = "discriminator" in value and (guide is None or isinstance(guide.get("name"), str))
@@ -208,13 +184,13 @@ def _header(value: dict[str, Any], place: str) -> Method:
     networks += [part for one in networks for part in _objects(one.get("networks"))]
     hashes = [one["sha256"] for one in networks if isinstance(one.get("sha256"), str)]
     return Method(
-        "",
+        _word(settings.get("method") if isinstance(settings, dict) else None, name),
         (),
         guide["name"] if guide and told else None,
         told,
         about.get("name"),
         tuple(dict.fromkeys(hashes)),
-        steering_of(value.get("settings"), about.get("name")),
+        steering_of(settings, about.get("name")),
         weights.get("discriminator") if isinstance(weights, dict) else None,
     )
 

@@ -20,14 +20,8 @@ BATCH, TENSOR = "batch", "tensor"
 Mapper = Literal["shard_map", "pmap"]
 
 
-class _Own:
-    """Marks what every device keeps to itself; see `map_over_mesh`."""
-
-    def __repr__(self) -> str:
-        return "OWN"
-
-
-OWN = _Own()
+# Marks what every device keeps to itself; see `map_over_mesh`.
+OWN = "own"
 
 
 def make_mesh(
@@ -71,12 +65,9 @@ def shares(mesh: Mesh | None) -> int:
 
 
 def place(tree: Any, mesh: Mesh, specs: Any = None) -> Any:
-    """Puts arrays onto a mesh; what lies there already is not copied.
+    """Puts a pytree of arrays onto a mesh; what lies there already is not copied.
 
-    Args:
-      tree: pytree of arrays.
-      mesh: the mesh.
-      specs: pytree of `PartitionSpec`s like `tree`, or None to give every device everything.
+    Where there is no like pytree of `PartitionSpec`s, every device is given everything.
     """
     if specs is None:
         return jax.device_put(tree, NamedSharding(mesh, P()))
@@ -85,11 +76,7 @@ def place(tree: Any, mesh: Mesh, specs: Any = None) -> Any:
 
 
 def share(rows: Any, mesh: Mesh) -> Any:
-    """Puts the rows that this process holds onto its part of a mesh's "batch" axis.
-
-    Args:
-      rows: pytree of host arrays, whose rows are this process's part of all rows.
-      mesh: the mesh, of the devices of all processes.
+    """Puts host arrays, this process's rows of all, onto its part of a mesh's "batch" axis.
 
     Raises:
       UserError: the rows cannot be split evenly.
@@ -202,14 +189,13 @@ def _by_pmap(function: Callable, mesh: Mesh, in_specs: tuple, out_specs: Any) ->
 
 
 def _is_spec(value: Any) -> bool:
-    return isinstance(value, P | _Own)
+    return value is OWN or isinstance(value, P)
 
 
 def _axis(spec: Any) -> int | None:
     """Returns the axis that runs over the devices of "batch", None where there is none."""
-    if spec is OWN:
-        return 0
-    return list(spec).index(BATCH) if BATCH in spec else None
+    axes = [BATCH] if spec is OWN else list(spec)
+    return axes.index(BATCH) if BATCH in axes else None
 
 
 def _each(function: Callable, specs: Any, tree: Any) -> Any:
@@ -233,17 +219,12 @@ def _check_even(spec: Any, leaf: jax.Array, parts: int) -> None:
 def top_k(logits: jax.Array, count: int, *, shards: int = 1) -> tuple[jax.Array, jax.Array]:
     """Returns the largest values and their places, as `jax.lax.top_k` does, the lower place first.
 
-    Where the vocabulary lies in `shards` parts on the devices of the "tensor" axis, each finds the
-    largest of its part and only those cross over: `shards * count` values instead of `V`.
-
-    Args:
-      logits: `[..., V]`.
-      count: `K`, at most `V`.
-      shards: the size of the "tensor" axis, which divides `V`, under `map_over_mesh` or
-        `jax.set_mesh`; 1 where the vocabulary is whole.
+    Where the vocabulary of logits `[..., V]` lies in `shards` equal parts on the devices of the
+    "tensor" axis, under `map_over_mesh` or `jax.set_mesh`, each finds the largest of its part and
+    only those cross over: `shards * count` values instead of `V`.
 
     Returns:
-      Values and int32 places, both `[..., K]`.
+      Values and int32 places, both `[..., count]`.
     """
     if shards == 1:
         return jax.lax.top_k(logits, count)

@@ -14,38 +14,26 @@ LONGEST_END = 7200
 
 
 def unite(
-    coordinator: str | None = None,
-    count: int | None = None,
-    number: int | None = None,
-    *,
-    patience: float | None = None,
+    coordinator: str | None = None, count: int | None = None, number: int | None = None
 ) -> None:
     """Has processes compute as one, as for a training: `jax.devices()` are then those of all.
 
     To be called before JAX computes anything, and by all of them alike from then on. Where one dies
     JAX ends the others: by an error from whatever they compute together, or at once with a message
-    of its own.
-
-    Args:
-      coordinator: "HOST:PORT" of process 0; None where a cluster says all three.
-      count: how many processes there are.
-      number: which of them this one is, from 0.
-      patience: seconds to wait for a process that does not come.
+    of its own. The coordinator is "HOST:PORT" of process 0, None where a cluster says all three.
 
     Raises:
       UserError: the processes cannot meet, or there is no cluster to ask.
     """
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    join(coordinator, count, number, PATIENCE if patience is None else patience)
+    join(coordinator, count, number, PATIENCE)
 
 
 def await_all() -> None:
     """Waits until all processes that `unite` has joined are done, for the first has more to write.
 
-    Without this JAX ends those that have waited for five minutes.
-
-    Raises:
-      jax.errors.JaxRuntimeError: one has died.
+    Without this JAX ends those that have waited for five minutes. Raises JaxRuntimeError where one
+    has died.
     """
     client().wait_at_barrier("coopgen/done", 1000 * LONGEST_END)
 

@@ -6,7 +6,7 @@ Here process 0 calls the roll on the port that JAX is going to use, and names wh
 
 import socket
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from coopgen_jax.errors import UserError
 
@@ -16,18 +16,12 @@ GRACE = 5.0
 
 
 def meet(coordinator: str, count: int, number: int, *, patience: float) -> None:
-    """Returns once all processes are there.
-
-    Args:
-      coordinator: "HOST:PORT" of process 0.
-      count: how many processes there are.
-      number: which of them this one is.
-      patience: seconds to wait for the others.
+    """Returns once all processes are there; the others are waited for `patience` seconds.
 
     Raises:
       UserError: somebody did not come, two came as the same one, or the address cannot be used.
     """
-    host, port = address(coordinator)
+    host, port = _address(coordinator)
     deadline = time.monotonic() + patience
     try:
         socket.getaddrinfo(host, port)
@@ -41,12 +35,7 @@ def meet(coordinator: str, count: int, number: int, *, patience: float) -> None:
         _answer(host, port, count, number, deadline, patience)
 
 
-def address(coordinator: str) -> tuple[str, int]:
-    """Returns host and port of "HOST:PORT".
-
-    Raises:
-      UserError: it is not of that form.
-    """
+def _address(coordinator: str) -> tuple[str, int]:
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise UserError(f"the coordinator {coordinator!r} must be HOST:PORT, such as 10.0.0.1:8476")
@@ -123,10 +112,8 @@ def _answer(
 
 
 def _send(peer: socket.socket, line: bytes) -> None:
-    try:
+    with suppress(OSError):  # gone, which is found out soon enough
         peer.sendall(line)
-    except OSError:
-        return  # gone, which is found out soon enough
 
 
 def _receive(peer: socket.socket) -> str:

@@ -69,11 +69,8 @@ class Plan:
 def matrix_parameters(config: DecoderConfig, *, output: bool = True) -> int:
     """Returns how many numbers the matrices hold that every call multiplies by.
 
-    An embedding that is only looked up and vectors such as norms and biases are not among them.
-
-    Args:
-      config: the network's shape.
-      output: whether the output layer is among them; a discriminator computes no logits.
+    An embedding that is only looked up and vectors such as norms and biases are not among them, nor
+    the output layer of a discriminator, which computes no logits.
     """
     heads = config.head_width * (2 * config.heads + 2 * config.kv_heads)
     ffn = config.ffn_width * (3 if config.gated else 2)
@@ -90,16 +87,10 @@ def plan(
     prompt_length: int,
     guide: str = "trunk",
 ) -> Plan:
-    """Predicts the cost of a decode.
+    """Predicts the cost of a decode of `batch` prompts at once, of a padded length.
 
-    Args:
-      config: the language model's shape.
-      decoding: the search's settings.
-      machine: how fast the machine is.
-      batch: `B`, prompts decoded at once.
-      prompt_length: `P`, their padded length.
-      guide: "trunk", a head on the language model's states, or "causal", a network of the language
-        model's shape.
+    The guide is "trunk", a head on the language model's states, or "causal", a network of the
+    language model's shape.
     """
     job = _job(config, decoding, batch, prompt_length, guide)
     state = jax.eval_shape(mcts.begin, job)
@@ -210,17 +201,11 @@ def _attended(
 def product_seconds(
     machine: Machine, weights: int, rows: int, item: int, *, stacked: bool
 ) -> float:
-    """Returns the seconds of products of so many rows with so many weights.
+    """Returns the seconds of products of so many rows with so many weights of `item` bytes each.
 
     Between two numbers of rows that were measured the seconds are interpolated in the logarithms;
-    rows beyond the last are multiplied at the rate of large products.
-
-    Args:
-      machine: how fast the machine is.
-      weights: numbers in all the matrices together.
-      rows: rows of every product.
-      item: bytes of a weight.
-      stacked: whether the matrices are slices of a stack.
+    rows beyond the last are multiplied at the rate of large products. The matrices may be slices of
+    a stack.
     """
     curve = machine.stacked if stacked else machine.separate
     if not curve:

@@ -38,12 +38,12 @@ class Machine:
     separate: tuple[tuple[int, float], ...] = ()
 
 
-def median_seconds(function: Callable, *arguments: Any, repeats: int = 3) -> float:
-    """Returns the median seconds of the calls, after one that compiles."""
+def _median_seconds(function: Callable, *arguments: Any) -> float:
+    """Returns the median seconds of three calls, after one that compiles."""
     program = jax.jit(function)
     jax.block_until_ready(program(*arguments))
     seconds = []
-    for _ in range(repeats):
+    for _ in range(3):
         start = time.perf_counter()
         jax.block_until_ready(program(*arguments))
         seconds.append(time.perf_counter() - start)
@@ -80,18 +80,18 @@ def measure(dtype: str = "float32") -> Machine:
     def curve(function: Callable, weights: Any, width: int) -> tuple[tuple[int, float], ...]:
         count = sum(leaf.size for leaf in jax.tree.leaves(weights))
         return tuple(
-            (rows, median_seconds(function, jnp.ones((rows, width), dtype), weights) / count)
+            (rows, _median_seconds(function, jnp.ones((rows, width), dtype), weights) / count)
             for rows in ROWS
         )
 
     separate = curve(_through_each, each, width)
     stacked = curve(_through_stack, stack, low)
     square = each[0]
-    multiply = median_seconds(jnp.matmul, square, square)
+    multiply = _median_seconds(jnp.matmul, square, square)
     logits = jax.random.normal(jax.random.key(0), (16, 32768))
-    rank = median_seconds(lambda x: (jax.lax.top_k(x, 50), jax.nn.logsumexp(x, axis=-1)), logits)
+    rank = _median_seconds(lambda x: (jax.lax.top_k(x, 50), jax.nn.logsumexp(x, axis=-1)), logits)
     small = jnp.ones((64, 64, 64), dtype)
-    step = median_seconds(_through_stack, jnp.ones((1, 64), dtype), small) / len(small)
+    step = _median_seconds(_through_stack, jnp.ones((1, 64), dtype), small) / len(small)
     # A layer of a transformer is some twenty operations, of which this one had two.
     return Machine(
         bandwidth=square.dtype.itemsize / separate[0][1],

@@ -6,7 +6,7 @@ and `render_html` puts a document into one self-contained page.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -27,27 +27,26 @@ SUFFIXES = (".json", ".html")
 BEST = 3
 
 
-class TokenNames:
-    """How single tokens are shown.
+def token_names(tokenizer: Tokenizer) -> Callable[[int], str]:
+    """Returns a function that tells how a single token is shown.
 
     Ordinary tokens are their text, with the spaces that they bring. A special token is its name,
     and one that holds a part of a character is its bytes, as "<0xE2><0x96>".
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
-        self.name = cache(self._name)
-
-    def _name(self, number: int) -> str:
-        if number >= self.tokenizer.vocab_size:
+    @cache
+    def name(number: int) -> str:
+        if number >= tokenizer.vocab_size:
             return f"<{number}>"
-        text = self.tokenizer.token_bytes[number]
+        text = tokenizer.token_bytes[number]
         if text is None:
-            return str(self.tokenizer.core.id_to_token(number) or f"<{number}>")
+            return str(tokenizer.core.id_to_token(number) or f"<{number}>")
         try:
             return text.decode()
         except UnicodeDecodeError:
             return "".join(f"<0x{byte:02X}>" for byte in text)
+
+    return name
 
 
 def number(value: Any) -> float | None:
@@ -56,13 +55,8 @@ def number(value: Any) -> float | None:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
-def nested(tree: Tree, names: TokenNames, classes: Sequence[str]) -> dict[str, Any]:
-    """Returns one tree as nested dictionaries.
-
-    Args:
-      tree: one tree in NumPy, fields `[N, ...]` as `search.tree.Tree` lists them.
-      names: how tokens are shown.
-      classes: names of the `C` classes.
+def nested(tree: Tree, name: Callable[[int], str], classes: Sequence[str]) -> dict[str, Any]:
+    """Returns one tree, in NumPy with fields `[N, ...]`, as nested dictionaries.
 
     Returns:
       The root. A node has `token` and `id` (None at the root, as `prior`, its prior among its
@@ -82,7 +76,7 @@ def nested(tree: Tree, names: TokenNames, classes: Sequence[str]) -> dict[str, A
         is_root = index == 0
         token = int(tree.token[index])
         nodes[index] = {
-            "token": None if is_root else names.name(token),
+            "token": None if is_root else name(token),
             "id": None if is_root else token,
             "depth": int(tree.depth[index]),
             "prior": None if is_root else number(tree.priors[parent, rank]),
@@ -94,7 +88,7 @@ def nested(tree: Tree, names: TokenNames, classes: Sequence[str]) -> dict[str, A
             "classes": _probabilities(tree.log_class[index], classes),
             "terminal": bool(tree.terminal[index]),
             "children": children,
-            "unexpanded": _unexpanded(tree, index, names),
+            "unexpanded": _unexpanded(tree, index, name),
         }
     return nodes[0]
 
@@ -105,7 +99,7 @@ def _reward(tree: Tree, parent: int, rank: int) -> dict[str, float | None]:
     return {"reward": number(tree.rewards[parent, rank]) if rank >= 0 else None}
 
 
-def _unexpanded(tree: Tree, index: int, names: TokenNames) -> dict[str, Any]:
+def _unexpanded(tree: Tree, index: int, name: Callable[[int], str]) -> dict[str, Any]:
     if tree.terminal[index]:
         return {"count": 0, "prior": 0.0, "best": []}
     ranks = np.flatnonzero((tree.children[index] < 0) & (tree.priors[index] > 0))
@@ -114,7 +108,7 @@ def _unexpanded(tree: Tree, index: int, names: TokenNames) -> dict[str, Any]:
         "prior": number(tree.priors[index, ranks].sum()),
         "best": [
             {
-                "token": names.name(int(tree.tokens[index, rank])),
+                "token": name(int(tree.tokens[index, rank])),
                 "id": int(tree.tokens[index, rank]),
                 "prior": number(tree.priors[index, rank]),
             }
@@ -133,7 +127,7 @@ class Recorder:
     def __init__(self, tokenizer: Tokenizer, classes: Sequence[str] = ()) -> None:
         self.tokenizer = tokenizer
         self.classes = tuple(classes)
-        self.names = TokenNames(tokenizer)
+        self.name = token_names(tokenizer)
         self.steps: dict[tuple[int, int], list[dict[str, Any]]] = {}
 
     def __call__(self, step: "Step") -> None:
@@ -151,21 +145,16 @@ class Recorder:
                 self.steps.setdefault((prompt, sample), []).append(
                     {
                         "before": self.tokenizer.continuation(tokens[:-1]),
-                        "token": self.names.name(tokens[-1]),
+                        "token": self.name(tokens[-1]),
                         "id": tokens[-1],
                         "classes": _probabilities(generation.log_class[row, sample], self.classes),
-                        "root": nested(one, self.names, self.classes),
+                        "root": nested(one, self.name, self.classes),
                     }
                 )
 
 
 def document(recorder: Recorder, texts: Sequence["Text"], **about: Any) -> dict[str, Any]:
-    """Returns everything that was recorded.
-
-    Args:
-      recorder: what listened while the texts were written.
-      texts: the texts as `generate` returned them.
-      about: what else the document is to say, such as the settings; must be plain JSON.
+    """Returns everything that was recorded while the texts were written, as plain JSON.
 
     Returns:
       `format`, `classes`, what `about` says, and `texts`: each with its prompt, figures and

@@ -17,10 +17,10 @@ def known(name, *texts, half=None, weights=None) -> TrainedOn:
     ("judge", "guide", "holds", "why"),
     [
         (known("j", "a", "b"), known("g", "c", "d"), True, "have no row in common"),
-        (known("j", "a", "b"), known("g", "B ", "d"), False, "from 1 of the judge's 2 rows"),
+        (known("j", "a", "b"), known("g", "B ", "d"), False, "on 1 of the judge's 2 rows"),
         # Rows are better known than halves.
         (known("j", "a", half="A"), known("g", "b", half="A"), True, "have no row in common"),
-        (known("j", "a", half="A"), known("g", "a", half="B"), False, "from 1 of the judge's"),
+        (known("j", "a", half="A"), known("g", "a", half="B"), False, "on 1 of the judge's"),
         (known("j", half="B"), known("g", half="A"), True, "half B and the guide g on half A"),
         (known("j", "a", half="B"), known("g", half="B"), False, "both trained on half B"),
         (known("j", "a"), known("g", half="A"), False, "the guide g was trained on is unknown"),

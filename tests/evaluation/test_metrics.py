@@ -11,16 +11,16 @@ from coopgen_jax.evaluation.metrics import (
     distinct_n,
     ngrams,
     perplexity,
-    repetition,
     self_bleu,
+    seq_rep,
     wilson_interval,
 )
 
 
 def test_ngrams_are_runs_of_words():
-    assert ngrams("a b  c", 2) == [("a", "b"), ("b", "c")]
-    assert ngrams("a", 2) == []
-    assert ngrams("", 1) == []
+    assert ngrams(["a", "b", "c"], 2) == [("a", "b"), ("b", "c")]
+    assert ngrams(["a"], 2) == []
+    assert ngrams([], 1) == []
 
 
 def test_distinct_n_counts_over_all_texts():
@@ -32,10 +32,10 @@ def test_distinct_n_counts_over_all_texts():
 
 
 def test_repetition_is_the_share_seen_before():
-    assert repetition("a b c a b c a", 3) == pytest.approx(2 / 5)
-    assert repetition("a b c d", 3) == 0
-    assert repetition("a b", 3) == 0
-    assert repetition("", 3) == 0
+    assert seq_rep(["a", "b", "c", "a", "b", "c", "a"], 3) == pytest.approx(2 / 5)
+    assert seq_rep(["a", "b", "c", "d"], 3) == 0
+    assert seq_rep(["a", "b"], 3) == 0
+    assert seq_rep([], 3) == 0
 
 
 def test_self_bleu_of_equal_texts_is_one_and_of_strangers_near_zero():

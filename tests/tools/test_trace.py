@@ -19,7 +19,7 @@ from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.search.config import SearchConfig
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
 from coopgen_jax.tokenizer import Tokenizer
-from coopgen_jax.tools.trace import Recorder, TokenNames, document, nested, number, render_html
+from coopgen_jax.tools.trace import Recorder, document, nested, number, render_html, token_names
 
 TOY = ToyLanguage()
 CONFIG = MCTSConfig(
@@ -163,15 +163,15 @@ def test_a_value_that_is_not_finite_is_null(searched):
     assert number(np.float32(0.123456789)) == 0.123457
     tree = jax.tree.map(lambda leaf: np.array(leaf)[0, 0], searched[0].tree)
     tree.value[0] = np.nan
-    assert nested(tree, TokenNames(toy_tokenizer()), ("zero", "one"))["own_value"] is None
+    assert nested(tree, token_names(toy_tokenizer()), ("zero", "one"))["own_value"] is None
 
 
 def test_what_a_step_earns_is_told_where_steps_earn_anything(searched):
     tree = jax.tree.map(lambda leaf: np.array(leaf)[0, 0], searched[0].tree)
-    names = TokenNames(toy_tokenizer())
-    assert not any("reward" in node for node in walk(nested(tree, names, ("zero", "one"))))
+    name = token_names(toy_tokenizer())
+    assert not any("reward" in node for node in walk(nested(tree, name, ("zero", "one"))))
     rewards = np.arange(tree.priors.size, dtype=np.float32).reshape(tree.priors.shape)
-    root = nested(tree.replace(rewards=rewards), names, ("zero", "one"))
+    root = nested(tree.replace(rewards=rewards), name, ("zero", "one"))
     assert root["reward"] is None and root["children"]
     for child in root["children"]:
         assert child["reward"] == rewards[0, tree.tokens[0].tolist().index(child["id"])]
@@ -230,12 +230,12 @@ def byte_level() -> Tokenizer:
 
 def test_parts_of_characters_are_named_by_their_bytes():
     tokenizer = byte_level()
-    names = TokenNames(tokenizer)
-    fragments = [names.name(token) for token in tokenizer.encode("é\U0001f600")]
+    name = token_names(tokenizer)
+    fragments = [name(token) for token in tokenizer.encode("é\U0001f600")]
     assert fragments == [f"<0x{byte:02X}>" for byte in "é\U0001f600".encode()]
-    assert [names.name(token) for token in tokenizer.encode("b a\n")] == ["b", " a", "\n"]
-    assert names.name(tokenizer.core.token_to_id("<|end|>")) == "<|end|>"
-    assert names.name(10_000) == "<10000>"
+    assert [name(token) for token in tokenizer.encode("b a\n")] == ["b", " a", "\n"]
+    assert name(tokenizer.core.token_to_id("<|end|>")) == "<|end|>"
+    assert name(10_000) == "<10000>"
 
 
 def test_spaces_of_sentence_pieces_are_kept():
@@ -249,5 +249,5 @@ def test_spaces_of_sentence_pieces_are_kept():
             decoders.Strip(" ", 1, 0),
         ]
     )
-    names = TokenNames(Tokenizer(core))
-    assert [names.name(token) for token in range(5)] == [" the", " ", "end", "<0xE2>", "\ufffd"]
+    name = token_names(Tokenizer(core))
+    assert [name(token) for token in range(5)] == [" the", " ", "end", "<0xE2>", "\ufffd"]
