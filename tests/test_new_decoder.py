@@ -103,7 +103,7 @@ def registered(monkeypatch, tmp_path):
     monkeypatch.setattr("coopgen_jax.cli.generate.load_discriminator", load_toy_discriminator)
     monkeypatch.setattr("coopgen_jax.cli.generate.keep_compilations", lambda folder: None)
     monkeypatch.setattr("coopgen_jax.cli.compare.keep_compilations", lambda folder: None)
-    monkeypatch.setattr("coopgen_jax.cli.checks.check_classes", lambda guide, targets: None)
+    monkeypatch.setattr("coopgen_jax.cli.generate.check_class", lambda options: None)
     monkeypatch.setenv("COOPGEN_CACHE", str(tmp_path / "cache"))
 
 

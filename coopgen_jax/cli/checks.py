@@ -69,8 +69,6 @@ def check_target(options: GenerateOptions, config: DecoderSettings) -> None:
             f"--method {options.method} needs a --target, such as positive: the class to write "
             "towards"
         )
-    elif options.target is not None and not names_target(options):
-        check_classes(options.discriminator, (options.target,))
     if isinstance(config, SMCConfig) and config.samples < 2:
         raise UserError("--method smc weighs particles against each other: give --samples 8, say")
 
@@ -102,15 +100,17 @@ def _check_unguided(options: GenerateOptions, config: DecoderSettings, *, by_bag
     )
 
 
-def check_classes(guide: str, targets: tuple[str, ...]) -> None:
-    """Raises UserError where a target is no class of a discriminator, by its card."""
+def check_class(options: GenerateOptions) -> None:
+    """Raises UserError where the target is no class of the discriminator, by its card."""
+    guide, target = options.discriminator, options.target
+    if target is None or guide == "none" or names_target(options):
+        return
     try:
         card = json.loads((folder_of(guide) / "card.json").read_text(encoding="utf-8"))
         classes = card["classes"]
     except (OSError, ValueError, TypeError, KeyError, UserError):
         return  # loading it will say what is wrong
-    for target in targets:
-        if target not in classes:
-            raise UserError(
-                f"--target {target} is unknown to {guide}: its classes are {', '.join(classes)}"
-            )
+    if target not in classes:
+        raise UserError(
+            f"--target {target} is unknown to {guide}: its classes are {', '.join(classes)}"
+        )

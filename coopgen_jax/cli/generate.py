@@ -12,6 +12,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from coopgen_jax.bulk.hosts import Hosts, generate_on_hosts
+from coopgen_jax.cli.checks import check_class
 from coopgen_jax.cli.machines import join_hosts, keep_compilations, mesh_of, whole_parts
 from coopgen_jax.cli.model_options import combine_models, load_reference
 from coopgen_jax.cli.options import GenerateOptions
@@ -60,6 +61,7 @@ def run_generate(options: GenerateOptions) -> None:
       UserError: an option, a prompt or a file is not as it should be.
     """
     config = decoder_config(options)
+    check_class(options)
     prompts = read_prompts(options.texts, options.prompts, partial(_note, options))
     hosts = join_hosts(options)
     with hosts or nullcontext():

@@ -2,7 +2,6 @@
 
 import pytest
 
-import coopgen_jax.cli.checks as checks
 import coopgen_jax.cli.generate as command
 from tests.cli.tiny import load_tiny, load_toy_discriminator
 
@@ -15,7 +14,7 @@ def stand_ins(monkeypatch, tmp_path):
     monkeypatch.setattr(command, "load_discriminator", load_toy_discriminator)
     monkeypatch.setattr(command, "keep_compilations", lambda folder: None)
     # The card of the real sentiment head has other classes than the toy that stands in for it.
-    monkeypatch.setattr(checks, "check_classes", lambda guide, targets: None)
+    monkeypatch.setattr(command, "check_class", lambda options: None)
     monkeypatch.setenv("COOPGEN_CACHE", str(tmp_path / "cache"))
 
 
