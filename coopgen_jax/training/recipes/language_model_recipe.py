@@ -80,7 +80,7 @@ def train_language_model(
     settings = {"pack": pack, "dtype": model.config.dtype}
     subject = Subject("language model", model.sha256, rows, texts, settings)
 
-    make = partial(_recipe, model)
+    make = partial(_recipe, model, config, mesh)
     return carry_out(
         subject, make, config, folder=folder, mesh=mesh, listener=listener, begin=begin
     )
@@ -104,7 +104,7 @@ def closed_rows(tokenizer: Tokenizer, texts: Sequence[str], length: int | None) 
     return Rows(rows, [0] * len(rows))
 
 
-def _recipe(model: LoadedModel, _: Subject, config: RecipeConfig, mesh: Mesh) -> Recipe:
+def _recipe(model: LoadedModel, config: RecipeConfig, mesh: Mesh) -> Recipe:
     trainable, frozen, join = trainable_of(model, config.lora, mesh, seed=config.batch.seed)
     loss = language_model_loss(model.config, join=join)
 

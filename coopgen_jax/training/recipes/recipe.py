@@ -14,9 +14,11 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from coopgen_jax.data.labelled import Labelled
+from coopgen_jax.models.pretrained.loaded_model import LoadedEncoder, LoadedModel
 from coopgen_jax.training.loop import Begin, Listener, Outcome
 from coopgen_jax.training.objectives import Join
-from coopgen_jax.training.run import RecipeConfig, Rows, Run, how_trained, note_rows
+from coopgen_jax.training.run import RecipeConfig, Rows, Run, how_trained, note_rows, tokenised
 from coopgen_jax.training.step import Loss
 from coopgen_jax.training.training_folder import claim
 
@@ -38,6 +40,22 @@ class Subject:
     rows: tuple[Rows, Rows]
     texts: Sequence[str]
     settings: dict[str, Any]
+
+
+def labelled_subject(
+    kind: str,
+    network: LoadedModel | LoadedEncoder,
+    training: Labelled,
+    validation: Labelled,
+    **more: Any,
+) -> Subject:
+    """Returns a discriminator's subject: texts of classes as `network` reads them.
+
+    Its settings are the classes, the network's dtype, and `more`.
+    """
+    rows = tokenised(network.tokenizer, training), tokenised(network.tokenizer, validation)
+    settings = {"classes": training.classes, "dtype": network.config.dtype, **more}
+    return Subject(kind, network.sha256, rows, training.origins, settings)
 
 
 @dataclass(frozen=True)
@@ -68,7 +86,7 @@ class Recipe:
 
 def carry_out(
     subject: Subject,
-    make: Callable[[Subject, RecipeConfig, Mesh], Recipe],
+    make: Callable[[], Recipe],
     config: RecipeConfig,
     *,
     folder: Path,
@@ -78,24 +96,14 @@ def carry_out(
 ) -> dict[str, Any]:
     """Claims the folder, trains, and writes the card and the weights.
 
-    Args:
-      subject: what is trained, and on what.
-      make: `(subject, config, mesh) -> recipe`, called once the folder is claimed: it may take
-        minutes.
-      config: how to train.
-      folder: where everything goes, checkpoints included.
-      mesh: the devices.
-      listener: called after every step.
-      begin: called in front of the first one; see `loop.Begin`.
-
-    Returns:
-      The card.
+    `make` is called once the folder is claimed: it may take minutes. The other arguments are those
+    of `train_causal`, and so is what is returned.
 
     Raises:
       UserError: the folder holds another training, or a loss is not finite.
     """
     claim(folder, subject.kind, subject.source, config, subject.rows, **subject.settings)
-    recipe = make(subject, config, mesh)
+    recipe = make()
     run = Run(recipe.frozen, config, mesh)
     rows = subject.rows if recipe.rows is None else recipe.rows
     outcome = run.fit(recipe.trainable, recipe.objective, *rows, folder, listener, begin)
