@@ -17,7 +17,14 @@ from coopgen_jax.models.lora import LoraConfig
 from coopgen_jax.parallel.mesh import Mapper, share
 from coopgen_jax.tokenizer import Tokenizer
 from coopgen_jax.training.loop import Begin, Listener, LoopConfig, Outcome, train
-from coopgen_jax.training.step import Loss, begin_on, make_step, make_validation, mean_over
+from coopgen_jax.training.step import (
+    Loss,
+    begin_on,
+    make_step,
+    make_validation,
+    mean_over,
+    share_part,
+)
 
 # Lengths in tokens at which a card reports the accuracy.
 LENGTHS = (1, 2, 4, 8, 16, 32, 64)
@@ -162,14 +169,12 @@ class Run:
     def validation(self, loss: Loss) -> Callable[[Any, Rows], dict[str, float]]:
         """Returns `(trainable, rows) -> means` of a loss."""
         measure = make_validation(loss, mesh=self.mesh, mapper=self.config.mapper)
-        size, parts = self.config.batch.rows, jax.process_count()
-        own = slice(jax.process_index() * size // parts, (jax.process_index() + 1) * size // parts)
+        size, longest = self.config.batch.rows, self.config.batch.longest
 
         def means(trainable: Any, rows: Rows) -> dict[str, float]:
-            batches = in_order(rows.ids, rows.labels, size=size, longest=self.config.batch.longest)
-            parts = [{name: array[own] for name, array in batch.items()} for batch in batches]
+            batches = in_order(rows.ids, rows.labels, size=size, longest=longest)
             return mean_over(
-                [share(part, self.mesh) for part in parts],
+                [share_part(batch, self.mesh) for batch in batches],
                 lambda batch: measure(trainable, self.frozen, batch, self.key),
             )
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.parallel.mesh import BATCH, Mapper, P, map_over_mesh, place, shares
+from coopgen_jax.parallel.mesh import BATCH, Mapper, P, map_over_mesh, place, share, shares
 from coopgen_jax.training.checkpoint_names import stored_as
 from coopgen_jax.training.optimiser_shards import divided, lying, summed
 
@@ -205,6 +206,17 @@ def mean_over(batches: Any, validate: Callable[[Any], Sums]) -> dict[str, float]
         raise UserError("there are no texts to validate on")
     total = jax.tree.map(lambda *leaves: sum(leaves), *map(validate, batches))
     return {name: float(mean) for name, mean in _means(total).items()}
+
+
+def share_part(tree: Any, mesh: Mesh) -> Any:
+    """Puts host arrays, of which every process has all rows, onto its part of the mesh."""
+    parts, number = jax.process_count(), jax.process_index()
+
+    def part(array: np.ndarray) -> np.ndarray:
+        rows = len(array) // parts
+        return array[number * rows : (number + 1) * rows]
+
+    return share(jax.tree.map(part, tree), mesh)
 
 
 def row_keys(key: jax.Array, index: jax.Array) -> jax.Array:

@@ -15,11 +15,10 @@ from coopgen_jax.decoding.generation import Generation
 from coopgen_jax.decoding.on_mesh import on_mesh
 from coopgen_jax.discriminators.causal import CausalConfig, causal, read_tokens
 from coopgen_jax.models.decoder import language_model
-from coopgen_jax.models.reading import read
-from coopgen_jax.models.transformer import DecoderConfig, Params, unembed
+from coopgen_jax.models.transformer import DecoderConfig, Params
 from coopgen_jax.parallel.mesh import BATCH, Mapper, P, map_over_mesh
 from coopgen_jax.training import losses
-from coopgen_jax.training.objectives import Join, all_trainable
+from coopgen_jax.training.objectives import Join, all_trainable, logits_of
 
 CLASSES = ("generated", "human")
 HUMAN = 1
@@ -97,8 +96,7 @@ def make_readers(
         return read_tokens(networks.discriminator, params, rows["tokens"], rows["mask"])[:, HUMAN]
 
     def likely(params: Any, rows: Any) -> jax.Array:
-        _, stream, _, _ = read(networks.generator, params, rows["tokens"], rows["mask"])
-        logits = unembed(networks.generator, params, stream)
+        logits = logits_of(networks.generator, params, rows["tokens"], rows["mask"])
         each = jax.vmap(losses.log_likelihoods)(logits, rows["tokens"], rows["written"])
         return each.sum(axis=-1)
 

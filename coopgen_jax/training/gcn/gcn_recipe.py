@@ -18,8 +18,8 @@ from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.files import read_json, write_json
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
-from coopgen_jax.parallel.mesh import BATCH, P, place, share
-from coopgen_jax.training.gcn.examination import fetched, make_examination, own_part, warnings_of
+from coopgen_jax.parallel.mesh import BATCH, P, place
+from coopgen_jax.training.gcn.examination import Examiner, fetched, warnings_of
 from coopgen_jax.training.gcn.gcn_config import GcnConfig
 from coopgen_jax.training.gcn.gcn_folder import deliver
 from coopgen_jax.training.gcn.gcn_networks import CLASSES, Networks
@@ -31,7 +31,7 @@ from coopgen_jax.training.recipes.begin_head import begin_head
 from coopgen_jax.training.recipes.causal_recipe import STANDARD_BATCHES, standard_of
 from coopgen_jax.training.recipes.full_network import trainable_of
 from coopgen_jax.training.run import note_rows
-from coopgen_jax.training.step import begin_on
+from coopgen_jax.training.step import begin_on, share_part
 from coopgen_jax.training.training_folder import agree, claim, kept_names
 
 # Called after every phase of a round, and with every warning.
@@ -99,7 +99,7 @@ def train_gcn(
         networks, frozen, config, how, folder=folder, mesh=mesh,
         conditional=training.conditional, watch=watch,
     )  # fmt: skip
-    examine = make_examination(
+    examine = Examiner(
         networks, frozen, validation, model.tokenizer, how.examination, folder=folder, mesh=mesh,
         mapper=how.mapper, judged=config.objective != "mle", seed=how.seed,
     )  # fmt: skip
@@ -226,7 +226,7 @@ def _make_step(
     key = jax.random.key(how.seed)
 
     def step(state: GcnState, drawn: Any) -> tuple[GcnState, dict[str, jax.Array]]:
-        state, means = run_round(state, frozen, share(own_part(drawn), mesh), key)
+        state, means = run_round(state, frozen, share_part(drawn, mesh), key)
         wrong = [name for name, mean in means.items() if not np.isfinite(float(mean))]
         if wrong:
             number = int(state.step)

@@ -6,10 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from coopgen_jax.models.reading import read
-from coopgen_jax.models.transformer import DecoderConfig, Params, unembed
+from coopgen_jax.models.transformer import DecoderConfig, Params
 from coopgen_jax.training import losses
-from coopgen_jax.training.objectives import Join, all_trainable, row_sums
+from coopgen_jax.training.objectives import Join, all_trainable, logits_of, row_sums
 from coopgen_jax.training.step import Loss, Sums
 
 
@@ -41,20 +40,14 @@ def weighted_likelihood_loss(
     def loss(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> Sums:
         params = join(trainable, frozen)
         tokens, mask, written = batch["tokens"], batch["mask"], batch["written"] & batch["mask"]
-
-        def logits_of(network: Params) -> jax.Array:
-            _, stream, _, _ = read(config, network, tokens, mask)
-            return unembed(config, network, stream)
-
-        logits = logits_of(params)
+        logits = logits_of(config, params, tokens, mask)
         log_p = jax.vmap(losses.log_likelihoods)(logits, tokens, written).sum(axis=-1)
         # Padding has no weight; 0 times an infinite likelihood would be NaN.
         weighted = jnp.where(batch["weight"] == 0, 0.0, -batch["weight"] * log_p)
         if reference is None or not kl:
             return row_sums(batch, loss=weighted)
-        away = jax.vmap(losses.sequence_kl)(
-            logits, jax.lax.stop_gradient(logits_of(reference(frozen))), written
-        )
+        held = jax.lax.stop_gradient(logits_of(config, reference(frozen), tokens, mask))
+        away = jax.vmap(losses.sequence_kl)(logits, held, written)
         return row_sums(batch, loss=weighted + kl * away, kl=away)
 
     return loss
