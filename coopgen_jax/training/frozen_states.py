@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coopgen_jax.data.batches import filled
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.models.reading import read
@@ -86,11 +88,8 @@ def read_states(
     for at in range(0, len(order), batch):
         numbers = order[at : at + batch]
         width = -(-(len(front) + lengths[numbers[-1]]) // LENGTH_STEP) * LENGTH_STEP
-        tokens = np.zeros((batch, width), np.int32)
-        mask = np.zeros((batch, width), bool)
-        for place, number in enumerate(numbers):
-            row = [*front, *rows[number]]
-            tokens[place, : len(row)], mask[place, : len(row)] = row, True
+        whole = [[*front, *rows[number]] for number in numbers]
+        tokens, mask = filled(whole + [[]] * (batch - len(numbers)), width)
         found = np.asarray(_states(config, taps, params, tokens, mask))
         for place, number in enumerate(numbers):
             own = found[place, len(front) : len(front) + lengths[number]]
@@ -105,11 +104,7 @@ def read_states(
 
 
 def check_room(
-    model: LoadedModel,
-    taps: tuple[int, ...],
-    rows: Sequence[Sequence[int]],
-    *,
-    folder: Path | None,
+    model: LoadedModel, taps: tuple[int, ...], rows: Sequence[Sequence[int]], *, folder: Path | None
 ) -> None:
     """Checks that `read_states` has room, and makes its folder.
 
@@ -140,10 +135,8 @@ def _up_to(model: LoadedModel, highest: int) -> tuple[DecoderConfig, Any]:
     """
     count = min(highest + 1, model.config.layers)
     layers = model.params["layers"]
-    if isinstance(layers, tuple):
-        kept = layers[:count]
-    else:
-        kept = jax.tree.map(lambda leaf: leaf[:count], layers)
+    separate = isinstance(layers, tuple)
+    kept = layers[:count] if separate else jax.tree.map(lambda leaf: leaf[:count], layers)
     return replace(model.config, layers=count), {**model.params, "layers": kept}
 
 
@@ -154,8 +147,5 @@ def _digest(model: LoadedModel, taps: tuple[int, ...], rows: Sequence[Sequence[i
 
 def places(rows: Sequence[Sequence[int]], start: int = 0) -> list[list[int]]:
     """Returns every row's places in the table of all rows, which begins at `start`."""
-    result = []
-    for row in rows:
-        result.append(list(range(start, start + len(row))))
-        start += len(row)
-    return result
+    ends = accumulate(map(len, rows), initial=start)
+    return [list(range(*both)) for both in pairwise(ends)]
