@@ -164,10 +164,8 @@ def in_order(
 def packed(rows: Sequence[Sequence[int]], *, length: int, end: int) -> np.ndarray:
     """Returns texts one behind the other, each closed by `end`, as windows `[n, length]`.
 
-    What is left over at the end is dropped: a window has no padding.
-
-    Raises:
-      UserError: all texts together are shorter than one window.
+    What is left over at the end is dropped: a window has no padding. Raises UserError where all
+    texts together are shorter than one.
     """
     stream = [number for row in rows for number in (*row, end)]
     count = len(stream) // length

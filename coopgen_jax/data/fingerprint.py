@@ -45,11 +45,7 @@ def write_fingerprint(folder: Path, rows: np.ndarray) -> None:
 
 
 def read_fingerprint(folder: Path) -> np.ndarray | None:
-    """Returns the fingerprint in a folder, None where there is none.
-
-    Raises:
-      UserError: the file is damaged.
-    """
+    """Returns a folder's fingerprint, None without any; raises UserError where it is damaged."""
     path = folder / FILE
     if not path.is_file():
         return None

@@ -92,8 +92,8 @@ def read_labelled(
 
     Args:
       where: a file or a dataset; see `sources.read_rows`.
-      text: name of the column of texts.
-      label: name of the column of class names.
+      text: the column of texts.
+      label: the column of class names.
       classes: the classes in their order, or None for those of the file, sorted.
       rename: what classes are called here, by what they are called there.
 
@@ -120,11 +120,7 @@ def read_labelled(
 
 
 def read_texts(where: str | Path, *, text: str = "text") -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Reads texts without classes; see `read_labelled`.
-
-    Returns:
-      The texts, and what is wrong with the rows that were left out, one line each.
-    """
+    """Returns texts without classes, and what is wrong with other rows; see `read_labelled`."""
     rows, broken = read_columns(where, (text,))
     return tuple(values[0] for values in rows), broken
 
@@ -132,11 +128,7 @@ def read_texts(where: str | Path, *, text: str = "text") -> tuple[tuple[str, ...
 def read_columns(
     where: str | Path, columns: tuple[str, ...]
 ) -> tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]:
-    """Reads several columns of texts, none of which may be empty; see `read_labelled`.
-
-    Returns:
-      The rows that have all of them, and what is wrong with those that were left out.
-    """
+    """Returns the rows that have all of several columns of texts, and what is wrong with others."""
     broken: list[str] = []
     rows = tuple(tuple(values) for _, values in _sound(where, columns, broken))
     return rows, tuple(broken)

@@ -99,19 +99,10 @@ def rows_behind(prompt: Prompt, tokens: jax.Array, length: jax.Array) -> dict[st
 def read_pairs(
     where: str | Path, *, source: str | None = None, text: str = "text"
 ) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-    """Reads sources and texts.
+    """Returns pairs of source and text, and what is wrong with rows that were left out.
 
-    Args:
-      where: a file or a dataset; see `sources.read_rows`.
-      source: name of the column of sources, None where texts have none.
-      text: name of the column of texts.
-
-    Returns:
-      Pairs of source ("" where there is none) and text, and what is wrong with the rows that were
-      left out, one line each.
-
-    Raises:
-      UserError: the file cannot be read, a column is missing, or all rows are broken.
+    Without a column of sources every source is "". See `labelled.read_labelled` for `where`, and
+    for when UserError is raised.
     """
     columns = (text,) if source is None else (source, text)
     rows, broken = read_columns(where, columns)

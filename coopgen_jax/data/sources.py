@@ -34,12 +34,7 @@ class Row:
 
 
 def left_out(broken: Sequence[str], named: int = 3) -> list[str]:
-    """Returns a sentence that counts the rows that were left out and names the first, or nothing.
-
-    Args:
-      broken: what is wrong with each of them.
-      named: how many of them are named.
-    """
+    """Returns a sentence that counts the `broken` rows and names the first, or nothing."""
     if not broken:
         return []
     more = ", ..." if len(broken) > named else ""

@@ -61,8 +61,8 @@ def read_states(
     Args:
       model: the language model.
       taps: the `J` layers whose states are kept, numbered as `LanguageModel.taps`.
-      rows: `n` rows of token ids.
-      batch: rows read at once; rows of like length are read together.
+      rows: token ids.
+      batch: rows read at once, those of like length together.
       folder: where the table is kept for the next time, None to keep it nowhere.
       listener: called after each batch: how many of how many rows have been read.
 
@@ -106,11 +106,7 @@ def read_states(
 def check_room(
     model: LoadedModel, taps: tuple[int, ...], rows: Sequence[Sequence[int]], *, folder: Path | None
 ) -> None:
-    """Checks that `read_states` has room, and makes its folder.
-
-    Raises:
-      UserError: the table would be larger than 16 GiB, or the folder cannot be written.
-    """
+    """Raises UserError where a table exceeds 16 GiB, or its folder, which is made, is of no use."""
     tokens = sum(len(row) for row in rows)
     size = 2 * tokens * len(taps) * model.config.width
     if size > LARGEST:

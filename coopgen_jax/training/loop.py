@@ -84,12 +84,7 @@ class Batches(Protocol):
 
 @struct.dataclass
 class _Kept:
-    """What a checkpoint holds.
-
-    Attributes:
-      state: the state.
-      best: the best parameters so far; `()` where the last ones are kept.
-    """
+    """What a checkpoint holds; the best parameters are `()` where the last ones are kept."""
 
     state: Any
     best: Any
@@ -254,9 +249,7 @@ def _resumed(
 ) -> tuple[_Kept, dict[str, Any], int]:
     """Returns what a run begins with, its notes and the steps taken: the last checkpoint's or none.
 
-    Raises:
-      UserError: more than `steps` steps were taken already, or the checkpoint is of another
-        training.
+    Raises UserError where more than `steps` were taken already.
     """
     kept = _Kept(state, jax.tree.map(lambda leaf: leaf.copy(), state.trainable) if bests else ())
     if checkpoints.latest() is None:

@@ -5,12 +5,7 @@ import jax.numpy as jnp
 
 
 def cross_entropy(log_class: jax.Array, label: jax.Array) -> jax.Array:
-    """Returns -log p(label) in nats, `[]`.
-
-    Args:
-      log_class: `[C]` log-probabilities.
-      label: `[]` int32 class number.
-    """
+    """Returns -log p(label) in nats, `[]`, of `[C]` log-probabilities."""
     return -log_class[label]
 
 

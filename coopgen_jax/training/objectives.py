@@ -93,12 +93,9 @@ def classification_loss(
 ) -> Loss:
     """Returns the cross-entropy of a causal discriminator on texts, in nats a text.
 
-    Args:
-      config: the discriminator's shape.
-      join: `(trainable, frozen) -> {"network", "head"}`.
-      training: whether the head drops what it is configured to drop.
-      prefixes: whether every prefix of a text is classified, all with the same weight, rather than
-        the full text: one reading gives the state of each.
+    Where `prefixes`, every prefix of a text is classified, all with the same weight, rather than
+    the full text: one reading gives the state of each. The head drops what it is configured to
+    drop in `training` alone. `join` gives `{"network", "head"}`.
     """
 
     def loss(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> Sums:
@@ -137,13 +134,8 @@ def gedi_loss(
 ) -> Loss:
     """Returns GeDi's loss of a generative discriminator on texts, in nats.
 
-    Args:
-      config: the discriminator's.
-      join: `(trainable, frozen) -> {"network", "log_prior", "scale"}`.
-      class_weight: weight of the class loss against the language loss; GeDi's authors took 0.4.
-
-    Raises:
-      UserError: the discriminator takes products of likelihoods where GeDi takes their mean.
+    `join` gives `{"network", "log_prior", "scale"}`; GeDi's authors took a `class_weight` of 0.4.
+    Raises UserError where the discriminator takes products of likelihoods instead of their mean.
     """
     if not config.mean:
         raise UserError("GeDi's loss is that of mean likelihoods: train with mean=True")
@@ -194,12 +186,8 @@ def encoder_classification_loss(
 ) -> Loss:
     """Returns the cross-entropy of a bidirectional discriminator on word pieces, in nats a text.
 
-    Args:
-      encoder: the encoder's shape.
-      head: the head's; it reads the encoder's mean state.
-      special: the word pieces in front of and behind every text.
-      join: `(trainable, frozen) -> {"encoder", "head"}`.
-      training: whether the head drops what it is configured to drop.
+    The head reads the encoder's mean state; `special` are the word pieces in front of and behind
+    every text. `join` gives `{"encoder", "head"}`.
     """
 
     def loss(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> Sums:
@@ -234,12 +222,8 @@ def trunk_classification_loss(
     whose embeddings are `frozen["embedding"]` `[V, E]`. The look-ahead head's loss is added: it
     classifies every prefix before its last token has been read.
 
-    Args:
-      config: the discriminator's.
-      join: `(trainable, frozen) -> params`.
-      training: whether to apply dropout, and to classify three of five texts behind a random number
-        of tokens only: the tokens in front of them play the prompt.
-      before: fewer than so many tokens play the prompt.
+    In `training` dropout is applied, and three of five texts are classified behind a random number
+    of tokens only, fewer than `before`: the tokens in front of them play the prompt.
     """
 
     def loss(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> Sums:

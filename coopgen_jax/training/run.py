@@ -106,11 +106,7 @@ def tokenised(tokenizer: Tokenizer, data: Labelled) -> Rows:
 
 
 def note_rows(folder: Path, texts: Sequence[str]) -> dict[str, Any]:
-    """Leaves the fingerprint of training texts in a folder.
-
-    Returns:
-      Entries of the card: the half that all the texts belong to, if there is one.
-    """
+    """Leaves texts' fingerprint in a folder; returns the half that all belong to, for the card."""
     if jax.process_index() == 0:
         write_fingerprint(folder, fingerprint(texts))
     name = common_half(texts)
@@ -218,22 +214,17 @@ class Run:
         )
 
     def report(self, loss: Loss, trainable: Any, rows: Rows) -> dict[str, Any]:
-        """Returns the entries of a discriminator's card on its accuracy on validation texts."""
-        accuracy = self._accuracy_by_length(loss, trainable, rows)
-        return {"accuracy": {"validation": accuracy}, "accuracy_unit": "tokens read"}
+        """Returns the entries of a discriminator's card on its accuracy on validation texts.
 
-    def _accuracy_by_length(self, loss: Loss, trainable: Any, rows: Rows) -> dict[str, float]:
-        """Returns the accuracy on the first tokens of validation texts, by their number.
-
-        Only texts of at least as many tokens count, so the rows of different lengths differ.
+        It is that on their first tokens, by their number; only texts of at least as many count.
         """
         means = self.validation(loss)
         rows = _evenly(rows, self.config.validation_rows)
-        report = {}
+        accuracy = {}
         for length in (n for n in LENGTHS if n <= self.config.batch.longest):
             long = [number for number, row in enumerate(rows.ids) if len(row) >= length]
             if long:
                 cut = Rows([rows.ids[n][:length] for n in long], [rows.labels[n] for n in long])
-                report[str(length)] = means(trainable, cut)["accuracy"]
-        report["whole"] = means(trainable, rows)["accuracy"]
-        return report
+                accuracy[str(length)] = means(trainable, cut)["accuracy"]
+        accuracy["whole"] = means(trainable, rows)["accuracy"]
+        return {"accuracy": {"validation": accuracy}, "accuracy_unit": "tokens read"}

@@ -95,14 +95,7 @@ def _check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> 
 
 
 def agree(settings: dict[str, Any]) -> None:
-    """Checks that processes which train as one were given the same settings.
-
-    Args:
-      settings: plain values.
-
-    Raises:
-      UserError: they differ.
-    """
+    """Raises UserError where processes that train as one were given different plain settings."""
     if jax.process_count() > 1:
         digest = hashlib.sha256(json.dumps(settings).encode()).digest()
         found = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))

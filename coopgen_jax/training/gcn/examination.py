@@ -94,19 +94,10 @@ class Examiner:
         judged: bool,
         seed: int,
     ) -> None:
-        """Takes both networks and what they are measured on.
+        """Takes pairs that nothing is trained on, `held_out`, and the generator's tokenizer.
 
-        Args:
-          networks: both networks.
-          frozen: `{"generator", "discriminator"}` parameters that are not trained.
-          held_out: pairs that nothing is trained on.
-          tokenizer: the generator's.
-          config: how much.
-          folder: where the texts of the last examination are written.
-          mesh: the devices.
-          mapper: see `map_over_mesh`.
-          judged: whether there is a discriminator to measure.
-          seed: of the samples.
+        The texts of the last examination are written to `folder`; without `judged` there is no
+        discriminator to measure.
         """
         over: dict[str, Any] = {"mesh": mesh, "mapper": mapper}
         self.frozen, self.held_out, self.tokenizer = frozen, held_out, tokenizer
@@ -149,7 +140,7 @@ class Examiner:
         return found | (_judged(log_human, log_own) if self.judged else {})
 
     def _batches(self, numbers: Sequence[int], rows: Callable[[list[int]], Any]) -> Any:
-        """Yields rows on the mesh and how many of them are wanted; the last ones are repeated."""
+        """Yields rows on the mesh and how many of them are wanted; the last one is repeated."""
         size = self.config.rows
         for at in range(0, len(numbers), size):
             there = list(numbers[at : at + size])
@@ -157,7 +148,6 @@ class Examiner:
             yield share_part(rows(filled), self.mesh), len(there)
 
     def _of_discriminator(self, trainable: Any, rows: Any, there: int) -> list[float]:
-        """Returns log p(human) of rows; nothing where there is no discriminator."""
         if not self.judged:
             return []
         log_human = self.log_human(trainable["discriminator"], self.frozen["discriminator"], rows)
@@ -237,11 +227,8 @@ def warnings_of(
 ) -> list[str]:
     """Returns the signs of a training that collapses, a sentence each.
 
-    Args:
-      first: metrics in front of the first round.
-      now: those of the last examination.
-      means: of the last round.
-      objective: of the training, which decides what can be advised.
+    They are in the metrics in front of the `first` round and `now`, and in the last round's means;
+    the objective decides what can be advised.
     """
     found = []
     if means.get("effective_share", 1.0) < LEAST_EFFECTIVE:

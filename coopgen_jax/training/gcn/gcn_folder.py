@@ -24,11 +24,7 @@ def deliver(
     card: dict[str, Any],
     dtype: str,
 ) -> None:
-    """Writes both networks, begun as `models`; the card comes last.
-
-    Raises:
-      UserError: something cannot be written; see `files.replacing`.
-    """
+    """Writes both networks, begun as `models`; the card comes last. See `files.replacing`."""
     if jax.process_index() != 0:
         return
     model, discriminator = models
@@ -43,7 +39,6 @@ def deliver(
 def _deliver_discriminator(
     folder: Path, model: LoadedModel, params: Any, card: dict[str, Any], dtype: str
 ) -> None:
-    """Writes the discriminator; its card comes last."""
     shared = ("trained", "objective", "steps", "seed", "half")
     discriminator_card = {
         "kind": "causal",

@@ -132,19 +132,16 @@ class _Report:
         watch: Watch,
         listener: Listener,
     ) -> None:
-        """Takes what measures, and what was measured in front of the first round."""
         self.examine, self.start, self.loop, self.config = examine, start, loop, config
         self.watch, self.listener = watch, listener
         self.last: dict[str, float] = {}
         self.at = 0
 
     def validate(self, trainable: Any) -> dict[str, float]:
-        """Measures, for the loop."""
         self.last = self.examine(trainable)
         return dict(self.last)
 
     def listen(self, done: int, total: int, means: dict[str, jax.Array]) -> bool | None:
-        """Warns behind an examination."""
         if done % self.loop.validate_every == 0 or done == total:
             self.at = done
             plain = {name: float(mean) for name, mean in means.items()}
@@ -164,7 +161,6 @@ def _claim(
     config: GcnConfig,
     how: GcnTraining,
 ) -> None:
-    """Claims the folder."""
     model, discriminator = models
     # A round does not depend on how many follow, nor on when it is examined.
     settings = replace(how, loop=LoopConfig(steps=1, patience=how.loop.patience))
@@ -195,7 +191,6 @@ def _begin_state(
 
 
 def _rounds(training: Pairs, config: GcnConfig, seed: int) -> Rounds:
-    """Returns the data of every round by its number."""
     asked = (0, 0) if config.objective == "mle" else (config.proposal.samples, config.samplings)
     return Rounds(training, config.sources, *asked, seed=seed)
 
@@ -244,7 +239,6 @@ def _make_step(
 def _card(
     models: tuple[LoadedModel, LoadedModel], config: GcnConfig, how: GcnTraining, outcome: Outcome
 ) -> dict[str, Any]:
-    """Returns the card without what was measured."""
     model, discriminator = models
     return {
         "kind": "generator",
@@ -296,14 +290,9 @@ def _reopen(folder: Path, rounds: int) -> None:
 def begin_networks(
     model: LoadedModel, own: LoadedModel, training: Pairs, how: GcnTraining, mesh: Mesh
 ) -> tuple[Networks, dict[str, Any], dict[str, Any]]:
-    """Returns both networks, and their trainable and their frozen parameters.
+    """Returns both networks, begun as `model` and `own`, their trainable and frozen parameters.
 
-    Args:
-      model: the language model that the generator begins as.
-      own: the one that the discriminator begins as.
-      training: the texts that the discriminator's head is standardised by.
-      how: says which parameters are trained.
-      mesh: the devices.
+    The discriminator's head is standardised by the training texts.
     """
     generator, base, join = trainable_of(model, how.lora, mesh, seed=how.seed)
     network, own_base, own_join = trainable_of(own, how.lora, mesh, seed=how.seed + 1)

@@ -27,14 +27,10 @@ def weighted_likelihood_loss(
     tokens of y, and `weight` `[B]` float32, w_i times the number of rows: then the mean over rows,
     in however many batches, is the sum over i.
 
-    Args:
-      config: the generator's network.
-      join: `(trainable, frozen) -> params`.
-      reference: `frozen -> params` of the network that the generator is held to.
-      kl: weight of the divergence from the reference at the tokens of a text, in nats. Every row
-        counts alike here: it is the divergence of the two distributions of texts only where the
-        generator itself has sampled them; elsewhere it is taken along the proposal's texts. There
-        is no gradient through the choice of the texts.
+    Added is `kl` times the divergence from the network that `reference` makes of frozen parameters,
+    at the tokens of a text, in nats. Every row counts alike here: it is the divergence of the two
+    distributions of texts only where the generator itself has sampled them; elsewhere it is taken
+    along the proposal's texts. There is no gradient through the choice of the texts.
     """
 
     def loss(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> Sums:

@@ -86,7 +86,7 @@ def make_round(
     """Returns a round, `(state, frozen, drawn, key) -> (state, means)`; the state is donated.
 
     Args:
-      networks: both networks.
+      networks: both.
       config: the round's.
       optimisers: the generator's and the discriminator's.
       mesh: the devices, among which sources, rows and the replay are split.
@@ -119,7 +119,6 @@ class _Round:
         *,
         conditional: bool,
     ) -> None:
-        """Takes what maps over the mesh, `over`, and what steps take beside it, `steps`."""
         self.networks, self.config, self.watch = networks, config, watch
         classifies = classification_loss(
             networks.discriminator,
@@ -150,7 +149,6 @@ class _Round:
     def __call__(
         self, state: GcnState, frozen: Any, drawn: Any, key: jax.Array
     ) -> tuple[GcnState, Means]:
-        """Runs one round."""
         key = jax.random.fold_in(key, state.step)
         if self.config.objective == "mle":
             batch, means = drawn.truth | {"weight": jnp.ones(len(drawn.truth["index"]))}, Means()

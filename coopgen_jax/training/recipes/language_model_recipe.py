@@ -87,12 +87,9 @@ def train_language_model(
 
 
 def closed_rows(tokenizer: Tokenizer, texts: Sequence[str], length: int | None) -> Rows:
-    """Returns texts between the tokens that begin and end one.
+    """Returns texts between the tokens that begin and end one; those without a token are left out.
 
-    Args:
-      tokenizer: the model's.
-      texts: the texts; those without a token are left out.
-      length: of the windows that the texts are packed into, None for a row a text.
+    They are packed into windows of `length`; None gives a row a text.
     """
     front, end = list(tokenizer.begin_tokens), list(tokenizer.end_tokens[:1])
     ids = tokenizer.encode_batch([text.strip() for text in texts])
