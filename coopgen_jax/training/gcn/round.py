@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.parallel.mesh import Mapper
 from coopgen_jax.training.checkpoint_names import stored_as
@@ -121,9 +120,7 @@ class _Round:
     ) -> None:
         self.networks, self.config, self.watch = networks, config, watch
         classifies = classification_loss(
-            networks.discriminator,
-            join=networks.discriminator_join,
-            prefixes=config.reads_prefixes,
+            networks.discriminator, join=networks.discriminator_join, prefixes=config.reads_prefixes
         )
         imitation = weighted_likelihood_loss(
             networks.generator, join=networks.join, reference=networks.first, kl=config.kl
@@ -131,13 +128,10 @@ class _Round:
         self.generator_step = make_step(imitation, optimisers[0], **steps)
         self.discriminator_step = make_step(classifies, optimisers[1], **steps)
         self.sampler = make_sampler(networks, config.proposal, guided=config.guided, **over)
-        plain = SamplingConfig(
-            new_tokens=config.proposal.new_tokens, samples=config.proposal.samples
-        )
         self.own_sampler = self.sampler
         if not config.own:
-            self.own_sampler = make_sampler(networks, plain, guided=False, **over)
-        greedy = replace(plain, samples=1, rules=Rules(temperature=0.0))
+            self.own_sampler = make_sampler(networks, config.plain, guided=False, **over)
+        greedy = replace(config.plain, samples=1, rules=Rules(temperature=0.0))
         self.greedy_sampler = make_sampler(networks, greedy, guided=False, **over)
         self.log_human, self.log_likelihood = make_readers(networks, **over)
         self.gather = jax.jit(partial(gather, config, conditional=conditional))
