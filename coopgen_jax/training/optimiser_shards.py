@@ -34,7 +34,7 @@ def divided(tree: Any, mesh: Mesh) -> Any:
 
 def lying(specs: Any, mesh: Mesh) -> Any:
     """Returns the shardings of arrays that lie on a mesh as their specs say."""
-    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=_is_spec)
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
 
 
 def summed(tree: Any, specs: Any) -> Any:
@@ -53,8 +53,4 @@ def summed(tree: Any, specs: Any) -> Any:
         axis = list(spec).index(BATCH)
         return jax.lax.psum_scatter(leaf, BATCH, scatter_dimension=axis, tiled=True)
 
-    return jax.tree.map(one, specs, tree, is_leaf=_is_spec)
-
-
-def _is_spec(value: Any) -> bool:
-    return isinstance(value, P)
+    return jax.tree.map(one, specs, tree)

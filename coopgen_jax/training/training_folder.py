@@ -39,12 +39,7 @@ def kept_names(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def claim(
-    folder: Path,
-    kind: str,
-    source: str,
-    config: Any,
-    rows: tuple[Any, Any],
-    **more: Any,
+    folder: Path, kind: str, source: str, config: Any, rows: tuple[Any, Any], **more: Any
 ) -> None:
     """Locks a folder, and notes in it what is trained there or checks that it is the same.
 
@@ -54,7 +49,7 @@ def claim(
       folder: the training's.
       kind: of what is trained.
       source: hash of the weights that the training begins with or reads through.
-      config: how it is trained, a dataclass with a `loop`.
+      config: a dataclass with a `loop`.
       rows: what it is trained and validated on, dataclasses.
       more: other settings that decide what comes out.
 
