@@ -199,7 +199,9 @@ def train(
     record = _Record(folder, done)
     state, best = kept.state, kept.best
     del kept
-    stopped = "steps" if done >= config.steps else notes["stopped"]
+    stopped = notes["stopped"]
+    if done >= config.steps:
+        stopped = "steps"
     if stopped is None:
         begin()
     try:

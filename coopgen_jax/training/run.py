@@ -113,15 +113,6 @@ def note_rows(folder: Path, texts: Sequence[str]) -> dict[str, Any]:
     return {} if name is None else {"half": name}
 
 
-def check_classes(training: Labelled, validation: Labelled) -> None:
-    """Raises UserError where validation texts have other classes than training texts."""
-    if training.classes != validation.classes:
-        raise UserError(
-            f"the training texts have the classes {', '.join(training.classes)} and the validation "
-            f"texts {', '.join(validation.classes)}: they must be the same"
-        )
-
-
 def how_trained(config: RecipeConfig, outcome: Outcome) -> dict[str, Any]:
     """Returns the entries of every card that say how its weights were trained."""
     return {

@@ -21,7 +21,7 @@ from coopgen_jax.training.objectives import Join, all_trainable, encoder_classif
 from coopgen_jax.training.recipes.begin_head import begin_head
 from coopgen_jax.training.recipes.full_network import single_precision
 from coopgen_jax.training.recipes.recipe import Recipe, Subject, carry_out, labelled_subject
-from coopgen_jax.training.run import RecipeConfig, Run, check_classes
+from coopgen_jax.training.run import RecipeConfig, Run
 
 
 def train_bidirectional(
@@ -57,7 +57,6 @@ def train_bidirectional(
       UserError: the classes differ, texts exceed the encoder's context, its tokenizer puts not one
         token in front of a text and one behind it, or the folder holds another training.
     """
-    check_classes(training, validation)
     special = encoder.tokenizer.encode("", special=True)
     if len(special) != 2:
         raise UserError(

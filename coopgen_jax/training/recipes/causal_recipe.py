@@ -27,7 +27,7 @@ from coopgen_jax.training.recipes.full_network import (
     trainable_of,
 )
 from coopgen_jax.training.recipes.recipe import Recipe, Subject, carry_out, labelled_subject
-from coopgen_jax.training.run import RecipeConfig, check_classes
+from coopgen_jax.training.run import RecipeConfig
 
 # Of so many batches the standardisation is taken.
 STANDARD_BATCHES = 8
@@ -62,7 +62,6 @@ def train_causal(
     Raises:
       UserError: the classes differ, the layers are separate, or the folder holds another training.
     """
-    check_classes(training, validation)
     check_network(model, config, 1)
     starts = (*model.tokenizer.begin_tokens, *model.tokenizer.end_tokens)
     if not starts:

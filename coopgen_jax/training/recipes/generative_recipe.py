@@ -19,7 +19,7 @@ from coopgen_jax.training.recipes.full_network import (
     trainable_of,
 )
 from coopgen_jax.training.recipes.recipe import Recipe, carry_out, labelled_subject
-from coopgen_jax.training.run import RecipeConfig, check_classes
+from coopgen_jax.training.run import RecipeConfig
 
 
 def train_generative(
@@ -34,7 +34,6 @@ def train_generative(
     begin: Begin = lambda: None,
 ) -> dict[str, Any]:
     """Trains a generative discriminator by GeDi's loss; see `train_causal`."""
-    check_classes(training, validation)
     prefixes = tuple(
         (*model.tokenizer.begin_tokens, *model.tokenizer.encode(config.prefix.format(name)))
         for name in training.classes

@@ -15,6 +15,7 @@ import jax
 from jax.sharding import Mesh
 
 from coopgen_jax.data.labelled import Labelled
+from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loaded_model import LoadedEncoder, LoadedModel
 from coopgen_jax.training.loop import Begin, Listener, Outcome
 from coopgen_jax.training.objectives import Join
@@ -51,8 +52,14 @@ def labelled_subject(
 ) -> Subject:
     """Returns a discriminator's subject: texts of classes as `network` reads them.
 
-    Its settings are the classes, the network's dtype, and `more`.
+    Its settings are the classes, the network's dtype, and `more`. Raises UserError where training
+    and validation texts have other classes.
     """
+    if training.classes != validation.classes:
+        raise UserError(
+            f"the training texts have the classes {', '.join(training.classes)} and the validation "
+            f"texts {', '.join(validation.classes)}: they must be the same"
+        )
     rows = tokenised(network.tokenizer, training), tokenised(network.tokenizer, validation)
     settings = {"classes": training.classes, "dtype": network.config.dtype, **more}
     return Subject(kind, network.sha256, rows, training.origins, settings)

@@ -28,7 +28,7 @@ from coopgen_jax.training.loop import Begin, Listener
 from coopgen_jax.training.objectives import trunk_classification_loss
 from coopgen_jax.training.recipes.begin_head import begin_head, standardisation
 from coopgen_jax.training.recipes.recipe import Recipe, Subject, carry_out, labelled_subject
-from coopgen_jax.training.run import RecipeConfig, Rows, check_classes
+from coopgen_jax.training.run import RecipeConfig, Rows
 
 # Of so many batches the standardisation is taken.
 STANDARD_BATCHES = 32
@@ -104,7 +104,6 @@ def train_shared_trunk(
       UserError: the classes differ, the model has no such taps, or the folder holds another
         training.
     """
-    check_classes(training, validation)
     config = replace(config, batch=replace(config.batch, shortest=None))
     _check(model, config, trunk)
     subject = labelled_subject("shared-trunk", model, training, validation)
