@@ -38,20 +38,9 @@ def train_bidirectional(
 ) -> dict[str, Any]:
     """Trains a bidirectional discriminator; `load_discriminator` takes the folder.
 
-    Args:
-      encoder: what reads the texts.
-      training: texts and classes.
-      validation: others of the same classes.
-      config: how to train; what concerns generative discriminators has no meaning here. A folder
-        that was trained with `lora` names its encoder and does not hold it.
-      frozen: whether the encoder stays as it is, without `lora`, and its head alone is trained.
-      folder: where everything goes, checkpoints included; a run that stopped there goes on.
-      mesh: the devices.
-      listener: called after every step.
-      begin: called in front of the first one; see `loop.Begin`.
-
-    Returns:
-      The card.
+    An encoder reads the texts; the rest is as in `train_causal`. Where it is `frozen` it stays as
+    it is, without `lora`, and its head alone is trained. A folder that was trained with `lora`
+    names its encoder and does not hold it.
 
     Raises:
       UserError: the classes differ, texts exceed the encoder's context, its tokenizer puts not one

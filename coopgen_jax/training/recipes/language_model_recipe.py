@@ -44,28 +44,13 @@ def train_language_model(
 
     Every text is read behind the token that begins a text, if there is one, and closed by the one
     that ends it. For a class-conditional model (CTRL's CC-LM) give texts that begin with the name
-    of their class.
+    of their class. Nothing is cut to prefixes; the rest is as in `train_causal`.
 
-    Args:
-      model: the language model to begin with, its layers stacked.
-      training: texts.
-      validation: other texts.
-      config: how to train; nothing is cut to prefixes.
-      pack: whether texts are read one behind the other in windows of `config.batch.longest` tokens,
-        which leaves no padding and cuts no text short; each is closed by the token that ends one,
-        and what is left over behind the last window is dropped.
-      sources: the texts that these were cut or made from, of which the fingerprint is kept; None
-        where they are complete.
-      folder: where everything goes, checkpoints included.
-      mesh: the devices.
-      listener: called after every step.
-      begin: called in front of the first one; see `loop.Begin`.
-
-    Returns:
-      The card.
-
-    Raises:
-      UserError: see `train_causal`.
+    Where texts are to `pack`, they are read one behind the other in windows of
+    `config.batch.longest` tokens, which leaves no padding and cuts no text short; each is closed by
+    the token that ends one, and what is left over behind the last window is dropped. The
+    fingerprint of `sources` is kept, the texts that these were cut or made from; None where they
+    are complete.
     """
     check_network(model, config, 0)
     config = replace(config, batch=replace(config.batch, shortest=None, balanced=False))

@@ -82,23 +82,10 @@ def train_shared_trunk(
     """Trains a shared-trunk discriminator; `load_discriminator` takes the folder.
 
     The language model is frozen: it reads every text once, and its states are trained on. Every
-    prefix of a text is classified in every step, so batches are not cut.
-
-    Args:
-      model: the language model that it is to guide.
-      training: texts and classes.
-      validation: others of the same classes.
-      config: how to train; `lora` and what concerns generative discriminators have no meaning here.
-      trunk: what to train.
-      folder: where everything goes, checkpoints included; a run that stopped there goes on.
-      mesh: the devices; every one holds all states.
-      listener: called after every step.
-      begin: called in front of the first one; see `loop.Begin`.
-      reading: called after every batch: how many of how many texts the language model has read.
-      states: a folder where the states are kept for the next time, None to keep them nowhere.
-
-    Returns:
-      The card.
+    prefix of a text is classified in every step, so batches are not cut, and `lora` has no meaning
+    here. Every device holds all states; they are kept for the next time in the folder `states`, if
+    there is one. `reading` is called after every batch: how many of how many texts have been read.
+    The rest is as in `train_causal`.
 
     Raises:
       UserError: the classes differ, the model has no such taps, or the folder holds another
