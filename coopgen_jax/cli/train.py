@@ -20,7 +20,6 @@ from coopgen_jax.cli.train_options import (
 )
 from coopgen_jax.cli.train_progress import (
     check_numbers,
-    check_out,
     compiling,
     finish,
     now_and_then,
@@ -56,6 +55,8 @@ def run_train(options: TrainOptions) -> None:
         that train together have lost each other.
     """
     what = options.what
+    if what.out.exists() and not what.out.is_dir():
+        raise UserError(f"{what.out} is a file: give a folder")
     with together(what):
         if isinstance(what, GcnOptions):
             run_gcn(what)
@@ -82,11 +83,9 @@ def _check(what: DiscriminatorOptions | LanguageModelOptions) -> None:
         _check_kind(what)
     else:
         _check_scratch(what)
-    check_out(what)
 
 
 def _check_kind(what: DiscriminatorOptions) -> None:
-    """Raises UserError where an option says nothing to the kind that is trained."""
     for name, kinds in KINDS.items():
         untouched = next(f.default for f in fields(what) if f.name == name)
         if getattr(what, name) != untouched and what.kind not in kinds:
@@ -110,7 +109,6 @@ def _check_kind(what: DiscriminatorOptions) -> None:
 
 
 def _check_scratch(what: LanguageModelOptions) -> None:
-    """Raises UserError where options do not go together with whether all begins from scratch."""
     if what.from_scratch and what.rank:
         raise UserError("--rank adds to a trained network: leave it out with --from-scratch")
     for option in fields(what):
@@ -192,7 +190,6 @@ def _discriminator(what: DiscriminatorOptions) -> dict[str, Any]:
 
 
 def _reading(what: DiscriminatorOptions) -> Callable[[int, int], None]:
-    """Returns what tells how much of the texts the language model has read."""
     told = now_and_then(what)
     return lambda done, total: told(done, total, lambda: f"{done} of {total} texts read")
 
@@ -215,7 +212,6 @@ def _language_model(what: LanguageModelOptions) -> dict[str, Any]:
 
 
 def _beginning(what: LanguageModelOptions, texts: tuple[str, ...]) -> LoadedModel:
-    """Returns what the training of a language model begins with."""
     if not what.from_scratch:
         return load(what.model, dtype=what.dtype, stacked=True)
     shape = ScratchConfig(what.layers, what.width, what.context)

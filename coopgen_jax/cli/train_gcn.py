@@ -12,7 +12,6 @@ from coopgen_jax.cli.token_options import WORDS
 from coopgen_jax.cli.train_options import GcnOptions
 from coopgen_jax.cli.train_progress import (
     check_numbers,
-    check_out,
     compiling,
     finish,
     tell,
@@ -42,7 +41,6 @@ def run_gcn(what: GcnOptions) -> None:
     """Trains a generator with its discriminator, and prints the card; see `train.run_train`."""
     # Mistakes in the options are reported before the machines wait for each other.
     config, _ = round_of(what), training_of(what)
-    check_out(what)
     what = united(what)
     how = training_of(what)  # of as many devices as there are by now
     data = read(what, what.data), read(what, what.validation)

@@ -30,12 +30,6 @@ def check_numbers(what: Any, *names: str) -> None:
             raise UserError(f"{flag(name)} is {getattr(what, name)}: give 1 or more")
 
 
-def check_out(what: Any) -> None:
-    """Raises UserError where a training would write to a file."""
-    if what.out.exists() and not what.out.is_dir():
-        raise UserError(f"{what.out} is a file: give a folder")
-
-
 def tell(what: Any, sentence: str) -> None:
     """Prints a sentence unless the options ask for quiet."""
     if not what.quiet:

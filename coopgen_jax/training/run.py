@@ -113,19 +113,6 @@ def note_rows(folder: Path, texts: Sequence[str]) -> dict[str, Any]:
     return {} if name is None else {"half": name}
 
 
-def how_trained(config: RecipeConfig, outcome: Outcome) -> dict[str, Any]:
-    """Returns the entries of every card that say how its weights were trained."""
-    return {
-        "steps": outcome.step,
-        "stopped": outcome.stopped,
-        "best": outcome.best,
-        "rows_of_a_step": config.batch.rows,
-        "longest": config.batch.longest,
-        "learning_rate": config.learning_rate,
-        "seed": config.batch.seed,
-    }
-
-
 def _evenly(rows: Rows, most: int) -> Rows:
     count = min(most, len(rows.ids))
     chosen = [number * len(rows.ids) // count for number in range(count)]

@@ -76,7 +76,6 @@ def claim(
 
 
 def _check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raises UserError where the training in a folder is not the one that is wanted."""
     other = {name for name, value in wanted.items() if found.get(name) != value}
     # Learning rates that nobody has chosen depend on what is trained.
     rates = {"learning_rate", "judge_learning_rate"}
@@ -102,7 +101,6 @@ def agree(settings: dict[str, Any]) -> None:
 
 
 def _check_shared(folder: Path) -> None:
-    """Raises UserError where processes that train as one do not see the same folder."""
     if jax.process_count() == 1:
         return
     number = multihost_utils.broadcast_one_to_all(np.int32(secrets.randbits(30)))
@@ -124,7 +122,6 @@ def _check_shared(folder: Path) -> None:
 
 
 def _check_empty(folder: Path) -> None:
-    """Raises UserError where a folder that no training has claimed holds a model or a head."""
     files = [folder / "config.json", folder / "card.json", *sorted(folder.glob("*.safetensors"))]
     if found := next((path.name for path in files if path.exists()), None):
         raise UserError(
@@ -134,7 +131,6 @@ def _check_empty(folder: Path) -> None:
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """Returns the name of a setting that differs, and both its values."""
     pairs = ((name, found.get(name), value) for name, value in wanted.items())
     different = [entry for pair in pairs for entry in _differences(*pair)]
     # Settings of two kinds say less than a name that tells the kinds apart.

@@ -138,7 +138,6 @@ class GcnConfig:
             )
 
     def _check_proposal(self) -> None:
-        """Raises ProposalError where the proposal does not go with the objective."""
         if self.objective in ("gcn", "gdc") and not self.weighable:
             raise ProposalError(
                 f"{self.objective} weighs a text by the probability that it was sampled with, and "

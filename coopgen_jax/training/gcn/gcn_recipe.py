@@ -25,7 +25,7 @@ from coopgen_jax.training.gcn.gcn_folder import deliver
 from coopgen_jax.training.gcn.gcn_networks import CLASSES, Networks
 from coopgen_jax.training.gcn.gcn_training import GcnTraining, check_gcn
 from coopgen_jax.training.gcn.replay import empty
-from coopgen_jax.training.gcn.round import GcnState, make_round
+from coopgen_jax.training.gcn.round import GcnState, Round
 from coopgen_jax.training.loop import Listener, LoopConfig, Outcome, keep_batch, train
 from coopgen_jax.training.recipes.begin_head import begin_head
 from coopgen_jax.training.recipes.causal_recipe import STANDARD_BATCHES, standard_of
@@ -71,7 +71,7 @@ def train_gcn(
         texts may have memorised them, and a discriminator begun as it could recognise human texts
         by that alone.
       listener: called after every round.
-      watch: called after every phase of a round; see `make_round`. "warning" comes with a sentence,
+      watch: called after every phase of a round; see `Round`. "warning" comes with a sentence,
         "compiling" in front of the first examination and the first round of this run.
 
     Returns:
@@ -175,7 +175,6 @@ def _claim(
 def _begin_state(
     trainable: dict[str, Any], training: Pairs, config: GcnConfig, how: GcnTraining, mesh: Mesh
 ) -> GcnState:
-    """Returns the state in front of the first round as it lies on the mesh."""
     row = {name: jnp.asarray(array) for name, array in training.rows([0]).items()}
     generator, discriminator = (
         begin_on(mesh, trainable[name], optimiser, sharded=how.sharded_optimiser)
@@ -213,7 +212,7 @@ def _make_step(
         seen[phase] = found
         watch(phase, found)
 
-    run_round = make_round(
+    run_round = Round(
         networks, config, how.optimisers(), mesh=mesh, mapper=how.mapper,
         micro_batches=how.micro_batches, sharded=how.sharded_optimiser, conditional=conditional,
         watch=watched,

@@ -70,19 +70,11 @@ class GcnState:
         }
 
 
-def make_round(
-    networks: Networks,
-    config: GcnConfig,
-    optimisers: tuple[optax.GradientTransformation, optax.GradientTransformation],
-    *,
-    mesh: Mesh,
-    mapper: Mapper = "shard_map",
-    micro_batches: int = 1,
-    sharded: bool = False,
-    conditional: bool = False,
-    watch: Callable[[str, Any], None] = lambda phase, found: None,
-) -> Callable[..., tuple[GcnState, Means]]:
-    """Returns a round, `(state, frozen, drawn, key) -> (state, means)`; the state is donated.
+class Round:
+    """A compiled round, `(state, frozen, drawn, key) -> (state, means)`; the state is donated.
+
+    `frozen` is `{"generator", "discriminator"}`, the parameters that are not trained; `drawn` is a
+    `data.pairs.Drawn` that lies on the mesh, and `key` that of the full training.
 
     Args:
       networks: both.
@@ -95,29 +87,23 @@ def make_round(
       conditional: whether texts are compared with those of their own source only.
       watch: called after every phase with its result: "sampled" (`Sampled`), "judged" (the
         discriminator's means), "weighed" (the weights), "trained" (the generator's means).
-
-    `frozen` is `{"generator", "discriminator"}`, the parameters that are not trained; `drawn` is a
-    `data.pairs.Drawn` that lies on the mesh, and `key` that of the full training.
     """
-    over = {"mesh": mesh, "mapper": mapper}
-    steps = {**over, "micro_batches": micro_batches, "sharded": sharded}
-    return _Round(networks, config, optimisers, watch, over, steps, conditional=conditional)
-
-
-class _Round:
-    """The compiled parts of a round, and the order in which they run; see `make_round`."""
 
     def __init__(
         self,
         networks: Networks,
         config: GcnConfig,
         optimisers: tuple[optax.GradientTransformation, optax.GradientTransformation],
-        watch: Callable[[str, Any], None],
-        over: dict[str, Any],
-        steps: dict[str, Any],
         *,
-        conditional: bool,
+        mesh: Mesh,
+        mapper: Mapper = "shard_map",
+        micro_batches: int = 1,
+        sharded: bool = False,
+        conditional: bool = False,
+        watch: Callable[[str, Any], None] = lambda phase, found: None,
     ) -> None:
+        over: dict[str, Any] = {"mesh": mesh, "mapper": mapper}
+        steps = {**over, "micro_batches": micro_batches, "sharded": sharded}
         self.networks, self.config, self.watch = networks, config, watch
         classifies = classification_loss(
             networks.discriminator, join=networks.discriminator_join, prefixes=config.reads_prefixes
@@ -143,6 +129,7 @@ class _Round:
     def __call__(
         self, state: GcnState, frozen: Any, drawn: Any, key: jax.Array
     ) -> tuple[GcnState, Means]:
+        """Runs it."""
         key = jax.random.fold_in(key, state.step)
         if self.config.objective == "mle":
             batch, means = drawn.truth | {"weight": jnp.ones(len(drawn.truth["index"]))}, Means()

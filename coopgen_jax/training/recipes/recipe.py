@@ -19,7 +19,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loaded_model import LoadedEncoder, LoadedModel
 from coopgen_jax.training.loop import Begin, Listener, Outcome
 from coopgen_jax.training.objectives import Join
-from coopgen_jax.training.run import RecipeConfig, Rows, Run, how_trained, note_rows, tokenised
+from coopgen_jax.training.run import RecipeConfig, Rows, Run, note_rows, tokenised
 from coopgen_jax.training.step import Loss
 from coopgen_jax.training.training_folder import claim
 
@@ -118,7 +118,13 @@ def carry_out(
         "kind": subject.kind,
         **recipe.card,
         **note_rows(folder, subject.texts),
-        **how_trained(config, outcome),
+        "steps": outcome.step,
+        "stopped": outcome.stopped,
+        "best": outcome.best,
+        "rows_of_a_step": config.batch.rows,
+        "longest": config.batch.longest,
+        "learning_rate": config.learning_rate,
+        "seed": config.batch.seed,
         **recipe.measure(run, outcome),
     }
     weights = recipe.export(outcome.trainable, recipe.frozen)

@@ -111,7 +111,6 @@ def train_shared_trunk(
 
 
 def _check(model: LoadedModel, config: RecipeConfig, trunk: TrunkConfig) -> None:
-    """Raises UserError where texts do not fit the context, or the model has no such taps."""
     longest = config.batch.longest
     if longest + len(front_of(model)) > model.config.context:
         raise UserError(
