@@ -117,15 +117,10 @@ def make_step(
     The state is donated. A batch's rows are split over the devices and must be a multiple of their
     number times `micro_batches`; `key` is that of the full training and is folded with the step.
 
-    Args:
-      loss: of one device's rows.
-      optimiser: sees full arrays, however they are sharded, so that a global norm is that of the
-        full gradient.
-      mesh: the devices.
-      mapper: see `map_over_mesh`.
-      micro_batches: see `gradient`.
-      sharded: whether every device keeps and updates its share of the optimiser's state only (see
-        `optimiser_shards`); `begin_on` makes such a state. The result is the same but for rounding.
+    The loss is that of one device's rows. The optimiser sees full arrays, however they are sharded,
+    so that a global norm is that of the full gradient. Where `sharded`, every device keeps and
+    updates its share of the optimiser's state only (see `optimiser_shards`); `begin_on` makes such
+    a state. The result is the same but for rounding.
 
     Raises:
       UserError: weights are sharded along "tensor", and the optimiser's state is to be sharded

@@ -1,7 +1,7 @@
 """From a language model and texts to a generator trained with its discriminator, in one folder."""
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from coopgen_jax.files import read_json, write_json
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.parallel.mesh import BATCH, P, place
 from coopgen_jax.training.gcn.examination import Examiner, fetched, warnings_of
-from coopgen_jax.training.gcn.gcn_config import GcnConfig
+from coopgen_jax.training.gcn.gcn_config import GcnConfig, Objective
 from coopgen_jax.training.gcn.gcn_folder import deliver
 from coopgen_jax.training.gcn.gcn_networks import CLASSES, Networks
 from coopgen_jax.training.gcn.gcn_training import GcnTraining, check_gcn
@@ -54,7 +54,7 @@ def train_gcn(
     """Trains a generator with its discriminator, both begun as language models.
 
     `load_language_model` takes the folder, and `load_discriminator` its folder "judge", with the
-    classes "generated" and "human".
+    classes "generated" and "human". Returns the card.
 
     Args:
       model: the language model, its layers stacked; for most objectives one that was fine-tuned on
@@ -74,9 +74,6 @@ def train_gcn(
       watch: called after every phase of a round; see `Round`. "warning" comes with a sentence,
         "compiling" in front of the first examination and the first round of this run.
 
-    Returns:
-      The card.
-
     Raises:
       UserError: texts do not fit, layers are separate, tokens differ, "mle" has a discriminator,
         the folder holds another training, or a mean is not finite (its texts are kept).
@@ -85,8 +82,8 @@ def train_gcn(
         raise UserError(
             "mle has no discriminator, so no model for it either: leave --discriminator-model out"
         )
-    own = discriminator
-    if own is None or (own.sha256, own.config) == (model.sha256, model.config):
+    own = discriminator or model
+    if (own.sha256, own.config) == (model.sha256, model.config):
         own = model
     check_gcn(model, own, training, config, how, mesh)
     models = model, own
@@ -109,10 +106,12 @@ def train_gcn(
         begin()
         return examine(state.trainable)
 
-    report = _Report(examine, _start(folder, first), loop, config, watch, listener)
+    report = _Report(examine, _start(folder, first), loop, config.objective, watch, listener)
+    asked = (0, 0) if config.objective == "mle" else (config.proposal.samples, config.samplings)
+    rounds = Rounds(training, config.sources, *asked, seed=how.seed)
     outcome = train(
-        state, step=step, batches=_rounds(training, config, how.seed), validate=report.validate,
-        folder=folder, config=loop, listener=report.listen, begin=begin,
+        state, step=step, batches=rounds, validate=report.validate, folder=folder, config=loop,
+        listener=report.listen, begin=begin,
     )  # fmt: skip
     measured = {"start": report.start, "last": report.of(outcome)}
     card = _card(models, config, how, outcome) | measured | note_rows(folder, training.written)
@@ -120,32 +119,28 @@ def train_gcn(
     return card
 
 
+@dataclass
 class _Report:
     """The examinations of a run, and the warnings that come of them."""
 
-    def __init__(
-        self,
-        examine: Callable[[Any], dict[str, float]],
-        start: dict[str, float],
-        loop: LoopConfig,
-        config: GcnConfig,
-        watch: Watch,
-        listener: Listener,
-    ) -> None:
-        self.examine, self.start, self.loop, self.config = examine, start, loop, config
-        self.watch, self.listener = watch, listener
-        self.last: dict[str, float] = {}
-        self.at = 0
+    examine: Callable[[Any], dict[str, float]]
+    start: dict[str, float]
+    loop: LoopConfig
+    objective: Objective
+    watch: Watch
+    listener: Listener
+    last: dict[str, float] = field(default_factory=dict)
+    at: int = 0
 
     def validate(self, trainable: Any) -> dict[str, float]:
         self.last = self.examine(trainable)
-        return dict(self.last)
+        return self.last
 
     def listen(self, done: int, total: int, means: dict[str, jax.Array]) -> bool | None:
         if done % self.loop.validate_every == 0 or done == total:
             self.at = done
             plain = {name: float(mean) for name, mean in means.items()}
-            for sentence in warnings_of(self.start, self.last, plain, self.config.objective):
+            for sentence in warnings_of(self.start, self.last, plain, self.objective):
                 self.watch("warning", sentence)
         return self.listener(done, total, means)
 
@@ -187,11 +182,6 @@ def _begin_state(
     replay = replace(replay, rows=place(replay.rows, mesh, split))
     log_partition, rounds = place((jnp.float32(0), jnp.int32(0)), mesh)
     return GcnState(generator, discriminator, replay, log_partition, rounds)
-
-
-def _rounds(training: Pairs, config: GcnConfig, seed: int) -> Rounds:
-    asked = (0, 0) if config.objective == "mle" else (config.proposal.samples, config.samplings)
-    return Rounds(training, config.sources, *asked, seed=seed)
 
 
 def _make_step(
