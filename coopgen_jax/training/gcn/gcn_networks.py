@@ -56,8 +56,7 @@ def make_sampler(
     It is called as `(key, prompt, generator, discriminator, frozen) -> Generation`, with the
     trainable parameters of both networks.
     """
-    network = language_model(networks.generator)
-    given = {"language_model": network, "config": config}
+    given: dict[str, Any] = {"language_model": language_model(networks.generator), "config": config}
     if guided:
         given["discriminator"] = causal(networks.discriminator)
     spread = on_mesh(partial(decode, **given), mesh, mapper=mapper)
@@ -65,18 +64,12 @@ def make_sampler(
     def write(
         key: jax.Array, prompt: Any, generator: Any, discriminator: Any, frozen: Any
     ) -> Generation:
-        params = networks.join(generator, frozen["generator"])
-        if not guided:
-            return spread(key, prompt, params=params)
-        return spread(
-            key,
-            prompt,
-            params=params,
-            discriminator_params=networks.discriminator_join(
-                discriminator, frozen["discriminator"]
-            ),
-            target=jnp.full(prompt.tokens.shape[0], HUMAN, jnp.int32),
-        )
+        params = {"params": networks.join(generator, frozen["generator"])}
+        if guided:
+            own = networks.discriminator_join(discriminator, frozen["discriminator"])
+            target = jnp.full(prompt.tokens.shape[0], HUMAN, jnp.int32)
+            params |= {"discriminator_params": own, "target": target}
+        return spread(key, prompt, **params)
 
     return jax.jit(write)
 

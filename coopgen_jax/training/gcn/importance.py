@@ -46,8 +46,7 @@ def self_normalised(
         raise ValueError(f"clip is {clip}: give a multiple of the mean above 0, or None")
     share = _shares(log_weight, condition)
     if clip is not None:
-        texts = _summed(jnp.ones_like(share), condition)
-        share = _over_sum(jnp.minimum(share, clip / jnp.maximum(texts, 1.0)), condition)
+        share = _over_sum(jnp.minimum(share, clip / texts_of(condition)), condition)
     there = (share != 0).astype(jnp.float32)
     # Every text that counts brings an equal part of its condition.
     conditions = jnp.sum(there / jnp.maximum(_summed(there, condition), 1.0))
@@ -100,11 +99,10 @@ def advantage(
             raise ValueError("the greedy baseline wants the greedy text's reward")
         against = greedy
     else:
-        texts = _summed(jnp.ones_like(reward), condition)
-        total = _summed(reward, condition)
+        texts, total = texts_of(condition), _summed(reward, condition)
         against = {
             "none": jnp.zeros_like(reward),
-            "mean": total / jnp.maximum(texts, 1.0),
+            "mean": total / texts,
             "leave-one-out": jnp.where(
                 texts > 1, (total - reward) / jnp.maximum(texts - 1.0, 1.0), 0.0
             ),
