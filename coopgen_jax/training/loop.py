@@ -195,10 +195,8 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(folder / "checkpoints")
     bests = config.keep == "best"
-    kept, notes, done = _resumed(checkpoints, state, bests, config.steps, folder)
+    state, best, notes, done = _resumed(checkpoints, state, bests, config.steps, folder)
     record = _Record(folder, done)
-    state, best = kept.state, kept.best
-    del kept
     stopped = notes["stopped"]
     if done >= config.steps:
         stopped = "steps"
@@ -241,14 +239,14 @@ def train(
 
 def _resumed(
     checkpoints: Checkpoints, state: S, bests: bool, steps: int, folder: Path
-) -> tuple[_Kept, dict[str, Any], int]:
-    """Returns what a run begins with, its notes and the steps taken: the last checkpoint's or none.
+) -> tuple[S, Any, dict[str, Any], int]:
+    """Returns what a run begins with: state, best parameters, notes and the steps taken.
 
     Raises UserError where more than `steps` were taken already.
     """
     kept = _Kept(state, jax.tree.map(lambda leaf: leaf.copy(), state.trainable) if bests else ())
     if checkpoints.latest() is None:
-        return kept, {"best": {}, "since": 0, "stopped": None}, 0
+        return state, kept.best, {"best": {}, "since": 0, "stopped": None}, 0
     restored, notes = checkpoints.restore(kept)
     jax.tree.map(lambda leaf: leaf.delete(), kept)
     done = int(restored.state.step)
@@ -258,7 +256,7 @@ def _resumed(
             f"{folder} has gone {done} steps already, and {steps} are asked for: ask for as many "
             "or more"
         )
-    return restored, notes, done
+    return restored.state, restored.best, notes, done
 
 
 def _spent(started: float, minutes: float | None) -> bool:
