@@ -31,7 +31,7 @@ from coopgen_jax.search.config import Puct, SearchConfig
 from coopgen_jax.training.gcn.gcn_config import GcnConfig
 from coopgen_jax.training.gcn.gcn_networks import CLASSES, Networks
 from coopgen_jax.training.gcn.replay import empty
-from coopgen_jax.training.gcn.round import GcnState, make_round
+from coopgen_jax.training.gcn.round import GcnState, Round
 from coopgen_jax.training.step import begin
 
 # Learning rates of the generator and the discriminator, the recipe's own; every step of either cuts
@@ -46,7 +46,7 @@ class Made:
 
     networks: their shapes; params: in float32 what both begin as, the layers stacked.
     trainable: `{"generator", "discriminator": {"network", "head"}}`, additions and the head.
-    frozen: of both, as `make_round` takes it.
+    frozen: of both, as `Round` takes it.
     people: what people wrote.
     """
 
@@ -226,7 +226,7 @@ class OurRound:
             *states, empty({"human": row, "written": row}, 1), jnp.float32(0), jnp.int32(0)
         )
         self.state, self.frozen = place((state, made.frozen), self.mesh)
-        self.one = make_round(
+        self.one = Round(
             made.networks, self.config, (optimisers[0], optimisers[1]), mesh=self.mesh,
             conditional=True, watch=self._watch,
         )  # fmt: skip

@@ -144,7 +144,7 @@ class TorchRound:
       decay: of weights.
       judge_rows: texts of a discriminator's step, half of them written by people.
       judge_steps: such steps in a round.
-      told: `phase` told when it is done, as `make_round` has them.
+      told: `phase` told when it is done, as `Round` has them.
       device: where all this happens.
     """
 

@@ -1,19 +1,15 @@
 """The command `coopgen train`."""
 
-import json
 import math
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-import jax
 from rich.console import Console
 from rich.table import Table
 
+from coopgen_jax.cli.ask import flag
 from coopgen_jax.cli.machines import together, united
-from coopgen_jax.cli.progress import INTERVAL
 from coopgen_jax.cli.train_gcn import run_gcn
 from coopgen_jax.cli.train_options import (
     KINDS,
@@ -22,7 +18,15 @@ from coopgen_jax.cli.train_options import (
     LanguageModelOptions,
     TrainOptions,
 )
-from coopgen_jax.cli.train_progress import compiling, watched
+from coopgen_jax.cli.train_progress import (
+    check_numbers,
+    compiling,
+    finish,
+    now_and_then,
+    tell,
+    tell_broken,
+    watched,
+)
 from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.data.labelled import Labelled, read_labelled, read_texts
 from coopgen_jax.errors import UserError
@@ -51,6 +55,8 @@ def run_train(options: TrainOptions) -> None:
         that train together have lost each other.
     """
     what = options.what
+    if what.out.exists() and not what.out.is_dir():
+        raise UserError(f"{what.out} is a file: give a folder")
     with together(what):
         if isinstance(what, GcnOptions):
             run_gcn(what)
@@ -62,29 +68,13 @@ def _run(what: DiscriminatorOptions | LanguageModelOptions) -> None:
     _check(what)
     what = united(what)
     run: Any = _discriminator if isinstance(what, DiscriminatorOptions) else _language_model
-    card = run(what)
-    if jax.process_index():
-        return
-    if what.json:
-        print(json.dumps(card, indent=1, ensure_ascii=False))
-    else:
-        _print(what, card)
-    if card["stopped"] == "interrupt":
-        raise KeyboardInterrupt
+    finish(what, run(what), _show)
 
 
 def _check(what: DiscriminatorOptions | LanguageModelOptions) -> None:
-    for name in (
-        "rows",
-        "micro_batches",
-        "longest",
-        "validate_every",
-        "validation_rows",
-        "devices",
-    ):
-        if getattr(what, name) < 1:
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag} is {getattr(what, name)}: give 1 or more")
+    check_numbers(
+        what, "rows", "micro_batches", "longest", "validate_every", "validation_rows", "devices"
+    )
     if what.epochs is not None and not 0 < what.epochs < math.inf:
         raise UserError(f"--epochs is {what.epochs}: give a number above 0")
     if what.rank is not None and what.rank < 0:
@@ -93,18 +83,14 @@ def _check(what: DiscriminatorOptions | LanguageModelOptions) -> None:
         _check_kind(what)
     else:
         _check_scratch(what)
-    if what.out.exists() and not what.out.is_dir():
-        raise UserError(f"{what.out} is a file: give a folder")
 
 
 def _check_kind(what: DiscriminatorOptions) -> None:
-    """Raises UserError where an option says nothing to the kind that is trained."""
     for name, kinds in KINDS.items():
         untouched = next(f.default for f in fields(what) if f.name == name)
         if getattr(what, name) != untouched and what.kind not in kinds:
-            flag = name.replace("_", "-")
             raise UserError(
-                f"--{flag} says nothing to a {what.kind} discriminator, only to "
+                f"{flag(name)} says nothing to a {what.kind} discriminator, only to "
                 f"{' and '.join(kinds)} ones: leave it out"
             )
     if what.coordinator is not None and what.kind not in ("causal", "generative"):
@@ -123,7 +109,6 @@ def _check_kind(what: DiscriminatorOptions) -> None:
 
 
 def _check_scratch(what: LanguageModelOptions) -> None:
-    """Raises UserError where options do not go together with whether all begins from scratch."""
     if what.from_scratch and what.rank:
         raise UserError("--rank adds to a trained network: leave it out with --from-scratch")
     for option in fields(what):
@@ -184,9 +169,8 @@ def _discriminator(what: DiscriminatorOptions) -> dict[str, Any]:
         shortest = 0  # every prefix of a text is trained on anyway
     recipe = _recipe(what, len(training.texts), shortest=shortest or None, balanced=what.balanced)
     mesh = make_mesh(what.devices)
-    with watched(what) as listener:
-        place: dict[str, Any] = {"folder": what.out, "mesh": mesh, "listener": listener}
-        place["begin"] = compiling(what)
+    place: dict[str, Any] = {"folder": what.out, "mesh": mesh, "begin": compiling(what)}
+    with watched(what) as place["listener"]:
         if what.kind == "bidirectional":
             encoder = load_encoder(what.encoder, dtype=what.dtype)
             return train_bidirectional(
@@ -206,22 +190,13 @@ def _discriminator(what: DiscriminatorOptions) -> dict[str, Any]:
 
 
 def _reading(what: DiscriminatorOptions) -> Callable[[int, int], None]:
-    """Returns what tells how much of the texts the language model has read."""
-    said = time.monotonic()
-
-    def told(done: int, total: int) -> None:
-        nonlocal said
-        if not what.quiet and (time.monotonic() - said >= INTERVAL or done == total):
-            said = time.monotonic()
-            print(f"coopgen: {done} of {total} texts read", file=sys.stderr, flush=True)
-
-    return told
+    told = now_and_then(what)
+    return lambda done, total: told(done, total, lambda: f"{done} of {total} texts read")
 
 
 def _language_model(what: LanguageModelOptions) -> dict[str, Any]:
-    (training, sources), (validation, _) = (
-        _texts(what, where) for where in (what.data, what.validation)
-    )
+    training, sources = _texts(what, what.data)
+    validation, _ = _texts(what, what.validation)
     model, rows = _beginning(what, training), len(training)
     if what.pack:
         # A window is read where a text was; every text has an end.
@@ -237,14 +212,14 @@ def _language_model(what: LanguageModelOptions) -> dict[str, Any]:
 
 
 def _beginning(what: LanguageModelOptions, texts: tuple[str, ...]) -> LoadedModel:
-    """Returns what the training of a language model begins with."""
     if not what.from_scratch:
         return load(what.model, dtype=what.dtype, stacked=True)
     shape = ScratchConfig(what.layers, what.width, what.context)
-    if what.vocabulary is None:
-        tokenizer = load(what.model).tokenizer
-    else:
-        tokenizer = train_tokenizer(texts, what.vocabulary)
+    tokenizer = (
+        load(what.model).tokenizer
+        if what.vocabulary is None
+        else train_tokenizer(texts, what.vocabulary)
+    )
     return fresh_model(tokenizer, shape, seed=what.seed, dtype=what.dtype)
 
 
@@ -252,9 +227,9 @@ def _texts(what: LanguageModelOptions, where: str) -> tuple[tuple[str, ...], tup
     """Returns texts, behind the name of their class where they have one, and without it."""
     if what.label is None:
         texts, broken = read_texts(where, text=what.text)
-        _tell(what, where, broken)
+        tell_broken(what, where, broken)
         return texts, texts
-    data: Labelled = read_labelled(where, text=what.text, label=what.label)
+    data = read_labelled(where, text=what.text, label=what.label)
     _report(what, where, data)
     names = (data.classes[number] for number in data.labels)
     named = (f"{name}: {text}" for name, text in zip(names, data.texts, strict=True))
@@ -262,11 +237,7 @@ def _texts(what: LanguageModelOptions, where: str) -> tuple[tuple[str, ...], tup
 
 
 def pair(entry: str) -> tuple[str, str]:
-    """Returns what an entry of --rename says.
-
-    Raises:
-      UserError: it is not of the form OLD=NEW.
-    """
+    """Returns OLD and NEW of an entry of --rename; raises UserError where it has another form."""
     old, separator, new = entry.partition("=")
     if not separator or not old or not new:
         raise UserError(f"--rename {entry}: give the old name and the new one as OLD=NEW")
@@ -275,25 +246,13 @@ def pair(entry: str) -> tuple[str, str]:
 
 def _report(what: Any, where: str, data: Labelled, *, doubts: bool = True) -> None:
     """Reports rows that were left out, classes with their counts, and doubts about the classes."""
-    _tell(what, where, data.broken)
-    if what.quiet or jax.process_index():
-        return
-    print(f"coopgen: {where}: {class_counts(data)}", file=sys.stderr, flush=True)
+    tell_broken(what, where, data.broken)
+    tell(what, f"{where}: {class_counts(data)}")
     for sentence in doubtful_classes(data) if doubts else ():
-        print(f"coopgen: warning: {where}: {sentence}", file=sys.stderr, flush=True)
+        tell(what, f"warning: {where}: {sentence}")
 
 
-def _tell(what: Any, where: str, broken: tuple[str, ...]) -> None:
-    if broken and not what.quiet:
-        more = ", ..." if len(broken) > 3 else ""
-        print(
-            f"coopgen: {where}: {len(broken)} rows left out ({', '.join(broken[:3])}{more})",
-            file=sys.stderr,
-        )
-
-
-def _print(what: Any, card: dict[str, Any]) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+def _show(console: Console, what: Any, card: dict[str, Any]) -> None:
     best = card["best"]
     loss = f"best validation loss {best['loss']:.3f} at step {best['step']}" if best else "no step"
     console.print(f"{what.out}: {card['kind']}, {card['steps']} steps, {loss}")
@@ -305,7 +264,3 @@ def _print(what: Any, card: dict[str, Any]) -> None:
         console.print(table)
     if card.get("perplexity"):
         console.print(f"perplexity {card['perplexity']:.2f}")
-    if card["stopped"] == "budget":
-        console.print("the budget is spent: start the same command again to go on")
-    if card["stopped"] == "interrupt":
-        console.print("interrupted and saved: start the same command again to go on")

@@ -1,11 +1,8 @@
 """The command `coopgen train gcn`."""
 
-import json
-import sys
 from dataclasses import fields
 from typing import Any
 
-import jax
 from rich.console import Console
 from rich.table import Table
 
@@ -13,7 +10,14 @@ from coopgen_jax.cli.compare_methods import OwnOptions, method_config
 from coopgen_jax.cli.machines import united
 from coopgen_jax.cli.token_options import WORDS
 from coopgen_jax.cli.train_options import GcnOptions
-from coopgen_jax.cli.train_progress import compiling, watched
+from coopgen_jax.cli.train_progress import (
+    check_numbers,
+    compiling,
+    finish,
+    tell,
+    tell_broken,
+    watched,
+)
 from coopgen_jax.data.pairs import Pairs, read_pairs, tokenise_pairs
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
@@ -34,27 +38,19 @@ DEFAULT = {"gan": "generator", "mle": "generator", "selfgan": "mcts:preset=puct:
 
 
 def run_gcn(what: GcnOptions) -> None:
-    """Trains a generator with its discriminator, and prints the card.
-
-    Raises:
-      UserError: an option is out of its range, the data or the folder are of no use, or several
-        machines cannot train together.
-    """
+    """Trains a generator with its discriminator, and prints the card; see `train.run_train`."""
     # Mistakes in the options are reported before the machines wait for each other.
     config, _ = round_of(what), training_of(what)
-    if what.out.exists() and not what.out.is_dir():
-        raise UserError(f"{what.out} is a file: give a folder")
     what = united(what)
     how = training_of(what)  # of as many devices as there are by now
     data = read(what, what.data), read(what, what.validation)
     if not config.covers and config.objective in ("gcn", "gdc"):
-        _tell(what, "the proposal cannot write all that the generator can, so that its weights are "
-              "biased: sample and mcts can with mix_base, mcts with value_power too, and "
-              "smc by itself")  # fmt: skip
+        tell(what, "the proposal cannot write all that the generator can, so that its weights are "
+             "biased: sample and mcts can with mix_base, mcts with value_power too, and "
+             "smc by itself")  # fmt: skip
     model = load(what.model, dtype=what.dtype, stacked=True)
-    named, discriminator = what.discriminator_model, None
-    if named is not None:
-        discriminator = load(named, dtype=what.dtype, stacked=True)
+    named = what.discriminator_model
+    discriminator = None if named is None else load(named, dtype=what.dtype, stacked=True)
     training, validation = (
         tokenised(what, model.tokenizer, pairs, where)
         for pairs, where in zip(data, (what.data, what.validation), strict=True)
@@ -65,7 +61,7 @@ def run_gcn(what: GcnOptions) -> None:
         if phase == "compiling":
             begin()
         if phase == "warning":
-            _tell(what, found)
+            tell(what, found)
 
     with watched(what, "round") as listener:
         card = train_gcn(
@@ -73,22 +69,11 @@ def run_gcn(what: GcnOptions) -> None:
             mesh=make_mesh(what.devices), discriminator=discriminator, listener=listener,
             watch=watch,
         )  # fmt: skip
-    if jax.process_index():
-        return
-    if what.json:
-        print(json.dumps(card, indent=1, ensure_ascii=False))
-    else:
-        _print(what, card)
-    if card["stopped"] == "interrupt":
-        raise KeyboardInterrupt
+    finish(what, card, _show)
 
 
 def round_of(what: GcnOptions) -> GcnConfig:
-    """Returns what the options say of a round.
-
-    Raises:
-      UserError: they cannot be.
-    """
+    """Returns what the options say of a round; raises UserError where it cannot be."""
     proposal: DecoderSettings
     named = what.proposal or DEFAULT.get(what.objective, PROPOSAL)
     of_words = (word.option for word in WORDS.values())
@@ -118,15 +103,11 @@ def round_of(what: GcnOptions) -> GcnConfig:
 
 
 def training_of(what: GcnOptions) -> GcnTraining:
-    """Returns what the options say of how long and how fast.
-
-    Raises:
-      UserError: an option is out of its range.
-    """
-    for name in ("rounds", "samples", "sample_texts", "validation_rows", "validate_every",
-                 "devices", "micro_batches", "source_tokens", "new_tokens"):  # fmt: skip
-        if getattr(what, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(what, name)}: give 1 or more")
+    """Returns how long and how fast; raises UserError where an option is out of its range."""
+    check_numbers(
+        what, "rounds", "samples", "sample_texts", "validation_rows", "validate_every", "devices",
+        "micro_batches", "source_tokens", "new_tokens",
+    )  # fmt: skip
     if what.rank is not None and what.rank < 0:
         raise UserError(f"--rank is {what.rank}: give 1 or more, or 0 to train all of both")
     rank = 8 if what.rank is None else what.rank
@@ -154,15 +135,9 @@ def training_of(what: GcnOptions) -> GcnTraining:
 
 
 def read(what: GcnOptions, where: str) -> tuple[tuple[str, str], ...]:
-    """Returns sources and texts of a file, and tells what was left out.
-
-    Raises:
-      UserError: it cannot be read, or has nothing to learn from.
-    """
+    """Returns sources and texts of a file, and tells what was left out; see `read_pairs`."""
     pairs, broken = read_pairs(where, source=what.source, text=what.text)
-    if broken:
-        more = ", ..." if len(broken) > 3 else ""
-        _tell(what, f"{where}: {len(broken)} rows left out ({', '.join(broken[:3])}{more})")
+    tell_broken(what, where, broken)
     return pairs
 
 
@@ -173,12 +148,12 @@ def tokenised(
 
     def told(sources: int, texts: int) -> None:
         if sources:
-            _tell(what, f"{where}: {sources} of {len(pairs)} sources are cut at "
-                  f"{what.source_tokens} tokens, the template included: give more --source-tokens "
-                  "to have them whole")  # fmt: skip
+            tell(what, f"{where}: {sources} of {len(pairs)} sources are cut at "
+                 f"{what.source_tokens} tokens, the template included: give more --source-tokens "
+                 "to have them whole")  # fmt: skip
         if texts:
-            _tell(what, f"{where}: {texts} of {len(pairs)} texts are cut at {what.new_tokens} "
-                  "tokens and show no end: give more --new-tokens to have them whole")  # fmt: skip
+            tell(what, f"{where}: {texts} of {len(pairs)} texts are cut at {what.new_tokens} "
+                 "tokens and show no end: give more --new-tokens to have them whole")  # fmt: skip
 
     template = what.template.replace("\\n", "\n") if what.source is not None else None
     return tokenise_pairs(
@@ -187,13 +162,7 @@ def tokenised(
     )  # fmt: skip
 
 
-def _tell(what: GcnOptions, sentence: str) -> None:
-    if not what.quiet:
-        print(f"coopgen: {sentence}", file=sys.stderr, flush=True)
-
-
-def _print(what: GcnOptions, card: dict[str, Any]) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+def _show(console: Console, what: GcnOptions, card: dict[str, Any]) -> None:
     console.print(f"{what.out}: {card['objective']}, {card['rounds']} rounds")
     table = Table(box=None)
     for name in ("", "start", "now"):
@@ -203,10 +172,6 @@ def _print(what: GcnOptions, card: dict[str, Any]) -> None:
         start = card["start"].get(name, float("nan"))
         table.add_row(NAMES.get(name, name), f"{start:.3f}", f"{value:.3f}")
     console.print(table)
-    for reason in ("budget", "interrupt"):
-        if card["stopped"] == reason:
-            said = "the budget is spent" if reason == "budget" else "interrupted and saved"
-            console.print(f"{said}: start the same command again to go on")
 
 
 # What is measured, in words.

@@ -49,18 +49,26 @@ class BatchConfig:
             )
 
 
-def pad(rows: Sequence[Sequence[int]], labels: Sequence[int], index: Any) -> dict[str, np.ndarray]:
-    """Returns a batch of rows of ids, padded on the right to a multiple of `MULTIPLE`.
-
-    Returns:
-      tokens `[B, S]` int32, mask `[B, S]` bool, label `[B]` int32, and index `[B]` int32, the
-      number of every row in its batch.
-    """
-    width = -(-max(1, *map(len, rows)) // MULTIPLE) * MULTIPLE
+def filled(rows: Sequence[Sequence[int]], width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns rows of ids as tokens `[B, width]` int32, padded on the right, and their mask."""
     tokens = np.zeros((len(rows), width), np.int32)
     mask = np.zeros((len(rows), width), bool)
     for place, row in enumerate(rows):
         tokens[place, : len(row)], mask[place, : len(row)] = row, True
+    return tokens, mask
+
+
+def pad(
+    rows: Sequence[Sequence[int]], labels: Sequence[int], index: Any, longest: int = 1
+) -> dict[str, np.ndarray]:
+    """Returns a batch of rows of ids, padded on the right to a multiple of `MULTIPLE`.
+
+    Returns:
+      tokens `[B, S]` int32, with room for `longest` at least, mask `[B, S]` bool, label `[B]`
+      int32, and index `[B]` int32, the number of every row in its batch.
+    """
+    width = -(-max(longest, *map(len, rows)) // MULTIPLE) * MULTIPLE
+    tokens, mask = filled(rows, width)
     return {
         "tokens": tokens,
         "mask": mask,
@@ -77,17 +85,9 @@ def training_batches(
     process: int = 0,
     processes: int = 1,
 ) -> Any:
-    """Returns endless batches of tokenised texts, by number.
+    """Returns endless batches of tokenised texts as `pad` makes them, a `grain.MapDataset`.
 
-    Args:
-      rows: `n` rows of token ids, none of them empty.
-      labels: their classes, `n` numbers.
-      config: how batches are made.
-      process: which of the processes asks; each gets its part of the same batch's rows.
-      processes: how many there are; they divide `config.rows`.
-
-    Returns:
-      A `grain.MapDataset` of batches as `pad` makes them.
+    Each of `processes` processes, which divide `config.rows`, gets its part of a batch's rows.
 
     Raises:
       UserError: there are no rows, a row is empty, or the processes do not divide a batch.
@@ -107,10 +107,9 @@ def training_batches(
     def order(numbers: Sequence[int], seed: int) -> Any:
         return grain.MapDataset.source(numbers).seed(seed).shuffle().repeat()
 
-    numbers = list(range(len(rows)))
+    numbers = range(len(rows))
     if config.balanced:
-        classes = sorted(set(labels))
-        members = [[n for n in numbers if labels[n] == name] for name in classes]
+        members = [[n for n in numbers if labels[n] == name] for name in sorted(set(labels))]
         parts = [order(own, config.seed + 1 + at) for at, own in enumerate(members)]
         chosen = grain.MapDataset.mix(parts, [1 / len(parts)] * len(parts))
     else:
@@ -131,33 +130,21 @@ def _batch(
 ) -> dict[str, np.ndarray]:
     chosen = [rows[number][: config.longest] for number in numbers]
     # The cut is drawn from the whole batch, so that all processes draw the same one.
-    longest = max(map(len, chosen))
-    cut = longest
+    cut = max(map(len, chosen))
     if config.shortest is not None:
-        cut = int(rng.integers(min(config.shortest, longest), longest, endpoint=True))
+        cut = int(rng.integers(min(config.shortest, cut), cut, endpoint=True))
     share = len(numbers) // processes
     own = slice(process * share, (process + 1) * share)
-    index = np.arange(len(numbers))[own]
-    batch = pad(
-        [row[:cut] for row in chosen[own]], [labels[number] for number in numbers[own]], index
+    return pad(
+        [row[:cut] for row in chosen[own]],
+        [labels[number] for number in numbers[own]],
+        np.arange(len(numbers))[own],
+        longest=cut,
     )
-    width = -(-cut // MULTIPLE) * MULTIPLE
-    return {name: _widened(array, width) for name, array in batch.items()}
-
-
-def _widened(array: np.ndarray, width: int) -> np.ndarray:
-    """Pads `[B, S]` to `width`, that of the whole batch, of which a process sees its rows."""
-    if array.ndim < 2:
-        return array
-    return np.pad(array, [(0, 0), (0, width - array.shape[1])])
 
 
 def in_order(
-    rows: Sequence[Sequence[int]],
-    labels: Sequence[int],
-    *,
-    size: int,
-    longest: int,
+    rows: Sequence[Sequence[int]], labels: Sequence[int], *, size: int, longest: int
 ) -> list[dict[str, np.ndarray]]:
     """Returns all rows once, by length, in batches of `size`; the last is filled with empty rows.
 
@@ -177,10 +164,8 @@ def in_order(
 def packed(rows: Sequence[Sequence[int]], *, length: int, end: int) -> np.ndarray:
     """Returns texts one behind the other, each closed by `end`, as windows `[n, length]`.
 
-    What is left over at the end is dropped: a window has no padding.
-
-    Raises:
-      UserError: all texts together are shorter than one window.
+    What is left over at the end is dropped: a window has no padding. Raises UserError where all
+    texts together are shorter than one.
     """
     stream = [number for row in rows for number in (*row, end)]
     count = len(stream) // length

@@ -5,7 +5,7 @@ wrong about those, so it learns from texts cut at random lengths (the uniform tr
 et al. 2022, arXiv 2204.11586).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -47,19 +47,14 @@ def cut(rng: np.random.Generator, text: str, cutting: Cutting) -> str:
 
 def cut_all(rng: np.random.Generator, data: Labelled, cutting: Cutting) -> Labelled:
     """Returns `cutting.pieces` random pieces of every text, each with its text's class."""
-    texts = [cut(rng, text, cutting) for text in data.texts for _ in range(cutting.pieces)]
-    sources = [text for text in data.origins for _ in range(cutting.pieces)]
-    labels = np.repeat(data.labels, cutting.pieces)
-    return Labelled(tuple(texts), labels, data.classes, sources=tuple(sources))
+    whole = data.rows(np.repeat(np.arange(len(data.texts)), cutting.pieces))
+    texts = tuple(cut(rng, text, cutting) for text in whole.texts)
+    return replace(whole, texts=texts, sources=whole.origins)
 
 
 def first_words(data: Labelled, words: int) -> Labelled:
     """Returns the first `words` words of every text that has as many."""
     long = [row for row, text in enumerate(data.texts) if len(text.split()) >= words]
     kept = data.rows(long)
-    return Labelled(
-        tuple(" ".join(text.split()[:words]) for text in kept.texts),
-        kept.labels,
-        kept.classes,
-        sources=kept.origins,
-    )
+    texts = tuple(" ".join(text.split()[:words]) for text in kept.texts)
+    return replace(kept, texts=texts, sources=kept.origins)

@@ -45,18 +45,15 @@ def write_fingerprint(folder: Path, rows: np.ndarray) -> None:
 
 
 def read_fingerprint(folder: Path) -> np.ndarray | None:
-    """Returns the fingerprint in a folder, None where there is none.
-
-    Raises:
-      UserError: the file is damaged.
-    """
+    """Returns a folder's fingerprint, None without any; raises UserError where it is damaged."""
     path = folder / FILE
     if not path.is_file():
         return None
+    damaged = UserError(f"{path} is no list of hashes: train anew, or delete it")
     try:
         rows = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} is no list of hashes: train anew, or delete it") from error
+        raise damaged from error
     if getattr(rows, "ndim", 0) != 1 or rows.dtype != np.uint64:
-        raise UserError(f"{path} is no list of hashes: train anew, or delete it")
+        raise damaged
     return rows

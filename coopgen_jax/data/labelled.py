@@ -44,7 +44,7 @@ class Labelled:
         """The `n` texts that the rows come from: the sources where there are any."""
         return self.sources or self.texts
 
-    def rows(self, keep: Sequence[int]) -> "Labelled":
+    def rows(self, keep: Sequence[int] | np.ndarray) -> "Labelled":
         """Returns the rows with the numbers `keep`, in that order."""
         chosen = np.asarray(keep, np.int64)
         return Labelled(
@@ -92,8 +92,8 @@ def read_labelled(
 
     Args:
       where: a file or a dataset; see `sources.read_rows`.
-      text: name of the column of texts.
-      label: name of the column of class names.
+      text: the column of texts.
+      label: the column of class names.
       classes: the classes in their order, or None for those of the file, sorted.
       rename: what classes are called here, by what they are called there.
 
@@ -104,30 +104,23 @@ def read_labelled(
       UserError: the source cannot be read, a column is missing, all rows are broken, or a row has a
         class that is not among `classes`.
     """
-    places, texts, names = [], [], []
     broken: list[str] = []
-    for row, values in _sound(where, (text,), broken, names=(label,)):
-        name = values[1]
-        places.append(row.place)
-        texts.append(values[0])
-        names.append((rename or {}).get(name, name))
+    found = _sound(where, (text,), broken, names=(label,))
+    rows = [(row.place, *values) for row, values in found]
+    names = [(rename or {}).get(name, name) for _, _, name in rows]
     known = tuple(sorted(set(names)) if classes is None else classes)
     numbers = {name: number for number, name in enumerate(known)}
-    for place, name in zip(places, names, strict=True):
+    for (place, *_), name in zip(rows, names, strict=True):
         if name not in numbers:
             raise UserError(
                 f"{where} has the class {name!r} in {place}: it must be {' or '.join(known)}"
             )
     labels = np.array([numbers[name] for name in names], np.int32)
-    return Labelled(tuple(texts), labels, known, tuple(broken))
+    return Labelled(tuple(own for _, own, _ in rows), labels, known, tuple(broken))
 
 
 def read_texts(where: str | Path, *, text: str = "text") -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Reads texts without classes; see `read_labelled`.
-
-    Returns:
-      The texts, and what is wrong with the rows that were left out, one line each.
-    """
+    """Returns texts without classes, and what is wrong with other rows; see `read_labelled`."""
     rows, broken = read_columns(where, (text,))
     return tuple(values[0] for values in rows), broken
 
@@ -135,11 +128,7 @@ def read_texts(where: str | Path, *, text: str = "text") -> tuple[tuple[str, ...
 def read_columns(
     where: str | Path, columns: tuple[str, ...]
 ) -> tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]:
-    """Reads several columns of texts, none of which may be empty; see `read_labelled`.
-
-    Returns:
-      The rows that have all of them, and what is wrong with those that were left out.
-    """
+    """Returns the rows that have all of several columns of texts, and what is wrong with others."""
     broken: list[str] = []
     rows = tuple(tuple(values) for _, values in _sound(where, columns, broken))
     return rows, tuple(broken)
@@ -148,30 +137,24 @@ def read_columns(
 def _sound(
     where: str | Path, columns: tuple[str, ...], broken: list[str], names: tuple[str, ...] = ()
 ) -> Iterator[tuple[Row, list[str]]]:
-    """Yields the rows that have all columns, with their values, and fills `broken` meanwhile.
+    """Yields the rows that have all columns, with their values.
 
-    Args:
-      where: see `read_labelled`.
-      columns: columns of texts.
-      broken: takes what is wrong with the rows that are left out.
-      names: columns of names, which may be numbers too.
-
-    Raises:
-      UserError: see `read_labelled`.
+    What is wrong with the others goes to `broken`. Of `columns` the values are texts; of `names`
+    they may be numbers too.
     """
     found, rows = read_rows(where)
     for column in (*columns, *names):
         if column not in found:
             raise UserError(f"{where} has no column {column!r}: its columns are {', '.join(found)}")
-    sound = 0
+    kinds = [(column, str) for column in columns] + [(column, NAMES) for column in names]
+    sound = False
     for row in rows:
-        kinds = [(c, str) for c in columns] + [(c, NAMES) for c in names]
         faults = [_fault(column, row.values.get(column), kind) for column, kind in kinds]
         fault = row.fault or next(filter(None, faults), None)
         if fault:
             broken.append(f"{row.place}: {fault}")
             continue
-        sound += 1
+        sound = True
         yield row, [str(row.values[column]).strip() for column, _ in kinds]
     if not sound and broken:
         raise UserError(f"{where} has no sound row among {len(broken)}: {broken[0]}")
@@ -180,7 +163,6 @@ def _sound(
 
 
 def _fault(column: str, value: Any, kind: Any) -> str | None:
-    """Returns what is wrong with the value of a column, None where nothing is."""
     if value is None or not str(value).strip():
         return f"no {column}"
     if not isinstance(value, kind):

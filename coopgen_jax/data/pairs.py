@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from coopgen_jax.data.batches import filled
 from coopgen_jax.data.labelled import read_columns
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Prompt
@@ -59,13 +60,10 @@ class Pairs:
 
     def rows(self, numbers: Sequence[int]) -> dict[str, np.ndarray]:
         """Returns the pairs as `rows_behind` returns sampled texts."""
-        tokens = np.zeros((len(numbers), self.source_width + self.text_width), np.int32)
-        mask, written = np.zeros((2, *tokens.shape), bool)
-        for place, number in enumerate(numbers):
-            source, text = self.sources[number], self.texts[number]
-            whole = (*source, *text)
-            tokens[place, : len(whole)], mask[place, : len(whole)] = whole, True
-            written[place, len(source) : len(whole)] = True
+        width = self.source_width + self.text_width
+        tokens, mask = filled([(*self.sources[n], *self.texts[n]) for n in numbers], width)
+        sources = np.array([len(self.sources[number]) for number in numbers])
+        written = mask & (np.arange(width) >= sources[:, None])
         index = np.arange(len(numbers), dtype=np.int32)
         return {"tokens": tokens, "mask": mask, "written": written, "index": index}
 
@@ -101,19 +99,10 @@ def rows_behind(prompt: Prompt, tokens: jax.Array, length: jax.Array) -> dict[st
 def read_pairs(
     where: str | Path, *, source: str | None = None, text: str = "text"
 ) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-    """Reads sources and texts.
+    """Returns pairs of source and text, and what is wrong with rows that were left out.
 
-    Args:
-      where: a file or a dataset; see `sources.read_rows`.
-      source: name of the column of sources, None where texts have none.
-      text: name of the column of texts.
-
-    Returns:
-      Pairs of source ("" where there is none) and text, and what is wrong with the rows that were
-      left out, one line each.
-
-    Raises:
-      UserError: the file cannot be read, a column is missing, or all rows are broken.
+    Without a column of sources every source is "". See `labelled.read_labelled` for `where`, and
+    for when UserError is raised.
     """
     columns = (text,) if source is None else (source, text)
     rows, broken = read_columns(where, columns)

@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,12 @@ class Row:
     fault: str | None = None
 
 
-def left_out(broken: Sequence[str], named: int = 3) -> list[str]:
-    """Returns a sentence that counts the rows that were left out and names the first, or nothing.
+# The names of the columns, and the rows.
+Source = tuple[tuple[str, ...], Iterator[Row]]
 
-    Args:
-      broken: what is wrong with each of them.
-      named: how many of them are named.
-    """
+
+def left_out(broken: Sequence[str], named: int = 3) -> list[str]:
+    """Returns a sentence that counts the `broken` rows and names the first, or nothing."""
     if not broken:
         return []
     more = ", ..." if len(broken) > named else ""
@@ -56,7 +56,7 @@ def split_lines(content: str) -> list[str]:
     return [line.removesuffix("\r") for line in content.split("\n")]
 
 
-def read_rows(where: str | Path) -> tuple[tuple[str, ...], Iterator[Row]]:
+def read_rows(where: str | Path) -> Source:
     """Opens a source.
 
     Args:
@@ -97,38 +97,35 @@ def read_rows(where: str | Path) -> tuple[tuple[str, ...], Iterator[Row]]:
     return FORMATS[path.suffix](path, content)
 
 
-def _separated(delimiter: str) -> Callable[[Path, str], tuple[tuple[str, ...], Iterator[Row]]]:
-    def opened(path: Path, content: str) -> tuple[tuple[str, ...], Iterator[Row]]:
-        # A stream ends lines at "\n" alone; what follows a bare "\r" outside quotes is an error.
-        reader = csv.reader(io.StringIO(content, newline="\n"), delimiter=delimiter)
-        try:
-            header = tuple(next(reader))
-        except csv.Error as error:
-            raise UserError(f"{path} has a header that cannot be read: {error}") from error
+def _separated(path: Path, content: str, *, delimiter: str) -> Source:
+    # A stream ends lines at "\n" alone; what follows a bare "\r" outside quotes is an error.
+    reader = csv.reader(io.StringIO(content, newline="\n"), delimiter=delimiter)
+    try:
+        header = tuple(next(reader))
+    except csv.Error as error:
+        raise UserError(f"{path} has a header that cannot be read: {error}") from error
 
-        def rows() -> Iterator[Row]:
-            number = 0
-            while True:
-                fault = None
-                try:
-                    fields = next(reader)
-                except StopIteration:
-                    return
-                except csv.Error as error:
-                    fields, fault = [], str(error)
-                if not fields and fault is None:
-                    continue
-                number += 1
-                if fault is None and len(fields) != len(header):
-                    fault = f"{len(fields)} fields instead of {len(header)}"
-                yield Row(f"row {number}", dict(zip(header, fields, strict=False)), fault)
+    def rows() -> Iterator[Row]:
+        number = 0
+        while True:
+            fault = None
+            try:
+                fields = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                fields, fault = [], str(error)
+            if not fields and fault is None:
+                continue
+            number += 1
+            if fault is None and len(fields) != len(header):
+                fault = f"{len(fields)} fields instead of {len(header)}"
+            yield Row(f"row {number}", dict(zip(header, fields, strict=False)), fault)
 
-        return header, rows()
-
-    return opened
+    return header, rows()
 
 
-def _json_lines(path: Path, content: str) -> tuple[tuple[str, ...], Iterator[Row]]:
+def _json_lines(path: Path, content: str) -> Source:
     def rows() -> Iterator[Row]:
         for number, line in enumerate(split_lines(content), start=1):
             if not line.strip():
@@ -145,20 +142,20 @@ def _json_lines(path: Path, content: str) -> tuple[tuple[str, ...], Iterator[Row
     return columns, rows()
 
 
-def _lines(path: Path, content: str) -> tuple[tuple[str, ...], Iterator[Row]]:
+def _lines(path: Path, content: str) -> Source:
     lines = enumerate(split_lines(content), start=1)
     return ("text",), (Row(f"line {n}", {"text": line}) for n, line in lines if line.strip())
 
 
-FORMATS = {
-    ".csv": _separated(","),
-    ".tsv": _separated("\t"),
+FORMATS: dict[str, Callable[[Path, str], Source]] = {
+    ".csv": partial(_separated, delimiter=","),
+    ".tsv": partial(_separated, delimiter="\t"),
     ".jsonl": _json_lines,
     ".txt": _lines,
 }
 
 
-def _tfds(name: str) -> tuple[tuple[str, ...], Iterator[Row]]:
+def _tfds(name: str) -> Source:
     dataset, _, split = name.rpartition("/")
     if not dataset or not split:
         raise UserError(

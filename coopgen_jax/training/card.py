@@ -46,7 +46,6 @@ def _halved(name: str) -> bool:
 
 
 def _card_page(name: str, card: dict[str, Any]) -> str:
-    """Returns the card as a page to read."""
     lines = [f"# {name}", ""]
     tables, unit = card.get("accuracy", {}), card.get("accuracy_unit", "words read")
     lines += [f"- **{key}**: {value}" for key, value in card.items() if key != "accuracy"]

@@ -32,8 +32,7 @@ class Checkpoints:
     def save(self, step: int, state: Any, notes: dict[str, Any]) -> None:
         """Writes arrays `state` and plain values `notes` as the checkpoint of `step`.
 
-        Raises:
-          UserError: it cannot be written, as where the disk is full; older ones stay complete.
+        Raises UserError where it cannot, as where the disk is full; older ones stay complete.
         """
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(notes)
@@ -55,16 +54,11 @@ class Checkpoints:
         return step
 
     def restore(self, template: Any) -> tuple[Any, dict[str, Any]]:
-        """Returns the last checkpoint's state and notes.
+        """Returns the last checkpoint's state, lying as `template` does, and its notes.
 
         A network's layers may have been saved in a stack or one by one (see
-        `models.layer_layout`): what a device of one kind has begun goes on on another.
-
-        Args:
-          template: a state of the same shapes, lying where the restored one is to lie.
-
-        Raises:
-          UserError: there is none, or it is of other shapes.
+        `models.layer_layout`): what a device of one kind has begun goes on on another. Raises
+        UserError where there is no checkpoint, or it is of other shapes.
         """
         step = self.latest()
         if step is None:

@@ -10,26 +10,16 @@ T = TypeVar("T")
 
 
 def stored_as(**names: str) -> Callable[[type[T]], type[T]]:
-    """Registers a dataclass as a pytree whose fields have other names in a checkpoint.
-
-    Args:
-      names: by field, the name under which checkpoints have always kept it; a field
-        that is not named keeps its own.
-    """
+    """Registers a dataclass as a pytree, some of whose fields have other `names` in checkpoints."""
 
     def register(cls: type[T]) -> type[T]:
         own = [field.name for field in fields(cls)]  # type: ignore[arg-type]
         keys = [GetAttrKey(names.get(name, name)) for name in own]
 
-        def flatten(node: T) -> tuple[tuple[Any, ...], None]:
-            return tuple(getattr(node, name) for name in own), None
+        def flatten(node: T) -> tuple[list[tuple[GetAttrKey, Any]], None]:
+            return [(key, getattr(node, name)) for key, name in zip(keys, own, strict=True)], None
 
-        def flatten_with_keys(node: T) -> tuple[tuple[Any, ...], None]:
-            return tuple(zip(keys, flatten(node)[0], strict=True)), None
-
-        register_pytree_with_keys(
-            cls, flatten_with_keys, lambda _, children: cls(*children), flatten
-        )
+        register_pytree_with_keys(cls, flatten, lambda _, children: cls(*children))
         return cls
 
     return register

@@ -20,10 +20,7 @@ def lock(folder: Path) -> None:
     """Locks a folder, which is made, for the life of this process.
 
     Of several processes that train as one the first takes the lock for all. A file system without
-    locks lets everyone in.
-
-    Raises:
-      UserError: another process trains in the folder.
+    locks lets everyone in. Raises UserError where another process trains in the folder.
     """
     free = jax.process_index() > 0 or _take(folder)
     if jax.process_count() > 1:

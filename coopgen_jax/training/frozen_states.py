@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coopgen_jax.data.batches import filled
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.models.reading import read
@@ -59,8 +61,8 @@ def read_states(
     Args:
       model: the language model.
       taps: the `J` layers whose states are kept, numbered as `LanguageModel.taps`.
-      rows: `n` rows of token ids.
-      batch: rows read at once; rows of like length are read together.
+      rows: token ids.
+      batch: rows read at once, those of like length together.
       folder: where the table is kept for the next time, None to keep it nowhere.
       listener: called after each batch: how many of how many rows have been read.
 
@@ -86,11 +88,8 @@ def read_states(
     for at in range(0, len(order), batch):
         numbers = order[at : at + batch]
         width = -(-(len(front) + lengths[numbers[-1]]) // LENGTH_STEP) * LENGTH_STEP
-        tokens = np.zeros((batch, width), np.int32)
-        mask = np.zeros((batch, width), bool)
-        for place, number in enumerate(numbers):
-            row = [*front, *rows[number]]
-            tokens[place, : len(row)], mask[place, : len(row)] = row, True
+        whole = [[*front, *rows[number]] for number in numbers]
+        tokens, mask = filled(whole + [[]] * (batch - len(numbers)), width)
         found = np.asarray(_states(config, taps, params, tokens, mask))
         for place, number in enumerate(numbers):
             own = found[place, len(front) : len(front) + lengths[number]]
@@ -105,17 +104,9 @@ def read_states(
 
 
 def check_room(
-    model: LoadedModel,
-    taps: tuple[int, ...],
-    rows: Sequence[Sequence[int]],
-    *,
-    folder: Path | None,
+    model: LoadedModel, taps: tuple[int, ...], rows: Sequence[Sequence[int]], *, folder: Path | None
 ) -> None:
-    """Checks that `read_states` has room, and makes its folder.
-
-    Raises:
-      UserError: the table would be larger than 16 GiB, or the folder cannot be written.
-    """
+    """Raises UserError where a table exceeds 16 GiB, or its folder, which is made, is of no use."""
     tokens = sum(len(row) for row in rows)
     size = 2 * tokens * len(taps) * model.config.width
     if size > LARGEST:
@@ -140,10 +131,8 @@ def _up_to(model: LoadedModel, highest: int) -> tuple[DecoderConfig, Any]:
     """
     count = min(highest + 1, model.config.layers)
     layers = model.params["layers"]
-    if isinstance(layers, tuple):
-        kept = layers[:count]
-    else:
-        kept = jax.tree.map(lambda leaf: leaf[:count], layers)
+    separate = isinstance(layers, tuple)
+    kept = layers[:count] if separate else jax.tree.map(lambda leaf: leaf[:count], layers)
     return replace(model.config, layers=count), {**model.params, "layers": kept}
 
 
@@ -154,8 +143,5 @@ def _digest(model: LoadedModel, taps: tuple[int, ...], rows: Sequence[Sequence[i
 
 def places(rows: Sequence[Sequence[int]], start: int = 0) -> list[list[int]]:
     """Returns every row's places in the table of all rows, which begins at `start`."""
-    result = []
-    for row in rows:
-        result.append(list(range(start, start + len(row))))
-        start += len(row)
-    return result
+    ends = accumulate(map(len, rows), initial=start)
+    return [list(range(*both)) for both in pairwise(ends)]

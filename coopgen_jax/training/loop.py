@@ -84,12 +84,7 @@ class Batches(Protocol):
 
 @struct.dataclass
 class _Kept:
-    """What a checkpoint holds.
-
-    Attributes:
-      state: the state.
-      best: the best parameters so far; `()` where the last ones are kept.
-    """
+    """What a checkpoint holds; the best parameters are `()` where the last ones are kept."""
 
     state: Any
     best: Any
@@ -122,12 +117,10 @@ Begin = Callable[[], None]
 
 
 class _Record:
-    """Metrics as JSON lines and for TensorBoard, written by the first of several processes.
-
-    Lines behind a resumed step are dropped.
-    """
+    """Metrics as JSON lines and for TensorBoard; lines behind a resumed step are dropped."""
 
     def __init__(self, folder: Path, step: int) -> None:
+        # Of several processes the first one does.
         self._writes = jax.process_index() == 0
         if not self._writes:
             return
@@ -186,16 +179,13 @@ def train(
 
     Args:
       state: in front of the first step, on the devices that train; it is donated.
-      step: one step, `(state, batch) -> (state, means)`.
-      batches: the steps' batches, by the number of the step.
+      step: `(state, batch) -> (state, means)`.
+      batches: by the number of the step.
       validate: from trainable parameters to metrics, "loss" among them.
       folder: where checkpoints and metrics are written; it is made.
       config: how long to train, and when to validate and save.
-      listener: called after every step; see `Listener`.
-      begin: called in front of the first step of this run, which is compiled; see `Begin`.
-
-    Returns:
-      The best parameters, and how the run ended.
+      listener: see `Listener`.
+      begin: see `Begin`.
 
     Raises:
       UserError: the folder holds the checkpoint of another training or of more steps, or the loss
@@ -205,10 +195,8 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(folder / "checkpoints")
     bests = config.keep == "best"
-    kept, notes, done = _resumed(checkpoints, state, bests, config.steps, folder)
+    state, best, notes, done = _resumed(checkpoints, state, bests, config.steps, folder)
     record = _Record(folder, done)
-    state, best = kept.state, kept.best
-    del kept
     stopped = notes["stopped"]
     if done >= config.steps:
         stopped = "steps"
@@ -237,8 +225,8 @@ def train(
                 stopped = "steps"
             if stopped is None and asked:
                 stopped = "interrupt"
-            if stopped is None and config.budget_minutes is not None:
-                stopped = "budget" if _spent(started, config.budget_minutes) else None
+            if stopped is None and _spent(started, config.budget_minutes):
+                stopped = "budget"
             if done % config.save_every == 0 or stopped:
                 finite({**means, "parameters": _largest(state.trainable)})
                 checkpoints.save(done, _Kept(state, best), notes)
@@ -251,16 +239,14 @@ def train(
 
 def _resumed(
     checkpoints: Checkpoints, state: S, bests: bool, steps: int, folder: Path
-) -> tuple[_Kept, dict[str, Any], int]:
-    """Returns what a run begins with, its notes and the steps taken: the last checkpoint's or none.
+) -> tuple[S, Any, dict[str, Any], int]:
+    """Returns what a run begins with: state, best parameters, notes and the steps taken.
 
-    Raises:
-      UserError: more than `steps` steps were taken already, or the checkpoint is of another
-        training.
+    Raises UserError where more than `steps` were taken already.
     """
     kept = _Kept(state, jax.tree.map(lambda leaf: leaf.copy(), state.trainable) if bests else ())
     if checkpoints.latest() is None:
-        return kept, {"best": {}, "since": 0, "stopped": None}, 0
+        return state, kept.best, {"best": {}, "since": 0, "stopped": None}, 0
     restored, notes = checkpoints.restore(kept)
     jax.tree.map(lambda leaf: leaf.delete(), kept)
     done = int(restored.state.step)
@@ -270,11 +256,13 @@ def _resumed(
             f"{folder} has gone {done} steps already, and {steps} are asked for: ask for as many "
             "or more"
         )
-    return restored, notes, done
+    return restored.state, restored.best, notes, done
 
 
-def _spent(started: float, minutes: float) -> bool:
+def _spent(started: float, minutes: float | None) -> bool:
     """Returns whether the budget is spent; of several processes the first one's clock rules."""
+    if minutes is None:
+        return False
     spent = time.monotonic() - started >= 60 * minutes
     if jax.process_count() == 1:
         return spent
@@ -301,7 +289,7 @@ def _finite(means: dict[str, Any], step: int, batch: Any, folder: Path) -> dict[
 
 
 def keep_batch(folder: Path, step: int, batch: Any) -> Path:
-    """Writes a step's batch, array by array, and returns the file; see `_finite`."""
+    """Writes a step's batch, array by array, and returns the file."""
     path = folder / f"not-finite-{step}.npz"
     arrays = {
         jax.tree_util.keystr(name): leaf

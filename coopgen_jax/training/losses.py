@@ -5,23 +5,15 @@ import jax.numpy as jnp
 
 
 def cross_entropy(log_class: jax.Array, label: jax.Array) -> jax.Array:
-    """Returns -log p(label) in nats, `[]`.
-
-    Args:
-      log_class: `[C]` log-probabilities.
-      label: `[]` int32 class number.
-    """
+    """Returns -log p(label) in nats, `[]`, of `[C]` log-probabilities."""
     return -log_class[label]
 
 
 def log_likelihoods(logits: jax.Array, tokens: jax.Array, mask: jax.Array) -> jax.Array:
     """Returns log p of every token behind those in front of it, `[S]`, zero where there is none.
 
-    Args:
-      logits: `[S, V]` behind every token.
-      tokens: `[S]` int32.
-      mask: `[S]` bool, true at the tokens that count; the first one of a sequence never does, for
-        nothing in front of it says anything.
+    The logits `[S, V]` stand behind every token, and the mask is true at the tokens that count; the
+    first one of a sequence never does, for nothing in front of it says anything.
     """
     log_probs = jax.nn.log_softmax(logits[:-1].astype(jnp.float32))
     chosen = jnp.take_along_axis(log_probs, tokens[1:, None], axis=-1)[:, 0]
@@ -32,12 +24,8 @@ def sequence_kl(logits: jax.Array, reference: jax.Array, mask: jax.Array) -> jax
     """Returns the sum over a text's tokens of KL(p || p_reference) for the next one, in nats `[]`.
 
     Of texts that p has written its expectation is the divergence of the two as distributions of
-    texts. Every position's full distribution counts, so the choice of tokens adds no noise.
-
-    Args:
-      logits: `[S, V]` behind every token.
-      reference: `[S, V]` of another model there.
-      mask: `[S]` as in `log_likelihoods`.
+    texts. Every position's full distribution counts, so the choice of tokens adds no noise. Logits
+    and mask are as in `log_likelihoods`, the `reference` `[S, V]` those of another model.
     """
     log_p, log_r = (jax.nn.log_softmax(x[:-1].astype(jnp.float32)) for x in (logits, reference))
     # What p rules out adds nothing, whatever the reference says of it.
@@ -52,11 +40,8 @@ def class_posterior(
 ) -> jax.Array:
     """Returns GeDi's log p(c | x) `[C]` (Krause et al. 2021, arXiv 2009.06367, equation 3).
 
-    Args:
-      log_likelihood: `[C]` log p(x | c).
-      length: `[]` tokens of the text.
-      log_prior: `[C]`.
-      scale: `[]` exponent of the mean likelihood of a token.
+    It follows from log p(x | c) and the prior, both `[C]`; `scale` is the exponent of the mean
+    likelihood of a token.
     """
     power = scale / jnp.maximum(length, 1)
     return jax.nn.log_softmax(log_prior + power * log_likelihood)
@@ -73,15 +58,8 @@ def gedi(
 ) -> jax.Array:
     """Returns GeDi's loss, equation 6: a mean of the language loss and the class loss.
 
-    class_weight * -log p(c | x) + (1 - class_weight) * -log p(x | c) / length, in nats.
-
-    Args:
-      log_likelihood: `[C]` log p(x | c) of the text under every class.
-      length: `[]` its tokens.
-      label: `[]` int32 its class.
-      log_prior: `[C]`.
-      scale: `[]`; see `class_posterior`.
-      class_weight: between 0 (a language model per class) and 1 (a classifier).
+    class_weight * -log p(c | x) + (1 - class_weight) * -log p(x | c) / length, in nats: from 0, a
+    language model per class, to 1, a classifier. See `class_posterior`.
     """
     posterior = class_posterior(log_likelihood, length, log_prior, scale)
     language = -log_likelihood[label] / jnp.maximum(length, 1)

@@ -18,11 +18,7 @@ from coopgen_jax.discriminators.generative import GenerativeConfig
 from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig
 from coopgen_jax.discriminators.shared_trunk import judge_texts as judge_by_features
-from coopgen_jax.discriminators.trunk_layers import (
-    Queries,
-    TrunkLayersConfig,
-    foreseen,
-)
+from coopgen_jax.discriminators.trunk_layers import Queries, TrunkLayersConfig, foreseen
 from coopgen_jax.discriminators.trunk_layers import judge_texts as judge_by_layers
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.encoder import EncoderConfig, encode, mean_pool
@@ -46,8 +42,33 @@ def row_sums(batch: Any, **metrics: jax.Array) -> Sums:
     return {name: (jnp.sum(jnp.where(there, x, 0.0)), weight) for name, x in metrics.items()}
 
 
+def logits_of(config: DecoderConfig, params: Params, tokens: Any, mask: Any) -> jax.Array:
+    """Returns a language model's logits `[B, S, V]` behind every token of whole rows."""
+    _, stream, _, _ = read(config, params, tokens, mask)
+    return unembed(config, params, stream)
+
+
 def _hits(log_class: jax.Array, label: jax.Array) -> jax.Array:
     return (jnp.argmax(log_class, axis=-1) == label).astype(jnp.float32)
+
+
+def _classified(
+    head: HeadConfig, params: Any, states: jax.Array, keys: jax.Array, training: bool
+) -> jax.Array:
+    """Returns log p(class) of the states of every row, which has a key of its own for dropout."""
+
+    def one(states: jax.Array, key: jax.Array) -> jax.Array:
+        log_class: Any = Head(head).apply(
+            {"params": params}, states, training=training, rngs={"dropout": key}
+        )
+        return log_class
+
+    return jax.vmap(one)(states, keys)
+
+
+def _at(values: jax.Array, place: jax.Array) -> jax.Array:
+    """Returns `[B, 1, E]`, of every row of `[B, S, E]` what stands at its place."""
+    return jnp.take_along_axis(values, place[:, None, None], axis=1)
 
 
 def states_read(config: CausalConfig, network: Params, batch: Any) -> jax.Array:
@@ -72,12 +93,9 @@ def classification_loss(
 ) -> Loss:
     """Returns the cross-entropy of a causal discriminator on texts, in nats a text.
 
-    Args:
-      config: the discriminator's shape.
-      join: `(trainable, frozen) -> {"network", "head"}`.
-      training: whether the head drops what it is configured to drop.
-      prefixes: whether every prefix of a text is classified, all with the same weight, rather than
-        the full text: one reading gives the state of each.
+    Where `prefixes`, every prefix of a text is classified, all with the same weight, rather than
+    the full text: one reading gives the state of each. The head drops what it is configured to
+    drop in `training` alone. `join` gives `{"network", "head"}`.
     """
 
     def loss(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> Sums:
@@ -87,18 +105,12 @@ def classification_loss(
         # Where a source stands in front, only prefixes of the text count.
         counted = batch.get("written", batch["mask"])
         if not prefixes:
-            states = jnp.take_along_axis(states, end[:, None, None], axis=1)
+            states = _at(states, end)
             counted, end = counted.any(axis=-1, keepdims=True), jnp.zeros_like(end)
-
-        def classified(states: jax.Array, key: jax.Array) -> jax.Array:
-            log_class: Any = Head(config.head).apply(
-                {"params": params["head"]}, states, training=training, rngs={"dropout": key}
-            )
-            return log_class
-
-        log_class = jax.vmap(classified)(states, row_keys(key, batch["index"]))
+        keys = row_keys(key, batch["index"])
+        log_class = _classified(config.head, params["head"], states, keys, training)
         each = _mean_cross_entropy(log_class, batch["label"], counted)
-        last = jnp.take_along_axis(log_class, end[:, None, None], axis=1)[:, 0]
+        last = _at(log_class, end)[:, 0]
         return row_sums(batch, loss=each, accuracy=_hits(last, batch["label"]))
 
     return loss
@@ -110,8 +122,8 @@ def language_model_loss(config: DecoderConfig, *, join: Join = all_trainable) ->
     def loss(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> Sums:
         params = join(trainable, frozen)
         tokens, mask = batch["tokens"], batch["mask"]
-        _, stream, _, _ = read(config, params, tokens, mask)
-        log_p = jax.vmap(losses.log_likelihoods)(unembed(config, params, stream), tokens, mask)
+        logits = logits_of(config, params, tokens, mask)
+        log_p = jax.vmap(losses.log_likelihoods)(logits, tokens, mask)
         return {"loss": (-jnp.sum(log_p), jnp.sum(mask[:, 1:], dtype=jnp.float32))}
 
     return loss
@@ -122,13 +134,8 @@ def gedi_loss(
 ) -> Loss:
     """Returns GeDi's loss of a generative discriminator on texts, in nats.
 
-    Args:
-      config: the discriminator's.
-      join: `(trainable, frozen) -> {"network", "log_prior", "scale"}`.
-      class_weight: weight of the class loss against the language loss; GeDi's authors took 0.4.
-
-    Raises:
-      UserError: the discriminator takes products of likelihoods where GeDi takes their mean.
+    `join` gives `{"network", "log_prior", "scale"}`; GeDi's authors took a `class_weight` of 0.4.
+    Raises UserError where the discriminator takes products of likelihoods instead of their mean.
     """
     if not config.mean:
         raise UserError("GeDi's loss is that of mean likelihoods: train with mean=True")
@@ -149,12 +156,11 @@ def gedi_loss(
 
         read_tokens, read_mask = behind(front, tokens), behind(there, mask)
         counted = behind(jnp.zeros_like(there), mask)
-        _, stream, _, _ = read(config.network, params["network"], read_tokens, read_mask)
-        logits = unembed(config.network, params["network"], stream)
+        logits = logits_of(config.network, params["network"], read_tokens, read_mask)
         log_p = jax.vmap(losses.log_likelihoods)(logits, read_tokens, counted).sum(axis=-1)
         likelihood = log_p.reshape(classes, rows).T
         length = jnp.sum(mask, axis=-1)
-        given = {"log_prior": params["log_prior"], "scale": params["scale"]}
+        given = {name: params[name] for name in ("log_prior", "scale")}
 
         def row_loss(likelihood: jax.Array, length: jax.Array, label: jax.Array) -> tuple:
             posterior = losses.class_posterior(likelihood, length, **given)
@@ -180,12 +186,8 @@ def encoder_classification_loss(
 ) -> Loss:
     """Returns the cross-entropy of a bidirectional discriminator on word pieces, in nats a text.
 
-    Args:
-      encoder: the encoder's shape.
-      head: the head's; it reads the encoder's mean state.
-      special: the word pieces in front of and behind every text.
-      join: `(trainable, frozen) -> {"encoder", "head"}`.
-      training: whether the head drops what it is configured to drop.
+    The head reads the encoder's mean state; `special` are the word pieces in front of and behind
+    every text. `join` gives `{"encoder", "head"}`.
     """
 
     def loss(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> Sums:
@@ -198,14 +200,8 @@ def encoder_classification_loss(
         tokens = jnp.where(place == length + 1, special[1], tokens)
         mask = place <= length + 1
         state = mean_pool(encode(encoder, params["encoder"], tokens, mask), mask)
-
-        def classified(state: jax.Array, key: jax.Array) -> jax.Array:
-            log_class: Any = Head(head).apply(
-                {"params": params["head"]}, state, training=training, rngs={"dropout": key}
-            )
-            return log_class
-
-        log_class = jax.vmap(classified)(state, row_keys(key, batch["index"]))
+        keys = row_keys(key, batch["index"])
+        log_class = _classified(head, params["head"], state, keys, training)
         each = jax.vmap(losses.cross_entropy)(log_class, batch["label"])
         return row_sums(batch, loss=each, accuracy=_hits(log_class, batch["label"]))
 
@@ -226,12 +222,8 @@ def trunk_classification_loss(
     whose embeddings are `frozen["embedding"]` `[V, E]`. The look-ahead head's loss is added: it
     classifies every prefix before its last token has been read.
 
-    Args:
-      config: the discriminator's.
-      join: `(trainable, frozen) -> params`.
-      training: whether to apply dropout, and to classify three of five texts behind a random number
-        of tokens only: the tokens in front of them play the prompt.
-      before: fewer than so many tokens play the prompt.
+    In `training` dropout is applied, and three of five texts are classified behind a random number
+    of tokens only, fewer than `before`: the tokens in front of them play the prompt.
     """
 
     def loss(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> Sums:
@@ -249,7 +241,7 @@ def trunk_classification_loss(
         label = batch["label"]
         each = _mean_cross_entropy(log_class, label, inside)
         end = jnp.maximum(jnp.sum(batch["mask"], axis=-1) - 1, 0)
-        last = jnp.take_along_axis(log_class, end[:, None, None], axis=1)[:, 0]
+        last = _at(log_class, end)[:, 0]
         sums = row_sums(batch, loss=each, accuracy=_hits(last, label))
         if isinstance(config, SharedTrunkConfig) or not config.look_ahead:
             return sums

@@ -15,15 +15,10 @@ from coopgen_jax.parallel.mesh import BATCH, P
 
 
 def divided(tree: Any, mesh: Mesh) -> Any:
-    """Returns how the devices of the "batch" axis share arrays of which each keeps a part.
+    """Returns how devices share arrays: a `PartitionSpec` for every leaf, an array or its shape.
 
-    Args:
-      tree: pytree of arrays, or of their shapes.
-      mesh: the mesh.
-
-    Returns:
-      A `PartitionSpec` for every leaf: its longest axis that can be split evenly is, the first of
-      equal ones; `P()` where there is none, as for a scalar, which every device then has in full.
+    Its longest axis that can be split evenly is, the first of equal ones; `P()` where there is
+    none, as for a scalar, which every device then has in full.
     """
     parts = mesh.shape[BATCH]
 
@@ -39,16 +34,14 @@ def divided(tree: Any, mesh: Mesh) -> Any:
 
 def lying(specs: Any, mesh: Mesh) -> Any:
     """Returns the shardings of arrays that lie on a mesh as their specs say."""
-    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=_is_spec)
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
 
 
 def summed(tree: Any, specs: Any) -> Any:
     """Adds up what devices have, inside a mapped function; each gets what its specs give it.
 
-    Args:
-      tree: pytree of one device's arrays.
-      specs: pytree like it: `P()` for the full sum, "batch" on an axis for a device's own part of
-        the sum, which takes half as much to send.
+    That is the full sum for `P()`; for "batch" on an axis a device's own part of the sum, which
+    takes half as much to send.
     """
     if jax.lax.psum(1, BATCH) == 1:
         # A processor would copy every array to add it to nothing.
@@ -60,8 +53,4 @@ def summed(tree: Any, specs: Any) -> Any:
         axis = list(spec).index(BATCH)
         return jax.lax.psum_scatter(leaf, BATCH, scatter_dimension=axis, tiled=True)
 
-    return jax.tree.map(one, specs, tree, is_leaf=_is_spec)
-
-
-def _is_spec(value: Any) -> bool:
-    return isinstance(value, P)
+    return jax.tree.map(one, specs, tree)

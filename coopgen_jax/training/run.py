@@ -17,7 +17,14 @@ from coopgen_jax.models.lora import LoraConfig
 from coopgen_jax.parallel.mesh import Mapper, share
 from coopgen_jax.tokenizer import Tokenizer
 from coopgen_jax.training.loop import Begin, Listener, LoopConfig, Outcome, train
-from coopgen_jax.training.step import Loss, begin_on, make_step, make_validation, mean_over
+from coopgen_jax.training.step import (
+    Loss,
+    begin_on,
+    make_step,
+    make_validation,
+    mean_over,
+    share_part,
+)
 
 # Lengths in tokens at which a card reports the accuracy.
 LENGTHS = (1, 2, 4, 8, 16, 32, 64)
@@ -99,37 +106,11 @@ def tokenised(tokenizer: Tokenizer, data: Labelled) -> Rows:
 
 
 def note_rows(folder: Path, texts: Sequence[str]) -> dict[str, Any]:
-    """Leaves the fingerprint of training texts in a folder.
-
-    Returns:
-      Entries of the card: the half that all the texts belong to, if there is one.
-    """
+    """Leaves texts' fingerprint in a folder; returns the half that all belong to, for the card."""
     if jax.process_index() == 0:
         write_fingerprint(folder, fingerprint(texts))
     name = common_half(texts)
     return {} if name is None else {"half": name}
-
-
-def check_classes(training: Labelled, validation: Labelled) -> None:
-    """Raises UserError where validation texts have other classes than training texts."""
-    if training.classes != validation.classes:
-        raise UserError(
-            f"the training texts have the classes {', '.join(training.classes)} and the validation "
-            f"texts {', '.join(validation.classes)}: they must be the same"
-        )
-
-
-def how_trained(config: RecipeConfig, outcome: Outcome) -> dict[str, Any]:
-    """Returns the entries of every card that say how its weights were trained."""
-    return {
-        "steps": outcome.step,
-        "stopped": outcome.stopped,
-        "best": outcome.best,
-        "rows_of_a_step": config.batch.rows,
-        "longest": config.batch.longest,
-        "learning_rate": config.learning_rate,
-        "seed": config.batch.seed,
-    }
 
 
 def _evenly(rows: Rows, most: int) -> Rows:
@@ -162,14 +143,12 @@ class Run:
     def validation(self, loss: Loss) -> Callable[[Any, Rows], dict[str, float]]:
         """Returns `(trainable, rows) -> means` of a loss."""
         measure = make_validation(loss, mesh=self.mesh, mapper=self.config.mapper)
-        size, parts = self.config.batch.rows, jax.process_count()
-        own = slice(jax.process_index() * size // parts, (jax.process_index() + 1) * size // parts)
+        size, longest = self.config.batch.rows, self.config.batch.longest
 
         def means(trainable: Any, rows: Rows) -> dict[str, float]:
-            batches = in_order(rows.ids, rows.labels, size=size, longest=self.config.batch.longest)
-            parts = [{name: array[own] for name, array in batch.items()} for batch in batches]
+            batches = in_order(rows.ids, rows.labels, size=size, longest=longest)
             return mean_over(
-                [share(part, self.mesh) for part in parts],
+                [share_part(batch, self.mesh) for batch in batches],
                 lambda batch: measure(trainable, self.frozen, batch, self.key),
             )
 
@@ -213,22 +192,17 @@ class Run:
         )
 
     def report(self, loss: Loss, trainable: Any, rows: Rows) -> dict[str, Any]:
-        """Returns the entries of a discriminator's card on its accuracy on validation texts."""
-        accuracy = self._accuracy_by_length(loss, trainable, rows)
-        return {"accuracy": {"validation": accuracy}, "accuracy_unit": "tokens read"}
+        """Returns the entries of a discriminator's card on its accuracy on validation texts.
 
-    def _accuracy_by_length(self, loss: Loss, trainable: Any, rows: Rows) -> dict[str, float]:
-        """Returns the accuracy on the first tokens of validation texts, by their number.
-
-        Only texts of at least as many tokens count, so the rows of different lengths differ.
+        It is that on their first tokens, by their number; only texts of at least as many count.
         """
         means = self.validation(loss)
         rows = _evenly(rows, self.config.validation_rows)
-        report = {}
+        accuracy = {}
         for length in (n for n in LENGTHS if n <= self.config.batch.longest):
             long = [number for number, row in enumerate(rows.ids) if len(row) >= length]
             if long:
                 cut = Rows([rows.ids[n][:length] for n in long], [rows.labels[n] for n in long])
-                report[str(length)] = means(trainable, cut)["accuracy"]
-        report["whole"] = means(trainable, rows)["accuracy"]
-        return report
+                accuracy[str(length)] = means(trainable, cut)["accuracy"]
+        accuracy["whole"] = means(trainable, rows)["accuracy"]
+        return {"accuracy": {"validation": accuracy}, "accuracy_unit": "tokens read"}

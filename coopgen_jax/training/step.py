@@ -11,11 +11,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.parallel.mesh import BATCH, Mapper, P, map_over_mesh, place, shares
+from coopgen_jax.parallel.mesh import BATCH, Mapper, P, map_over_mesh, place, share, shares
 from coopgen_jax.training.checkpoint_names import stored_as
 from coopgen_jax.training.optimiser_shards import divided, lying, summed
 
@@ -51,12 +52,8 @@ def begin_on(
 ) -> TrainState:
     """Returns the state in front of the first step as it lies on a mesh.
 
-    Args:
-      mesh: the devices.
-      trainable: the parameters to begin with, which every device gets.
-      optimiser: the optimiser.
-      sharded: whether every device gets its share of the optimiser's state only, as
-        `optimiser_shards.divided` cuts it; no device ever holds all of it.
+    Every device gets all parameters; where `sharded`, its share of the optimiser's state only, as
+    `optimiser_shards.divided` cuts it: no device ever holds all of it.
     """
     if not sharded:
         return place(begin(trainable, optimiser), mesh)
@@ -75,17 +72,8 @@ def gradient(
 ) -> tuple[Any, Sums]:
     """Returns the gradient of a loss's sum over a batch, micro-batch by micro-batch, and all sums.
 
-    Args:
-      loss: the loss.
-      trainable: the parameters that the gradient is taken of.
-      frozen: parameters that are not trained.
-      batch: pytree of arrays with a leading axis of rows.
-      key: typed key of the step.
-      micro_batches: how many equal parts the rows are read in, one after another (gradient
-        accumulation).
-
-    Raises:
-      UserError: the rows cannot be split evenly.
+    A batch is a pytree of arrays with a leading axis of rows, which are read in `micro_batches`
+    equal parts, one after another (gradient accumulation). Raises UserError where they cannot be.
     """
 
     def total_loss(trainable: Any, part: Any) -> tuple[jax.Array, Sums]:
@@ -129,15 +117,10 @@ def make_step(
     The state is donated. A batch's rows are split over the devices and must be a multiple of their
     number times `micro_batches`; `key` is that of the full training and is folded with the step.
 
-    Args:
-      loss: the loss of one device's rows.
-      optimiser: turns gradients into updates. It sees full arrays, however they are sharded, so
-        that a global norm is that of the full gradient.
-      mesh: the devices.
-      mapper: "shard_map" or "pmap"; see `map_over_mesh`.
-      micro_batches: see `gradient`.
-      sharded: whether every device keeps and updates its share of the optimiser's state only (see
-        `optimiser_shards`); `begin_on` makes such a state. The result is the same but for rounding.
+    The loss is that of one device's rows. The optimiser sees full arrays, however they are sharded,
+    so that a global norm is that of the full gradient. Where `sharded`, every device keeps and
+    updates its share of the optimiser's state only (see `optimiser_shards`); `begin_on` makes such
+    a state. The result is the same but for rounding.
 
     Raises:
       UserError: weights are sharded along "tensor", and the optimiser's state is to be sharded
@@ -196,15 +179,22 @@ def make_validation(
 
 
 def mean_over(batches: Any, validate: Callable[[Any], Sums]) -> dict[str, float]:
-    """Returns the means of all metrics over several batches.
-
-    Raises:
-      UserError: there are no batches.
-    """
+    """Returns the means of all metrics over batches; raises UserError where there are none."""
     if not batches:
         raise UserError("there are no texts to validate on")
     total = jax.tree.map(lambda *leaves: sum(leaves), *map(validate, batches))
     return {name: float(mean) for name, mean in _means(total).items()}
+
+
+def share_part(tree: Any, mesh: Mesh) -> Any:
+    """Puts host arrays, of which every process has all rows, onto its part of the mesh."""
+    parts, number = jax.process_count(), jax.process_index()
+
+    def part(array: np.ndarray) -> np.ndarray:
+        rows = len(array) // parts
+        return array[number * rows : (number + 1) * rows]
+
+    return share(jax.tree.map(part, tree), mesh)
 
 
 def row_keys(key: jax.Array, index: jax.Array) -> jax.Array:

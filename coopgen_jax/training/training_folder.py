@@ -39,12 +39,7 @@ def kept_names(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def claim(
-    folder: Path,
-    kind: str,
-    source: str,
-    config: Any,
-    rows: tuple[Any, Any],
-    **more: Any,
+    folder: Path, kind: str, source: str, config: Any, rows: tuple[Any, Any], **more: Any
 ) -> None:
     """Locks a folder, and notes in it what is trained there or checks that it is the same.
 
@@ -54,7 +49,7 @@ def claim(
       folder: the training's.
       kind: of what is trained.
       source: hash of the weights that the training begins with or reads through.
-      config: how it is trained, a dataclass with a `loop`.
+      config: a dataclass with a `loop`.
       rows: what it is trained and validated on, dataclasses.
       more: other settings that decide what comes out.
 
@@ -81,7 +76,6 @@ def claim(
 
 
 def _check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raises UserError where the training in a folder is not the one that is wanted."""
     other = {name for name, value in wanted.items() if found.get(name) != value}
     # Learning rates that nobody has chosen depend on what is trained.
     rates = {"learning_rate", "judge_learning_rate"}
@@ -95,14 +89,7 @@ def _check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> 
 
 
 def agree(settings: dict[str, Any]) -> None:
-    """Checks that processes which train as one were given the same settings.
-
-    Args:
-      settings: plain values.
-
-    Raises:
-      UserError: they differ.
-    """
+    """Raises UserError where processes that train as one were given different plain settings."""
     if jax.process_count() > 1:
         digest = hashlib.sha256(json.dumps(settings).encode()).digest()
         found = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))
@@ -114,7 +101,6 @@ def agree(settings: dict[str, Any]) -> None:
 
 
 def _check_shared(folder: Path) -> None:
-    """Raises UserError where processes that train as one do not see the same folder."""
     if jax.process_count() == 1:
         return
     number = multihost_utils.broadcast_one_to_all(np.int32(secrets.randbits(30)))
@@ -136,7 +122,6 @@ def _check_shared(folder: Path) -> None:
 
 
 def _check_empty(folder: Path) -> None:
-    """Raises UserError where a folder that no training has claimed holds a model or a head."""
     files = [folder / "config.json", folder / "card.json", *sorted(folder.glob("*.safetensors"))]
     if found := next((path.name for path in files if path.exists()), None):
         raise UserError(
@@ -146,7 +131,6 @@ def _check_empty(folder: Path) -> None:
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """Returns the name of a setting that differs, and both its values."""
     pairs = ((name, found.get(name), value) for name, value in wanted.items())
     different = [entry for pair in pairs for entry in _differences(*pair)]
     # Settings of two kinds say less than a name that tells the kinds apart.

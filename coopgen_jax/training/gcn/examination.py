@@ -16,9 +16,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.discriminator_accuracy import figures
 from coopgen_jax.evaluation.metrics import bleu, self_bleu
 from coopgen_jax.files import write_json
-from coopgen_jax.models.reading import read
-from coopgen_jax.models.transformer import unembed
-from coopgen_jax.parallel.mesh import BATCH, Mapper, P, map_over_mesh, share
+from coopgen_jax.parallel.mesh import BATCH, Mapper, P, map_over_mesh
 from coopgen_jax.tokenizer import Tokenizer
 from coopgen_jax.training import losses
 from coopgen_jax.training.gcn.gcn_config import Objective
@@ -29,6 +27,8 @@ from coopgen_jax.training.gcn.gcn_networks import (
     make_readers,
     make_sampler,
 )
+from coopgen_jax.training.objectives import logits_of
+from coopgen_jax.training.step import share_part
 
 SAMPLES = "samples.json"
 # BLEU is against so many held-out texts at most: it would take longer than a round otherwise.
@@ -36,17 +36,6 @@ REFERENCES = 200
 # Thresholds of the early warnings.
 LEAST_EFFECTIVE, MOST_NATS, MOST_ALIKE = 0.05, 1.0, 0.3
 LEAST_LENGTH, LEAST_DISTINCT = 0.25, 0.5
-
-
-def own_part(tree: Any) -> Any:
-    """Returns this process's part of the rows of host arrays."""
-    parts, number = jax.process_count(), jax.process_index()
-
-    def part(array: np.ndarray) -> np.ndarray:
-        rows = len(array) // parts
-        return array[number * rows : (number + 1) * rows]
-
-    return jax.tree.map(part, tree)
 
 
 def fetched(tree: Any) -> Any:
@@ -78,20 +67,8 @@ class Examination:
             )
 
 
-def make_examination(
-    networks: Networks,
-    frozen: Any,
-    held_out: Pairs,
-    tokenizer: Tokenizer,
-    config: Examination,
-    *,
-    folder: Path,
-    mesh: Mesh,
-    mapper: Mapper = "shard_map",
-    judged: bool = True,
-    seed: int = 0,
-) -> Callable[[Any], dict[str, float]]:
-    """Returns what measures both networks, `{"generator", "discriminator"} -> metrics`.
+class Examiner:
+    """Measures both networks, `{"generator", "discriminator"} -> metrics`.
 
     The metrics are `loss`, nats a token of held-out texts; `kl_to_start`, the divergence from the
     generator before all training in nats a text, estimated on texts that it samples by itself,
@@ -101,25 +78,7 @@ def make_examination(
     texts, without the token that ends a text; and the accuracy with which the discriminator tells
     the two kinds apart: `judge_accuracy` on both, `judge_human_accuracy` on human texts, and
     `judge_calibration_error`. The noise of the samples is always the same.
-
-    Args:
-      networks: both networks.
-      frozen: `{"generator", "discriminator"}` parameters that are not trained.
-      held_out: pairs that nothing is trained on.
-      tokenizer: the generator's.
-      config: how much.
-      folder: where the texts of the last examination are written.
-      mesh: the devices.
-      mapper: see `map_over_mesh`.
-      judged: whether there is a discriminator to measure.
-      seed: of the samples.
     """
-    over = {"mesh": mesh, "mapper": mapper}
-    return _Examiner(networks, frozen, held_out, tokenizer, config, folder, over, judged, seed)
-
-
-class _Examiner:
-    """Measures both networks; see `make_examination`."""
 
     def __init__(
         self,
@@ -128,13 +87,21 @@ class _Examiner:
         held_out: Pairs,
         tokenizer: Tokenizer,
         config: Examination,
+        *,
         folder: Path,
-        over: dict[str, Any],
+        mesh: Mesh,
+        mapper: Mapper,
         judged: bool,
         seed: int,
     ) -> None:
+        """Takes pairs that nothing is trained on, `held_out`, and the generator's tokenizer.
+
+        The texts of the last examination are written to `folder`; without `judged` there is no
+        discriminator to measure.
+        """
+        over: dict[str, Any] = {"mesh": mesh, "mapper": mapper}
         self.frozen, self.held_out, self.tokenizer = frozen, held_out, tokenizer
-        self.config, self.folder, self.mesh, self.judged = config, folder, over["mesh"], judged
+        self.config, self.folder, self.mesh, self.judged = config, folder, mesh, judged
         self.key = jax.random.key(seed)
         count, read_ones = len(held_out), min(len(held_out), config.held_out)
         self.human = [number * count // read_ones for number in range(read_ones)]
@@ -173,15 +140,14 @@ class _Examiner:
         return found | (_judged(log_human, log_own) if self.judged else {})
 
     def _batches(self, numbers: Sequence[int], rows: Callable[[list[int]], Any]) -> Any:
-        """Yields rows on the mesh and how many of them are wanted; the last ones are repeated."""
+        """Yields rows on the mesh and how many of them are wanted; the last one is repeated."""
         size = self.config.rows
         for at in range(0, len(numbers), size):
             there = list(numbers[at : at + size])
             filled = [*there, *[there[-1]] * (size - len(there))]
-            yield share(own_part(rows(filled)), self.mesh), len(there)
+            yield share_part(rows(filled), self.mesh), len(there)
 
     def _of_discriminator(self, trainable: Any, rows: Any, there: int) -> list[float]:
-        """Returns log p(human) of rows; nothing where there is no discriminator."""
         if not self.judged:
             return []
         log_human = self.log_human(trainable["discriminator"], self.frozen["discriminator"], rows)
@@ -224,11 +190,10 @@ def _divergence(networks: Networks, *, mesh: Mesh, mapper: Mapper) -> Callable[.
     """Returns the compiled divergence `[M]` of rows from the generator before all training."""
 
     def divergence(trainable: Any, frozen: Any, rows: Any) -> jax.Array:
-        def logits_of(params: Any) -> jax.Array:
-            _, stream, _, _ = read(networks.generator, params, rows["tokens"], rows["mask"])
-            return unembed(networks.generator, params, stream)
-
-        now, first = logits_of(networks.join(trainable, frozen)), logits_of(networks.first(frozen))
+        now, first = (
+            logits_of(networks.generator, params, rows["tokens"], rows["mask"])
+            for params in (networks.join(trainable, frozen), networks.first(frozen))
+        )
         return jax.vmap(losses.sequence_kl)(now, first, rows["written"])
 
     by_rows: Any = P(BATCH)
@@ -262,11 +227,8 @@ def warnings_of(
 ) -> list[str]:
     """Returns the signs of a training that collapses, a sentence each.
 
-    Args:
-      first: metrics in front of the first round.
-      now: those of the last examination.
-      means: of the last round.
-      objective: of the training, which decides what can be advised.
+    They are in the metrics in front of the `first` round and `now`, and in the last round's means;
+    the objective decides what can be advised.
     """
     found = []
     if means.get("effective_share", 1.0) < LEAST_EFFECTIVE:

@@ -138,7 +138,6 @@ class GcnConfig:
             )
 
     def _check_proposal(self) -> None:
-        """Raises ProposalError where the proposal does not go with the objective."""
         if self.objective in ("gcn", "gdc") and not self.weighable:
             raise ProposalError(
                 f"{self.objective} weighs a text by the probability that it was sampled with, and "
@@ -170,29 +169,27 @@ class GcnConfig:
         return self.objective == "gcn" or self.scheduler == "z" or self.baseline == "mean"
 
     @property
-    def _plain(self) -> SamplingConfig:
+    def plain(self) -> SamplingConfig:
+        """What samples as many texts from the generator by itself."""
         proposal = self.proposal
         return SamplingConfig(new_tokens=proposal.new_tokens, samples=proposal.samples)
 
     @property
     def own(self) -> bool:
         """Whether the proposal is the generator's own distribution."""
-        return self.proposal == self._plain
+        return self.proposal == self.plain
 
     @property
-    def density(self) -> bool:
-        """Whether the proposal knows the probability with which it has drawn a text."""
+    def weighable(self) -> bool:
+        """Whether texts have weights: of known density, or because the decoder weighs them."""
         match self.proposal:
             case SamplingConfig(rules=rules):
                 return rules.temperature > 0 and not rules.forced
             case MCTSConfig() as searched:
                 return searched.draws
-        return isinstance(self.proposal, FudgeConfig) and not self.proposal.greedy
-
-    @property
-    def weighable(self) -> bool:
-        """Whether texts have weights: by their density, or because the decoder weighs them."""
-        return self.density or isinstance(self.proposal, SMCConfig)
+            case FudgeConfig() as chosen:
+                return not chosen.greedy
+        return isinstance(self.proposal, SMCConfig)
 
     @property
     def covers(self) -> bool:
@@ -205,7 +202,7 @@ class GcnConfig:
                 smooth = replace(
                     drawn, rules=replace(drawn.rules, temperature=1.0, repetition_penalty=1.0)
                 )
-                return share > 0 or smooth == self._plain
+                return share > 0 or smooth == self.plain
             case MCTSConfig() as searched:
                 return searched.has_full_support
         return isinstance(self.proposal, SMCConfig)

@@ -4,15 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from coopgen_jax.files import replacing, write_json
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.models.pretrained.saving import save_model
-from coopgen_jax.training.card import save_head
 from coopgen_jax.training.gcn.gcn_config import GcnConfig
 from coopgen_jax.training.gcn.gcn_networks import CLASSES, Networks
-from coopgen_jax.training.recipes.full_network import full_network
+from coopgen_jax.training.objectives import all_trainable
+from coopgen_jax.training.recipes.full_network import full_network, save_discriminator
 
 
 def deliver(
@@ -25,41 +24,21 @@ def deliver(
     card: dict[str, Any],
     dtype: str,
 ) -> None:
-    """Writes both networks, begun as `models`; the card comes last.
-
-    Raises:
-      UserError: something cannot be written; see `files.replacing`.
-    """
+    """Writes both networks, begun as `models`; the card comes last. See `files.replacing`."""
     if jax.process_index() != 0:
         return
     model, discriminator = models
     if config.objective != "mle":
-        _deliver_discriminator(
-            folder / "judge", discriminator, networks, trainable, frozen, card, dtype
-        )
+        params = networks.discriminator_join(trainable["discriminator"], frozen["discriminator"])
+        _deliver_discriminator(folder / "judge", discriminator, params, card, dtype)
     written = full_network(networks.join, trainable["generator"], frozen["generator"])
     save_model(folder, model.config, written, model.tokenizer, dtype=dtype)
     write_json(folder / "card.json", card)
 
 
 def _deliver_discriminator(
-    folder: Path,
-    model: LoadedModel,
-    networks: Networks,
-    trainable: Any,
-    frozen: Any,
-    card: dict[str, Any],
-    dtype: str,
+    folder: Path, model: LoadedModel, params: Any, card: dict[str, Any], dtype: str
 ) -> None:
-    """Writes the discriminator; its card comes last."""
-    params = networks.discriminator_join(trainable["discriminator"], frozen["discriminator"])
-    save_model(
-        folder / "network",
-        model.config,
-        full_network(lambda own, _: own, params["network"], None),
-        model.tokenizer,
-        dtype=dtype,
-    )
     shared = ("trained", "objective", "steps", "seed", "half")
     discriminator_card = {
         "kind": "causal",
@@ -73,4 +52,5 @@ def _deliver_discriminator(
     }
     with replacing(folder / "rows.npy") as (rows,):
         rows.write_bytes((folder.parent / "rows.npy").read_bytes())
-    save_head(folder, jax.tree.map(np.asarray, params["head"]), discriminator_card)
+    weights = {**params, "network": full_network(all_trainable, params["network"], None)}
+    save_discriminator(model, dtype, folder, weights, discriminator_card)

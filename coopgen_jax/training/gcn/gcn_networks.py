@@ -15,11 +15,10 @@ from coopgen_jax.decoding.generation import Generation
 from coopgen_jax.decoding.on_mesh import on_mesh
 from coopgen_jax.discriminators.causal import CausalConfig, causal, read_tokens
 from coopgen_jax.models.decoder import language_model
-from coopgen_jax.models.reading import read
-from coopgen_jax.models.transformer import DecoderConfig, Params, unembed
+from coopgen_jax.models.transformer import DecoderConfig, Params
 from coopgen_jax.parallel.mesh import BATCH, Mapper, P, map_over_mesh
 from coopgen_jax.training import losses
-from coopgen_jax.training.objectives import Join, all_trainable
+from coopgen_jax.training.objectives import Join, all_trainable, logits_of
 
 CLASSES = ("generated", "human")
 HUMAN = 1
@@ -57,8 +56,7 @@ def make_sampler(
     It is called as `(key, prompt, generator, discriminator, frozen) -> Generation`, with the
     trainable parameters of both networks.
     """
-    network = language_model(networks.generator)
-    given = {"language_model": network, "config": config}
+    given: dict[str, Any] = {"language_model": language_model(networks.generator), "config": config}
     if guided:
         given["discriminator"] = causal(networks.discriminator)
     spread = on_mesh(partial(decode, **given), mesh, mapper=mapper)
@@ -66,18 +64,12 @@ def make_sampler(
     def write(
         key: jax.Array, prompt: Any, generator: Any, discriminator: Any, frozen: Any
     ) -> Generation:
-        params = networks.join(generator, frozen["generator"])
-        if not guided:
-            return spread(key, prompt, params=params)
-        return spread(
-            key,
-            prompt,
-            params=params,
-            discriminator_params=networks.discriminator_join(
-                discriminator, frozen["discriminator"]
-            ),
-            target=jnp.full(prompt.tokens.shape[0], HUMAN, jnp.int32),
-        )
+        params = {"params": networks.join(generator, frozen["generator"])}
+        if guided:
+            own = networks.discriminator_join(discriminator, frozen["discriminator"])
+            target = jnp.full(prompt.tokens.shape[0], HUMAN, jnp.int32)
+            params |= {"discriminator_params": own, "target": target}
+        return spread(key, prompt, **params)
 
     return jax.jit(write)
 
@@ -97,8 +89,7 @@ def make_readers(
         return read_tokens(networks.discriminator, params, rows["tokens"], rows["mask"])[:, HUMAN]
 
     def likely(params: Any, rows: Any) -> jax.Array:
-        _, stream, _, _ = read(networks.generator, params, rows["tokens"], rows["mask"])
-        logits = unembed(networks.generator, params, stream)
+        logits = logits_of(networks.generator, params, rows["tokens"], rows["mask"])
         each = jax.vmap(losses.log_likelihoods)(logits, rows["tokens"], rows["written"])
         return each.sum(axis=-1)
 

@@ -1,7 +1,7 @@
 """From a language model and texts to a generator trained with its discriminator, in one folder."""
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,20 @@ from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.files import read_json, write_json
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
-from coopgen_jax.parallel.mesh import BATCH, P, place, share
-from coopgen_jax.training.gcn.examination import fetched, make_examination, own_part, warnings_of
-from coopgen_jax.training.gcn.gcn_config import GcnConfig
+from coopgen_jax.parallel.mesh import BATCH, P, place
+from coopgen_jax.training.gcn.examination import Examiner, fetched, warnings_of
+from coopgen_jax.training.gcn.gcn_config import GcnConfig, Objective
 from coopgen_jax.training.gcn.gcn_folder import deliver
 from coopgen_jax.training.gcn.gcn_networks import CLASSES, Networks
 from coopgen_jax.training.gcn.gcn_training import GcnTraining, check_gcn
 from coopgen_jax.training.gcn.replay import empty
-from coopgen_jax.training.gcn.round import GcnState, make_round
+from coopgen_jax.training.gcn.round import GcnState, Round
 from coopgen_jax.training.loop import Listener, LoopConfig, Outcome, keep_batch, train
 from coopgen_jax.training.recipes.begin_head import begin_head
 from coopgen_jax.training.recipes.causal_recipe import STANDARD_BATCHES, standard_of
 from coopgen_jax.training.recipes.full_network import trainable_of
 from coopgen_jax.training.run import note_rows
-from coopgen_jax.training.step import begin_on
+from coopgen_jax.training.step import begin_on, share_part
 from coopgen_jax.training.training_folder import agree, claim, kept_names
 
 # Called after every phase of a round, and with every warning.
@@ -54,7 +54,7 @@ def train_gcn(
     """Trains a generator with its discriminator, both begun as language models.
 
     `load_language_model` takes the folder, and `load_discriminator` its folder "judge", with the
-    classes "generated" and "human".
+    classes "generated" and "human". Returns the card.
 
     Args:
       model: the language model, its layers stacked; for most objectives one that was fine-tuned on
@@ -71,11 +71,8 @@ def train_gcn(
         texts may have memorised them, and a discriminator begun as it could recognise human texts
         by that alone.
       listener: called after every round.
-      watch: called after every phase of a round; see `make_round`. "warning" comes with a sentence,
+      watch: called after every phase of a round; see `Round`. "warning" comes with a sentence,
         "compiling" in front of the first examination and the first round of this run.
-
-    Returns:
-      The card.
 
     Raises:
       UserError: texts do not fit, layers are separate, tokens differ, "mle" has a discriminator,
@@ -85,8 +82,8 @@ def train_gcn(
         raise UserError(
             "mle has no discriminator, so no model for it either: leave --discriminator-model out"
         )
-    own = discriminator
-    if own is None or (own.sha256, own.config) == (model.sha256, model.config):
+    own = discriminator or model
+    if (own.sha256, own.config) == (model.sha256, model.config):
         own = model
     check_gcn(model, own, training, config, how, mesh)
     models = model, own
@@ -99,7 +96,7 @@ def train_gcn(
         networks, frozen, config, how, folder=folder, mesh=mesh,
         conditional=training.conditional, watch=watch,
     )  # fmt: skip
-    examine = make_examination(
+    examine = Examiner(
         networks, frozen, validation, model.tokenizer, how.examination, folder=folder, mesh=mesh,
         mapper=how.mapper, judged=config.objective != "mle", seed=how.seed,
     )  # fmt: skip
@@ -109,10 +106,12 @@ def train_gcn(
         begin()
         return examine(state.trainable)
 
-    report = _Report(examine, _start(folder, first), loop, config, watch, listener)
+    report = _Report(examine, _start(folder, first), loop, config.objective, watch, listener)
+    asked = (0, 0) if config.objective == "mle" else (config.proposal.samples, config.samplings)
+    rounds = Rounds(training, config.sources, *asked, seed=how.seed)
     outcome = train(
-        state, step=step, batches=_rounds(training, config, how.seed), validate=report.validate,
-        folder=folder, config=loop, listener=report.listen, begin=begin,
+        state, step=step, batches=rounds, validate=report.validate, folder=folder, config=loop,
+        listener=report.listen, begin=begin,
     )  # fmt: skip
     measured = {"start": report.start, "last": report.of(outcome)}
     card = _card(models, config, how, outcome) | measured | note_rows(folder, training.written)
@@ -120,35 +119,28 @@ def train_gcn(
     return card
 
 
+@dataclass
 class _Report:
     """The examinations of a run, and the warnings that come of them."""
 
-    def __init__(
-        self,
-        examine: Callable[[Any], dict[str, float]],
-        start: dict[str, float],
-        loop: LoopConfig,
-        config: GcnConfig,
-        watch: Watch,
-        listener: Listener,
-    ) -> None:
-        """Takes what measures, and what was measured in front of the first round."""
-        self.examine, self.start, self.loop, self.config = examine, start, loop, config
-        self.watch, self.listener = watch, listener
-        self.last: dict[str, float] = {}
-        self.at = 0
+    examine: Callable[[Any], dict[str, float]]
+    start: dict[str, float]
+    loop: LoopConfig
+    objective: Objective
+    watch: Watch
+    listener: Listener
+    last: dict[str, float] = field(default_factory=dict)
+    at: int = 0
 
     def validate(self, trainable: Any) -> dict[str, float]:
-        """Measures, for the loop."""
         self.last = self.examine(trainable)
-        return dict(self.last)
+        return self.last
 
     def listen(self, done: int, total: int, means: dict[str, jax.Array]) -> bool | None:
-        """Warns behind an examination."""
         if done % self.loop.validate_every == 0 or done == total:
             self.at = done
             plain = {name: float(mean) for name, mean in means.items()}
-            for sentence in warnings_of(self.start, self.last, plain, self.config.objective):
+            for sentence in warnings_of(self.start, self.last, plain, self.objective):
                 self.watch("warning", sentence)
         return self.listener(done, total, means)
 
@@ -164,7 +156,6 @@ def _claim(
     config: GcnConfig,
     how: GcnTraining,
 ) -> None:
-    """Claims the folder."""
     model, discriminator = models
     # A round does not depend on how many follow, nor on when it is examined.
     settings = replace(how, loop=LoopConfig(steps=1, patience=how.loop.patience))
@@ -179,7 +170,6 @@ def _claim(
 def _begin_state(
     trainable: dict[str, Any], training: Pairs, config: GcnConfig, how: GcnTraining, mesh: Mesh
 ) -> GcnState:
-    """Returns the state in front of the first round as it lies on the mesh."""
     row = {name: jnp.asarray(array) for name, array in training.rows([0]).items()}
     generator, discriminator = (
         begin_on(mesh, trainable[name], optimiser, sharded=how.sharded_optimiser)
@@ -192,12 +182,6 @@ def _begin_state(
     replay = replace(replay, rows=place(replay.rows, mesh, split))
     log_partition, rounds = place((jnp.float32(0), jnp.int32(0)), mesh)
     return GcnState(generator, discriminator, replay, log_partition, rounds)
-
-
-def _rounds(training: Pairs, config: GcnConfig, seed: int) -> Rounds:
-    """Returns the data of every round by its number."""
-    asked = (0, 0) if config.objective == "mle" else (config.proposal.samples, config.samplings)
-    return Rounds(training, config.sources, *asked, seed=seed)
 
 
 def _make_step(
@@ -218,7 +202,7 @@ def _make_step(
         seen[phase] = found
         watch(phase, found)
 
-    run_round = make_round(
+    run_round = Round(
         networks, config, how.optimisers(), mesh=mesh, mapper=how.mapper,
         micro_batches=how.micro_batches, sharded=how.sharded_optimiser, conditional=conditional,
         watch=watched,
@@ -226,7 +210,7 @@ def _make_step(
     key = jax.random.key(how.seed)
 
     def step(state: GcnState, drawn: Any) -> tuple[GcnState, dict[str, jax.Array]]:
-        state, means = run_round(state, frozen, share(own_part(drawn), mesh), key)
+        state, means = run_round(state, frozen, share_part(drawn, mesh), key)
         wrong = [name for name, mean in means.items() if not np.isfinite(float(mean))]
         if wrong:
             number = int(state.step)
@@ -244,7 +228,6 @@ def _make_step(
 def _card(
     models: tuple[LoadedModel, LoadedModel], config: GcnConfig, how: GcnTraining, outcome: Outcome
 ) -> dict[str, Any]:
-    """Returns the card without what was measured."""
     model, discriminator = models
     return {
         "kind": "generator",
@@ -296,14 +279,9 @@ def _reopen(folder: Path, rounds: int) -> None:
 def begin_networks(
     model: LoadedModel, own: LoadedModel, training: Pairs, how: GcnTraining, mesh: Mesh
 ) -> tuple[Networks, dict[str, Any], dict[str, Any]]:
-    """Returns both networks, and their trainable and their frozen parameters.
+    """Returns both networks, begun as `model` and `own`, their trainable and frozen parameters.
 
-    Args:
-      model: the language model that the generator begins as.
-      own: the one that the discriminator begins as.
-      training: the texts that the discriminator's head is standardised by.
-      how: says which parameters are trained.
-      mesh: the devices.
+    The discriminator's head is standardised by the training texts.
     """
     generator, base, join = trainable_of(model, how.lora, mesh, seed=how.seed)
     network, own_base, own_join = trainable_of(own, how.lora, mesh, seed=how.seed + 1)

@@ -98,11 +98,7 @@ def check_gcn(
     how: GcnTraining,
     mesh: Mesh,
 ) -> None:
-    """Checks that networks, texts and settings go together.
-
-    Raises:
-      UserError: they do not.
-    """
+    """Raises UserError where networks, texts and settings do not go together."""
     if not same_tokens(model.tokenizer, discriminator.tokenizer):
         raise UserError(
             f"{discriminator.name} has other tokens than {model.name}, whose texts it is to read: "
@@ -136,7 +132,6 @@ def check_gcn(
 
 
 def _check_rows(config: GcnConfig, how: GcnTraining, devices: int) -> None:
-    """Raises UserError where rows cannot be split over devices or into micro-batches."""
     texts = config.sources if config.objective == "mle" else config.texts
     for rows in (texts // devices, config.discriminator_rows // devices):
         if how.micro_batches < 1 or rows % how.micro_batches:

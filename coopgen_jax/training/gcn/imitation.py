@@ -6,10 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from coopgen_jax.models.reading import read
-from coopgen_jax.models.transformer import DecoderConfig, Params, unembed
+from coopgen_jax.models.transformer import DecoderConfig, Params
 from coopgen_jax.training import losses
-from coopgen_jax.training.objectives import Join, all_trainable, row_sums
+from coopgen_jax.training.objectives import Join, all_trainable, logits_of, row_sums
 from coopgen_jax.training.step import Loss, Sums
 
 
@@ -28,33 +27,23 @@ def weighted_likelihood_loss(
     tokens of y, and `weight` `[B]` float32, w_i times the number of rows: then the mean over rows,
     in however many batches, is the sum over i.
 
-    Args:
-      config: the generator's network.
-      join: `(trainable, frozen) -> params`.
-      reference: `frozen -> params` of the network that the generator is held to.
-      kl: weight of the divergence from the reference at the tokens of a text, in nats. Every row
-        counts alike here: it is the divergence of the two distributions of texts only where the
-        generator itself has sampled them; elsewhere it is taken along the proposal's texts. There
-        is no gradient through the choice of the texts.
+    Added is `kl` times the divergence from the network that `reference` makes of frozen parameters,
+    at the tokens of a text, in nats. Every row counts alike here: it is the divergence of the two
+    distributions of texts only where the generator itself has sampled them; elsewhere it is taken
+    along the proposal's texts. There is no gradient through the choice of the texts.
     """
 
     def loss(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> Sums:
         params = join(trainable, frozen)
         tokens, mask, written = batch["tokens"], batch["mask"], batch["written"] & batch["mask"]
-
-        def logits_of(network: Params) -> jax.Array:
-            _, stream, _, _ = read(config, network, tokens, mask)
-            return unembed(config, network, stream)
-
-        logits = logits_of(params)
+        logits = logits_of(config, params, tokens, mask)
         log_p = jax.vmap(losses.log_likelihoods)(logits, tokens, written).sum(axis=-1)
         # Padding has no weight; 0 times an infinite likelihood would be NaN.
         weighted = jnp.where(batch["weight"] == 0, 0.0, -batch["weight"] * log_p)
         if reference is None or not kl:
             return row_sums(batch, loss=weighted)
-        away = jax.vmap(losses.sequence_kl)(
-            logits, jax.lax.stop_gradient(logits_of(reference(frozen))), written
-        )
+        held = jax.lax.stop_gradient(logits_of(config, reference(frozen), tokens, mask))
+        away = jax.vmap(losses.sequence_kl)(logits, held, written)
         return row_sums(batch, loss=weighted + kl * away, kl=away)
 
     return loss

@@ -18,13 +18,7 @@ Baseline = Literal["none", "mean", "leave-one-out", "greedy"]
 
 
 def importance(log_prob: jax.Array, log_judged: jax.Array, log_proposal: jax.Array) -> jax.Array:
-    """Returns GCN's log w = log p_{t-1}(y) + log D_t(y) - log q^(y), up to a constant, `[M]`.
-
-    Args:
-      log_prob: `[M]` under the generator that the texts were sampled with.
-      log_judged: `[M]` log-probability that the discriminator calls them human.
-      log_proposal: `[M]` under the distribution that they were drawn from.
-    """
+    """Returns GCN's log w = log p_{t-1}(y) + log D_t(y) - log q^(y), up to a constant, `[M]`."""
     return jax.lax.stop_gradient(log_prob + log_judged - log_proposal)
 
 
@@ -52,8 +46,7 @@ def self_normalised(
         raise ValueError(f"clip is {clip}: give a multiple of the mean above 0, or None")
     share = _shares(log_weight, condition)
     if clip is not None:
-        texts = _summed(jnp.ones_like(share), condition)
-        share = _over_sum(jnp.minimum(share, clip / jnp.maximum(texts, 1.0)), condition)
+        share = _over_sum(jnp.minimum(share, clip / texts_of(condition)), condition)
     there = (share != 0).astype(jnp.float32)
     # Every text that counts brings an equal part of its condition.
     conditions = jnp.sum(there / jnp.maximum(_summed(there, condition), 1.0))
@@ -106,11 +99,10 @@ def advantage(
             raise ValueError("the greedy baseline wants the greedy text's reward")
         against = greedy
     else:
-        texts = _summed(jnp.ones_like(reward), condition)
-        total = _summed(reward, condition)
+        texts, total = texts_of(condition), _summed(reward, condition)
         against = {
             "none": jnp.zeros_like(reward),
-            "mean": total / jnp.maximum(texts, 1.0),
+            "mean": total / texts,
             "leave-one-out": jnp.where(
                 texts > 1, (total - reward) / jnp.maximum(texts - 1.0, 1.0), 0.0
             ),
@@ -127,13 +119,7 @@ def distributional(
     """Returns the weights P(y) / (Z q^(y)) `[M]` of generation with distributional control.
 
     The target P = p_0 D stands still, where GCN's moves with the generator (Khalifa, Elsahar and
-    Dymetman, ICLR 2021, arXiv 2012.11635); Z is known only as an estimate.
-
-    Args:
-      log_initial: `[M]` under the generator before any training.
-      log_judged: `[M]` as in `importance`.
-      log_proposal: `[M]` as in `importance`.
-      log_partition: `[]` log Z; see `partition`.
+    Dymetman, ICLR 2021, arXiv 2012.11635); Z is known only as the estimate of `partition`.
     """
     return jax.lax.stop_gradient(jnp.exp(log_initial + log_judged - log_proposal - log_partition))
 
@@ -141,10 +127,7 @@ def distributional(
 def partition(log_partition: jax.Array, rounds: jax.Array, log_weight: jax.Array) -> jax.Array:
     """Returns log Z as the mean over all rounds of the mean of P / q^, `[]`.
 
-    Args:
-      log_partition: `[]` the estimate of the rounds before.
-      rounds: `[]` how many there were.
-      log_weight: `[M]` log P(y) - log q^(y) of this round's texts.
+    It follows from the estimate of the `rounds` before and this round's log P(y) - log q^(y) `[M]`.
     """
     now = jax.nn.logsumexp(log_weight) - jnp.log(float(len(log_weight)))
     before = jnp.where(rounds > 0, log_partition + jnp.log(jnp.maximum(rounds, 1)), -jnp.inf)

@@ -50,15 +50,8 @@ def remember(replay: Replay, rows: Any) -> Replay:
 def draw(key: jax.Array, replay: Replay, rows: Any, *, count: int, share: float) -> Any:
     """Returns `count` rows, each with probability `share` of earlier rounds and else of this one.
 
-    Of `rows` `[M, ...]` none comes twice before all have come. Where nothing is remembered, all are
-    of this round.
-
-    Args:
-      key: typed key.
-      replay: earlier rounds.
-      rows: this round's.
-      count: how many to draw.
-      share: of earlier rounds.
+    Of this round's `rows` `[M, ...]` none comes twice before all have come. Where nothing is
+    remembered, all are of them.
     """
     size, new = len(jax.tree.leaves(replay.rows)[0]), len(jax.tree.leaves(rows)[0])
     order, whether, which = jax.random.split(key, 3)

@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.parallel.mesh import Mapper
 from coopgen_jax.training.checkpoint_names import stored_as
@@ -71,22 +70,14 @@ class GcnState:
         }
 
 
-def make_round(
-    networks: Networks,
-    config: GcnConfig,
-    optimisers: tuple[optax.GradientTransformation, optax.GradientTransformation],
-    *,
-    mesh: Mesh,
-    mapper: Mapper = "shard_map",
-    micro_batches: int = 1,
-    sharded: bool = False,
-    conditional: bool = False,
-    watch: Callable[[str, Any], None] = lambda phase, found: None,
-) -> Callable[..., tuple[GcnState, Means]]:
-    """Returns a round, `(state, frozen, drawn, key) -> (state, means)`; the state is donated.
+class Round:
+    """A compiled round, `(state, frozen, drawn, key) -> (state, means)`; the state is donated.
+
+    `frozen` is `{"generator", "discriminator"}`, the parameters that are not trained; `drawn` is a
+    `data.pairs.Drawn` that lies on the mesh, and `key` that of the full training.
 
     Args:
-      networks: both networks.
+      networks: both.
       config: the round's.
       optimisers: the generator's and the discriminator's.
       mesh: the devices, among which sources, rows and the replay are split.
@@ -96,35 +87,26 @@ def make_round(
       conditional: whether texts are compared with those of their own source only.
       watch: called after every phase with its result: "sampled" (`Sampled`), "judged" (the
         discriminator's means), "weighed" (the weights), "trained" (the generator's means).
-
-    `frozen` is `{"generator", "discriminator"}`, the parameters that are not trained; `drawn` is a
-    `data.pairs.Drawn` that lies on the mesh, and `key` that of the full training.
     """
-    over = {"mesh": mesh, "mapper": mapper}
-    steps = {**over, "micro_batches": micro_batches, "sharded": sharded}
-    return _Round(networks, config, optimisers, watch, over, steps, conditional=conditional)
-
-
-class _Round:
-    """The compiled parts of a round, and the order in which they run; see `make_round`."""
 
     def __init__(
         self,
         networks: Networks,
         config: GcnConfig,
         optimisers: tuple[optax.GradientTransformation, optax.GradientTransformation],
-        watch: Callable[[str, Any], None],
-        over: dict[str, Any],
-        steps: dict[str, Any],
         *,
-        conditional: bool,
+        mesh: Mesh,
+        mapper: Mapper = "shard_map",
+        micro_batches: int = 1,
+        sharded: bool = False,
+        conditional: bool = False,
+        watch: Callable[[str, Any], None] = lambda phase, found: None,
     ) -> None:
-        """Takes what maps over the mesh, `over`, and what steps take beside it, `steps`."""
+        over: dict[str, Any] = {"mesh": mesh, "mapper": mapper}
+        steps = {**over, "micro_batches": micro_batches, "sharded": sharded}
         self.networks, self.config, self.watch = networks, config, watch
         classifies = classification_loss(
-            networks.discriminator,
-            join=networks.discriminator_join,
-            prefixes=config.reads_prefixes,
+            networks.discriminator, join=networks.discriminator_join, prefixes=config.reads_prefixes
         )
         imitation = weighted_likelihood_loss(
             networks.generator, join=networks.join, reference=networks.first, kl=config.kl
@@ -132,13 +114,10 @@ class _Round:
         self.generator_step = make_step(imitation, optimisers[0], **steps)
         self.discriminator_step = make_step(classifies, optimisers[1], **steps)
         self.sampler = make_sampler(networks, config.proposal, guided=config.guided, **over)
-        plain = SamplingConfig(
-            new_tokens=config.proposal.new_tokens, samples=config.proposal.samples
-        )
         self.own_sampler = self.sampler
         if not config.own:
-            self.own_sampler = make_sampler(networks, plain, guided=False, **over)
-        greedy = replace(plain, samples=1, rules=Rules(temperature=0.0))
+            self.own_sampler = make_sampler(networks, config.plain, guided=False, **over)
+        greedy = replace(config.plain, samples=1, rules=Rules(temperature=0.0))
         self.greedy_sampler = make_sampler(networks, greedy, guided=False, **over)
         self.log_human, self.log_likelihood = make_readers(networks, **over)
         self.gather = jax.jit(partial(gather, config, conditional=conditional))
@@ -150,7 +129,7 @@ class _Round:
     def __call__(
         self, state: GcnState, frozen: Any, drawn: Any, key: jax.Array
     ) -> tuple[GcnState, Means]:
-        """Runs one round."""
+        """Runs it."""
         key = jax.random.fold_in(key, state.step)
         if self.config.objective == "mle":
             batch, means = drawn.truth | {"weight": jnp.ones(len(drawn.truth["index"]))}, Means()

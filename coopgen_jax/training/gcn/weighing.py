@@ -70,7 +70,7 @@ def weigh(
     """Returns the weight of each of `M` texts, such that their mean is the objective's sum.
 
     Args:
-      config: the round's; `objective` decides.
+      config: its objective decides.
       sampled: the texts.
       log_human: `[M]` the discriminator's log-probability that they are human.
       round_number: `[]` rounds done before.

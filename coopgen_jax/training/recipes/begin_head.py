@@ -13,14 +13,11 @@ from coopgen_jax.discriminators.head import Head, HeadConfig
 def begin_head(head: HeadConfig, *, seed: int, standardised: bool) -> dict[str, Any]:
     """Returns a head's first trainable parameters.
 
-    Args:
-      head: its shape.
-      seed: of its weights.
-      standardised: whether a frozen `standardisation` is joined to them, so that their own is left
-        out; without one the head's own, which changes nothing at first, is trained.
+    Where a frozen `standardisation` is joined to them, their own is left out; without one the
+    head's own, which changes nothing at first, is trained.
     """
     drawn = Head(head).init(jax.random.key(seed), jnp.zeros((1, head.inputs)))["params"]
-    own = () if not standardised else ("centre", "scale")
+    own = ("centre", "scale") if standardised else ()
     return {name: leaf for name, leaf in drawn.items() if name not in own}
 
 

@@ -17,7 +17,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.models.transformer import Params
 from coopgen_jax.training.loop import Begin, Listener
-from coopgen_jax.training.objectives import classification_loss, states_read
+from coopgen_jax.training.objectives import Join, classification_loss, states_read
 from coopgen_jax.training.recipes.begin_head import begin_head, standardisation
 from coopgen_jax.training.recipes.full_network import (
     check_network,
@@ -26,8 +26,8 @@ from coopgen_jax.training.recipes.full_network import (
     save_discriminator,
     trainable_of,
 )
-from coopgen_jax.training.recipes.recipe import Recipe, Subject, carry_out
-from coopgen_jax.training.run import RecipeConfig, check_classes, tokenised
+from coopgen_jax.training.recipes.recipe import Recipe, Subject, carry_out, labelled_subject
+from coopgen_jax.training.run import RecipeConfig
 
 # Of so many batches the standardisation is taken.
 STANDARD_BATCHES = 8
@@ -62,18 +62,14 @@ def train_causal(
     Raises:
       UserError: the classes differ, the layers are separate, or the folder holds another training.
     """
-    check_classes(training, validation)
     check_network(model, config, 1)
     starts = (*model.tokenizer.begin_tokens, *model.tokenizer.end_tokens)
     if not starts:
         raise UserError("the model has no token that begins or ends a text to read a text behind")
     head = HeadConfig(training.classes, model.config.width, config.hidden, config.dropout)
+    subject = labelled_subject("causal", model, training, validation)
     discriminator = CausalConfig(model.config, head, starts[0])
-    rows = tokenised(model.tokenizer, training), tokenised(model.tokenizer, validation)
-    settings = {"classes": training.classes, "dtype": model.config.dtype}
-    subject = Subject("causal", model.sha256, rows, training.origins, settings)
-
-    make = partial(_recipe, model, discriminator)
+    make = partial(_recipe, model, discriminator, subject, config, mesh)
     return carry_out(
         subject, make, config, folder=folder, mesh=mesh, listener=listener, begin=begin
     )
@@ -88,50 +84,38 @@ def _recipe(
 ) -> Recipe:
     network, frozen, join = trainable_of(model, config.lora, mesh, seed=config.batch.seed)
     head = begin_head(discriminator.head, seed=config.batch.seed, standardised=True)
-    standard = _standard(discriminator, model.params, config, subject)
+    rows = subject.rows[0]
+    batches = training_batches(rows.ids, rows.labels, config.batch)
+    standard = standard_of(
+        discriminator, model.params, (batches[number] for number in range(STANDARD_BATCHES))
+    )
 
-    def joined(trainable: Any, frozen: Any) -> Any:
+    def joined(join: Join, trainable: Any, frozen: Any) -> Any:
         return {
             "network": join(trainable["network"], frozen),
             "head": {**trainable["head"], **standard},
         }
 
+    both = partial(joined, join)
+    prefixes = config.batch.shortest is not None
     losses = (
-        classification_loss(discriminator, join=joined, prefixes=config.batch.shortest is not None),
-        classification_loss(discriminator, join=joined, training=False),
+        classification_loss(discriminator, join=both, prefixes=prefixes),
+        classification_loss(discriminator, join=both, training=False),
     )
-    card = {
-        "classes": list(discriminator.head.classes),
-        "hidden": list(config.hidden),
-        "reads_prompt": False,
-        "start_token": discriminator.start_token,
-        **network_card(model, config.lora),
-    }
-
-    def export(trainable: Any, frozen: Any) -> Any:
-        head = {**trainable["head"], **standard}
-        return {"network": full_network(join, trainable["network"], frozen), "head": head}
-
     return Recipe(
         objective=losses,
         trainable={"network": network, "head": head},
         frozen=frozen,
-        card=card,
+        card={
+            "classes": list(discriminator.head.classes),
+            "hidden": list(config.hidden),
+            "reads_prompt": False,
+            "start_token": discriminator.start_token,
+            **network_card(model, config.lora),
+        },
         measure=lambda run, outcome: run.report(losses[1], outcome.trainable, subject.rows[1]),
-        export=export,
-        deliver=lambda folder, weights, card: save_discriminator(
-            folder, model, weights, card, dtype=config.saved_dtype
-        ),
-    )
-
-
-def _standard(
-    discriminator: CausalConfig, network: Params, config: RecipeConfig, subject: Subject
-) -> dict[str, np.ndarray]:
-    rows = subject.rows[0]
-    batches = training_batches(rows.ids, rows.labels, config.batch)
-    return standard_of(
-        discriminator, network, (batches[number] for number in range(STANDARD_BATCHES))
+        export=partial(joined, partial(full_network, join)),
+        deliver=partial(save_discriminator, model, config.saved_dtype),
     )
 
 

@@ -21,11 +21,7 @@ from coopgen_jax.training.run import RecipeConfig
 
 
 def check_network(model: LoadedModel, config: RecipeConfig, front: int) -> None:
-    """Checks that a network can be trained on texts behind `front` tokens.
-
-    Raises:
-      UserError: the texts do not fit the context, or the layers are separate.
-    """
+    """Raises UserError where texts behind `front` tokens do not fit, or layers are separate."""
     longest = front + config.batch.longest
     if longest > model.config.context:
         raise UserError(
@@ -39,23 +35,22 @@ def check_network(model: LoadedModel, config: RecipeConfig, front: int) -> None:
 def trainable_of(
     model: LoadedModel, lora: LoraConfig | None, mesh: Mesh, *, seed: int
 ) -> tuple[Any, Any, Join]:
-    """Returns a network's trainable and frozen parameters, and how they are joined.
+    """Returns trainable and frozen parameters of a network of stacked layers, and their join.
 
-    Args:
-      model: the network, its layers stacked.
-      lora: the additions to train beside it; None to train all of it.
-      mesh: the devices.
-      seed: of the additions.
+    Without `lora` all of it is trained; `seed` is that of LoRA's additions.
     """
     if lora is None:
-        # A copy, since a step gives its state's memory away; what is trained is single precision.
-        single = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), model.params)
-        return for_training(single), None, all_trainable
+        return for_training(single_precision(model.params)), None, all_trainable
     return (
         init_lora(jax.random.key(seed), model.params, lora),
         place(for_training(model.params), mesh),
         lambda trainable, frozen: add_lora(frozen, trainable, lora),
     )
+
+
+def single_precision(params: Any) -> Any:
+    """Returns a copy to train: a step gives its state's memory away."""
+    return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params)
 
 
 def full_network(join: Join, trainable: Any, frozen: Any) -> Params:
@@ -75,17 +70,13 @@ def network_card(model: LoadedModel, lora: LoraConfig | None) -> dict[str, Any]:
 
 
 def save_discriminator(
-    folder: Path, model: LoadedModel, weights: dict[str, Any], card: dict[str, Any], *, dtype: str
+    model: LoadedModel, dtype: str, folder: Path, weights: dict[str, Any], card: dict[str, Any]
 ) -> None:
-    """Writes a discriminator with a network of its own; the card comes last.
+    """Writes a discriminator, its network in the folder "network" below; the card comes last.
 
-    Args:
-      folder: the discriminator's; its network goes to the folder "network" in it.
-      model: whose shape and tokenizer the network has.
-      weights: `{"network", "head"}` on the host.
-      card: the card.
-      dtype: of the network's file.
+    Its `weights`, `{"network", "head"}`, are on the host. The network, in a file of `dtype`, has
+    the shape and the tokenizer of `model`.
     """
     network = folder / "network"
     save_model(network, model.config, weights["network"], model.tokenizer, dtype=dtype)
-    save_head(folder, jax.tree.map(np.asarray, weights["head"]), card)
+    save_head(folder, weights["head"], card)

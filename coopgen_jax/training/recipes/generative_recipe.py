@@ -18,8 +18,8 @@ from coopgen_jax.training.recipes.full_network import (
     save_discriminator,
     trainable_of,
 )
-from coopgen_jax.training.recipes.recipe import Recipe, Subject, carry_out
-from coopgen_jax.training.run import RecipeConfig, check_classes, tokenised
+from coopgen_jax.training.recipes.recipe import Recipe, carry_out, labelled_subject
+from coopgen_jax.training.run import RecipeConfig
 
 
 def train_generative(
@@ -34,56 +34,43 @@ def train_generative(
     begin: Begin = lambda: None,
 ) -> dict[str, Any]:
     """Trains a generative discriminator by GeDi's loss; see `train_causal`."""
-    check_classes(training, validation)
     prefixes = tuple(
         (*model.tokenizer.begin_tokens, *model.tokenizer.encode(config.prefix.format(name)))
         for name in training.classes
     )
     check_network(model, config, max(map(len, prefixes)))
+    subject = labelled_subject("generative", model, training, validation)
     discriminator = GenerativeConfig(model.config, training.classes, prefixes)
-    rows = tokenised(model.tokenizer, training), tokenised(model.tokenizer, validation)
-    settings = {"classes": training.classes, "dtype": model.config.dtype}
-    subject = Subject("generative", model.sha256, rows, training.origins, settings)
 
-    make = partial(_recipe, model, discriminator)
+    def make() -> Recipe:
+        network, frozen, join = trainable_of(model, config.lora, mesh, seed=config.batch.seed)
+        begun = generative_params(None, len(prefixes))
+        own = {name: begun[name] for name in ("log_prior", "scale")}
+
+        def joined(trainable: Any, frozen: Any) -> Any:
+            return {**trainable, "network": join(trainable["network"], frozen)}
+
+        def export(trainable: Any, frozen: Any) -> Any:
+            head = {name: trainable[name] for name in own}
+            return {"network": full_network(join, trainable["network"], frozen), "head": head}
+
+        loss = gedi_loss(discriminator, join=joined, class_weight=config.class_weight)
+        return Recipe(
+            objective=(loss, loss),
+            trainable={"network": network, **own},
+            frozen=frozen,
+            card={
+                "classes": list(training.classes),
+                "reads_prompt": False,
+                "prefixes": [list(prefix) for prefix in prefixes],
+                "class_weight": config.class_weight,
+                **network_card(model, config.lora),
+            },
+            measure=lambda run, outcome: run.report(loss, outcome.trainable, subject.rows[1]),
+            export=export,
+            deliver=partial(save_discriminator, model, config.saved_dtype),
+        )
+
     return carry_out(
         subject, make, config, folder=folder, mesh=mesh, listener=listener, begin=begin
-    )
-
-
-def _recipe(
-    model: LoadedModel,
-    discriminator: GenerativeConfig,
-    subject: Subject,
-    config: RecipeConfig,
-    mesh: Mesh,
-) -> Recipe:
-    network, frozen, join = trainable_of(model, config.lora, mesh, seed=config.batch.seed)
-    rest = generative_params(None, len(discriminator.classes))
-    own = {name: rest[name] for name in ("log_prior", "scale")}
-
-    def joined(trainable: Any, frozen: Any) -> Any:
-        return {**trainable, "network": join(trainable["network"], frozen)}
-
-    def export(trainable: Any, frozen: Any) -> Any:
-        head = {name: trainable[name] for name in own}
-        return {"network": full_network(join, trainable["network"], frozen), "head": head}
-
-    loss = gedi_loss(discriminator, join=joined, class_weight=config.class_weight)
-    return Recipe(
-        objective=(loss, loss),
-        trainable={"network": network, **own},
-        frozen=frozen,
-        card={
-            "classes": list(discriminator.classes),
-            "reads_prompt": False,
-            "prefixes": [list(prefix) for prefix in discriminator.prefixes],
-            "class_weight": config.class_weight,
-            **network_card(model, config.lora),
-        },
-        measure=lambda run, outcome: run.report(loss, outcome.trainable, subject.rows[1]),
-        export=export,
-        deliver=lambda folder, weights, card: save_discriminator(
-            folder, model, weights, card, dtype=config.saved_dtype
-        ),
     )

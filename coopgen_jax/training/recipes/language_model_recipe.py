@@ -44,28 +44,13 @@ def train_language_model(
 
     Every text is read behind the token that begins a text, if there is one, and closed by the one
     that ends it. For a class-conditional model (CTRL's CC-LM) give texts that begin with the name
-    of their class.
+    of their class. Nothing is cut to prefixes; the rest is as in `train_causal`.
 
-    Args:
-      model: the language model to begin with, its layers stacked.
-      training: texts.
-      validation: other texts.
-      config: how to train; nothing is cut to prefixes.
-      pack: whether texts are read one behind the other in windows of `config.batch.longest` tokens,
-        which leaves no padding and cuts no text short; each is closed by the token that ends one,
-        and what is left over behind the last window is dropped.
-      sources: the texts that these were cut or made from, of which the fingerprint is kept; None
-        where they are complete.
-      folder: where everything goes, checkpoints included.
-      mesh: the devices.
-      listener: called after every step.
-      begin: called in front of the first one; see `loop.Begin`.
-
-    Returns:
-      The card.
-
-    Raises:
-      UserError: see `train_causal`.
+    Where texts are to `pack`, they are read one behind the other in windows of
+    `config.batch.longest` tokens, which leaves no padding and cuts no text short; each is closed by
+    the token that ends one, and what is left over behind the last window is dropped. The
+    fingerprint of `sources` is kept, the texts that these were cut or made from; None where they
+    are complete.
     """
     check_network(model, config, 0)
     config = replace(config, batch=replace(config.batch, shortest=None, balanced=False))
@@ -80,19 +65,16 @@ def train_language_model(
     settings = {"pack": pack, "dtype": model.config.dtype}
     subject = Subject("language model", model.sha256, rows, texts, settings)
 
-    make = partial(_recipe, model)
+    make = partial(_recipe, model, config, mesh)
     return carry_out(
         subject, make, config, folder=folder, mesh=mesh, listener=listener, begin=begin
     )
 
 
 def closed_rows(tokenizer: Tokenizer, texts: Sequence[str], length: int | None) -> Rows:
-    """Returns texts between the tokens that begin and end one.
+    """Returns texts between the tokens that begin and end one; those without a token are left out.
 
-    Args:
-      tokenizer: the model's.
-      texts: the texts; those without a token are left out.
-      length: of the windows that the texts are packed into, None for a row a text.
+    They are packed into windows of `length`; None gives a row a text.
     """
     front, end = list(tokenizer.begin_tokens), list(tokenizer.end_tokens[:1])
     ids = tokenizer.encode_batch([text.strip() for text in texts])
@@ -104,7 +86,7 @@ def closed_rows(tokenizer: Tokenizer, texts: Sequence[str], length: int | None) 
     return Rows(rows, [0] * len(rows))
 
 
-def _recipe(model: LoadedModel, _: Subject, config: RecipeConfig, mesh: Mesh) -> Recipe:
+def _recipe(model: LoadedModel, config: RecipeConfig, mesh: Mesh) -> Recipe:
     trainable, frozen, join = trainable_of(model, config.lora, mesh, seed=config.batch.seed)
     loss = language_model_loss(model.config, join=join)
 

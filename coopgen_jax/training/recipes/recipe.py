@@ -14,9 +14,12 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from coopgen_jax.data.labelled import Labelled
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.pretrained.loaded_model import LoadedEncoder, LoadedModel
 from coopgen_jax.training.loop import Begin, Listener, Outcome
 from coopgen_jax.training.objectives import Join
-from coopgen_jax.training.run import RecipeConfig, Rows, Run, how_trained, note_rows
+from coopgen_jax.training.run import RecipeConfig, Rows, Run, note_rows, tokenised
 from coopgen_jax.training.step import Loss
 from coopgen_jax.training.training_folder import claim
 
@@ -38,6 +41,28 @@ class Subject:
     rows: tuple[Rows, Rows]
     texts: Sequence[str]
     settings: dict[str, Any]
+
+
+def labelled_subject(
+    kind: str,
+    network: LoadedModel | LoadedEncoder,
+    training: Labelled,
+    validation: Labelled,
+    **more: Any,
+) -> Subject:
+    """Returns a discriminator's subject: texts of classes as `network` reads them.
+
+    Its settings are the classes, the network's dtype, and `more`. Raises UserError where training
+    and validation texts have other classes.
+    """
+    if training.classes != validation.classes:
+        raise UserError(
+            f"the training texts have the classes {', '.join(training.classes)} and the validation "
+            f"texts {', '.join(validation.classes)}: they must be the same"
+        )
+    rows = tokenised(network.tokenizer, training), tokenised(network.tokenizer, validation)
+    settings = {"classes": training.classes, "dtype": network.config.dtype, **more}
+    return Subject(kind, network.sha256, rows, training.origins, settings)
 
 
 @dataclass(frozen=True)
@@ -68,7 +93,7 @@ class Recipe:
 
 def carry_out(
     subject: Subject,
-    make: Callable[[Subject, RecipeConfig, Mesh], Recipe],
+    make: Callable[[], Recipe],
     config: RecipeConfig,
     *,
     folder: Path,
@@ -78,24 +103,14 @@ def carry_out(
 ) -> dict[str, Any]:
     """Claims the folder, trains, and writes the card and the weights.
 
-    Args:
-      subject: what is trained, and on what.
-      make: `(subject, config, mesh) -> recipe`, called once the folder is claimed: it may take
-        minutes.
-      config: how to train.
-      folder: where everything goes, checkpoints included.
-      mesh: the devices.
-      listener: called after every step.
-      begin: called in front of the first one; see `loop.Begin`.
-
-    Returns:
-      The card.
+    `make` is called once the folder is claimed: it may take minutes. The other arguments are those
+    of `train_causal`, and so is what is returned.
 
     Raises:
       UserError: the folder holds another training, or a loss is not finite.
     """
     claim(folder, subject.kind, subject.source, config, subject.rows, **subject.settings)
-    recipe = make(subject, config, mesh)
+    recipe = make()
     run = Run(recipe.frozen, config, mesh)
     rows = subject.rows if recipe.rows is None else recipe.rows
     outcome = run.fit(recipe.trainable, recipe.objective, *rows, folder, listener, begin)
@@ -103,7 +118,13 @@ def carry_out(
         "kind": subject.kind,
         **recipe.card,
         **note_rows(folder, subject.texts),
-        **how_trained(config, outcome),
+        "steps": outcome.step,
+        "stopped": outcome.stopped,
+        "best": outcome.best,
+        "rows_of_a_step": config.batch.rows,
+        "longest": config.batch.longest,
+        "learning_rate": config.learning_rate,
+        "seed": config.batch.seed,
         **recipe.measure(run, outcome),
     }
     weights = recipe.export(outcome.trainable, recipe.frozen)

@@ -79,14 +79,7 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
 def fresh_model(
     tokenizer: Tokenizer, config: ScratchConfig, *, seed: int = 0, dtype: str = "float32"
 ) -> LoadedModel:
-    """Returns a network of random weights over a tokenizer.
-
-    Args:
-      tokenizer: what it reads and writes.
-      config: its shape.
-      seed: of the weights.
-      dtype: of activations, "float32" or "bfloat16".
-    """
+    """Returns a network of random weights over a tokenizer; `dtype` is that of activations."""
     shape = DecoderConfig(
         vocab_size=tokenizer.vocab_size,
         layers=config.layers,

@@ -27,13 +27,8 @@ from coopgen_jax.training.frozen_states import check_room, front_of, places, rea
 from coopgen_jax.training.loop import Begin, Listener
 from coopgen_jax.training.objectives import trunk_classification_loss
 from coopgen_jax.training.recipes.begin_head import begin_head, standardisation
-from coopgen_jax.training.recipes.recipe import Recipe, Subject, carry_out
-from coopgen_jax.training.run import (
-    RecipeConfig,
-    Rows,
-    check_classes,
-    tokenised,
-)
+from coopgen_jax.training.recipes.recipe import Recipe, Subject, carry_out, labelled_subject
+from coopgen_jax.training.run import RecipeConfig, Rows
 
 # Of so many batches the standardisation is taken.
 STANDARD_BATCHES = 32
@@ -87,46 +82,26 @@ def train_shared_trunk(
     """Trains a shared-trunk discriminator; `load_discriminator` takes the folder.
 
     The language model is frozen: it reads every text once, and its states are trained on. Every
-    prefix of a text is classified in every step, so batches are not cut.
-
-    Args:
-      model: the language model that it is to guide.
-      training: texts and classes.
-      validation: others of the same classes.
-      config: how to train; `lora` and what concerns generative discriminators have no meaning here.
-      trunk: what to train.
-      folder: where everything goes, checkpoints included; a run that stopped there goes on.
-      mesh: the devices; every one holds all states.
-      listener: called after every step.
-      begin: called in front of the first one; see `loop.Begin`.
-      reading: called after every batch: how many of how many texts the language model has read.
-      states: a folder where the states are kept for the next time, None to keep them nowhere.
-
-    Returns:
-      The card.
+    prefix of a text is classified in every step, so batches are not cut, and `lora` has no meaning
+    here. Every device holds all states; they are kept for the next time in the folder `states`, if
+    there is one. `reading` is called after every batch: how many of how many texts have been read.
+    The rest is as in `train_causal`.
 
     Raises:
       UserError: the classes differ, the model has no such taps, or the folder holds another
         training.
     """
-    check_classes(training, validation)
     config = replace(config, batch=replace(config.batch, shortest=None))
     _check(model, config, trunk)
+    subject = labelled_subject("shared-trunk", model, training, validation)
     longest = config.batch.longest
-    parts = tuple(tokenised(model.tokenizer, data) for data in (training, validation))
-    parts = tuple(Rows([row[:longest] for row in part.ids], part.labels) for part in parts)
-    check_room(model, trunk.taps, [row for part in parts for row in part.ids], folder=states)
-    settings = {
-        "trunk": asdict(trunk),
-        "classes": training.classes,
-        "dtype": model.config.dtype,
-    }
-    subject = Subject(
-        "shared-trunk", model.sha256, (parts[0], parts[1]), training.origins, settings
-    )
+    rows = [Rows([row[:longest] for row in part.ids], part.labels) for part in subject.rows]
+    settings = {"trunk": asdict(trunk), **subject.settings}
+    subject = replace(subject, rows=(rows[0], rows[1]), settings=settings)
+    ids = [row for part in rows for row in part.ids]
+    check_room(model, trunk.taps, ids, folder=states)
 
-    def make(subject: Subject, config: RecipeConfig, mesh: Mesh) -> Recipe:
-        ids = [row for part in parts for row in part.ids]
+    def make() -> Recipe:
         table = read_states(model, trunk.taps, ids, folder=states, listener=reading)
         return _recipe(model, trunk, table, subject, config, mesh)
 
@@ -136,7 +111,6 @@ def train_shared_trunk(
 
 
 def _check(model: LoadedModel, config: RecipeConfig, trunk: TrunkConfig) -> None:
-    """Raises UserError where texts do not fit the context, or the model has no such taps."""
     longest = config.batch.longest
     if longest + len(front_of(model)) > model.config.context:
         raise UserError(
@@ -167,13 +141,18 @@ def _recipe(
         frozen["tokens"] = np.concatenate([np.asarray(row, np.int32) for row in ids])
         frozen["embedding"] = model.params["embedding"]
     classes = subject.settings["classes"]
-    discriminator, trainable, standard = _begin(model, classes, config, trunk, table, rows[0])
-    # Frozen, but no array of the table's: the standardisation is joined to what is trained.
-    join = _joined(trunk, standard)
-    losses = tuple(
+    discriminator, trainable = _begin(model, classes, config, trunk)
+    standard = _standard(config, trunk, table, rows[0])
+
+    def join(trainable: Any, _: Any) -> Any:
+        if trunk.layers:
+            return {**trainable, "entrance": {**trainable["entrance"], **standard}}
+        return {**trainable, **standard}
+
+    losses = [
         trunk_classification_loss(discriminator, join=join, training=training, before=trunk.before)
         for training in (True, False)
-    )
+    ]
     return Recipe(
         objective=(losses[0], losses[1]),
         trainable=trainable,
@@ -189,47 +168,31 @@ def _recipe(
             "context": model.config.context,
         },
         measure=lambda run, outcome: run.report(losses[1], outcome.trainable, rows[1]),
-        export=lambda trainable, _: jax.tree.map(np.asarray, join(trainable, None)),
+        export=lambda *both: jax.tree.map(np.asarray, join(*both)),
         deliver=save_head,
         rows=rows,
     )
 
 
 def _begin(
-    model: LoadedModel,
-    classes: tuple[str, ...],
-    config: RecipeConfig,
-    trunk: TrunkConfig,
-    table: np.ndarray,
-    rows: Rows,
-) -> tuple[Any, Any, Any]:
-    """Returns the discriminator's shape, its first parameters and its standardisation."""
+    model: LoadedModel, classes: tuple[str, ...], config: RecipeConfig, trunk: TrunkConfig
+) -> tuple[SharedTrunkConfig | TrunkLayersConfig, Any]:
+    """Returns the discriminator's shape and its first parameters, without a standardisation."""
     key = jax.random.key(config.batch.seed)
     width = model.config.width
     discriminator: SharedTrunkConfig | TrunkLayersConfig
     if trunk.layers:
-        network = small_network(
-            layers=trunk.layers, width=trunk.width, context=model.config.context
-        )
+        context = model.config.context
+        network = small_network(layers=trunk.layers, width=trunk.width, context=context)
         head = HeadConfig(classes, trunk.width, config.hidden, config.dropout)
         discriminator = TrunkLayersConfig(trunk.taps, width, network, head, trunk.look_ahead)
         params = init_trunk_layers(key, discriminator)
-        drawn = params["entrance"]
-        params = {**params, "entrance": {"projection": drawn["projection"]}}
+        params["entrance"] = {"projection": params["entrance"]["projection"]}
     else:
         head = HeadConfig(classes, 2 * len(trunk.taps) * width, config.hidden, config.dropout)
         discriminator = SharedTrunkConfig(trunk.taps, False, head)
         params = begin_head(head, seed=config.batch.seed, standardised=True)
-    return discriminator, params, _standard(config, trunk, table, rows)
-
-
-def _joined(trunk: TrunkConfig, standard: Any) -> Callable[[Any, Any], Any]:
-    def join(trainable: Any, frozen: Any) -> Any:
-        if trunk.layers:
-            return {**trainable, "entrance": {**trainable["entrance"], **standard}}
-        return {**trainable, **standard}
-
-    return join
+    return discriminator, params
 
 
 def _standard(

@@ -1,6 +1,6 @@
 """A small cooperative training in a process of its own, which can be told to die in a phase.
 
-The one argument is a JSON object: `folder`; `rounds`; `die`, null or a phase of `make_round`, in
+The one argument is a JSON object: `folder`; `rounds`; `die`, null or a phase of `Round`, in
 whose `at`-th turn the process kills itself; `full`, whether the disk is full from there on instead;
 `mapper`; `sharded`; `proposal`; `conditional`; and for one of several processes `coordinator` and
 `process`. The last line of output is a JSON object of what became of it.

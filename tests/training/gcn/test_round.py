@@ -77,7 +77,7 @@ def rounds_of(
     """Returns the states in front of and behind rounds, what they told, and what they measured."""
     optimisers, mesh = (optax.sgd(RATE), optax.sgd(0.1)), make_mesh(1)
     told: list = []
-    one = gcn.make_round(
+    one = gcn.Round(
         NETWORKS, config, optimisers, mesh=mesh, conditional=conditional,
         watch=lambda phase, found: told.append((phase, jax.device_get(found))),
     )  # fmt: skip
