@@ -1,6 +1,5 @@
 """What is wrong with options before anything is loaded."""
 
-import json
 import math
 from dataclasses import fields
 
@@ -8,11 +7,11 @@ from coopgen_jax.cli.ask import flag
 from coopgen_jax.cli.machines import check_machines
 from coopgen_jax.cli.model_options import check_combining, names_target
 from coopgen_jax.cli.options import GenerateOptions
+from coopgen_jax.comparison.method_run import check_targets
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.mcts.mcts_config import ByValues, MCTSConfig
 from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
 from coopgen_jax.decoding.methods.smc import SMCConfig
-from coopgen_jax.discriminators.loading import folder_of
 from coopgen_jax.errors import UserError
 from coopgen_jax.tools.trace import SUFFIXES
 
@@ -103,14 +102,5 @@ def _check_unguided(options: GenerateOptions, config: DecoderSettings, *, by_bag
 def check_class(options: GenerateOptions) -> None:
     """Raises UserError where the target is no class of the discriminator, by its card."""
     guide, target = options.discriminator, options.target
-    if target is None or guide == "none" or names_target(options):
-        return
-    try:
-        card = json.loads((folder_of(guide) / "card.json").read_text(encoding="utf-8"))
-        classes = card["classes"]
-    except (OSError, ValueError, TypeError, KeyError, UserError):
-        return  # loading it will say what is wrong
-    if target not in classes:
-        raise UserError(
-            f"--target {target} is unknown to {guide}: its classes are {', '.join(classes)}"
-        )
+    if target is not None and guide != "none" and not names_target(options):
+        check_targets(guide, (target,))

@@ -76,7 +76,7 @@ def announced(runs: Sequence[MethodRun], targets: Sequence[str]) -> list[Method]
     methods = []
     for run in runs:
         if run.discriminator is not None:
-            _check_targets(run.discriminator, targets)
+            check_targets(run.discriminator, targets)
         model = name_of(run.model)
         texts = tuple(Written("", "", target) for target in targets)
         steering = steering_of(run.steering.settings() | {"target": list(targets)}, model)
@@ -92,7 +92,7 @@ def guide_name(run: MethodRun) -> str | None:
     return str(guide.card.get("name", "a loaded discriminator"))
 
 
-def _check_targets(guide: str | LoadedDiscriminator, targets: Sequence[str]) -> None:
+def check_targets(guide: str | LoadedDiscriminator, targets: Sequence[str]) -> None:
     """Raises UserError where a target is no class of a guide, which need not be loaded."""
     if isinstance(guide, str):
         label, path = guide, folder_of(guide) / "card.json"
