@@ -66,19 +66,15 @@ def append(
     log_proposal: jax.Array,
     log_class: jax.Array,
     end: jax.Array,
+    model_tokens: int = 0,
+    simulations: int = 0,
 ) -> Generation:
-    """Appends one token to every text that is not finished; finished texts stay as they are.
+    """Appends one `token` `[B, R]` to every text that is not finished; others stay as they are.
 
-    Args:
-      generation: the texts so far.
-      token: `[B, R]` int32.
-      log_prob: `[B, R]` its log-probability under the plain language model.
-      log_proposal: `[B, R]` the log-probability with which it was drawn.
-      log_class: `[B, R, C]` the class log-probabilities of the text with it.
-      end: `[B, R]` bool, true where the token ends the text.
+    What is given of the token is as for a `Generation`; `end` is true where it ends the text.
     """
     live = ~generation.finished
-    at = jnp.arange(generation.tokens.shape[-1])[None, None, :] == generation.length[..., None]
+    at = jnp.arange(generation.tokens.shape[-1])[None, None] == generation.length[..., None]
     return replace(
         generation,
         tokens=jnp.where(at & live[..., None], token[..., None], generation.tokens),
@@ -87,6 +83,8 @@ def append(
         log_prob=generation.log_prob + jnp.where(live, log_prob, 0.0),
         log_proposal=generation.log_proposal + jnp.where(live, log_proposal, 0.0),
         log_class=jnp.where(live[..., None], log_class, generation.log_class),
+        model_tokens=generation.model_tokens + model_tokens * live,
+        simulations=generation.simulations + simulations * live,
     )
 
 
@@ -99,14 +97,6 @@ def row_keys(key: jax.Array, prompt: Prompt, samples: int, step: jax.Array) -> j
 
     across = jax.vmap(row, (None, 0))
     return jax.vmap(across, (0, None))(prompt.index, jnp.arange(samples))
-
-
-def is_end(token: jax.Array, end_tokens: tuple[int, ...]) -> jax.Array:
-    """Returns where a token is one of those that end a text."""
-    ends = jnp.zeros(token.shape, bool)
-    for end in end_tokens:
-        ends = ends | (token == end)
-    return ends
 
 
 def per_sample(array: jax.Array, samples: int) -> jax.Array:

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from coopgen_jax.decoding.job import Job
-from coopgen_jax.decoding.rules.shaping import SHAPING, Seen, unrepeated
+from coopgen_jax.decoding.job import Job, seen_by
+from coopgen_jax.decoding.rules.shaping import SHAPING, unrepeated
 from coopgen_jax.parallel.mesh import top_k
 
 # What beams, which rank log p and draw nothing, cannot honour.
@@ -70,26 +70,12 @@ def check_length_penalty(power: float, new_tokens: int) -> None:
 
 
 def log_probs(job: Job, logits: jax.Array, texts: Texts, stop: jax.Array | None) -> jax.Array:
-    """Returns log p `[B, G, W, V]` of every next token, minus infinity where a rule forbids it.
+    """Returns log p of every next token by the logits, minus infinity where a rule forbids it.
 
-    Args:
-      job: the job.
-      logits: `[B, G, W, V]` behind the texts.
-      texts: the texts.
-      stop: `[B, G, W]` states of the stop strings behind them, None without any.
+    Both are `[B, G, W, V]`; `stop` `[B, G, W]` are the states of the stop strings behind the texts.
     """
-    log_p, rules = jax.nn.log_softmax(logits), job.config.rules
-    own, before = texts.tokens, job.text_before
-
-    def per_text(array: jax.Array) -> jax.Array:
-        return jnp.broadcast_to(array[:, None, None], (*own.shape[:3], array.shape[-1]))
-
-    tokens, mask = own, jnp.arange(own.shape[-1])[None, None, None] < texts.length[..., None]
-    if rules.penalise_prompt:
-        tokens = jnp.concatenate([per_text(before.tokens), tokens], axis=-1)
-        mask = jnp.concatenate([per_text(before.mask), mask], axis=-1)
-    seen = Seen(tokens=tokens, mask=mask, length=texts.length, stop=stop)
-    return unrepeated(rules, log_p, seen, ends=job.language_model.end_tokens)
+    log_p, ends = jax.nn.log_softmax(logits), job.language_model.end_tokens
+    return unrepeated(job.config.rules, log_p, seen_by(job, texts, stop), ends=ends)
 
 
 def likeliest(

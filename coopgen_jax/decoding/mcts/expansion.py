@@ -12,8 +12,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from coopgen_jax.decoding.generation import Generation, per_sample
-from coopgen_jax.decoding.job import Job, States, ends, read_nodes, room, roots, shaped, stop_states
+from coopgen_jax.decoding.generation import Generation
+from coopgen_jax.decoding.job import (
+    Job,
+    States,
+    ends,
+    read_nodes,
+    room,
+    roots,
+    seen_by,
+    shaped,
+    stop_states,
+)
 from coopgen_jax.decoding.judgement import foreseen, log_target
 from coopgen_jax.decoding.mcts.mcts_config import Value
 from coopgen_jax.decoding.mcts.reference import read_reference, rewards
@@ -36,19 +46,14 @@ def root(
 
     The reference's logits `[B, R, V]` are None where there is none.
     """
-    rows = (*logits.shape[:2], 1)
-    none = jnp.zeros((*rows, 0), jnp.int32)
-    stop = stop_states(states)
-    stop = None if stop is None else stop[..., None]
-    seen = _seen(job, generation, none, none.astype(bool), stop)
-    prior = shaped(job, logits[:, :, None], seen)
-    depth = jnp.zeros(rows, jnp.int32)
-    reference = None if reference is None else reference[:, :, None]
+    seen = seen_by(job, generation, stop_states(states))
+    logits, log_class, reference, seen = _per_node((logits, log_class, reference, seen))
+    nodes, prior = roots(generation.length), shaped(job, logits, seen)
     return Expansion(
-        **_candidates(job, states, roots(generation.length), logits[:, :, None], prior, reference),
-        log_class=log_class[:, :, None],
-        value=_value(job, log_class[:, :, None], jnp.zeros(rows), depth),
-        terminal=jnp.zeros(rows, bool),
+        **_candidates(job, states, nodes, logits, prior, reference),
+        log_class=log_class,
+        value=_value(job, log_class, jnp.zeros(nodes.depth.shape), nodes.depth),
+        terminal=nodes.terminal,
     )
 
 
@@ -93,7 +98,8 @@ def expand(
 
     here = leaves.start + jnp.arange(leaves.token.shape[-1])
     stop = stop_states(states, jnp.broadcast_to(here, leaves.token.shape))
-    seen = _seen(job, generation, *_own_tokens(tree, leaves), stop)
+    tokens, there = _own_tokens(tree, leaves)
+    seen = _longer(_per_node(seen_by(job, generation, None)), tokens, there, stop)
     prior = shaped(job, logits, seen)
     final_class = log_class
     if config.rollout is not None:
@@ -132,13 +138,17 @@ def _shaped_behind(
     job: Job, seen: Seen, logits: jax.Array, tokens: jax.Array, there: jax.Array, stop: Any
 ) -> jax.Array:
     """Shapes what follows `tokens` `[B, R, W, length]` that were rolled out behind each leaf."""
-    longer = Seen(
-        tokens=jnp.concatenate([seen.tokens, tokens], axis=-1),
-        mask=jnp.concatenate([seen.mask, there], axis=-1),
-        length=seen.length + there.sum(axis=-1, dtype=jnp.int32),
-        stop=stop,
-    )
-    return shaped(job, logits, longer, marked=False)
+    return shaped(job, logits, _longer(seen, tokens, there, stop), marked=False)
+
+
+def _longer(seen: Seen, tokens: jax.Array, there: jax.Array, stop: jax.Array | None) -> Seen:
+    """Returns what stands in front of the next token behind `tokens` `[B, R, W, S]` more."""
+    return seen.followed_by(Seen(tokens, there, there.sum(axis=-1, dtype=jnp.int32), stop))
+
+
+def _per_node(arrays: Any) -> Any:
+    """Returns arrays `[B, R, ...]` with an axis for the nodes of a sample."""
+    return jax.tree.map(lambda array: array[:, :, None], arrays)
 
 
 def _value(job: Job, log_class: jax.Array, log_likelihood: jax.Array, depth: jax.Array) -> Any:
@@ -198,30 +208,3 @@ def _candidates(
         "log_probs": log_probs,
         "rewards": rewards(job, log_probs, tokens, reference),
     }
-
-
-def _seen(
-    job: Job,
-    generation: Generation,
-    tokens: jax.Array,
-    mask: jax.Array,
-    stop: jax.Array | None,
-) -> Seen:
-    """Puts what has been read in front of each node's own `tokens` `[B, R, W, S]`."""
-    samples, wave = tokens.shape[1:3]
-
-    def per_node(array: jax.Array) -> jax.Array:
-        return jnp.broadcast_to(array[:, :, None], (*array.shape[:2], wave, array.shape[-1]))
-
-    trunk = jnp.arange(job.config.new_tokens)[None, None] < generation.length[..., None]
-    parts = [(per_node(generation.tokens), per_node(trunk)), (tokens, mask)]
-    if job.config.rules.penalise_prompt:
-        before = job.text_before
-        prompt = (per_sample(before.tokens, samples), per_sample(before.mask, samples))
-        parts.insert(0, (per_node(prompt[0]), per_node(prompt[1])))
-    return Seen(
-        tokens=jnp.concatenate([part[0] for part in parts], axis=-1),
-        mask=jnp.concatenate([part[1] for part in parts], axis=-1),
-        length=generation.length[..., None] + mask.sum(axis=-1, dtype=jnp.int32),
-        stop=stop,
-    )

@@ -35,8 +35,8 @@ from coopgen_jax.decoding.generation import Generation
 from coopgen_jax.decoding.job import (
     Job,
     States,
+    children,
     ends,
-    next_node,
     read_nodes,
     seen_by,
     stop_states,
@@ -128,10 +128,11 @@ def propose(
     token, log_prob, log_proposal = _draw(keys, job, tree, choice.token, logits, seen, tau=tau)
     same = (tree.tokens[:, :, 0] == token[..., None]) & (tree.children[:, :, 0] >= 0)
     outside = ~same.any(axis=-1)
-    node = next_node(job, caches[0], generation, token, slot=config.search.nodes)
+    end = ends(job, token, stop)
     # What the tree holds has been judged, and a text that had ended has nothing to judge.
-    idle = ~outside | generation.finished
-    node = replace(node, terminal=node.terminal | idle[..., None])
+    idle = (end | ~outside | generation.finished)[..., None]
+    slot = config.search.nodes
+    node = children(token[..., None], generation.length, terminal=idle, slot=slot)
     states, cache = caches
     after, judged, states = read_nodes(job, states, node, generation.log_class[:, :, None])
     reference, cache = read_reference(job, cache, node)
@@ -144,7 +145,7 @@ def propose(
         log_prob=log_prob,
         log_proposal=log_proposal,
         log_class=jnp.where(outside[..., None], judged[:, :, 0], held),
-        end=ends(job, token, stop),
+        end=end,
     )
     return chosen, (after[:, :, 0], reference), [states, cache]
 

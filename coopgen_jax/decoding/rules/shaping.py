@@ -149,6 +149,16 @@ class Seen:
     length: jax.Array
     stop: jax.Array | None = None
 
+    def followed_by(self, more: "Seen") -> "Seen":
+        """Returns what stands in front where more tokens follow; missing axes are the same ones."""
+
+        def joined(own: jax.Array, other: jax.Array) -> jax.Array:
+            own = jnp.broadcast_to(own, (*other.shape[:-1], own.shape[-1]))
+            return jnp.concatenate([own, other], axis=-1)
+
+        tokens, mask = joined(self.tokens, more.tokens), joined(self.mask, more.mask)
+        return Seen(tokens, mask, self.length + more.length, more.stop)
+
 
 def constrain(
     rules: Rules, logits: jax.Array, seen: Seen, *, ends: tuple[int, ...], given: Any = None
