@@ -168,6 +168,8 @@ class MCTSConfig(DecoderSettings):
     reference: Reference | None = None
     search: SearchConfig = PPL_MCTS
 
+    always_guided: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.foresight_power < float("inf"):
@@ -226,11 +228,6 @@ class MCTSConfig(DecoderSettings):
             widest = min(search.wave, simulations, candidates, compared)
             values["wave"] = max(w for w in range(1, widest + 1) if simulations % w == 0)
         return changed(self, values)
-
-    @property
-    def guided(self) -> bool:
-        """Whether the method needs a discriminator and a target: always."""
-        return True
 
     @property
     def deterministic(self) -> bool:

@@ -68,8 +68,7 @@ class BeamConfig(DecoderSettings):
                 f"{self.samples} texts are asked of {self.groups * self.beams} beams: give as many "
                 "beams, or ask for fewer"
             )
-        if not 0 <= self.diversity < float("inf"):
-            raise ValueError(f"diversity is {self.diversity}: give 0 or more")
+        self._check_least(0, "diversity")
         if (self.groups > 1) != (self.diversity > 0):
             raise ValueError(
                 f"{self.groups} groups with a diversity of {self.diversity}: several groups need a "

@@ -8,6 +8,7 @@ slots are committed to the trunk, so nothing is read twice.
 """
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -38,15 +39,12 @@ class BlockwiseConfig(DecoderSettings):
     block: int = 8
     of: int = 16
 
+    always_guided: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if min(self.block, self.of) < 1:
             raise ValueError(f"block is {self.block} and of {self.of}: give 1 or more")
-
-    @property
-    def guided(self) -> bool:
-        """Whether the method needs a discriminator and a target: always."""
-        return True
 
     @property
     def longest(self) -> int:

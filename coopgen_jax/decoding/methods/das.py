@@ -67,8 +67,7 @@ class DASConfig(DecoderSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.beams < 1:
-            raise ValueError(f"beams is {self.beams}: give 1 or more")
+        self._check_least(1, "beams")
         if self.samples > self.beams:
             raise ValueError(
                 f"{self.samples} texts are asked of {self.beams} beams: give as many beams, or ask "
@@ -79,8 +78,7 @@ class DASConfig(DecoderSettings):
                 f"{self.beams} beams are to go on out of {self.candidates} candidates: give as "
                 "many candidates, or fewer beams"
             )
-        if not 0 <= self.alpha < float("inf"):
-            raise ValueError(f"alpha is {self.alpha}: give 0 or more")
+        self._check_least(0, "alpha")
         check_length_penalty(self.length_penalty, self.new_tokens)
 
     def with_settings(self, **values: Any) -> Self:

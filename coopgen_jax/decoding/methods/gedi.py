@@ -14,18 +14,22 @@ weighed ones.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
-from coopgen_jax.decoding.generation import blank
-from coopgen_jax.decoding.job import Decoder, Job, read_prompts, roots, shaped
+from coopgen_jax.decoding.job import Decoder, Job, roots, shaped
 from coopgen_jax.decoding.judgement import check_foresight, foreseen
-from coopgen_jax.decoding.methods.rescoring import RescoringState, seen_of, write_chosen
+from coopgen_jax.decoding.methods.rescoring import (
+    RescoringState,
+    begin_rescoring,
+    seen_of,
+    write_chosen,
+)
 from coopgen_jax.decoding.rules.shaping import CTRL, Rules
 from coopgen_jax.decoding.rules.truncation import leading
-from coopgen_jax.models.slots import Capacity
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,11 @@ class GediConfig(DecoderSettings):
     target_p: float = 0.8
     draw: bool = False
 
+    always_guided: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.strength < float("inf"):
-            raise ValueError(f"strength is {self.strength}: give 0 or more")
+        self._check_least(0, "strength")
         if not 0 <= self.filter_p < 1:
             raise ValueError(
                 f"filter_p is {self.filter_p}: give a probability below 1, 0 for no filter"
@@ -67,16 +72,6 @@ class GediConfig(DecoderSettings):
         """Whether the likeliest token is taken."""
         return not self.draw
 
-    @property
-    def deterministic(self) -> bool:
-        """Whether all samples of a prompt are bound to be the same text."""
-        return self.samples > 1 and self.greedy
-
-    @property
-    def guided(self) -> bool:
-        """Whether the method needs a discriminator and a target: always."""
-        return True
-
 
 def begin(job: Job) -> RescoringState:
     """Reads the prompts.
@@ -85,11 +80,9 @@ def begin(job: Job) -> RescoringState:
       UserError: there is no discriminator or target, the discriminator does not judge children of
         this vocabulary, or the prompts exceed the context.
     """
-    config: GediConfig = job.config
-    capacity = Capacity(config.samples, config.new_tokens, nodes=1)
-    logits, log_class, states = read_prompts(job, capacity, config.ahead)
-    check_foresight(job, states, "gedi")
-    return RescoringState(logits, states, blank(log_class, config.new_tokens), jnp.int32(0))
+    state = begin_rescoring(job)
+    check_foresight(job, state.states, "gedi")
+    return state
 
 
 def advance(key: jax.Array, job: Job, state: RescoringState) -> tuple[RescoringState, None]:

@@ -49,8 +49,7 @@ class RerankConfig(DecoderSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.of < 1:
-            raise ValueError(f"of is {self.of}: give 1 or more")
+        self._check_least(1, "of")
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha is {self.alpha}: give a weight from 0 to 1")
         check_length_penalty(self.length_penalty, self.new_tokens)

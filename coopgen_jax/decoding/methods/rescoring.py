@@ -1,19 +1,25 @@
 """Drawing the next token from scores that a discriminator has a say in, one lane per text.
 
-What FUDGE with look-ahead and GeDi share: the children of a text are judged before any of them is
-read, so that only the token that is drawn costs a call.
+What FUDGE with look-ahead, GeDi and PPLM share: only the token that is drawn costs a call.
 """
-
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from coopgen_jax.decoding.generation import Generation, append, row_keys
-from coopgen_jax.decoding.job import Job, States, ends, read_token, seen_by, stop_states
+from coopgen_jax.decoding.generation import Generation, append, blank, row_keys
+from coopgen_jax.decoding.job import (
+    Job,
+    States,
+    ends,
+    read_prompts,
+    read_token,
+    seen_by,
+    stop_states,
+)
 from coopgen_jax.decoding.rules.draw import draw, entry_at
 from coopgen_jax.decoding.rules.shaping import Seen
+from coopgen_jax.models.slots import Capacity
 
 
 @struct.dataclass
@@ -24,6 +30,14 @@ class RescoringState:
     states: States
     generation: Generation
     step: jax.Array
+
+
+def begin_rescoring(job: Job, *, nodes: int = 1) -> RescoringState:
+    """Reads the prompts, with room for so many node slots of a sample; see `read_prompts`."""
+    config = job.config
+    capacity = Capacity(config.samples, config.new_tokens, nodes)
+    logits, log_class, states = read_prompts(job, capacity, config.ahead)
+    return RescoringState(logits, states, blank(log_class, config.new_tokens), jnp.int32(0))
 
 
 def seen_of(job: Job, state: RescoringState) -> Seen:
@@ -40,12 +54,8 @@ def choose(
 ) -> tuple[jax.Array, jax.Array]:
     """Chooses a token of every text by scores: a draw, or the best where the config says `greedy`.
 
-    Args:
-      key: typed key of the whole job.
-      job: the job.
-      state: what stands between two tokens.
-      score: `[B, R, K]` unnormalised log-probabilities.
-      tokens: `[B, R, K]` the tokens they belong to; None where `K` is the vocabulary.
+    The scores `[B, R, K]` are unnormalised log-probabilities of the `tokens` `[B, R, K]`, which are
+    None where `K` is the vocabulary.
 
     Returns:
       The tokens `[B, R]` and their log-probabilities, NaN where nothing is drawn.
@@ -62,35 +72,28 @@ def write_chosen(
     state: RescoringState,
     score: jax.Array,
     tokens: jax.Array | None = None,
+    *,
+    model_tokens: int = 1,
+    simulations: int = 1,
 ) -> RescoringState:
-    """Chooses one token of every text that is not finished and has it read alone.
-
-    Args:
-      key: typed key of the whole job.
-      job: the job.
-      state: what stands between two tokens.
-      score: `[B, R, K]` unnormalised log-probabilities to draw from.
-      tokens: `[B, R, K]` the tokens they belong to; None where `K` is the vocabulary.
+    """Chooses one token of every text that is not finished and has it read alone; see `choose`.
 
     Returns:
-      The next state.
+      The next state, in which each token has cost `model_tokens` and `simulations`.
     """
     generation = state.generation
     token, log_proposal = choose(key, job, state, score, tokens)
     end = ends(job, token, stop_states(state.states))
     logits, log_class, states = read_token(job, state.states, generation, token)
-    live = ~generation.finished
     written = append(
-        replace(
-            generation,
-            model_tokens=generation.model_tokens + live,
-            simulations=generation.simulations + live,
-        ),
+        generation,
         token,
         log_prob=entry_at(jax.nn.log_softmax(state.logits), token),
         log_proposal=log_proposal,
         log_class=log_class,
         end=end,
+        model_tokens=model_tokens,
+        simulations=simulations,
     )
     return RescoringState(logits, states, written, state.step + 1)
 

@@ -63,11 +63,6 @@ class SamplingConfig(DecoderSettings):
         if self.mix_base and self.rules.temperature == 0:
             raise ValueError("mix_base mixes two ways to draw a text: give a temperature above 0")
 
-    @property
-    def deterministic(self) -> bool:
-        """Whether all samples of a prompt are bound to be the same text."""
-        return self.samples > 1 and self.rules.temperature == 0
-
 
 @struct.dataclass
 class SamplingState:
@@ -107,24 +102,24 @@ def begin(job: Job) -> SamplingState:
 
 def advance(key: jax.Array, job: Job, state: SamplingState) -> tuple[SamplingState, None]:
     """Writes one token of every text that is not finished; there is no tree to show."""
-    generation, share = state.generation, job.config.mix_base
+    generation = state.generation
     token, log_ruled, log_full, limit = _draw(key, job, state)
-    log_probs = jax.nn.log_softmax(state.logits)
     end = ends(job, token, stop_states(state.states))
     logits, log_class, states = read_token(job, state.states, generation, token)
     written = append(
-        replace(generation, model_tokens=generation.model_tokens + ~generation.finished),
+        generation,
         token,
-        log_prob=entry_at(log_probs, token),
+        log_prob=entry_at(jax.nn.log_softmax(state.logits), token),
         log_proposal=log_ruled,
         log_class=log_class,
         end=end,
+        model_tokens=1,
     )
     log_ruled, log_full = (
         sum_before + jnp.where(generation.finished, 0.0, log_p)
         for sum_before, log_p in ((state.log_ruled, log_ruled), (state.log_full, log_full))
     )
-    if share:
+    if share := job.config.mix_base:
         written = replace(written, log_proposal=mixture(log_ruled, log_full, share))
     after = SamplingState(logits, states, written, limit, log_ruled, log_full, state.step + 1)
     return after, None

@@ -47,27 +47,18 @@ class SMCConfig(DecoderSettings):
     threshold: float = 0.5
     resampling: Resampling = "systematic"
 
+    always_guided: ClassVar[bool] = True
+    weighted: ClassVar[bool] = True
     refuses: ClassVar[tuple[str, ...]] = REMOVES_SUPPORT
     because: ClassVar[str] = "particles must be able to become every text that their weights are of"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.power < float("inf"):
-            raise ValueError(f"power is {self.power}: give 0 or more")
+        self._check_least(0, "power")
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold is {self.threshold}: give a share from 0 to 1")
         if self.resampling not in ("systematic", "residual"):
             raise ValueError(f"resampling is {self.resampling!r}: give systematic or residual")
-
-    @property
-    def weighted(self) -> bool:
-        """Whether a prompt's texts stand for a distribution only together with their weights."""
-        return True
-
-    @property
-    def guided(self) -> bool:
-        """Whether the method needs a discriminator and a target: always."""
-        return True
 
 
 @struct.dataclass
@@ -151,16 +142,13 @@ def advance(key: jax.Array, job: Job, state: SMCState) -> tuple[SMCState, None]:
     gained = jnp.where(jnp.isneginf(now) | jnp.isneginf(before), -jnp.inf, gained)
     live = ~particles.finished
     written = append(
-        replace(
-            particles,
-            model_tokens=particles.model_tokens + live,
-            log_weight=particles.log_weight + jnp.where(live, gained, 0.0),
-        ),
+        replace(particles, log_weight=particles.log_weight + jnp.where(live, gained, 0.0)),
         token,
         log_prob=entry_at(jax.nn.log_softmax(logits[:, 0]), token),
         log_proposal=jnp.full(token.shape, jnp.nan, jnp.float32),
         log_class=log_class[:, 0],
         end=end,
+        model_tokens=1,
     )
     return SMCState(after, states, path, written, state.step + 1), None
 

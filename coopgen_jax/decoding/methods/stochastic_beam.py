@@ -47,6 +47,7 @@ class StochasticBeamConfig(DecoderSettings):
 
     samples: int = 4
 
+    weighted: ClassVar[bool] = True
     refuses: ClassVar[tuple[str, ...]] = REMOVES_SUPPORT
     because: ClassVar[str] = "texts are weighed by what they were drawn from, which must be all"
 
@@ -57,11 +58,6 @@ class StochasticBeamConfig(DecoderSettings):
                 "a watermark takes the place of a token's draw, and the noise here draws whole "
                 "texts: give one on the logits alone"
             )
-
-    @property
-    def weighted(self) -> bool:
-        """Whether a prompt's texts stand for a distribution only together with their weights."""
-        return True
 
 
 @struct.dataclass
