@@ -265,9 +265,9 @@ def seen_by(job: Job, texts: Any, stop: jax.Array | None) -> Seen:
     seen = Seen(tokens, place < texts.length[..., None], texts.length, stop)
     if not job.config.rules.penalise_prompt:
         return seen
-    before, axes = job.text_before, range(1, tokens.ndim - 1)
-    prompt = (jnp.expand_dims(array, axes) for array in (before.tokens, before.mask))
-    return Seen(*prompt, length=jnp.int32(0)).followed_by(seen)
+    before, axes = job.text_before, tuple(range(1, tokens.ndim - 1))
+    front, there = (jnp.expand_dims(array, axes) for array in (before.tokens, before.mask))
+    return Seen(front, there, jnp.int32(0)).followed_by(seen)
 
 
 def shaped(job: Job, logits: jax.Array, seen: Seen, *, marked: bool = True) -> jax.Array:

@@ -4,11 +4,14 @@ A lane is a path of node slots, so that lanes branch, merge and end by choosing 
 is copied. Arrays are `[B, G, W, ...]`: `W` lanes in each of `G` trees per prompt.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from coopgen_jax.decoding.job import Job, States, read_nodes, stop_states
+from coopgen_jax.decoding.job import Job, States, ends, read_nodes, read_prompts, stop_states
 from coopgen_jax.models.language_model import Nodes
+from coopgen_jax.models.slots import Capacity
 
 
 def nodes_of(lanes: int, new_tokens: int) -> int:
@@ -16,9 +19,19 @@ def nodes_of(lanes: int, new_tokens: int) -> int:
     return 1 + lanes * new_tokens
 
 
-def no_path(shape: tuple[int, ...], new_tokens: int) -> jax.Array:
-    """Returns paths `[*shape, T]` that are at the root."""
-    return jnp.full((*shape, new_tokens), -1, jnp.int32)
+def begin_lanes(
+    job: Job, capacity: Capacity, lanes: int, length: int
+) -> tuple[jax.Array, jax.Array, States, jax.Array]:
+    """Reads the prompts for `W` lanes, which may have `length` tokens below the root.
+
+    Returns:
+      Logits `[B, G, W, V]` behind every lane, log p(class | prompt) `[B, G, C]`, the states, and
+      paths `[B, G, W, length]` at the root.
+    """
+    logits, log_class, states = read_prompts(job, capacity, job.config.ahead)
+    shape = (*logits.shape[:2], lanes)
+    logits = jnp.broadcast_to(logits[:, :, None], (*shape, logits.shape[-1]))
+    return logits, log_class, states, jnp.full((*shape, length), -1, jnp.int32)
 
 
 def extend_lanes(
@@ -66,19 +79,38 @@ def extend_lanes(
 def lane_stops(states: States, path: jax.Array, step: jax.Array) -> jax.Array | None:
     """Returns the states `[B, G, W]` of the stop strings behind every lane, None without any.
 
-    Args:
-      states: of both networks.
-      path: `[B, G, W, T]` int32 slots of each lane's tokens so far.
-      step: how many tokens every lane has below the root.
+    `path` and `step` are those that `extend_lanes` takes.
     """
     # In front of its first token a lane is at the root.
     last = jnp.where(step > 0, jnp.maximum(at(path, step - 1), 0), 0)
     return stop_states(states, last)
 
 
-def pick(array: jax.Array, index: jax.Array) -> jax.Array:
-    """Returns the entries of `[B, G, W, ...]` at the lanes `index` `[B, G, K]`."""
-    return jnp.take_along_axis(array, index.reshape(*index.shape, *(1,) * (array.ndim - 3)), axis=2)
+def ends_behind(job: Job, stop: jax.Array | None, lane: jax.Array, token: jax.Array) -> jax.Array:
+    """Returns where tokens `[..., K]` behind the lanes `lane` end their texts.
+
+    `stop` `[..., W]` are the states of the stop strings behind all lanes; see `lane_stops`.
+    """
+    return ends(job, token, None if stop is None else jnp.take_along_axis(stop, lane, axis=-1))
+
+
+def pick(arrays: Any, index: jax.Array) -> Any:
+    """Returns the entries of arrays `[B, G, W, ...]` at the lanes `index` `[B, G, K]`."""
+
+    def picked(array: jax.Array) -> jax.Array:
+        places = index.reshape(*index.shape, *(1,) * (array.ndim - 3))
+        return jnp.take_along_axis(array, places, axis=2)
+
+    return jax.tree.map(picked, arrays)
+
+
+def where(rows: jax.Array, one: Any, other: Any) -> Any:
+    """Returns one's entries in the `rows` `[B, ...]` that are true, the other's elsewhere."""
+
+    def merged(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(rows.reshape(*rows.shape, *(1,) * (a.ndim - rows.ndim)), a, b)
+
+    return jax.tree.map(merged, one, other)
 
 
 def put(array: jax.Array, step: jax.Array, value: jax.Array) -> jax.Array:

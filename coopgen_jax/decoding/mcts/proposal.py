@@ -41,6 +41,7 @@ from coopgen_jax.decoding.job import (
     seen_by,
     stop_states,
 )
+from coopgen_jax.decoding.lanes import where
 from coopgen_jax.decoding.mcts.expansion import root
 from coopgen_jax.decoding.mcts.mcts_config import ByValues, MCTSConfig
 from coopgen_jax.decoding.mcts.reference import read_reference
@@ -231,10 +232,5 @@ def replant(
     """
     expansion = root(job, generation, states, logits, generation.log_class, reference)
     expansion = replace(expansion, terminal=generation.finished[..., None])
-    planted = plant(tree, expansion)
-
-    def either(new: jax.Array, old: jax.Array) -> jax.Array:
-        outside = (choice.rank < 0).reshape(*choice.rank.shape, *[1] * (new.ndim - 2))
-        return jnp.where(outside, new, old)
-
-    return jax.tree.map(either, planted, tree)
+    planted: Tree = where(choice.rank < 0, plant(tree, expansion), tree)
+    return planted

@@ -16,9 +16,17 @@ from flax import struct
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.generation import Generation, append, blank, row_keys
-from coopgen_jax.decoding.job import Decoder, Job, States, ends, read_prompts, seen_by, shaped
+from coopgen_jax.decoding.job import Decoder, Job, States, ends, seen_by, shaped
 from coopgen_jax.decoding.judgement import log_target
-from coopgen_jax.decoding.lanes import at, extend_lanes, lane_stops, no_path, nodes_of, pick
+from coopgen_jax.decoding.lanes import (
+    at,
+    begin_lanes,
+    extend_lanes,
+    lane_stops,
+    nodes_of,
+    pick,
+    where,
+)
 from coopgen_jax.decoding.rules.draw import draw, entry_at
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.slots import Capacity, commit, move
@@ -83,13 +91,12 @@ def begin(job: Job) -> BlockwiseState:
         raise UserError("blocks are judged by a discriminator: give one and a target")
     nodes = nodes_of(config.of, config.longest)
     capacity = Capacity(config.samples, config.new_tokens, nodes)
-    logits, log_class, states = read_prompts(job, capacity, config.ahead)
-    shape = (*logits.shape[:2], config.of)
+    logits, log_class, states, path = begin_lanes(job, capacity, config.of, config.longest)
     generation = blank(log_class, config.new_tokens)
     return BlockwiseState(
-        logits=jnp.broadcast_to(logits[:, :, None], (*shape, logits.shape[-1])),
+        logits=logits,
         states=states,
-        path=no_path(shape, config.longest),
+        path=path,
         lanes=_repeated(generation, config.of),
         read=generation.model_tokens,
         generation=generation,
@@ -133,11 +140,9 @@ def advance(key: jax.Array, job: Job, state: BlockwiseState) -> tuple[BlockwiseS
     over = full | _grouped(lanes.finished, config.of).all(axis=-1)
     over = over & ~state.generation.finished
     chosen = jax.tree.map(lambda array: pick(_grouped(array, config.of), best)[:, :, 0], lanes)
-    generation = _where(
-        over,
-        replace(chosen, simulations=state.generation.simulations + config.of, model_tokens=read),
-        state.generation,
-    )
+    simulations = state.generation.simulations + config.of
+    chosen = replace(chosen, simulations=simulations, model_tokens=read)
+    generation = where(over, chosen, state.generation)
     states = _committed(
         states,
         pick(path, best)[:, :, 0],
@@ -148,7 +153,7 @@ def advance(key: jax.Array, job: Job, state: BlockwiseState) -> tuple[BlockwiseS
         logits=jnp.where(full, jnp.broadcast_to(pick(logits, best), logits.shape), logits),
         states=states,
         path=jnp.where(full, -1, path),
-        lanes=_where(jnp.repeat(over, config.of, axis=1), _repeated(generation, config.of), lanes),
+        lanes=where(jnp.repeat(over, config.of, axis=1), _repeated(generation, config.of), lanes),
         read=read,
         generation=generation,
         step=step,
@@ -186,16 +191,6 @@ def _repeated(generation: Generation, count: int) -> Generation:
     """Returns every text `[B, R]` so many times, `[B, R * n]`."""
     lanes: Generation = jax.tree.map(lambda array: jnp.repeat(array, count, axis=1), generation)
     return lanes
-
-
-def _where(rows: jax.Array, one: Generation, other: Generation) -> Generation:
-    """Returns one's texts where `rows` `[B, R]` are true, the other's elsewhere."""
-
-    def merged(a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.where(rows.reshape(*rows.shape, *(1,) * (a.ndim - 2)), a, b)
-
-    both: Generation = jax.tree.map(merged, one, other)
-    return both
 
 
 BLOCKWISE = Decoder(begin, advance)

@@ -14,9 +14,9 @@ from flax import struct
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.generation import Generation, append, blank, per_sample, row_keys
-from coopgen_jax.decoding.job import Decoder, Job, States, ends, read_prompts, seen_by, shaped
+from coopgen_jax.decoding.job import Decoder, Job, States, ends, seen_by, shaped
 from coopgen_jax.decoding.judgement import log_target
-from coopgen_jax.decoding.lanes import extend_lanes, lane_stops, no_path, nodes_of, pick
+from coopgen_jax.decoding.lanes import begin_lanes, extend_lanes, lane_stops, nodes_of, pick
 from coopgen_jax.decoding.rules.draw import draw, entry_at
 from coopgen_jax.decoding.rules.shaping import REMOVES_SUPPORT, log_constrained
 from coopgen_jax.errors import UserError
@@ -86,16 +86,11 @@ def begin(job: Job) -> SMCState:
     config: SMCConfig = job.config
     if job.discriminator is None or job.target is None:
         raise UserError("particles are weighed by a discriminator: give one and a target")
-    capacity = Capacity(1, 1, nodes_of(config.samples, config.new_tokens))
-    logits, log_class, states = read_prompts(job, capacity, config.ahead)
-    shape = (*logits.shape[:2], config.samples)
-    return SMCState(
-        logits=jnp.broadcast_to(logits[:, :, None], (*shape, logits.shape[-1])),
-        states=states,
-        path=no_path(shape, config.new_tokens),
-        generation=blank(per_sample(log_class[:, 0], config.samples), config.new_tokens),
-        step=jnp.int32(0),
-    )
+    count, length = config.samples, config.new_tokens
+    capacity = Capacity(1, 1, nodes_of(count, length))
+    logits, log_class, states, path = begin_lanes(job, capacity, count, length)
+    particles = blank(per_sample(log_class[:, 0], count), length)
+    return SMCState(logits, states, path, particles, jnp.int32(0))
 
 
 def advance(key: jax.Array, job: Job, state: SMCState) -> tuple[SMCState, None]:
@@ -113,11 +108,11 @@ def advance(key: jax.Array, job: Job, state: SMCState) -> tuple[SMCState, None]:
     source = jnp.where(over, jnp.arange(config.samples, dtype=jnp.int32)[None], source)
     log_weight = jnp.where(over, particles.log_weight, log_weight)
     read = particles.model_tokens
-    particles, logits, path = jax.tree.map(
-        lambda array: pick(array, source[:, None]), (_lanes(particles), logits, path)
-    )
+    lanes = jax.tree.map(lambda array: array[:, None], particles)
+    lanes, logits, path = pick((lanes, logits, path), source[:, None])
+    particles = jax.tree.map(lambda array: array[:, 0], lanes)
     # What a particle's place has cost stays with the place, whoever stands there now.
-    particles = replace(_rows(particles), log_weight=log_weight, model_tokens=read)
+    particles = replace(particles, log_weight=log_weight, model_tokens=read)
 
     stop = lane_stops(state.states, path, state.step)
     stop = None if stop is None else stop[:, 0]
@@ -158,10 +153,7 @@ def resample(
 ) -> tuple[jax.Array, jax.Array]:
     """Chooses which particles go on where their effective number has become too small.
 
-    Args:
-      keys: `[B]` typed keys.
-      log_weight: `[B, W]` unnormalised.
-      config: the settings.
+    `keys` `[B]` are typed keys, `log_weight` `[B, W]` is unnormalised.
 
     Returns:
       The particles that go on `[B, W]` int32, and their log weights: all the mean of what they were
@@ -176,10 +168,7 @@ def resample(
         mean = jax.nn.logsumexp(log_weight) - jnp.log(float(count))
         unequal = (effective < config.threshold * count * (1 - 1e-6)) & jnp.isfinite(mean)
         same = jnp.arange(count, dtype=jnp.int32)
-        return (
-            jnp.where(unequal, chosen, same),
-            jnp.where(unequal, mean, log_weight),
-        )
+        return jnp.where(unequal, chosen, same), jnp.where(unequal, mean, log_weight)
 
     return jax.vmap(one)(keys, log_weight)
 
@@ -213,16 +202,6 @@ def _log_potential(job: Job, log_class: jax.Array) -> jax.Array:
     config: SMCConfig = job.config
     said = log_target(log_class[:, None], job.target)[:, 0]
     return config.power * said if config.power else jnp.zeros_like(said)
-
-
-def _lanes(generation: Generation) -> Generation:
-    lanes: Generation = jax.tree.map(lambda array: array[:, None], generation)
-    return lanes
-
-
-def _rows(generation: Generation) -> Generation:
-    rows: Generation = jax.tree.map(lambda array: array[:, 0], generation)
-    return rows
 
 
 def log_evidence(generation: Generation) -> jax.Array:

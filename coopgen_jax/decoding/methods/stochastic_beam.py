@@ -22,8 +22,15 @@ from flax import struct
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.generation import Generation, append, blank, per_sample, row_keys
-from coopgen_jax.decoding.job import Decoder, Job, States, ends, read_prompts, seen_by, shaped
-from coopgen_jax.decoding.lanes import extend_lanes, lane_stops, no_path, nodes_of, pick
+from coopgen_jax.decoding.job import Decoder, Job, States, seen_by, shaped
+from coopgen_jax.decoding.lanes import (
+    begin_lanes,
+    ends_behind,
+    extend_lanes,
+    lane_stops,
+    nodes_of,
+    pick,
+)
 from coopgen_jax.decoding.rules.shaping import REMOVES_SUPPORT, log_constrained
 from coopgen_jax.models.slots import Capacity
 from coopgen_jax.parallel.mesh import top_k
@@ -90,20 +97,19 @@ def begin(job: Job) -> StochasticBeamState:
       UserError: a prompt and what is to be written exceed the context.
     """
     config: StochasticBeamConfig = job.config
-    count = config.samples + 1
-    capacity = Capacity(1, 1, nodes_of(count, config.new_tokens))
-    logits, log_class, states = read_prompts(job, capacity, config.ahead)
-    shape = (*logits.shape[:2], count)
+    count, length = config.samples + 1, config.new_tokens
+    capacity = Capacity(1, 1, nodes_of(count, length))
+    logits, log_class, states, path = begin_lanes(job, capacity, count, length)
     bare = log_class[:, 0]
     return StochasticBeamState(
-        logits=jnp.broadcast_to(logits[:, :, None], (*shape, logits.shape[-1])),
+        logits=logits,
         states=states,
-        path=no_path(shape, config.new_tokens),
-        lanes=blank(per_sample(bare, count), config.new_tokens),
+        path=path,
+        lanes=blank(per_sample(bare, count), length),
         # All lanes are the bare prompt, and one of them is enough.
         perturbed=jnp.full((len(bare), count), -jnp.inf, jnp.float32).at[:, 0].set(0.0),
         read=jnp.zeros(len(bare), jnp.int32),
-        generation=blank(per_sample(bare, config.samples), config.new_tokens),
+        generation=blank(per_sample(bare, config.samples), length),
         step=jnp.int32(0),
     )
 
@@ -143,8 +149,7 @@ def advance(key: jax.Array, job: Job, state: StochasticBeamState) -> tuple[Any, 
 
     token = of_rank(tokens).astype(jnp.int32)
     lanes = jax.tree.map(lambda array: pick(array[:, None], lane[:, None])[:, 0], state.lanes)
-    came = None if seen.stop is None else jnp.take_along_axis(seen.stop, lane, axis=-1)
-    end = ends(job, token, came)
+    end = ends_behind(job, seen.stop, lane, token)
     idle = end | lanes.finished | jnp.isneginf(perturbed) | done
     logits, log_class, states, path = extend_lanes(
         job,
