@@ -18,15 +18,6 @@ from coopgen_jax.search.halving import finalist
 from coopgen_jax.search.selection import select_wave
 from coopgen_jax.search.tree import Expansion, Leaves, Tree, insert
 
-__all__ = [
-    "SearchConfig",
-    "best_child",
-    "root_visits",
-    "search",
-    "value_logits",
-    "visit_logits",
-]
-
 # The least value that a child counts as, so that a power of it is not zero.
 LEAST_VALUE = 1e-30
 

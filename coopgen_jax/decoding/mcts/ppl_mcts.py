@@ -36,7 +36,7 @@ from coopgen_jax.decoding.mcts.proposal import (
     replant,
 )
 from coopgen_jax.decoding.mcts.reference import begin_reference
-from coopgen_jax.decoding.rules.draw import draw
+from coopgen_jax.decoding.rules.draw import draw, per_key
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.slots import Capacity, commit, move
 from coopgen_jax.search.mcts import best_child, root_visits, search, visit_logits
@@ -170,7 +170,7 @@ def _choose(
         tau = jnp.float32(config.choice.visit_temperature)
         if config.choice.anneal:
             tau = tau * (1 - generation.length / config.new_tokens)
-        first = jax.vmap(jax.vmap(partial(jax.random.fold_in, data=0)))(keys)
+        first = per_key(partial(jax.random.fold_in, data=0), keys)
         logits, sampled = visit_logits(root_visits(tree), tau)
         seen, tokens = seen_by(job, generation, stop_states(states)), tree.tokens[:, :, 0]
         token, log_p = draw(config.rules, first, logits, tokens, seen=seen)

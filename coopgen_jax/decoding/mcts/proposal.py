@@ -45,7 +45,7 @@ from coopgen_jax.decoding.lanes import where
 from coopgen_jax.decoding.mcts.expansion import root
 from coopgen_jax.decoding.mcts.mcts_config import ByValues, MCTSConfig
 from coopgen_jax.decoding.mcts.reference import read_reference
-from coopgen_jax.decoding.rules.draw import draw, entry_at
+from coopgen_jax.decoding.rules.draw import draw, entry_at, per_key
 from coopgen_jax.decoding.rules.shaping import Seen, log_constrained
 from coopgen_jax.decoding.rules.truncation import mixture
 from coopgen_jax.search.mcts import root_visits, value_logits, visit_logits
@@ -169,18 +169,18 @@ def _draw(
     config, rules = job.config, job.config.rules
     power = config.choice.value_power if isinstance(config.choice, ByValues) else 0.0
     # Roll-outs fold in the slot of their leaf, the draw from visits or values the root's.
-    pair = jax.vmap(jax.vmap(partial(jax.random.fold_in, data=tree.visits.shape[2])))(keys)
-    pair = jax.vmap(jax.vmap(jax.random.split))(pair)
+    pair = per_key(partial(jax.random.fold_in, data=tree.visits.shape[2]), keys)
+    pair = per_key(jax.random.split, pair)
     plain = jax.nn.log_softmax(logits.astype(jnp.float32))
     log_p = plain
     if rules.constrains:
         log_p = log_constrained(rules, logits, seen, ends=job.language_model.end_tokens)
     log_tree, known = _searched(tree, log_p, tau=tau, power=power)
     if power:
-        first = jax.vmap(jax.vmap(partial(jax.random.fold_in, data=0)))(keys)
+        first = per_key(partial(jax.random.fold_in, data=0), keys)
         token, _ = draw(rules, first, log_tree, seen=seen)
     chance = partial(jax.random.bernoulli, p=jnp.float32(config.mix_base))
-    full = jax.vmap(jax.vmap(chance))(pair[:, :, 0]) | ~known
+    full = per_key(chance, pair[:, :, 0]) | ~known
     by_model, _ = draw(rules, pair[:, :, 1], log_p if rules.constrains else logits, seen=seen)
     token = jnp.where(full, by_model, token)
     log_base, log_own = (entry_at(array, token) for array in (log_p, log_tree))

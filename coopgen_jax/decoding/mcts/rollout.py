@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from coopgen_jax.decoding.job import Job, States, ends, read_nodes, stop_states
-from coopgen_jax.decoding.rules.draw import draw
+from coopgen_jax.decoding.rules.draw import draw, per_key
 from coopgen_jax.models.language_model import Nodes
 
 
@@ -50,7 +50,8 @@ def roll_out(
     counted = jnp.arange(length)[None, None, None]
     scratch = job.config.search.nodes
     lanes = leaves.start + jnp.arange(wave)
-    lane_keys = _per_lane(keys, lanes)
+    fold = jax.vmap(jax.random.fold_in, (None, 0))
+    lane_keys = per_key(lambda key: fold(key, lanes), keys)
     unsure = partial(_unsure, job.config.rollout.rollout_confidence)
 
     def more(carry: tuple) -> jax.Array:
@@ -59,7 +60,8 @@ def roll_out(
 
     def sample_on(carry: tuple) -> tuple:
         step, states, logits, path, tokens, log_class, read, live = carry
-        token, _ = draw(job.config.rules, _at_step(lane_keys, step), logits)
+        step_keys = per_key(partial(jax.random.fold_in, data=step), lane_keys)
+        token, _ = draw(job.config.rules, step_keys, logits)
         depth = leaves.depth + step + 1
         start = scratch + step * wave
         parent = jnp.where(step == 0, lanes, start - wave + jnp.arange(wave))
@@ -93,18 +95,6 @@ def roll_out(
     )
     _, states, _, _, _, log_class, read, _ = jax.lax.while_loop(more, sample_on, carry)
     return states, log_class, read
-
-
-def _per_lane(keys: jax.Array, lanes: jax.Array) -> jax.Array:
-    """Returns a key `[B, R, W]` for each lane of a wave, from those of the rows `[B, R]`."""
-    fold = jax.vmap(jax.random.fold_in, (None, 0))
-    return jax.vmap(jax.vmap(lambda key: fold(key, lanes)))(keys)
-
-
-def _at_step(keys: jax.Array, step: jax.Array) -> jax.Array:
-    """Returns the lanes' keys `[B, R, W]` for one step of a roll-out."""
-    fold = jax.vmap(jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (0, None)), (0, None))
-    return fold(keys, step)
 
 
 def _unsure(confidence: float | None, log_class: jax.Array) -> jax.Array:

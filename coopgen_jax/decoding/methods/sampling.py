@@ -21,7 +21,7 @@ from coopgen_jax.decoding.job import (
     shaped,
     stop_states,
 )
-from coopgen_jax.decoding.rules.draw import draw, entry_at
+from coopgen_jax.decoding.rules.draw import draw, entry_at, per_key
 from coopgen_jax.decoding.rules.shaping import log_constrained
 from coopgen_jax.decoding.rules.truncation import bits, mirostat, mixture
 from coopgen_jax.models.slots import Capacity
@@ -151,7 +151,7 @@ def _draw(
         # Which of the two a text is drawn from stays the same for all of its tokens.
         text = row_keys(key, job.prompt, config.samples, jnp.int32(config.new_tokens))
         chance = partial(jax.random.bernoulli, p=jnp.float32(config.mix_base))
-        full = jax.vmap(jax.vmap(chance))(text)
+        full = per_key(chance, text)
         drawn_from = jnp.where(full[..., None], log_p, kept)
     token, _ = draw(rules, keys, drawn_from, seen=seen)
     # The surprise that is steered is that of the distribution before Mirostat cut it.

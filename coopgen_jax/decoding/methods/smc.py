@@ -6,6 +6,7 @@ Bernoulli 18). A particle is a lane, so resampling chooses paths and copies no c
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, Literal
 
 import jax
@@ -17,7 +18,7 @@ from coopgen_jax.decoding.generation import Generation, append, blank, per_sampl
 from coopgen_jax.decoding.job import Decoder, Job, States, ends, seen_by, shaped
 from coopgen_jax.decoding.judgement import log_target
 from coopgen_jax.decoding.lanes import begin_lanes, extend_lanes, lane_stops, nodes_of, pick
-from coopgen_jax.decoding.rules.draw import draw, entry_at
+from coopgen_jax.decoding.rules.draw import draw, entry_at, per_key
 from coopgen_jax.decoding.rules.shaping import REMOVES_SUPPORT, log_constrained
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.slots import Capacity
@@ -99,7 +100,7 @@ def advance(key: jax.Array, job: Job, state: SMCState) -> tuple[SMCState, None]:
     keys, choose = (row_keys(key, job.prompt, count, state.step) for count in (config.samples, 1))
     particles, logits, path = state.generation, state.logits, state.path
     source, log_weight = resample(
-        jax.vmap(lambda row: jax.random.fold_in(row, config.samples))(choose[:, 0]),
+        per_key(partial(jax.random.fold_in, data=config.samples), choose[:, 0]),
         particles.log_weight,
         config=config,
     )

@@ -14,6 +14,7 @@ expectation E_p[f(y)].
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
@@ -31,6 +32,7 @@ from coopgen_jax.decoding.lanes import (
     nodes_of,
     pick,
 )
+from coopgen_jax.decoding.rules.draw import per_key
 from coopgen_jax.decoding.rules.shaping import REMOVES_SUPPORT, log_constrained
 from coopgen_jax.models.slots import Capacity
 from coopgen_jax.parallel.mesh import top_k
@@ -127,11 +129,8 @@ def advance(key: jax.Array, job: Job, state: StochasticBeamState) -> tuple[Any, 
     allowed = log_constrained(config.rules, state.logits[:, 0], seen, ends=model.end_tokens)
     log_q = jax.nn.log_softmax(shaped(job, state.logits[:, 0], seen))
     keys = row_keys(key, job.prompt, count, state.step)
-
-    def gumbel(key: jax.Array) -> jax.Array:
-        return jax.random.gumbel(key, (vocab,), jnp.float32, mode="high")
-
-    noise = jax.vmap(jax.vmap(gumbel))(keys)
+    gumbel = partial(jax.random.gumbel, shape=(vocab,), dtype=jnp.float32, mode="high")
+    noise = per_key(gumbel, keys)
     free = state.lanes.log_proposal[..., None] + log_q + noise
     # Nothing is known of the prompt's own maximum, so that it is whatever its continuations' is.
     shaken = jnp.where(state.step == 0, free, conditioned(free, state.perturbed))
