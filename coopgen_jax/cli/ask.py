@@ -6,7 +6,7 @@ import inspect
 import io
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import dropwhile, takewhile
 from typing import Annotated, Any
@@ -170,13 +170,16 @@ def value_of(name: str, arguments: Sequence[str]) -> str | None:
     return found
 
 
+def box(name: str, flags: Iterable[tuple[str, Any, Any]]) -> type:
+    """Returns a dataclass of flags, each given by its name, its kind and its default."""
+    entries = [(flag, kind, dataclasses.field(default=default)) for flag, kind, default in flags]
+    made = dataclasses.make_dataclass(name, entries, frozen=True)
+    made.__doc__ = ""
+    return made
+
+
 def one_flag(name: str, kind: Any, default: Any, text: str) -> type:
     """Returns a dataclass of one flag."""
     from tyro.conf import arg
 
-    made = dataclasses.make_dataclass(
-        name, [(name, Annotated[kind, arg(help=text)], dataclasses.field(default=default))],
-        frozen=True,
-    )  # fmt: skip
-    made.__doc__ = ""
-    return made
+    return box(name, [(name, Annotated[kind, arg(help=text)], default)])

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from coopgen_jax.bulk.hosts import Hosts, generate_on_hosts
 from coopgen_jax.cli.machines import join_hosts, keep_compilations, mesh_of, whole_parts
 from coopgen_jax.cli.model_options import combine_models, load_reference
 from coopgen_jax.cli.options import GenerateOptions
-from coopgen_jax.cli.printing import entry, for_people, to_json_lines
+from coopgen_jax.cli.printing import for_people, to_json_lines
 from coopgen_jax.cli.progress import ProgressBar
 from coopgen_jax.cli.prompts import as_read, read_prompts
 from coopgen_jax.cli.provenance import run_settings
@@ -123,8 +123,8 @@ def _run(
         "discriminator": about_guide(options.discriminator, discriminator),
         "seconds": round(seconds, 3),
         "host_seconds": None if host_seconds is None else round(host_seconds, 3),
-        "texts": [entry(text) for text in texts],
-        "compare": None if compared is None else [entry(text) for text in compared],
+        "texts": [asdict(text) for text in texts],
+        "compare": None if compared is None else [asdict(text) for text in compared],
     }
     _deliver(options, found, texts, compared, recorder)
 

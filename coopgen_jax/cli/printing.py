@@ -1,7 +1,6 @@
 """What a run found out: as one JSON document, and for people."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from io import StringIO
 from typing import Any
 
@@ -21,11 +20,6 @@ def to_json_lines(document: dict[str, Any]) -> str:
     entries = [{"method": method, **text} for text in document["texts"]]
     entries += [{"method": "compare", **text} for text in document["compare"] or []]
     return "".join(to_json(entry) + "\n" for entry in entries)
-
-
-def entry(text: Text) -> dict[str, Any]:
-    """Returns one text for JSON."""
-    return asdict(text)
 
 
 def for_people(
@@ -78,9 +72,7 @@ def _settings(document: dict[str, Any]) -> str:
         settings.pop("preset", None)
     shown = {**search, **settings}
     words = [
-        f"{name.replace('_', ' ')} {value:g}"
-        if isinstance(value, float)
-        else f"{name.replace('_', ' ')} {value}"
+        f"{name.replace('_', ' ')} {format(value, 'g' if isinstance(value, float) else '')}"
         for name, value in shown.items()
         if value is not None and value is not False and value not in ([], ())
     ]
