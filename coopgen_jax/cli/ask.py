@@ -24,12 +24,8 @@ def ask(
 ) -> Any:
     """Returns the options that arguments stand for.
 
-    Args:
-      kind: a dataclass, or a union of annotated ones for subcommands; see tyro.
-      prog: how the command is called.
-      arguments: what follows it.
-      description: what it does.
-      examples: what help ends with.
+    `kind` is a dataclass, or a union of annotated ones for subcommands; see tyro. `prog` is how the
+    command is called, and help ends with the examples.
 
     Raises:
       UserError: the arguments cannot be read; the sentence says which.

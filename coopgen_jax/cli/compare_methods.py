@@ -82,11 +82,7 @@ def method_config(
 ) -> DecoderSettings:
     """Returns the settings of the decoder that `name:key=value:key=value` stands for.
 
-    Args:
-      text: the method.
-      new_tokens: `T`, the most tokens to write.
-      samples: texts of a prompt, unless the method has its own.
-      source: the option that the method is the value of.
+    The method may have `samples` of its own; `source` is the option that it is the value of.
 
     Raises:
       UserError: there is no such method, or it takes no such option or value.
@@ -106,10 +102,7 @@ def method_options(
 ) -> GenerateOptions:
     """Returns what `name:key=value:key=value` stands for, as options of `generate`.
 
-    Args:
-      text: the method.
-      common: what it shares with others, and what it has where it says nothing.
-      source: the option that it is the value of.
+    The rest it has in `common` with others; see `method_config`.
 
     Raises:
       UserError: there is no such method, or it takes no such option or value.
@@ -121,8 +114,7 @@ def method_options(
     entries = dict(_entry(part, name, place) for part in pairs)
     method = method_of(name, entries.get("preset"))
     own = {field.name for field in fields(OwnOptions)}
-    known = flag_names(method)
-    switches = switch_names(method)
+    known, switches = flag_names(method), switch_names(method)
     arguments: list[str] = []
     for key, value in entries.items():
         option = METHODS.get(flag(key), flag(key)).removeprefix("--").replace("-", "_")

@@ -76,10 +76,6 @@ class UnselectedError(ValueError):
 def changed(config: Any, values: Mapping[str, Any]) -> Any:
     """Returns a record with other values of its settings, given by flat name.
 
-    Args:
-      config: the record.
-      values: new values of any settings.
-
     Raises:
       ValueError: a record refuses a value.
       UnselectedError: an alternative that is not selected has a setting of that name.
@@ -152,15 +148,10 @@ def _records(kind: Any) -> list[type]:
     """Returns the record types that an annotation allows."""
     union = typing.get_origin(kind) in (typing.Union, types.UnionType)
     parts = typing.get_args(kind) if union else (kind,)
-    return [part for part in parts if isinstance(part, type) and is_dataclass(part) and _open(part)]
-
-
-def _open(record: type) -> bool:
-    """Tells whether a record's fields are settings of their own."""
-    return not getattr(record, "opaque", False)
+    records = [part for part in parts if isinstance(part, type) and is_dataclass(part)]
+    # The fields of an opaque record are no settings.
+    return [record for record in records if not getattr(record, "opaque", False)]
 
 
 def _default(field: Field) -> Any:
-    if field.default is not MISSING:
-        return field.default
-    return field.default_factory() if field.default_factory is not MISSING else MISSING
+    return field.default if field.default_factory is MISSING else field.default_factory()
