@@ -58,27 +58,11 @@ def flat(config: Any) -> dict[str, Any]:
     return found
 
 
-class UnselectedError(ValueError):
-    """A setting is given of an alternative that is not selected.
-
-    Attributes:
-      setting: the flat name that is given.
-      selector: the flat name that would select its alternative, or that selects another.
-      wanted: whether `selector` is missing; else it is in the way.
-    """
-
-    def __init__(self, setting: str, selector: str, wanted: bool) -> None:
-        self.setting, self.selector, self.wanted = setting, selector, wanted
-        way_out = f"give {selector} with it" if wanted else f"give {selector} 0, or leave it out"
-        super().__init__(f"{setting} says nothing here: {way_out}")
-
-
 def changed(config: Any, values: Mapping[str, Any]) -> Any:
     """Returns a record with other values of its settings, given by flat name.
 
     Raises:
-      ValueError: a record refuses a value.
-      UnselectedError: an alternative that is not selected has a setting of that name.
+      ValueError: a record refuses a value, or an alternative that is not selected has the setting.
       TypeError: there is no such setting.
     """
     known = {setting.name for setting in settings_of(type(config))}
@@ -128,7 +112,8 @@ def _selected(value: Any, records: list[type], given: dict[str, Any], *, optiona
     for name in given.keys() - own:
         owner = next(r for r in records if name in {s.name for s in settings_of(r)})
         wanted = _selector(owner)
-        raise UnselectedError(name, wanted or _selector(chosen), bool(wanted))
+        way_out = f"{wanted} with it" if wanted else f"{_selector(chosen)} 0, or leave it out"
+        raise ValueError(f"{name} says nothing here: give {way_out}")
     if chosen is type(None):
         return None
     if chosen is type(value):

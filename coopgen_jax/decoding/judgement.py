@@ -13,11 +13,10 @@ LEAST = -1e4
 
 
 def log_target(log_class: jax.Array, target: jax.Array) -> jax.Array:
-    """Returns the log-probability of what is wanted, `[B, R, W]`.
+    """Returns the log-probability of what is wanted, `[B, R, W]`, by that of all classes.
 
-    Args:
-      log_class: `[B, R, W, C]`.
-      target: `[B]` int32 class numbers, or `[B, C]` float weights of a mixture sum_c w_c p(c|x).
+    The target is `[B]` int32 class numbers, or `[B, C]` float weights of a mixture
+    sum_c w_c p(c|x).
     """
     if target.ndim == 1:
         index = jnp.broadcast_to(target[:, None, None, None], (*log_class.shape[:3], 1))
@@ -27,12 +26,9 @@ def log_target(log_class: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def check_foresight(job: Job, states: States, who: str) -> None:
-    """Raises UserError where the discriminator cannot be asked of every child of a node.
+    """Raises UserError, naming `who` asks, where children of a node cannot be judged.
 
-    Args:
-      job: the job.
-      states: of both networks, as `read_prompts` returns them.
-      who: what asks it, for the message.
+    The states are those that `read_prompts` returns.
     """
     guide, vocab = job.discriminator, job.language_model.vocab_size
     if guide is None or job.target is None:
@@ -56,14 +52,7 @@ def check_foresight(job: Job, states: States, who: str) -> None:
 def foreseen(job: Job, states: States, nodes: Nodes, candidates: jax.Array | None) -> jax.Array:
     """Returns log p(target | text and one more token) of the children of nodes that were read.
 
-    Args:
-      job: the job; its discriminator judges children.
-      states: of both networks.
-      nodes: the nodes, `[B, R, W]`, as they were read.
-      candidates: `[B, R, W, K]` tokens, or None for the whole vocabulary.
-
-    Returns:
-      `[B, R, W, K]`, or `[B, R, W, V]`.
+    They are `[B, R, W, K]` for tokens `candidates`, `[B, R, W, V]` where those are None.
     """
     guide = job.discriminator
     assert guide is not None and guide.evaluate_children is not None and job.target is not None

@@ -51,7 +51,7 @@ def extend_lanes(
       job: the job.
       states: of both networks.
       path: `[B, G, W, T]` int32 slots of each lane's tokens so far, -1 behind the last.
-      token: `[B, G, W]` int32 the tokens to read.
+      token: `[B, G, W]` int32.
       log_class: `[B, G, W, C]` what the discriminator says of the texts without them.
       step: how many tokens every lane has below the root.
       idle: `[B, G, W]` bool, true where there is no text to go on with or to judge.

@@ -67,14 +67,8 @@ def expand(
 ) -> tuple[tuple[States, Any, jax.Array], Expansion]:
     """Has the networks read the leaves of one wave.
 
-    Args:
-      job: the job.
-      generation: the texts that have been committed.
-      keys: `[B, R]` typed keys of this token's search, for roll-outs.
-      state: both networks' states, the reference's cache, and how many tokens each row has read
-        `[B, R]`.
-      tree: the trees.
-      leaves: what the search selected.
+    `keys` `[B, R]` are typed keys of this token's search, for roll-outs. The state is that of both
+    networks, the reference's cache, and how many tokens each row has read `[B, R]`.
     """
     states, cache, read = state
     config = job.config
@@ -174,12 +168,8 @@ def rebased(
 ) -> jax.Array:
     """Returns the values of nodes whose root has moved down by one token, all `[B, R, N]`.
 
-    Args:
-      config: how texts are valued.
-      value: p^alpha * L^(1 - alpha), with L below the old root.
-      log_likelihood: sum of the log priors from the new root down to the node.
-      depth: below the new root.
-      step: `[B, R, 1]` log prior of the new root below the old one.
+    `value` has L below the old root; `log_likelihood`, the sum of the log priors down to the node,
+    and `depth` are below the new one, whose log prior is `step` `[B, R, 1]`.
     """
     before = _likelihood(config, log_likelihood + step, depth + 1)
     return value * jnp.exp(

@@ -219,16 +219,10 @@ def replant(
     logits: jax.Array,
     reference: jax.Array | None,
 ) -> Tree:
-    """Plants new trees behind the tokens that were in none.
+    """Plants new trees behind the tokens that were in none: there the re-rooted trees are holes.
 
-    Args:
-      job: the job.
-      states: of both networks, moved and committed, so that slot 0 is the token.
-      generation: the texts with the token.
-      tree: the trees re-rooted, holes where the token was in none.
-      choice: the tokens.
-      logits: `[B, R, V]` behind them.
-      reference: `[B, R, V]` those of the reference, None where there is none.
+    The states are moved and committed, so that slot 0 is the token; the logits `[B, R, V]` are
+    behind it, as are the reference's, None where there is none.
     """
     expansion = root(job, generation, states, logits, generation.log_class, reference)
     expansion = replace(expansion, terminal=generation.finished[..., None])

@@ -31,7 +31,7 @@ def roll_out(
 
     Args:
       keys: `[B, R]` typed keys of this token's search.
-      job: the job; its config has a `Rollout`.
+      job: the job.
       states: of both networks.
       leaves: the leaves, as they were extended; those that are terminal are not rolled out.
       logits: `[B, R, W, V]` shaped distribution of the token behind each leaf.
