@@ -99,15 +99,9 @@ def advance(key: jax.Array, job: Job, state: RescoringState) -> tuple[RescoringS
 def by_class(score: jax.Array, said: jax.Array, *, mass: float, certain: float) -> jax.Array:
     """Keeps the tokens that bring the class about; the others become minus infinity.
 
-    Args:
-      score: `[..., V]` logits of p_w.
-      said: `[..., V]` log p(c | x v).
-      mass: 1 - rho, what the kept tokens' p_w reaches at least, taken in the order of `said`, the
-        lower id first among equals; 1 keeps all.
-      certain: tau, the p(c | x v) above which tokens are kept besides.
-
-    Returns:
-      `[..., V]` logits whose softmax is the filtered, renormalised distribution.
+    `score` `[..., V]` are the logits of p_w and `said` `[..., V]` is log p(c | x v). In the order
+    of the latter, the lower id first among equals, tokens are kept until their p_w reaches the
+    `mass`, 1 - rho. Those above tau, which is `certain`, are kept besides.
     """
     if mass >= 1:
         return score

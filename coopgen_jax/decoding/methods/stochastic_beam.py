@@ -177,14 +177,9 @@ def advance(key: jax.Array, job: Job, state: StochasticBeamState) -> tuple[Any, 
 
 
 def conditioned(free: jax.Array, parent: jax.Array) -> jax.Array:
-    """Moves perturbed log-probabilities to where their maximum is their parent's.
+    """Moves noisy log-probabilities `[..., V]` to where their maximum is their parent's `[...]`.
 
-    Args:
-      free: `[..., V]` log-probabilities with Gumbel noise.
-      parent: `[...]` what the largest of them is to be.
-
-    Returns:
-      `[..., V]` draws of the same given that maximum; their order stays.
+    They are draws of the same given that maximum; their order stays.
     """
     above = parent[..., None]
     v = above - free + _log1mexp(free - jnp.max(free, axis=-1, keepdims=True))
