@@ -1,10 +1,11 @@
 """What `coopgen compare --methods` and `coopgen train gcn --proposal` ask for."""
 
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from functools import partial
+from typing import Any, get_type_hints
 
-from coopgen_jax.cli.ask import ask, flag, grouped, ungrouped
+from coopgen_jax.cli.ask import ask, box, flag, grouped, ungrouped
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.cli.method_flags import (
     flag_names,
@@ -30,20 +31,15 @@ SHARED = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class OwnOptions:
-    """What a method of `coopgen compare` may have for itself beside its settings."""
-
-    discriminator: str = "sentiment"
-    samples: int = 1
-    model: str = "smollm2-135m"
-    reference: str | None = None
-    expert: str | None = None
-    anti_expert: str | None = None
-    expert_weight: float | None = None
-    negative_prompt: str | None = None
-    guidance: float | None = None
-    control_code: str | None = None
+# What a method of `coopgen compare` may have for itself beside its settings.
+_OWN = (
+    "discriminator", "samples", "model", "reference", "expert", "anti_expert", "expert_weight",
+    "negative_prompt", "guidance", "control_code",
+)  # fmt: skip
+_KINDS = get_type_hints(GenerateOptions)
+OwnOptions: Any = box(
+    "Own", [(name, _KINDS[name], getattr(GenerateOptions, name)) for name in _OWN]
+)
 
 
 def runs_of(options: CompareOptions) -> list[MethodRun]:
@@ -113,7 +109,7 @@ def method_options(
     place = f"{source} {text}"
     entries = dict(_entry(part, name, place) for part in pairs)
     method = method_of(name, entries.get("preset"))
-    own = {field.name for field in fields(OwnOptions)}
+    own = set(_OWN)
     known, switches = flag_names(method), switch_names(method)
     arguments: list[str] = []
     for key, value in entries.items():
