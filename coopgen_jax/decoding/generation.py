@@ -1,6 +1,7 @@
 """What every decoder returns, and the pieces that all of them share."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -102,3 +103,35 @@ def row_keys(key: jax.Array, prompt: Prompt, samples: int, step: jax.Array) -> j
 def per_sample(array: jax.Array, samples: int) -> jax.Array:
     """Gives every sample of a prompt its prompt's entry: `[B, ...]` to `[B, R, ...]`."""
     return jnp.broadcast_to(array[:, None], (array.shape[0], samples, *array.shape[1:]))
+
+
+def pick(arrays: Any, index: jax.Array) -> Any:
+    """Returns the entries `[B, ..., K, *]` of arrays `[B, ..., W, *]` at `index` `[B, ..., K]`."""
+
+    def picked(array: jax.Array) -> jax.Array:
+        places = index.reshape(*index.shape, *(1,) * (array.ndim - index.ndim))
+        return jnp.take_along_axis(array, places, axis=index.ndim - 1)
+
+    return jax.tree.map(picked, arrays)
+
+
+def entry_at(arrays: Any, index: jax.Array) -> Any:
+    """Returns the entries `[..., *]` of arrays `[..., K, *]` at `index` `[...]`."""
+    one = pick(arrays, index[..., None])
+    return jax.tree.map(lambda array: array.squeeze(index.ndim), one)
+
+
+def where(rows: jax.Array, one: Any, other: Any) -> Any:
+    """Returns one's entries in the `rows` `[B, ...]` that are true, the other's elsewhere."""
+
+    def merged(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(rows.reshape(*rows.shape, *(1,) * (a.ndim - rows.ndim)), a, b)
+
+    return jax.tree.map(merged, one, other)
+
+
+def grouped(arrays: Any, count: int) -> Any:
+    """Returns arrays `[B, R * count, *]` of texts in groups of `count`, `[B, R, count, *]`."""
+    return jax.tree.map(
+        lambda array: array.reshape(len(array), -1, count, *array.shape[2:]), arrays
+    )

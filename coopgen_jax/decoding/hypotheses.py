@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from coopgen_jax.decoding.generation import pick
 from coopgen_jax.decoding.job import Job, seen_by
 from coopgen_jax.decoding.judgement import log_target
-from coopgen_jax.decoding.lanes import pick, put
+from coopgen_jax.decoding.lanes import put
 from coopgen_jax.decoding.rules.shaping import SHAPING, unrepeated
 from coopgen_jax.parallel.mesh import top_k
 
@@ -140,5 +141,5 @@ def likeliest(
     ended = top(jnp.where(over, scores, -jnp.inf), going)
     both = [jnp.concatenate(pair, axis=-1) for pair in zip(rest, ended, strict=True)]
     order = jnp.argsort(-both[0], axis=-1, stable=True)
-    value, lane, token = (jnp.take_along_axis(array, order, axis=-1) for array in both)
+    value, lane, token = pick(both, order)
     return value, lane, token

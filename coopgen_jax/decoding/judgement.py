@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from coopgen_jax.decoding.generation import entry_at
 from coopgen_jax.decoding.job import Job, States, roots
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Nodes
@@ -19,8 +20,8 @@ def log_target(log_class: jax.Array, target: jax.Array) -> jax.Array:
     sum_c w_c p(c|x).
     """
     if target.ndim == 1:
-        index = jnp.broadcast_to(target[:, None, None, None], (*log_class.shape[:3], 1))
-        return jnp.take_along_axis(log_class, index, axis=-1)[..., 0]
+        index = jnp.broadcast_to(target[:, None, None], log_class.shape[:3])
+        return jnp.asarray(entry_at(log_class, index))
     weights = jnp.log(target)[:, None, None, :]
     return jax.nn.logsumexp(log_class + weights, axis=-1)
 

@@ -4,11 +4,10 @@ A lane is a path of node slots, so that lanes branch, merge and end by choosing 
 is copied. Arrays are `[B, G, W, ...]`: `W` lanes in each of `G` trees per prompt.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
+from coopgen_jax.decoding.generation import pick
 from coopgen_jax.decoding.job import Job, States, ends, read_nodes, read_prompts, stop_states
 from coopgen_jax.models.language_model import Nodes
 from coopgen_jax.models.slots import Capacity
@@ -91,26 +90,7 @@ def ends_behind(job: Job, stop: jax.Array | None, lane: jax.Array, token: jax.Ar
 
     `stop` `[..., W]` are the states of the stop strings behind all lanes; see `lane_stops`.
     """
-    return ends(job, token, None if stop is None else jnp.take_along_axis(stop, lane, axis=-1))
-
-
-def pick(arrays: Any, index: jax.Array) -> Any:
-    """Returns the entries of arrays `[B, G, W, ...]` at the lanes `index` `[B, G, K]`."""
-
-    def picked(array: jax.Array) -> jax.Array:
-        places = index.reshape(*index.shape, *(1,) * (array.ndim - 3))
-        return jnp.take_along_axis(array, places, axis=2)
-
-    return jax.tree.map(picked, arrays)
-
-
-def where(rows: jax.Array, one: Any, other: Any) -> Any:
-    """Returns one's entries in the `rows` `[B, ...]` that are true, the other's elsewhere."""
-
-    def merged(a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.where(rows.reshape(*rows.shape, *(1,) * (a.ndim - rows.ndim)), a, b)
-
-    return jax.tree.map(merged, one, other)
+    return ends(job, token, None if stop is None else pick(stop, lane))
 
 
 def put(array: jax.Array, step: jax.Array, value: jax.Array) -> jax.Array:

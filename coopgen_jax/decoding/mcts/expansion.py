@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from coopgen_jax.decoding.generation import Generation
+from coopgen_jax.decoding.generation import Generation, pick
 from coopgen_jax.decoding.job import (
     Job,
     States,
@@ -30,6 +30,7 @@ from coopgen_jax.decoding.mcts.reference import read_reference, rewards
 from coopgen_jax.decoding.mcts.rollout import roll_out
 from coopgen_jax.decoding.rules.shaping import Seen
 from coopgen_jax.models.language_model import Nodes
+from coopgen_jax.models.slots import Slots, take
 from coopgen_jax.parallel.mesh import top_k
 from coopgen_jax.search.tree import Expansion, Leaves, Tree
 
@@ -72,8 +73,6 @@ def expand(
     """
     states, cache, read = state
     config = job.config
-    rows = jnp.arange(tree.visits.shape[0])[:, None, None]
-    samples = jnp.arange(tree.visits.shape[1])[None, :, None]
     ended = leaves.fresh & ends(job, leaves.token, stop_states(states, leaves.parent))
     nodes = Nodes(
         start=leaves.start,
@@ -85,7 +84,7 @@ def expand(
         # Lanes without a new node have no text to judge either.
         terminal=ended | ~leaves.fresh,
     )
-    above = tree.log_class[rows, samples, leaves.parent]
+    above = pick(tree.log_class, leaves.parent)
     logits, log_class, states = read_nodes(job, states, nodes, above)
     reference, cache = read_reference(job, cache, nodes)
     read = read + jnp.sum(leaves.fresh, axis=-1, dtype=jnp.int32)
@@ -119,9 +118,7 @@ def expand(
 
 def _own_tokens(tree: Tree, leaves: Leaves) -> tuple[jax.Array, jax.Array]:
     """Returns the tokens from the root down to each leaf, `[B, R, W, S]`, and which are there."""
-    rows = jnp.arange(tree.visits.shape[0])[:, None, None, None]
-    samples = jnp.arange(tree.visits.shape[1])[None, :, None, None]
-    above = tree.token[rows, samples, jnp.maximum(leaves.path, 0)]
+    above = take(Slots(tree.token, None), leaves.path)
     return (
         jnp.concatenate([above, leaves.token[..., None]], axis=-1),
         jnp.concatenate([leaves.path >= 0, leaves.fresh[..., None]], axis=-1),

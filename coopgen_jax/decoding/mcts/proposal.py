@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from coopgen_jax.decoding.generation import Generation
+from coopgen_jax.decoding.generation import Generation, entry_at, where
 from coopgen_jax.decoding.job import (
     Job,
     States,
@@ -41,11 +41,10 @@ from coopgen_jax.decoding.job import (
     seen_by,
     stop_states,
 )
-from coopgen_jax.decoding.lanes import where
 from coopgen_jax.decoding.mcts.expansion import root
 from coopgen_jax.decoding.mcts.mcts_config import ByValues, MCTSConfig
 from coopgen_jax.decoding.mcts.reference import read_reference
-from coopgen_jax.decoding.rules.draw import draw, entry_at, per_key
+from coopgen_jax.decoding.rules.draw import draw, per_key
 from coopgen_jax.decoding.rules.shaping import Seen, log_constrained
 from coopgen_jax.decoding.rules.truncation import mixture
 from coopgen_jax.search.mcts import root_visits, value_logits, visit_logits
@@ -74,22 +73,18 @@ class Choice:
 
 def of_child(tree: Tree, rank: jax.Array, array: jax.Array) -> jax.Array:
     """Returns what `array` `[B, R, N, ...]` holds of each root's child of rank `rank` `[B, R]`."""
-    at = jnp.take_along_axis(tree.children[:, :, 0], rank[..., None], axis=-1)[..., 0]
-    rows = jnp.arange(at.shape[0])[:, None]
-    samples = jnp.arange(at.shape[1])[None, :]
-    return array[rows, samples, jnp.maximum(at, 0)]
+    child = entry_at(tree.children[:, :, 0], rank)
+    found: jax.Array = entry_at(array, jnp.maximum(child, 0))
+    return found
 
 
 def child(tree: Tree, rank: jax.Array, log_proposal: jax.Array) -> Choice:
     """Returns each root's child of rank `rank` `[B, R]`, chosen with the given log-probability."""
-
-    def chosen(array: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(array[:, :, 0], rank[..., None], axis=-1)[..., 0]
-
+    token, log_prob = entry_at((tree.tokens[:, :, 0], tree.log_probs[:, :, 0]), rank)
     return Choice(
-        token=chosen(tree.tokens),
+        token=token,
         rank=rank,
-        log_prob=chosen(tree.log_probs),
+        log_prob=log_prob,
         log_proposal=log_proposal,
         log_class=of_child(tree, rank, tree.log_class),
         end=of_child(tree, rank, tree.terminal),

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
-from coopgen_jax.decoding.generation import Generation, blank, per_sample
+from coopgen_jax.decoding.generation import Generation, blank, per_sample, pick, where
 from coopgen_jax.decoding.hypotheses import (
     RANKED,
     UNRANKED,
@@ -39,8 +39,6 @@ from coopgen_jax.decoding.lanes import (
     extend_lanes,
     lane_stops,
     nodes_of,
-    pick,
-    where,
 )
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.slots import Capacity
@@ -191,8 +189,7 @@ def _continuations(
         stays = ~ends_behind(job, stops, lane, token)
         going = jnp.argsort(~stays, axis=-1, stable=True)[:, : config.beams]
         found.append((lane, token, log_prob, going))
-        there = jnp.take_along_axis(stays & jnp.isfinite(log_prob), going, axis=-1)
-        next_token = jnp.take_along_axis(token, going, axis=-1)
+        there, next_token = pick((stays & jnp.isfinite(log_prob), token), going)
         taken = jax.vmap(lambda row, at, more: row.at[at].add(more))(
             taken, next_token, there.astype(jnp.float32)
         )

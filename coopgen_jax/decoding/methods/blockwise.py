@@ -15,19 +15,19 @@ import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
-from coopgen_jax.decoding.generation import Generation, append, blank, row_keys
-from coopgen_jax.decoding.job import Decoder, Job, States, ends, seen_by, shaped
-from coopgen_jax.decoding.judgement import log_target
-from coopgen_jax.decoding.lanes import (
-    at,
-    begin_lanes,
-    extend_lanes,
-    lane_stops,
-    nodes_of,
-    pick,
+from coopgen_jax.decoding.generation import (
+    Generation,
+    append,
+    blank,
+    entry_at,
+    grouped,
+    row_keys,
     where,
 )
-from coopgen_jax.decoding.rules.draw import draw, entry_at
+from coopgen_jax.decoding.job import Decoder, Job, States, ends, seen_by, shaped
+from coopgen_jax.decoding.judgement import log_target
+from coopgen_jax.decoding.lanes import at, begin_lanes, extend_lanes, lane_stops, nodes_of
+from coopgen_jax.decoding.rules.draw import draw
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.slots import Capacity, commit, move
 
@@ -118,10 +118,10 @@ def advance(key: jax.Array, job: Job, state: BlockwiseState) -> tuple[BlockwiseS
         job,
         state.states,
         state.path,
-        _grouped(token, config.of),
-        _grouped(state.lanes.log_class, config.of),
+        grouped(token, config.of),
+        grouped(state.lanes.log_class, config.of),
         step=inside,
-        idle=_grouped(end | ~live, config.of),
+        idle=grouped(end | ~live, config.of),
         committed=state.generation.length,
     )
     lanes = append(
@@ -132,25 +132,25 @@ def advance(key: jax.Array, job: Job, state: BlockwiseState) -> tuple[BlockwiseS
         log_class=log_class.reshape(*token.shape, -1),
         end=end,
     )
-    read = state.read + jnp.sum(_grouped(live, config.of), axis=-1, dtype=jnp.int32)
+    read = state.read + jnp.sum(grouped(live, config.of), axis=-1, dtype=jnp.int32)
 
-    best = jnp.argmax(log_target(log_class, job.target), axis=-1)[..., None]
+    best = jnp.argmax(log_target(log_class, job.target), axis=-1)
     full = (inside + 1 == config.block) | (step == config.new_tokens)
     # A text all of whose blocks have come to an end need not wait for the last token.
-    over = full | _grouped(lanes.finished, config.of).all(axis=-1)
+    over = full | grouped(lanes.finished, config.of).all(axis=-1)
     over = over & ~state.generation.finished
-    chosen = jax.tree.map(lambda array: pick(_grouped(array, config.of), best)[:, :, 0], lanes)
+    chosen = entry_at(grouped(lanes, config.of), best)
     simulations = state.generation.simulations + config.of
     chosen = replace(chosen, simulations=simulations, model_tokens=read)
     generation = where(over, chosen, state.generation)
     states = _committed(
         states,
-        pick(path, best)[:, :, 0],
+        entry_at(path, best),
         state.generation.length,
         count=jnp.where(full & (step < config.new_tokens), config.longest, 0),
     )
     return BlockwiseState(
-        logits=jnp.where(full, jnp.broadcast_to(pick(logits, best), logits.shape), logits),
+        logits=jnp.where(full, entry_at(logits, best)[:, :, None], logits),
         states=states,
         path=jnp.where(full, -1, path),
         lanes=where(jnp.repeat(over, config.of, axis=1), _repeated(generation, config.of), lanes),
@@ -180,11 +180,6 @@ def _committed(states: States, path: jax.Array, before: jax.Array, *, count: jax
         return commit(move(states, at(path, place)[..., None]), before + place)
 
     return jax.lax.fori_loop(0, count, one, states)
-
-
-def _grouped(array: jax.Array, count: int) -> jax.Array:
-    """Returns the lanes `[B, R * n, ...]` by their texts, `[B, R, n, ...]`."""
-    return array.reshape(len(array), -1, count, *array.shape[2:])
 
 
 def _repeated(generation: Generation, count: int) -> Generation:

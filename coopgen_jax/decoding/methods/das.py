@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.flat_settings import changed
+from coopgen_jax.decoding.generation import pick
 from coopgen_jax.decoding.hypotheses import (
     RANKED,
     UNRANKED,
@@ -30,7 +31,7 @@ from coopgen_jax.decoding.hypotheses import (
     only,
 )
 from coopgen_jax.decoding.job import Decoder, Job
-from coopgen_jax.decoding.lanes import at, ends_behind, extend_lanes, lane_stops, pick
+from coopgen_jax.decoding.lanes import at, ends_behind, extend_lanes, lane_stops
 from coopgen_jax.decoding.methods.beam import BeamState, begin_beams, next_state
 from coopgen_jax.errors import UserError
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
-from coopgen_jax.decoding.generation import append
+from coopgen_jax.decoding.generation import append, entry_at
 from coopgen_jax.decoding.job import (
     Decoder,
     Job,
@@ -32,11 +32,9 @@ from coopgen_jax.decoding.methods.rescoring import (
     RescoringState,
     begin_rescoring,
     choose,
-    of,
     seen_of,
     write_chosen,
 )
-from coopgen_jax.decoding.rules.draw import entry_at
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.slots import commit, move
 from coopgen_jax.parallel.mesh import top_k
@@ -117,18 +115,19 @@ def advance(key: jax.Array, job: Job, state: RescoringState) -> tuple[RescoringS
     said = jnp.maximum(log_target(log_class, job.target), LEAST)
     token, log_proposal = choose(key, job, state, _score(config, best, said), tokens)
     chosen = jnp.argmax(tokens == token[..., None], axis=-1)
+    logits, log_class, end = entry_at((logits, log_class, end), chosen)
     written = append(
         generation,
         token,
         log_prob=entry_at(jax.nn.log_softmax(state.logits), token),
         log_proposal=log_proposal,
-        log_class=of(log_class, chosen),
-        end=of(end, chosen),
+        log_class=log_class,
+        end=end,
         model_tokens=count,
         simulations=count,
     )
     states = commit(move(states, 1 + chosen[..., None]), generation.length)
-    return RescoringState(of(logits, chosen), states, written, state.step + 1), None
+    return RescoringState(logits, states, written, state.step + 1), None
 
 
 def _score(config: FudgeConfig, best: jax.Array, said: jax.Array) -> jax.Array:

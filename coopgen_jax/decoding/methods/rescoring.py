@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from coopgen_jax.decoding.generation import Generation, append, blank, row_keys
+from coopgen_jax.decoding.generation import Generation, append, blank, entry_at, row_keys
 from coopgen_jax.decoding.job import (
     Job,
     States,
@@ -17,7 +17,7 @@ from coopgen_jax.decoding.job import (
     seen_by,
     stop_states,
 )
-from coopgen_jax.decoding.rules.draw import draw, entry_at
+from coopgen_jax.decoding.rules.draw import draw
 from coopgen_jax.decoding.rules.shaping import Seen
 from coopgen_jax.models.slots import Capacity
 
@@ -96,9 +96,3 @@ def write_chosen(
         simulations=simulations,
     )
     return RescoringState(logits, states, written, state.step + 1)
-
-
-def of(array: jax.Array, index: jax.Array) -> jax.Array:
-    """Returns the entries of `[B, R, K, ...]` at `index` `[B, R]`."""
-    index = index.reshape(*index.shape, *(1,) * (array.ndim - 2))
-    return jnp.take_along_axis(array, index, axis=2)[:, :, 0]

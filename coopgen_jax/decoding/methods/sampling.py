@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
-from coopgen_jax.decoding.generation import Generation, append, blank, row_keys
+from coopgen_jax.decoding.generation import Generation, append, blank, entry_at, row_keys
 from coopgen_jax.decoding.job import (
     Decoder,
     Job,
@@ -21,7 +21,7 @@ from coopgen_jax.decoding.job import (
     shaped,
     stop_states,
 )
-from coopgen_jax.decoding.rules.draw import draw, entry_at, per_key
+from coopgen_jax.decoding.rules.draw import draw, per_key
 from coopgen_jax.decoding.rules.shaping import log_constrained
 from coopgen_jax.decoding.rules.truncation import bits, mirostat, mixture
 from coopgen_jax.models.slots import Capacity

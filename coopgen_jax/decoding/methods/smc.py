@@ -14,11 +14,19 @@ import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
-from coopgen_jax.decoding.generation import Generation, append, blank, per_sample, row_keys
+from coopgen_jax.decoding.generation import (
+    Generation,
+    append,
+    blank,
+    entry_at,
+    per_sample,
+    pick,
+    row_keys,
+)
 from coopgen_jax.decoding.job import Decoder, Job, States, ends, seen_by, shaped
 from coopgen_jax.decoding.judgement import log_target
-from coopgen_jax.decoding.lanes import begin_lanes, extend_lanes, lane_stops, nodes_of, pick
-from coopgen_jax.decoding.rules.draw import draw, entry_at, per_key
+from coopgen_jax.decoding.lanes import begin_lanes, extend_lanes, lane_stops, nodes_of
+from coopgen_jax.decoding.rules.draw import draw, per_key
 from coopgen_jax.decoding.rules.shaping import REMOVES_SUPPORT, log_constrained
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.slots import Capacity
@@ -109,11 +117,9 @@ def advance(key: jax.Array, job: Job, state: SMCState) -> tuple[SMCState, None]:
     source = jnp.where(over, jnp.arange(config.samples, dtype=jnp.int32)[None], source)
     log_weight = jnp.where(over, particles.log_weight, log_weight)
     read = particles.model_tokens
-    lanes = jax.tree.map(lambda array: array[:, None], particles)
-    lanes, logits, path = pick((lanes, logits, path), source[:, None])
-    particles = jax.tree.map(lambda array: array[:, 0], lanes)
+    logits, path = pick((logits, path), source[:, None])
     # What a particle's place has cost stays with the place, whoever stands there now.
-    particles = replace(particles, log_weight=log_weight, model_tokens=read)
+    particles = replace(pick(particles, source), log_weight=log_weight, model_tokens=read)
 
     stop = lane_stops(state.states, path, state.step)
     stop = None if stop is None else stop[:, 0]

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
-from coopgen_jax.decoding.generation import Generation, append, blank, per_sample, row_keys
+from coopgen_jax.decoding.generation import Generation, append, blank, per_sample, pick, row_keys
 from coopgen_jax.decoding.job import Decoder, Job, States, seen_by, shaped
 from coopgen_jax.decoding.lanes import (
     begin_lanes,
@@ -30,7 +30,6 @@ from coopgen_jax.decoding.lanes import (
     extend_lanes,
     lane_stops,
     nodes_of,
-    pick,
 )
 from coopgen_jax.decoding.rules.draw import per_key
 from coopgen_jax.decoding.rules.shaping import REMOVES_SUPPORT, log_constrained
@@ -147,7 +146,7 @@ def advance(key: jax.Array, job: Job, state: StochasticBeamState) -> tuple[Any, 
         return jnp.take_along_axis(array.reshape(len(array), -1), rank, axis=-1)
 
     token = of_rank(tokens).astype(jnp.int32)
-    lanes = jax.tree.map(lambda array: pick(array[:, None], lane[:, None])[:, 0], state.lanes)
+    lanes = pick(state.lanes, lane)
     end = ends_behind(job, seen.stop, lane, token)
     idle = end | lanes.finished | jnp.isneginf(perturbed) | done
     logits, log_class, states, path = extend_lanes(

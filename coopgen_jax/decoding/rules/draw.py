@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from coopgen_jax.decoding.generation import entry_at
 from coopgen_jax.decoding.rules.shaping import Rules, Seen
 
 
@@ -50,8 +51,3 @@ def per_key(function: Callable, keys: jax.Array, *arrays: jax.Array) -> Any:
     for _ in keys.shape:
         function = jax.vmap(function)
     return function(keys, *arrays)
-
-
-def entry_at(array: jax.Array, index: jax.Array) -> jax.Array:
-    """Returns the entries `[...]` of `[..., K]` at `index` `[...]`."""
-    return jnp.take_along_axis(array, index[..., None], axis=-1)[..., 0]
