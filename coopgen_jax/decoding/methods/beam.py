@@ -31,8 +31,9 @@ from coopgen_jax.decoding.hypotheses import (
     only,
     scores,
 )
-from coopgen_jax.decoding.job import Decoder, Job, States
+from coopgen_jax.decoding.job import Decoder, Job
 from coopgen_jax.decoding.lanes import (
+    Lanes,
     at,
     begin_lanes,
     ends_behind,
@@ -87,18 +88,14 @@ class BeamConfig(DecoderSettings):
 class BeamState:
     """What stands between two tokens.
 
-    logits: `[B, G, W, V]` behind every beam; states: of both networks.
-    beams: the texts under way; pool: the best that have ended.
-    path: `[B, G, W, T]` int32 slots of the beams' tokens, -1 behind the last.
+    lanes: those of the beams; beams: the texts under way; pool: the best that have ended.
     done: `[B]` bool, true where nothing better can come; read: `[B]` int32 tokens read.
     generation: the best texts so far; step: tokens written.
     """
 
-    logits: jax.Array
-    states: States
+    lanes: Lanes
     beams: Texts
     pool: Texts
-    path: jax.Array
     done: jax.Array
     read: jax.Array
     generation: Generation
@@ -115,8 +112,8 @@ def begin(job: Job) -> BeamState:
     return begin_beams(job, job.config.beams)
 
 
-def begin_beams(job: Job, lanes: int) -> BeamState:
-    """Reads the prompts for beams of which `lanes` are read at a step; see `begin`."""
+def begin_beams(job: Job, read: int) -> BeamState:
+    """Reads the prompts for beams of which `read` lanes are read at a step; see `begin`."""
     config, vocab = job.config, job.language_model.vocab_size
     if config.samples > vocab ** min(2, config.new_tokens):
         raise UserError(
@@ -124,18 +121,16 @@ def begin_beams(job: Job, lanes: int) -> BeamState:
             f"{vocab}: ask for fewer"
         )
     width, length = config.beams, config.new_tokens
-    capacity = Capacity(config.groups, 1, nodes_of(lanes, length))
-    logits, log_class, states, path = begin_lanes(job, capacity, width, length)
+    capacity = Capacity(config.groups, 1, nodes_of(read, length))
+    lanes, log_class = begin_lanes(job, capacity, width, length)
     texts = no_texts(log_class, width, length)
     return BeamState(
-        logits=logits,
-        states=states,
+        lanes=lanes,
         # All beams are the bare prompt, and one of them is enough.
         beams=replace(texts, log_prob=texts.log_prob.at[..., 0].set(0.0)),
         pool=texts,
-        path=path,
-        done=jnp.zeros(len(path), bool),
-        read=jnp.zeros(len(path), jnp.int32),
+        done=jnp.zeros(len(log_class), bool),
+        read=jnp.zeros(len(log_class), jnp.int32),
         generation=blank(per_sample(log_class[:, 0], config.samples), length),
         step=jnp.int32(0),
     )
@@ -143,7 +138,7 @@ def begin_beams(job: Job, lanes: int) -> BeamState:
 
 def advance(key: jax.Array, job: Job, state: BeamState) -> tuple[BeamState, None]:
     """Continues every beam by one token; nothing is drawn, and there is no tree to show."""
-    stop = lane_stops(state.states, state.path, state.step)
+    stop = lane_stops(state.lanes, state.step)
     lane, token, log_prob, chosen = _continuations(job, state, stop)
     texts = continued(state.beams, lane, state.step, token, log_prob)
     over = ends_behind(job, stop, lane, token)
@@ -152,17 +147,16 @@ def advance(key: jax.Array, job: Job, state: BeamState) -> tuple[BeamState, None
 
     beams = pick(only(texts, ~over), chosen)
     missing = jnp.isinf(beams.log_prob) | state.done[:, None, None]
-    logits, log_class, states, path = extend_lanes(
+    lanes, log_class = extend_lanes(
         job,
-        state.states,
-        pick(pick(state.path, lane), chosen),
+        state.lanes.at(pick(lane, chosen)),
         at(beams.tokens, state.step),
         beams.log_class,
         step=state.step,
         idle=missing,
     )
     beams = replace(beams, log_class=log_class)
-    return next_state(job, state, logits, states, path, beams, ended, idle=missing), None
+    return next_state(job, state, lanes, beams, ended, idle=missing), None
 
 
 def _continuations(
@@ -176,7 +170,7 @@ def _continuations(
       Their beams, tokens and log-probabilities, and which W of them go on `[B, G, W]`.
     """
     config: BeamConfig = job.config
-    log_p = log_probs(job, state.logits, state.beams, stop)
+    log_p = log_probs(job, state.lanes.logits, state.beams, stop)
     taken = jnp.zeros((log_p.shape[0], log_p.shape[-1]), jnp.float32)
     found = []
     for group in range(config.groups):
@@ -198,15 +192,7 @@ def _continuations(
 
 
 def next_state(
-    job: Job,
-    state: BeamState,
-    logits: jax.Array,
-    states: States,
-    path: jax.Array,
-    beams: Texts,
-    ended: Texts,
-    *,
-    idle: jax.Array,
+    job: Job, state: BeamState, lanes: Lanes, beams: Texts, ended: Texts, *, idle: jax.Array
 ) -> BeamState:
     """Returns the state behind one more token.
 
@@ -219,7 +205,7 @@ def next_state(
     read = state.read + jnp.sum(~idle, axis=(1, 2), dtype=jnp.int32)
     done = state.done | _nothing_better(job, beams, pool, length)
     generation = _generation(job, beams, pool, done, read, length)
-    return BeamState(logits, states, beams, pool, path, done, read, generation, length)
+    return BeamState(lanes, beams, pool, done, read, generation, length)
 
 
 def _nothing_better(job: Job, beams: Texts, pool: Texts, length: jax.Array) -> jax.Array:
@@ -245,7 +231,7 @@ def _generation(
 ) -> Generation:
     """Returns the best texts of all groups, those under way among them where that is open."""
     config = job.config
-    live = only(beams, jnp.broadcast_to(~done[:, None, None], beams.length.shape))
+    live = only(beams, ~done[:, None, None])
     rows = len(done), 1, config.groups * 2 * config.beams
     texts: Texts = jax.tree.map(
         lambda array: array.reshape(*rows, *array.shape[3:]), joined(pool, live)

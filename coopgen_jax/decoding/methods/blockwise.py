@@ -26,7 +26,7 @@ from coopgen_jax.decoding.generation import (
 )
 from coopgen_jax.decoding.job import Decoder, Job, States, ends, seen_by, shaped
 from coopgen_jax.decoding.judgement import log_target
-from coopgen_jax.decoding.lanes import at, begin_lanes, extend_lanes, lane_stops, nodes_of
+from coopgen_jax.decoding.lanes import Lanes, at, begin_lanes, extend_lanes, lane_stops, nodes_of
 from coopgen_jax.decoding.rules.draw import draw
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.slots import Capacity, commit, move
@@ -64,17 +64,14 @@ class BlockwiseConfig(DecoderSettings):
 class BlockwiseState:
     """What stands between two tokens.
 
-    logits: `[B, R, n, V]` behind every lane; states: of both networks.
-    path: `[B, R, n, M]` int32 slots of the lanes' tokens in this block, -1 behind the last.
-    lanes: the texts with their open blocks, `[B, R * n]`.
+    lanes: `n` of every text, with paths `[B, R, n, M]` of the tokens in this block.
+    texts: those of the lanes, with their open blocks, `[B, R * n]`.
     read: `[B, R]` int32 tokens read.
     generation: the texts without an open block, `[B, R]`; step: tokens written.
     """
 
-    logits: jax.Array
-    states: States
-    path: jax.Array
-    lanes: Generation
+    lanes: Lanes
+    texts: Generation
     read: jax.Array
     generation: Generation
     step: jax.Array
@@ -91,13 +88,11 @@ def begin(job: Job) -> BlockwiseState:
         raise UserError("blocks are judged by a discriminator: give one and a target")
     nodes = nodes_of(config.of, config.longest)
     capacity = Capacity(config.samples, config.new_tokens, nodes)
-    logits, log_class, states, path = begin_lanes(job, capacity, config.of, config.longest)
+    lanes, log_class = begin_lanes(job, capacity, config.of, config.longest)
     generation = blank(log_class, config.new_tokens)
     return BlockwiseState(
-        logits=logits,
-        states=states,
-        path=path,
-        lanes=_repeated(generation, config.of),
+        lanes=lanes,
+        texts=_repeated(generation, config.of),
         read=generation.model_tokens,
         generation=generation,
         step=jnp.int32(0),
@@ -109,23 +104,22 @@ def advance(key: jax.Array, job: Job, state: BlockwiseState) -> tuple[BlockwiseS
     config: BlockwiseConfig = job.config
     assert job.target is not None
     inside, step = state.step % config.block, state.step + 1
-    live = ~state.lanes.finished
-    stop = lane_stops(state.states, state.path, inside)
-    stop = None if stop is None else stop.reshape(state.lanes.length.shape)
+    live = ~state.texts.finished
+    stop = lane_stops(state.lanes, inside)
+    stop = None if stop is None else stop.reshape(live.shape)
     token, log_prob = _draw(key, job, state, stop)
     end = ends(job, token, stop)
-    logits, log_class, states, path = extend_lanes(
+    lanes, log_class = extend_lanes(
         job,
-        state.states,
-        state.path,
+        state.lanes,
         grouped(token, config.of),
-        grouped(state.lanes.log_class, config.of),
+        grouped(state.texts.log_class, config.of),
         step=inside,
         idle=grouped(end | ~live, config.of),
         committed=state.generation.length,
     )
-    lanes = append(
-        state.lanes,
+    texts = append(
+        state.texts,
         token,
         log_prob=log_prob,
         log_proposal=jnp.full(token.shape, jnp.nan),
@@ -137,23 +131,25 @@ def advance(key: jax.Array, job: Job, state: BlockwiseState) -> tuple[BlockwiseS
     best = jnp.argmax(log_target(log_class, job.target), axis=-1)
     full = (inside + 1 == config.block) | (step == config.new_tokens)
     # A text all of whose blocks have come to an end need not wait for the last token.
-    over = full | grouped(lanes.finished, config.of).all(axis=-1)
+    over = full | grouped(texts.finished, config.of).all(axis=-1)
     over = over & ~state.generation.finished
-    chosen = entry_at(grouped(lanes, config.of), best)
+    chosen = entry_at(grouped(texts, config.of), best)
     simulations = state.generation.simulations + config.of
     chosen = replace(chosen, simulations=simulations, model_tokens=read)
     generation = where(over, chosen, state.generation)
-    states = _committed(
-        states,
-        entry_at(path, best),
-        state.generation.length,
-        count=jnp.where(full & (step < config.new_tokens), config.longest, 0),
+    lanes = Lanes(
+        logits=jnp.where(full, entry_at(lanes.logits, best)[:, :, None], lanes.logits),
+        states=_committed(
+            lanes.states,
+            entry_at(lanes.path, best),
+            state.generation.length,
+            count=jnp.where(full & (step < config.new_tokens), config.longest, 0),
+        ),
+        path=jnp.where(full, -1, lanes.path),
     )
     return BlockwiseState(
-        logits=jnp.where(full, entry_at(logits, best)[:, :, None], logits),
-        states=states,
-        path=jnp.where(full, -1, path),
-        lanes=where(jnp.repeat(over, config.of, axis=1), _repeated(generation, config.of), lanes),
+        lanes=lanes,
+        texts=where(jnp.repeat(over, config.of, axis=1), _repeated(generation, config.of), texts),
         read=read,
         generation=generation,
         step=step,
@@ -164,9 +160,9 @@ def _draw(
     key: jax.Array, job: Job, state: BlockwiseState, stop: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
     """Returns a token of every lane `[B, R * n]` and its log p under the plain language model."""
-    batch, lanes = state.lanes.length.shape
-    logits = state.logits.reshape(batch, lanes, -1)
-    seen = seen_by(job, state.lanes, stop)
+    batch, lanes = state.texts.length.shape
+    logits = state.lanes.logits.reshape(batch, lanes, -1)
+    seen = seen_by(job, state.texts, stop)
     keys = row_keys(key, job.prompt, lanes, state.step)
     token, _ = draw(job.config.rules, keys, shaped(job, logits, seen), seen=seen)
     return token, entry_at(jax.nn.log_softmax(logits), token)

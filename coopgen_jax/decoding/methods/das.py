@@ -107,9 +107,9 @@ def _lanes(job: Job) -> int:
 def advance(key: jax.Array, job: Job, state: BeamState) -> tuple[BeamState, None]:
     """Has the pool read and judged, and continues the best; there is no tree to show."""
     config: DASConfig = job.config
-    stop = lane_stops(state.states, state.path, state.step)
+    stop = lane_stops(state.lanes, state.step)
     # The likeliest continuations, best first, so many that `K` of them go on, however many end.
-    total = state.beams.log_prob[..., None] + log_probs(job, state.logits, state.beams, stop)
+    total = state.beams.log_prob[..., None] + log_probs(job, state.lanes.logits, state.beams, stop)
     log_prob, lane, token = likeliest(job, total, config.candidates, stop)
     texts = continued(state.beams, lane, state.step, token, log_prob)
     ended = ends_behind(job, stop, lane, token)
@@ -119,10 +119,9 @@ def advance(key: jax.Array, job: Job, state: BeamState) -> tuple[BeamState, None
     chosen = jnp.argsort(ended, axis=-1, stable=True)[..., :count]
     pool = pick(only(texts, ~ended), chosen)
     missing = jnp.isinf(pool.log_prob) | state.done[:, None, None]
-    logits, log_class, states, path = extend_lanes(
+    lanes, log_class = extend_lanes(
         job,
-        state.states,
-        pick(pick(state.path, lane), chosen),
+        state.lanes.at(pick(lane, chosen)),
         at(pool.tokens, state.step),
         pool.log_class,
         step=state.step,
@@ -140,9 +139,8 @@ def advance(key: jax.Array, job: Job, state: BeamState) -> tuple[BeamState, None
     over = pick(only(texts, ended), best(job, texts, config.beams))
     live = only(texts, ~ended)
     going = best(job, live, config.beams)
-    logits, path = pick((logits, path), pick(row, going))
-    beams = pick(live, going)
-    return next_state(job, state, logits, states, path, beams, over, idle=missing), None
+    lanes, beams = lanes.at(pick(row, going)), pick(live, going)
+    return next_state(job, state, lanes, beams, over, idle=missing), None
 
 
 DAS = Decoder(begin, advance)

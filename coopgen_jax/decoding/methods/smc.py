@@ -23,9 +23,9 @@ from coopgen_jax.decoding.generation import (
     pick,
     row_keys,
 )
-from coopgen_jax.decoding.job import Decoder, Job, States, ends, seen_by, shaped
+from coopgen_jax.decoding.job import Decoder, Job, ends, seen_by, shaped
 from coopgen_jax.decoding.judgement import log_target
-from coopgen_jax.decoding.lanes import begin_lanes, extend_lanes, lane_stops, nodes_of
+from coopgen_jax.decoding.lanes import Lanes, begin_lanes, extend_lanes, lane_stops, nodes_of
 from coopgen_jax.decoding.rules.draw import draw, per_key
 from coopgen_jax.decoding.rules.shaping import REMOVES_SUPPORT, log_constrained
 from coopgen_jax.errors import UserError
@@ -74,14 +74,10 @@ class SMCConfig(DecoderSettings):
 class SMCState:
     """What stands between two tokens.
 
-    logits: `[B, 1, W, V]` behind every particle; states: of both networks.
-    path: `[B, 1, W, T]` int32 slots of the particles' tokens, -1 behind the last.
-    generation: the particles `[B, W]`; step: tokens written.
+    lanes: those of the particles; generation: the particles `[B, W]`; step: tokens written.
     """
 
-    logits: jax.Array
-    states: States
-    path: jax.Array
+    lanes: Lanes
     generation: Generation
     step: jax.Array
 
@@ -97,16 +93,16 @@ def begin(job: Job) -> SMCState:
         raise UserError("particles are weighed by a discriminator: give one and a target")
     count, length = config.samples, config.new_tokens
     capacity = Capacity(1, 1, nodes_of(count, length))
-    logits, log_class, states, path = begin_lanes(job, capacity, count, length)
+    lanes, log_class = begin_lanes(job, capacity, count, length)
     particles = blank(per_sample(log_class[:, 0], count), length)
-    return SMCState(logits, states, path, particles, jnp.int32(0))
+    return SMCState(lanes, particles, jnp.int32(0))
 
 
 def advance(key: jax.Array, job: Job, state: SMCState) -> tuple[SMCState, None]:
     """Resamples the particles where they have become too unequal, and draws a token for each."""
     config: SMCConfig = job.config
     keys, choose = (row_keys(key, job.prompt, count, state.step) for count in (config.samples, 1))
-    particles, logits, path = state.generation, state.logits, state.path
+    particles = state.generation
     source, log_weight = resample(
         per_key(partial(jax.random.fold_in, data=config.samples), choose[:, 0]),
         particles.log_weight,
@@ -117,20 +113,19 @@ def advance(key: jax.Array, job: Job, state: SMCState) -> tuple[SMCState, None]:
     source = jnp.where(over, jnp.arange(config.samples, dtype=jnp.int32)[None], source)
     log_weight = jnp.where(over, particles.log_weight, log_weight)
     read = particles.model_tokens
-    logits, path = pick((logits, path), source[:, None])
+    lanes = state.lanes.at(source[:, None])
     # What a particle's place has cost stays with the place, whoever stands there now.
     particles = replace(pick(particles, source), log_weight=log_weight, model_tokens=read)
 
-    stop = lane_stops(state.states, path, state.step)
+    stop = lane_stops(lanes, state.step)
     stop = None if stop is None else stop[:, 0]
-    seen = seen_by(job, particles, stop)
-    log_p = log_constrained(config.rules, logits[:, 0], seen, ends=job.language_model.end_tokens)
-    token, log_q = draw(config.rules, keys, shaped(job, logits[:, 0], seen), seen=seen)
+    logits, seen = lanes.logits[:, 0], seen_by(job, particles, stop)
+    log_p = log_constrained(config.rules, logits, seen, ends=job.language_model.end_tokens)
+    token, log_q = draw(config.rules, keys, shaped(job, logits, seen), seen=seen)
     end = ends(job, token, stop)
-    after, log_class, states, path = extend_lanes(
+    lanes, log_class = extend_lanes(
         job,
-        state.states,
-        path,
+        lanes,
         token[:, None],
         particles.log_class[:, None],
         step=state.step,
@@ -146,13 +141,13 @@ def advance(key: jax.Array, job: Job, state: SMCState) -> tuple[SMCState, None]:
     written = append(
         replace(particles, log_weight=particles.log_weight + jnp.where(live, gained, 0.0)),
         token,
-        log_prob=entry_at(jax.nn.log_softmax(logits[:, 0]), token),
+        log_prob=entry_at(jax.nn.log_softmax(logits), token),
         log_proposal=jnp.full(token.shape, jnp.nan, jnp.float32),
         log_class=log_class[:, 0],
         end=end,
         model_tokens=1,
     )
-    return SMCState(after, states, path, written, state.step + 1), None
+    return SMCState(lanes, written, state.step + 1), None
 
 
 def resample(
