@@ -139,7 +139,6 @@ def method_options(
 
 
 def _entry(part: str, name: str, place: str) -> tuple[str, str]:
-    """Returns the name and the value of `key=value`."""
     key, separator, value = re.sub(r"\\([:,])", r"\1", part).partition("=")
     if not separator:
         raise UserError(f"{place}: {part!r} is no option of {name} as key=value")
@@ -147,7 +146,6 @@ def _entry(part: str, name: str, place: str) -> tuple[str, str]:
 
 
 def _words(name: str, value: str, *, several: bool, switch: bool) -> list[str]:
-    """Returns an option and its value as arguments."""
     if switch:
         return [name] if value == "true" else []
     # A value in the same word may look like a flag.

@@ -35,11 +35,8 @@ BOXES = ("rules", "search")
 class Method:
     """A decoder under the name that `--method` has for it.
 
-    Attributes:
-      name: the name.
-      base: its settings where nothing is said.
-      line: what it does, in a line.
-      fixed: settings that make it what it is and have no flag.
+    base: its settings where nothing is said; line: what it does.
+    fixed: settings that make it what it is and have no flag.
     """
 
     name: str
@@ -128,7 +125,6 @@ def groups_of(method: Method) -> dict[str, type]:
 
 
 def _entry(setting: Setting, values: dict[str, Any]) -> tuple[str, Any, Any]:
-    """Returns a flag's name, its annotated type and its default."""
     if word := WORDS.get(setting.name):
         described = arg(metavar=word.metavar, help=word.help, help_behavior_hint="")
         return word.option, Annotated[word.kind, described], word.default
@@ -162,7 +158,6 @@ def _help(setting: Setting) -> tuple[str, str]:
 
 
 def _bare(kind: Any) -> Any:
-    """Returns a type without None."""
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         parts = [part for part in typing.get_args(kind) if part is not type(None)]
         return parts[0] if len(parts) == 1 else kind

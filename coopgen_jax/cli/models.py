@@ -47,7 +47,6 @@ def list_models(options: ModelsOptions) -> None:
 
 
 def _heads() -> list[dict[str, Any]]:
-    """Returns the discriminator heads that come with the package, as their cards describe them."""
     entries = []
     for path in sorted(HEADS.rglob("card.json")):
         card = json.loads(path.read_text(encoding="utf-8"))

@@ -18,15 +18,7 @@ from coopgen_jax.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class WordOption:
-    """An option in words that stands for a setting in tokens.
-
-    Attributes:
-      option: its name, with underscores.
-      kind: its type, as tyro reads it.
-      metavar: the name of its value.
-      help: what it does.
-      default: its value where it is not given.
-    """
+    """An option in words that stands for a setting in tokens; its name has underscores."""
 
     option: str
     kind: Any

@@ -16,14 +16,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of a decoder.
-
-    Attributes:
-      name: its flat name.
-      kind: its type, as annotated.
-      owner: the record that holds it.
-      default: its default there.
-    """
+    """One setting of a decoder, by its flat name; its kind is the annotation in its owner."""
 
     name: str
     kind: Any
@@ -130,7 +123,6 @@ def _selector(record: type) -> str:
 
 
 def _records(kind: Any) -> list[type]:
-    """Returns the record types that an annotation allows."""
     union = typing.get_origin(kind) in (typing.Union, types.UnionType)
     parts = typing.get_args(kind) if union else (kind,)
     records = [part for part in parts if isinstance(part, type) and is_dataclass(part)]

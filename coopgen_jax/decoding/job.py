@@ -26,15 +26,7 @@ def _static(**default: Any) -> Any:
 class Job:
     """What stays the same from the first token to the last; a pytree, so it can cross a `jit`.
 
-    prompt: what is to be continued.
-    params: the language model's parameters.
-    discriminator_params: the discriminator's.
-    target: `[B]` int32 class numbers or `[B, C]` weights, None where nothing is asked for.
-    reference_params: those of the reference.
-    language_model: the network's functions; static.
-    discriminator: the judge's functions, or None; static.
-    reference: a language model that a search is charged for leaving, or None; static.
-    config: the decoder's settings, with `samples` and `new_tokens` among them; static.
+    The fields are arguments of `decode`.
     """
 
     prompt: Prompt

@@ -50,7 +50,6 @@ class Text:
 
 
 def _cut(text: str, stop: StopStrings | tuple[str, ...]) -> str:
-    """Returns a text up to the first of some strings in it."""
     strings = stop.strings if isinstance(stop, StopStrings) else stop
     return text[: min((text.find(string) for string in strings if string in text), default=None)]
 

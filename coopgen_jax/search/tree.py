@@ -3,9 +3,6 @@
 A node's index is its slot in every cache. Slot 0 is the root, slots 1 to `kept` hold what outlived
 the last re-rooting, the rest is for the nodes of the search under way; slots not in use are holes
 (no visits). A parent's index is always lower than its children's.
-
-Shape letters: `B` prompts, `R` samples per prompt, `N` nodes, `W` leaves of one wave, `K` candidate
-tokens per node, `D` longest path below the root, `C` classes.
 """
 
 from dataclasses import fields, replace
@@ -96,13 +93,8 @@ class Leaves:
 class Expansion:
     """What the networks say of `W` nodes; of a root, `W` is 1.
 
-    tokens: `[B, R, W, K]` int32 candidate tokens, by falling prior, then by token id.
-    priors: `[B, R, W, K]` float32 their priors; 0 where there are fewer than `K` candidates.
-    log_probs: `[B, R, W, K]` float32 their log-probabilities under the plain language model.
-    log_class: `[B, R, W, C]` float32 the discriminator's log p(class | text).
+    tokens, priors, log_probs, log_class, terminal, rewards: `[B, R, W, ...]` as in a `Tree`.
     value: `[B, R, W]` float32 what the search is to maximise.
-    terminal: `[B, R, W]` bool, true where the text has ended.
-    rewards: `[B, R, W, K]` float32 what going on to each candidate earns, or None.
     """
 
     tokens: jax.Array
@@ -137,7 +129,6 @@ def new_tree(
 
 
 def _arrays(record: Tree | Expansion) -> dict[str, jax.Array]:
-    """Returns the fields that there are."""
     found = {field.name: getattr(record, field.name) for field in fields(record)}
     return {name: array for name, array in found.items() if array is not None}
 

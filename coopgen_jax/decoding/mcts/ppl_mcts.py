@@ -158,11 +158,7 @@ def advance(key: jax.Array, job: Job, state: MCTSState) -> tuple[MCTSState, Tree
 def _choose(
     job: Job, keys: jax.Array, generation: Generation, tree: Tree, states: States
 ) -> tuple[Choice, jax.Array]:
-    """Chooses a child of every root: the best, or one drawn from the visits.
-
-    Returns:
-      The children, and the visits' temperature.
-    """
+    """Returns a child of every root, the best or one drawn from visits, and their temperature."""
     config: MCTSConfig = job.config
     rank = best_child(tree, config=config.search)
     log_proposal, tau = jnp.full(rank.shape, jnp.nan, jnp.float32), jnp.float32(0)

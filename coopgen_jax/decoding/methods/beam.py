@@ -162,12 +162,9 @@ def advance(key: jax.Array, job: Job, state: BeamState) -> tuple[BeamState, None
 def _continuations(
     job: Job, state: BeamState, stop: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Returns the best continuations of every group's beams, best first, `[B, G, K]`.
+    """Returns the best continuations of every group's beams, so many that W of them go on.
 
-    So many that W of them go on, however many end.
-
-    Returns:
-      Their beams, tokens and log-probabilities, and which W of them go on `[B, G, W]`.
+    That is their beams, tokens and log-probabilities `[B, G, K]`, best first, and which W go on.
     """
     config: BeamConfig = job.config
     log_p = log_probs(job, state.lanes.logits, state.beams, stop)

@@ -142,7 +142,6 @@ def _said(job: Job, state: RescoringState, p: jax.Array) -> jax.Array:
 
 
 def _asks(job: Job) -> bool:
-    """Tells whether the discriminator guides, and does not only judge."""
     return job.discriminator is not None and job.target is not None
 
 

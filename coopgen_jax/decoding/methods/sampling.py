@@ -128,12 +128,7 @@ def advance(key: jax.Array, job: Job, state: SamplingState) -> tuple[SamplingSta
 def _draw(
     key: jax.Array, job: Job, state: SamplingState
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Draws a token of every row.
-
-    Returns:
-      The tokens `[B, R]`, their log-probabilities under the rules and under the language model with
-      its constraints, and the next limit.
-    """
+    """Returns tokens `[B, R]`, their log p by the rules and by the constraints, the next limit."""
     config: SamplingConfig = job.config
     generation, rules = state.generation, config.rules
     seen = seen_by(job, generation, stop_states(state.states))

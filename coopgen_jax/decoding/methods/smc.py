@@ -199,7 +199,6 @@ def _reached(share: jax.Array, places: jax.Array) -> jax.Array:
 
 
 def _log_potential(job: Job, log_class: jax.Array) -> jax.Array:
-    """Returns log p(c|text)^power `[B, W]`."""
     assert job.target is not None
     config: SMCConfig = job.config
     said = log_target(log_class[:, None], job.target)[:, 0]
