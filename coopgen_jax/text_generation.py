@@ -120,8 +120,8 @@ def generate(
     asked = {number: prompt for number, prompt in enumerate(prompts) if prompt is not None}
     parts = _parts(model, discriminator, reference, config, mesh)
     # Every prompt is checked before the first one is worked on.
-    batch_of = partial(_batch_of, model, parts, config)
-    batch_of(list(asked.values()), list(asked))
+    batch_of = _batching(model, parts, config)
+    batch_of(list(asked.values()), numbers=list(asked))
     ids = dict(zip(asked, ids_of(model.tokenizer, list(asked.values())), strict=True))
     chosen = asked if numbers is None else [n for n in dict.fromkeys(numbers) if n in asked]
     batches, size = _batches({number: len(ids[number]) for number in chosen}, batch_size, mesh)
@@ -133,7 +133,7 @@ def generate(
         # The last batch is filled up with copies, so that it compiles to nothing new.
         rows = [*there, *[there[-1]] * (size - len(there))]
         job = Job(
-            prompt=batch_of([ids[number] for number in rows], rows),
+            prompt=batch_of([ids[number] for number in rows], numbers=rows),
             target=jnp.int32([targets[number] for number in rows]) if targeted else None,
             config=config,
             **parts,
@@ -195,22 +195,13 @@ def _parts(
     }
 
 
-def _batch_of(
-    model: LoadedModel,
-    parts: dict[str, Any],
-    config: DecoderSettings,
-    texts: Sequence[str | Sequence[int]],
-    numbers: Sequence[int],
-) -> Prompt:
-    """Returns prompts as one batch, which leaves room for what is to be written."""
+def _batching(
+    model: LoadedModel, parts: dict[str, Any], config: DecoderSettings
+) -> Callable[..., Prompt]:
+    """Returns what makes a batch of prompts, which leaves room for what is to be written."""
     readers = [parts[name] for name in ("language_model", "reference") if parts[name] is not None]
-    return make_prompt(
-        model.tokenizer,
-        texts,
-        numbers=numbers,
-        context=min(reader.context for reader in readers),
-        reserve=config.ahead,
-    )
+    context = min(reader.context for reader in readers)
+    return partial(make_prompt, model.tokenizer, context=context, reserve=config.ahead)
 
 
 def _batches(

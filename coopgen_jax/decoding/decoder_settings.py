@@ -7,6 +7,12 @@ from coopgen_jax.decoding.flat_settings import changed
 from coopgen_jax.decoding.rules.shaping import NO_RULES, Rules
 
 
+def check_base_share(share: float) -> None:
+    """Raises ValueError where the language model's share in draws is none."""
+    if not 0 <= share <= 1:
+        raise ValueError(f"mix_base is {share}: give a share from 0 (none) to 1")
+
+
 @dataclass(frozen=True)
 class DecoderSettings:
     """How much to write, and by which rules; the base of every decoder's settings.

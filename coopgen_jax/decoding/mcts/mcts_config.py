@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
-from coopgen_jax.decoding.decoder_settings import DecoderSettings
+from coopgen_jax.decoding.decoder_settings import DecoderSettings, check_base_share
 from coopgen_jax.decoding.flat_settings import changed
 from coopgen_jax.decoding.rules.shaping import CTRL, Rules
 from coopgen_jax.search.config import Halving, Puct, SearchConfig
@@ -42,7 +42,7 @@ class ByVisits:
             raise ValueError(
                 f"visit_temperature is {self.visit_temperature}: give a temperature above 0"
             )
-        _check_share(self.mix_base)
+        check_base_share(self.mix_base)
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,7 @@ class ByValues:
     def __post_init__(self) -> None:
         if not 0 < self.value_power < float("inf"):
             raise ValueError(f"value_power is {self.value_power}: give an exponent above 0")
-        _check_share(self.mix_base)
-
-
-def _check_share(share: float) -> None:
-    if not 0 <= share <= 1:
-        raise ValueError(f"mix_base is {share}: give a share from 0 (none) to 1")
+        check_base_share(self.mix_base)
 
 
 @dataclass(frozen=True)

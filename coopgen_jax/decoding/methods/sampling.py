@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from coopgen_jax.decoding.decoder_settings import DecoderSettings
+from coopgen_jax.decoding.decoder_settings import DecoderSettings, check_base_share
 from coopgen_jax.decoding.generation import Generation, append, blank, entry_at, row_keys
 from coopgen_jax.decoding.job import (
     Decoder,
@@ -58,8 +58,7 @@ class SamplingConfig(DecoderSettings):
             raise ValueError(f"mirostat is {self.mirostat}: give 0 (no rule) or bits above it")
         if not 0 < self.mirostat_rate < float("inf"):
             raise ValueError(f"mirostat_rate is {self.mirostat_rate}: it must be above 0")
-        if not 0 <= self.mix_base <= 1:
-            raise ValueError(f"mix_base is {self.mix_base}: give a share from 0 (none) to 1")
+        check_base_share(self.mix_base)
         if self.mix_base and self.rules.temperature == 0:
             raise ValueError("mix_base mixes two ways to draw a text: give a temperature above 0")
 
