@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from coopgen_jax.decoding.generation import Generation, per_sample
+from coopgen_jax.decoding.generation import Generation, append, entry_at, per_sample
 from coopgen_jax.decoding.rules.shaping import Seen, shape
 from coopgen_jax.decoding.rules.stop import StopStrings
 from coopgen_jax.discriminators.discriminator import Discriminator
@@ -189,6 +189,36 @@ def read_token(
     node = children(token[..., None], generation.length, terminal=end[..., None])
     logits, log_class, states = read_nodes(job, states, node, generation.log_class[:, :, None])
     return logits[:, :, 0], log_class[:, :, 0], commit(states, generation.length)
+
+
+def write_token(
+    job: Job,
+    state: Any,
+    token: jax.Array,
+    log_proposal: jax.Array,
+    read: tuple[jax.Array, jax.Array, States] | None = None,
+    *,
+    model_tokens: int = 1,
+    simulations: int = 0,
+) -> Any:
+    """Returns the state behind one `token` `[B, R]` of every text, which has cost so much.
+
+    The state has `logits` `[B, R, V]`, `states`, `generation` and `step`; `read` is what
+    `read_token` returns, which is called where that is None.
+    """
+    texts = state.generation
+    logits, log_class, states = read or read_token(job, state.states, texts, token)
+    texts = append(
+        texts,
+        token,
+        log_prob=entry_at(jax.nn.log_softmax(state.logits), token),
+        log_proposal=log_proposal,
+        log_class=log_class,
+        end=ends(job, token, stop_states(state.states)),
+        model_tokens=model_tokens,
+        simulations=simulations,
+    )
+    return replace(state, logits=logits, states=states, generation=texts, step=state.step + 1)
 
 
 def children(

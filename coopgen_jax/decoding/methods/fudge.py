@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
-from coopgen_jax.decoding.generation import append, entry_at
+from coopgen_jax.decoding.generation import entry_at
 from coopgen_jax.decoding.job import (
     Decoder,
     Job,
@@ -26,6 +26,7 @@ from coopgen_jax.decoding.job import (
     roots,
     shaped,
     stop_states,
+    write_token,
 )
 from coopgen_jax.decoding.judgement import LEAST, check_foresight, foreseen, log_target
 from coopgen_jax.decoding.methods.rescoring import (
@@ -33,7 +34,6 @@ from coopgen_jax.decoding.methods.rescoring import (
     begin_rescoring,
     choose,
     seen_of,
-    write_chosen,
 )
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.slots import commit, move
@@ -106,7 +106,8 @@ def advance(key: jax.Array, job: Job, state: RescoringState) -> tuple[RescoringS
     if config.look_ahead:
         root = roots(generation.length)
         said = foreseen(job, state.states, root, tokens[:, :, None])[:, :, 0]
-        return write_chosen(key, job, state, _score(config, best, said), tokens), None
+        token, log_proposal = choose(key, job, state, _score(config, best, said), tokens)
+        return write_token(job, state, token, log_proposal, simulations=1), None
     tokens = tokens.astype(jnp.int32)
     end = ends(job, tokens, stop_states(state.states, jnp.zeros_like(tokens)))
     nodes = children(tokens, generation.length, terminal=end, slot=1)
@@ -115,19 +116,12 @@ def advance(key: jax.Array, job: Job, state: RescoringState) -> tuple[RescoringS
     said = jnp.maximum(log_target(log_class, job.target), LEAST)
     token, log_proposal = choose(key, job, state, _score(config, best, said), tokens)
     chosen = jnp.argmax(tokens == token[..., None], axis=-1)
-    logits, log_class, end = entry_at((logits, log_class, end), chosen)
-    written = append(
-        generation,
-        token,
-        log_prob=entry_at(jax.nn.log_softmax(state.logits), token),
-        log_proposal=log_proposal,
-        log_class=log_class,
-        end=end,
-        model_tokens=count,
-        simulations=count,
+    logits, log_class = entry_at((logits, log_class), chosen)
+    read = logits, log_class, commit(move(states, 1 + chosen[..., None]), generation.length)
+    after = write_token(
+        job, state, token, log_proposal, read, model_tokens=count, simulations=count
     )
-    states = commit(move(states, 1 + chosen[..., None]), generation.length)
-    return RescoringState(logits, states, written, state.step + 1), None
+    return after, None
 
 
 def _score(config: FudgeConfig, best: jax.Array, said: jax.Array) -> jax.Array:

@@ -20,13 +20,13 @@ import jax
 import jax.numpy as jnp
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
-from coopgen_jax.decoding.job import Decoder, Job, roots, shaped
+from coopgen_jax.decoding.job import Decoder, Job, roots, shaped, write_token
 from coopgen_jax.decoding.judgement import check_foresight, foreseen
 from coopgen_jax.decoding.methods.rescoring import (
     RescoringState,
     begin_rescoring,
+    choose,
     seen_of,
-    write_chosen,
 )
 from coopgen_jax.decoding.rules.shaping import CTRL, Rules
 from coopgen_jax.decoding.rules.truncation import leading
@@ -93,7 +93,8 @@ def advance(key: jax.Array, job: Job, state: RescoringState) -> tuple[RescoringS
     if config.strength:
         score = score + config.strength * said
     score = by_class(score, said, mass=1 - config.filter_p, certain=config.target_p)
-    return write_chosen(key, job, state, score), None
+    token, log_proposal = choose(key, job, state, score)
+    return write_token(job, state, token, log_proposal, simulations=1), None
 
 
 def by_class(score: jax.Array, said: jax.Array, *, mass: float, certain: float) -> jax.Array:

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from coopgen_jax.decoding.generation import per_sample
-from coopgen_jax.decoding.job import Decoder, Job, children, read_nodes, shaped
+from coopgen_jax.decoding.job import Decoder, Job, children, read_nodes, shaped, write_token
 from coopgen_jax.decoding.judgement import log_target
 from coopgen_jax.decoding.lanes import at
 from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
@@ -36,8 +36,8 @@ from coopgen_jax.decoding.methods.pplm_shift import climb, history_of, read_shif
 from coopgen_jax.decoding.methods.rescoring import (
     RescoringState,
     begin_rescoring,
+    choose,
     seen_of,
-    write_chosen,
 )
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.attention import SlotCache
@@ -91,8 +91,10 @@ def advance(key: jax.Array, job: Job, state: RescoringState) -> tuple[RescoringS
     score = shaped(job, fused_logits(job, state), seen_of(job, state))
     steps = config.iterations if config.shifts else 0
     reads = 1 + steps * (2 if _asks(job) else 1) + config.shifts
+    token, log_proposal = choose(key, job, state, score)
     # The text goes on from the unshifted history.
-    return write_chosen(key, job, state, score, model_tokens=reads, simulations=steps), None
+    after = write_token(job, state, token, log_proposal, model_tokens=reads, simulations=steps)
+    return after, None
 
 
 def fused_logits(job: Job, state: RescoringState) -> jax.Array:

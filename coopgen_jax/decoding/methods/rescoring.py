@@ -1,22 +1,11 @@
-"""Drawing the next token from scores that a discriminator has a say in, one lane per text.
-
-What FUDGE with look-ahead, GeDi and PPLM share: only the token that is drawn costs a call.
-"""
+"""Drawing the next token from scores that a discriminator has a say in: FUDGE, GeDi and PPLM."""
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from coopgen_jax.decoding.generation import Generation, append, blank, entry_at, row_keys
-from coopgen_jax.decoding.job import (
-    Job,
-    States,
-    ends,
-    read_prompts,
-    read_token,
-    seen_by,
-    stop_states,
-)
+from coopgen_jax.decoding.generation import Generation, blank, row_keys
+from coopgen_jax.decoding.job import Job, States, read_prompts, seen_by, stop_states
 from coopgen_jax.decoding.rules.draw import draw
 from coopgen_jax.decoding.rules.shaping import Seen
 from coopgen_jax.models.slots import Capacity
@@ -64,35 +53,3 @@ def choose(
     if not job.config.greedy:
         keys = row_keys(key, job.prompt, job.config.samples, state.step)
     return draw(job.config.rules, keys, score, tokens, seen=seen_of(job, state))
-
-
-def write_chosen(
-    key: jax.Array,
-    job: Job,
-    state: RescoringState,
-    score: jax.Array,
-    tokens: jax.Array | None = None,
-    *,
-    model_tokens: int = 1,
-    simulations: int = 1,
-) -> RescoringState:
-    """Chooses one token of every text that is not finished and has it read alone; see `choose`.
-
-    Returns:
-      The next state, in which each token has cost `model_tokens` and `simulations`.
-    """
-    generation = state.generation
-    token, log_proposal = choose(key, job, state, score, tokens)
-    end = ends(job, token, stop_states(state.states))
-    logits, log_class, states = read_token(job, state.states, generation, token)
-    written = append(
-        generation,
-        token,
-        log_prob=entry_at(jax.nn.log_softmax(state.logits), token),
-        log_proposal=log_proposal,
-        log_class=log_class,
-        end=end,
-        model_tokens=model_tokens,
-        simulations=simulations,
-    )
-    return RescoringState(logits, states, written, state.step + 1)

@@ -9,17 +9,16 @@ import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings, check_base_share
-from coopgen_jax.decoding.generation import Generation, append, blank, entry_at, row_keys
+from coopgen_jax.decoding.generation import Generation, blank, entry_at, row_keys
 from coopgen_jax.decoding.job import (
     Decoder,
     Job,
     States,
-    ends,
     read_prompts,
-    read_token,
     seen_by,
     shaped,
     stop_states,
+    write_token,
 )
 from coopgen_jax.decoding.rules.draw import draw, per_key
 from coopgen_jax.decoding.rules.shaping import log_constrained
@@ -101,27 +100,17 @@ def begin(job: Job) -> SamplingState:
 
 def advance(key: jax.Array, job: Job, state: SamplingState) -> tuple[SamplingState, None]:
     """Writes one token of every text that is not finished; there is no tree to show."""
-    generation = state.generation
     token, log_ruled, log_full, limit = _draw(key, job, state)
-    end = ends(job, token, stop_states(state.states))
-    logits, log_class, states = read_token(job, state.states, generation, token)
-    written = append(
-        generation,
-        token,
-        log_prob=entry_at(jax.nn.log_softmax(state.logits), token),
-        log_proposal=log_ruled,
-        log_class=log_class,
-        end=end,
-        model_tokens=1,
-    )
+    after = write_token(job, state, token, log_ruled)
     log_ruled, log_full = (
-        sum_before + jnp.where(generation.finished, 0.0, log_p)
+        sum_before + jnp.where(state.generation.finished, 0.0, log_p)
         for sum_before, log_p in ((state.log_ruled, log_ruled), (state.log_full, log_full))
     )
+    texts = after.generation
     if share := job.config.mix_base:
-        written = replace(written, log_proposal=mixture(log_ruled, log_full, share))
-    after = SamplingState(logits, states, written, limit, log_ruled, log_full, state.step + 1)
-    return after, None
+        texts = replace(texts, log_proposal=mixture(log_ruled, log_full, share))
+    sums = {"log_ruled": log_ruled, "log_full": log_full}
+    return replace(after, generation=texts, limit=limit, **sums), None
 
 
 def _draw(
