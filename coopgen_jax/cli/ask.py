@@ -107,16 +107,10 @@ def described(kind: type, hidden: tuple[str, ...] = ()) -> type:
     return made
 
 
-def grouped(name: str, groups: Mapping[str, type], doc: str = "") -> type:
+def grouped(name: str, groups: Mapping[str, type]) -> type:
     """Returns a dataclass of several, whose flags stand in boxes of their own in a help."""
     shown = {title.replace("-", "_"): described(kind) for title, kind in groups.items()}
-    made = dataclasses.make_dataclass(
-        name,
-        [(title, kind, dataclasses.field(default_factory=kind)) for title, kind in shown.items()],
-        frozen=True,
-    )
-    made.__doc__ = doc
-    return made
+    return box(name, [(title, kind, kind()) for title, kind in shown.items()])
 
 
 def ungrouped(options: Any) -> dict[str, Any]:

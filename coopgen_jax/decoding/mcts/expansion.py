@@ -6,7 +6,6 @@ children before they are read can choose among them too: with `foresight_power` 
 probability times p(c|x v)^foresight_power, normalised over the vocabulary.
 """
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -96,6 +95,10 @@ def expand(
     prior = shaped(job, logits, seen)
     final_class = log_class
     if config.rollout is not None:
+
+        def behind(logits: jax.Array, tokens: jax.Array, there: jax.Array, stop: Any) -> jax.Array:
+            return shaped(job, logits, _longer(seen, tokens, there, stop), marked=False)
+
         states, final_class, rolled = roll_out(
             keys,
             job,
@@ -104,7 +107,7 @@ def expand(
             shaped(job, logits, seen, marked=False),
             log_class,
             limit=room(job, generation),
-            shape=partial(_shaped_behind, job, seen),
+            shape=behind,
         )
         read = read + rolled
     expansion = Expansion(
@@ -123,13 +126,6 @@ def _own_tokens(tree: Tree, leaves: Leaves) -> tuple[jax.Array, jax.Array]:
         jnp.concatenate([above, leaves.token[..., None]], axis=-1),
         jnp.concatenate([leaves.path >= 0, leaves.fresh[..., None]], axis=-1),
     )
-
-
-def _shaped_behind(
-    job: Job, seen: Seen, logits: jax.Array, tokens: jax.Array, there: jax.Array, stop: Any
-) -> jax.Array:
-    """Shapes what follows `tokens` `[B, R, W, length]` that were rolled out behind each leaf."""
-    return shaped(job, logits, _longer(seen, tokens, there, stop), marked=False)
 
 
 def _longer(seen: Seen, tokens: jax.Array, there: jax.Array, stop: jax.Array | None) -> Seen:
