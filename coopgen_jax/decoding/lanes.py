@@ -61,14 +61,9 @@ def extend_lanes(
 ) -> tuple[Lanes, jax.Array]:
     """Has both networks read one token more of every lane.
 
-    Args:
-      job: the job.
-      lanes: those that go on; their logits are not read.
-      token: `[B, G, W]` int32.
-      log_class: `[B, G, W, C]` what the discriminator says of the texts without them.
-      step: how many tokens every lane has below the root.
-      idle: `[B, G, W]` bool, true where there is no text to go on with or to judge.
-      committed: `[B, G]` int32 tokens in the trunk of every tree, None where there are none.
+    Every lane has `step` tokens below the root and every trunk `committed` `[B, G]`, None for none.
+    `log_class` is of the texts without the token, and `idle` `[B, G, W]` where there is no text to
+    go on with or to judge.
 
     Returns:
       The lanes with the tokens, and log p(class | text).

@@ -104,15 +104,9 @@ def propose(
 ) -> tuple[Choice, tuple[jax.Array, jax.Array | None], list[Any]]:
     """Draws a token from the whole vocabulary in every row, and has all networks read the tokens.
 
-    Args:
-      keys: `[B, R]` typed keys of this token.
-      job: the job; its config `has_full_support`.
-      caches: both networks' states, and the reference's cache.
-      generation: the texts without the token.
-      tree: the trees after the search.
-      choice: the tokens that were drawn from the visits, if they were.
-      logits: `[B, R, V]` the language model's, of this token.
-      tau: the visits' temperature, a scalar or `[B, R]`.
+    The `caches` are both networks' states and the reference's cache, the trees those after the
+    search. `choice` are the tokens that were drawn from visits by their temperature `tau`, if they
+    were; the `logits` `[B, R, V]` are the language model's of this token.
 
     Returns:
       The tokens drawn from the mixture, the logits `[B, R, V]` behind them, the language model's

@@ -29,16 +29,10 @@ def roll_out(
 ) -> tuple[States, jax.Array, jax.Array]:
     """Samples on behind the leaves of one wave, as far as the job's config says.
 
-    Args:
-      keys: `[B, R]` typed keys of this token's search.
-      job: the job.
-      states: of both networks.
-      leaves: the leaves, as they were extended; those that are terminal are not rolled out.
-      logits: `[B, R, W, V]` shaped distribution of the token behind each leaf.
-      log_class: `[B, R, W, C]` what the discriminator says of the leaves themselves.
-      limit: `[B, R]` int32 depth that the contexts leave room for.
-      shape: `(logits, tokens [B, R, W, length], there, stop [B, R, W]) -> logits`: the rules, given
-        the tokens rolled out so far.
+    Leaves that are terminal are not rolled out. The shaped `logits` `[B, R, W, V]` are of the token
+    behind each leaf, and `limit` `[B, R]` is the depth that the contexts leave room for. The rules
+    are `shape`, `(logits, tokens [B, R, W, length], there, stop [B, R, W]) -> logits`, given the
+    tokens rolled out so far.
 
     Returns:
       The states, the class log-probabilities of the texts rolled out, and how many tokens each row
