@@ -84,23 +84,18 @@ def _selected(value: Any, records: list[type], given: dict[str, Any], *, optiona
     """Returns a field's record, one of several alternatives, with what is given."""
     if len(records) == 1 and not optional:
         return _changed(value, given)
-    chosen = type(value)
-    base = type(None) if optional else next(r for r in records if not _selector(r))
-    asked = [name for name in map(_selector, records) if name and given.get(name)]
+    selectors = {_selector(record): record for record in records if _selector(record)}
+    asked = [name for name in selectors if given.get(name)]
     if len(asked) > 1:
         raise ValueError(
             " and ".join(f"{name} is {given[name]}" for name in asked)
             + ": they exclude each other, give 0 for one"
         )
-    for record in records:
-        if (name := _selector(record)) and name in given:
-            if given[name]:
-                chosen = record
-            elif chosen is record:
-                chosen = base
     # A zero deselects, and is no value of the alternative.
-    named = {_selector(record) for record in records}
-    given = {n: v for n, v in given.items() if n not in named or n == _selector(chosen)}
+    chosen = selectors[asked[0]] if asked else type(value)
+    if not given.get(_selector(chosen), True):
+        chosen = type(None) if optional else next(r for r in records if not _selector(r))
+    given = {n: v for n, v in given.items() if n not in selectors or n == _selector(chosen)}
     own = {s.name for s in settings_of(chosen)} if chosen is not type(None) else set()
     for name in given.keys() - own:
         owner = next(r for r in records if name in {s.name for s in settings_of(r)})
