@@ -37,12 +37,17 @@ def nodes_of(lanes: int, new_tokens: int) -> int:
     return 1 + lanes * new_tokens
 
 
-def begin_lanes(job: Job, capacity: Capacity, lanes: int, length: int) -> tuple[Lanes, jax.Array]:
-    """Reads the prompts for `W` lanes, which may have `length` tokens below the root.
+def begin_lanes(
+    job: Job, lanes: int, length: int, *, trees: int = 1, trunk: int = 1, read: int | None = None
+) -> tuple[Lanes, jax.Array]:
+    """Reads the prompts for `W` lanes of `length` tokens at most below the root of each tree.
+
+    A trunk has room for so many tokens, and at a step so many lanes are read, by default all.
 
     Returns:
       The lanes at the root, and log p(class | prompt) `[B, G, C]`.
     """
+    capacity = Capacity(trees, trunk, 1 + (read or lanes) * length)
     logits, log_class, states = read_prompts(job, capacity, job.config.ahead)
     shape = (*logits.shape[:2], lanes)
     logits = jnp.broadcast_to(logits[:, :, None], (*shape, logits.shape[-1]))

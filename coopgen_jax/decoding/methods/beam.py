@@ -39,10 +39,8 @@ from coopgen_jax.decoding.lanes import (
     ends_behind,
     extend_lanes,
     lane_stops,
-    nodes_of,
 )
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.slots import Capacity
 
 
 @dataclass(frozen=True)
@@ -121,8 +119,7 @@ def begin_beams(job: Job, read: int) -> BeamState:
             f"{vocab}: ask for fewer"
         )
     width, length = config.beams, config.new_tokens
-    capacity = Capacity(config.groups, 1, nodes_of(read, length))
-    lanes, log_class = begin_lanes(job, capacity, width, length)
+    lanes, log_class = begin_lanes(job, width, length, trees=config.groups, read=read)
     texts = no_texts(log_class, width, length)
     return BeamState(
         lanes=lanes,

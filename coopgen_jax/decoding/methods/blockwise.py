@@ -26,10 +26,10 @@ from coopgen_jax.decoding.generation import (
 )
 from coopgen_jax.decoding.job import Decoder, Job, States, ends, seen_by, shaped
 from coopgen_jax.decoding.judgement import log_target
-from coopgen_jax.decoding.lanes import Lanes, at, begin_lanes, extend_lanes, lane_stops, nodes_of
+from coopgen_jax.decoding.lanes import Lanes, at, begin_lanes, extend_lanes, lane_stops
 from coopgen_jax.decoding.rules.draw import draw
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.slots import Capacity, commit, move
+from coopgen_jax.models.slots import commit, move
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,8 @@ def begin(job: Job) -> BlockwiseState:
     config: BlockwiseConfig = job.config
     if job.discriminator is None or job.target is None:
         raise UserError("blocks are judged by a discriminator: give one and a target")
-    nodes = nodes_of(config.of, config.longest)
-    capacity = Capacity(config.samples, config.new_tokens, nodes)
-    lanes, log_class = begin_lanes(job, capacity, config.of, config.longest)
+    size = {"trees": config.samples, "trunk": config.new_tokens}
+    lanes, log_class = begin_lanes(job, config.of, config.longest, **size)
     generation = blank(log_class, config.new_tokens)
     return BlockwiseState(
         lanes=lanes,

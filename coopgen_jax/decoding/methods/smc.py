@@ -25,11 +25,10 @@ from coopgen_jax.decoding.generation import (
 )
 from coopgen_jax.decoding.job import Decoder, Job, ends, seen_by, shaped
 from coopgen_jax.decoding.judgement import log_target
-from coopgen_jax.decoding.lanes import Lanes, begin_lanes, extend_lanes, lane_stops, nodes_of
+from coopgen_jax.decoding.lanes import Lanes, begin_lanes, extend_lanes, lane_stops
 from coopgen_jax.decoding.rules.draw import draw, per_key
 from coopgen_jax.decoding.rules.shaping import REMOVES_SUPPORT, log_constrained
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.slots import Capacity
 
 Resampling = Literal["systematic", "residual"]
 
@@ -92,8 +91,7 @@ def begin(job: Job) -> SMCState:
     if job.discriminator is None or job.target is None:
         raise UserError("particles are weighed by a discriminator: give one and a target")
     count, length = config.samples, config.new_tokens
-    capacity = Capacity(1, 1, nodes_of(count, length))
-    lanes, log_class = begin_lanes(job, capacity, count, length)
+    lanes, log_class = begin_lanes(job, count, length)
     particles = blank(per_sample(log_class[:, 0], count), length)
     return SMCState(lanes, particles, jnp.int32(0))
 

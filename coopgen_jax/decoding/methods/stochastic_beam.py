@@ -30,11 +30,9 @@ from coopgen_jax.decoding.lanes import (
     ends_behind,
     extend_lanes,
     lane_stops,
-    nodes_of,
 )
 from coopgen_jax.decoding.rules.draw import per_key
 from coopgen_jax.decoding.rules.shaping import REMOVES_SUPPORT, log_constrained
-from coopgen_jax.models.slots import Capacity
 from coopgen_jax.parallel.mesh import top_k
 
 
@@ -96,8 +94,7 @@ def begin(job: Job) -> StochasticBeamState:
     """
     config: StochasticBeamConfig = job.config
     count, length = config.samples + 1, config.new_tokens
-    capacity = Capacity(1, 1, nodes_of(count, length))
-    lanes, log_class = begin_lanes(job, capacity, count, length)
+    lanes, log_class = begin_lanes(job, count, length)
     bare = log_class[:, 0]
     return StochasticBeamState(
         lanes=lanes,
