@@ -254,18 +254,18 @@ def _targets(
     """Returns the class number that each prompt asks for, None where nothing is asked."""
     if discriminator is None and target is not None:
         raise UserError("a target means nothing without a discriminator: give one, or no target")
-    if discriminator is None or target is None:
-        if discriminator is not None and guided:
-            known = ", ".join(discriminator.discriminator.classes)
-            raise UserError(f"this decoder needs a target: choose one of {known}")
+    classes = discriminator.discriminator.classes if discriminator else ()
+    known = ", ".join(classes)
+    if discriminator and target is None and guided:
+        raise UserError(f"this decoder needs a target: choose one of {known}")
+    if target is None:
         return [None] * count
     names = [target] * count if isinstance(target, str) else list(target)
     if len(names) != count:
         raise UserError(f"{len(names)} targets for {count} prompts: give one, or one per prompt")
-    classes = discriminator.discriminator.classes
     for name in names:
         if name not in classes:
-            raise UserError(f"unknown target {name!r}: choose one of {', '.join(classes)}")
+            raise UserError(f"unknown target {name!r}: choose one of {known}")
     return [classes.index(name) for name in names]
 
 
