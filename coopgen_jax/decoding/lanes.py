@@ -32,11 +32,6 @@ class Lanes:
         return Lanes(logits, self.states, path)
 
 
-def nodes_of(lanes: int, new_tokens: int) -> int:
-    """Returns how many node slots a tree needs, the root's included."""
-    return 1 + lanes * new_tokens
-
-
 def begin_lanes(
     job: Job, lanes: int, length: int, *, trees: int = 1, trunk: int = 1, read: int | None = None
 ) -> tuple[Lanes, jax.Array]:
