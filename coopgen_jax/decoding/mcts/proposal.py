@@ -71,24 +71,16 @@ class Choice:
     end: jax.Array
 
 
-def of_child(tree: Tree, rank: jax.Array, array: jax.Array) -> jax.Array:
-    """Returns what `array` `[B, R, N, ...]` holds of each root's child of rank `rank` `[B, R]`."""
-    child = entry_at(tree.children[:, :, 0], rank)
-    found: jax.Array = entry_at(array, jnp.maximum(child, 0))
-    return found
+def of_child(tree: Tree, rank: jax.Array, arrays: Any) -> Any:
+    """Returns what arrays `[B, R, N, ...]` hold of each root's child of rank `rank` `[B, R]`."""
+    return entry_at(arrays, jnp.maximum(entry_at(tree.children[:, :, 0], rank), 0))
 
 
 def child(tree: Tree, rank: jax.Array, log_proposal: jax.Array) -> Choice:
     """Returns each root's child of rank `rank` `[B, R]`, chosen with the given log-probability."""
     token, log_prob = entry_at((tree.tokens[:, :, 0], tree.log_probs[:, :, 0]), rank)
-    return Choice(
-        token=token,
-        rank=rank,
-        log_prob=log_prob,
-        log_proposal=log_proposal,
-        log_class=of_child(tree, rank, tree.log_class),
-        end=of_child(tree, rank, tree.terminal),
-    )
+    log_class, end = of_child(tree, rank, (tree.log_class, tree.terminal))
+    return Choice(token, rank, log_prob, log_proposal, log_class, end)
 
 
 def propose(
@@ -128,15 +120,8 @@ def propose(
     reference, cache = read_reference(job, cache, node)
     reference = None if reference is None else reference[:, :, 0]
     rank = jnp.where(outside, -1, jnp.argmax(same, axis=-1)).astype(jnp.int32)
-    held = of_child(tree, rank, tree.log_class)
-    chosen = Choice(
-        token=token,
-        rank=rank,
-        log_prob=log_prob,
-        log_proposal=log_proposal,
-        log_class=jnp.where(outside[..., None], judged[:, :, 0], held),
-        end=end,
-    )
+    log_class = where(outside, judged[:, :, 0], of_child(tree, rank, tree.log_class))
+    chosen = Choice(token, rank, log_prob, log_proposal, log_class, end)
     return chosen, (after[:, :, 0], reference), [states, cache]
 
 

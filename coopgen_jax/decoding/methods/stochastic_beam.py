@@ -133,11 +133,10 @@ def advance(key: jax.Array, job: Job, state: StochasticBeamState) -> tuple[Any, 
     best, tokens = top_k(shaken, width, shards=model.vocab_shards)
     perturbed, rank = jax.lax.top_k(best.reshape(len(best), -1), count)
     lane = rank // width
-
-    def of_rank(array: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(array.reshape(len(array), -1), rank, axis=-1)
-
-    token = of_rank(tokens).astype(jnp.int32)
+    found = (tokens, *pick((log_p, log_q, allowed), tokens))
+    found = jax.tree.map(lambda array: array.reshape(len(array), -1), found)
+    token, log_prob, log_proposal, weighed = pick(found, rank)
+    token = token.astype(jnp.int32)
     texts = pick(state.texts, lane)
     end = ends_behind(job, seen.stop, lane, token)
     idle = end | texts.finished | jnp.isneginf(perturbed) | done
@@ -149,13 +148,12 @@ def advance(key: jax.Array, job: Job, state: StochasticBeamState) -> tuple[Any, 
         step=state.step,
         idle=idle[:, None],
     )
-    weighed = of_rank(jnp.take_along_axis(allowed, tokens, axis=-1))
     live = ~texts.finished
     texts = append(
         replace(texts, log_weight=texts.log_weight + jnp.where(live, weighed, 0.0)),
         token,
-        log_prob=of_rank(jnp.take_along_axis(log_p, tokens, axis=-1)),
-        log_proposal=of_rank(jnp.take_along_axis(log_q, tokens, axis=-1)),
+        log_prob=log_prob,
+        log_proposal=log_proposal,
         log_class=log_class[:, 0],
         end=end,
     )
