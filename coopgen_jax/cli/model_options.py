@@ -73,9 +73,4 @@ def load_reference(
 
 def _other(options: GenerateOptions, base: LoadedModel, load: Callable[..., Any]) -> steering.Load:
     """Returns what loads a model by its name, the base not once more."""
-
-    def loaded(name: str) -> LoadedModel:
-        model: LoadedModel = base if name == options.model else load(name, dtype=options.dtype)
-        return model
-
-    return loaded
+    return lambda name: base if name == options.model else load(name, dtype=options.dtype)

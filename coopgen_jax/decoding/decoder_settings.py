@@ -8,7 +8,7 @@ from coopgen_jax.decoding.rules.shaping import NO_RULES, Rules
 
 
 def check_base_share(share: float) -> None:
-    """Raises ValueError where the language model's share in draws is none."""
+    """Raises ValueError where a `mix_base` is no share."""
     if not 0 <= share <= 1:
         raise ValueError(f"mix_base is {share}: give a share from 0 (none) to 1")
 
