@@ -132,6 +132,9 @@ def where(rows: jax.Array, one: Any, other: Any) -> Any:
 
 def grouped(arrays: Any, count: int) -> Any:
     """Returns arrays `[B, R * count, *]` of texts in groups of `count`, `[B, R, count, *]`."""
-    return jax.tree.map(
-        lambda array: array.reshape(len(array), -1, count, *array.shape[2:]), arrays
-    )
+
+    def parted(array: jax.Array) -> jax.Array:
+        rows, texts, *item = array.shape
+        return array.reshape(rows, texts // count, count, *item)
+
+    return jax.tree.map(parted, arrays)
