@@ -18,7 +18,7 @@ from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
 from coopgen_jax.decoding.on_mesh import stepper
 from coopgen_jax.decoding.rules.stop import StopStrings
-from coopgen_jax.decoding.text import Text, read_text
+from coopgen_jax.decoding.text import Text, read_texts
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import LanguageModel, Prompt
@@ -46,14 +46,9 @@ def _advance(key: jax.Array, job: Job, state: Any, *, decoder: Decoder) -> tuple
     return decoder.advance(key, job, state)
 
 
-@partial(jax.jit, static_argnames="decoder")
-def _finish(job: Job, generation: Generation, *, decoder: Decoder) -> Generation:
-    return decoder.finish(job, generation) if decoder.finish else generation
-
-
-def _chosen(job: Job, generation: Generation) -> Generation:
-    decoder = DECODERS[type(job.config)]
-    return _finish(job, generation, decoder=decoder) if decoder.finish else generation
+@partial(jax.jit, static_argnames="finish")
+def _finish(job: Job, generation: Generation, *, finish: Callable) -> Any:
+    return finish(job, generation)
 
 
 @dataclass(frozen=True)
@@ -125,8 +120,8 @@ def generate(
     asked = {number: prompt for number, prompt in enumerate(prompts) if prompt is not None}
     parts = _parts(model, discriminator, reference, config, mesh)
     # Every prompt is checked before the first one is worked on.
-    batch_of = partial(_batch_of, model, parts, config)
-    batch_of(list(asked.values()), list(asked))
+    batch_of = _batching(model, parts, config)
+    batch_of(list(asked.values()), numbers=list(asked))
     ids = dict(zip(asked, ids_of(model.tokenizer, list(asked.values())), strict=True))
     chosen = asked if numbers is None else [n for n in dict.fromkeys(numbers) if n in asked]
     batches, size = _batches({number: len(ids[number]) for number in chosen}, batch_size, mesh)
@@ -138,7 +133,7 @@ def generate(
         # The last batch is filled up with copies, so that it compiles to nothing new.
         rows = [*there, *[there[-1]] * (size - len(there))]
         job = Job(
-            prompt=batch_of([ids[number] for number in rows], rows),
+            prompt=batch_of([ids[number] for number in rows], numbers=rows),
             target=jnp.int32([targets[number] for number in rows]) if targeted else None,
             config=config,
             **parts,
@@ -148,10 +143,13 @@ def generate(
                 if listener is not None:
                     done = batch * size
                     listener(Step(batch, len(batches), step, done, there, generation, tree))
-            generation = jax.device_get(_chosen(job, generation))
+            if finish := DECODERS[type(config)].finish:
+                generation = _finish(job, generation, finish=finish)
+            generation = jax.device_get(generation)
         for row, number in enumerate(there):
-            prompt = _shown(model, asked[number])
-            texts[number] = _texts_of(model, job, generation, row, prompt, number, targets[number])
+            texts[number] = read_texts(
+                model.tokenizer, job, generation, (row, number), asked[number], targets[number]
+            )
     return [text for number in sorted(texts) for text in texts[number]]
 
 
@@ -175,7 +173,15 @@ def _parts(
     """Returns the networks of a job and their params, placed on the mesh if there is one."""
     guide = discriminator.discriminator if discriminator else None
     other = _reference(model, reference, config, mesh)
-    params, guide_params = _placed(model, discriminator, mesh)
+    if guide and guide.tokenizer and shares(mesh) > 1:
+        raise UserError(
+            "a discriminator with a tokenizer of its own calls the host, which devices that share "
+            "weights cannot do: split the batch alone, or take another discriminator"
+        )
+    params = params_of(model, mesh)
+    guide_params = discriminator.params if discriminator else None
+    if mesh is not None:
+        guide_params = place(guide_params, mesh)
     reference_params = None
     if other is not None and reference is not None:
         reference_params = reference_params_of(reference, model, params, mesh)
@@ -189,47 +195,13 @@ def _parts(
     }
 
 
-def _batch_of(
-    model: LoadedModel,
-    parts: dict[str, Any],
-    config: DecoderSettings,
-    texts: Sequence[str | Sequence[int]],
-    numbers: Sequence[int],
-) -> Prompt:
-    """Returns prompts as one batch, which leaves room for what is to be written."""
+def _batching(
+    model: LoadedModel, parts: dict[str, Any], config: DecoderSettings
+) -> Callable[..., Prompt]:
+    """Returns what makes a batch of prompts, which leaves room for what is to be written."""
     readers = [parts[name] for name in ("language_model", "reference") if parts[name] is not None]
-    return make_prompt(
-        model.tokenizer,
-        texts,
-        numbers=numbers,
-        context=min(reader.context for reader in readers),
-        reserve=config.ahead,
-    )
-
-
-def _texts_of(
-    model: LoadedModel,
-    job: Job,
-    generation: Generation,
-    row: int,
-    prompt: str,
-    number: int,
-    target: int | None,
-) -> list[Text]:
-    """Reads the texts of one prompt back."""
-    return [
-        read_text(
-            model.tokenizer,
-            job.discriminator.classes if job.discriminator else (),
-            generation,
-            (row, sample),
-            prompt=prompt,
-            number=number,
-            target=target,
-            stop=job.config.rules.stop,
-        )
-        for sample in range(job.config.samples)
-    ]
+    context = min(reader.context for reader in readers)
+    return partial(make_prompt, model.tokenizer, context=context, reserve=config.ahead)
 
 
 def _batches(
@@ -252,44 +224,24 @@ def _with_stop(config: DecoderSettings, model: LoadedModel) -> DecoderSettings:
     return replace(config, rules=replace(config.rules, stop=compiled))
 
 
-def _shown(model: LoadedModel, prompt: str | Sequence[int]) -> str:
-    return prompt if isinstance(prompt, str) else model.tokenizer.decode(prompt)
-
-
 def _reference(
     model: LoadedModel, reference: LoadedModel | None, config: DecoderSettings, mesh: Mesh | None
 ) -> LanguageModel | None:
     """Returns the functions of a reference, None where nothing is charged for leaving it."""
-    if not isinstance(config, MCTSConfig):
-        if reference is None:
-            return None
+    price = config.reference if isinstance(config, MCTSConfig) else None
+    if reference is not None and not isinstance(config, MCTSConfig):
         raise UserError(
             "only a search is charged for leaving a reference: give an MCTSConfig, or no reference"
         )
-    if reference is None and config.reference:
+    if reference is None and price:
         raise UserError(
-            f"kl is {config.reference.kl}, the price of leaving a reference, and there is none: "
-            "give one, or kl 0"
+            f"kl is {price.kl}, the price of leaving a reference, and there is none: give one, or "
+            "kl 0"
         )
-    if reference is None or not config.reference:
+    if reference is None or price is None:
         return None
     check_reference(reference, model)
     return network_of(reference, tensor=shares(mesh))
-
-
-def _placed(
-    model: LoadedModel, discriminator: LoadedDiscriminator | None, mesh: Mesh | None
-) -> tuple[Any, Any]:
-    """Returns the parameters of both networks, on the mesh if there is one."""
-    guide_params = discriminator.params if discriminator else None
-    if mesh is None:
-        return params_of(model), guide_params
-    if discriminator and discriminator.discriminator.tokenizer and shares(mesh) > 1:
-        raise UserError(
-            "a discriminator with a tokenizer of its own calls the host, which devices that share "
-            "weights cannot do: split the batch alone, or take another discriminator"
-        )
-    return params_of(model, mesh), place(guide_params, mesh)
 
 
 def _targets(
@@ -302,18 +254,18 @@ def _targets(
     """Returns the class number that each prompt asks for, None where nothing is asked."""
     if discriminator is None and target is not None:
         raise UserError("a target means nothing without a discriminator: give one, or no target")
-    if discriminator is None or target is None:
-        if discriminator is not None and guided:
-            known = ", ".join(discriminator.discriminator.classes)
-            raise UserError(f"this decoder needs a target: choose one of {known}")
+    classes = discriminator.discriminator.classes if discriminator else ()
+    known = ", ".join(classes)
+    if discriminator and target is None and guided:
+        raise UserError(f"this decoder needs a target: choose one of {known}")
+    if target is None:
         return [None] * count
     names = [target] * count if isinstance(target, str) else list(target)
     if len(names) != count:
         raise UserError(f"{len(names)} targets for {count} prompts: give one, or one per prompt")
-    classes = discriminator.discriminator.classes
     for name in names:
         if name not in classes:
-            raise UserError(f"unknown target {name!r}: choose one of {', '.join(classes)}")
+            raise UserError(f"unknown target {name!r}: choose one of {known}")
     return [classes.index(name) for name in names]
 
 

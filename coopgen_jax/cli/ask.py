@@ -6,7 +6,7 @@ import inspect
 import io
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import dropwhile, takewhile
 from typing import Annotated, Any
@@ -24,12 +24,8 @@ def ask(
 ) -> Any:
     """Returns the options that arguments stand for.
 
-    Args:
-      kind: a dataclass, or a union of annotated ones for subcommands; see tyro.
-      prog: how the command is called.
-      arguments: what follows it.
-      description: what it does.
-      examples: what help ends with.
+    `kind` is a dataclass, or a union of annotated ones for subcommands; see tyro. `prog` is how the
+    command is called, and help ends with the examples.
 
     Raises:
       UserError: the arguments cannot be read; the sentence says which.
@@ -111,16 +107,10 @@ def described(kind: type, hidden: tuple[str, ...] = ()) -> type:
     return made
 
 
-def grouped(name: str, groups: Mapping[str, type], doc: str = "") -> type:
+def grouped(name: str, groups: Mapping[str, type]) -> type:
     """Returns a dataclass of several, whose flags stand in boxes of their own in a help."""
     shown = {title.replace("-", "_"): described(kind) for title, kind in groups.items()}
-    made = dataclasses.make_dataclass(
-        name,
-        [(title, kind, dataclasses.field(default_factory=kind)) for title, kind in shown.items()],
-        frozen=True,
-    )
-    made.__doc__ = doc
-    return made
+    return box(name, [(title, kind, kind()) for title, kind in shown.items()])
 
 
 def ungrouped(options: Any) -> dict[str, Any]:
@@ -170,13 +160,16 @@ def value_of(name: str, arguments: Sequence[str]) -> str | None:
     return found
 
 
+def box(name: str, flags: Iterable[tuple[str, Any, Any]]) -> type:
+    """Returns a dataclass of flags, each given by its name, its kind and its default."""
+    entries = [(flag, kind, dataclasses.field(default=default)) for flag, kind, default in flags]
+    made = dataclasses.make_dataclass(name, entries, frozen=True)
+    made.__doc__ = ""
+    return made
+
+
 def one_flag(name: str, kind: Any, default: Any, text: str) -> type:
     """Returns a dataclass of one flag."""
     from tyro.conf import arg
 
-    made = dataclasses.make_dataclass(
-        name, [(name, Annotated[kind, arg(help=text)], dataclasses.field(default=default))],
-        frozen=True,
-    )  # fmt: skip
-    made.__doc__ = ""
-    return made
+    return box(name, [(name, Annotated[kind, arg(help=text)], default)])

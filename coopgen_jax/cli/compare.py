@@ -7,6 +7,7 @@ from coopgen_jax.cli.compare_methods import runs_of
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.cli.evaluate_texts import deliver, measuring, report_settings
 from coopgen_jax.cli.machines import keep_compilations, mesh_of
+from coopgen_jax.cli.printing import note
 from coopgen_jax.cli.prompts import read_prompts
 from coopgen_jax.comparison.method_run import announced
 from coopgen_jax.comparison.writing import Progress, compare
@@ -28,7 +29,7 @@ def run_compare(options: CompareOptions) -> None:
     if len(set(options.target)) < len(options.target):
         raise UserError("a --target is named twice: name each once")
     runs = runs_of(options)
-    prompts = read_prompts(options.texts, options.prompts, partial(_note, options.quiet))
+    prompts = read_prompts(options.texts, options.prompts, partial(note, options.quiet))
     how = report_settings(options)
     # What can be refused is refused before anything is loaded.
     check_methods(announced(runs, options.target), how)
@@ -51,11 +52,6 @@ def run_compare(options: CompareOptions) -> None:
     for path in report_files(stem, options.format).values():
         check_writable(path, "--out")
     deliver(report_on(methods, how, on_method=measuring(options.quiet)), options, stem)
-
-
-def _note(quiet: bool, sentence: str) -> None:
-    if not quiet:
-        print(f"coopgen: note: {sentence}", file=sys.stderr)
 
 
 def _show(progress: Progress, quiet: bool) -> None:

@@ -1,10 +1,11 @@
 """What `coopgen compare --methods` and `coopgen train gcn --proposal` ask for."""
 
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from functools import partial
+from typing import Any, get_type_hints
 
-from coopgen_jax.cli.ask import ask, flag, grouped, ungrouped
+from coopgen_jax.cli.ask import ask, box, flag, grouped, ungrouped
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.cli.method_flags import (
     flag_names,
@@ -30,20 +31,15 @@ SHARED = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class OwnOptions:
-    """What a method of `coopgen compare` may have for itself beside its settings."""
-
-    discriminator: str = "sentiment"
-    samples: int = 1
-    model: str = "smollm2-135m"
-    reference: str | None = None
-    expert: str | None = None
-    anti_expert: str | None = None
-    expert_weight: float | None = None
-    negative_prompt: str | None = None
-    guidance: float | None = None
-    control_code: str | None = None
+# What a method of `coopgen compare` may have for itself beside its settings.
+_OWN = (
+    "discriminator", "samples", "model", "reference", "expert", "anti_expert", "expert_weight",
+    "negative_prompt", "guidance", "control_code",
+)  # fmt: skip
+_KINDS = get_type_hints(GenerateOptions)
+OwnOptions: Any = box(
+    "Own", [(name, _KINDS[name], getattr(GenerateOptions, name)) for name in _OWN]
+)
 
 
 def runs_of(options: CompareOptions) -> list[MethodRun]:
@@ -82,11 +78,7 @@ def method_config(
 ) -> DecoderSettings:
     """Returns the settings of the decoder that `name:key=value:key=value` stands for.
 
-    Args:
-      text: the method.
-      new_tokens: `T`, the most tokens to write.
-      samples: texts of a prompt, unless the method has its own.
-      source: the option that the method is the value of.
+    The method may have `samples` of its own; `source` is the option that it is the value of.
 
     Raises:
       UserError: there is no such method, or it takes no such option or value.
@@ -106,10 +98,7 @@ def method_options(
 ) -> GenerateOptions:
     """Returns what `name:key=value:key=value` stands for, as options of `generate`.
 
-    Args:
-      text: the method.
-      common: what it shares with others, and what it has where it says nothing.
-      source: the option that it is the value of.
+    The rest it has in `common` with others; see `method_config`.
 
     Raises:
       UserError: there is no such method, or it takes no such option or value.
@@ -120,9 +109,8 @@ def method_options(
     place = f"{source} {text}"
     entries = dict(_entry(part, name, place) for part in pairs)
     method = method_of(name, entries.get("preset"))
-    own = {field.name for field in fields(OwnOptions)}
-    known = flag_names(method)
-    switches = switch_names(method)
+    own = set(_OWN)
+    known, switches = flag_names(method), switch_names(method)
     arguments: list[str] = []
     for key, value in entries.items():
         option = METHODS.get(flag(key), flag(key)).removeprefix("--").replace("-", "_")
@@ -151,7 +139,6 @@ def method_options(
 
 
 def _entry(part: str, name: str, place: str) -> tuple[str, str]:
-    """Returns the name and the value of `key=value`."""
     key, separator, value = re.sub(r"\\([:,])", r"\1", part).partition("=")
     if not separator:
         raise UserError(f"{place}: {part!r} is no option of {name} as key=value")
@@ -159,7 +146,6 @@ def _entry(part: str, name: str, place: str) -> tuple[str, str]:
 
 
 def _words(name: str, value: str, *, several: bool, switch: bool) -> list[str]:
-    """Returns an option and its value as arguments."""
     if switch:
         return [name] if value == "true" else []
     # A value in the same word may look like a flag.

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from coopgen_jax.cli.checks import check_class
 from coopgen_jax.cli.machines import join_hosts, keep_compilations, mesh_of, whole_parts
 from coopgen_jax.cli.model_options import combine_models, load_reference
 from coopgen_jax.cli.options import GenerateOptions
-from coopgen_jax.cli.printing import entry, for_people, to_json_lines
+from coopgen_jax.cli.printing import for_people, note, to_json_lines
 from coopgen_jax.cli.progress import ProgressBar
 from coopgen_jax.cli.prompts import as_read, read_prompts
 from coopgen_jax.cli.provenance import run_settings
@@ -62,7 +62,7 @@ def run_generate(options: GenerateOptions) -> None:
     """
     config = decoder_config(options)
     check_class(options)
-    prompts = read_prompts(options.texts, options.prompts, partial(_note, options))
+    prompts = read_prompts(options.texts, options.prompts, partial(note, options.quiet))
     hosts = join_hosts(options)
     with hosts or nullcontext():
         _run(options, config, prompts, hosts)
@@ -79,8 +79,8 @@ def _run(
         if path:
             check_writable(path, option)
     if config.deterministic:
-        _note(
-            options,
+        note(
+            options.quiet,
             "nothing is random in these settings, so that a prompt's samples will all be the same: "
             "set --preset values, --visit-temperature 1 (with --preset puct or paper), --draw (for "
             "gedi), or --method sample",
@@ -88,15 +88,15 @@ def _run(
     keep_compilations(cache_folder() / "compilation")
     model = load(options.model, dtype=options.dtype)
     config = with_words(config, options.words, model.tokenizer)
-    for note in left_out(options.words.get("bag", ()), model.tokenizer):
-        _note(options, note)
+    for sentence in left_out(options.words.get("bag", ()), model.tokenizer):
+        note(options.quiet, sentence)
     writer = combine_models(options, model, load)
     reference = load_reference(options, model, writer, load)
     networks = writer.networks if isinstance(writer, CombinedModel) else (model,)
     networks += (reference,) if reference else ()
     for whole in dict.fromkeys(whole_parts(options, network.config) for network in networks):
         if whole:
-            _note(options, whole)
+            note(options.quiet, whole)
     discriminator = None
     if options.discriminator != "none":
         discriminator = load_discriminator(options.discriminator, language_model=model)
@@ -105,7 +105,7 @@ def _run(
         prompts,
         chat=options.chat,
         control_strings=options.control_strings,
-        note=partial(_note, options),
+        note=partial(note, options.quiet),
     )
     job = _Job(options, prompts, wrapped, writer, reference, discriminator, hosts, mesh)
 
@@ -125,8 +125,8 @@ def _run(
         "discriminator": about_guide(options.discriminator, discriminator),
         "seconds": round(seconds, 3),
         "host_seconds": None if host_seconds is None else round(host_seconds, 3),
-        "texts": [entry(text) for text in texts],
-        "compare": None if compared is None else [entry(text) for text in compared],
+        "texts": [asdict(text) for text in texts],
+        "compare": None if compared is None else [asdict(text) for text in compared],
     }
     _deliver(options, found, texts, compared, recorder)
 
@@ -205,8 +205,3 @@ def _deliver(
 
 def _encoding() -> str:
     return sys.stdout.encoding or "utf-8"
-
-
-def _note(options: GenerateOptions, message: str) -> None:
-    if not options.quiet:
-        print(f"coopgen: note: {message}", file=sys.stderr)

@@ -4,18 +4,16 @@ Names, defaults and help texts are those of the settings: a new decoder has its 
 stands in `DECODERS`. What needs the tokenizer is said in words and stands in `token_options`.
 """
 
-import dataclasses
 import re
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cache
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from coopgen_jax.cli.ask import attributes, first_sentence, flag
+from coopgen_jax.cli.ask import attributes, box, first_sentence, flag
 from coopgen_jax.cli.token_options import WORDS
 from coopgen_jax.decoding.decode import DECODERS
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
@@ -37,11 +35,8 @@ BOXES = ("rules", "search")
 class Method:
     """A decoder under the name that `--method` has for it.
 
-    Attributes:
-      name: the name.
-      base: its settings where nothing is said.
-      line: what it does, in a line.
-      fixed: settings that make it what it is and have no flag.
+    base: its settings where nothing is said; line: what it does.
+    fixed: settings that make it what it is and have no flag.
     """
 
     name: str
@@ -50,26 +45,25 @@ class Method:
     fixed: tuple[str, ...] = ()
 
 
-@cache
-def _greedy() -> Method:
-    fixed = ("temperature", *TRUNCATION, "mirostat", "mirostat_rate", "mix_base")
-    base = SamplingConfig(rules=Rules(temperature=0.0))
-    return Method("greedy", base, "Takes the likeliest token each time.", fixed)
+GREEDY = Method(
+    "greedy",
+    SamplingConfig(rules=Rules(temperature=0.0)),
+    "Takes the likeliest token each time.",
+    fixed=("temperature", *TRUNCATION, "mirostat", "mirostat_rate", "mix_base"),
+)
 
 
 def methods() -> dict[str, Method]:
     """Returns all methods by name."""
-    found = {}
-    for kind in DECODERS:
-        name = method_name(kind)
-        found[name] = Method(name, kind(), first_sentence(kind))
-    return found | {"greedy": _greedy()}
+    named = {method_name(kind): kind for kind in DECODERS}
+    found = {name: Method(name, kind(), first_sentence(kind)) for name, kind in named.items()}
+    return found | {"greedy": GREEDY}
 
 
 def method_name(kind: type[DecoderSettings]) -> str:
     """Returns the name of a decoder's method: what it says, or its settings' class in words."""
-    own = kind.method
-    return own or re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__.removesuffix("Config")).lower()
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__.removesuffix("Config")).lower()
+    return kind.method or words
 
 
 def method_of(name: str, preset: str | None = None) -> Method:
@@ -122,38 +116,15 @@ def groups_of(method: Method) -> dict[str, type]:
         text = "Settings that the others change."
         choices = typing.Literal[tuple(PRESETS)]  # type: ignore[valid-type]
         boxes[method.name].append(("preset", Annotated[choices, arg(help=text)], "default"))
-    values, titles = flat(method.base), _titles(type(method.base), method.name)
+    values, hints = flat(method.base), typing.get_type_hints(type(method.base))
+    titles = {s.name: title for title in BOXES if title in hints for s in settings_of(hints[title])}
     for setting in settings_with_flags(method):
-        entry = _entry(setting, values)
-        boxes.setdefault(titles[setting.name], []).append(entry)
-    made = {}
-    for title, entries in boxes.items():
-        if entries:
-            made[title] = _box(title.replace("-", "_"), entries)
-    return made
-
-
-def _box(name: str, entries: Sequence[tuple[str, Any, Any]]) -> type:
-    kinds = [(n, k, dataclasses.field(default=d)) for n, k, d in entries]
-    made = dataclasses.make_dataclass(name, kinds, frozen=True)
-    made.__doc__ = ""
-    return made
-
-
-def _titles(kind: type, method: str) -> dict[str, str]:
-    """Returns the box of every setting."""
-    hints, found = typing.get_type_hints(kind), {}
-    for setting in settings_of(kind):
-        found[setting.name] = method
-    for field in fields(kind):
-        if field.name in BOXES:
-            for setting in settings_of(hints[field.name]):
-                found[setting.name] = field.name
-    return found
+        title = titles.get(setting.name, method.name)
+        boxes.setdefault(title, []).append(_entry(setting, values))
+    return {title: box(title.replace("-", "_"), flags) for title, flags in boxes.items() if flags}
 
 
 def _entry(setting: Setting, values: dict[str, Any]) -> tuple[str, Any, Any]:
-    """Returns a flag's name, its annotated type and its default."""
     if word := WORDS.get(setting.name):
         described = arg(metavar=word.metavar, help=word.help, help_behavior_hint="")
         return word.option, Annotated[word.kind, described], word.default
@@ -187,7 +158,6 @@ def _help(setting: Setting) -> tuple[str, str]:
 
 
 def _bare(kind: Any) -> Any:
-    """Returns a type without None."""
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         parts = [part for part in typing.get_args(kind) if part is not type(None)]
         return parts[0] if len(parts) == 1 else kind
@@ -199,24 +169,19 @@ def given_settings(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns which settings arguments give, and which words.
 
-    Args:
-      method: the method.
-      options: the values of all of its flags by name.
-      arguments: the arguments that they were read from.
+    `options` are the values of all of the method's flags by name, read from the arguments.
     """
     said = {word.partition("=")[0] for word in arguments if word.startswith("--")}
     settings, words = {}, {}
     for option, setting in flag_names(method).items():
         if flag(option) not in said or not setting:
             continue
+        value = options[option]
         if setting in WORDS:
-            words[option] = options[option]
+            words[option] = value
         else:
-            settings[setting] = (
-                not options[option]
-                if option.startswith("no_") and option != setting
-                else options[option]
-            )
+            # A switch that is on by default has another name, which switches it off.
+            settings[setting] = value if option == setting else not value
     return settings, words
 
 

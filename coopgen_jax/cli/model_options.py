@@ -47,10 +47,7 @@ def combine_models(
 ) -> LoadedModel:
     """Returns the model that writes towards the target: the base, or it combined with others.
 
-    Args:
-      options: of the command.
-      base: the model of --model.
-      load: loads another by its name; one that is named twice is loaded once.
+    Those are loaded by their names; one that is named twice is loaded once.
 
     Raises:
       UserError: a model cannot be loaded, or does not go with the base.
@@ -66,12 +63,6 @@ def load_reference(
 ) -> LoadedModel | None:
     """Returns the model of --reference, None where nothing is to be read of one.
 
-    Args:
-      options: of the command.
-      base: the model of --model.
-      writer: the model that writes, which may be combined of several.
-      load: loads another by its name.
-
     Raises:
       UserError: it cannot be loaded, or does not go with the writer.
     """
@@ -82,9 +73,4 @@ def load_reference(
 
 def _other(options: GenerateOptions, base: LoadedModel, load: Callable[..., Any]) -> steering.Load:
     """Returns what loads a model by its name, the base not once more."""
-
-    def loaded(name: str) -> LoadedModel:
-        model: LoadedModel = base if name == options.model else load(name, dtype=options.dtype)
-        return model
-
-    return loaded
+    return lambda name: base if name == options.model else load(name, dtype=options.dtype)

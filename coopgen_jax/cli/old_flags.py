@@ -25,11 +25,9 @@ VALUES = {"--discriminator-reads": {"beginnings": "prefixes"}}
 
 
 def renamed(arguments: Sequence[str], flags: dict[str, str]) -> list[str]:
-    """Returns arguments with the present names of flags and values.
+    """Returns arguments with the present names of flags, which may have underscores, and values.
 
-    Args:
-      arguments: as they were given; flags may have underscores.
-      flags: present names by former ones, `METHODS` or `TRAININGS`.
+    `flags` are present names by former ones, `METHODS` or `TRAININGS`.
     """
     found: list[str] = []
     for argument in arguments:
@@ -51,18 +49,14 @@ def without_policy(arguments: Sequence[str]) -> list[str]:
     Raises:
       UserError: they name another policy.
     """
-    found, skip = [], False
-    for place, word in enumerate(arguments):
+    found, words = [], iter(arguments)
+    for word in words:
         name, separator, value = word.partition("=")
-        if skip or name != "--policy":
-            found += [] if skip else [word]
-            skip = False
-            continue
-        value = value if separator else next(iter(arguments[place + 1 :]), "")
-        if value != "spread":
+        if name != "--policy":
+            found.append(word)
+        elif (value := value if separator else next(words, "")) != "spread":
             raise UserError(
                 f"--policy {value} is gone, for measurements did not tell it from the default: "
                 "leave it out"
             )
-        skip = not separator
     return found

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from rich.console import Console
 from rich.table import Table
 
+from coopgen_jax.cli.ask import flag
 from coopgen_jax.cli.method_flags import method_of
 from coopgen_jax.cli.options import PlannedOptions
 from coopgen_jax.cli.settings import with_given
@@ -29,8 +30,7 @@ def run_plan(options: PlannedOptions) -> None:
     for name in ("batch_size", "prompt_length", "samples", "new_tokens", "simulations"):
         value = options.settings.get(name, getattr(options, name, None))
         if value is not None and not 1 <= value <= MOST:
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag} is {value}: give 1 to {MOST}")
+            raise UserError(f"{flag(name)} is {value}: give 1 to {MOST}")
     if (options.bandwidth is None) != (options.rate is None):
         raise UserError("another machine has a --bandwidth and a --rate: give both or none")
     for name in ("bandwidth", "rate"):
@@ -51,11 +51,8 @@ def run_plan(options: PlannedOptions) -> None:
         guide=options.guide,
     )
     if options.json:
-        print(
-            json.dumps(
-                {"machine": asdict(speed), "plan": asdict(found), "bytes": found.bytes}, indent=1
-            )
-        )
+        document = {"machine": asdict(speed), "plan": asdict(found), "bytes": found.bytes}
+        print(json.dumps(document, indent=1))
     else:
         _print(found, speed)
 
@@ -69,12 +66,7 @@ def _speed(options: PlannedOptions) -> machine.Machine:
     if options.bandwidth is None or options.rate is None:
         return machine.measure(options.dtype)
     bandwidth = options.bandwidth * 1e9
-    return machine.Machine(
-        bandwidth=bandwidth,
-        rate=options.rate * 1e12,
-        ranking=bandwidth / 32,
-        step=0.0,
-    )
+    return machine.Machine(bandwidth, options.rate * 1e12, ranking=bandwidth / 32, step=0.0)
 
 
 def _config(options: PlannedOptions) -> DecoderConfig:

@@ -1,7 +1,7 @@
 """What a run found out: as one JSON document, and for people."""
 
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from io import StringIO
 from typing import Any
 
@@ -15,6 +15,12 @@ from coopgen_jax.text_generation import Text
 CONTROL = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
+def note(quiet: bool, sentence: str) -> None:
+    """Tells something that the user may want to know."""
+    if not quiet:
+        print(f"coopgen: note: {sentence}", file=sys.stderr)
+
+
 def to_json_lines(document: dict[str, Any]) -> str:
     """Returns every text of a document on a line of its own, those compared after the others."""
     method = document["settings"]["method"]
@@ -23,21 +29,12 @@ def to_json_lines(document: dict[str, Any]) -> str:
     return "".join(to_json(entry) + "\n" for entry in entries)
 
 
-def entry(text: Text) -> dict[str, Any]:
-    """Returns one text for JSON."""
-    return asdict(text)
-
-
 def for_people(
     document: dict[str, Any], texts: Sequence[Text], compared: Sequence[Text] | None, *, style: bool
 ) -> str:
-    """Returns the report: every text with its figures, then the settings.
+    """Returns the report: every text with its figures, then the settings of the JSON document.
 
-    Args:
-      document: the JSON document of the run, whose settings are shown.
-      texts: what was written.
-      compared: plainly sampled texts of the same prompts, or None.
-      style: whether to use the terminal's colours.
+    `compared` are plainly sampled texts of the same prompts; `style` asks for a terminal's colours.
     """
     console = Console(
         file=StringIO(), force_terminal=style, highlight=False, soft_wrap=True, emoji=False
@@ -78,9 +75,7 @@ def _settings(document: dict[str, Any]) -> str:
         settings.pop("preset", None)
     shown = {**search, **settings}
     words = [
-        f"{name.replace('_', ' ')} {value:g}"
-        if isinstance(value, float)
-        else f"{name.replace('_', ' ')} {value}"
+        f"{name.replace('_', ' ')} {format(value, 'g' if isinstance(value, float) else '')}"
         for name, value in shown.items()
         if value is not None and value is not False and value not in ([], ())
     ]

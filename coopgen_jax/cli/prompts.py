@@ -7,6 +7,7 @@ noise depends on its number.
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from itertools import starmap
 from pathlib import Path
 
 from coopgen_jax.data.sources import left_out, split_lines
@@ -21,10 +22,8 @@ def read_prompts(
 ) -> list[str | None]:
     """Returns the prompts of a job, None in the place of a broken one.
 
-    Args:
-      texts: those on the command line; a single "-" is standard input.
-      file: a file of prompts.
-      note: told how many are left out, and which.
+    Of the `texts` on the command line a single "-" is standard input; `note` hears how many are
+    left out, and which.
 
     Raises:
       UserError: there is none that is sound, one on the command line is empty, or they cannot be
@@ -38,7 +37,8 @@ def read_prompts(
         raise UserError("- reads prompts from standard input, which is closed: give them otherwise")
     if texts == ("-",):
         content = _decoded(sys.stdin.buffer.read(), "standard input")
-        return _sound(_lines(content, "standard input"), "standard input", note)
+        rows = starmap(_checked, _lines(content, "standard input"))
+        return _sound(rows, "standard input", note)
     if "-" in texts:
         raise UserError("- reads every prompt from standard input: give no other prompt beside it")
     if not texts:
@@ -48,8 +48,7 @@ def read_prompts(
     for number, text in enumerate(texts, start=1):
         if not text.strip():
             raise UserError(f"prompt {number} is empty: give it at least one word to continue")
-    rows = enumerate(texts, start=1)
-    checked = (_checked(text, f"prompt {number}") for number, text in rows)
+    checked = (_checked(text, f"prompt {number}") for number, text in enumerate(texts, start=1))
     return _sound(checked, "the command line", note)
 
 
@@ -63,12 +62,8 @@ def as_read(
 ) -> list[str | list[int] | None]:
     """Returns prompts as the model reads them: themselves, or the ids of a chat about each.
 
-    Args:
-      tokenizer: the model's.
-      prompts: as the user gave them, None for a broken one.
-      chat: whether each is put into the chat template.
-      control_strings: whether names of special tokens in a prompt are those tokens in a chat too.
-      note: told which prompts hold such names, unless `control_strings` asks for them.
+    With `control_strings`, names of special tokens in a prompt are those tokens in a chat too;
+    without, `note` hears which prompts hold such names.
 
     Raises:
       UserError: see `Tokenizer.chat_ids`.
@@ -120,8 +115,8 @@ def _read_file(path: Path, note: Callable[[str], None]) -> list[str | None]:
         raise UserError(f"{path} is a folder: --prompts wants a .txt or .jsonl file") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    text = _decoded(content, str(path))
-    rows = _json_lines(text, path) if path.suffix == ".jsonl" else _lines(text, str(path))
+    row_of = _json_row if path.suffix == ".jsonl" else _checked
+    rows = starmap(row_of, _lines(_decoded(content, str(path)), str(path)))
     return _sound(rows, str(path), note)
 
 
@@ -154,30 +149,21 @@ def _checked(text: str, place: str) -> str | UserError:
     return text
 
 
-def _lines(text: str, label: str) -> Iterable[str | UserError]:
+def _lines(text: str, label: str) -> Iterable[tuple[str, str]]:
+    """Yields the lines that are not blank, and what each is called."""
     for number, line in enumerate(split_lines(text), start=1):
         if line.strip():
-            yield _checked(line, f"line {number} of {label}")
+            yield line, f"line {number} of {label}"
 
 
-def _json_lines(text: str, path: Path) -> Iterable[str | UserError]:
-    for number, line in enumerate(split_lines(text), start=1):
-        if not line.strip():
-            continue
-        place = f"line {number} of {path}"
-        try:
-            entry = json.loads(line)
-        except ValueError as error:
-            yield UserError(f"{place} is not JSON: {error}")
-            continue
-        values = (
-            [entry[name] for name in FIELDS if name in entry] if isinstance(entry, dict) else []
-        )
-        if not values or not isinstance(values[0], str):
-            yield UserError(
-                f'{place} is not an object with a "prompt" or a "text" that is a string'
-            )
-        elif not values[0].strip():
-            yield UserError(f"{place} has an empty prompt")
-        else:
-            yield _checked(values[0], place)
+def _json_row(line: str, place: str) -> str | UserError:
+    try:
+        entry = json.loads(line)
+    except ValueError as error:
+        return UserError(f"{place} is not JSON: {error}")
+    values = [entry[name] for name in FIELDS if name in entry] if isinstance(entry, dict) else []
+    if not values or not isinstance(values[0], str):
+        return UserError(f'{place} is not an object with a "prompt" or a "text" that is a string')
+    if not values[0].strip():
+        return UserError(f"{place} has an empty prompt")
+    return _checked(values[0], place)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,7 @@ from coopgen_jax.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class WordOption:
-    """An option in words that stands for a setting in tokens.
-
-    Attributes:
-      option: its name, with underscores.
-      kind: its type, as tyro reads it.
-      metavar: the name of its value.
-      help: what it does.
-      default: its value where it is not given.
-    """
+    """An option in words that stands for a setting in tokens; its name has underscores."""
 
     option: str
     kind: Any
@@ -64,18 +57,16 @@ WORDS = {
 def with_words(
     config: DecoderSettings, words: Mapping[str, Any], tokenizer: Tokenizer
 ) -> DecoderSettings:
-    """Returns the settings with words as tokens.
+    """Returns the settings with words as tokens of the language model.
 
-    Args:
-      config: the settings.
-      words: values of the options in `WORDS` that are given, by the options' names.
-      tokenizer: of the language model.
+    `words` are the values of the options in `WORDS` that are given, by the options' names.
 
     Raises:
       UserError: the beginning is longer than the text, a bag has no word of one token, or a biased
         word has several.
     """
     changes: dict[str, Any] = {}
+    own: dict[str, Any] = {}
     if bad := words.get("bad_words"):
         # A word stands behind a space or at the beginning of something.
         forms = [form for word in bad for form in (word, f" {word}")]
@@ -85,10 +76,8 @@ def with_words(
     if stop := words.get("stop"):
         changes["stop"] = tuple(text.replace("\\n", "\n") for text in stop)
     if biases := words.get("token_bias"):
-        changes["token_bias"] = tuple(
-            pair for entry in biases for pair in _biases(entry, tokenizer)
-        )
-    own: dict[str, Any] = {}
+        pairs = (_biases(entry, tokenizer) for entry in biases)
+        changes["token_bias"] = tuple(chain.from_iterable(pairs))
     if bags := words.get("bag"):
         own["bags"] = tuple(bag for bag, _ in read_bags(bags, tokenizer))
     try:

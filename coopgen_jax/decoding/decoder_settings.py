@@ -7,6 +7,12 @@ from coopgen_jax.decoding.flat_settings import changed
 from coopgen_jax.decoding.rules.shaping import NO_RULES, Rules
 
 
+def check_base_share(share: float) -> None:
+    """Raises ValueError where a `mix_base` is no share."""
+    if not 0 <= share <= 1:
+        raise ValueError(f"mix_base is {share}: give a share from 0 (none) to 1")
+
+
 @dataclass(frozen=True)
 class DecoderSettings:
     """How much to write, and by which rules; the base of every decoder's settings.
@@ -26,6 +32,10 @@ class DecoderSettings:
 
     # The method's name on the command line; by default that of the class, without Config.
     method: ClassVar[str] = ""
+    # Whether a discriminator and a target are needed whatever the settings.
+    always_guided: ClassVar[bool] = False
+    # Whether a prompt's texts stand for a distribution only together with their weights.
+    weighted: ClassVar[bool] = False
     # The rules that a method cannot honour, and why.
     refuses: ClassVar[tuple[str, ...]] = ()
     because: ClassVar[str] = ""
@@ -33,9 +43,7 @@ class DecoderSettings:
     may_be_greedy: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        for name in ("new_tokens", "samples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: give 1 or more")
+        self._check_least(1, "new_tokens", "samples")
         rules = self.rules
         for name in rules.changed(self.refuses):
             raise ValueError(f"{name} is {getattr(rules, name)}: {self.because}, leave it out")
@@ -46,6 +54,11 @@ class DecoderSettings:
                 f"{len(rules.forced)} tokens are forced and {self.new_tokens} are to be written: "
                 "ask for more new tokens"
             )
+
+    def _check_least(self, least: int, *names: str) -> None:
+        for name in names:
+            if not least <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}: give {least} or more")
 
     def with_settings(self, **values: Any) -> Self:
         """Returns these settings with others, given by flat name.
@@ -62,17 +75,17 @@ class DecoderSettings:
     @property
     def guided(self) -> bool:
         """Whether the method needs a discriminator and a target."""
-        return False
+        return self.always_guided
 
     @property
-    def weighted(self) -> bool:
-        """Whether a prompt's texts stand for a distribution only together with their weights."""
-        return False
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken and none is drawn."""
+        return self.rules.temperature == 0
 
     @property
     def deterministic(self) -> bool:
         """Whether all samples of a prompt are bound to be the same text."""
-        return False
+        return self.samples > 1 and self.greedy
 
     @property
     def ahead(self) -> int:

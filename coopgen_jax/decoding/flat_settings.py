@@ -16,14 +16,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of a decoder.
-
-    Attributes:
-      name: its flat name.
-      kind: its type, as annotated.
-      owner: the record that holds it.
-      default: its default there.
-    """
+    """One setting of a decoder, by its flat name; its kind is the annotation in its owner."""
 
     name: str
     kind: Any
@@ -58,31 +51,11 @@ def flat(config: Any) -> dict[str, Any]:
     return found
 
 
-class UnselectedError(ValueError):
-    """A setting is given of an alternative that is not selected.
-
-    Attributes:
-      setting: the flat name that is given.
-      selector: the flat name that would select its alternative, or that selects another.
-      wanted: whether `selector` is missing; else it is in the way.
-    """
-
-    def __init__(self, setting: str, selector: str, wanted: bool) -> None:
-        self.setting, self.selector, self.wanted = setting, selector, wanted
-        way_out = f"give {selector} with it" if wanted else f"give {selector} 0, or leave it out"
-        super().__init__(f"{setting} says nothing here: {way_out}")
-
-
 def changed(config: Any, values: Mapping[str, Any]) -> Any:
     """Returns a record with other values of its settings, given by flat name.
 
-    Args:
-      config: the record.
-      values: new values of any settings.
-
     Raises:
-      ValueError: a record refuses a value.
-      UnselectedError: an alternative that is not selected has a setting of that name.
+      ValueError: a record refuses a value, or an alternative that is not selected has the setting.
       TypeError: there is no such setting.
     """
     known = {setting.name for setting in settings_of(type(config))}
@@ -111,28 +84,24 @@ def _selected(value: Any, records: list[type], given: dict[str, Any], *, optiona
     """Returns a field's record, one of several alternatives, with what is given."""
     if len(records) == 1 and not optional:
         return _changed(value, given)
-    chosen = type(value)
-    base = type(None) if optional else next(r for r in records if not _selector(r))
-    asked = [name for name in map(_selector, records) if name and given.get(name)]
+    selectors = {_selector(record): record for record in records if _selector(record)}
+    asked = [name for name in selectors if given.get(name)]
     if len(asked) > 1:
         raise ValueError(
             " and ".join(f"{name} is {given[name]}" for name in asked)
             + ": they exclude each other, give 0 for one"
         )
-    for record in records:
-        if (name := _selector(record)) and name in given:
-            if given[name]:
-                chosen = record
-            elif chosen is record:
-                chosen = base
     # A zero deselects, and is no value of the alternative.
-    named = {_selector(record) for record in records}
-    given = {n: v for n, v in given.items() if n not in named or n == _selector(chosen)}
+    chosen = selectors[asked[0]] if asked else type(value)
+    if not given.get(_selector(chosen), True):
+        chosen = type(None) if optional else next(r for r in records if not _selector(r))
+    given = {n: v for n, v in given.items() if n not in selectors or n == _selector(chosen)}
     own = {s.name for s in settings_of(chosen)} if chosen is not type(None) else set()
     for name in given.keys() - own:
         owner = next(r for r in records if name in {s.name for s in settings_of(r)})
         wanted = _selector(owner)
-        raise UnselectedError(name, wanted or _selector(chosen), bool(wanted))
+        way_out = f"{wanted} with it" if wanted else f"{_selector(chosen)} 0, or leave it out"
+        raise ValueError(f"{name} says nothing here: give {way_out}")
     if chosen is type(None):
         return None
     if chosen is type(value):
@@ -149,18 +118,12 @@ def _selector(record: type) -> str:
 
 
 def _records(kind: Any) -> list[type]:
-    """Returns the record types that an annotation allows."""
     union = typing.get_origin(kind) in (typing.Union, types.UnionType)
     parts = typing.get_args(kind) if union else (kind,)
-    return [part for part in parts if isinstance(part, type) and is_dataclass(part) and _open(part)]
-
-
-def _open(record: type) -> bool:
-    """Tells whether a record's fields are settings of their own."""
-    return not getattr(record, "opaque", False)
+    records = [part for part in parts if isinstance(part, type) and is_dataclass(part)]
+    # The fields of an opaque record are no settings.
+    return [record for record in records if not getattr(record, "opaque", False)]
 
 
 def _default(field: Field) -> Any:
-    if field.default is not MISSING:
-        return field.default
-    return field.default_factory() if field.default_factory is not MISSING else MISSING
+    return field.default if field.default_factory is MISSING else field.default_factory()

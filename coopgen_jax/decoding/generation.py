@@ -1,6 +1,7 @@
 """What every decoder returns, and the pieces that all of them share."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,19 +67,15 @@ def append(
     log_proposal: jax.Array,
     log_class: jax.Array,
     end: jax.Array,
+    model_tokens: int = 0,
+    simulations: int = 0,
 ) -> Generation:
-    """Appends one token to every text that is not finished; finished texts stay as they are.
+    """Appends one `token` `[B, R]` to every text that is not finished; others stay as they are.
 
-    Args:
-      generation: the texts so far.
-      token: `[B, R]` int32.
-      log_prob: `[B, R]` its log-probability under the plain language model.
-      log_proposal: `[B, R]` the log-probability with which it was drawn.
-      log_class: `[B, R, C]` the class log-probabilities of the text with it.
-      end: `[B, R]` bool, true where the token ends the text.
+    What is given of the token is as for a `Generation`; `end` is true where it ends the text.
     """
     live = ~generation.finished
-    at = jnp.arange(generation.tokens.shape[-1])[None, None, :] == generation.length[..., None]
+    at = jnp.arange(generation.tokens.shape[-1])[None, None] == generation.length[..., None]
     return replace(
         generation,
         tokens=jnp.where(at & live[..., None], token[..., None], generation.tokens),
@@ -87,6 +84,8 @@ def append(
         log_prob=generation.log_prob + jnp.where(live, log_prob, 0.0),
         log_proposal=generation.log_proposal + jnp.where(live, log_proposal, 0.0),
         log_class=jnp.where(live[..., None], log_class, generation.log_class),
+        model_tokens=generation.model_tokens + model_tokens * live,
+        simulations=generation.simulations + simulations * live,
     )
 
 
@@ -101,14 +100,41 @@ def row_keys(key: jax.Array, prompt: Prompt, samples: int, step: jax.Array) -> j
     return jax.vmap(across, (0, None))(prompt.index, jnp.arange(samples))
 
 
-def is_end(token: jax.Array, end_tokens: tuple[int, ...]) -> jax.Array:
-    """Returns where a token is one of those that end a text."""
-    ends = jnp.zeros(token.shape, bool)
-    for end in end_tokens:
-        ends = ends | (token == end)
-    return ends
-
-
 def per_sample(array: jax.Array, samples: int) -> jax.Array:
     """Gives every sample of a prompt its prompt's entry: `[B, ...]` to `[B, R, ...]`."""
     return jnp.broadcast_to(array[:, None], (array.shape[0], samples, *array.shape[1:]))
+
+
+def pick(arrays: Any, index: jax.Array) -> Any:
+    """Returns the entries `[B, ..., K, *]` of arrays `[B, ..., W, *]` at `index` `[B, ..., K]`."""
+
+    def picked(array: jax.Array) -> jax.Array:
+        places = index.reshape(*index.shape, *(1,) * (array.ndim - index.ndim))
+        return jnp.take_along_axis(array, places, axis=index.ndim - 1)
+
+    return jax.tree.map(picked, arrays)
+
+
+def entry_at(arrays: Any, index: jax.Array) -> Any:
+    """Returns the entries `[..., *]` of arrays `[..., K, *]` at `index` `[...]`."""
+    one = pick(arrays, index[..., None])
+    return jax.tree.map(lambda array: array.squeeze(index.ndim), one)
+
+
+def where(rows: jax.Array, one: Any, other: Any) -> Any:
+    """Returns one's entries in the `rows` `[B, ...]` that are true, the other's elsewhere."""
+
+    def merged(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(rows.reshape(*rows.shape, *(1,) * (a.ndim - rows.ndim)), a, b)
+
+    return jax.tree.map(merged, one, other)
+
+
+def grouped(arrays: Any, count: int) -> Any:
+    """Returns arrays `[B, R * count, *]` of texts in groups of `count`, `[B, R, count, *]`."""
+
+    def parted(array: jax.Array) -> jax.Array:
+        rows, texts, *item = array.shape
+        return array.reshape(rows, texts // count, count, *item)
+
+    return jax.tree.map(parted, arrays)

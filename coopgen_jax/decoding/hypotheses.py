@@ -7,12 +7,15 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from coopgen_jax.decoding.job import Job
-from coopgen_jax.decoding.rules.shaping import SHAPING, Seen, unrepeated
+from coopgen_jax.decoding.generation import pick
+from coopgen_jax.decoding.job import Job, seen_by
+from coopgen_jax.decoding.judgement import log_target
+from coopgen_jax.decoding.lanes import put
+from coopgen_jax.decoding.rules.shaping import SHAPING, unrepeated
 from coopgen_jax.parallel.mesh import top_k
 
 # What beams, which rank log p and draw nothing, cannot honour.
-UNRANKED = tuple(name for name in SHAPING if name != "no_repeat_ngram")
+UNRANKED = (*(name for name in SHAPING if name != "no_repeat_ngram"), "watermark")
 RANKED = "beams rank log p and shape nothing"
 
 
@@ -53,14 +56,43 @@ def only(texts: Texts, there: jax.Array) -> Texts:
     return replace(texts, log_prob=jnp.where(there, texts.log_prob, -jnp.inf))
 
 
-def where(rows: jax.Array, one: jax.Array, other: jax.Array) -> jax.Array:
-    """Returns one array's entries in the rows `[B]` that are true, the other's elsewhere."""
-    return jnp.where(rows.reshape(-1, *(1,) * (one.ndim - 1)), one, other)
+def continued(
+    texts: Texts, lane: jax.Array, step: jax.Array, token: jax.Array, log_prob: jax.Array
+) -> Texts:
+    """Returns the texts of the lanes `lane` `[B, G, K]`, each with one token more."""
+    came = pick(texts, lane)
+    length = jnp.full(token.shape, step + 1)
+    return replace(came, tokens=put(came.tokens, step, token), length=length, log_prob=log_prob)
 
 
 def per_length(log_prob: jax.Array, length: jax.Array | int, power: float) -> jax.Array:
     """Returns log p / length^power, which texts of different lengths compare by."""
     return log_prob / jnp.maximum(jnp.asarray(length, jnp.float32), 1.0) ** power
+
+
+def scores(job: Job, texts: Texts) -> jax.Array:
+    """Returns what texts compare by: log p / length^penalty + alpha log p(target | text)."""
+    config = job.config
+    found = per_length(texts.log_prob, texts.length, config.length_penalty)
+    if config.alpha > 0 and job.target is not None:
+        found = found + config.alpha * log_target(texts.log_class, job.target)
+        # What the discriminator rules out is still a text, and comes before none.
+        found = jnp.where(jnp.isfinite(texts.log_prob), jnp.maximum(found, -1e30), -jnp.inf)
+    return found
+
+
+def best(job: Job, texts: Texts, count: int) -> jax.Array:
+    """Returns the lanes `[B, G, count]` of the texts with the best scores, the best in front."""
+    lanes: jax.Array = jax.lax.top_k(scores(job, texts), count)[1]
+    return lanes
+
+
+def check_beams(samples: int, beams: int) -> None:
+    """Raises ValueError where more texts are asked for than there are beams."""
+    if samples > beams:
+        raise ValueError(
+            f"{samples} texts are asked of {beams} beams: give as many beams, or ask for fewer"
+        )
 
 
 def check_length_penalty(power: float, new_tokens: int) -> None:
@@ -70,26 +102,12 @@ def check_length_penalty(power: float, new_tokens: int) -> None:
 
 
 def log_probs(job: Job, logits: jax.Array, texts: Texts, stop: jax.Array | None) -> jax.Array:
-    """Returns log p `[B, G, W, V]` of every next token, minus infinity where a rule forbids it.
+    """Returns log p of every next token by the logits, minus infinity where a rule forbids it.
 
-    Args:
-      job: the job.
-      logits: `[B, G, W, V]` behind the texts.
-      texts: the texts.
-      stop: `[B, G, W]` states of the stop strings behind them, None without any.
+    Both are `[B, G, W, V]`; `stop` `[B, G, W]` are the states of the stop strings behind the texts.
     """
-    log_p, rules = jax.nn.log_softmax(logits), job.config.rules
-    own, before = texts.tokens, job.text_before
-
-    def per_text(array: jax.Array) -> jax.Array:
-        return jnp.broadcast_to(array[:, None, None], (*own.shape[:3], array.shape[-1]))
-
-    tokens, mask = own, jnp.arange(own.shape[-1])[None, None, None] < texts.length[..., None]
-    if rules.penalise_prompt:
-        tokens = jnp.concatenate([per_text(before.tokens), tokens], axis=-1)
-        mask = jnp.concatenate([per_text(before.mask), mask], axis=-1)
-    seen = Seen(tokens=tokens, mask=mask, length=texts.length, stop=stop)
-    return unrepeated(rules, log_p, seen, ends=job.language_model.end_tokens)
+    log_p, ends = jax.nn.log_softmax(logits), job.language_model.end_tokens
+    return unrepeated(job.config.rules, log_p, seen_by(job, texts, stop), ends=ends)
 
 
 def likeliest(
@@ -97,35 +115,31 @@ def likeliest(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns the best continuations of some beams, best first, so many that `going` go on.
 
-    Args:
-      job: the job.
-      scores: `[..., W, V]` what continuations compare by.
-      going: how many of them have to go on, however many end their texts.
-      stop: `[..., W]` states of the stop strings behind the beams, None without any.
+    They compare by `scores` `[..., W, V]`; `stop` `[..., W]` are the states of the stop strings
+    behind the beams, None without any.
 
     Returns:
       Scores, beams and tokens `[..., M]`; where a score is minus infinity there is none.
     """
     model, width = job.language_model, scores.shape[-2]
 
-    def best(scores: jax.Array, wanted: int) -> list[jax.Array]:
+    def top(scores: jax.Array, wanted: int) -> tuple[jax.Array, jax.Array, jax.Array]:
         count = min(wanted, model.vocab_size)
         # The best of every beam, then of all of them.
         value, tokens = top_k(scores, count, shards=model.vocab_shards)
         shape = (*scores.shape[:-2], width * count)
         value, rank = jax.lax.top_k(value.reshape(shape), min(wanted, width * count))
         token = jnp.take_along_axis(tokens.reshape(shape), rank, axis=-1)
-        return [value, rank // count, token.astype(jnp.int32)]
+        return value, rank // count, token.astype(jnp.int32)
 
     wanted = going + width * len(model.end_tokens)
     if stop is None:
-        value, lane, token = best(scores, wanted)
-        return value, lane, token
+        return top(scores, wanted)
     # Any number of tokens may complete a stop string, so those are ranked by themselves.
     over = job.config.rules.stop.completing(stop)
-    rest = best(jnp.where(over, -jnp.inf, scores), wanted)
-    ended = best(jnp.where(over, scores, -jnp.inf), going)
+    rest = top(jnp.where(over, -jnp.inf, scores), wanted)
+    ended = top(jnp.where(over, scores, -jnp.inf), going)
     both = [jnp.concatenate(pair, axis=-1) for pair in zip(rest, ended, strict=True)]
     order = jnp.argsort(-both[0], axis=-1, stable=True)
-    value, lane, token = (jnp.take_along_axis(array, order, axis=-1) for array in both)
+    value, lane, token = pick(both, order)
     return value, lane, token

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from coopgen_jax.decoding.generation import Generation, is_end, per_sample
+from coopgen_jax.decoding.generation import Generation, append, entry_at, per_sample
 from coopgen_jax.decoding.rules.shaping import Seen, shape
 from coopgen_jax.decoding.rules.stop import StopStrings
 from coopgen_jax.discriminators.discriminator import Discriminator
@@ -26,15 +26,7 @@ def _static(**default: Any) -> Any:
 class Job:
     """What stays the same from the first token to the last; a pytree, so it can cross a `jit`.
 
-    prompt: what is to be continued.
-    params: the language model's parameters.
-    discriminator_params: the discriminator's.
-    target: `[B]` int32 class numbers or `[B, C]` weights, None where nothing is asked for.
-    reference_params: those of the reference.
-    language_model: the network's functions; static.
-    discriminator: the judge's functions, or None; static.
-    reference: a language model that a search is charged for leaving, or None; static.
-    config: the decoder's settings, with `samples` and `new_tokens` among them; static.
+    The fields are arguments of `decode`.
     """
 
     prompt: Prompt
@@ -78,12 +70,7 @@ States = tuple[Any, Any, Any]
 
 
 def read_prompts(job: Job, capacity: Capacity, ahead: int) -> tuple[jax.Array, jax.Array, States]:
-    """Reads the prompts by both networks.
-
-    Args:
-      job: the job.
-      capacity: slots of every sample.
-      ahead: how many tokens may be read behind a prompt.
+    """Reads the prompts by both networks, each of which may read `ahead` tokens behind them.
 
     Returns:
       Logits `[B, R, V]` of the first token, log p(class | prompt) `[B, R, C]` (`C` is 0 without a
@@ -95,8 +82,7 @@ def read_prompts(job: Job, capacity: Capacity, ahead: int) -> tuple[jax.Array, j
     """
     batch, length = job.prompt.tokens.shape
     check_context("language model", job.language_model.context, length, ahead)
-    if job.discriminator is not None:
-        _check_guide(job.discriminator, length, ahead)
+    _check_guide(job.discriminator, length, ahead)
     _check_rules(job)
     logits, hidden, cache = job.language_model.prefill(job.params, job.prompt, capacity=capacity)
     log_class, judgement = jnp.zeros((batch, 0), jnp.float32), None
@@ -131,11 +117,17 @@ def _check_rules(job: Job) -> None:
         )
 
 
-def _check_guide(guide: Discriminator, length: int, ahead: int) -> None:
-    if guide.context is not None:
-        check_context("discriminator", guide.context, length if guide.reads_prompt else 1, ahead)
-    for part in guide.parts:
-        _check_guide(part, length, ahead)
+def _contexts(guide: Discriminator | None, prompt: Any) -> list[tuple[int, Any]]:
+    """Returns every context of a discriminator and its parts, and what it reads of a prompt."""
+    if guide is None:
+        return []
+    own = [] if guide.context is None else [(guide.context, prompt if guide.reads_prompt else 1)]
+    return own + [found for part in guide.parts for found in _contexts(part, prompt)]
+
+
+def _check_guide(guide: Discriminator | None, length: int, ahead: int) -> None:
+    for context, read in _contexts(guide, length):
+        check_context("discriminator", context, read, ahead)
 
 
 def check_context(name: str, context: int, length: int, ahead: int) -> None:
@@ -148,7 +140,7 @@ def check_context(name: str, context: int, length: int, ahead: int) -> None:
 
 
 def room(job: Job, generation: Generation) -> jax.Array:
-    """Returns how many tokens more may stand behind every text `[B, R]`, by the row's own length.
+    """Returns how many tokens more every text `[B, R]` has room for, by the row's own length.
 
     It is the least that the contexts of the networks leave, and 1 or more: a token that is to be
     written has room.
@@ -157,26 +149,17 @@ def room(job: Job, generation: Generation) -> jax.Array:
     left = [job.language_model.context - prompt]
     if job.reference is not None and job.config.reference:
         left.append(job.reference.context - prompt)
-    guides = [] if job.discriminator is None else [job.discriminator]
-    while guides:
-        guide = guides.pop()
-        guides += guide.parts
-        if guide.context is not None:
-            left.append(guide.context - (prompt if guide.reads_prompt else jnp.ones_like(prompt)))
+    left += [context - read for context, read in _contexts(job.discriminator, prompt)]
     return jnp.maximum(functools.reduce(jnp.minimum, left) - generation.length, 1)
 
 
 def read_nodes(
     job: Job, states: States, nodes: Nodes, log_class: jax.Array
 ) -> tuple[jax.Array, jax.Array, States]:
-    """Has both networks read the nodes of one call.
+    """Has both networks read the nodes `[B, R, W]` of one call.
 
-    Args:
-      job: the job.
-      states: of both networks.
-      nodes: what to read, `[B, R, W]`.
-      log_class: `[B, R, W, C]` what the discriminator says of the nodes' parents; a terminal node
-        adds no text to judge and keeps it.
+    `log_class` `[B, R, W, C]` is what the discriminator says of their parents; a terminal node adds
+    no text to judge and keeps it.
 
     Returns:
       Logits `[B, R, W, V]` behind the nodes, log p(class | text) `[B, R, W, C]`, and the states.
@@ -197,59 +180,69 @@ def read_nodes(
 def read_token(
     job: Job, states: States, generation: Generation, token: jax.Array
 ) -> tuple[jax.Array, jax.Array, States]:
-    """Has both networks read one token of every text and commits it.
-
-    Args:
-      job: the job.
-      states: of both networks.
-      generation: the texts without the token.
-      token: `[B, R]` int32.
+    """Has both networks read one `token` `[B, R]` behind every text and commits it.
 
     Returns:
       Logits `[B, R, V]` behind the token, log p(class | text) `[B, R, C]`, and the states.
     """
-    node = next_node(job, states, generation, token)
+    end = ends(job, token, stop_states(states))
+    node = children(token[..., None], generation.length, terminal=end[..., None])
     logits, log_class, states = read_nodes(job, states, node, generation.log_class[:, :, None])
     return logits[:, :, 0], log_class[:, :, 0], commit(states, generation.length)
 
 
-def next_node(
-    job: Job, states: States, generation: Generation, token: jax.Array, *, slot: int = 0
-) -> Nodes:
-    """Returns one token `[B, R]` behind every text as a node below its root, `W` is 1.
+def write_token(
+    job: Job,
+    state: Any,
+    token: jax.Array,
+    log_proposal: jax.Array,
+    read: tuple[jax.Array, jax.Array, States] | None = None,
+    *,
+    model_tokens: int = 1,
+    simulations: int = 0,
+) -> Any:
+    """Returns the state behind one `token` `[B, R]` of every text, which has cost so much.
 
-    Args:
-      job: the job.
-      states: of both networks.
-      generation: the texts without the token.
-      token: `[B, R]` int32.
-      slot: where it is written; by default in place of the root.
+    The state has `logits` `[B, R, V]`, `states`, `generation` and `step`; `read` is what
+    `read_token` returns, which is called where that is None.
     """
-    rows = (*token.shape, 1)
+    texts = state.generation
+    logits, log_class, states = read or read_token(job, state.states, texts, token)
+    texts = append(
+        texts,
+        token,
+        log_prob=entry_at(jax.nn.log_softmax(state.logits), token),
+        log_proposal=log_proposal,
+        log_class=log_class,
+        end=ends(job, token, stop_states(state.states)),
+        model_tokens=model_tokens,
+        simulations=simulations,
+    )
+    return replace(state, logits=logits, states=states, generation=texts, step=state.step + 1)
+
+
+def children(
+    token: jax.Array, committed: jax.Array, *, terminal: jax.Array, slot: int = 0
+) -> Nodes:
+    """Returns tokens `[B, R, W]` behind texts of `committed` `[B, R]` tokens as nodes.
+
+    They stand below the root and are written to the slots from `slot` on, by default in its place.
+    """
     return Nodes(
         start=jnp.int32(slot),
-        token=token[..., None],
-        parent=jnp.zeros(rows, jnp.int32),
-        path=jnp.full((*rows, 1), -1, jnp.int32),
-        depth=jnp.ones(rows, jnp.int32),
-        committed=generation.length,
-        terminal=ends(job, token, stop_states(states))[..., None],
+        token=token,
+        parent=jnp.zeros(token.shape, jnp.int32),
+        path=jnp.full((*token.shape, 1), -1, jnp.int32),
+        depth=jnp.ones(token.shape, jnp.int32),
+        committed=committed,
+        terminal=terminal,
     )
 
 
 def roots(committed: jax.Array) -> Nodes:
     """Returns the texts of `committed` `[B, R]` tokens as nodes, `W` is 1: slot 0, at depth 0."""
-    rows = (*committed.shape, 1)
-    zero = jnp.zeros(rows, jnp.int32)
-    return Nodes(
-        start=jnp.int32(0),
-        token=zero,
-        parent=zero,
-        path=jnp.full((*rows, 1), -1, jnp.int32),
-        depth=zero,
-        committed=committed,
-        terminal=jnp.zeros(rows, bool),
-    )
+    zero = jnp.zeros((*committed.shape, 1), jnp.int32)
+    return replace(children(zero, committed, terminal=zero.astype(bool)), depth=zero)
 
 
 def write_all(begin: Callable, advance: Callable, key: jax.Array, job: Job) -> Generation:
@@ -264,14 +257,11 @@ def write_all(begin: Callable, advance: Callable, key: jax.Array, job: Job) -> G
 
 
 def ends(job: Job, token: jax.Array, stop: jax.Array | None) -> jax.Array:
-    """Returns where a token ends its text: an end token, or one that completes a stop string.
+    """Returns where a `token` `[...]` ends its text: an end token, or one that completes a string.
 
-    Args:
-      job: the job.
-      token: `[...]` int32.
-      stop: `[...]` states of the stop strings in front of it; see `stop_states`.
+    `stop` `[...]` are the states of the stop strings in front of it; see `stop_states`.
     """
-    over = is_end(token, job.language_model.end_tokens)
+    over = jnp.isin(token, jnp.asarray(job.language_model.end_tokens, jnp.int32))
     return over if stop is None else over | job.config.rules.stop.completes(stop, token)
 
 
@@ -286,21 +276,20 @@ def stop_states(states: States, slots: jax.Array | None = None) -> jax.Array | N
     return stops.nodes[:, :, 0] if slots is None else take(stops, slots)
 
 
-def seen_by(job: Job, generation: Generation, stop: jax.Array | None) -> Seen:
-    """Returns what stands in front of the next token of every text `[B, R]`, for the rules.
+def seen_by(job: Job, texts: Any, stop: jax.Array | None) -> Seen:
+    """Returns what stands in front of the next token of every text `[B, ...]`, for the rules.
 
-    Args:
-      job: the job.
-      generation: the texts.
-      stop: `[B, R]` states of the stop strings, None without any.
+    The texts have `tokens` `[B, ..., T]` and `length` `[B, ...]`, as a `Generation` has; `stop` are
+    the states of the stop strings, None without any.
     """
-    samples, room = generation.tokens.shape[1:]
-    tokens, mask = generation.tokens, jnp.arange(room)[None, None] < generation.length[..., None]
-    if job.config.rules.penalise_prompt:
-        before = job.text_before
-        tokens = jnp.concatenate([per_sample(before.tokens, samples), tokens], axis=-1)
-        mask = jnp.concatenate([per_sample(before.mask, samples), mask], axis=-1)
-    return Seen(tokens=tokens, mask=mask, length=generation.length, stop=stop)
+    tokens = texts.tokens
+    place = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, tokens.ndim - 1)
+    seen = Seen(tokens, place < texts.length[..., None], texts.length, stop)
+    if not job.config.rules.penalise_prompt:
+        return seen
+    before, axes = job.text_before, tuple(range(1, tokens.ndim - 1))
+    front, there = (jnp.expand_dims(array, axes) for array in (before.tokens, before.mask))
+    return Seen(front, there, jnp.int32(0)).followed_by(seen)
 
 
 def shaped(job: Job, logits: jax.Array, seen: Seen, *, marked: bool = True) -> jax.Array:

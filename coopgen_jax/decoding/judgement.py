@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from coopgen_jax.decoding.generation import entry_at
 from coopgen_jax.decoding.job import Job, States, roots
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Nodes
@@ -13,26 +14,22 @@ LEAST = -1e4
 
 
 def log_target(log_class: jax.Array, target: jax.Array) -> jax.Array:
-    """Returns the log-probability of what is wanted, `[B, R, W]`.
+    """Returns the log-probability of what is wanted, `[B, R, W]`, by that of all classes.
 
-    Args:
-      log_class: `[B, R, W, C]`.
-      target: `[B]` int32 class numbers, or `[B, C]` float weights of a mixture sum_c w_c p(c|x).
+    The target is `[B]` int32 class numbers, or `[B, C]` float weights of a mixture
+    sum_c w_c p(c|x).
     """
     if target.ndim == 1:
-        index = jnp.broadcast_to(target[:, None, None, None], (*log_class.shape[:3], 1))
-        return jnp.take_along_axis(log_class, index, axis=-1)[..., 0]
+        index = jnp.broadcast_to(target[:, None, None], log_class.shape[:3])
+        return jnp.asarray(entry_at(log_class, index))
     weights = jnp.log(target)[:, None, None, :]
     return jax.nn.logsumexp(log_class + weights, axis=-1)
 
 
 def check_foresight(job: Job, states: States, who: str) -> None:
-    """Raises UserError where the discriminator cannot be asked of every child of a node.
+    """Raises UserError, naming `who` asks, where children of a node cannot be judged.
 
-    Args:
-      job: the job.
-      states: of both networks, as `read_prompts` returns them.
-      who: what asks it, for the message.
+    The states are those that `read_prompts` returns.
     """
     guide, vocab = job.discriminator, job.language_model.vocab_size
     if guide is None or job.target is None:
@@ -56,14 +53,7 @@ def check_foresight(job: Job, states: States, who: str) -> None:
 def foreseen(job: Job, states: States, nodes: Nodes, candidates: jax.Array | None) -> jax.Array:
     """Returns log p(target | text and one more token) of the children of nodes that were read.
 
-    Args:
-      job: the job; its discriminator judges children.
-      states: of both networks.
-      nodes: the nodes, `[B, R, W]`, as they were read.
-      candidates: `[B, R, W, K]` tokens, or None for the whole vocabulary.
-
-    Returns:
-      `[B, R, W, K]`, or `[B, R, W, V]`.
+    They are `[B, R, W, K]` for tokens `candidates`, `[B, R, W, V]` where those are None.
     """
     guide = job.discriminator
     assert guide is not None and guide.evaluate_children is not None and job.target is not None

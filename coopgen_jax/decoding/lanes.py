@@ -6,79 +6,100 @@ is copied. Arrays are `[B, G, W, ...]`: `W` lanes in each of `G` trees per promp
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
-from coopgen_jax.decoding.job import Job, States, read_nodes, stop_states
+from coopgen_jax.decoding.generation import pick
+from coopgen_jax.decoding.job import Job, States, ends, read_nodes, read_prompts, stop_states
 from coopgen_jax.models.language_model import Nodes
+from coopgen_jax.models.slots import Capacity
 
 
-def nodes_of(lanes: int, new_tokens: int) -> int:
-    """Returns how many node slots a tree needs, the root's included."""
-    return 1 + lanes * new_tokens
+@struct.dataclass
+class Lanes:
+    """Lanes between two tokens.
+
+    logits: `[B, G, W, V]` behind every lane; states: of both networks.
+    path: `[B, G, W, T]` int32 slots of each lane's tokens so far, -1 behind the last.
+    """
+
+    logits: jax.Array
+    states: States
+    path: jax.Array
+
+    def at(self, index: jax.Array) -> "Lanes":
+        """Returns the lanes `index` `[B, G, K]`."""
+        logits, path = pick((self.logits, self.path), index)
+        return Lanes(logits, self.states, path)
 
 
-def no_path(shape: tuple[int, ...], new_tokens: int) -> jax.Array:
-    """Returns paths `[*shape, T]` that are at the root."""
-    return jnp.full((*shape, new_tokens), -1, jnp.int32)
+def begin_lanes(
+    job: Job, lanes: int, length: int, *, trees: int = 1, trunk: int = 1, read: int | None = None
+) -> tuple[Lanes, jax.Array]:
+    """Reads the prompts for `W` lanes of `length` tokens at most below the root of each tree.
+
+    A trunk has room for so many tokens, and at a step so many lanes are read, by default all.
+
+    Returns:
+      The lanes at the root, and log p(class | prompt) `[B, G, C]`.
+    """
+    capacity = Capacity(trees, trunk, 1 + (read or lanes) * length)
+    logits, log_class, states = read_prompts(job, capacity, job.config.ahead)
+    shape = (*logits.shape[:2], lanes)
+    logits = jnp.broadcast_to(logits[:, :, None], (*shape, logits.shape[-1]))
+    return Lanes(logits, states, jnp.full((*shape, length), -1, jnp.int32)), log_class
 
 
 def extend_lanes(
     job: Job,
-    states: States,
-    path: jax.Array,
+    lanes: Lanes,
     token: jax.Array,
     log_class: jax.Array,
     *,
     step: jax.Array,
     idle: jax.Array,
     committed: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array, States, jax.Array]:
+) -> tuple[Lanes, jax.Array]:
     """Has both networks read one token more of every lane.
 
-    Args:
-      job: the job.
-      states: of both networks.
-      path: `[B, G, W, T]` int32 slots of each lane's tokens so far, -1 behind the last.
-      token: `[B, G, W]` int32 the tokens to read.
-      log_class: `[B, G, W, C]` what the discriminator says of the texts without them.
-      step: how many tokens every lane has below the root.
-      idle: `[B, G, W]` bool, true where there is no text to go on with or to judge.
-      committed: `[B, G]` int32 tokens in the trunk of every tree, None where there are none.
+    Every lane has `step` tokens below the root and every trunk `committed` `[B, G]`, None for none.
+    `log_class` is of the texts without the token, and `idle` `[B, G, W]` where there is no text to
+    go on with or to judge.
 
     Returns:
-      Logits `[B, G, W, V]`, log p(class | text), the states, and the paths with the new slots.
+      The lanes with the tokens, and log p(class | text).
     """
-    lanes = token.shape[-1]
-    slots = 1 + lanes * step + jnp.arange(lanes, dtype=jnp.int32)
+    width = token.shape[-1]
+    slots = 1 + width * step + jnp.arange(width, dtype=jnp.int32)
     nodes = Nodes(
         start=slots[0],
         token=token,
-        parent=jnp.maximum(at(path, step - 1), 0),
-        path=path,
+        parent=jnp.maximum(at(lanes.path, step - 1), 0),
+        path=lanes.path,
         depth=jnp.full(token.shape, step + 1),
         committed=jnp.zeros(token.shape[:2], jnp.int32) if committed is None else committed,
         terminal=idle,
     )
-    logits, log_class, states = read_nodes(job, states, nodes, log_class)
+    logits, log_class, states = read_nodes(job, lanes.states, nodes, log_class)
     slots = jnp.broadcast_to(slots[None, None], token.shape)
-    return logits, log_class, states, put(path, step, slots)
+    return Lanes(logits, states, put(lanes.path, step, slots)), log_class
 
 
-def lane_stops(states: States, path: jax.Array, step: jax.Array) -> jax.Array | None:
+def lane_stops(lanes: Lanes, step: jax.Array) -> jax.Array | None:
     """Returns the states `[B, G, W]` of the stop strings behind every lane, None without any.
 
-    Args:
-      states: of both networks.
-      path: `[B, G, W, T]` int32 slots of each lane's tokens so far.
-      step: how many tokens every lane has below the root.
+    Every lane has `step` tokens below the root.
     """
     # In front of its first token a lane is at the root.
-    last = jnp.where(step > 0, jnp.maximum(at(path, step - 1), 0), 0)
-    return stop_states(states, last)
+    last = jnp.where(step > 0, jnp.maximum(at(lanes.path, step - 1), 0), 0)
+    return stop_states(lanes.states, last)
 
 
-def pick(array: jax.Array, index: jax.Array) -> jax.Array:
-    """Returns the entries of `[B, G, W, ...]` at the lanes `index` `[B, G, K]`."""
-    return jnp.take_along_axis(array, index.reshape(*index.shape, *(1,) * (array.ndim - 3)), axis=2)
+def ends_behind(job: Job, stop: jax.Array | None, lane: jax.Array, token: jax.Array) -> jax.Array:
+    """Returns where tokens `[..., K]` behind the lanes `lane` end their texts.
+
+    `stop` `[..., W]` are the states of the stop strings behind all lanes; see `lane_stops`.
+    """
+    return ends(job, token, None if stop is None else pick(stop, lane))
 
 
 def put(array: jax.Array, step: jax.Array, value: jax.Array) -> jax.Array:

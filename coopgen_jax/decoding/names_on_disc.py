@@ -4,12 +4,11 @@ Results, headers of texts and cards name the settings of the decoder that wrote 
 stay, whatever shape the settings have in Python, so that older files are gone on with.
 """
 
-from dataclasses import asdict
 from typing import Any
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.flat_settings import flat
-from coopgen_jax.decoding.mcts.mcts_config import ByValues, ByVisits, MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.methods.beam import BeamConfig
 from coopgen_jax.decoding.methods.blockwise import BlockwiseConfig
 from coopgen_jax.decoding.methods.das import DASConfig
@@ -50,6 +49,19 @@ NAMED_RULES: dict[type, tuple[str, ...]] = {
 }  # fmt: skip
 # What searches are no longer told, as older files say it.
 _GONE = {"policy": "spread", "stride": 4, "renormalise": False, "virtual_loss": 1.0}
+# What files say of a search's alternatives where they are not selected.
+_UNSELECTED = {
+    "kl": 0.0, "visit_temperature": 0.0, "anneal": False, "value_power": 0.0, "mix_base": 0.0,
+    "rollout": 0, "rollout_confidence": None, "considered": 0, "value_scale": Halving.value_scale,
+}  # fmt: skip
+_OF_SEARCH = (
+    "alpha", "likelihood", "foresight_power", "kl", "visit_temperature", "anneal", "value_power",
+    "mix_base", "rollout", "rollout_confidence",
+)  # fmt: skip
+_INSIDE_SEARCH = (
+    "simulations", "wave", *_GONE, "considered", "value_scale", "candidates", "depth", "c_puct",
+    "first_play_urgency", "reused_nodes", "early_stop", "visit_limit",
+)  # fmt: skip
 
 
 def settings_on_disc(config: DecoderSettings) -> dict[str, Any]:
@@ -72,36 +84,15 @@ def settings_on_disc(config: DecoderSettings) -> dict[str, Any]:
 
 
 def _of_search(config: MCTSConfig) -> dict[str, Any]:
-    search, root, choice = config.search, config.search.root, config.choice
-    halving = root if isinstance(root, Halving) else Halving()
-    return {
-        "new_tokens": config.new_tokens,
-        "samples": config.samples,
-        **_rules(config),
-        **asdict(config.value),
-        "width": config.foresight_power,
-        "kl": config.reference.kl if config.reference else 0.0,
-        "visit_temperature": choice.visit_temperature if isinstance(choice, ByVisits) else 0.0,
-        "anneal": isinstance(choice, ByVisits) and choice.anneal,
-        "value_power": choice.value_power if isinstance(choice, ByValues) else 0.0,
-        "full_share": config.mix_base,
-        "rollout": config.rollout.rollout if config.rollout else 0,
-        "rollout_confidence": config.rollout.rollout_confidence if config.rollout else None,
-        "search": {
-            "simulations": search.simulations,
-            "wave": search.wave,
-            **_GONE,
-            "considered": halving.considered if isinstance(root, Halving) else 0,
-            "value_scale": halving.value_scale,
-            "candidates": search.candidates,
-            "depth": search.depth,
-            "c_puct": search.c_puct,
-            "first_play_urgency": search.first_play_urgency,
-            "kept": search.reused_nodes,
-            "early_stop": config.engine.stops_early,
-            "enough": search.visit_limit,
-        },
-    }
+    found = _UNSELECTED | _GONE | flat(config)
+    found["early_stop"] = config.engine.stops_early
+    found["visit_limit"] = config.search.visit_limit
+
+    def named(names: tuple[str, ...]) -> dict[str, Any]:
+        return {RENAMED.get(name, name): found[name] for name in names}
+
+    size = named(("new_tokens", "samples"))
+    return size | _rules(config) | named(_OF_SEARCH) | {"search": named(_INSIDE_SEARCH)}
 
 
 def _rules(config: DecoderSettings) -> dict[str, Any]:

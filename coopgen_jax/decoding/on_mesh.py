@@ -74,12 +74,9 @@ def _advance(
 
 
 def stepper(decoder: Any, mesh: Mesh, mapper: Mapper = "shard_map") -> tuple[Callable, Callable]:
-    """Returns a decoder's compiled steps for a mesh.
+    """Returns a decoder's compiled steps for a mesh; for the mapper see `map_over_mesh`.
 
-    Args:
-      decoder: what has `begin` and `advance`, such as the module `decoding.mcts.ppl_mcts`.
-      mesh: the mesh; a job's rows are a multiple of its devices along "batch".
-      mapper: see `map_over_mesh`.
+    A job's rows are a multiple of the mesh's devices along "batch".
 
     Returns:
       `begin(job) -> SpreadState` and `advance(key, job, state) -> (SpreadState, trees)`, which
@@ -94,12 +91,7 @@ def on_mesh(decode: Callable, mesh: Mesh, *, mapper: Mapper = "shard_map") -> Ca
 
     It takes what `decode` takes and is meant to be called under `jit`; the rows must be a multiple
     of the devices along "batch". Where the mesh shares weights, give a language model made with
-    `tensor` and parameters placed by `shard_decoder`.
-
-    Args:
-      decode: `(key, prompt, *, params, discriminator_params, target, ...) -> Generation`.
-      mesh: the mesh.
-      mapper: see `map_over_mesh`.
+    `tensor` and parameters placed by `shard_decoder`. For the mapper see `map_over_mesh`.
     """
     kinds = dict.fromkeys(("params", "discriminator_params", "reference_params"), P())
     kinds["target"] = P(BATCH)

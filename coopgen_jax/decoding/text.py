@@ -1,11 +1,14 @@
 """One written text: its words, its scores and what it cost, read back from a batch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import itemgetter
 
+import jax
 import numpy as np
 
 from coopgen_jax.decoding.generation import Generation
+from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.rules.stop import StopStrings
 from coopgen_jax.tokenizer import Tokenizer
 
@@ -47,58 +50,47 @@ class Text:
 
 
 def _cut(text: str, stop: StopStrings | tuple[str, ...]) -> str:
-    """Returns a text up to the first of some strings in it."""
     strings = stop.strings if isinstance(stop, StopStrings) else stop
     return text[: min((text.find(string) for string in strings if string in text), default=None)]
 
 
-def read_text(
+def read_texts(
     tokenizer: Tokenizer,
-    classes: tuple[str, ...],
+    job: Job,
     generation: Generation,
     place: tuple[int, int],
-    *,
-    prompt: str,
-    number: int,
+    prompt: str | Sequence[int],
     target: int | None,
-    stop: StopStrings | tuple[str, ...] = (),
-) -> Text:
-    """Reads one text of a batch back.
+) -> list[Text]:
+    """Reads the texts of one prompt back from a batch in NumPy.
 
-    Args:
-      tokenizer: that of the model that wrote it.
-      classes: of the discriminator that judged it, none without one.
-      generation: the batch's texts, in NumPy.
-      place: row and sample of the text.
-      prompt: what it continues.
-      number: the prompt's number in the whole job.
-      target: number of the class asked for, or None.
-      stop: strings that the text is cut in front of.
+    `place` is the prompt's row in the batch and its number in the whole job, `target` the number of
+    the class asked for, None for none.
     """
-
-    def at(array: Any) -> Any:
-        return array[place].item()
-
-    tokens = generation.tokens[place][: at(generation.length)].tolist()
-    log_class = generation.log_class[place]
-    log_prob = at(generation.log_prob)
-    log_proposal = at(generation.log_proposal)
-    return Text(
-        prompt=prompt,
-        text=_cut(tokenizer.written(tokens), stop),
-        tokens=tokens,
-        number=number,
-        sample=place[1],
-        target=None if target is None else classes[target],
-        class_probabilities={
-            name: float(np.exp(log_p)) for name, log_p in zip(classes, log_class, strict=True)
-        },
-        log_prob=log_prob,
-        perplexity=float(np.exp(-log_prob / max(len(tokens), 1))),
-        log_proposal=None if np.isnan(log_proposal) else log_proposal,
-        log_weight=at(generation.log_weight),
-        finished=at(generation.finished),
-        simulations=at(generation.simulations),
-        model_tokens=at(generation.model_tokens),
-        deepest=at(generation.deepest),
-    )
+    row, number = place
+    classes = job.discriminator.classes if job.discriminator else ()
+    texts = []
+    for sample in range(job.config.samples):
+        found = jax.tree.map(itemgetter((row, sample)), generation)
+        tokens = found.tokens[: found.length].tolist()
+        log_prob, probabilities = found.log_prob.item(), np.exp(found.log_class).tolist()
+        texts.append(
+            Text(
+                prompt=prompt if isinstance(prompt, str) else tokenizer.decode(prompt),
+                text=_cut(tokenizer.written(tokens), job.config.rules.stop),
+                tokens=tokens,
+                number=number,
+                sample=sample,
+                target=None if target is None else classes[target],
+                class_probabilities=dict(zip(classes, probabilities, strict=True)),
+                log_prob=log_prob,
+                perplexity=float(np.exp(-log_prob / max(len(tokens), 1))),
+                log_proposal=None if np.isnan(found.log_proposal) else found.log_proposal.item(),
+                log_weight=found.log_weight.item(),
+                finished=found.finished.item(),
+                simulations=found.simulations.item(),
+                model_tokens=found.model_tokens.item(),
+                deepest=found.deepest.item(),
+            )
+        )
+    return texts

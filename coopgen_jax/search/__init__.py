@@ -1,7 +1,7 @@
 """Tree search on arrays; knows no network and no text."""
 
-from coopgen_jax.search.config import Halving, Puct
-from coopgen_jax.search.mcts import SearchConfig, best_child, root_visits, search
+from coopgen_jax.search.config import Halving, Puct, SearchConfig
+from coopgen_jax.search.mcts import best_child, root_visits, search
 from coopgen_jax.search.tree import Expansion, Leaves, Tree, new_tree, plant, reroot
 
 __all__ = [

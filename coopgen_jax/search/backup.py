@@ -43,12 +43,8 @@ def backup(tree: Tree, leaves: Leaves, value: jax.Array) -> Tree:
     same whichever root it hangs from.
 
     Leaves are credited one after another, so that sums do not depend on the order in which a
-    device happens to add. A fresh leaf itself has been credited by `insert`.
-
-    Args:
-      tree: one tree, the fresh leaves inserted.
-      leaves: one tree's leaves.
-      value: `[W]` values of the leaves; read where they are fresh.
+    device happens to add. A fresh leaf itself has been credited by `insert`; their values `[W]` are
+    read where they are fresh.
     """
     nodes = tree.visits.shape[0]
     value = jnp.where(leaves.fresh, value, tree.value[jnp.maximum(leaves.node, 0)])

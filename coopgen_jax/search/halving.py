@@ -63,14 +63,9 @@ def candidate(
 ) -> jax.Array:
     """Returns the rank of the root's candidate that a simulation goes to, `[]` int32.
 
-    It is the best of those with as many visits as the schedule says; -1 where there is none,
-    because all of them wait for their value.
-
-    Args:
-      tree: one tree.
-      virtual: `[N]` int32 choices of this wave that went through each node; they count as visits.
-      number: `[]` int32 the simulation's number in this search.
-      config: the search's settings.
+    It is the best of those with as many visits as the schedule says for this `number` of the
+    search; -1 where there is none, because all of them wait for their value. The `virtual` choices
+    `[N]` of this wave that went through each node count as visits.
     """
     assert isinstance(config.root, Halving)
     child = tree.children[0]

@@ -18,15 +18,6 @@ from coopgen_jax.search.halving import finalist
 from coopgen_jax.search.selection import select_wave
 from coopgen_jax.search.tree import Expansion, Leaves, Tree, insert
 
-__all__ = [
-    "SearchConfig",
-    "best_child",
-    "root_visits",
-    "search",
-    "value_logits",
-    "visit_logits",
-]
-
 # The least value that a child counts as, so that a power of it is not zero.
 LEAST_VALUE = 1e-30
 
@@ -111,7 +102,7 @@ def search(
         return live & (_lead(tree) <= (waves - wave) * config.wave)
 
     def more(carry: tuple) -> jax.Array:
-        _, _, live, wave = carry
+        *_, live, wave = carry
         return (wave < waves) & live.any()
 
     def step(carry: tuple) -> tuple:
@@ -135,9 +126,7 @@ def search(
 def visit_logits(visits: jax.Array, tau: jax.Array | float) -> tuple[jax.Array, jax.Array]:
     """Returns logits of the distribution n^(1 / tau) / sum n^(1 / tau) over a root's candidates.
 
-    Args:
-      visits: `[B, R, K]` int32 visits n; see `root_visits`.
-      tau: temperature, a scalar or `[B, R]`.
+    The temperature tau is a scalar or `[B, R]`; for the visits see `root_visits`.
 
     Returns:
       The logits `[B, R, K]`, minus infinity without visits, and where `[B, R]` there is such a
@@ -158,15 +147,8 @@ def value_logits(tree: Tree, log_p: jax.Array, power: float) -> jax.Array:
     transformation of the values: Q is a child's mean value, and of a token without visits the mix
     of equation 33, (root's own value + N * mean of the visited children by p) / (1 + N), where the
     children have N visits together. Where p is what texts come from and Q the probability of a
-    class, it is near p(v | class).
-
-    Args:
-      tree: the trees after a search, values 0 or more and no rewards.
-      log_p: `[B, R, V]` log p, normalised.
-      power: of the values, 0 or more.
-
-    Returns:
-      `[B, R, V]`; their softmax is the distribution. Without visits it is p.
+    class, it is near p(v | class). Without visits it is p. Values are 0 or more, without rewards,
+    and `log_p` `[B, R, V]` is normalised.
     """
     visits = root_visits(tree)
     child = jnp.maximum(tree.children[:, :, 0], 0)

@@ -32,15 +32,8 @@ def puct(tree: Tree, node: jax.Array, virtual: jax.Array, *, config: SearchConfi
     not tried for its parent's sake. Rewards can make means negative: there a waiting choice leaves
     the mean alone, for visits of value zero would raise it.
 
-    Args:
-      tree: one tree.
-      node: `[]` int32 the node that stands to be left.
-      virtual: `[N]` int32 choices of this wave that went through each node.
-      config: the selection rule.
-
-    Returns:
-      `[K]` float32 scores; minus infinity where there is no candidate and where the child is
-      itself waiting for its value.
+    The scores `[K]` are minus infinity where there is no candidate and where the child is itself
+    waiting for its value. `virtual` `[N]` are the choices of this wave that went through each node.
     """
     child, prior = tree.children[node], tree.priors[node]
     there = child >= 0
@@ -129,14 +122,9 @@ def select_wave(
     happens where there are fewer candidates than leaves (the lane is idle; the virtual visits of
     its walk stand, so that the next lane looks elsewhere).
 
-    A walk leaves the root by PUCT or by sequential halving, as the config says.
-
-    Args:
-      tree: one tree.
-      active: `[]` bool; where it is false all lanes are idle.
-      limit: `[]` int32 depth at which a node is never expanded, at most the config's.
-      start: `[]` int32 the slot of lane 0; the slots from there on are holes.
-      config: the search's settings.
+    A walk leaves the root by PUCT or by sequential halving, as the config says. Where the tree is
+    not `active` all lanes are idle. A node at the depth `limit` is never expanded, and the slots
+    from `start` on, that of lane 0, are holes.
 
     Returns:
       The tree whose `children` name the fresh leaves, and the leaves.

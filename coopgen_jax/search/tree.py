@@ -3,9 +3,6 @@
 A node's index is its slot in every cache. Slot 0 is the root, slots 1 to `kept` hold what outlived
 the last re-rooting, the rest is for the nodes of the search under way; slots not in use are holes
 (no visits). A parent's index is always lower than its children's.
-
-Shape letters: `B` prompts, `R` samples per prompt, `N` nodes, `W` leaves of one wave, `K` candidate
-tokens per node, `D` longest path below the root, `C` classes.
 """
 
 from dataclasses import fields, replace
@@ -96,13 +93,8 @@ class Leaves:
 class Expansion:
     """What the networks say of `W` nodes; of a root, `W` is 1.
 
-    tokens: `[B, R, W, K]` int32 candidate tokens, by falling prior, then by token id.
-    priors: `[B, R, W, K]` float32 their priors; 0 where there are fewer than `K` candidates.
-    log_probs: `[B, R, W, K]` float32 their log-probabilities under the plain language model.
-    log_class: `[B, R, W, C]` float32 the discriminator's log p(class | text).
+    tokens, priors, log_probs, log_class, terminal, rewards: `[B, R, W, ...]` as in a `Tree`.
     value: `[B, R, W]` float32 what the search is to maximise.
-    terminal: `[B, R, W]` bool, true where the text has ended.
-    rewards: `[B, R, W, K]` float32 what going on to each candidate earns, or None.
     """
 
     tokens: jax.Array
@@ -137,7 +129,6 @@ def new_tree(
 
 
 def _arrays(record: Tree | Expansion) -> dict[str, jax.Array]:
-    """Returns the fields that there are."""
     found = {field.name: getattr(record, field.name) for field in fields(record)}
     return {name: array for name, array in found.items() if array is not None}
 
@@ -163,12 +154,7 @@ def _evaluated(expansion: Expansion) -> dict:
 
 
 def plant(tree: Tree, expansion: Expansion) -> Tree:
-    """Makes node 0 of every row a root, evaluated once.
-
-    Args:
-      tree: trees of holes.
-      expansion: `[B, R, 1, ...]` what the networks say of the roots.
-    """
+    """Makes node 0 of every row a root, evaluated once, in trees of holes."""
     assert expansion.value.shape == (*tree.visits.shape[:2], 1), expansion.value.shape
     return _written(tree, 0, _evaluated(expansion), None)
 
@@ -182,7 +168,6 @@ def insert(tree: Tree, leaves: Leaves, expansion: Expansion) -> Tree:
 
 
 def _revalue(tree: Tree, value: jax.Array, *, depth: int) -> Tree:
-    """Revalues one tree."""
     nodes = tree.visits.shape[0]
     above = jnp.where(tree.parent < 0, nodes, tree.parent)
     change = jnp.where(tree.visits > 0, tree.credits * (value - tree.value), 0.0)
@@ -199,19 +184,14 @@ def _revalue(tree: Tree, value: jax.Array, *, depth: int) -> Tree:
 def revalue(tree: Tree, value: jax.Array, *, depth: int) -> Tree:
     """Gives nodes other values, as if they had been evaluated so, and all above them other sums.
 
-    What dropped nodes brought to the nodes above them stays as it was.
-
-    Args:
-      tree: the trees.
-      value: `[B, R, N]` the new values; read where a node is no hole.
-      depth: `D`, the depth of the deepest node at most.
+    What dropped nodes brought to the nodes above them stays as it was. The new values `[B, R, N]`
+    are read where a node is no hole, and `depth` is that of the deepest node at most.
     """
     assert value.shape == tree.value.shape, value.shape
     return jax.vmap(jax.vmap(partial(_revalue, depth=depth)))(tree, value)
 
 
 def _reroot(tree: Tree, child_rank: jax.Array, *, kept: int) -> tuple[Tree, jax.Array]:
-    """Re-roots one tree."""
     nodes = tree.visits.shape[0]
     index = jnp.arange(nodes)
     root = jnp.where(child_rank < 0, -1, tree.children[0, jnp.maximum(child_rank, 0)])
@@ -252,13 +232,9 @@ def reroot(tree: Tree, child_rank: jax.Array, *, kept: int) -> tuple[Tree, jax.A
     `kept`, in the order of their old indices. A parent has strictly more visits than its child, so
     no node is kept without its ancestors. What is dropped becomes an unexpanded candidate again,
     while the nodes above it keep the visits and values that it brought. Depths and likelihoods are
-    those below the new root, which keeps its token.
-
-    Args:
-      tree: the trees.
-      child_rank: `[B, R]` which of the root's candidates was chosen. Where it is -1 or was never
-        expanded the whole row becomes holes, the root included, and a search leaves it so.
-      kept: how many descendants to keep, at most `N - 1`.
+    those below the new root, which keeps its token. Where `child_rank` `[B, R]` is -1 or names a
+    candidate that was never expanded, the whole row becomes holes, the root included, and a search
+    leaves it so.
 
     Returns:
       The trees, and `source` `[B, R, 1 + kept]`: which old slot each of the first slots came from

@@ -6,7 +6,7 @@ from typing import ClassVar
 import pytest
 
 from coopgen_jax.decoding.decode import DECODERS
-from coopgen_jax.decoding.flat_settings import UnselectedError, changed, flat, settings_of
+from coopgen_jax.decoding.flat_settings import changed, flat, settings_of
 from coopgen_jax.decoding.mcts.mcts_config import (
     Best,
     ByValues,
@@ -113,20 +113,17 @@ def test_an_optional_record_comes_and_goes_by_its_selector():
     assert changed(made, {"colour": "blue"}).extra == Extra(4, "blue")
     assert changed(made, {"amount": 0}).extra is None
     assert changed(Outer(), {"amount": 0}).extra is None
-    with pytest.raises(UnselectedError, match=r"^colour says nothing here: give amount with it$"):
+    with pytest.raises(ValueError, match=r"^colour says nothing here: give amount with it$"):
         changed(Outer(), {"colour": "blue"})
 
 
 def test_a_setting_of_what_is_not_selected_is_refused():
-    with pytest.raises(UnselectedError, match="give radius with it") as caught:
+    with pytest.raises(ValueError, match=r"^tilt says nothing here: give radius with it$"):
         changed(Outer(), {"tilt": 2})
-    found = caught.value
-    assert (found.setting, found.selector, found.wanted) == ("tilt", "radius", True)
     sharp = changed(Outer(), {"edge": 1})
-    with pytest.raises(UnselectedError, match="give edge 0, or leave it out") as caught:
+    refused = r"^slow says nothing here: give edge 0, or leave it out$"
+    with pytest.raises(ValueError, match=refused):
         changed(sharp, {"slow": True})
-    found = caught.value
-    assert (found.setting, found.selector, found.wanted) == ("slow", "edge", False)
 
 
 def test_two_selectors_exclude_each_other():

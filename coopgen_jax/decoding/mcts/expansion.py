@@ -6,20 +6,30 @@ children before they are read can choose among them too: with `foresight_power` 
 probability times p(c|x v)^foresight_power, normalised over the vocabulary.
 """
 
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from coopgen_jax.decoding.generation import Generation, per_sample
-from coopgen_jax.decoding.job import Job, States, ends, read_nodes, room, roots, shaped, stop_states
+from coopgen_jax.decoding.generation import Generation, pick
+from coopgen_jax.decoding.job import (
+    Job,
+    States,
+    ends,
+    read_nodes,
+    room,
+    roots,
+    seen_by,
+    shaped,
+    stop_states,
+)
 from coopgen_jax.decoding.judgement import foreseen, log_target
 from coopgen_jax.decoding.mcts.mcts_config import Value
 from coopgen_jax.decoding.mcts.reference import read_reference, rewards
 from coopgen_jax.decoding.mcts.rollout import roll_out
 from coopgen_jax.decoding.rules.shaping import Seen
 from coopgen_jax.models.language_model import Nodes
+from coopgen_jax.models.slots import Slots, take
 from coopgen_jax.parallel.mesh import top_k
 from coopgen_jax.search.tree import Expansion, Leaves, Tree
 
@@ -36,19 +46,14 @@ def root(
 
     The reference's logits `[B, R, V]` are None where there is none.
     """
-    rows = (*logits.shape[:2], 1)
-    none = jnp.zeros((*rows, 0), jnp.int32)
-    stop = stop_states(states)
-    stop = None if stop is None else stop[..., None]
-    seen = _seen(job, generation, none, none.astype(bool), stop)
-    prior = shaped(job, logits[:, :, None], seen)
-    depth = jnp.zeros(rows, jnp.int32)
-    reference = None if reference is None else reference[:, :, None]
+    seen = seen_by(job, generation, stop_states(states))
+    logits, log_class, reference, seen = _per_node((logits, log_class, reference, seen))
+    nodes, prior = roots(generation.length), shaped(job, logits, seen)
     return Expansion(
-        **_candidates(job, states, roots(generation.length), logits[:, :, None], prior, reference),
-        log_class=log_class[:, :, None],
-        value=_value(job, log_class[:, :, None], jnp.zeros(rows), depth),
-        terminal=jnp.zeros(rows, bool),
+        **_candidates(job, states, nodes, logits, prior, reference),
+        log_class=log_class,
+        value=_value(job, log_class, jnp.zeros(nodes.depth.shape), nodes.depth),
+        terminal=nodes.terminal,
     )
 
 
@@ -62,19 +67,11 @@ def expand(
 ) -> tuple[tuple[States, Any, jax.Array], Expansion]:
     """Has the networks read the leaves of one wave.
 
-    Args:
-      job: the job.
-      generation: the texts that have been committed.
-      keys: `[B, R]` typed keys of this token's search, for roll-outs.
-      state: both networks' states, the reference's cache, and how many tokens each row has read
-        `[B, R]`.
-      tree: the trees.
-      leaves: what the search selected.
+    `keys` `[B, R]` are typed keys of this token's search, for roll-outs. The state is that of both
+    networks, the reference's cache, and how many tokens each row has read `[B, R]`.
     """
     states, cache, read = state
     config = job.config
-    rows = jnp.arange(tree.visits.shape[0])[:, None, None]
-    samples = jnp.arange(tree.visits.shape[1])[None, :, None]
     ended = leaves.fresh & ends(job, leaves.token, stop_states(states, leaves.parent))
     nodes = Nodes(
         start=leaves.start,
@@ -86,17 +83,22 @@ def expand(
         # Lanes without a new node have no text to judge either.
         terminal=ended | ~leaves.fresh,
     )
-    above = tree.log_class[rows, samples, leaves.parent]
+    above = pick(tree.log_class, leaves.parent)
     logits, log_class, states = read_nodes(job, states, nodes, above)
     reference, cache = read_reference(job, cache, nodes)
     read = read + jnp.sum(leaves.fresh, axis=-1, dtype=jnp.int32)
 
     here = leaves.start + jnp.arange(leaves.token.shape[-1])
     stop = stop_states(states, jnp.broadcast_to(here, leaves.token.shape))
-    seen = _seen(job, generation, *_own_tokens(tree, leaves), stop)
+    tokens, there = _own_tokens(tree, leaves)
+    seen = _longer(_per_node(seen_by(job, generation, None)), tokens, there, stop)
     prior = shaped(job, logits, seen)
     final_class = log_class
     if config.rollout is not None:
+
+        def behind(logits: jax.Array, tokens: jax.Array, there: jax.Array, stop: Any) -> jax.Array:
+            return shaped(job, logits, _longer(seen, tokens, there, stop), marked=False)
+
         states, final_class, rolled = roll_out(
             keys,
             job,
@@ -105,7 +107,7 @@ def expand(
             shaped(job, logits, seen, marked=False),
             log_class,
             limit=room(job, generation),
-            shape=partial(_shaped_behind, job, seen),
+            shape=behind,
         )
         read = read + rolled
     expansion = Expansion(
@@ -119,26 +121,21 @@ def expand(
 
 def _own_tokens(tree: Tree, leaves: Leaves) -> tuple[jax.Array, jax.Array]:
     """Returns the tokens from the root down to each leaf, `[B, R, W, S]`, and which are there."""
-    rows = jnp.arange(tree.visits.shape[0])[:, None, None, None]
-    samples = jnp.arange(tree.visits.shape[1])[None, :, None, None]
-    above = tree.token[rows, samples, jnp.maximum(leaves.path, 0)]
+    above = take(Slots(tree.token, None), leaves.path)
     return (
         jnp.concatenate([above, leaves.token[..., None]], axis=-1),
         jnp.concatenate([leaves.path >= 0, leaves.fresh[..., None]], axis=-1),
     )
 
 
-def _shaped_behind(
-    job: Job, seen: Seen, logits: jax.Array, tokens: jax.Array, there: jax.Array, stop: Any
-) -> jax.Array:
-    """Shapes what follows `tokens` `[B, R, W, length]` that were rolled out behind each leaf."""
-    longer = Seen(
-        tokens=jnp.concatenate([seen.tokens, tokens], axis=-1),
-        mask=jnp.concatenate([seen.mask, there], axis=-1),
-        length=seen.length + there.sum(axis=-1, dtype=jnp.int32),
-        stop=stop,
-    )
-    return shaped(job, logits, longer, marked=False)
+def _longer(seen: Seen, tokens: jax.Array, there: jax.Array, stop: jax.Array | None) -> Seen:
+    """Returns what stands in front of the next token behind `tokens` `[B, R, W, S]` more."""
+    return seen.followed_by(Seen(tokens, there, there.sum(axis=-1, dtype=jnp.int32), stop))
+
+
+def _per_node(arrays: Any) -> Any:
+    """Returns arrays `[B, R, ...]` with an axis for the nodes of a sample."""
+    return jax.tree.map(lambda array: array[:, :, None], arrays)
 
 
 def _value(job: Job, log_class: jax.Array, log_likelihood: jax.Array, depth: jax.Array) -> Any:
@@ -164,12 +161,8 @@ def rebased(
 ) -> jax.Array:
     """Returns the values of nodes whose root has moved down by one token, all `[B, R, N]`.
 
-    Args:
-      config: how texts are valued.
-      value: p^alpha * L^(1 - alpha), with L below the old root.
-      log_likelihood: sum of the log priors from the new root down to the node.
-      depth: below the new root.
-      step: `[B, R, 1]` log prior of the new root below the old one.
+    `value` has L below the old root; `log_likelihood`, the sum of the log priors down to the node,
+    and `depth` are below the new one, whose log prior is `step` `[B, R, 1]`.
     """
     before = _likelihood(config, log_likelihood + step, depth + 1)
     return value * jnp.exp(
@@ -198,30 +191,3 @@ def _candidates(
         "log_probs": log_probs,
         "rewards": rewards(job, log_probs, tokens, reference),
     }
-
-
-def _seen(
-    job: Job,
-    generation: Generation,
-    tokens: jax.Array,
-    mask: jax.Array,
-    stop: jax.Array | None,
-) -> Seen:
-    """Puts what has been read in front of each node's own `tokens` `[B, R, W, S]`."""
-    samples, wave = tokens.shape[1:3]
-
-    def per_node(array: jax.Array) -> jax.Array:
-        return jnp.broadcast_to(array[:, :, None], (*array.shape[:2], wave, array.shape[-1]))
-
-    trunk = jnp.arange(job.config.new_tokens)[None, None] < generation.length[..., None]
-    parts = [(per_node(generation.tokens), per_node(trunk)), (tokens, mask)]
-    if job.config.rules.penalise_prompt:
-        before = job.text_before
-        prompt = (per_sample(before.tokens, samples), per_sample(before.mask, samples))
-        parts.insert(0, (per_node(prompt[0]), per_node(prompt[1])))
-    return Seen(
-        tokens=jnp.concatenate([part[0] for part in parts], axis=-1),
-        mask=jnp.concatenate([part[1] for part in parts], axis=-1),
-        length=generation.length[..., None] + mask.sum(axis=-1, dtype=jnp.int32),
-        stop=stop,
-    )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
-from coopgen_jax.decoding.decoder_settings import DecoderSettings
+from coopgen_jax.decoding.decoder_settings import DecoderSettings, check_base_share
 from coopgen_jax.decoding.flat_settings import changed
 from coopgen_jax.decoding.rules.shaping import CTRL, Rules
 from coopgen_jax.search.config import Halving, Puct, SearchConfig
@@ -42,7 +42,7 @@ class ByVisits:
             raise ValueError(
                 f"visit_temperature is {self.visit_temperature}: give a temperature above 0"
             )
-        _check_share(self.mix_base)
+        check_base_share(self.mix_base)
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,7 @@ class ByValues:
     def __post_init__(self) -> None:
         if not 0 < self.value_power < float("inf"):
             raise ValueError(f"value_power is {self.value_power}: give an exponent above 0")
-        _check_share(self.mix_base)
-
-
-def _check_share(share: float) -> None:
-    if not 0 <= share <= 1:
-        raise ValueError(f"mix_base is {share}: give a share from 0 (none) to 1")
+        check_base_share(self.mix_base)
 
 
 @dataclass(frozen=True)
@@ -168,6 +163,8 @@ class MCTSConfig(DecoderSettings):
     reference: Reference | None = None
     search: SearchConfig = PPL_MCTS
 
+    always_guided: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.foresight_power < float("inf"):
@@ -226,11 +223,6 @@ class MCTSConfig(DecoderSettings):
             widest = min(search.wave, simulations, candidates, compared)
             values["wave"] = max(w for w in range(1, widest + 1) if simulations % w == 0)
         return changed(self, values)
-
-    @property
-    def guided(self) -> bool:
-        """Whether the method needs a discriminator and a target: always."""
-        return True
 
     @property
     def deterministic(self) -> bool:

@@ -36,7 +36,7 @@ from coopgen_jax.decoding.mcts.proposal import (
     replant,
 )
 from coopgen_jax.decoding.mcts.reference import begin_reference
-from coopgen_jax.decoding.rules.draw import draw
+from coopgen_jax.decoding.rules.draw import draw, per_key
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.slots import Capacity, commit, move
 from coopgen_jax.search.mcts import best_child, root_visits, search, visit_logits
@@ -158,11 +158,7 @@ def advance(key: jax.Array, job: Job, state: MCTSState) -> tuple[MCTSState, Tree
 def _choose(
     job: Job, keys: jax.Array, generation: Generation, tree: Tree, states: States
 ) -> tuple[Choice, jax.Array]:
-    """Chooses a child of every root: the best, or one drawn from the visits.
-
-    Returns:
-      The children, and the visits' temperature.
-    """
+    """Returns a child of every root, the best or one drawn from visits, and their temperature."""
     config: MCTSConfig = job.config
     rank = best_child(tree, config=config.search)
     log_proposal, tau = jnp.full(rank.shape, jnp.nan, jnp.float32), jnp.float32(0)
@@ -170,7 +166,7 @@ def _choose(
         tau = jnp.float32(config.choice.visit_temperature)
         if config.choice.anneal:
             tau = tau * (1 - generation.length / config.new_tokens)
-        first = jax.vmap(jax.vmap(partial(jax.random.fold_in, data=0)))(keys)
+        first = per_key(partial(jax.random.fold_in, data=0), keys)
         logits, sampled = visit_logits(root_visits(tree), tau)
         seen, tokens = seen_by(job, generation, stop_states(states)), tree.tokens[:, :, 0]
         token, log_p = draw(config.rules, first, logits, tokens, seen=seen)

@@ -31,12 +31,12 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from coopgen_jax.decoding.generation import Generation
+from coopgen_jax.decoding.generation import Generation, entry_at, where
 from coopgen_jax.decoding.job import (
     Job,
     States,
+    children,
     ends,
-    next_node,
     read_nodes,
     seen_by,
     stop_states,
@@ -44,7 +44,7 @@ from coopgen_jax.decoding.job import (
 from coopgen_jax.decoding.mcts.expansion import root
 from coopgen_jax.decoding.mcts.mcts_config import ByValues, MCTSConfig
 from coopgen_jax.decoding.mcts.reference import read_reference
-from coopgen_jax.decoding.rules.draw import draw, entry_at
+from coopgen_jax.decoding.rules.draw import draw, per_key
 from coopgen_jax.decoding.rules.shaping import Seen, log_constrained
 from coopgen_jax.decoding.rules.truncation import mixture
 from coopgen_jax.search.mcts import root_visits, value_logits, visit_logits
@@ -71,28 +71,16 @@ class Choice:
     end: jax.Array
 
 
-def of_child(tree: Tree, rank: jax.Array, array: jax.Array) -> jax.Array:
-    """Returns what `array` `[B, R, N, ...]` holds of each root's child of rank `rank` `[B, R]`."""
-    at = jnp.take_along_axis(tree.children[:, :, 0], rank[..., None], axis=-1)[..., 0]
-    rows = jnp.arange(at.shape[0])[:, None]
-    samples = jnp.arange(at.shape[1])[None, :]
-    return array[rows, samples, jnp.maximum(at, 0)]
+def of_child(tree: Tree, rank: jax.Array, arrays: Any) -> Any:
+    """Returns what arrays `[B, R, N, ...]` hold of each root's child of rank `rank` `[B, R]`."""
+    return entry_at(arrays, jnp.maximum(entry_at(tree.children[:, :, 0], rank), 0))
 
 
 def child(tree: Tree, rank: jax.Array, log_proposal: jax.Array) -> Choice:
     """Returns each root's child of rank `rank` `[B, R]`, chosen with the given log-probability."""
-
-    def chosen(array: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(array[:, :, 0], rank[..., None], axis=-1)[..., 0]
-
-    return Choice(
-        token=chosen(tree.tokens),
-        rank=rank,
-        log_prob=chosen(tree.log_probs),
-        log_proposal=log_proposal,
-        log_class=of_child(tree, rank, tree.log_class),
-        end=of_child(tree, rank, tree.terminal),
-    )
+    token, log_prob = entry_at((tree.tokens[:, :, 0], tree.log_probs[:, :, 0]), rank)
+    log_class, end = of_child(tree, rank, (tree.log_class, tree.terminal))
+    return Choice(token, rank, log_prob, log_proposal, log_class, end)
 
 
 def propose(
@@ -108,15 +96,9 @@ def propose(
 ) -> tuple[Choice, tuple[jax.Array, jax.Array | None], list[Any]]:
     """Draws a token from the whole vocabulary in every row, and has all networks read the tokens.
 
-    Args:
-      keys: `[B, R]` typed keys of this token.
-      job: the job; its config `has_full_support`.
-      caches: both networks' states, and the reference's cache.
-      generation: the texts without the token.
-      tree: the trees after the search.
-      choice: the tokens that were drawn from the visits, if they were.
-      logits: `[B, R, V]` the language model's, of this token.
-      tau: the visits' temperature, a scalar or `[B, R]`.
+    The `caches` are both networks' states and the reference's cache, the trees those after the
+    search. `choice` are the tokens that were drawn from visits by their temperature `tau`, if they
+    were; the `logits` `[B, R, V]` are the language model's of this token.
 
     Returns:
       The tokens drawn from the mixture, the logits `[B, R, V]` behind them, the language model's
@@ -128,24 +110,18 @@ def propose(
     token, log_prob, log_proposal = _draw(keys, job, tree, choice.token, logits, seen, tau=tau)
     same = (tree.tokens[:, :, 0] == token[..., None]) & (tree.children[:, :, 0] >= 0)
     outside = ~same.any(axis=-1)
-    node = next_node(job, caches[0], generation, token, slot=config.search.nodes)
+    end = ends(job, token, stop)
     # What the tree holds has been judged, and a text that had ended has nothing to judge.
-    idle = ~outside | generation.finished
-    node = replace(node, terminal=node.terminal | idle[..., None])
+    idle = (end | ~outside | generation.finished)[..., None]
+    slot = config.search.nodes
+    node = children(token[..., None], generation.length, terminal=idle, slot=slot)
     states, cache = caches
     after, judged, states = read_nodes(job, states, node, generation.log_class[:, :, None])
     reference, cache = read_reference(job, cache, node)
     reference = None if reference is None else reference[:, :, 0]
     rank = jnp.where(outside, -1, jnp.argmax(same, axis=-1)).astype(jnp.int32)
-    held = of_child(tree, rank, tree.log_class)
-    chosen = Choice(
-        token=token,
-        rank=rank,
-        log_prob=log_prob,
-        log_proposal=log_proposal,
-        log_class=jnp.where(outside[..., None], judged[:, :, 0], held),
-        end=ends(job, token, stop),
-    )
+    log_class = where(outside, judged[:, :, 0], of_child(tree, rank, tree.log_class))
+    chosen = Choice(token, rank, log_prob, log_proposal, log_class, end)
     return chosen, (after[:, :, 0], reference), [states, cache]
 
 
@@ -167,18 +143,18 @@ def _draw(
     config, rules = job.config, job.config.rules
     power = config.choice.value_power if isinstance(config.choice, ByValues) else 0.0
     # Roll-outs fold in the slot of their leaf, the draw from visits or values the root's.
-    pair = jax.vmap(jax.vmap(partial(jax.random.fold_in, data=tree.visits.shape[2])))(keys)
-    pair = jax.vmap(jax.vmap(jax.random.split))(pair)
+    pair = per_key(partial(jax.random.fold_in, data=tree.visits.shape[2]), keys)
+    pair = per_key(jax.random.split, pair)
     plain = jax.nn.log_softmax(logits.astype(jnp.float32))
     log_p = plain
     if rules.constrains:
         log_p = log_constrained(rules, logits, seen, ends=job.language_model.end_tokens)
     log_tree, known = _searched(tree, log_p, tau=tau, power=power)
     if power:
-        first = jax.vmap(jax.vmap(partial(jax.random.fold_in, data=0)))(keys)
+        first = per_key(partial(jax.random.fold_in, data=0), keys)
         token, _ = draw(rules, first, log_tree, seen=seen)
     chance = partial(jax.random.bernoulli, p=jnp.float32(config.mix_base))
-    full = jax.vmap(jax.vmap(chance))(pair[:, :, 0]) | ~known
+    full = per_key(chance, pair[:, :, 0]) | ~known
     by_model, _ = draw(rules, pair[:, :, 1], log_p if rules.constrains else logits, seen=seen)
     token = jnp.where(full, by_model, token)
     log_base, log_own = (entry_at(array, token) for array in (log_p, log_tree))
@@ -217,23 +193,12 @@ def replant(
     logits: jax.Array,
     reference: jax.Array | None,
 ) -> Tree:
-    """Plants new trees behind the tokens that were in none.
+    """Plants new trees behind the tokens that were in none: there the re-rooted trees are holes.
 
-    Args:
-      job: the job.
-      states: of both networks, moved and committed, so that slot 0 is the token.
-      generation: the texts with the token.
-      tree: the trees re-rooted, holes where the token was in none.
-      choice: the tokens.
-      logits: `[B, R, V]` behind them.
-      reference: `[B, R, V]` those of the reference, None where there is none.
+    The states are moved and committed, so that slot 0 is the token; the logits `[B, R, V]` are
+    behind it, as are the reference's, None where there is none.
     """
     expansion = root(job, generation, states, logits, generation.log_class, reference)
     expansion = replace(expansion, terminal=generation.finished[..., None])
-    planted = plant(tree, expansion)
-
-    def either(new: jax.Array, old: jax.Array) -> jax.Array:
-        outside = (choice.rank < 0).reshape(*choice.rank.shape, *[1] * (new.ndim - 2))
-        return jnp.where(outside, new, old)
-
-    return jax.tree.map(either, planted, tree)
+    planted: Tree = where(choice.rank < 0, plant(tree, expansion), tree)
+    return planted

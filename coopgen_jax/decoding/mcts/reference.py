@@ -19,22 +19,14 @@ import jax.numpy as jnp
 
 from coopgen_jax.decoding.generation import per_sample
 from coopgen_jax.decoding.job import Job, check_context
+from coopgen_jax.decoding.judgement import LEAST
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Nodes
 from coopgen_jax.models.slots import Capacity
 
-# What a log-probability counts at least in a reward: a token that one of the models rules out must
-# not leave numbers that are none.
-LEAST = -1e4
-
 
 def begin_reference(job: Job, capacity: Capacity, ahead: int) -> tuple[jax.Array | None, Any]:
-    """Has the reference read the prompts.
-
-    Args:
-      job: the job; `config.reference.kl` is beta.
-      capacity: slots of every sample.
-      ahead: how many tokens may be read behind a prompt.
+    """Has the reference read the prompts, behind which it may read `ahead` tokens.
 
     Returns:
       Logits `[B, R, V]` of the first token and its cache; None for both where nothing is charged.
@@ -89,15 +81,13 @@ def rewards(
 ) -> jax.Array | None:
     """Returns what going on to each candidate earns, `[B, R, W, K]`, None where nothing is charged.
 
-    Args:
-      job: the job.
-      log_probs: `[B, R, W, K]` the candidates' log-probabilities under the plain language model;
-        what temperature and the rules against repetition do is not charged.
-      tokens: `[B, R, W, K]` int32 the candidates.
-      logits: `[B, R, W, V]` the reference's behind the nodes, or None.
+    `tokens` `[B, R, W, K]` are the candidates and `log_probs` their log-probabilities under the
+    plain language model: what the rules do is not charged. `logits` `[B, R, W, V]` are the
+    reference's behind the nodes.
     """
     if logits is None:
         return None
     there = jnp.take_along_axis(logits, tokens, axis=-1)
     there = there - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    # A token that one of the models rules out must not leave numbers that are none.
     return -job.config.reference.kl * (jnp.maximum(log_probs, LEAST) - jnp.maximum(there, LEAST))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from coopgen_jax.decoding.job import Job, States, ends, read_nodes, stop_states
-from coopgen_jax.decoding.rules.draw import draw
+from coopgen_jax.decoding.rules.draw import draw, per_key
 from coopgen_jax.models.language_model import Nodes
 
 
@@ -29,16 +29,10 @@ def roll_out(
 ) -> tuple[States, jax.Array, jax.Array]:
     """Samples on behind the leaves of one wave, as far as the job's config says.
 
-    Args:
-      keys: `[B, R]` typed keys of this token's search.
-      job: the job; its config has a `Rollout`.
-      states: of both networks.
-      leaves: the leaves, as they were extended; those that are terminal are not rolled out.
-      logits: `[B, R, W, V]` shaped distribution of the token behind each leaf.
-      log_class: `[B, R, W, C]` what the discriminator says of the leaves themselves.
-      limit: `[B, R]` int32 depth that the contexts leave room for.
-      shape: `(logits, tokens [B, R, W, length], there, stop [B, R, W]) -> logits`: the rules, given
-        the tokens rolled out so far.
+    Leaves that are terminal are not rolled out. The shaped `logits` `[B, R, W, V]` are of the token
+    behind each leaf, and `limit` `[B, R]` is the depth that the contexts leave room for. The rules
+    are `shape`, `(logits, tokens [B, R, W, length], there, stop [B, R, W]) -> logits`, given the
+    tokens rolled out so far.
 
     Returns:
       The states, the class log-probabilities of the texts rolled out, and how many tokens each row
@@ -50,7 +44,8 @@ def roll_out(
     counted = jnp.arange(length)[None, None, None]
     scratch = job.config.search.nodes
     lanes = leaves.start + jnp.arange(wave)
-    lane_keys = _per_lane(keys, lanes)
+    fold = jax.vmap(jax.random.fold_in, (None, 0))
+    lane_keys = per_key(lambda key: fold(key, lanes), keys)
     unsure = partial(_unsure, job.config.rollout.rollout_confidence)
 
     def more(carry: tuple) -> jax.Array:
@@ -59,7 +54,8 @@ def roll_out(
 
     def sample_on(carry: tuple) -> tuple:
         step, states, logits, path, tokens, log_class, read, live = carry
-        token, _ = draw(job.config.rules, _at_step(lane_keys, step), logits)
+        step_keys = per_key(partial(jax.random.fold_in, data=step), lane_keys)
+        token, _ = draw(job.config.rules, step_keys, logits)
         depth = leaves.depth + step + 1
         start = scratch + step * wave
         parent = jnp.where(step == 0, lanes, start - wave + jnp.arange(wave))
@@ -93,18 +89,6 @@ def roll_out(
     )
     _, states, _, _, _, log_class, read, _ = jax.lax.while_loop(more, sample_on, carry)
     return states, log_class, read
-
-
-def _per_lane(keys: jax.Array, lanes: jax.Array) -> jax.Array:
-    """Returns a key `[B, R, W]` for each lane of a wave, from those of the rows `[B, R]`."""
-    fold = jax.vmap(jax.random.fold_in, (None, 0))
-    return jax.vmap(jax.vmap(lambda key: fold(key, lanes)))(keys)
-
-
-def _at_step(keys: jax.Array, step: jax.Array) -> jax.Array:
-    """Returns the lanes' keys `[B, R, W]` for one step of a roll-out."""
-    fold = jax.vmap(jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (0, None)), (0, None))
-    return fold(keys, step)
 
 
 def _unsure(confidence: float | None, log_class: jax.Array) -> jax.Array:

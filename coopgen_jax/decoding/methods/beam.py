@@ -8,7 +8,6 @@ costing every group a penalty for each earlier beam that took it at the same ste
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import ClassVar
 
 import jax
@@ -16,24 +15,32 @@ import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
-from coopgen_jax.decoding.generation import Generation, blank, per_sample
+from coopgen_jax.decoding.generation import Generation, blank, per_sample, pick, where
 from coopgen_jax.decoding.hypotheses import (
     RANKED,
     UNRANKED,
     Texts,
+    best,
+    check_beams,
     check_length_penalty,
+    continued,
     joined,
     likeliest,
     log_probs,
     no_texts,
     only,
-    per_length,
-    where,
+    scores,
 )
-from coopgen_jax.decoding.job import Decoder, Job, States, ends, read_prompts
-from coopgen_jax.decoding.lanes import at, extend_lanes, lane_stops, no_path, nodes_of, pick, put
+from coopgen_jax.decoding.job import Decoder, Job
+from coopgen_jax.decoding.lanes import (
+    Lanes,
+    at,
+    begin_lanes,
+    ends_behind,
+    extend_lanes,
+    lane_stops,
+)
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.slots import Capacity
 
 
 @dataclass(frozen=True)
@@ -56,20 +63,17 @@ class BeamConfig(DecoderSettings):
     diversity: float = 0.0
     length_penalty: float = 1.0
 
-    refuses: ClassVar[tuple[str, ...]] = (*UNRANKED, "watermark")
+    refuses: ClassVar[tuple[str, ...]] = UNRANKED
     because: ClassVar[str] = RANKED
+    # No discriminator has a say.
+    alpha: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if min(self.beams, self.groups) < 1:
             raise ValueError(f"beams is {self.beams} and groups {self.groups}: give 1 or more")
-        if self.samples > self.groups * self.beams:
-            raise ValueError(
-                f"{self.samples} texts are asked of {self.groups * self.beams} beams: give as many "
-                "beams, or ask for fewer"
-            )
-        if not 0 <= self.diversity < float("inf"):
-            raise ValueError(f"diversity is {self.diversity}: give 0 or more")
+        check_beams(self.samples, self.groups * self.beams)
+        self._check_least(0, "diversity")
         if (self.groups > 1) != (self.diversity > 0):
             raise ValueError(
                 f"{self.groups} groups with a diversity of {self.diversity}: several groups need a "
@@ -82,18 +86,14 @@ class BeamConfig(DecoderSettings):
 class BeamState:
     """What stands between two tokens.
 
-    logits: `[B, G, W, V]` behind every beam; states: of both networks.
-    beams: the texts under way; pool: the best that have ended.
-    path: `[B, G, W, T]` int32 slots of the beams' tokens, -1 behind the last.
+    lanes: those of the beams; beams: the texts under way; pool: the best that have ended.
     done: `[B]` bool, true where nothing better can come; read: `[B]` int32 tokens read.
     generation: the best texts so far; step: tokens written.
     """
 
-    logits: jax.Array
-    states: States
+    lanes: Lanes
     beams: Texts
     pool: Texts
-    path: jax.Array
     done: jax.Array
     read: jax.Array
     generation: Generation
@@ -107,86 +107,64 @@ def begin(job: Job) -> BeamState:
       UserError: a prompt and what is to be written exceed the context, or more texts are asked for
         than there can be.
     """
-    config: BeamConfig = job.config
-    return begin_beams(job, Capacity(config.groups, 1, nodes_of(config.beams, config.new_tokens)))
+    return begin_beams(job, job.config.beams)
 
 
-def begin_beams(job: Job, capacity: Capacity) -> BeamState:
-    """Reads the prompts for beams that have this capacity; see `begin`."""
+def begin_beams(job: Job, read: int) -> BeamState:
+    """Reads the prompts for beams of which `read` lanes are read at a step; see `begin`."""
     config, vocab = job.config, job.language_model.vocab_size
     if config.samples > vocab ** min(2, config.new_tokens):
         raise UserError(
             f"{config.samples} texts of {config.new_tokens} tokens are asked of a vocabulary of "
             f"{vocab}: ask for fewer"
         )
-    logits, log_class, states = read_prompts(job, capacity, config.ahead)
-    shape = (*logits.shape[:2], config.beams)
-    texts = no_texts(log_class, config.beams, config.new_tokens)
-    bare = per_sample(log_class[:, 0], config.samples)
+    width, length = config.beams, config.new_tokens
+    lanes, log_class = begin_lanes(job, width, length, trees=config.groups, read=read)
+    texts = no_texts(log_class, width, length)
     return BeamState(
-        logits=jnp.broadcast_to(logits[:, :, None], (*shape, logits.shape[-1])),
-        states=states,
+        lanes=lanes,
         # All beams are the bare prompt, and one of them is enough.
         beams=replace(texts, log_prob=texts.log_prob.at[..., 0].set(0.0)),
         pool=texts,
-        path=no_path(shape, config.new_tokens),
-        done=jnp.zeros(shape[0], bool),
-        read=jnp.zeros(shape[0], jnp.int32),
-        generation=blank(bare, config.new_tokens),
+        done=jnp.zeros(len(log_class), bool),
+        read=jnp.zeros(len(log_class), jnp.int32),
+        generation=blank(per_sample(log_class[:, 0], config.samples), length),
         step=jnp.int32(0),
     )
 
 
 def advance(key: jax.Array, job: Job, state: BeamState) -> tuple[BeamState, None]:
     """Continues every beam by one token; nothing is drawn, and there is no tree to show."""
-    config: BeamConfig = job.config
-    stop = lane_stops(state.states, state.path, state.step)
+    stop = lane_stops(state.lanes, state.step)
     lane, token, log_prob, chosen = _continuations(job, state, stop)
-    length = state.step + 1
-    came = jax.tree.map(partial(pick, index=lane), state.beams)
-    continued = Texts(
-        tokens=put(came.tokens, state.step, token),
-        length=jnp.full(token.shape, length),
-        log_prob=log_prob,
-        log_class=came.log_class,
-    )
+    texts = continued(state.beams, lane, state.step, token, log_prob)
+    over = ends_behind(job, stop, lane, token)
     # As in the transformers library, a text ends only where it is among the W best.
-    over = ends(job, token, None if stop is None else jnp.take_along_axis(stop, lane, axis=-1))
-    ended = over & (jnp.arange(token.shape[-1]) < config.beams)[None, None]
-    pool = _best(config, joined(state.pool, only(continued, ended)), config.beams)
-    pool = jax.tree.map(partial(where, state.done), state.pool, pool)
+    ended = only(texts, over & (jnp.arange(token.shape[-1]) < job.config.beams)[None, None])
 
-    beams = jax.tree.map(partial(pick, index=chosen), only(continued, ~over))
-    path = pick(pick(state.path, lane), chosen)
+    beams = pick(only(texts, ~over), chosen)
     missing = jnp.isinf(beams.log_prob) | state.done[:, None, None]
-    logits, log_class, states, path = extend_lanes(
+    lanes, log_class = extend_lanes(
         job,
-        state.states,
-        path,
+        state.lanes.at(pick(lane, chosen)),
         at(beams.tokens, state.step),
         beams.log_class,
         step=state.step,
         idle=missing,
     )
     beams = replace(beams, log_class=log_class)
-    read = state.read + jnp.sum(~missing, axis=(1, 2), dtype=jnp.int32)
-    done = state.done | _nothing_better(config, beams, pool, length)
-    generation = _generation(config, beams, pool, done, read, length)
-    return BeamState(logits, states, beams, pool, path, done, read, generation, length), None
+    return next_state(job, state, lanes, beams, ended, idle=missing), None
 
 
 def _continuations(
     job: Job, state: BeamState, stop: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Returns the best continuations of every group's beams, best first, `[B, G, K]`.
+    """Returns the best continuations of every group's beams, so many that W of them go on.
 
-    So many that W of them go on, however many end.
-
-    Returns:
-      Their beams, tokens and log-probabilities, and which W of them go on `[B, G, W]`.
+    That is their beams, tokens and log-probabilities `[B, G, K]`, best first, and which W go on.
     """
     config: BeamConfig = job.config
-    log_p = log_probs(job, state.logits, state.beams, stop)
+    log_p = log_probs(job, state.lanes.logits, state.beams, stop)
     taken = jnp.zeros((log_p.shape[0], log_p.shape[-1]), jnp.float32)
     found = []
     for group in range(config.groups):
@@ -196,12 +174,10 @@ def _continuations(
         score, lane, token = likeliest(job, compared, config.beams, stops)
         own = total[jnp.arange(len(total))[:, None], lane, token]
         log_prob = jnp.where(jnp.isneginf(score), -jnp.inf, own)
-        came = None if stops is None else jnp.take_along_axis(stops, lane, axis=-1)
-        stays = ~ends(job, token, came)
+        stays = ~ends_behind(job, stops, lane, token)
         going = jnp.argsort(~stays, axis=-1, stable=True)[:, : config.beams]
         found.append((lane, token, log_prob, going))
-        there = jnp.take_along_axis(stays & jnp.isfinite(log_prob), going, axis=-1)
-        next_token = jnp.take_along_axis(token, going, axis=-1)
+        there, next_token = pick((stays & jnp.isfinite(log_prob), token), going)
         taken = jax.vmap(lambda row, at, more: row.at[at].add(more))(
             taken, next_token, there.astype(jnp.float32)
         )
@@ -209,57 +185,70 @@ def _continuations(
     return lane, token, log_prob, going
 
 
-def _nothing_better(config: BeamConfig, beams: Texts, pool: Texts, length: jax.Array) -> jax.Array:
+def next_state(
+    job: Job, state: BeamState, lanes: Lanes, beams: Texts, ended: Texts, *, idle: jax.Array
+) -> BeamState:
+    """Returns the state behind one more token.
+
+    `beams` are the texts that go on and `ended` those that may join the pool; lanes that are `idle`
+    `[B, G, W]` have not been read.
+    """
+    width, length = job.config.beams, state.step + 1
+    pool = joined(state.pool, ended)
+    pool = where(state.done, state.pool, pick(pool, best(job, pool, width)))
+    read = state.read + jnp.sum(~idle, axis=(1, 2), dtype=jnp.int32)
+    done = state.done | _nothing_better(job, beams, pool, length)
+    generation = _generation(job, beams, pool, done, read, length)
+    return BeamState(lanes, beams, pool, done, read, generation, length)
+
+
+def _nothing_better(job: Job, beams: Texts, pool: Texts, length: jax.Array) -> jax.Array:
     """Returns `[B]`, true where no beam can still end better than what is in its group's pool."""
+    config = job.config
     if config.groups > 1:
         # What is best of a group may be another's too, and the next best be asked for.
         return jnp.zeros(beams.log_prob.shape[0], bool)
     # A log-probability only falls, and most of it is forgiven at the greatest length.
     last = config.new_tokens if config.length_penalty > 0 else length
-    hope = per_length(jnp.max(beams.log_prob, axis=-1), last, config.length_penalty)
-    return jnp.all(hope <= jnp.min(_scores(config, pool), axis=-1), axis=-1)
+    # A discriminator can become sure, whatever it says now.
+    sure = replace(
+        beams,
+        length=jnp.broadcast_to(last, beams.length.shape),
+        log_class=jnp.zeros_like(beams.log_class),
+    )
+    hope = jnp.max(scores(job, sure), axis=-1)
+    return jnp.all(hope <= jnp.min(scores(job, pool), axis=-1), axis=-1)
 
 
 def _generation(
-    config: BeamConfig,
-    beams: Texts,
-    pool: Texts,
-    done: jax.Array,
-    read: jax.Array,
-    length: jax.Array,
+    job: Job, beams: Texts, pool: Texts, done: jax.Array, read: jax.Array, length: jax.Array
 ) -> Generation:
     """Returns the best texts of all groups, those under way among them where that is open."""
-    live = only(beams, jnp.broadcast_to(~done[:, None, None], beams.length.shape))
-    both = joined(pool, live)
+    config = job.config
+    live = only(beams, ~done[:, None, None])
     rows = len(done), 1, config.groups * 2 * config.beams
-    texts = jax.tree.map(lambda array: array.reshape(*rows, *array.shape[3:]), both)
-    scores = _scores(config, texts)[:, 0]
+    texts: Texts = jax.tree.map(
+        lambda array: array.reshape(*rows, *array.shape[3:]), joined(pool, live)
+    )
+    compared = scores(job, texts)
     if config.groups > 1:
         # Groups can find the same text: it counts once, unless there are too few others.
-        scores = jnp.where(_again(texts), scores - 1e30, scores)
-    score, order = jax.lax.top_k(scores, config.samples)
-    best = jax.tree.map(lambda array: pick(array, order[:, None])[:, 0], texts)
-    width = config.beams
-    ended = (order % (2 * width) < width) & jnp.isfinite(score)
+        compared = jnp.where(_again(texts)[:, None], compared - 1e30, compared)
+    order = jax.lax.top_k(compared, config.samples)[1]
+    chosen: Texts = jax.tree.map(lambda array: array[:, 0], pick(texts, order))
+    ended = (order[:, 0] % (2 * config.beams) < config.beams) & jnp.isfinite(chosen.log_prob)
     over = done | (length == config.new_tokens)
-    return chosen_texts(best, ended & over[:, None], read)
-
-
-def chosen_texts(best: Texts, finished: jax.Array, read: jax.Array) -> Generation:
-    """Returns the texts `[B, R]` of beams, which have read so many tokens `[B]` in all."""
-    shape = finished.shape
-    return Generation(
-        tokens=best.tokens,
-        length=best.length,
-        finished=finished,
-        log_prob=best.log_prob,
-        log_proposal=jnp.full(shape, jnp.nan, jnp.float32),
-        log_weight=jnp.zeros(shape, jnp.float32),
-        log_class=best.log_class,
-        simulations=jnp.zeros(shape, jnp.int32),
-        # What one search has read for all its texts is shared among them.
-        model_tokens=jnp.broadcast_to(-(-read // shape[1])[:, None], shape),
-        deepest=jnp.zeros(shape, jnp.int32),
+    # What one search has read for all its texts is shared among them.
+    cost = jnp.broadcast_to(-(-read // config.samples)[:, None], ended.shape)
+    return replace(
+        blank(chosen.log_class, config.new_tokens),
+        tokens=chosen.tokens,
+        length=chosen.length,
+        finished=ended & over[:, None],
+        log_prob=chosen.log_prob,
+        log_proposal=jnp.full(ended.shape, jnp.nan, jnp.float32),
+        model_tokens=cost,
+        simulations=cost if config.alpha > 0 else jnp.zeros_like(cost),
     )
 
 
@@ -271,16 +260,6 @@ def _again(texts: Texts) -> jax.Array:
     there = jnp.isfinite(texts.log_prob[:, 0])
     before = jnp.tril(jnp.ones(same.shape[1:], bool), k=-1)[None]
     return jnp.any(same & before & there[:, None], axis=-1)
-
-
-def _scores(config: BeamConfig, texts: Texts) -> jax.Array:
-    return per_length(texts.log_prob, texts.length, config.length_penalty)
-
-
-def _best(config: BeamConfig, texts: Texts, count: int) -> Texts:
-    order = jax.lax.top_k(_scores(config, texts), count)[1]
-    chosen: Texts = jax.tree.map(partial(pick, index=order), texts)
-    return chosen
 
 
 BEAM = Decoder(begin, advance)

@@ -8,19 +8,28 @@ slots are committed to the trunk, so nothing is read twice.
 """
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
-from coopgen_jax.decoding.generation import Generation, append, blank, row_keys
-from coopgen_jax.decoding.job import Decoder, Job, States, ends, read_prompts, seen_by, shaped
+from coopgen_jax.decoding.generation import (
+    Generation,
+    append,
+    blank,
+    entry_at,
+    grouped,
+    row_keys,
+    where,
+)
+from coopgen_jax.decoding.job import Decoder, Job, States, ends, seen_by, shaped
 from coopgen_jax.decoding.judgement import log_target
-from coopgen_jax.decoding.lanes import at, extend_lanes, lane_stops, no_path, nodes_of, pick
-from coopgen_jax.decoding.rules.draw import draw, entry_at
+from coopgen_jax.decoding.lanes import Lanes, at, begin_lanes, extend_lanes, lane_stops
+from coopgen_jax.decoding.rules.draw import draw
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.slots import Capacity, commit, move
+from coopgen_jax.models.slots import commit, move
 
 
 @dataclass(frozen=True)
@@ -38,15 +47,12 @@ class BlockwiseConfig(DecoderSettings):
     block: int = 8
     of: int = 16
 
+    always_guided: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if min(self.block, self.of) < 1:
             raise ValueError(f"block is {self.block} and of {self.of}: give 1 or more")
-
-    @property
-    def guided(self) -> bool:
-        """Whether the method needs a discriminator and a target: always."""
-        return True
 
     @property
     def longest(self) -> int:
@@ -58,17 +64,14 @@ class BlockwiseConfig(DecoderSettings):
 class BlockwiseState:
     """What stands between two tokens.
 
-    logits: `[B, R, n, V]` behind every lane; states: of both networks.
-    path: `[B, R, n, M]` int32 slots of the lanes' tokens in this block, -1 behind the last.
-    lanes: the texts with their open blocks, `[B, R * n]`.
+    lanes: `n` of every text, with paths `[B, R, n, M]` of the tokens in this block.
+    texts: those of the lanes, with their open blocks, `[B, R * n]`.
     read: `[B, R]` int32 tokens read.
     generation: the texts without an open block, `[B, R]`; step: tokens written.
     """
 
-    logits: jax.Array
-    states: States
-    path: jax.Array
-    lanes: Generation
+    lanes: Lanes
+    texts: Generation
     read: jax.Array
     generation: Generation
     step: jax.Array
@@ -83,16 +86,12 @@ def begin(job: Job) -> BlockwiseState:
     config: BlockwiseConfig = job.config
     if job.discriminator is None or job.target is None:
         raise UserError("blocks are judged by a discriminator: give one and a target")
-    nodes = nodes_of(config.of, config.longest)
-    capacity = Capacity(config.samples, config.new_tokens, nodes)
-    logits, log_class, states = read_prompts(job, capacity, config.ahead)
-    shape = (*logits.shape[:2], config.of)
+    size = {"trees": config.samples, "trunk": config.new_tokens}
+    lanes, log_class = begin_lanes(job, config.of, config.longest, **size)
     generation = blank(log_class, config.new_tokens)
     return BlockwiseState(
-        logits=jnp.broadcast_to(logits[:, :, None], (*shape, logits.shape[-1])),
-        states=states,
-        path=no_path(shape, config.longest),
-        lanes=_repeated(generation, config.of),
+        lanes=lanes,
+        texts=_repeated(generation, config.of),
         read=generation.model_tokens,
         generation=generation,
         step=jnp.int32(0),
@@ -104,53 +103,52 @@ def advance(key: jax.Array, job: Job, state: BlockwiseState) -> tuple[BlockwiseS
     config: BlockwiseConfig = job.config
     assert job.target is not None
     inside, step = state.step % config.block, state.step + 1
-    live = ~state.lanes.finished
-    stop = lane_stops(state.states, state.path, inside)
-    stop = None if stop is None else stop.reshape(state.lanes.length.shape)
+    live = ~state.texts.finished
+    stop = lane_stops(state.lanes, inside)
+    stop = None if stop is None else stop.reshape(live.shape)
     token, log_prob = _draw(key, job, state, stop)
     end = ends(job, token, stop)
-    logits, log_class, states, path = extend_lanes(
+    lanes, log_class = extend_lanes(
         job,
-        state.states,
-        state.path,
-        _grouped(token, config.of),
-        _grouped(state.lanes.log_class, config.of),
+        state.lanes,
+        grouped(token, config.of),
+        grouped(state.texts.log_class, config.of),
         step=inside,
-        idle=_grouped(end | ~live, config.of),
+        idle=grouped(end | ~live, config.of),
         committed=state.generation.length,
     )
-    lanes = append(
-        state.lanes,
+    texts = append(
+        state.texts,
         token,
         log_prob=log_prob,
         log_proposal=jnp.full(token.shape, jnp.nan),
         log_class=log_class.reshape(*token.shape, -1),
         end=end,
     )
-    read = state.read + jnp.sum(_grouped(live, config.of), axis=-1, dtype=jnp.int32)
+    read = state.read + jnp.sum(grouped(live, config.of), axis=-1, dtype=jnp.int32)
 
-    best = jnp.argmax(log_target(log_class, job.target), axis=-1)[..., None]
+    best = jnp.argmax(log_target(log_class, job.target), axis=-1)
     full = (inside + 1 == config.block) | (step == config.new_tokens)
     # A text all of whose blocks have come to an end need not wait for the last token.
-    over = full | _grouped(lanes.finished, config.of).all(axis=-1)
+    over = full | grouped(texts.finished, config.of).all(axis=-1)
     over = over & ~state.generation.finished
-    chosen = jax.tree.map(lambda array: pick(_grouped(array, config.of), best)[:, :, 0], lanes)
-    generation = _where(
-        over,
-        replace(chosen, simulations=state.generation.simulations + config.of, model_tokens=read),
-        state.generation,
-    )
-    states = _committed(
-        states,
-        pick(path, best)[:, :, 0],
-        state.generation.length,
-        count=jnp.where(full & (step < config.new_tokens), config.longest, 0),
+    chosen = entry_at(grouped(texts, config.of), best)
+    simulations = state.generation.simulations + config.of
+    chosen = replace(chosen, simulations=simulations, model_tokens=read)
+    generation = where(over, chosen, state.generation)
+    lanes = Lanes(
+        logits=jnp.where(full, entry_at(lanes.logits, best)[:, :, None], lanes.logits),
+        states=_committed(
+            lanes.states,
+            entry_at(lanes.path, best),
+            state.generation.length,
+            count=jnp.where(full & (step < config.new_tokens), config.longest, 0),
+        ),
+        path=jnp.where(full, -1, lanes.path),
     )
     return BlockwiseState(
-        logits=jnp.where(full, jnp.broadcast_to(pick(logits, best), logits.shape), logits),
-        states=states,
-        path=jnp.where(full, -1, path),
-        lanes=_where(jnp.repeat(over, config.of, axis=1), _repeated(generation, config.of), lanes),
+        lanes=lanes,
+        texts=where(jnp.repeat(over, config.of, axis=1), _repeated(generation, config.of), texts),
         read=read,
         generation=generation,
         step=step,
@@ -161,9 +159,9 @@ def _draw(
     key: jax.Array, job: Job, state: BlockwiseState, stop: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
     """Returns a token of every lane `[B, R * n]` and its log p under the plain language model."""
-    batch, lanes = state.lanes.length.shape
-    logits = state.logits.reshape(batch, lanes, -1)
-    seen = seen_by(job, state.lanes, stop)
+    batch, lanes = state.texts.length.shape
+    logits = state.lanes.logits.reshape(batch, lanes, -1)
+    seen = seen_by(job, state.texts, stop)
     keys = row_keys(key, job.prompt, lanes, state.step)
     token, _ = draw(job.config.rules, keys, shaped(job, logits, seen), seen=seen)
     return token, entry_at(jax.nn.log_softmax(logits), token)
@@ -179,25 +177,10 @@ def _committed(states: States, path: jax.Array, before: jax.Array, *, count: jax
     return jax.lax.fori_loop(0, count, one, states)
 
 
-def _grouped(array: jax.Array, count: int) -> jax.Array:
-    """Returns the lanes `[B, R * n, ...]` by their texts, `[B, R, n, ...]`."""
-    return array.reshape(len(array), -1, count, *array.shape[2:])
-
-
 def _repeated(generation: Generation, count: int) -> Generation:
     """Returns every text `[B, R]` so many times, `[B, R * n]`."""
     lanes: Generation = jax.tree.map(lambda array: jnp.repeat(array, count, axis=1), generation)
     return lanes
-
-
-def _where(rows: jax.Array, one: Generation, other: Generation) -> Generation:
-    """Returns one's texts where `rows` `[B, R]` are true, the other's elsewhere."""
-
-    def merged(a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.where(rows.reshape(*rows.shape, *(1,) * (a.ndim - 2)), a, b)
-
-    both: Generation = jax.tree.map(merged, one, other)
-    return both
 
 
 BLOCKWISE = Decoder(begin, advance)

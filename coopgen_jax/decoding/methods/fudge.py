@@ -9,30 +9,34 @@ discriminator that judges children before they are read can spare that call its 
 `look_ahead` only the candidate that is drawn is read.
 """
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
-from coopgen_jax.decoding.generation import append, blank
+from coopgen_jax.decoding.generation import entry_at
 from coopgen_jax.decoding.job import (
     Decoder,
     Job,
+    children,
     ends,
     read_nodes,
-    read_prompts,
     roots,
     shaped,
     stop_states,
+    write_token,
 )
 from coopgen_jax.decoding.judgement import LEAST, check_foresight, foreseen, log_target
-from coopgen_jax.decoding.methods.rescoring import RescoringState, choose, of, seen_of, write_chosen
-from coopgen_jax.decoding.rules.draw import entry_at
+from coopgen_jax.decoding.methods.rescoring import (
+    RescoringState,
+    begin_rescoring,
+    choose,
+    seen_of,
+)
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.language_model import Nodes
-from coopgen_jax.models.slots import Capacity, commit, move
+from coopgen_jax.models.slots import commit, move
 from coopgen_jax.parallel.mesh import top_k
 
 
@@ -59,12 +63,12 @@ class FudgeConfig(DecoderSettings):
     look_ahead: bool = False
     greedy: bool = False
 
+    always_guided: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.candidates < 1:
-            raise ValueError(f"candidates is {self.candidates}: give 1 or more")
-        if not 0 <= self.strength < float("inf"):
-            raise ValueError(f"strength is {self.strength}: give 0 or more")
+        self._check_least(1, "candidates")
+        self._check_least(0, "strength")
         if self.score not in ("log", "value"):
             raise ValueError(f"score is {self.score!r}: give log or value")
 
@@ -72,11 +76,6 @@ class FudgeConfig(DecoderSettings):
     def deterministic(self) -> bool:
         """Whether all samples of a prompt are bound to be the same text."""
         return self.samples > 1 and (self.greedy or self.candidates == 1)
-
-    @property
-    def guided(self) -> bool:
-        """Whether the method needs a discriminator and a target: always."""
-        return True
 
 
 def begin(job: Job) -> RescoringState:
@@ -90,12 +89,10 @@ def begin(job: Job) -> RescoringState:
     if job.discriminator is None or job.target is None:
         raise UserError("candidates are judged by a discriminator: give one and a target")
     count = min(config.candidates, job.language_model.vocab_size)
-    nodes = 1 if config.look_ahead else 1 + count
-    capacity = Capacity(config.samples, config.new_tokens, nodes)
-    logits, log_class, states = read_prompts(job, capacity, config.ahead)
+    state = begin_rescoring(job, nodes=1 if config.look_ahead else 1 + count)
     if config.look_ahead:
-        check_foresight(job, states, "fudge with look_ahead")
-    return RescoringState(logits, states, blank(log_class, config.new_tokens), jnp.int32(0))
+        check_foresight(job, state.states, "fudge with look_ahead")
+    return state
 
 
 def advance(key: jax.Array, job: Job, state: RescoringState) -> tuple[RescoringState, None]:
@@ -109,40 +106,22 @@ def advance(key: jax.Array, job: Job, state: RescoringState) -> tuple[RescoringS
     if config.look_ahead:
         root = roots(generation.length)
         said = foreseen(job, state.states, root, tokens[:, :, None])[:, :, 0]
-        return write_chosen(key, job, state, _score(config, best, said), tokens), None
-    shape = tokens.shape
-    stop = stop_states(state.states, jnp.zeros(shape, jnp.int32))
-    nodes = Nodes(
-        start=jnp.int32(1),
-        token=tokens.astype(jnp.int32),
-        parent=jnp.zeros(shape, jnp.int32),
-        path=jnp.full((*shape, 1), -1, jnp.int32),
-        depth=jnp.ones(shape, jnp.int32),
-        committed=generation.length,
-        terminal=ends(job, tokens, stop),
-    )
-    above = jnp.broadcast_to(
-        generation.log_class[:, :, None], (*shape, generation.log_class.shape[-1])
-    )
+        token, log_proposal = choose(key, job, state, _score(config, best, said), tokens)
+        return write_token(job, state, token, log_proposal, simulations=1), None
+    tokens = tokens.astype(jnp.int32)
+    end = ends(job, tokens, stop_states(state.states, jnp.zeros_like(tokens)))
+    nodes = children(tokens, generation.length, terminal=end, slot=1)
+    above = generation.log_class[:, :, None]
     logits, log_class, states = read_nodes(job, state.states, nodes, above)
     said = jnp.maximum(log_target(log_class, job.target), LEAST)
     token, log_proposal = choose(key, job, state, _score(config, best, said), tokens)
     chosen = jnp.argmax(tokens == token[..., None], axis=-1)
-    live = ~generation.finished
-    written = append(
-        replace(
-            generation,
-            model_tokens=generation.model_tokens + count * live,
-            simulations=generation.simulations + count * live,
-        ),
-        token,
-        log_prob=entry_at(jax.nn.log_softmax(state.logits), token),
-        log_proposal=log_proposal,
-        log_class=of(log_class, chosen),
-        end=of(nodes.terminal, chosen),
+    logits, log_class = entry_at((logits, log_class), chosen)
+    read = logits, log_class, commit(move(states, 1 + chosen[..., None]), generation.length)
+    after = write_token(
+        job, state, token, log_proposal, read, model_tokens=count, simulations=count
     )
-    states = commit(move(states, 1 + chosen[..., None]), generation.length)
-    return RescoringState(of(logits, chosen), states, written, state.step + 1), None
+    return after, None
 
 
 def _score(config: FudgeConfig, best: jax.Array, said: jax.Array) -> jax.Array:

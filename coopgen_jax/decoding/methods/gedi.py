@@ -14,18 +14,22 @@ weighed ones.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
-from coopgen_jax.decoding.generation import blank
-from coopgen_jax.decoding.job import Decoder, Job, read_prompts, roots, shaped
+from coopgen_jax.decoding.job import Decoder, Job, roots, shaped, write_token
 from coopgen_jax.decoding.judgement import check_foresight, foreseen
-from coopgen_jax.decoding.methods.rescoring import RescoringState, seen_of, write_chosen
+from coopgen_jax.decoding.methods.rescoring import (
+    RescoringState,
+    begin_rescoring,
+    choose,
+    seen_of,
+)
 from coopgen_jax.decoding.rules.shaping import CTRL, Rules
 from coopgen_jax.decoding.rules.truncation import leading
-from coopgen_jax.models.slots import Capacity
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,11 @@ class GediConfig(DecoderSettings):
     target_p: float = 0.8
     draw: bool = False
 
+    always_guided: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.strength < float("inf"):
-            raise ValueError(f"strength is {self.strength}: give 0 or more")
+        self._check_least(0, "strength")
         if not 0 <= self.filter_p < 1:
             raise ValueError(
                 f"filter_p is {self.filter_p}: give a probability below 1, 0 for no filter"
@@ -67,16 +72,6 @@ class GediConfig(DecoderSettings):
         """Whether the likeliest token is taken."""
         return not self.draw
 
-    @property
-    def deterministic(self) -> bool:
-        """Whether all samples of a prompt are bound to be the same text."""
-        return self.samples > 1 and self.greedy
-
-    @property
-    def guided(self) -> bool:
-        """Whether the method needs a discriminator and a target: always."""
-        return True
-
 
 def begin(job: Job) -> RescoringState:
     """Reads the prompts.
@@ -85,11 +80,9 @@ def begin(job: Job) -> RescoringState:
       UserError: there is no discriminator or target, the discriminator does not judge children of
         this vocabulary, or the prompts exceed the context.
     """
-    config: GediConfig = job.config
-    capacity = Capacity(config.samples, config.new_tokens, nodes=1)
-    logits, log_class, states = read_prompts(job, capacity, config.ahead)
-    check_foresight(job, states, "gedi")
-    return RescoringState(logits, states, blank(log_class, config.new_tokens), jnp.int32(0))
+    state = begin_rescoring(job)
+    check_foresight(job, state.states, "gedi")
+    return state
 
 
 def advance(key: jax.Array, job: Job, state: RescoringState) -> tuple[RescoringState, None]:
@@ -100,21 +93,16 @@ def advance(key: jax.Array, job: Job, state: RescoringState) -> tuple[RescoringS
     if config.strength:
         score = score + config.strength * said
     score = by_class(score, said, mass=1 - config.filter_p, certain=config.target_p)
-    return write_chosen(key, job, state, score), None
+    token, log_proposal = choose(key, job, state, score)
+    return write_token(job, state, token, log_proposal, simulations=1), None
 
 
 def by_class(score: jax.Array, said: jax.Array, *, mass: float, certain: float) -> jax.Array:
     """Keeps the tokens that bring the class about; the others become minus infinity.
 
-    Args:
-      score: `[..., V]` logits of p_w.
-      said: `[..., V]` log p(c | x v).
-      mass: 1 - rho, what the kept tokens' p_w reaches at least, taken in the order of `said`, the
-        lower id first among equals; 1 keeps all.
-      certain: tau, the p(c | x v) above which tokens are kept besides.
-
-    Returns:
-      `[..., V]` logits whose softmax is the filtered, renormalised distribution.
+    `score` `[..., V]` are the logits of p_w and `said` `[..., V]` is log p(c | x v). In the order
+    of the latter, the lower id first among equals, tokens are kept until their p_w reaches the
+    `mass`, 1 - rho. Those above tau, which is `certain`, are kept besides.
     """
     if mass >= 1:
         return score

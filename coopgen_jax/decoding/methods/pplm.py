@@ -26,41 +26,25 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
-from coopgen_jax.decoding.generation import Generation, append, blank, per_sample, row_keys
-from coopgen_jax.decoding.job import (
-    Decoder,
-    Job,
-    States,
-    ends,
-    read_nodes,
-    read_prompts,
-    seen_by,
-    shaped,
-    stop_states,
-)
+from coopgen_jax.decoding.generation import per_sample
+from coopgen_jax.decoding.job import Decoder, Job, children, read_nodes, shaped, write_token
 from coopgen_jax.decoding.judgement import log_target
+from coopgen_jax.decoding.lanes import at
 from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
 from coopgen_jax.decoding.methods.pplm_shift import climb, history_of, read_shifted
-from coopgen_jax.decoding.rules.draw import draw, entry_at
+from coopgen_jax.decoding.methods.rescoring import (
+    RescoringState,
+    begin_rescoring,
+    choose,
+    seen_of,
+)
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.attention import SlotCache
 from coopgen_jax.models.language_model import Nodes
-from coopgen_jax.models.slots import Capacity, commit
 
 
-@struct.dataclass
-class PPLMState:
-    """Between two tokens: the logits `[B, R, V]` of the next, both states, the texts, the step."""
-
-    logits: jax.Array
-    states: States
-    generation: Generation
-    step: jax.Array
-
-
-def begin(job: Job) -> PPLMState:
+def begin(job: Job) -> RescoringState:
     """Reads the prompts.
 
     Raises:
@@ -92,48 +76,28 @@ def begin(job: Job) -> PPLMState:
             f"token {named} is in a bag of words, and the language model has {model.vocab_size}, "
             "numbered from 0"
         )
-    capacity = Capacity(config.samples, config.new_tokens, nodes=1)
-    logits, log_class, states = read_prompts(job, capacity, config.ahead)
-    if config.shifts and not isinstance(states[0], SlotCache):
+    state = begin_rescoring(job)
+    if config.shifts and not isinstance(state.states[0], SlotCache):
         raise UserError(
             "PPLM shifts the keys and values of one network, and this language model's cache is "
             "another: give a single network that is no encoder-decoder, or take another method"
         )
-    return PPLMState(logits, states, blank(log_class, config.new_tokens), jnp.int32(0))
+    return state
 
 
-def advance(key: jax.Array, job: Job, state: PPLMState) -> tuple[PPLMState, None]:
+def advance(key: jax.Array, job: Job, state: RescoringState) -> tuple[RescoringState, None]:
     """Writes one token of every text that is not finished; there is no tree to show."""
     config: PPLMConfig = job.config
-    generation = state.generation
-    token, log_proposal = _draw(key, job, state, fused_logits(job, state))
-    log_probs = jax.nn.log_softmax(state.logits)
-    end = ends(job, token, stop_states(state.states))
-    node = _node(token, generation.length, terminal=end)
-    # The text goes on from the unshifted history.
-    logits, log_class, states = read_nodes(
-        job, state.states, node, generation.log_class[:, :, None]
-    )
+    score = shaped(job, fused_logits(job, state), seen_of(job, state))
     steps = config.iterations if config.shifts else 0
     reads = 1 + steps * (2 if _asks(job) else 1) + config.shifts
-    live = ~generation.finished
-    written = append(
-        replace(
-            generation,
-            model_tokens=generation.model_tokens + reads * live,
-            simulations=generation.simulations + steps * live,
-        ),
-        token,
-        log_prob=entry_at(log_probs, token),
-        log_proposal=log_proposal,
-        log_class=log_class[:, :, 0],
-        end=end,
-    )
-    states = commit(states, generation.length)
-    return PPLMState(logits[:, :, 0], states, written, state.step + 1), None
+    token, log_proposal = choose(key, job, state, score)
+    # The text goes on from the unshifted history.
+    after = write_token(job, state, token, log_proposal, model_tokens=reads, simulations=steps)
+    return after, None
 
 
-def fused_logits(job: Job, state: PPLMState) -> jax.Array:
+def fused_logits(job: Job, state: RescoringState) -> jax.Array:
     """Returns the logits `[B, R, V]` of the fused distribution of the next token."""
     config: PPLMConfig = job.config
     if not config.shifts:
@@ -152,14 +116,8 @@ def fused_logits(job: Job, state: PPLMState) -> jax.Array:
     return config.fusion * shifted + (1 - config.fusion) * jax.nn.log_softmax(state.logits)
 
 
-def objective(job: Job, state: PPLMState, logits: jax.Array) -> jax.Array:
-    """Returns what a shift is to make grow, `[B, R]`.
-
-    Args:
-      job: the job.
-      state: between two tokens, with the unshifted logits.
-      logits: `[B, R, V]` shifted ones.
-    """
+def objective(job: Job, state: RescoringState, logits: jax.Array) -> jax.Array:
+    """Returns what a shift is to make grow, `[B, R]`, from the logits `[B, R, V]` shifted by it."""
     config: PPLMConfig = job.config
     shifted, plain = jax.nn.log_softmax(logits), jax.nn.log_softmax(state.logits)
     total = -config.kl * jnp.sum(jnp.exp(shifted) * (shifted - plain), axis=-1)
@@ -172,49 +130,35 @@ def objective(job: Job, state: PPLMState, logits: jax.Array) -> jax.Array:
     return total
 
 
-def _said(job: Job, state: PPLMState, p: jax.Array) -> jax.Array:
+def _said(job: Job, state: RescoringState, p: jax.Array) -> jax.Array:
     """Returns log p(target) `[B, R]` of the text and a token drawn from `p` `[B, R, V]`, softly."""
     assert job.discriminator is not None and job.target is not None
     assert job.language_model.embeddings is not None
     table = job.language_model.embeddings(job.params)
     mean = jnp.einsum("brv,ve->bre", p, table, preferred_element_type=jnp.float32)
     length = state.generation.length
-    node = _node(jnp.zeros_like(length), length, terminal=jnp.zeros(length.shape, bool))
-    node = replace(node, embedding=mean[:, :, None])
+    node = replace(_node(jnp.zeros_like(length), length), embedding=mean[:, :, None])
     # The states that come back know the soft token and are left behind.
     _, log_class, _ = read_nodes(job, state.states, node, state.generation.log_class[:, :, None])
     return log_target(log_class, job.target)[:, :, 0]
 
 
 def _asks(job: Job) -> bool:
-    """Tells whether the discriminator guides, and does not only judge."""
     return job.discriminator is not None and job.target is not None
 
 
-def _node(token: jax.Array, committed: jax.Array, *, terminal: jax.Array) -> Nodes:
-    """Returns one node per text, below its root, for tokens `[B, R]`."""
-    rows = (*token.shape, 1)
-    return Nodes(
-        start=jnp.int32(0),
-        token=token[..., None],
-        parent=jnp.zeros(rows, jnp.int32),
-        path=jnp.full((*rows, 1), -1, jnp.int32),
-        depth=jnp.ones(rows, jnp.int32),
-        committed=committed,
-        terminal=terminal[..., None],
-    )
+def _node(token: jax.Array, committed: jax.Array) -> Nodes:
+    return children(token[..., None], committed, terminal=jnp.zeros((*token.shape, 1), bool))
 
 
-def _last(job: Job, state: PPLMState) -> Nodes:
+def _last(job: Job, state: RescoringState) -> Nodes:
     """Returns the last token of every text, which is to be read again."""
     prompt, tokens = job.prompt, state.generation.tokens
     samples = tokens.shape[1]
     bare = state.step == 0
-    written = jax.lax.dynamic_index_in_dim(
-        tokens, jnp.maximum(state.step - 1, 0), axis=-1, keepdims=False
-    )
+    written = at(tokens, state.step - 1)
     token = jnp.where(bare, per_sample(prompt.tokens[:, -1], samples), written)
-    node = _node(token, state.generation.length, terminal=jnp.zeros(token.shape, bool))
+    node = _node(token, state.generation.length)
     if prompt.embeddings is None:
         return node
     assert job.language_model.embeddings is not None
@@ -223,18 +167,6 @@ def _last(job: Job, state: PPLMState) -> Nodes:
     given = per_sample(prompt.embeddings[:, -1], samples)
     spelt = job.language_model.embeddings(job.params)[token]
     return replace(node, embedding=jnp.where(here[..., None], given, spelt)[:, :, None])
-
-
-def _draw(
-    key: jax.Array, job: Job, state: PPLMState, logits: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Returns a token of every text `[B, R]` and its log-probability as drawn."""
-    config: PPLMConfig = job.config
-    seen = seen_by(job, state.generation, stop_states(state.states))
-    keys = None
-    if config.rules.temperature > 0:
-        keys = row_keys(key, job.prompt, config.samples, state.step)
-    return draw(config.rules, keys, shaped(job, logits, seen), seen=seen)
 
 
 PPLM = Decoder(begin, advance)

@@ -44,12 +44,7 @@ class PPLMConfig(DecoderSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("iterations", "window"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more")
-        for name in ("step_size", "gamma", "kl"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more")
+        self._check_least(0, "iterations", "window", "step_size", "gamma", "kl")
         if not 0 <= self.fusion <= 1:
             raise ValueError(f"fusion is {self.fusion}: give a share from 0 to 1")
         if self.decay and not self.window:
@@ -58,11 +53,6 @@ class PPLMConfig(DecoderSettings):
             raise ValueError("a bag of words is empty: leave it out")
         if any(token < 0 for bag in self.bags for token in bag):
             raise ValueError("bags of words are given as token ids: 0 or more")
-
-    @property
-    def deterministic(self) -> bool:
-        """Whether all samples of a prompt are bound to be the same text."""
-        return self.samples > 1 and self.rules.temperature == 0
 
     @property
     def guided(self) -> bool:

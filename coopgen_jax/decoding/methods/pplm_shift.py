@@ -42,10 +42,8 @@ class History:
 def history_of(cache: SlotCache, step: jax.Array, *, window: int = 0) -> History:
     """Returns what stands in front of the last token, apart from those that may be shifted.
 
-    Args:
-      cache: of the language model; the last token is committed, or the prompt's.
-      step: `[]` int32 tokens that the texts have. A text with fewer gets what means nothing.
-      window: `S`, how many tokens may be shifted at most; 0 for all of them.
+    The last token is committed, or the prompt's. A text of fewer tokens than `step` gets what means
+    nothing. Of the window's tokens `S`, or of all where it is 0, each may be shifted.
     """
     assert cache.keys.trunk is not None and cache.values.trunk is not None
     samples, room = cache.keys.trunk.shape[2:4]
@@ -90,11 +88,8 @@ def history_of(cache: SlotCache, step: jax.Array, *, window: int = 0) -> History
 def read_shifted(job: Job, history: History, shift: Pair, last: Nodes) -> jax.Array:
     """Returns the logits `[B, R, V]` behind the last token when what is before it is shifted.
 
-    Args:
-      job: the job.
-      history: what stands in front.
-      shift: what is added to its keys and values; it means nothing outside `history.inside`.
-      last: the last token, one node `[B, R, 1]` without ancestors.
+    The shift is added to keys and values and means nothing outside `history.inside`; the last token
+    is one node `[B, R, 1]` without ancestors.
     """
     keys, values = jax.tree.map(jnp.add, history.recent, shift)
 
@@ -125,13 +120,8 @@ def climb(
 
         shift <- shift + step_size * g / |g|^gamma.
 
-    Args:
-      objective: `shift -> [B, R]`, each text's of its own entries alone.
-      history: what is shifted.
-      iterations: how many steps.
-      step_size: length of a step where gamma is 1.
-      gamma: power of the norm that a gradient is divided by.
-      decay: whether the weights fall from 1 at the newest token to 1/S at the oldest.
+    With `decay` the weights fall from 1 at the newest token to 1/S at the oldest. The objective is
+    `shift -> [B, R]`, each text's of its own entries alone.
     """
     size = history.inside.shape[-1]
     weight = history.inside.astype(jnp.float32)

@@ -12,11 +12,10 @@ import jax.numpy as jnp
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.flat_settings import changed, settings_of
-from coopgen_jax.decoding.generation import Generation
+from coopgen_jax.decoding.generation import Generation, entry_at, grouped
 from coopgen_jax.decoding.hypotheses import check_length_penalty, per_length
 from coopgen_jax.decoding.job import Decoder, Job
 from coopgen_jax.decoding.judgement import log_target
-from coopgen_jax.decoding.lanes import pick
 from coopgen_jax.decoding.methods.beam import BEAM, BeamConfig
 from coopgen_jax.decoding.methods.sampling import SAMPLING, SamplingConfig
 from coopgen_jax.decoding.rules.shaping import NO_RULES, Rules
@@ -49,8 +48,7 @@ class RerankConfig(DecoderSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.of < 1:
-            raise ValueError(f"of is {self.of}: give 1 or more")
+        self._check_least(1, "of")
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha is {self.alpha}: give a weight from 0 to 1")
         check_length_penalty(self.length_penalty, self.new_tokens)
@@ -127,9 +125,6 @@ def finish(job: Job, generation: Generation) -> Generation:
     """Returns the best of every `n` texts; what it cost to read them all is counted."""
     config: RerankConfig = job.config
 
-    def grouped(array: jax.Array) -> jax.Array:
-        return array.reshape(array.shape[0], config.samples, config.of, *array.shape[2:])
-
     score = jnp.zeros(generation.length.shape, jnp.float32)
     if config.alpha > 0 and job.target is not None:
         score = config.alpha * log_target(generation.log_class[:, :, None], job.target)[:, :, 0]
@@ -138,13 +133,13 @@ def finish(job: Job, generation: Generation) -> Generation:
         score = score + (1 - config.alpha) * mean
     # Beams that found nothing are no texts.
     score = jnp.where(jnp.isfinite(generation.log_prob), score, -jnp.inf)
-    best = jnp.argmax(grouped(score), axis=-1)
-
+    texts, score = grouped((generation, score), config.of)
+    best = jnp.argmax(score, axis=-1)
     return replace(
-        jax.tree.map(lambda array: pick(grouped(array), best[..., None])[:, :, 0], generation),
+        entry_at(texts, best),
         log_proposal=jnp.full(best.shape, jnp.nan, jnp.float32),
         simulations=jnp.full(best.shape, config.of, jnp.int32),
-        model_tokens=grouped(generation.model_tokens).sum(axis=-1),
+        model_tokens=texts.model_tokens.sum(axis=-1),
     )
 
 

@@ -8,20 +8,19 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from coopgen_jax.decoding.decoder_settings import DecoderSettings
-from coopgen_jax.decoding.generation import Generation, append, blank, row_keys
+from coopgen_jax.decoding.decoder_settings import DecoderSettings, check_base_share
+from coopgen_jax.decoding.generation import Generation, blank, entry_at, row_keys
 from coopgen_jax.decoding.job import (
     Decoder,
     Job,
     States,
-    ends,
     read_prompts,
-    read_token,
     seen_by,
     shaped,
     stop_states,
+    write_token,
 )
-from coopgen_jax.decoding.rules.draw import draw, entry_at
+from coopgen_jax.decoding.rules.draw import draw, per_key
 from coopgen_jax.decoding.rules.shaping import log_constrained
 from coopgen_jax.decoding.rules.truncation import bits, mirostat, mixture
 from coopgen_jax.models.slots import Capacity
@@ -58,15 +57,9 @@ class SamplingConfig(DecoderSettings):
             raise ValueError(f"mirostat is {self.mirostat}: give 0 (no rule) or bits above it")
         if not 0 < self.mirostat_rate < float("inf"):
             raise ValueError(f"mirostat_rate is {self.mirostat_rate}: it must be above 0")
-        if not 0 <= self.mix_base <= 1:
-            raise ValueError(f"mix_base is {self.mix_base}: give a share from 0 (none) to 1")
+        check_base_share(self.mix_base)
         if self.mix_base and self.rules.temperature == 0:
             raise ValueError("mix_base mixes two ways to draw a text: give a temperature above 0")
-
-    @property
-    def deterministic(self) -> bool:
-        """Whether all samples of a prompt are bound to be the same text."""
-        return self.samples > 1 and self.rules.temperature == 0
 
 
 @struct.dataclass
@@ -107,38 +100,23 @@ def begin(job: Job) -> SamplingState:
 
 def advance(key: jax.Array, job: Job, state: SamplingState) -> tuple[SamplingState, None]:
     """Writes one token of every text that is not finished; there is no tree to show."""
-    generation, share = state.generation, job.config.mix_base
     token, log_ruled, log_full, limit = _draw(key, job, state)
-    log_probs = jax.nn.log_softmax(state.logits)
-    end = ends(job, token, stop_states(state.states))
-    logits, log_class, states = read_token(job, state.states, generation, token)
-    written = append(
-        replace(generation, model_tokens=generation.model_tokens + ~generation.finished),
-        token,
-        log_prob=entry_at(log_probs, token),
-        log_proposal=log_ruled,
-        log_class=log_class,
-        end=end,
-    )
+    after = write_token(job, state, token, log_ruled)
     log_ruled, log_full = (
-        sum_before + jnp.where(generation.finished, 0.0, log_p)
+        sum_before + jnp.where(state.generation.finished, 0.0, log_p)
         for sum_before, log_p in ((state.log_ruled, log_ruled), (state.log_full, log_full))
     )
-    if share:
-        written = replace(written, log_proposal=mixture(log_ruled, log_full, share))
-    after = SamplingState(logits, states, written, limit, log_ruled, log_full, state.step + 1)
-    return after, None
+    texts = after.generation
+    if share := job.config.mix_base:
+        texts = replace(texts, log_proposal=mixture(log_ruled, log_full, share))
+    sums = {"log_ruled": log_ruled, "log_full": log_full}
+    return replace(after, generation=texts, limit=limit, **sums), None
 
 
 def _draw(
     key: jax.Array, job: Job, state: SamplingState
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Draws a token of every row.
-
-    Returns:
-      The tokens `[B, R]`, their log-probabilities under the rules and under the language model with
-      its constraints, and the next limit.
-    """
+    """Returns tokens `[B, R]`, their log p by the rules and by the constraints, the next limit."""
     config: SamplingConfig = job.config
     generation, rules = state.generation, config.rules
     seen = seen_by(job, generation, stop_states(state.states))
@@ -156,7 +134,7 @@ def _draw(
         # Which of the two a text is drawn from stays the same for all of its tokens.
         text = row_keys(key, job.prompt, config.samples, jnp.int32(config.new_tokens))
         chance = partial(jax.random.bernoulli, p=jnp.float32(config.mix_base))
-        full = jax.vmap(jax.vmap(chance))(text)
+        full = per_key(chance, text)
         drawn_from = jnp.where(full[..., None], log_p, kept)
     token, _ = draw(rules, keys, drawn_from, seen=seen)
     # The surprise that is steered is that of the distribution before Mirostat cut it.

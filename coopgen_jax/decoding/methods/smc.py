@@ -6,6 +6,7 @@ Bernoulli 18). A particle is a lane, so resampling chooses paths and copies no c
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, Literal
 
 import jax
@@ -13,14 +14,21 @@ import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
-from coopgen_jax.decoding.generation import Generation, append, blank, per_sample, row_keys
-from coopgen_jax.decoding.job import Decoder, Job, States, ends, read_prompts, seen_by, shaped
+from coopgen_jax.decoding.generation import (
+    Generation,
+    append,
+    blank,
+    entry_at,
+    per_sample,
+    pick,
+    row_keys,
+)
+from coopgen_jax.decoding.job import Decoder, Job, ends, seen_by, shaped
 from coopgen_jax.decoding.judgement import log_target
-from coopgen_jax.decoding.lanes import extend_lanes, lane_stops, no_path, nodes_of, pick
-from coopgen_jax.decoding.rules.draw import draw, entry_at
+from coopgen_jax.decoding.lanes import Lanes, begin_lanes, extend_lanes, lane_stops
+from coopgen_jax.decoding.rules.draw import draw, per_key
 from coopgen_jax.decoding.rules.shaping import REMOVES_SUPPORT, log_constrained
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.slots import Capacity
 
 Resampling = Literal["systematic", "residual"]
 
@@ -47,41 +55,28 @@ class SMCConfig(DecoderSettings):
     threshold: float = 0.5
     resampling: Resampling = "systematic"
 
+    always_guided: ClassVar[bool] = True
+    weighted: ClassVar[bool] = True
     refuses: ClassVar[tuple[str, ...]] = REMOVES_SUPPORT
     because: ClassVar[str] = "particles must be able to become every text that their weights are of"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.power < float("inf"):
-            raise ValueError(f"power is {self.power}: give 0 or more")
+        self._check_least(0, "power")
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold is {self.threshold}: give a share from 0 to 1")
         if self.resampling not in ("systematic", "residual"):
             raise ValueError(f"resampling is {self.resampling!r}: give systematic or residual")
-
-    @property
-    def weighted(self) -> bool:
-        """Whether a prompt's texts stand for a distribution only together with their weights."""
-        return True
-
-    @property
-    def guided(self) -> bool:
-        """Whether the method needs a discriminator and a target: always."""
-        return True
 
 
 @struct.dataclass
 class SMCState:
     """What stands between two tokens.
 
-    logits: `[B, 1, W, V]` behind every particle; states: of both networks.
-    path: `[B, 1, W, T]` int32 slots of the particles' tokens, -1 behind the last.
-    generation: the particles `[B, W]`; step: tokens written.
+    lanes: those of the particles; generation: the particles `[B, W]`; step: tokens written.
     """
 
-    logits: jax.Array
-    states: States
-    path: jax.Array
+    lanes: Lanes
     generation: Generation
     step: jax.Array
 
@@ -95,25 +90,19 @@ def begin(job: Job) -> SMCState:
     config: SMCConfig = job.config
     if job.discriminator is None or job.target is None:
         raise UserError("particles are weighed by a discriminator: give one and a target")
-    capacity = Capacity(1, 1, nodes_of(config.samples, config.new_tokens))
-    logits, log_class, states = read_prompts(job, capacity, config.ahead)
-    shape = (*logits.shape[:2], config.samples)
-    return SMCState(
-        logits=jnp.broadcast_to(logits[:, :, None], (*shape, logits.shape[-1])),
-        states=states,
-        path=no_path(shape, config.new_tokens),
-        generation=blank(per_sample(log_class[:, 0], config.samples), config.new_tokens),
-        step=jnp.int32(0),
-    )
+    count, length = config.samples, config.new_tokens
+    lanes, log_class = begin_lanes(job, count, length)
+    particles = blank(per_sample(log_class[:, 0], count), length)
+    return SMCState(lanes, particles, jnp.int32(0))
 
 
 def advance(key: jax.Array, job: Job, state: SMCState) -> tuple[SMCState, None]:
     """Resamples the particles where they have become too unequal, and draws a token for each."""
     config: SMCConfig = job.config
     keys, choose = (row_keys(key, job.prompt, count, state.step) for count in (config.samples, 1))
-    particles, logits, path = state.generation, state.logits, state.path
+    particles = state.generation
     source, log_weight = resample(
-        jax.vmap(lambda row: jax.random.fold_in(row, config.samples))(choose[:, 0]),
+        per_key(partial(jax.random.fold_in, data=config.samples), choose[:, 0]),
         particles.log_weight,
         config=config,
     )
@@ -122,22 +111,19 @@ def advance(key: jax.Array, job: Job, state: SMCState) -> tuple[SMCState, None]:
     source = jnp.where(over, jnp.arange(config.samples, dtype=jnp.int32)[None], source)
     log_weight = jnp.where(over, particles.log_weight, log_weight)
     read = particles.model_tokens
-    particles, logits, path = jax.tree.map(
-        lambda array: pick(array, source[:, None]), (_lanes(particles), logits, path)
-    )
+    lanes = state.lanes.at(source[:, None])
     # What a particle's place has cost stays with the place, whoever stands there now.
-    particles = replace(_rows(particles), log_weight=log_weight, model_tokens=read)
+    particles = replace(pick(particles, source), log_weight=log_weight, model_tokens=read)
 
-    stop = lane_stops(state.states, path, state.step)
+    stop = lane_stops(lanes, state.step)
     stop = None if stop is None else stop[:, 0]
-    seen = seen_by(job, particles, stop)
-    log_p = log_constrained(config.rules, logits[:, 0], seen, ends=job.language_model.end_tokens)
-    token, log_q = draw(config.rules, keys, shaped(job, logits[:, 0], seen), seen=seen)
+    logits, seen = lanes.logits[:, 0], seen_by(job, particles, stop)
+    log_p = log_constrained(config.rules, logits, seen, ends=job.language_model.end_tokens)
+    token, log_q = draw(config.rules, keys, shaped(job, logits, seen), seen=seen)
     end = ends(job, token, stop)
-    after, log_class, states, path = extend_lanes(
+    lanes, log_class = extend_lanes(
         job,
-        state.states,
-        path,
+        lanes,
         token[:, None],
         particles.log_class[:, None],
         step=state.step,
@@ -151,18 +137,15 @@ def advance(key: jax.Array, job: Job, state: SMCState) -> tuple[SMCState, None]:
     gained = jnp.where(jnp.isneginf(now) | jnp.isneginf(before), -jnp.inf, gained)
     live = ~particles.finished
     written = append(
-        replace(
-            particles,
-            model_tokens=particles.model_tokens + live,
-            log_weight=particles.log_weight + jnp.where(live, gained, 0.0),
-        ),
+        replace(particles, log_weight=particles.log_weight + jnp.where(live, gained, 0.0)),
         token,
-        log_prob=entry_at(jax.nn.log_softmax(logits[:, 0]), token),
+        log_prob=entry_at(jax.nn.log_softmax(logits), token),
         log_proposal=jnp.full(token.shape, jnp.nan, jnp.float32),
         log_class=log_class[:, 0],
         end=end,
+        model_tokens=1,
     )
-    return SMCState(after, states, path, written, state.step + 1), None
+    return SMCState(lanes, written, state.step + 1), None
 
 
 def resample(
@@ -170,10 +153,7 @@ def resample(
 ) -> tuple[jax.Array, jax.Array]:
     """Chooses which particles go on where their effective number has become too small.
 
-    Args:
-      keys: `[B]` typed keys.
-      log_weight: `[B, W]` unnormalised.
-      config: the settings.
+    `keys` `[B]` are typed keys, `log_weight` `[B, W]` is unnormalised.
 
     Returns:
       The particles that go on `[B, W]` int32, and their log weights: all the mean of what they were
@@ -188,10 +168,7 @@ def resample(
         mean = jax.nn.logsumexp(log_weight) - jnp.log(float(count))
         unequal = (effective < config.threshold * count * (1 - 1e-6)) & jnp.isfinite(mean)
         same = jnp.arange(count, dtype=jnp.int32)
-        return (
-            jnp.where(unequal, chosen, same),
-            jnp.where(unequal, mean, log_weight),
-        )
+        return jnp.where(unequal, chosen, same), jnp.where(unequal, mean, log_weight)
 
     return jax.vmap(one)(keys, log_weight)
 
@@ -220,21 +197,10 @@ def _reached(share: jax.Array, places: jax.Array) -> jax.Array:
 
 
 def _log_potential(job: Job, log_class: jax.Array) -> jax.Array:
-    """Returns log p(c|text)^power `[B, W]`."""
     assert job.target is not None
     config: SMCConfig = job.config
     said = log_target(log_class[:, None], job.target)[:, 0]
     return config.power * said if config.power else jnp.zeros_like(said)
-
-
-def _lanes(generation: Generation) -> Generation:
-    lanes: Generation = jax.tree.map(lambda array: array[:, None], generation)
-    return lanes
-
-
-def _rows(generation: Generation) -> Generation:
-    rows: Generation = jax.tree.map(lambda array: array[:, 0], generation)
-    return rows
 
 
 def log_evidence(generation: Generation) -> jax.Array:

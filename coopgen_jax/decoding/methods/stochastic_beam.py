@@ -14,6 +14,7 @@ expectation E_p[f(y)].
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
@@ -21,11 +22,17 @@ import jax.numpy as jnp
 from flax import struct
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
-from coopgen_jax.decoding.generation import Generation, append, blank, per_sample, row_keys
-from coopgen_jax.decoding.job import Decoder, Job, States, ends, read_prompts, seen_by, shaped
-from coopgen_jax.decoding.lanes import extend_lanes, lane_stops, no_path, nodes_of, pick
+from coopgen_jax.decoding.generation import Generation, append, blank, per_sample, pick, row_keys
+from coopgen_jax.decoding.job import Decoder, Job, seen_by, shaped
+from coopgen_jax.decoding.lanes import (
+    Lanes,
+    begin_lanes,
+    ends_behind,
+    extend_lanes,
+    lane_stops,
+)
+from coopgen_jax.decoding.rules.draw import per_key
 from coopgen_jax.decoding.rules.shaping import REMOVES_SUPPORT, log_constrained
-from coopgen_jax.models.slots import Capacity
 from coopgen_jax.parallel.mesh import top_k
 
 
@@ -47,6 +54,7 @@ class StochasticBeamConfig(DecoderSettings):
 
     samples: int = 4
 
+    weighted: ClassVar[bool] = True
     refuses: ClassVar[tuple[str, ...]] = REMOVES_SUPPORT
     because: ClassVar[str] = "texts are weighed by what they were drawn from, which must be all"
 
@@ -58,29 +66,20 @@ class StochasticBeamConfig(DecoderSettings):
                 "texts: give one on the logits alone"
             )
 
-    @property
-    def weighted(self) -> bool:
-        """Whether a prompt's texts stand for a distribution only together with their weights."""
-        return True
-
 
 @struct.dataclass
 class StochasticBeamState:
     """What stands between two tokens; there are `W + 1` lanes, the best in front.
 
-    logits: `[B, 1, W + 1, V]` behind every lane; states: of both networks.
-    path: `[B, 1, W + 1, T]` int32 slots of the lanes' tokens, -1 behind the last.
-    lanes: the texts `[B, W + 1]`; their `log_proposal` is log q of the text so far, their
+    texts: of the lanes `[B, W + 1]`; their `log_proposal` is log q of the text so far, their
       `log_weight` log p under the constraints.
     perturbed: `[B, W + 1]` float32 `G` of every lane, minus infinity where there is no text.
     read: `[B]` int32 tokens read.
     generation: the texts `[B, W]`; step: tokens written.
     """
 
-    logits: jax.Array
-    states: States
-    path: jax.Array
-    lanes: Generation
+    lanes: Lanes
+    texts: Generation
     perturbed: jax.Array
     read: jax.Array
     generation: Generation
@@ -94,20 +93,16 @@ def begin(job: Job) -> StochasticBeamState:
       UserError: a prompt and what is to be written exceed the context.
     """
     config: StochasticBeamConfig = job.config
-    count = config.samples + 1
-    capacity = Capacity(1, 1, nodes_of(count, config.new_tokens))
-    logits, log_class, states = read_prompts(job, capacity, config.ahead)
-    shape = (*logits.shape[:2], count)
+    count, length = config.samples + 1, config.new_tokens
+    lanes, log_class = begin_lanes(job, count, length)
     bare = log_class[:, 0]
     return StochasticBeamState(
-        logits=jnp.broadcast_to(logits[:, :, None], (*shape, logits.shape[-1])),
-        states=states,
-        path=no_path(shape, config.new_tokens),
-        lanes=blank(per_sample(bare, count), config.new_tokens),
+        lanes=lanes,
+        texts=blank(per_sample(bare, count), length),
         # All lanes are the bare prompt, and one of them is enough.
         perturbed=jnp.full((len(bare), count), -jnp.inf, jnp.float32).at[:, 0].set(0.0),
         read=jnp.zeros(len(bare), jnp.int32),
-        generation=blank(per_sample(bare, config.samples), config.new_tokens),
+        generation=blank(per_sample(bare, config.samples), length),
         step=jnp.int32(0),
     )
 
@@ -115,22 +110,19 @@ def begin(job: Job) -> StochasticBeamState:
 def advance(key: jax.Array, job: Job, state: StochasticBeamState) -> tuple[Any, None]:
     """Perturbs the continuations of all lanes and keeps the best; there is no tree to show."""
     config: StochasticBeamConfig = job.config
-    count, vocab = config.samples + 1, state.logits.shape[-1]
+    model, logits = job.language_model, state.lanes.logits[:, 0]
+    count, vocab = config.samples + 1, logits.shape[-1]
     # A prompt whose texts have all ended is done: the lane behind them cannot get in front.
     done = ~_live(state)[:, : config.samples].any(axis=-1, keepdims=True)
-    log_p = jax.nn.log_softmax(state.logits[:, 0])
-    stop = lane_stops(state.states, state.path, state.step)
-    seen = seen_by(job, state.lanes, None if stop is None else stop[:, 0])
-    model = job.language_model
-    allowed = log_constrained(config.rules, state.logits[:, 0], seen, ends=model.end_tokens)
-    log_q = jax.nn.log_softmax(shaped(job, state.logits[:, 0], seen))
+    log_p = jax.nn.log_softmax(logits)
+    stop = lane_stops(state.lanes, state.step)
+    seen = seen_by(job, state.texts, None if stop is None else stop[:, 0])
+    allowed = log_constrained(config.rules, logits, seen, ends=model.end_tokens)
+    log_q = jax.nn.log_softmax(shaped(job, logits, seen))
     keys = row_keys(key, job.prompt, count, state.step)
-
-    def gumbel(key: jax.Array) -> jax.Array:
-        return jax.random.gumbel(key, (vocab,), jnp.float32, mode="high")
-
-    noise = jax.vmap(jax.vmap(gumbel))(keys)
-    free = state.lanes.log_proposal[..., None] + log_q + noise
+    gumbel = partial(jax.random.gumbel, shape=(vocab,), dtype=jnp.float32, mode="high")
+    noise = per_key(gumbel, keys)
+    free = state.texts.log_proposal[..., None] + log_q + noise
     # Nothing is known of the prompt's own maximum, so that it is whatever its continuations' is.
     shaken = jnp.where(state.step == 0, free, conditioned(free, state.perturbed))
     # A text that does not go on is its own only continuation.
@@ -138,53 +130,43 @@ def advance(key: jax.Array, job: Job, state: StochasticBeamState) -> tuple[Any, 
     shaken = jnp.where(_live(state)[..., None], shaken, itself)
 
     width = min(count, vocab)
-    best, tokens = top_k(shaken, width, shards=job.language_model.vocab_shards)
+    best, tokens = top_k(shaken, width, shards=model.vocab_shards)
     perturbed, rank = jax.lax.top_k(best.reshape(len(best), -1), count)
     lane = rank // width
-
-    def of_rank(array: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(array.reshape(len(array), -1), rank, axis=-1)
-
-    token = of_rank(tokens).astype(jnp.int32)
-    lanes = jax.tree.map(lambda array: pick(array[:, None], lane[:, None])[:, 0], state.lanes)
-    came = None if seen.stop is None else jnp.take_along_axis(seen.stop, lane, axis=-1)
-    end = ends(job, token, came)
-    idle = end | lanes.finished | jnp.isneginf(perturbed) | done
-    logits, log_class, states, path = extend_lanes(
+    found = (tokens, *pick((log_p, log_q, allowed), tokens))
+    found = jax.tree.map(lambda array: array.reshape(len(array), -1), found)
+    token, log_prob, log_proposal, weighed = pick(found, rank)
+    token = token.astype(jnp.int32)
+    texts = pick(state.texts, lane)
+    end = ends_behind(job, seen.stop, lane, token)
+    idle = end | texts.finished | jnp.isneginf(perturbed) | done
+    lanes, log_class = extend_lanes(
         job,
-        state.states,
-        pick(state.path, lane[:, None]),
+        state.lanes.at(lane[:, None]),
         token[:, None],
-        lanes.log_class[:, None],
+        texts.log_class[:, None],
         step=state.step,
         idle=idle[:, None],
     )
-    weighed = of_rank(jnp.take_along_axis(allowed, tokens, axis=-1))
-    live = ~lanes.finished
-    lanes = append(
-        replace(lanes, log_weight=lanes.log_weight + jnp.where(live, weighed, 0.0)),
+    live = ~texts.finished
+    texts = append(
+        replace(texts, log_weight=texts.log_weight + jnp.where(live, weighed, 0.0)),
         token,
-        log_prob=of_rank(jnp.take_along_axis(log_p, tokens, axis=-1)),
-        log_proposal=of_rank(jnp.take_along_axis(log_q, tokens, axis=-1)),
+        log_prob=log_prob,
+        log_proposal=log_proposal,
         log_class=log_class[:, 0],
         end=end,
     )
     read = state.read + jnp.sum(~idle, axis=-1, dtype=jnp.int32)
-    generation = _generation(config, lanes, perturbed, read)
+    generation = _generation(config, texts, perturbed, read)
     step = state.step + 1
-    after = StochasticBeamState(logits, states, path, lanes, perturbed, read, generation, step)
-    return after, None
+    return StochasticBeamState(lanes, texts, perturbed, read, generation, step), None
 
 
 def conditioned(free: jax.Array, parent: jax.Array) -> jax.Array:
-    """Moves perturbed log-probabilities to where their maximum is their parent's.
+    """Moves noisy log-probabilities `[..., V]` to where their maximum is their parent's `[...]`.
 
-    Args:
-      free: `[..., V]` log-probabilities with Gumbel noise.
-      parent: `[...]` what the largest of them is to be.
-
-    Returns:
-      `[..., V]` draws of the same given that maximum; their order stays.
+    They are draws of the same given that maximum; their order stays.
     """
     above = parent[..., None]
     v = above - free + _log1mexp(free - jnp.max(free, axis=-1, keepdims=True))
@@ -206,14 +188,14 @@ def _log1mexp(x: jax.Array) -> jax.Array:
 
 def _live(state: StochasticBeamState) -> jax.Array:
     """Returns `[B, W + 1]`, true where there is a text that has not ended."""
-    return jnp.isfinite(state.perturbed) & ~state.lanes.finished
+    return jnp.isfinite(state.perturbed) & ~state.texts.finished
 
 
 def _generation(
-    config: StochasticBeamConfig, lanes: Generation, perturbed: jax.Array, read: jax.Array
+    config: StochasticBeamConfig, texts: Generation, perturbed: jax.Array, read: jax.Array
 ) -> Generation:
     """Returns the texts without the lane that is there for its `G` alone."""
-    texts: Generation = jax.tree.map(lambda array: array[:, : config.samples], lanes)
+    texts = jax.tree.map(lambda array: array[:, : config.samples], texts)
     there = jnp.isfinite(perturbed[:, : config.samples])
     log_q = jnp.where(there, texts.log_proposal, -jnp.inf)
     share = jnp.exp(log_q)

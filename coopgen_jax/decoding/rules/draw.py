@@ -1,8 +1,12 @@
 """The one place where a token is drawn."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
+from coopgen_jax.decoding.generation import entry_at
 from coopgen_jax.decoding.rules.shaping import Rules, Seen
 
 
@@ -17,7 +21,7 @@ def draw(
     """Draws a token from the softmax of some scores, in every row.
 
     Args:
-      rules: the job's rules; a watermark in them may take the place of the draw.
+      rules: a watermark in them may take the place of the draw.
       keys: `[...]` typed keys; None takes the best score, the first among equals.
       scores: `[..., K]` unnormalised log-probabilities, shaped already.
       tokens: `[..., K]` int32 the tokens that they belong to; None where `K` is the vocabulary.
@@ -33,10 +37,7 @@ def draw(
     elif seen is not None and rules.watermark is not None and rules.watermark.draw is not None:
         chosen = rules.watermark.draw(keys, scores, tokens, seen.tokens, seen.mask)
     else:
-        categorical = jax.random.categorical
-        for _ in keys.shape:
-            categorical = jax.vmap(categorical)
-        chosen = categorical(keys, scores)
+        chosen = per_key(jax.random.categorical, keys, scores)
     token = chosen if tokens is None else entry_at(tokens, chosen)
     if keys is None:
         log_p = jnp.full(chosen.shape, jnp.nan, jnp.float32)
@@ -45,6 +46,8 @@ def draw(
     return token.astype(jnp.int32), log_p
 
 
-def entry_at(array: jax.Array, index: jax.Array) -> jax.Array:
-    """Returns the entries `[...]` of `[..., K]` at `index` `[...]`."""
-    return jnp.take_along_axis(array, index[..., None], axis=-1)[..., 0]
+def per_key(function: Callable, keys: jax.Array, *arrays: jax.Array) -> Any:
+    """Maps a function of one key over `keys` `[...]` and arrays `[..., *]`."""
+    for _ in keys.shape:
+        function = jax.vmap(function)
+    return function(keys, *arrays)

@@ -10,16 +10,8 @@ def repetition_penalty(
     """Makes the tokens that have been seen less likely.
 
     The penalty of CTRL (Keskar et al., 2019, section 4.1) in the form of the transformers library:
-    a positive logit is divided by it, a negative one multiplied.
-
-    Args:
-      logits: `[..., V]` float32.
-      tokens: `[..., S]` int32 tokens seen; repetitions count once.
-      mask: `[..., S]` bool, true where a token counts.
-      penalty: 1 leaves the logits as they are.
-
-    Returns:
-      `[..., V]` penalised logits.
+    a positive logit `[..., V]` is divided by it, a negative one multiplied; 1 leaves them. Of the
+    `tokens` `[..., S]` those in the `mask` count, repetitions once.
     """
     if penalty == 1.0:
         return logits
@@ -36,16 +28,8 @@ def no_repeat_ngram(logits: jax.Array, tokens: jax.Array, mask: jax.Array, n: in
     """Rules out every token that would complete an n-gram which the text has had before.
 
     The blocking of repeated n-grams of Paulus, Xiong and Socher (2018, arXiv 1705.04304, section
-    2.5, there for trigrams).
-
-    Args:
-      logits: `[..., V]` float32.
-      tokens: `[..., S]` int32 the text so far, in order.
-      mask: `[..., S]` bool, true where a token is part of it; what is left out leaves no gap.
-      n: length of the n-grams; 0 leaves the logits as they are.
-
-    Returns:
-      `[..., V]` logits, minus infinity where a token is ruled out.
+    2.5, there for trigrams). The logits `[..., V]` become minus infinity; an `n` of 0 leaves them.
+    The text is those of the `tokens` `[..., S]` that are in the `mask`; the others leave no gap.
     """
     length, vocab = tokens.shape[-1], logits.shape[-1]
     if n == 0 or length < n:

@@ -6,7 +6,8 @@ included. *Shaping* (repetition penalty, n-gram rule, token bias, temperature, t
 a text is looked for: it touches proposals and priors alone.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import jax
@@ -87,8 +88,7 @@ class Rules:
             raise ValueError("token_bias must be finite: rule a token out by bad_words")
         if not all(self.bad_words):
             raise ValueError("a bad word has no tokens: leave it out")
-        words = (*self.bad_words, self.forced, tuple(token for token, _ in self.token_bias))
-        if any(token < 0 for word in words for token in word):
+        if min(self._tokens, default=0) < 0:
             raise ValueError(
                 "bad words, forced tokens and biases are given by token ids: 0 or more"
             )
@@ -117,15 +117,18 @@ class Rules:
         return bool(self.bad_words or self.min_tokens or self.forced)
 
     @property
+    def _tokens(self) -> list[int]:
+        words = (*self.bad_words, self.forced, (token for token, _ in self.token_bias))
+        return list(chain.from_iterable(words))
+
+    @property
     def largest_token(self) -> int:
         """The largest token id that a rule names, -1 where none does."""
-        words = (*self.bad_words, self.forced, tuple(token for token, _ in self.token_bias))
-        return max((token for word in words for token in word), default=-1)
+        return max(self._tokens, default=-1)
 
     def changed(self, names: tuple[str, ...]) -> list[str]:
         """Returns which of these rules are not at their defaults."""
-        defaults = {field.name: field.default for field in fields(self)}
-        return [name for name in names if getattr(self, name) != defaults[name]]
+        return [name for name in names if getattr(self, name) != getattr(Rules, name)]
 
 
 NO_RULES = Rules()
@@ -149,21 +152,23 @@ class Seen:
     length: jax.Array
     stop: jax.Array | None = None
 
+    def followed_by(self, more: "Seen") -> "Seen":
+        """Returns what stands in front where more tokens follow; missing axes are the same ones."""
+
+        def joined(own: jax.Array, other: jax.Array) -> jax.Array:
+            own = jnp.broadcast_to(own, (*other.shape[:-1], own.shape[-1]))
+            return jnp.concatenate([own, other], axis=-1)
+
+        tokens, mask = joined(self.tokens, more.tokens), joined(self.mask, more.mask)
+        return Seen(tokens, mask, self.length + more.length, more.stop)
+
 
 def constrain(
     rules: Rules, logits: jax.Array, seen: Seen, *, ends: tuple[int, ...], given: Any = None
 ) -> jax.Array:
-    """Applies the constraints alone.
+    """Applies the constraints alone: logits `[..., V]` are minus infinity where one rules out.
 
-    Args:
-      rules: the rules.
-      logits: `[..., V]` float32.
-      seen: what stands in front of the token.
-      ends: ids that end a text.
-      given: `[..., V]` logits that forced tokens keep, by default `logits`.
-
-    Returns:
-      `[..., V]` logits, minus infinity where a token is ruled out.
+    The tokens `ends` end a text; forced tokens keep their logits of `given`, by default `logits`.
     """
     given = logits if given is None else given
     logits = forbid(logits, seen.tokens, seen.mask, rules.bad_words)
@@ -186,17 +191,10 @@ def unrepeated(rules: Rules, log_p: jax.Array, seen: Seen, *, ends: tuple[int, .
 def shape(
     rules: Rules, logits: jax.Array, seen: Seen, *, ends: tuple[int, ...], shards: int = 1
 ) -> jax.Array:
-    """Applies all rules.
+    """Applies all rules to logits `[..., V]`, whose softmax is then the distribution to draw from.
 
-    Args:
-      rules: the rules; a temperature of 0 leaves the logits as they are, for a greedy choice.
-      logits: `[..., V]` float32 of the language model.
-      seen: what stands in front of the token.
-      ends: ids that end a text.
-      shards: over how many devices the vocabulary is split; see `parallel.mesh.top_k`.
-
-    Returns:
-      `[..., V]` logits whose softmax is the distribution to draw from.
+    A temperature of 0 neither scales nor truncates, for a greedy choice. The tokens `ends` end a
+    text, and the vocabulary is split over so many `shards`; see `parallel.mesh.top_k`.
     """
     given = logits
     logits = repetition_penalty(logits, seen.tokens, seen.mask, rules.repetition_penalty)

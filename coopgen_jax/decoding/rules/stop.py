@@ -35,12 +35,9 @@ class StopStrings:
     def compile(
         cls, strings: Sequence[str], tokenizer: Tokenizer, vocab_size: int
     ) -> "StopStrings":
-        """Returns the automaton of stop strings over a tokenizer's tokens.
+        """Returns the automaton of stop strings, none empty, over a language model's tokens.
 
-        Args:
-          strings: the strings, none of them empty.
-          tokenizer: of the language model.
-          vocab_size: `V` of its logits, which may be more than the tokenizer has.
+        There are `vocab_size` in its logits, which may be more than its tokenizer has.
         """
         step = _byte_automaton([text.encode() for text in strings])
         spelt = tokenizer.token_bytes[:vocab_size]

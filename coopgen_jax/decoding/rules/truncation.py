@@ -17,17 +17,11 @@ from coopgen_jax.parallel import mesh as parallel
 def top_k_and_nucleus(
     logits: jax.Array, *, top_k: int = 0, top_p: float = 1.0, shards: int = 1
 ) -> jax.Array:
-    """Keeps the likeliest tokens of `logits` `[..., V]`, the rest become minus infinity.
+    """Keeps the `top_k` likeliest tokens, 0 for all, and of those the nucleus.
 
-    Args:
-      logits: unnormalised log-probabilities.
-      top_k: how many to keep, 0 for all; the lower id first among equals.
-      top_p: nucleus (Holtzman et al., 2020): the smallest set of likeliest tokens whose
-        probability, after `top_k`, reaches this; at least one token stays.
-      shards: over how many devices the vocabulary is split; see `parallel.mesh.top_k`.
-
-    Returns:
-      Logits whose softmax is the renormalised, truncated distribution.
+    That is the smallest set of likeliest tokens whose probability reaches `top_p` (Holtzman et al.,
+    2020); at least one token stays, the lower id first among equals. The vocabulary is split over
+    so many `shards`; see `parallel.mesh.top_k`.
     """
     vocab = logits.shape[-1]
     if top_k <= 0 or top_k >= vocab:
@@ -47,13 +41,9 @@ def _nucleus(logits: jax.Array, mass: float) -> jax.Array:
 
 
 def min_p(logits: jax.Array, share: float) -> jax.Array:
-    """Keeps the tokens of at least this share of the likeliest one's probability.
+    """Keeps the tokens of at least this share of the likeliest one's probability; 0 keeps all.
 
     Minh et al., "Turning Up the Heat: Min-p Sampling" (ICLR 2025, arXiv 2407.01082).
-
-    Args:
-      logits: `[..., V]`.
-      share: from 0, which keeps all, to 1.
     """
     if share <= 0:
         return logits
@@ -64,11 +54,8 @@ def min_p(logits: jax.Array, share: float) -> jax.Array:
 def typical(logits: jax.Array, mass: float) -> jax.Array:
     """Keeps the tokens whose surprise is nearest the entropy, until their probability is `mass`.
 
-    Meister et al., "Locally Typical Sampling" (TACL 2023, arXiv 2202.00666), equation 9.
-
-    Args:
-      logits: `[..., V]`.
-      mass: above 0; 1 keeps all. At least one token stays, the lower id first among equals.
+    Meister et al., "Locally Typical Sampling" (TACL 2023, arXiv 2202.00666), equation 9. A mass of
+    1 keeps all; at least one token stays, the lower id first among equals.
     """
     if mass >= 1:
         return logits
@@ -82,11 +69,8 @@ def eta_cutoff(logits: jax.Array, epsilon: float) -> jax.Array:
     """Keeps the tokens of at least the probability eta = min(epsilon, sqrt(epsilon) exp(-entropy)).
 
     Hewitt, Manning and Liang, "Truncation Sampling as Language Model Desmoothing" (Findings of
-    EMNLP 2022, arXiv 2210.15191), section 4.2.
-
-    Args:
-      logits: `[..., V]`.
-      epsilon: from 0, which keeps all, to below 1; the likeliest token always stays.
+    EMNLP 2022, arXiv 2210.15191), section 4.2. An epsilon of 0 keeps all; the likeliest token
+    always stays.
     """
     if epsilon <= 0:
         return logits
@@ -111,12 +95,8 @@ def mixture(log_proposal: jax.Array, log_full: jax.Array, share: float) -> jax.A
 
     A truncated sampler never writes what it cuts off, so weights by its density alone are those of
     another target. With a share of the full distribution, drawn once for a whole text, every text
-    can come, and no weight of it exceeds 1 / share.
-
-    Args:
-      log_proposal: `[...]` under the truncated sampler; minus infinity of a text it cannot write.
-      log_full: `[...]` under the full distribution.
-      share: of the texts that are drawn from the latter, from 0 to 1.
+    can come, and no weight of it exceeds 1 / share. Under the truncated sampler the `log_proposal`
+    `[...]` of a text that it cannot write is minus infinity.
     """
     rest, own = (math.log(part) if part else -math.inf for part in (1 - share, share))
     return jnp.logaddexp(log_proposal + rest, log_full + own)
@@ -136,13 +116,8 @@ def leading(order: jax.Array, p: jax.Array, mass: float) -> jax.Array:
     that are equal at the cut: each step adds up `p` once. A sort of a vocabulary takes much longer
     on a CPU, and gathers one that is split over devices; of sums only one number a row crosses.
 
-    Args:
-      order: `[..., V]` float32, any numbers; minus infinity comes last.
-      p: `[..., V]` float32, 0 or more.
-      mass: at least one token is marked, all are where `p` never adds up to it.
-
-    Returns:
-      `[..., V]` bool; the lower id first among equals.
+    `order` `[..., V]` is any float32, minus infinity last, and `p` `[..., V]` 0 or more. At least
+    one token is marked, the lower id first among equals, and all where `p` adds up to less.
     """
     keys = _ordered(order)
     ids = jax.lax.broadcasted_iota(jnp.int32, order.shape, order.ndim - 1)

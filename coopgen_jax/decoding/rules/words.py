@@ -16,16 +16,10 @@ def add_bias(logits: jax.Array, bias: tuple[tuple[int, float], ...]) -> jax.Arra
 def forbid(
     logits: jax.Array, tokens: jax.Array, mask: jax.Array, words: tuple[tuple[int, ...], ...]
 ) -> jax.Array:
-    """Rules out every token that would complete one of some sequences of tokens.
+    """Rules out every token that would complete one of some sequences of tokens, none empty.
 
-    Args:
-      logits: `[..., V]` float32.
-      tokens: `[..., S]` int32 the text so far, in order.
-      mask: `[..., S]` bool, true where a token is part of it; what is left out leaves no gap.
-      words: the sequences, none of them empty.
-
-    Returns:
-      `[..., V]` logits, minus infinity where a token is ruled out.
+    The logits `[..., V]` become minus infinity. The text is those of the `tokens` `[..., S]` that
+    are in the `mask`; the others leave no gap.
     """
     if not words:
         return logits
@@ -54,16 +48,9 @@ def forbid_ends(
     ends: tuple[int, ...],
     completing: jax.Array | None = None,
 ) -> jax.Array:
-    """Rules out every token that would end a text which is too short.
+    """Rules out, by minus infinity, every token that would end a text which is too `short` `[...]`.
 
-    Args:
-      logits: `[..., V]` float32.
-      short: `[...]` bool, true where a text may not end yet.
-      ends: ids that end a text.
-      completing: `[..., V]` bool, true at tokens that complete a stop string; None for none.
-
-    Returns:
-      `[..., V]` logits, minus infinity where a token is ruled out.
+    The `ends` do, and tokens that are `completing` `[..., V]` a stop string, None for none.
     """
     over = jnp.isin(jnp.arange(logits.shape[-1]), jnp.asarray(ends, jnp.int32))
     over = jnp.broadcast_to(over, logits.shape)
@@ -75,16 +62,10 @@ def forbid_ends(
 def force(
     logits: jax.Array, length: jax.Array, forced: tuple[int, ...], given: jax.Array
 ) -> jax.Array:
-    """Leaves one token alone where a text has to begin with given ones.
+    """Leaves one token alone where a text of `length` `[...]` tokens has to begin with given ones.
 
-    Args:
-      logits: `[..., V]` float32.
-      length: `[...]` int32 tokens that have been written.
-      forced: what texts begin with; free behind it.
-      given: `[..., V]` logits that the forced token keeps, whatever other rules said of it.
-
-    Returns:
-      `[..., V]` logits, minus infinity at all other tokens where one is forced.
+    It keeps its logit of `given` `[..., V]`, whatever other rules said of it; the others become
+    minus infinity.
     """
     if not forced:
         return logits
