@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-import coopgen_jax.cli.checks as checks
 import coopgen_jax.cli.generate as command
 from coopgen_jax.cli import main
 from coopgen_jax.decoding.presets import PRESETS
@@ -57,7 +56,7 @@ def stand_ins() -> Iterator[None]:
         patch.setattr(command, "load_discriminator", load_guide)
         patch.setattr(command, "keep_compilations", lambda folder: None)
         # The card of the real sentiment head has other classes than what stands in for it.
-        patch.setattr(checks, "check_classes", lambda guide, targets: None)
+        patch.setattr(command, "check_class", lambda options: None)
         os.chdir(FOLDER)
         try:
             yield
