@@ -1,5 +1,6 @@
 """Settings of the whole suite."""
 
+import gc
 import os
 import tempfile
 
@@ -42,6 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("--default-model"):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
     keep_programs(config)
+    # Traces are many small objects that live long: looking through all of them often takes time.
+    gc.set_threshold(50_000, 20, 20)
 
 
 def keep_programs(config: pytest.Config) -> None:

@@ -180,6 +180,7 @@ def test_a_cached_path_reads_as_its_text_does(name, rows):
     np.testing.assert_allclose(reader.logits(states), network.logits(states), atol=2e-4)
 
 
+@pytest.mark.slow
 def test_the_published_search_is_written_three_times():
     params = sharp(TINY_LLAMA)
     judge, judge_params = judge_parts(TINY_GPT2)
@@ -209,6 +210,7 @@ def test_waves_and_reuse_are_the_packages_own():
     np.testing.assert_array_equal(np.stack(steps, axis=1), found)
 
 
+@pytest.mark.slow
 def test_a_text_that_has_ended_is_left_alone():
     params = sharp(TINY_LLAMA)
     judge, judge_params = judge_parts(TINY_GPT2)

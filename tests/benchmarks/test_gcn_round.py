@@ -90,6 +90,7 @@ def test_tokens_come_as_often_as_their_probability_says(networks):
     assert chisquare(counts, expected * 400 / expected.sum()).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_a_round_of_the_same_texts_is_the_same_round(monkeypatch):
     """Nucleus samples stand in for PyTorch's own: losses, weights and trained parameters agree."""
     half = rounds.round_config

@@ -19,7 +19,7 @@ def run(tmp_path, *arguments):
 
 
 # Those that compile little.
-QUICKLY = {"samples", "published", "fair", "guidance"}
+QUICKLY = {"published", "fair"}
 EVERY = [
     name if name in QUICKLY else pytest.param(name, marks=pytest.mark.slow) for name in BENCHMARKS
 ]

@@ -206,6 +206,7 @@ def test_the_failure_of_a_process_is_named():
     assert said(first[2]) == ["coopgen: error: process 1 of 2 failed: weights.gguf is damaged"]
 
 
+@pytest.mark.slow
 def test_a_process_that_vanishes_is_named():
     first, second = run_both("vanish")
     assert (first[0], second[0]) == (2, 9), (first, second)

@@ -193,7 +193,7 @@ def test_rounds_go_on_from_maximum_likelihood_by_weighable_proposals(tmp_path):
         found = round_of(config, name)
         assert found.objective == name and found.texts == 15
         # The search that samples can write whatever the generator can.
-        assert found.covers and found.density and found.guided
+        assert found.covers and found.weighable and found.guided
 
 
 def test_a_cut_model_is_another_one(tmp_path):

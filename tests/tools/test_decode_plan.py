@@ -128,6 +128,7 @@ def test_a_text_longer_than_the_context_is_refused():
         plan(TINY_LLAMA, CONFIG, MACHINE, batch=1, prompt_length=127)
 
 
+@pytest.mark.slow
 def test_the_machine_is_measured():
     found = machine.measure()
     assert min(found.bandwidth, found.rate, found.ranking, found.step) > 0

@@ -58,9 +58,8 @@ def test_a_training_learns_and_keeps_the_best(alone):
     assert [line["step"] for line in lines if line["split"] == "training"] == [*range(1, 11)]
 
 
-@pytest.mark.parametrize(
-    ("during", "step"), [pytest.param("step", 6, marks=pytest.mark.slow), ("write", 7)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("during", "step"), [("step", 6), ("write", 7)])
 def test_killed_and_resumed_equals_never_killed(alone, tmp_path, during, step):
     first = started(tmp_path, die=step, during=during)
     first.communicate(timeout=300)
@@ -78,12 +77,9 @@ def test_killed_and_resumed_equals_never_killed(alone, tmp_path, during, step):
     assert b"training/loss" in events.read_bytes() and b"validation/loss" in events.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "options",
-    [
-        pytest.param({"mapper": "shard_map"}, marks=pytest.mark.slow),
-        {"mapper": "pmap", "micro_batches": 2},
-    ],
+    "options", [{"mapper": "shard_map"}, {"mapper": "pmap", "micro_batches": 2}]
 )
 def test_eight_devices_and_pieces_train_as_one_device(alone, tmp_path, options):
     found = ended(started(tmp_path, 8, **options))

@@ -179,4 +179,4 @@ def _check_said(text: str | None, tokens: tuple[int, ...], name: str) -> None:
 def _distinct(*models: LoadedModel | None) -> list[LoadedModel]:
     if any(isinstance(model, CombinedModel) for model in models):
         raise UserError("a combined model cannot be combined again: combine its parts at once")
-    return list(dict.fromkeys(model for model in models if model is not None))
+    return list({id(model): model for model in models if model is not None}.values())

@@ -207,6 +207,7 @@ def tree_value(tree, row, rank) -> float:
     return float(tree.value[row, 0, tree.children[row, 0, 0, rank]])
 
 
+@pytest.mark.slow
 def test_a_growing_budget_finds_the_enumerated_argmax():
     """Of all texts of three tokens, the one with the highest value is written in the end."""
     hits = {32: 0, 16384: 0}

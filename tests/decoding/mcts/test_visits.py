@@ -54,6 +54,7 @@ def test_sampled_visits_return_the_probability_they_were_drawn_with():
     assert total == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.slow
 def test_the_temperature_of_the_visits_falls_over_the_text():
     tables = tables_of(1)
     tables["logits"][:, END] = -1e4

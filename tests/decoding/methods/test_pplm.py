@@ -174,6 +174,7 @@ def test_a_soft_token_that_is_certain_is_judged_like_the_token(guide):
     np.testing.assert_allclose(said, further.generation.log_class[..., 0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_asked_for_grows():
     config = PPLMConfig(new_tokens=4, samples=8, bags=BAGS)
     job = job_of(config, guide=composed(), target=0)

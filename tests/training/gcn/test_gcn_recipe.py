@@ -77,6 +77,7 @@ def test_killed_in_every_phase_of_a_round_and_resumed_equals_never_killed(start,
     assert (tmp_path / "metrics.jsonl").read_text() == (alone[1] / "metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_a_finished_training_goes_on_with_further_rounds_and_not_with_fewer(start, alone, tmp_path):
     assert ended(start(tmp_path, rounds=1))["stopped"] == "steps"
     process = start(tmp_path, die="sampled")
@@ -205,7 +206,8 @@ def test_the_discriminator_learns_alike_beside_either_optimiser_of_the_generator
     assert generators[0] != generators[1] and judges[0] == judges[1]
 
 
-@pytest.mark.parametrize("rank", [None, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [None, 2])
 def test_a_discriminator_may_begin_as_another_language_model(tmp_path, rank):
     from tests.training.gcn import gcn_worker as worker
 

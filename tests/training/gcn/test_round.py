@@ -209,6 +209,7 @@ def test_a_round_climbs_along_self_normalised_importance_weights(changes, condit
     assert jnp.linalg.norm(ours - theirs) < 5e-3 * jnp.linalg.norm(theirs)
 
 
+@pytest.mark.slow
 def test_the_objectives_differ_in_their_weights_alone():
     found = {}
     for name, changes in {
