@@ -101,7 +101,7 @@ def combined(
             if model is None:  # the base in its place, as it reads here
                 parts[0] = replace(parts[0], weight=parts[0].weight + weight)
             else:
-                parts.append(Part(models.index(model), weight))
+                parts.append(Part(next(n for n, one in enumerate(models) if one is model), weight))
     made = CombinedModel(**vars(base), networks=tuple(models), parts=tuple(parts))
     # What does not fit is told here, and not first when a text is written.
     network_of(made)
