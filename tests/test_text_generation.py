@@ -205,7 +205,7 @@ def test_the_default_model_writes_the_same_alone_in_company_and_under_padding():
         "He said that the food",
     ]
     config = PRESETS["default"]
-    search = dataclasses.replace(config.search, simulations=8, wave=8, kept=8)
+    search = dataclasses.replace(config.search, simulations=8, wave=8, reused_nodes=8)
     config = dataclasses.replace(config, new_tokens=5, search=search)
     write = partial(
         generate, language_model, config=config, discriminator=sentiment, target="negative"
