@@ -78,7 +78,7 @@ def method_config(
 ) -> DecoderSettings:
     """Returns the settings of the decoder that `name:key=value:key=value` stands for.
 
-    The method may have `samples` of its own; `source` is the option that it is the value of.
+    The method may set other `samples`; `source` is the option that it is the value of.
 
     Raises:
       UserError: there is no such method, or it takes no such option or value.

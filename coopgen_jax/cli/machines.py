@@ -79,7 +79,7 @@ def join_hosts(options: GenerateOptions) -> Hosts | None:
 
 
 def _place(options: Any) -> tuple[str | None, int | None, int | None]:
-    """Returns what JAX is told of the processes: nothing where a cluster says it all."""
+    """Returns JAX's arguments about the processes: none where a cluster has them all."""
     where = None if options.coordinator == AUTO else options.coordinator
     return where, options.hosts, options.host
 

@@ -62,7 +62,7 @@ def finish(
 
 
 def now_and_then(what: Any) -> Callable[[int, int, Callable[[], str]], None]:
-    """Returns what tells how much is done, by a sentence that is made only when it is told."""
+    """Returns what reports progress, by a sentence that is made only when it is shown."""
     said = time.monotonic()
 
     def told(done: int, total: int, sentence: Callable[[], str]) -> None:

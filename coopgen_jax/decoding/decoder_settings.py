@@ -32,7 +32,7 @@ class DecoderSettings:
 
     # The method's name on the command line; by default that of the class, without Config.
     method: ClassVar[str] = ""
-    # Whether a discriminator and a target are needed whatever the settings.
+    # Whether every setting needs a discriminator and a target.
     always_guided: ClassVar[bool] = False
     # Whether a prompt's texts stand for a distribution only together with their weights.
     weighted: ClassVar[bool] = False

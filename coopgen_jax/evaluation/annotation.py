@@ -182,7 +182,7 @@ def _sentence(label: str, faults: dict[str, list[str]]) -> str | None:
 def summarise(
     key: dict[str, Any], sheets: Sequence[dict[str, dict[str, float]]], against: str
 ) -> dict[str, Any]:
-    """Returns what several people's ratings, read by `read_sheet`, say.
+    """Returns what several raters' sheets, read by `read_sheet`, say.
 
     Returns:
       By question: `alpha`, the agreement (Krippendorff's, ordinal), and `groups`, by target, "all"

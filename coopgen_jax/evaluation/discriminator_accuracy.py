@@ -90,7 +90,7 @@ def judge_prefixes(
 
     A text is read as a continuation of `prompt`, behind a space, `T` tokens of it at the longest;
     a discriminator that reads the continuation alone does not judge the prompt. Texts of like
-    length are read together. The listener is told after each batch how many of how many are done.
+    length are read together. The listener gets, after each batch, how many of how many are done.
 
     Returns:
       `[n, T, C]` float32: log p(class | the first t + 1 tokens), NaN behind a text's end.

@@ -77,7 +77,7 @@ def report_on(
 ) -> dict[str, Any]:
     """Returns the figures of methods: those of `evaluate_texts`, with judge, oracle and notes.
 
-    The name of every method is told to `on_method` before it is measured.
+    `on_method` gets the name of every method before it is measured.
 
     Raises:
       UserError: see `check_methods`, or a model cannot be loaded.

@@ -48,7 +48,7 @@ def evaluate_texts(
 
     Without a judge there is no accuracy, without an oracle no perplexity, and MAUVE (Pillutla et
     al. 2021, arXiv 2102.01454) needs human texts for reference and what reads features `[n, E]` of
-    texts. The others are tested `against` one method, the first by default. The listener is told
+    texts. The others are tested `against` one method, the first by default. The listener hears
     the name of every method before it is measured.
 
     Returns:

@@ -8,7 +8,7 @@ compiled one by one, which takes SmolLM2-135M (3.5 MB) as long as it gains in a 
 
 Trained as a whole, a stack costs more: every layer's gradient is written into a stack of zeros, and
 what a layer keeps for its gradient is copied into another one and out of it again. On a processor
-layers are therefore trained one by one, whatever their size and whatever of them is trainable.
+layers are therefore trained one by one, at any size and with any part trainable.
 """
 
 from typing import Any

@@ -55,7 +55,7 @@ def _hits(log_class: jax.Array, label: jax.Array) -> jax.Array:
 def _classified(
     head: HeadConfig, params: Any, states: jax.Array, keys: jax.Array, training: bool
 ) -> jax.Array:
-    """Returns log p(class) of the states of every row, which has a key of its own for dropout."""
+    """Returns log p(class) of the states of every row, each with its key for dropout."""
 
     def one(states: jax.Array, key: jax.Array) -> jax.Array:
         log_class: Any = Head(head).apply(

@@ -5,7 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from coopgen_jax.discriminators.loading import PACKAGED, load_discriminator, packaged_heads
+from coopgen_jax.cli.evaluate import _check_cards
+from coopgen_jax.discriminators import loading
+from coopgen_jax.discriminators.loading import (
+    PACKAGED,
+    is_packaged,
+    load_discriminator,
+    packaged_heads,
+)
+from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.discriminator_accuracy import judge_prefixes
 from coopgen_jax.models.pretrained.loaded_model import load
 
@@ -50,3 +58,12 @@ def test_a_head_knows_plain_cases(name):
     for row, wanted in zip(said, SAYS[name], strict=True):
         last = row[~np.isnan(row[:, 0])][-1]
         assert head.discriminator.classes[int(last.argmax())] == wanted
+
+
+def test_what_lies_in_the_package_is_asked_each_time(monkeypatch, tmp_path):
+    assert is_packaged(PACKAGED / "research") and not is_packaged(tmp_path / "own")
+    monkeypatch.setattr(loading, "PACKAGED", tmp_path)
+    with pytest.raises(UserError, match="own comes with the library"):
+        (tmp_path / "own").mkdir()
+        (tmp_path / "own/card.json").write_text("{}")
+        _check_cards((str(tmp_path / "own"),))

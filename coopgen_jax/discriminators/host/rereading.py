@@ -23,7 +23,7 @@ WIDTH_STEP = 16
 def rereading(
     read: Callable, classes: tuple[str, ...], crossing: Crossing, *, reads_prompt: bool = False
 ) -> Discriminator:
-    """Returns the discriminator; a text without a token of its own is judged uniformly.
+    """Returns the discriminator; a text without tokens is judged uniformly.
 
     Args:
       read: `(params, tokens [n, S], mask [n, S]) -> log p(class) [n, C]` of tokens padded behind
