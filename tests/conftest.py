@@ -34,7 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 # Most of a run's time is compilation, and what is tested is what programs compute.
 QUICK = (
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 "
+    "--xla_disable_hlo_passes=while-loop-simplifier,while-loop-invariant-code-motion,"
+    "while-loop-constant-sinking"
 )
 
 

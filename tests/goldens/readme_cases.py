@@ -16,6 +16,7 @@ import pytest
 
 import coopgen_jax.cli.compare as compare
 import coopgen_jax.cli.generate as command
+import coopgen_jax.comparison.loaded_run as loaded_run
 from coopgen_jax.cli import main
 from coopgen_jax.models.pretrained.loaded_model import load
 
@@ -70,8 +71,9 @@ def beside(folder: Path) -> Iterator[None]:
         def load_once(name: str, *, dtype: str) -> Any:
             return loaded(name, dtype) if name == "smollm2-135m" else load(name, dtype=dtype)
 
-        for module in (command, compare):
+        for module in (command, loaded_run):
             patch.setattr(module, "load", load_once)
+        for module in (command, compare):
             patch.setattr(module, "keep_compilations", lambda folder: None)
         patch.chdir(folder)
         Path("prompts.txt").write_text(PROMPTS)
