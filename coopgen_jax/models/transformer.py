@@ -216,6 +216,7 @@ class Block(nn.Module):
         return x, (key, value)
 
 
+@partial(jax.jit, static_argnums=1)
 def init_decoder(key: jax.Array, config: DecoderConfig) -> Params:
     """Returns randomly initialised parameters; every layer's leaves are stacked on an `L` axis."""
     names = ("embedding", "positions", "head", "layers")

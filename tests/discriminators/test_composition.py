@@ -51,6 +51,7 @@ NODES = Nodes(
 )
 
 
+@partial(jax.jit, static_argnums=0)
 def both(judge, params, prompt, hidden, nodes):
     bare, state = judge.init(params, prompt, hidden, capacity=Capacity(R, 2, 8))
     return bare, judge.evaluate(params, state, nodes)[0]

@@ -24,6 +24,7 @@ from coopgen_jax.models.reading import read
 from coopgen_jax.models.slots import Capacity
 from coopgen_jax.models.transformer import init_decoder, unembed
 from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA
+from tests.compiled import compiled
 from tests.discriminators.trees import CONFIG, ROWS, check_every_node, prompt_of
 
 CLASSES = ("bad", "good", "none")
@@ -109,14 +110,13 @@ def test_the_posterior_of_every_string_of_a_small_language_is_bayes_rule_by_enum
     prior, scale = [0.3, 0.7], 1.7
     params = jax.tree.map(lambda leaf: 3 * leaf, init_decoder(jax.random.key(5), network))
     config = GenerativeConfig(network, ("a", "b"), ((0,), (1, 2)))
-    judge = generative(config)
+    judge = compiled(generative(config))
     weights = generative_params(params, 2, prior=prior, scale=scale)
     prompt = prompt_of([[3]], 1)
     _, state = judge.init(
         weights, prompt, jnp.zeros((1, 1, 0, 1)), capacity=Capacity(1, 4, 1 + 4 + 16 + 64)
     )
-    evaluate, judge_children = map(jax.jit, (judge.evaluate, judge.evaluate_children))
-    model = language_model(network)
+    model = compiled(language_model(network))
     strings = {length: list(itertools.product(range(4), repeat=length)) for length in (1, 2, 3)}
     log_joint = {}
     for share, prefix in zip(prior, config.prefixes, strict=True):
@@ -132,13 +132,13 @@ def test_the_posterior_of_every_string_of_a_small_language_is_bayes_rule_by_enum
         for text in itertools.product(range(4), repeat=length - 1):
             path = [slots[text[: at + 1]] for at in range(len(text))]
             nodes = chain(start, [0, 1, 2, 3], slots[text], path, length)
-            log_class, state = evaluate(weights, state, nodes)
+            log_class, state = judge.evaluate(weights, state, nodes)
             for token in range(4):
                 slots[(*text, token)] = start + token
                 expected = log_softmax(log_joint[(*text, token)])
                 np.testing.assert_allclose(log_class[0, 0, token], expected, atol=1e-4)
             if length < 3:
-                children = judge_children(weights, state, nodes, None)
+                children = judge.evaluate_children(weights, state, nodes, None)
                 assert children.shape == (1, 1, 4, 4, 2)
                 for token, child in itertools.product(range(4), repeat=2):
                     # Token 2 ends a text: what was said of it stays.
@@ -146,7 +146,7 @@ def test_the_posterior_of_every_string_of_a_small_language_is_bayes_rule_by_enum
                     expected = log_softmax(log_joint[longer])
                     np.testing.assert_allclose(children[0, 0, token, child], expected, atol=1e-4)
                 some = jnp.asarray([[[[3, 1], [0, 2], [1, 1], [2, 0]]]])
-                chosen = judge_children(weights, state, nodes, some)
+                chosen = judge.evaluate_children(weights, state, nodes, some)
                 wanted = np.take_along_axis(np.asarray(children), np.asarray(some)[..., None], 3)
                 np.testing.assert_allclose(chosen, wanted, atol=1e-5)
             start += 4
@@ -154,7 +154,7 @@ def test_the_posterior_of_every_string_of_a_small_language_is_bayes_rule_by_enum
 
 def test_begin_tokens_of_a_prompt_are_no_text():
     config, params = judge_of("tied", reads_prompt=True, begin_tokens=1)
-    bare, _ = generative(config).init(
+    bare, _ = compiled(generative(config)).init(
         params,
         prompt_of([[60, 3, 4], [60, 9]]),
         jnp.zeros((2, 4, 0, 1)),
@@ -166,7 +166,7 @@ def test_begin_tokens_of_a_prompt_are_no_text():
 
 def test_all_classes_are_read_in_one_call():
     config, params = judge_of("tied")
-    judge = generative(config)
+    judge = compiled(generative(config))
     prompt = prompt_of([[3]], 1)
     room = Capacity(1, 2, 8)
     _, state = judge.init(params, prompt, jnp.zeros((1, 1, 0, 1)), capacity=room)

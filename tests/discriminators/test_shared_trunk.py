@@ -50,7 +50,7 @@ def test_every_node_is_judged_as_if_read_anew(reads_prompt):
         target=jnp.asarray([0, 1]),
         config=CONFIG,
     )
-    state = decoder.begin(job)
+    state = jax.jit(decoder.begin)(job)
     root = state.generation.log_class
     if reads_prompt:
         assert not np.allclose(root, root[..., :1])

@@ -1,6 +1,7 @@
 """Small layers on a language model's states, along a tree against reading each text anew."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from coopgen_jax.models.reading import read
 from coopgen_jax.models.slots import Capacity
 from coopgen_jax.models.transformer import tapped
 from coopgen_jax.testing import TINY_LLAMA
+from tests.compiled import compiled
 from tests.discriminators.small_layers import CLASSES, END, GUIDE_PARAMS, MODEL, PARAMS, SHAPE, TAPS
 from tests.discriminators.trees import CONFIG, ROWS, check_every_node, prompt_of
 
@@ -69,8 +71,8 @@ def walked(text: list[int]):
     """The state behind a text that was read node by node, and its last node."""
     room = Capacity(samples=1, trunk=1, nodes=8)
     prompt = prompt_of([[7]], 1)
-    _, hidden, cache = MODEL.prefill(PARAMS, prompt, capacity=room)
-    guide = trunk_layers(SHAPE)
+    model, guide = compiled(MODEL), compiled(trunk_layers(SHAPE))
+    _, hidden, cache = model.prefill(PARAMS, prompt, capacity=room)
     _, state = guide.init(GUIDE_PARAMS, prompt, hidden, capacity=room)
     for at, token in enumerate(text):
         path = [*range(1, at + 1), *[-1] * (6 - at)]
@@ -83,7 +85,7 @@ def walked(text: list[int]):
             committed=jnp.zeros((1, 1), jnp.int32),
             terminal=jnp.zeros((1, 1, 1), bool),
         )
-        _, hidden, cache = MODEL.extend(PARAMS, cache, nodes)
+        _, hidden, cache = model.extend(PARAMS, cache, nodes)
         nodes = dataclasses.replace(nodes, hidden=hidden)
         log_class, state = guide.evaluate(GUIDE_PARAMS, state, nodes)
     return guide, state, nodes, np.asarray(log_class[0, 0, 0])
@@ -131,12 +133,13 @@ def test_dropout_is_a_rows_own_whatever_is_beside_it():
     config = dataclasses.replace(SHAPE, head=HeadConfig(CLASSES, 32, (16,), dropout=0.5))
     states = jax.random.normal(jax.random.key(3), (3, 6, len(TAPS), TINY_LLAMA.width))
     inside, keys = jnp.ones((3, 6), bool), jax.random.split(jax.random.key(4), 3)
-    together, _ = judge_texts(config, GUIDE_PARAMS, states, inside, keys)
+    judge = jax.jit(partial(judge_texts, config, GUIDE_PARAMS))
+    together, _ = judge(states, inside, keys)
     for row in range(3):
         one = slice(row, row + 1)
-        alone, _ = judge_texts(config, GUIDE_PARAMS, states[one], inside[one], keys[one])
+        alone, _ = judge(states[one], inside[one], keys[one])
         np.testing.assert_allclose(together[one], alone, atol=1e-5)
-    other, _ = judge_texts(config, GUIDE_PARAMS, states, inside, keys[::-1])
+    other, _ = judge(states, inside, keys[::-1])
     assert np.abs(other - together).max() > 0.01
 
 

@@ -17,6 +17,7 @@ from coopgen_jax.models.language_model import LanguageModel
 from coopgen_jax.models.slots import Capacity, commit, move
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA, ToyLanguage, toy_language_model
+from tests.compiled import compiled
 from tests.models.trees import D, full_logits, grown_tree, nodes_of, prompt_of
 
 TOY = ToyLanguage()
@@ -32,7 +33,7 @@ MEMBERS = (
     Member(MODEL, 2),
 )
 WEIGHTS = (1.5, -0.5, 0.75, -0.75)
-COMBINED = combine_logits(MEMBERS)
+COMBINED = compiled(combine_logits(MEMBERS))
 PARAMS = combined_params([{"logits": jnp.asarray(table)} for table in TABLES], WEIGHTS)
 
 
@@ -55,9 +56,6 @@ def closed_form(row, after, weights=WEIGHTS) -> np.ndarray:
 
 def log_softmax(x) -> np.ndarray:
     return x - np.log(np.exp(x).sum())
-
-
-extend = jax.jit(COMBINED.extend)
 
 
 def wave_of(texts, length: int):
@@ -84,7 +82,7 @@ def test_every_text_has_the_distribution_of_the_formula():
         np.testing.assert_array_equal(logits[b], closed_form(row, ()))
     for length in (1, 2, 3):
         here, nodes = wave_of(texts, length)
-        logits, _, caches = extend(PARAMS, caches, nodes)
+        logits, _, caches = COMBINED.extend(PARAMS, caches, nodes)
         for b, row in enumerate(ROWS):
             expected = np.stack([closed_form(row, text) for text in here])
             for sample in range(2):
@@ -93,7 +91,9 @@ def test_every_text_has_the_distribution_of_the_formula():
     first = np.asarray([[0, 1], [2, 3], [1, 4]])
     caches = commit(move(caches, jnp.asarray(1 + first)[..., None]), jnp.zeros((3, 2), jnp.int32))
     here, nodes = wave_of(texts, 1)
-    logits, _, _ = extend(PARAMS, caches, replace(nodes, committed=jnp.ones((3, 2), jnp.int32)))
+    logits, _, _ = COMBINED.extend(
+        PARAMS, caches, replace(nodes, committed=jnp.ones((3, 2), jnp.int32))
+    )
     for b, r in np.ndindex(3, 2):
         expected = [closed_form(ROWS[b], (first[b, r], *text)) for text in here]
         np.testing.assert_array_equal(logits[b, r], np.stack(expected))
@@ -102,7 +102,7 @@ def test_every_text_has_the_distribution_of_the_formula():
 def test_score_is_normalised_at_every_token():
     texts = list(itertools.product(range(V), repeat=3))
     tokens = jnp.broadcast_to(jnp.asarray(texts), (len(ROWS), len(texts), 3))
-    score = jax.jit(COMBINED.score)
+    score = COMBINED.score
     for mask in ((1, 1, 1), (1, 1, 0), (0, 1, 1)):
         there = np.flatnonzero(mask)
         masks = jnp.broadcast_to(jnp.asarray(mask, bool), tokens.shape)
@@ -156,7 +156,7 @@ def of_networks(begin_tokens: int, taps: tuple[int, ...] = ()) -> tuple[Language
         Member(base, 0, prefix=(5, 4), reads_prompt=False),
         Member(expert, 1),
     )
-    return combine_logits(members), members
+    return compiled(combine_logits(members)), members
 
 
 def uncached(members, weights, row, after) -> np.ndarray:
@@ -177,7 +177,7 @@ def test_networks_are_read_as_if_by_themselves(begin_tokens):
     logits, _, caches = model.prefill(params, prompt_of(rows, 8), capacity=Capacity(2, 4, 12))
     for b, row in enumerate(rows):
         np.testing.assert_allclose(logits[b], uncached(members, weights, row, ()), atol=1e-4)
-    read = jax.jit(model.extend)
+    read = model.extend
     waves, texts = grown_tree(np.random.default_rng(0), 3, 2, 3, 3)
     for token, parent, path, depth, slot in waves:
         nodes = nodes_of(token, parent, path, depth, start=slot, committed=0)
@@ -203,7 +203,7 @@ def test_score_reads_networks_past_what_is_masked():
     rows, mask = [[3, 4, 5, 6], [9]], np.asarray([[[1, 1, 1]], [[0, 1, 1]]], bool)
     tokens = np.asarray([[[1, 2, 3]], [[4, 5, 6]]])
     params = combined_params((BASE, EXPERT), weights)
-    got = jax.jit(model.score)(params, prompt_of(rows, 6), jnp.asarray(tokens), jnp.asarray(mask))
+    got = model.score(params, prompt_of(rows, 6), jnp.asarray(tokens), jnp.asarray(mask))
     for b, row in enumerate(rows):
         read = []
         for at in range(3):
@@ -222,7 +222,7 @@ def test_states_are_the_bases_at_the_prompts_own_columns():
     prompt = replace(prompt, mask=prompt.mask.at[0, 5].set(False))
     rows[0].pop(2)
     _, hidden, _ = model.prefill(params, prompt, capacity=Capacity(1, 1, 1))
-    alone = language_model(TINY_GPT2, (1, 2))
+    alone = compiled(language_model(TINY_GPT2, (1, 2)))
     assert hidden.shape == (3, 8, 2, TINY_GPT2.width)
     for b, row in enumerate(rows):
         whole = [row[0], 7, 8, 9, *row[1:]]
@@ -254,8 +254,8 @@ def test_vectors_in_place_of_tokens_go_with_one_network():
 
 
 def test_equal_members_make_equal_models_with_the_bases_own_things():
-    again = combine_logits([replace(member) for member in MEMBERS])
-    assert again == COMBINED and hash(again) == hash(COMBINED)
+    once, again = (combine_logits([replace(member) for member in MEMBERS]) for _ in range(2))
+    assert again == once and hash(again) == hash(once)
     assert again != combine_logits(MEMBERS[:3])
     model, _ = of_networks(0, taps=(1,))
     assert (model.vocab_size, model.width, model.taps) == (61, TINY_GPT2.width, (1,))

@@ -14,6 +14,7 @@ from coopgen_jax.models.layer_layout import separate_layers
 from coopgen_jax.models.slots import Capacity, commit, move
 from coopgen_jax.models.transformer import embed, init_decoder, run_layers, tapped, unembed
 from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA
+from tests.compiled import compiled
 from tests.models.trees import D, full_logits, grown_tree, nodes_of, prompt_of
 
 CONFIGS = {"llama": TINY_LLAMA, "gpt2": TINY_GPT2}
@@ -25,7 +26,7 @@ def test_cached_equals_uncached(family, lay_out):
     config = CONFIGS[family]
     stack = init_decoder(jax.random.key(1), config)
     params = lay_out(stack) if lay_out else stack
-    model = language_model(config, taps=(0, 1, config.layers))
+    model = compiled(language_model(config, taps=(0, 1, config.layers)))
     rows = [[3, 4, 5, 6, 7], [9], [2, 8, 1]]
     prompt = prompt_of(rows, 8)
     logits, hidden, cache = model.prefill(params, prompt, capacity=Capacity(2, 4, 12))
@@ -33,7 +34,7 @@ def test_cached_equals_uncached(family, lay_out):
     for b, row in enumerate(rows):
         np.testing.assert_allclose(logits[b], full_logits(config, stack, row), atol=2e-5)
     waves, texts = grown_tree(np.random.default_rng(0), 3, 2, 3, 3)
-    extend = jax.jit(model.extend)
+    extend = model.extend
     for token, parent, path, depth, slot in waves:
         nodes = nodes_of(token, parent, path, depth, start=slot, committed=0)
         logits, hidden, cache = extend(params, cache, nodes)
@@ -50,7 +51,7 @@ def test_move_and_commit_keep_the_text():
     """A subtree moved under a committed root reads on as if its text had been the prompt."""
     config = TINY_LLAMA
     params = init_decoder(jax.random.key(2), config)
-    model = language_model(config)
+    model = compiled(language_model(config))
     prompt = prompt_of([[3, 4, 5], [9, 8, 7]], 3)
     _, _, cache = model.prefill(params, prompt, capacity=Capacity(1, 2, 8))
     # slot 1 = token 11 under the root; slot 2 = 12 under 1; slot 3 = 13 under 2
@@ -61,7 +62,7 @@ def test_move_and_commit_keep_the_text():
         parent = np.full((2, 1, 1), slot - 1)
         depth = np.full((2, 1, 1), len(path) + 1)
         nodes = nodes_of(token, parent, padded, depth, start=slot, committed=0)
-        _, _, cache = jax.jit(model.extend)(params, cache, nodes)
+        _, _, cache = model.extend(params, cache, nodes)
     source = jnp.broadcast_to(jnp.asarray([1, 2, 3]), (2, 1, 3))
     cache = commit(move(cache, source), jnp.zeros((2, 1), jnp.int32))
     # old slot 3 is slot 2 now, at depth 2; its new child is at depth 3
@@ -78,20 +79,20 @@ def test_regions_equal_one_flat_cache_under_the_ancestor_mask():
     """Prompt, trunk and gathered paths equal one sequence in which ancestors alone are visible."""
     config = TINY_LLAMA
     params = init_decoder(jax.random.key(3), config)
-    model = language_model(config, taps=(2, 3))
+    model = compiled(language_model(config, taps=(2, 3)))
     prompt = prompt_of([[3, 4, 5, 6]], 4)
     _, _, cache = model.prefill(params, prompt, capacity=Capacity(1, 2, 10))
     none = np.full((1, 1, 1, D), -1)
     one = np.ones((1, 1, 1))
     for t in range(2):  # two committed tokens, read through slot 0
         nodes = nodes_of(one * (20 + t), one * 0, none, one, start=0, committed=t)
-        _, _, cache = jax.jit(model.extend)(params, cache, nodes)
+        _, _, cache = model.extend(params, cache, nodes)
         cache = commit(cache, jnp.full((1, 1), t))
     waves, texts = grown_tree(np.random.default_rng(1), 1, 1, 3, 3)
     got_logits, got_hidden = [], []
     for token, parent, path, depth, slot in waves:
         nodes = nodes_of(token, parent, path, depth, start=slot, committed=2)
-        logits, hidden, cache = jax.jit(model.extend)(params, cache, nodes)
+        logits, hidden, cache = model.extend(params, cache, nodes)
         got_logits.append(logits[0, 0])
         got_hidden.append(hidden[0, 0])
 
@@ -123,7 +124,7 @@ def test_regions_equal_one_flat_cache_under_the_ancestor_mask():
 def test_score_is_the_log_probability_of_the_continuation():
     config = TINY_GPT2
     params = init_decoder(jax.random.key(4), config)
-    model = language_model(config)
+    model = compiled(language_model(config))
     rows = [[3, 4, 5], [9]]
     prompt = prompt_of(rows, 4)
     tokens = jnp.asarray([[[1, 2, 3], [4, 5, 6]], [[7, 8, 0], [10, 0, 0]]])
@@ -144,7 +145,7 @@ def test_score_is_the_log_probability_of_the_continuation():
 def test_embeddings_stand_in_for_tokens():
     config = TINY_LLAMA
     params = init_decoder(jax.random.key(5), config)
-    model = language_model(config)
+    model = compiled(language_model(config))
     plain = prompt_of([[3, 4, 5]], 4)
     vectors = jnp.zeros((1, 4, config.width)).at[0, 2].set(params["embedding"][4])
     instead = plain.replace(
@@ -175,7 +176,7 @@ def test_embeddings_stand_in_for_tokens():
 def test_extend_is_differentiable_in_cache_and_embedding():
     config = TINY_LLAMA
     params = init_decoder(jax.random.key(6), config)
-    model = language_model(config)
+    model = compiled(language_model(config))
     prompt = prompt_of([[3, 4, 5]], 4)
     _, _, cache = model.prefill(params, prompt, capacity=Capacity(1, 1, 3))
     one, path = np.ones((1, 1, 1)), np.full((1, 1, 1, D), -1)

@@ -1,5 +1,7 @@
 """LoRA beside the kernels equals LoRA inside them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +17,9 @@ from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA
 TOKENS = jax.random.randint(jax.random.key(5), (2, 7), 0, 61)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def stream(config, params):
-    return np.asarray(read(config, params, TOKENS, jnp.ones(TOKENS.shape, bool))[1])
+    return read(config, params, TOKENS, jnp.ones(TOKENS.shape, bool))[1]
 
 
 def drawn(additions):

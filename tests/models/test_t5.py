@@ -24,6 +24,7 @@ from coopgen_jax.models.prompt import make_prompt
 from coopgen_jax.models.relative import bias_around, bias_before, buckets_of
 from coopgen_jax.models.slots import Capacity, commit, move
 from coopgen_jax.models.t5 import encode, read_pair
+from tests.compiled import compiled
 from tests.models.model_files import edit, tensors
 from tests.models.t5_files import KINDS, reference_of, save_t5
 from tests.models.trees import D, grown_tree, nodes_of, prompt_of
@@ -108,10 +109,10 @@ def test_a_tree_is_read_as_each_of_its_paths(kind, lay_out, pair):
 def test_moved_and_committed_slots_read_on_as_one_text(pair):
     """24 tokens are committed one by one, then a subtree moves under a new root."""
     loaded, reference = pair("flan")
-    model, params = language_model(loaded.config), loaded.params
+    model, params = compiled(language_model(loaded.config)), loaded.params
     sources = SOURCES[:2]
     _, _, cache = model.prefill(params, prompt_of(sources, 31), capacity=Capacity(1, 30, 8))
-    extend = jax.jit(model.extend)
+    extend = model.extend
     written = [list(map(int, row)) for row in np.random.default_rng(1).integers(2, 64, (2, 24))]
 
     def node(tokens, path, *, slot, committed):
@@ -257,7 +258,7 @@ def test_bfloat16_is_near_single_precision(folder, pair):
 def test_a_negative_prompt_is_a_source_of_its_own(pair):
     loaded, reference = pair("t5")
     made = combined(loaded, negative_prompt="the mat", guidance=1.5)
-    logits, _, _ = network_of(made).prefill(
+    logits, _, _ = compiled(network_of(made)).prefill(
         params_of(made), prompt_of(SOURCES[:1], 4), capacity=Capacity(1, 1, 1)
     )
     base, negative = (behind(reference, source, []) for source in (SOURCES[0], [4, 10, 1]))

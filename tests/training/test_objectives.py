@@ -33,6 +33,7 @@ from coopgen_jax.training.objectives import (
     language_model_loss,
     trunk_classification_loss,
 )
+from tests.compiled import compiled
 from tests.discriminators.trees import prompt_of
 from tests.training.token_by_token import judged
 
@@ -89,13 +90,12 @@ def test_dropout_is_a_rows_own_whatever_is_beside_it():
 def test_a_writers_loss_is_the_mean_over_tokens_that_score_gives():
     params = init_decoder(jax.random.key(2), TINY_LLAMA)
     total, weight = jax.jit(language_model_loss(TINY_LLAMA))(params, None, BATCH, KEY)["loss"]
-    expected = 0.0
+    model, expected = compiled(language_model(TINY_LLAMA)), 0.0
     for row in ROWS:
         if len(row) > 1:
             tokens = jnp.asarray([[row[1:]]])
-            log_p = language_model(TINY_LLAMA).score(
-                params, prompt_of([row[:1]], 1), tokens, jnp.ones(tokens.shape, bool)
-            )
+            inside = jnp.ones(tokens.shape, bool)
+            log_p = model.score(params, prompt_of([row[:1]], 1), tokens, inside)
             expected -= float(log_p.sum())
     assert float(total) == pytest.approx(expected, rel=1e-4)
     assert float(weight) == 2 + 0 + 4
@@ -110,7 +110,7 @@ def test_gedis_loss_is_that_of_what_the_generative_discriminator_says():
     said = [judged(generative(config), params, row) for row in ROWS]
     judging = -sum(log_class[label] for log_class, label in zip(said, LABELS, strict=True))
     assert sums["class_loss"] == pytest.approx(judging, abs=1e-3)
-    model, writing = language_model(TINY_GPT2), 0.0
+    model, writing = compiled(language_model(TINY_GPT2)), 0.0
     for row, label in zip(ROWS, LABELS, strict=True):
         tokens = jnp.asarray([[row]])
         front = prompt_of([list(config.prefixes[label])], len(config.prefixes[label]))
@@ -131,10 +131,9 @@ def test_an_empty_row_has_no_gradient():
     judge = CausalConfig(config, HeadConfig(CLASSES, config.width, ()), start_token=60)
     params = init_causal(jax.random.key(1), judge)
     short = jax.tree.map(lambda x: x[:3], BATCH)
-    both = [
-        jax.grad(lambda p, b=batch: classification_loss(judge)(p, None, b, KEY)["loss"][0])(params)
-        for batch in (BATCH, short)
-    ]
+    loss = classification_loss(judge)
+    gradient = jax.jit(jax.grad(lambda params, batch: loss(params, None, batch, KEY)["loss"][0]))
+    both = [gradient(params, batch) for batch in (BATCH, short)]
     for one, other in zip(*map(jax.tree.leaves, both), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
@@ -167,9 +166,8 @@ def test_a_bidirectional_judges_loss_is_what_it_says_of_the_pieces(tiny_encoder)
     params = {"encoder": tiny_encoder.params, "head": jax.tree.map(lambda leaf: 3 * leaf, drawn)}
     rows = [[3, 4, 5], [5], [4, 4, 3, 3, 5]]
     batch = jax.tree.map(jnp.asarray, pad([*rows, []], [*LABELS, 0], np.arange(4)))
-    sums = encoder_classification_loss(encoder, head, (1, 2), training=False)(
-        params, None, batch, KEY
-    )
+    loss = jax.jit(encoder_classification_loss(encoder, head, (1, 2), training=False))
+    sums = loss(params, None, batch, KEY)
     judge = EncoderJudge(encoder, head)
     pieces = np.full((3, 8), -1, np.int32)
     for place, row in enumerate(rows):
@@ -205,12 +203,13 @@ def trunk_params(config):
 def test_a_shared_trunks_loss_is_the_mean_over_every_beginning(name):
     config = TRUNKS[name]
     params = trunk_params(config)
-    sums = trunk_classification_loss(config, training=False)(params, TABLES, BATCH, KEY)
+    sums = jax.jit(trunk_classification_loss(config, training=False))(params, TABLES, BATCH, KEY)
+    judge_texts = jax.jit((layers if name == "layers" else trunk).judge_texts, static_argnums=0)
     total = ahead = hits = 0.0
     for row, label in zip(ROWS, LABELS, strict=True):
         states, inside = STATES[jnp.asarray(row)][None], jnp.ones((1, len(row)), bool)
         if name == "layers":
-            said, own = layers.judge_texts(config, params, states, inside)
+            said, own = judge_texts(config, params, states, inside)
             asked = Queries(3, 4).apply({"params": params["queries"]}, own)[0]
             # State 0 is the start vector's: every token is asked about in front of it.
             for at, token in enumerate(row):
@@ -218,7 +217,7 @@ def test_a_shared_trunks_loss_is_the_mean_over_every_beginning(name):
                 logits = asked[at, :, :-1] @ key + asked[at, :, -1]
                 ahead -= jax.nn.log_softmax(logits)[label] / len(row)
         else:
-            said = trunk.judge_texts(config, params, states, inside)
+            said = judge_texts(config, params, states, inside)
         total -= said[0, :, label].mean()
         hits += int(jnp.argmax(said[0, -1])) == label
     assert float(sums["loss"][0]) == pytest.approx(float(total + ahead), abs=1e-4)

@@ -1,11 +1,11 @@
 """A discriminator's judgement of a text, as a decoder has it read."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from coopgen_jax.models.language_model import Nodes
 from coopgen_jax.models.slots import Capacity
+from tests.compiled import compiled
 from tests.discriminators.trees import prompt_of
 
 
@@ -13,8 +13,8 @@ def judged(discriminator, params, text: list[int]) -> np.ndarray:
     """log p(class | text) of a text read token by token, as a decoder has it read."""
     prompt = prompt_of([[1]], 1)
     room = Capacity(1, 1, 8)
+    discriminator = compiled(discriminator)
     _, state = discriminator.init(params, prompt, jnp.zeros((1, 1, 0, 1)), capacity=room)
-    evaluate = jax.jit(discriminator.evaluate)
     for at, token in enumerate(text):
         path = [*range(1, at + 1), *[-1] * (6 - at)]
         nodes = Nodes(
@@ -26,5 +26,5 @@ def judged(discriminator, params, text: list[int]) -> np.ndarray:
             committed=jnp.zeros((1, 1), jnp.int32),
             terminal=jnp.zeros((1, 1, 1), bool),
         )
-        log_class, state = evaluate(params, state, nodes)
+        log_class, state = discriminator.evaluate(params, state, nodes)
     return np.asarray(log_class[0, 0, 0])

@@ -11,6 +11,7 @@ from coopgen_jax.models.reading import read
 from coopgen_jax.models.transformer import init_decoder, unembed
 from coopgen_jax.testing import TINY_LLAMA
 from coopgen_jax.training.gcn.imitation import weighted_likelihood_loss
+from tests.compiled import compiled
 from tests.discriminators.trees import prompt_of
 
 ROWS = [[3, 4, 5], [9], [10, 11, 12, 13, 14]]
@@ -35,7 +36,7 @@ def weighted():
 
 def test_a_weighted_text_counts_its_weight_times_its_likelihood_behind_its_source(weighted):
     config, params, _, batch = weighted
-    score = language_model(config).score
+    score = compiled(language_model(config)).score
     logs = []
     for row, cut in zip(ROWS, (1, 1, 2), strict=True):
         text = jnp.asarray(row[cut:] or [0], jnp.int32)[None, None]
