@@ -78,7 +78,8 @@ def log_draw(text: list[int], config: GediConfig, said_of, prompt=(0, 1)) -> np.
 
 def check_frequencies(got, config: GediConfig, said_of) -> int:
     """Checks the texts behind one prompt; returns how many differ."""
-    texts, inverse = np.unique(np.asarray(got.tokens[0]), axis=0, return_inverse=True)
+    got = jax.device_get(got)
+    texts, inverse = np.unique(got.tokens[0], axis=0, return_inverse=True)
     counts, expected = [], []
     for number, tokens in enumerate(texts):
         rows = np.flatnonzero(inverse.reshape(-1) == number)

@@ -66,8 +66,8 @@ def test_greedy_takes_the_likeliest_token_and_stops_at_the_end():
     ],
 )
 def test_log_proposal_is_the_frequency_of_each_text(config):
-    got = decode(jax.random.key(1), prompt_of([0, 1]), config)
-    texts, inverse = np.unique(np.asarray(got.tokens[0]), axis=0, return_inverse=True)
+    got = jax.device_get(decode(jax.random.key(1), prompt_of([0, 1]), config))
+    texts, inverse = np.unique(got.tokens[0], axis=0, return_inverse=True)
     total = 0.0
     for number in range(len(texts)):
         rows = np.flatnonzero(inverse.reshape(-1) == number)
