@@ -119,7 +119,8 @@ def method_options(
                 f"{place}: '{key}={value}' is no option of {name} as key=value; it takes "
                 f"{', '.join([*known, *sorted(own)])}"
             )
-        several = known.get(option) in WORDS
+        word = WORDS.get(known.get(option, ""))
+        several = word is not None and word.kind is not str
         if option in switches and value not in ("true", "false"):
             raise UserError(f"{place}: {key} is {value!r}: give true or false")
         arguments += _words(flag(option), value, several=several, switch=option in switches)

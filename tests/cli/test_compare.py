@@ -353,5 +353,6 @@ def test_values_of_a_method_may_look_like_flags_and_switches():
 
     assert words("sample:stop=-x+--top-p") == {"stop": ("-x", "--top-p")}
     assert words("sample:begin_with=true:stop=false") == {"begin_with": "true", "stop": ("false",)}
+    assert words("sample:begin_with=C++ is") == {"begin_with": "C++ is"}
     assert words("sample:token_bias=was=-2") == {"token_bias": ("was=-2",)}
     assert method_options("mcts:anneal=false", common) == method_options("mcts", common)
