@@ -44,7 +44,7 @@ def flat(config: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for field in fields(config):
         value = getattr(config, field.name)
-        if is_dataclass(value) and not isinstance(value, type):
+        if is_dataclass(value) and _records(type(value)):
             found |= flat(value)
         elif not _records(typing.get_type_hints(type(config))[field.name]):
             found[field.name] = value

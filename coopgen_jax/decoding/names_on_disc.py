@@ -4,6 +4,7 @@ Results, headers of texts and cards name the settings of the decoder that wrote 
 stay, whatever shape the settings have in Python, so that older files are gone on with.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
@@ -21,6 +22,7 @@ from coopgen_jax.decoding.methods.smc import SMCConfig
 from coopgen_jax.decoding.methods.stochastic_beam import StochasticBeamConfig
 from coopgen_jax.decoding.rules.shaping import NO_RULES
 from coopgen_jax.decoding.rules.stop import StopStrings
+from coopgen_jax.decoding.rules.watermark import Watermark
 from coopgen_jax.search.config import Halving
 
 # Settings whose names on disc are others.
@@ -101,8 +103,23 @@ def _rules(config: DecoderSettings) -> dict[str, Any]:
     found = {}
     for name, value in values.items():
         if name in named or value != getattr(NO_RULES, name):
-            found[name] = list(value.strings) if isinstance(value, StopStrings) else value
+            found[name] = _written(value)
     return found
+
+
+def _written(value: Any) -> Any:
+    """Returns a rule as JSON can have it; a watermark's functions by their names."""
+    if isinstance(value, StopStrings):
+        return list(value.strings)
+    if isinstance(value, Watermark):
+        both = {"logits": value.logits, "draw": value.draw}
+        return {place: _name(function) for place, function in both.items() if function is not None}
+    return value
+
+
+def _name(function: Callable) -> str:
+    name = getattr(function, "__qualname__", None)
+    return f"{function.__module__}.{name}" if name else repr(function)
 
 
 def same_texts(one: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -8,6 +8,10 @@ import pytest
 from coopgen_jax.cli.compare_methods import runs_of
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.comparison.header import method_of, settings_of
+from coopgen_jax.decoding.methods.sampling import SamplingConfig
+from coopgen_jax.decoding.names_on_disc import settings_on_disc
+from coopgen_jax.decoding.rules.shaping import Rules
+from coopgen_jax.decoding.rules.watermark import Watermark
 from coopgen_jax.files import to_json
 
 HERE = Path(__file__).parent
@@ -36,3 +40,16 @@ def test_a_config_tells_the_name_of_its_method(method):
     (run,) = runs_of(CompareOptions(method, Path("x"), target=("positive",)))
     greedy = {"greedy": "sample"}
     assert method_of(run.config) == greedy.get(str(run.method), run.method)
+
+
+def green(logits, tokens, mask):
+    return logits
+
+
+def test_a_watermark_is_named_by_its_functions():
+    plain = settings_on_disc(SamplingConfig())
+    marked = settings_on_disc(SamplingConfig(rules=Rules(watermark=Watermark(logits=green))))
+    assert marked == plain | {"watermark": {"logits": f"{__name__}.green"}}
+    assert json.loads(to_json(marked)) == json.loads(to_json(plain)) | {
+        "watermark": marked["watermark"]
+    }
