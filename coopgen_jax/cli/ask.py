@@ -149,6 +149,19 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def spelt(sentence: str, names: Iterable[str]) -> str:
+    """Returns a sentence about settings in which options' names are spelt as flags.
+
+    A name of one word is one at the beginning of a sentence alone: "rows" is a word as well.
+    """
+    for name in sorted(names, key=len, reverse=True):
+        if "_" in name:
+            sentence = re.sub(rf"(?<![-\w]){name}(?![-\w])", flag(name), sentence)
+        else:
+            sentence = re.sub(rf"^{name}(?= (is|says|and \w+ say) )", flag(name), sentence)
+    return sentence
+
+
 def value_of(name: str, arguments: Sequence[str]) -> str | None:
     """Returns the last value that arguments give a flag, None where they give none."""
     found = None

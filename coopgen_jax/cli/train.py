@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from coopgen_jax.cli.ask import flag
+from coopgen_jax.cli.ask import flag, spelt
 from coopgen_jax.cli.machines import together, united
 from coopgen_jax.cli.train_gcn import run_gcn
 from coopgen_jax.cli.train_options import (
@@ -57,11 +57,17 @@ def run_train(options: TrainOptions) -> None:
     what = options.what
     if what.out.exists() and not what.out.is_dir():
         raise UserError(f"{what.out} is a file: give a folder")
-    with together(what):
-        if isinstance(what, GcnOptions):
-            run_gcn(what)
-        else:
-            _run(what)
+    try:
+        with together(what):
+            if isinstance(what, GcnOptions):
+                run_gcn(what)
+            else:
+                _run(what)
+    except UserError as error:
+        sentence = spelt(str(error), (field.name for field in fields(what)))
+        if sentence == str(error):
+            raise
+        raise UserError(sentence) from error
 
 
 def _run(what: DiscriminatorOptions | LanguageModelOptions) -> None:

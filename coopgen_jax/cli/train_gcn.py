@@ -77,7 +77,7 @@ def round_of(what: GcnOptions) -> GcnConfig:
     proposal: DecoderSettings
     named = what.proposal or DEFAULT.get(what.objective, PROPOSAL)
     of_words = (word.option for word in WORDS.values())
-    own = {*(field.name for field in fields(OwnOptions)), *of_words} - {"samples"}
+    own = {*(field.name for field in fields(OwnOptions)), *of_words, "kl"} - {"samples"}
     if said := sorted(key for key in own if f":{key}=" in named.replace("-", "_")):
         raise UserError(
             f"--proposal {named}: a proposal is of the generator and its discriminator alone, so "

@@ -12,7 +12,7 @@ from jax.sharding import AbstractMesh
 from coopgen_jax.cli import _parse_train, main, train_gcn, train_options
 from coopgen_jax.cli.train_gcn import round_of, training_of
 from coopgen_jax.cli.train_options import GcnOptions
-from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.mcts.mcts_config import ByVisits, MCTSConfig, Reference
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.parallel.mesh import BATCH
@@ -158,6 +158,7 @@ def test_what_the_discriminator_reads_and_drops():
         (["--gradient-clip", "-1"], "^a gradient's largest norm is -1.0: give one above 0"),
         (["--proposal", "nonsense"], "--proposal has 'nonsense'"),
         (["--proposal", "sample:control_code=x"], "control_code says nothing"),
+        (["--proposal", "mcts:preset=ppo:kl=0.1"], "kl says nothing to it: leave it out"),
         (["--proposal", "sample:begin_with=x"], "begin_with says nothing"),
         (["--rank", "-1"], "--rank is -1"),
         (["--objective", "selfgan", "--proposal", "sample"], "imitates what a decoder"),
@@ -178,6 +179,10 @@ def test_mistakes_are_told(said, sentence):
         (["--pieces", "3"], "cannot be split into 3 equal micro-batches"),
         (["--proposal", "gedi:draw=true", "--objective", "selfgan"], "gedi and pplm"),
         (["--template", "no place"], "must have {} once"),
+        (["--judge-rows", "5"], "--discriminator-rows is 5: half of them"),
+        (["--generator-steps", "0"], "--generator-steps is 0: it must be 1 or more"),
+        (["--kl", "-1"], "--kl is -1.0: give a price"),
+        (["--budget-minutes", "-1"], "--budget-minutes is -1.0: it must be above 0"),
     ],
 )
 def test_mistakes_leave_no_folder_behind(data, tmp_path, capsys, said, sentence):
@@ -240,3 +245,16 @@ def test_a_memory_that_the_devices_do_not_divide_is_refused():
         check(10)
     check(0)
     check(12)
+
+
+def test_a_proposal_that_is_charged_for_leaving_a_reference_is_refused():
+    free = MCTSConfig(new_tokens=4, samples=2, choice=ByVisits(visit_temperature=1.0))
+
+    def check(proposal: MCTSConfig) -> None:
+        config = GcnConfig(proposal=proposal, objective="selfgan", sources=8)
+        mesh = AbstractMesh((1,), (BATCH,))
+        check_gcn(language(), language(), pairs(0, 8, True), config, training_of(options()), mesh)
+
+    check(free)
+    with pytest.raises(UserError, match="take a search whose kl is 0"):
+        check(replace(free, reference=Reference(kl=0.1)))

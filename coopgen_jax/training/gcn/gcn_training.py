@@ -7,6 +7,7 @@ import optax
 from jax.sharding import Mesh
 
 from coopgen_jax.data.pairs import Pairs
+from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.methods.gedi import GediConfig
 from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
 from coopgen_jax.errors import UserError
@@ -126,8 +127,10 @@ def check_gcn(
             "the discriminator that is trained judges texts that have been read, which gedi and "
             "pplm do not ask for: take another proposal, such as fudge, mcts or smc"
         )
-    if getattr(config.proposal, "kl", 0):
-        raise UserError("a proposal has no reference to be charged for leaving: give kl 0")
+    if isinstance(config.proposal, MCTSConfig) and config.proposal.reference is not None:
+        raise UserError(
+            "a proposal has no reference to be charged for leaving: take a search whose kl is 0"
+        )
     _check_rows(config, how, mesh.shape[BATCH])
 
 
