@@ -119,23 +119,25 @@ def check_writable(path: Path, option: str) -> None:
         raise UserError(f"{option} {path} cannot be written: {error.strerror or error}") from error
 
 
-def write_whole(path: Path, content: str) -> None:
-    """Writes a UTF-8 file so that it is there whole or, if UserError is raised, as it was before.
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file so that it is there whole or, if UserError is raised, as it was before.
 
-    The content goes to a temporary file in the same folder, which then takes the name.
+    The content, text as UTF-8, goes to a temporary file in the same folder, which then takes the
+    name.
     """
-    data = content.encode("utf-8", errors="backslashreplace")
+    if isinstance(content, str):
+        content = content.encode("utf-8", errors="backslashreplace")
     try:
         if _is_special(path):
             # A device or a pipe must not be replaced by a file.
             with path.open("wb") as file:
-                file.write(data)
+                file.write(content)
             return
         final = path.resolve()
         temporary = _temporary(final)
         try:
             with temporary.open("xb") as file:
-                file.write(data)
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             if final.exists():

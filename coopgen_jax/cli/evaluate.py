@@ -1,5 +1,6 @@
 """The command `coopgen evaluate`."""
 
+import io
 import itertools
 import json
 import sys
@@ -27,7 +28,7 @@ from coopgen_jax.evaluation.discriminator_accuracy import (
     judge_prefixes,
     of_whole_texts,
 )
-from coopgen_jax.files import check_writable
+from coopgen_jax.files import check_writable, write_whole
 from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.training.card import write_card
 
@@ -63,10 +64,12 @@ def run_evaluate(options: EvaluateOptions) -> None:
     for path, option in ((what.out, "--out"), (what.picture, "--picture")):
         if path:
             check_writable(path, option)
+    if what.picture:
+        _check_picture(what.picture)
     found = _figures(what)
     text = json.dumps(found, indent=1, ensure_ascii=False)
     if what.out:
-        what.out.write_text(text + "\n", encoding="utf-8")
+        write_whole(what.out, text + "\n")
     if what.picture:
         _draw(found, what.picture)
     if what.json:
@@ -188,11 +191,19 @@ def _print(found: dict[str, Any]) -> None:
         console.print(f"{names} agree on {share:.3f} of the texts")
 
 
-def _draw(found: dict[str, Any], path: Path) -> None:
+def _check_picture(path: Path) -> None:
     try:
-        from matplotlib.figure import Figure
+        from matplotlib.backend_bases import FigureCanvasBase
     except ImportError as error:
         raise UserError("--picture needs matplotlib: pip install matplotlib") from error
+    known = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix[1:].lower() not in (*known, ""):
+        raise UserError(f"--picture {path} must end in .{', .'.join(sorted(known))}")
+
+
+def _draw(found: dict[str, Any], path: Path) -> None:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for name, judge in found["judges"].items():
@@ -209,4 +220,6 @@ def _draw(found: dict[str, Any], path: Path) -> None:
         axes.set_ylabel(what)
         axes.grid(alpha=0.3)
     left.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=150, format=path.suffix[1:] or "png")
+    write_whole(path, drawn.getvalue())

@@ -14,6 +14,10 @@ from coopgen_jax.cli import main
         (["generator"], "there is nothing called generator to evaluate: give discriminator"),
         (["discriminator", "--data", "x.csv", "--rows", "0"], "--rows is 0: give 1 or more"),
         (
+            ["discriminator", "--data", "x.csv", "--picture", "judges.xyz"],
+            "--picture judges.xyz must end in .",
+        ),
+        (
             ["discriminator", "--data", "x.csv", "--calibrate"],
             "sentiment comes with the",
         ),
