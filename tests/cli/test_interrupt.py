@@ -105,5 +105,7 @@ def test_ctrl_c_ends_a_search_that_is_compiled(search, tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", range(10))
 def test_ctrl_c_ends_a_search_every_time_of_ten(search, tmp_path, monkeypatch, number):
     monkeypatch.setenv("COOPGEN_CACHE", str(tmp_path))
-    status, out, _ = interrupted(search, "compiling the search", wait=number / 2)
+    # A search that is still going on when the last of them is interrupted, on a fast machine too.
+    long = [*search, "--simulations", "1024", "--wave", "1"]
+    status, out, _ = interrupted(long, "compiling the search", wait=number / 2)
     assert status == 130 and out.endswith("coopgen: interrupted\n"), out
