@@ -152,11 +152,12 @@ def flag(name: str) -> str:
 def spelt(sentence: str, names: Iterable[str]) -> str:
     """Returns a sentence about settings in which options' names are spelt as flags.
 
-    A name of one word is one at the beginning of a sentence alone: "rows" is a word as well.
+    A name of one word is one at the beginning of a sentence alone: "rows" is a word as well. What
+    stands in a path or in quotes is the user's.
     """
     for name in sorted(names, key=len, reverse=True):
         if "_" in name:
-            sentence = re.sub(rf"(?<![-\w]){name}(?![-\w])", flag(name), sentence)
+            sentence = re.sub(rf"(?<![-\w/.'\"]){name}(?![-\w/]|\.\w)", flag(name), sentence)
         else:
             sentence = re.sub(rf"^{name}(?= (is|says|and \w+ say) )", flag(name), sentence)
     return sentence

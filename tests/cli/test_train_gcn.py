@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import AbstractMesh
 
 from coopgen_jax.cli import _parse_train, main, train_gcn, train_options
+from coopgen_jax.cli.ask import spelt
 from coopgen_jax.cli.train_gcn import round_of, training_of
 from coopgen_jax.cli.train_options import GcnOptions
 from coopgen_jax.decoding.mcts.mcts_config import ByVisits, MCTSConfig, Reference
@@ -189,6 +190,17 @@ def test_mistakes_leave_no_folder_behind(data, tmp_path, capsys, said, sentence)
     assert main(["train", "gcn", *data, *SMALL, *said]) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_names_of_options_are_spelt_as_flags_but_not_in_paths_or_quotes():
+    names = ("rows", "judge_rows", "baseline")
+    for sentence, wanted in (
+        ("judge_rows of 3 and 4 rows", "--judge-rows of 3 and 4 rows"),
+        ("rows is 0: give 1", "--rows is 0: give 1"),
+        ("baseline and scheduler say nothing", "--baseline and scheduler say nothing"),
+        ("/x/judge_rows.txt has no column 'judge_rows'",) * 2,
+    ):
+        assert spelt(sentence, names) == wanted
 
 
 def test_a_warning_is_printed_unless_quiet(data, monkeypatch, capsys):
