@@ -1,7 +1,7 @@
 """Records whose functions are compiled whole where a test calls them by themselves.
 
-Called as they are they run operation by operation, and every operation is a program of its own to
-compile for every shape it meets: a hundred of them take as long as the test.
+Without it they run operation by operation, and JAX compiles every operation separately for every
+shape: a hundred of them take as long as the test.
 """
 
 import dataclasses
