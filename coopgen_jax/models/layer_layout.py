@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from coopgen_jax.models.transformer import Params
-from coopgen_jax.parallel.mesh import on_accelerator
+from coopgen_jax.parallel.platform import on_accelerator
 
 # Bytes of the largest matrix above which a processor gets separate layers.
 CACHED = 4 * 2**20

@@ -227,12 +227,12 @@ def top_k(logits: jax.Array, count: int, *, shards: int = 1) -> tuple[jax.Array,
       Values and int32 places, both `[..., count]`.
     """
     if shards == 1:
-        return jax.lax.top_k(logits, count)
+        return _top_k(logits, count)
     size = logits.shape[-1] // shards
     spec = P(*[None] * (logits.ndim - 1), TENSOR)
 
     def local(part: jax.Array) -> tuple[jax.Array, jax.Array]:
-        best, place = jax.lax.top_k(part, min(count, size))
+        best, place = _top_k(part, min(count, size))
         return best, place + jax.lax.axis_index(TENSOR) * size
 
     # XLA would gather the vocabulary in front of a top-k rather than split it.
@@ -240,10 +240,12 @@ def top_k(logits: jax.Array, count: int, *, shards: int = 1) -> tuple[jax.Array,
         local, in_specs=spec, out_specs=spec, axis_names={TENSOR}, check_vma=False
     )(logits)
     # Equal values stand in the order of their places, part by part, and so stay in it.
-    best, at = jax.lax.top_k(best, count)
+    best, at = _top_k(best, count)
     return best, jnp.take_along_axis(places, at, axis=-1)
 
 
-def on_accelerator() -> bool:
-    """Tells whether JAX's first device is something else than a processor."""
-    return jax.devices()[0].platform != "cpu"
+def _top_k(values: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    # Of more than two axes a TPU sorts the whole last one.
+    best, places = jax.lax.top_k(values.reshape(-1, values.shape[-1]), count)
+    shape = (*values.shape[:-1], count)
+    return best.reshape(shape), places.reshape(shape)

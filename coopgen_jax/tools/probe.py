@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from coopgen_jax.parallel.mesh import on_accelerator
+from coopgen_jax.parallel.platform import on_accelerator
 
 # Rows of the products that are timed.
 ROWS = (1, 2, 4, 8, 16, 64, 256)

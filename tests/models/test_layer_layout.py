@@ -24,6 +24,7 @@ from coopgen_jax.models.reading import read
 from coopgen_jax.models.sharding import decoder_specs
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.parallel.mesh import TENSOR, P
+from coopgen_jax.parallel.platform import made_for
 from coopgen_jax.testing import TINY_LLAMA
 from tests.models.gguf_files import gguf_tensors, write_gguf
 from tests.models.model_files import hf_model, save
@@ -54,10 +55,10 @@ def test_all_networks_of_a_state_are_relaid_and_nothing_else():
     jax.tree.map(np.testing.assert_array_equal, relaid(found), state)
 
 
-def test_a_processor_learns_layers_one_by_one(monkeypatch):
+def test_a_processor_learns_layers_one_by_one():
     assert isinstance(for_training(PARAMS)["layers"], tuple)
-    monkeypatch.setattr(layout, "on_accelerator", lambda: True)
-    assert for_training(PARAMS) is PARAMS
+    with made_for("tpu"):
+        assert for_training(PARAMS) is PARAMS
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -84,8 +85,8 @@ def test_layers_are_separated_where_a_matrix_leaves_the_caches(monkeypatch, dtyp
     assert for_this_device(params) is params
     monkeypatch.setattr(layout, "CACHED", largest - 1)
     assert isinstance(for_this_device(params)["layers"], tuple)
-    monkeypatch.setattr(layout, "on_accelerator", lambda: True)
-    assert for_this_device(params) is params
+    with made_for("tpu"):
+        assert for_this_device(params) is params
 
 
 def test_separate_layers_are_split_as_stacked_ones_are():

@@ -16,11 +16,11 @@ from coopgen_jax.data.fingerprint import fingerprint, read_fingerprint
 from coopgen_jax.discriminators.loading import load_discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.discriminator_accuracy import judge_prefixes
-from coopgen_jax.models import layer_layout as layout
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.encoder import EncoderConfig, init_encoder
 from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.models.pretrained.saving import save_encoder
+from coopgen_jax.parallel.platform import made_for
 from coopgen_jax.tokenizer import Tokenizer
 from coopgen_jax.training.card import save_head
 from tests.discriminators.trees import prompt_of
@@ -244,14 +244,11 @@ def test_a_trained_language_model_writes_what_it_has_read(places, capsys, tmp_pa
 
 
 @pytest.mark.parametrize("rank", [0, 2])
-def test_layers_learn_alike_in_one_stack_and_one_by_one(
-    places, capsys, tmp_path, monkeypatch, rank
-):
+def test_layers_learn_alike_in_one_stack_and_one_by_one(places, capsys, tmp_path, rank):
     _, common = places
     job = ["lm", *common, "--label", "class", "--epochs", 1, "--rank", rank]
     card = card_of(capsys, *job, "--out", tmp_path / "whole")
-    with monkeypatch.context() as accelerator:
-        accelerator.setattr(layout, "on_accelerator", lambda: True)
+    with made_for("tpu"):
         first = card_of(capsys, *job, "--out", tmp_path / "parts", "--budget-minutes", 1e-9)
     # What one machine began in a stack another goes on with layer by layer.
     assert (first["stopped"], first["steps"]) == ("budget", 1)

@@ -1,0 +1,52 @@
+"""What kind of device a program is made for: the one at hand, or one that it is only compiled for.
+
+How parameters lie, which precision is chosen and whether a kernel stands in for plain operations
+depend on the device. A program can be compiled for a device that is not there; `made_for` names it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Literal, get_args
+
+import jax
+
+from coopgen_jax.errors import UserError
+
+Platform = Literal["cpu", "gpu", "tpu"]
+
+_made_for: ContextVar[Platform | None] = ContextVar("made_for", default=None)
+
+
+def platform() -> Platform:
+    """Returns the kind of JAX's first device, or the kind that `made_for` names."""
+    named = _made_for.get()
+    if named is not None:
+        return named
+    found = jax.devices()[0].platform
+    # A plugin's device of another name is an accelerator that no kernel of ours is written for.
+    return found if found in get_args(Platform) else "gpu"
+
+
+def on_accelerator() -> bool:
+    """Tells whether programs are made for something else than a processor."""
+    return platform() != "cpu"
+
+
+@contextmanager
+def made_for(kind: Platform) -> Iterator[None]:
+    """Makes what is traced inside a program for another kind of device than the one at hand.
+
+    A function that has been traced is not traced again: inside, use functions of its own, or a
+    process of its own.
+
+    Raises:
+      UserError: there is no such kind of device.
+    """
+    if kind not in get_args(Platform):
+        raise UserError(f"there is no platform {kind!r}: choose one of cpu, gpu, tpu")
+    token = _made_for.set(kind)
+    try:
+        yield
+    finally:
+        _made_for.reset(token)
