@@ -54,6 +54,13 @@ class Hosts:
         """Returns the numbers of the prompts that are this process's: every `count`-th."""
         return range(self.number, total, self.count)
 
+    def agree(self, name: str, value: str) -> str:
+        """Returns what process 0 gives of a name that is used once; see `check`."""
+        if self.number > 0:
+            return self._wait(f"agreed {name}")
+        _set(f"agreed {name}", value)
+        return value
+
     def check(self) -> None:
         """Raises HostError where another process has failed, or been silent for too long."""
         if failure := _get("failure"):

@@ -30,7 +30,7 @@ from coopgen_jax.discriminators.loading import load_discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.files import check_writable, strict, to_json, write_whole
 from coopgen_jax.models.pretrained.combined_model import CombinedModel
-from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load, resolve_dtype
 from coopgen_jax.models.pretrained.packaged import cache_folder
 from coopgen_jax.text_generation import Step, Text, generate
 from coopgen_jax.tools.trace import Recorder, document, render_html
@@ -86,6 +86,11 @@ def _run(
             "gedi), or --method sample",
         )
     keep_compilations(cache_folder() / "compilation")
+    dtype: Any = resolve_dtype(options.dtype)
+    if hosts:
+        # Machines of several kinds use one number format, or texts would depend on who wrote them.
+        dtype = hosts.agree("dtype", dtype)
+    options = replace(options, dtype=dtype)
     model = load(options.model, dtype=options.dtype)
     config = with_words(config, options.words, model.tokenizer)
     for sentence in left_out(options.words.get("bag", ()), model.tokenizer):

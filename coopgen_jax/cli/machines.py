@@ -18,10 +18,11 @@ from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.cli.interrupt import leave
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.errors import UserError
+from coopgen_jax.models.pretrained.loaded_model import resolve_dtype
 from coopgen_jax.models.sharding import undivided
 from coopgen_jax.models.transformer import DecoderConfig
 from coopgen_jax.parallel.mesh import make_mesh
-from coopgen_jax.parallel.multihost import await_all, unite
+from coopgen_jax.parallel.multihost import agreed, await_all, unite
 
 AUTO = "auto"
 # Seconds that the first machine, without which none can speak, leaves the others to say their own.
@@ -87,22 +88,24 @@ def _place(options: Any) -> tuple[str | None, int | None, int | None]:
 def united(what: _Training) -> _Training:
     """Joins the processes of a training, where there are several, and returns its options for them.
 
-    All devices work then, the first process alone tells of it, and what is not Python's own goes
-    from standard output to standard error.
+    All devices work then, in the dtype that the first process chooses, which alone tells of it, and
+    what is not Python's own goes from standard output to standard error.
 
     Raises:
       UserError: the processes cannot meet, or what is said of them does not go together.
     """
     check_hosts(what)
     if what.coordinator is None:
-        return what
+        return replace(what, dtype=resolve_dtype(what.dtype))
     if what.devices != 1:
         raise UserError("with --coordinator all devices of all machines work: leave --devices out")
     if what.mapper == "pmap":
         raise UserError("--mapper pmap maps over one machine: leave it or --coordinator out")
     _keep_output()
     unite(*_place(what))
-    return replace(what, devices=jax.device_count(), quiet=what.quiet or jax.process_index() > 0)
+    dtype = agreed("dtype", resolve_dtype(what.dtype))
+    quiet = what.quiet or jax.process_index() > 0
+    return replace(what, devices=jax.device_count(), dtype=dtype, quiet=quiet)
 
 
 def _keep_output() -> None:

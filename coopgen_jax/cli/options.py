@@ -59,7 +59,8 @@ class ModelOptions:
 
     Attributes:
       model: The language model: a name from `coopgen models`, a folder, a GGUF file, or a hub name.
-      dtype: Number format of the language model.
+      dtype: Number format of the language model; auto is bfloat16 where the machine multiplies it
+        faster, and float32 elsewhere. Reports say which it was.
       discriminator: What judges the texts: a name from `coopgen models`, the folder of a head, or
         none.
       reference: A search's reference: a language model with the same tokens that leaving costs
@@ -80,7 +81,7 @@ class ModelOptions:
     """
 
     model: Annotated[str, arg(metavar="NAME|PATH")] = "smollm2-135m"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     discriminator: Annotated[str, arg(metavar="NAME|FOLDER")] = "sentiment"
     reference: Annotated[str | None, _unset("NAME|PATH", "none")] = None
     expert: Annotated[str | None, _unset("NAME|PATH", "none")] = None
@@ -178,7 +179,8 @@ class PlanOptions:
     Attributes:
       model: The language model, as for generate; or gpt2-small, gpt2-large, llama-1b: shapes alone.
       guide: A head on the model's own states, or a network of the model's shape beside it.
-      dtype: Number format of the weights.
+      dtype: Number format of the weights; auto is bfloat16 where the machine multiplies it faster,
+        and float32 elsewhere.
       batch_size: Prompts worked on at once.
       samples: Texts per prompt.
       prompt_length: Tokens of every prompt, padding included.
@@ -190,7 +192,7 @@ class PlanOptions:
 
     model: Annotated[str, arg(metavar="NAME|PATH")] = "smollm2-135m"
     guide: Literal["trunk", "causal"] = "trunk"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     batch_size: Annotated[int, arg(metavar="B")] = 8
     samples: Annotated[int, arg(metavar="R")] = 1
     prompt_length: Annotated[int, arg(metavar="P")] = 16

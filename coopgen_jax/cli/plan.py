@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +16,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.models.published_shapes import SHAPES
 from coopgen_jax.models.transformer import DecoderConfig
+from coopgen_jax.parallel.platform import fastest_dtype
 from coopgen_jax.tools import probe as machine
 from coopgen_jax.tools.decode_plan import Plan, plan
 
@@ -40,6 +42,9 @@ def run_plan(options: PlannedOptions) -> None:
     size = {"new_tokens": options.new_tokens, "samples": options.samples}
     decoding = with_given(method_of("mcts", options.preset), size | dict(options.settings))
     assert isinstance(decoding, MCTSConfig)
+    # A machine that is described is an accelerator.
+    auto = fastest_dtype() if options.rate is None else "bfloat16"
+    options = replace(options, dtype=auto if options.dtype == "auto" else options.dtype)
     config = _config(options)
     speed = _speed(options)
     found = plan(
@@ -51,10 +56,15 @@ def run_plan(options: PlannedOptions) -> None:
         guide=options.guide,
     )
     if options.json:
-        document = {"machine": asdict(speed), "plan": asdict(found), "bytes": found.bytes}
+        document: dict[str, Any] = {
+            "dtype": options.dtype,
+            "machine": asdict(speed),
+            "plan": asdict(found),
+        }
+        document["bytes"] = found.bytes
         print(json.dumps(document, indent=1))
     else:
-        _print(found, speed)
+        _print(found, speed, options.dtype)
 
 
 def _speed(options: PlannedOptions) -> machine.Machine:
@@ -75,14 +85,14 @@ def _config(options: PlannedOptions) -> DecoderConfig:
     return load(options.model, dtype=options.dtype).config
 
 
-def _print(found: Plan, speed: machine.Machine) -> None:
+def _print(found: Plan, speed: machine.Machine, dtype: str) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column()
     table.add_column(justify="right")
     for name, value in {
         "read bandwidth": f"{speed.bandwidth / 1e9:.1f} GB/s",
         "matrix rate": f"{speed.rate / 1e12:.3f} TFLOP/s",
-        "weights": f"{found.weights / 1e6:.1f} MB",
+        f"weights, {dtype}": f"{found.weights / 1e6:.1f} MB",
         "prompts": f"{found.prompt / 1e6:.1f} MB",
         "trunks": f"{found.trunk / 1e6:.1f} MB",
         "nodes": f"{found.nodes / 1e6:.1f} MB",

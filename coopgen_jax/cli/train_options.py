@@ -54,7 +54,8 @@ class _Base:
       out: Where everything goes; a run that stopped there goes on.
       text: The column of the texts.
       model: The language model to begin with: a name, a folder, a GGUF file, or a hub name.
-      dtype: Number format of the network's products; trained parameters are always float32.
+      dtype: Number format of the network's products, auto for bfloat16 where the machine multiplies
+        it faster; trained parameters are always float32.
       micro_batches: Equal parts that the texts of a step are read in, one after another, to save
         memory (gradient accumulation).
       rank: Rank of LoRA's additions to a frozen network; 0 trains all of the network.
@@ -85,7 +86,7 @@ class _Base:
     out: Annotated[Path, arg(metavar="FOLDER")]
     text: Annotated[str, arg(metavar="COLUMN")] = "text"
     model: Annotated[str, arg(metavar="NAME|PATH")] = "smollm2-135m"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     micro_batches: Annotated[int, arg(metavar="N")] = 1
     rank: Annotated[int | None, _unset("R", "8")] = None
     learning_rate: Annotated[float | None, _unset("X", "5e-4; full: 5e-5")] = None
@@ -201,6 +202,9 @@ class GcnOptions(_Base):
       objective: How texts are weighed: gcn, importance weights towards p D; selfgan, all alike
         (imitation of a cooperative decoder); gan, the reward D; gdc, importance weights towards the
         first p times D; mle, no sampled texts but human ones (maximum likelihood).
+      dtype: Number format of the networks' products, auto for bfloat16 where the machine multiplies
+        it faster; trained parameters are always float32, and the weights of texts are differences
+        of likelihoods, which bfloat16 blurs.
       proposal: What samples the texts: generator for the generator by itself, or a --method with
         options of its own as name:key=value:key=value. For gcn it has to know its probabilities,
         such as mcts:preset=values, or weigh its texts, as smc does.
@@ -248,6 +252,7 @@ class GcnOptions(_Base):
       sample_texts: Texts sampled and measured between rounds, every --validate-every of them.
     """
 
+    dtype: Literal["auto", "float32", "bfloat16"] = "float32"
     objective: Literal["gcn", "selfgan", "gan", "gdc", "mle"] = "gcn"
     proposal: Annotated[
         str | None,

@@ -1,12 +1,14 @@
 """What a query attends to: its own sequence, or the regions of a slot cache, under one softmax."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from coopgen_jax.models.product import product
 from coopgen_jax.models.slots import Slots
 
 NEGATIVE = -1e30  # finite, so that a row with nothing to attend to stays free of NaN
@@ -71,12 +73,13 @@ def attend_causal(
     """
     groups, width = key.shape[-2:]
     q = query.reshape(*query.shape[:2], groups, -1, width) * (scale or width**-0.5)
-    scores = jnp.einsum("bsghe,btge->bghst", q, key, preferred_element_type=jnp.float32)
+    dtype = str(key.dtype)
+    scores = product("bsghe,btge->bghst", q, key, dtype)
     if bias is not None:
         scores = scores + bias
     (weights,) = softmax_parts([scores], [mask[:, None, None]])
-    attended = jnp.einsum("bghst,btge->bsghe", weights.astype(value.dtype), value)
-    return attended.reshape(query.shape)
+    attended = product("bghst,btge->bsghe", weights, value, dtype)
+    return attended.reshape(query.shape).astype(query.dtype)
 
 
 def attend_slots(
@@ -109,14 +112,12 @@ def attend_slots(
     own_key = key.reshape(batch, samples, wave, groups, width)
     own_value = value.reshape(batch, samples, wave, groups, width)
 
-    def scores(axes: str, keys: jax.Array) -> jax.Array:
-        return jnp.einsum(axes, q, keys, preferred_element_type=jnp.float32)
-
+    times = partial(product, dtype=str(key.dtype))
     parts = [
-        scores("brwghe,bpge->brwghp", prompt[0]),
-        scores("brwghe,brtge->brwght", trunk[0]),
-        scores("brwghe,brwdge->brwghd", path[0]),
-        scores("brwghe,brwge->brwgh", own_key)[..., None],
+        times("brwghe,bpge->brwghp", q, prompt[0]),
+        times("brwghe,brtge->brwght", q, trunk[0]),
+        times("brwghe,brwdge->brwghd", q, path[0]),
+        times("brwghe,brwge->brwgh", q, own_key)[..., None],
     ]
     if bias is not None:
         parts = [part + added for part, added in zip(parts, bias, strict=True)]
@@ -130,13 +131,10 @@ def attend_slots(
         ],
     )
 
-    def values(axes: str, weights: jax.Array, entries: jax.Array) -> jax.Array:
-        return jnp.einsum(axes, weights.astype(entries.dtype), entries)
-
     attended = (
-        values("brwghp,bpge->brwghe", prompt_weights, prompt[1])
-        + values("brwght,brtge->brwghe", trunk_weights, trunk[1])
-        + values("brwghd,brwdge->brwghe", path_weights, path[1])
-        + own_weight.astype(own_value.dtype) * own_value[:, :, :, :, None, :]
+        times("brwghp,bpge->brwghe", prompt_weights, prompt[1])
+        + times("brwght,brtge->brwghe", trunk_weights, trunk[1])
+        + times("brwghd,brwdge->brwghe", path_weights, path[1])
+        + own_weight * own_value[:, :, :, :, None, :].astype(jnp.float32)
     )
-    return attended.reshape(query.shape)
+    return attended.reshape(query.shape).astype(query.dtype)

@@ -17,6 +17,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from coopgen_jax.models.product import product
+
 Params = Any
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -39,7 +41,8 @@ class EncoderConfig:
       context: longest text, in word pieces.
       norm_epsilon: what the layer norms add to the variance.
       activation: a key of `ACTIVATIONS`.
-      dtype: what the matrix products are computed in; norms and softmax are float32 always.
+      dtype: of what is multiplied, "float32" or "bfloat16"; sums of products, norms and softmax
+        are always float32.
     """
 
     vocab_size: int
@@ -71,8 +74,13 @@ class Block(nn.Module):
         """Maps `x` `[B, S, E]` with `mask` `[B, S]` to `[B, S, E]`."""
         config = self.config
         batch, length, width = x.shape
+        times = partial(product, dtype=config.dtype)
         dense = partial(
-            nn.Dense, dtype=config.dtype, kernel_init=nn.initializers.normal(stddev=0.02)
+            nn.Dense,
+            # The product rounds what it is given, and so a gradient of the weights is not rounded.
+            dtype=jnp.float32,
+            kernel_init=nn.initializers.normal(stddev=0.02),
+            dot_general=partial(_dot_general, config.dtype),
         )
 
         def heads(name: str) -> jax.Array:
@@ -80,15 +88,20 @@ class Block(nn.Module):
             return projected.transpose(0, 2, 1, 3)
 
         query, key, value = heads("query"), heads("key"), heads("value")
-        scores = jnp.einsum("bhqd,bhkd->bhqk", query, key).astype(jnp.float32)
+        scores = times("bhqd,bhkd->bhqk", query, key)
         scores = jnp.where(mask[:, None, None, :], scores * query.shape[-1] ** -0.5, -1e9)
-        weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-        mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, value).transpose(0, 2, 1, 3)
+        weights = jax.nn.softmax(scores, axis=-1)
+        mixed = times("bhqk,bhkd->bhqd", weights, value).transpose(0, 2, 1, 3)
         attended = dense(width, name="output")(mixed.reshape(batch, length, width))
         x = _norm(config, "attention_norm")(x + attended).astype(config.dtype)
         inner = ACTIVATIONS[config.activation](dense(config.ffn_width, name="up")(x))
         x = _norm(config, "ffn_norm")(x + dense(width, name="down")(inner))
         return x.astype(config.dtype)
+
+
+def _dot_general(dtype: str, x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
+    """Multiplies states `[B, S, in]` by a kernel `[in, out]`, as `nn.Dense` asks for it."""
+    return product("bsi,io->bso", x, kernel, dtype)
 
 
 def _norm(config: EncoderConfig, name: str | None = None) -> nn.LayerNorm:

@@ -113,7 +113,7 @@ def init_t5(key: jax.Array, config: T5Config) -> Params:
 
 def _entry(config: T5Config) -> Dense:
     """Returns what makes cross-attention keys, or values, of an encoder's states."""
-    return Dense(config.kv_heads * config.head_width, use_bias=False, dtype=jnp.dtype(config.dtype))
+    return Dense(config.kv_heads * config.head_width, use_bias=False, dtype=config.dtype)
 
 
 def by_head(config: T5Config, bias: jax.Array) -> jax.Array:

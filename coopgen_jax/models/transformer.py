@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from coopgen_jax.errors import UserError
+from coopgen_jax.models.product import rows_times
 
 Params = dict[str, Any]
 # (query [B, Q, H, Eh], key [B, Q, G, Eh], value [B, Q, G, Eh]) -> attended [B, Q, H, Eh]
@@ -50,7 +51,8 @@ class DecoderConfig:
       ffn_bias: whether the feed-forward layer's projections have biases.
       tied: whether the output layer is the embedding.
       end_tokens: ids that end a text.
-      dtype: of activations, "float32" or "bfloat16"; norms and softmax are always float32.
+      dtype: of activations and of what is multiplied, "float32" or "bfloat16"; sums of products,
+        norms and softmax are always float32.
     """
 
     vocab_size: int
@@ -145,24 +147,24 @@ class Dense(nn.Module):
 
     features: int
     use_bias: bool
-    dtype: jnp.dtype
+    dtype: str
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `x` `[..., in]` to `[..., out]`."""
         init = nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)
         kernel = self.param("kernel", init, (self.features, x.shape[-1]), jnp.float32)
-        leading, x = x.shape[:-1], flat(x.astype(self.dtype))
-        y = jnp.einsum("ni,oi->no", x, kernel.astype(self.dtype))
+        leading, x = x.shape[:-1], flat(x)
+        times = partial(rows_times, dtype=self.dtype)
+        y = times(x, kernel)
         if self.has_variable("params", "lora_down"):
             down: Any = self.get_variable("params", "lora_down")
             up: Any = self.get_variable("params", "lora_up")
-            inner = jnp.einsum("ni,ri->nr", x, down.astype(self.dtype))
-            y = y + jnp.einsum("nr,or->no", inner, up.astype(self.dtype))
+            y = y + times(times(x, down), up)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
-            y = y + bias.astype(self.dtype)[None, :]
-        return y.reshape(*leading, self.features)
+            y = y + bias.astype(jnp.float32)[None, :]
+        return y.astype(self.dtype).reshape(*leading, self.features)
 
 
 class Block(nn.Module):
@@ -185,7 +187,7 @@ class Block(nn.Module):
           The stream, and the layer's new keys and values, each `[B, Q, G, Eh]`.
         """
         c = self.config
-        dtype = jnp.dtype(c.dtype)
+        dtype = c.dtype
         dense = partial(Dense, dtype=dtype)
 
         def heads(name: str, count: int, h: jax.Array) -> jax.Array:
@@ -349,7 +351,6 @@ def final_norm(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array
 
 def unembed(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array:
     """Returns the logits `[..., V]` in float32 of the last layer's stream `x` `[..., E]`."""
-    h = final_norm(config, params, x).astype(config.dtype)
-    head = params["embedding" if config.tied else "head"].astype(h.dtype)
-    logits = jnp.einsum("ni,oi->no", flat(h), head, preferred_element_type=jnp.float32)
+    h = final_norm(config, params, x)
+    logits = rows_times(flat(h), params["embedding" if config.tied else "head"], config.dtype)
     return logits.reshape(*h.shape[:-1], -1)

@@ -38,6 +38,19 @@ def await_all() -> None:
     client().wait_at_barrier("coopgen/done", 1000 * LONGEST_END)
 
 
+def agreed(name: str, value: str) -> str:
+    """Returns what process 0 gives, which waits for nobody; every process calls it alike.
+
+    A name stands for one value. Raises JaxRuntimeError where process 0 does not say it in time.
+    """
+    key = f"coopgen/agreed/{name}"
+    if jax.process_index() > 0:
+        found: str = client().blocking_key_value_get(key, int(1000 * PATIENCE))
+        return found
+    client().key_value_set(key, value)
+    return value
+
+
 def join(coordinator: str | None, count: int | None, number: int | None, patience: float) -> None:
     """Has the processes meet and JAX know of them; raises UserError where they cannot."""
     if coordinator is not None:

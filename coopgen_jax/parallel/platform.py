@@ -4,9 +4,12 @@ How parameters lie, which precision is chosen and whether a kernel stands in for
 depend on the device. A program can be compiled for a device that is not there; `made_for` names it.
 """
 
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Literal, get_args
 
 import jax
@@ -14,6 +17,13 @@ import jax
 from coopgen_jax.errors import UserError
 
 Platform = Literal["cpu", "gpu", "tpu"]
+Dtype = Literal["float32", "bfloat16"]
+
+CPUINFO = Path("/proc/cpuinfo")
+# Flags of processors that multiply bfloat16 themselves: Intel's since Sapphire Rapids, AMD's since
+# Zen 4. Behind them XLA's names of the instruction sets with such products.
+FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+SETS = frozenset({"AVX512_BF16", "AMX", "AMX_FP16"})
 
 _made_for: ContextVar[Platform | None] = ContextVar("made_for", default=None)
 
@@ -31,6 +41,27 @@ def platform() -> Platform:
 def on_accelerator() -> bool:
     """Tells whether programs are made for something else than a processor."""
     return platform() != "cpu"
+
+
+def fastest_dtype() -> Dtype:
+    """Returns bfloat16 where the platform multiplies it faster than float32, else float32.
+
+    That is on every accelerator and on some processors. A processor is known by its flags, never by
+    timing, so that the same machine always says the same. One that says nothing of itself, or one
+    that XLA is told to use less of, has float32.
+    """
+    return "bfloat16" if on_accelerator() or _multiplies_bfloat16() else "float32"
+
+
+def _multiplies_bfloat16() -> bool:
+    capped = re.findall(r"--xla_cpu_max_isa=(\w+)", os.environ.get("XLA_FLAGS", ""))
+    if capped and capped[-1].upper() not in SETS:
+        return False
+    try:
+        found = re.search(r"^flags\s*:(.*)$", CPUINFO.read_text(), re.MULTILINE)
+    except OSError:
+        return False
+    return found is not None and not FLAGS.isdisjoint(found[1].split())
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from coopgen_jax.models.product import rows_times
 from coopgen_jax.parallel.platform import on_accelerator
 
 # Rows of the products that are timed.
@@ -52,7 +53,8 @@ def _median_seconds(function: Callable, *arguments: Any) -> float:
 
 def _product(rows: jax.Array, weight: jax.Array) -> jax.Array:
     """Multiplies `[rows, I]` by a kernel as the networks keep it, `[O, I]`."""
-    return jnp.einsum("ri,oi->ro", rows, weight) / weight.shape[0]
+    found = rows_times(rows, weight, str(rows.dtype)) / weight.shape[0]
+    return found.astype(rows.dtype)
 
 
 def _through_stack(rows: jax.Array, weights: jax.Array) -> jax.Array:

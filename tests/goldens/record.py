@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.conftest import QUICK
+from tests.conftest import QUICK, SAME
 from tests.goldens.comparing import FOLDER, record
 
 NAMES = ("decoders", "commands", "resolved", "readme", "chain")
@@ -71,9 +71,9 @@ def main(names):
         for name in names:
             subprocess.run([sys.executable, "-m", "tests.goldens.record", name], check=True)
         return
-    if names[0] not in ("readme", "chain"):
-        # As the tests compile: programs that are compiled otherwise round otherwise.
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
+    # As the tests compile: programs that are compiled otherwise round otherwise.
+    quick = "" if names[0] in ("readme", "chain") else QUICK
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {SAME} {quick}".strip()
     record(names[0], globals()[names[0]]())
 
 

