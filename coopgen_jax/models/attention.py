@@ -101,7 +101,9 @@ def attend_slots(
       value: `[B, R * W, G, Eh]`.
       prompt: keys and values `[B, P, G, Eh]` and mask `[B, P]`.
       trunk: keys and values `[B, R, T, G, Eh]` and mask `[B, R, T]`.
-      path: keys and values `[B, R, W, D, G, Eh]` and mask `[B, R, W, D]`.
+      path: keys and values `[B, R, W, D, G, Eh]`, gathered for every node, and mask `[B, R, W, D]`;
+        or those of all slots `[B, R, N, G, Eh]`, and which of them are on a node's path
+        `[B, R, W, N]`.
       scale: what scores are multiplied by; by default the root of the heads' width, inverted.
       bias: what is added to the scores of prompt, trunk, path and the node itself, float32 arrays
         that broadcast to `[B, R, W, G, H / G, S]`; None for nothing.
@@ -113,10 +115,11 @@ def attend_slots(
     own_value = value.reshape(batch, samples, wave, groups, width)
 
     times = partial(product, dtype=str(key.dtype))
+    above = "brwdge" if path[0].ndim == 6 else "brdge"
     parts = [
         times("brwghe,bpge->brwghp", q, prompt[0]),
         times("brwghe,brtge->brwght", q, trunk[0]),
-        times("brwghe,brwdge->brwghd", q, path[0]),
+        times(f"brwghe,{above}->brwghd", q, path[0]),
         times("brwghe,brwge->brwgh", q, own_key)[..., None],
     ]
     if bias is not None:
@@ -134,7 +137,7 @@ def attend_slots(
     attended = (
         times("brwghp,bpge->brwghe", prompt_weights, prompt[1])
         + times("brwght,brtge->brwghe", trunk_weights, trunk[1])
-        + times("brwghd,brwdge->brwghe", path_weights, path[1])
+        + times(f"brwghd,{above}->brwghe", path_weights, path[1])
         + own_weight * own_value[:, :, :, :, None, :].astype(jnp.float32)
     )
     return attended.reshape(query.shape).astype(query.dtype)

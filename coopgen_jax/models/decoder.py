@@ -22,6 +22,7 @@ from coopgen_jax.models.transformer import (
     tapped,
     unembed,
 )
+from coopgen_jax.parallel.platform import on_accelerator
 
 
 def embeddings(params: Params) -> jax.Array:
@@ -151,28 +152,31 @@ def extend_cache(
     """Runs all layers over the nodes' vectors `x` `[B, R * W, E]`; see `run_layers`.
 
     Besides the weights this touches the prompt, the trunk and the gathered paths, whatever the
-    number of slots. `scale` and `bias` are those of `attend_slots`; `cross` is given one layer's
-    part of `source`.
+    number of slots; or all slots, see `_reads_all_slots`. `scale` and `bias` are those of
+    `attend_slots`; `cross` is given one layer's part of `source`.
 
     Returns:
       The stream after the last layer and after every layer, and the cache with the nodes in it.
     """
     trunk_mask = jnp.arange(cache.trunk_length)[None, None, :] < nodes.committed[:, :, None]
-    path_mask = nodes.path >= 0
+    slots = cache.keys.nodes.shape[cache.keys.lead + 2]
+    whole = bias is None and _reads_all_slots(nodes, slots)
+    if whole:
+        path_mask = jax.nn.one_hot(nodes.path, slots, dtype=bool).any(axis=-2)
+    else:
+        path_mask = nodes.path >= 0
 
     def attend(number: jax.Array, regions: tuple) -> Attend:
-        prompt, trunk, _ = regions
-
-        def path_of(slots: Slots) -> jax.Array:
-            return take_layer(slots, number, nodes.path)
-
+        prompt, trunk, entries, _ = regions
+        if not whole:
+            entries = [take_layer(s, number, nodes.path) for s in (cache.keys, cache.values)]
         return lambda query, key, value: attend_slots(
             query,
             key,
             value,
             prompt=(*prompt, cache.prompt_mask),
             trunk=(*trunk, trunk_mask),
-            path=(path_of(cache.keys), path_of(cache.values), path_mask),
+            path=(*entries, path_mask),
             scale=scale,
             bias=bias,
         )
@@ -181,7 +185,8 @@ def extend_cache(
         return cross(regions[-1])
 
     prompt = (cache.prompt_keys, cache.prompt_values)
-    regions = (prompt, (cache.keys.trunk, cache.values.trunk), source)
+    above = (cache.keys.nodes, cache.values.nodes) if whole else ()
+    regions = (prompt, (cache.keys.trunk, cache.values.trunk), above, source)
     last, streams, entries = run_layers(config, params, x, angles, attend, regions, across)
     keys, values = (by_node(nodes, entry, lead=1) for entry in entries)
     cache = replace(
@@ -190,6 +195,16 @@ def extend_cache(
         values=write(cache.values, nodes.start, values),
     )
     return last, streams, cache
+
+
+def _reads_all_slots(nodes: Nodes, slots: int) -> bool:
+    """Tells whether nodes attend to all slots under a mask, rather than to gathered paths.
+
+    An accelerator multiplies by slots that it reads in place; what it gathers it reads, writes and
+    reads again, and multiplies node by node.
+    """
+    *_, wave, depth = nodes.path.shape
+    return on_accelerator() and 3 * wave * depth >= slots
 
 
 def score(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.layer_layout import separate_layers
 from coopgen_jax.models.slots import Capacity, commit, move
 from coopgen_jax.models.transformer import embed, init_decoder, run_layers, tapped, unembed
+from coopgen_jax.parallel.platform import made_for
 from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA
 from tests.compiled import compiled
 from tests.models.trees import D, full_logits, grown_tree, nodes_of, prompt_of
@@ -20,9 +22,18 @@ from tests.models.trees import D, full_logits, grown_tree, nodes_of, prompt_of
 CONFIGS = {"llama": TINY_LLAMA, "gpt2": TINY_GPT2}
 
 
+@pytest.fixture(params=["cpu", "tpu"])
+def device(request) -> Iterator[str]:
+    """A processor gathers the paths of a wave, an accelerator attends to all slots."""
+    jax.clear_caches()  # a function that has been traced is not traced again
+    with made_for(request.param):
+        yield request.param
+    jax.clear_caches()
+
+
 @pytest.mark.parametrize("lay_out", [None, separate_layers], ids=["stacked", "separate"])
 @pytest.mark.parametrize("family", CONFIGS)
-def test_cached_equals_uncached(family, lay_out):
+def test_cached_equals_uncached(family, lay_out, device):
     config = CONFIGS[family]
     stack = init_decoder(jax.random.key(1), config)
     params = lay_out(stack) if lay_out else stack
@@ -47,7 +58,7 @@ def test_cached_equals_uncached(family, lay_out):
     assert hidden.shape == (3, 2, 3, 3, config.width)
 
 
-def test_move_and_commit_keep_the_text():
+def test_move_and_commit_keep_the_text(device):
     """A subtree moved under a committed root reads on as if its text had been the prompt."""
     config = TINY_LLAMA
     params = init_decoder(jax.random.key(2), config)
@@ -75,7 +86,7 @@ def test_move_and_commit_keep_the_text():
         np.testing.assert_allclose(logits[b, 0, 0], expected, atol=2e-5)
 
 
-def test_regions_equal_one_flat_cache_under_the_ancestor_mask():
+def test_regions_equal_one_flat_cache_under_the_ancestor_mask(device):
     """Prompt, trunk and gathered paths equal one sequence in which ancestors alone are visible."""
     config = TINY_LLAMA
     params = init_decoder(jax.random.key(3), config)
@@ -119,6 +130,20 @@ def test_regions_equal_one_flat_cache_under_the_ancestor_mask():
     np.testing.assert_allclose(jnp.concatenate(got_logits), expected, atol=2e-5)
     states = tapped(config, params, x, streams, (2, 3))[0, 6:]
     np.testing.assert_allclose(jnp.concatenate(got_hidden), states, atol=2e-5)
+
+
+@pytest.mark.parametrize(("slots", "reads_all"), [(36, True), (37, False)])
+def test_all_slots_are_read_where_that_is_less_than_to_gather(slots, reads_all, device):
+    config = TINY_LLAMA
+    params = init_decoder(jax.random.key(6), config)
+    model = language_model(config)
+    prompt = prompt_of([[3, 4, 5]], 4)
+    _, _, cache = model.prefill(params, prompt, capacity=Capacity(1, 2, slots))
+    ones = np.ones((1, 1, 3))
+    nodes = nodes_of(ones, ones * 0, np.full((1, 1, 3, D), -1), ones, start=1, committed=0)
+    text = str(jax.make_jaxpr(model.extend)(params, cache, nodes))
+    gathered = f"1,1,3,{D},{config.kv_heads},{config.head_width}]"
+    assert (gathered not in text) == (reads_all and device == "tpu")
 
 
 def test_score_is_the_log_probability_of_the_continuation():
