@@ -53,10 +53,12 @@ _NAMES = {
     "models.t5": "T5Config",
     "models.transformer": "DecoderConfig",
     "parallel.mesh": "make_mesh map_over_mesh",
+    "parallel.platform": "made_for",
     "search.config": "Halving Puct SearchConfig",
     "search.tree": "Tree",
     "text_generation": "Text generate",
     "tokenizer": "Tokenizer",
+    "tools.job_shapes": "job_of_shapes",
 }
 _HOME = {name: home for home, names in _NAMES.items() for name in names.split()}
 

@@ -165,11 +165,13 @@ def read_nodes(
       Logits `[B, R, W, V]` behind the nodes, log p(class | text) `[B, R, W, C]`, and the states.
     """
     cache, judgement, stops = states
-    logits, hidden, cache = job.language_model.extend(job.params, cache, nodes)
+    with jax.named_scope("network"):
+        logits, hidden, cache = job.language_model.extend(job.params, cache, nodes)
     if job.discriminator is not None:
-        judged, judgement = job.discriminator.evaluate(
-            job.discriminator_params, judgement, replace(nodes, hidden=hidden)
-        )
+        with jax.named_scope("discriminator"):
+            judged, judgement = job.discriminator.evaluate(
+                job.discriminator_params, judgement, replace(nodes, hidden=hidden)
+            )
         log_class = jnp.where(nodes.terminal[..., None], log_class, judged)
     if stops is not None:
         after = job.config.rules.stop.after(take(stops, nodes.parent), nodes.token)
@@ -251,9 +253,11 @@ def write_all(begin: Callable, advance: Callable, key: jax.Array, job: Job) -> G
     def more(state: Any) -> jax.Array:
         return (state.step < job.config.new_tokens) & ~state.generation.finished.all()
 
-    return jax.lax.while_loop(
-        more, lambda state: advance(key, job, state)[0], begin(job)
-    ).generation
+    with jax.named_scope("prompts"):
+        state = begin(job)
+    with jax.named_scope("tokens"):
+        state = jax.lax.while_loop(more, lambda state: advance(key, job, state)[0], state)
+    return state.generation
 
 
 def ends(job: Job, token: jax.Array, stop: jax.Array | None) -> jax.Array:

@@ -313,7 +313,8 @@ def run_layers(
 
     layers, numbers = params["layers"], jnp.arange(config.layers)
     if not isinstance(layers, tuple):
-        x, (streams, entries) = jax.lax.scan(layer, x, (layers, numbers, regions))
+        with jax.named_scope("layers"):
+            x, (streams, entries) = jax.lax.scan(layer, x, (layers, numbers, regions))
         return x, streams, entries
     outputs = []
     for number, layer_params in enumerate(layers):

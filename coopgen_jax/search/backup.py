@@ -61,7 +61,8 @@ def backup(tree: Tree, leaves: Leaves, value: jax.Array) -> Tree:
         return (visits, value_sum.at[index].add(amount, mode="drop")), None
 
     sums = (tree.visits, tree.value_sum)
-    (visits, value_sum), _ = jax.lax.scan(credit, sums, (credited, amounts))
+    with jax.named_scope("lanes"):
+        (visits, value_sum), _ = jax.lax.scan(credit, sums, (credited, amounts))
     again = jnp.where(itself < 0, nodes, itself)
     credits = tree.credits.at[again].add(1, mode="drop")
     return replace(tree, visits=visits, value_sum=value_sum, credits=credits)

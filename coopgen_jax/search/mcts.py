@@ -2,6 +2,9 @@
 
 The search knows no network and no text. `expand` is called once per wave, outside every `vmap`, so
 that a cache carried in its state is written in place.
+
+The parts have names (`jax.named_scope`) that stay in the compiled program: profiles and
+`benchmarks/hlo.py` say by them what takes how long.
 """
 
 from collections.abc import Callable
@@ -108,18 +111,22 @@ def search(
     def step(carry: tuple) -> tuple:
         tree, state, live, wave = carry
         start = 1 + config.reused_nodes + wave * config.wave
-        tree, leaves = select(tree, live, limit, start)
-        leaves = replace(leaves, start=start)
-        state, expansion = expand(state, tree, leaves)
-        tree = insert(tree, leaves, expansion)
-        lanes = replace(leaves, start=jnp.broadcast_to(start, live.shape))
-        tree = _rows(backup)(tree, lanes, expansion.value)
+        with jax.named_scope("select"):
+            tree, leaves = select(tree, live, limit, start)
+            leaves = replace(leaves, start=start)
+        with jax.named_scope("expand"):
+            state, expansion = expand(state, tree, leaves)
+        with jax.named_scope("backup"):
+            tree = insert(tree, leaves, expansion)
+            lanes = replace(leaves, start=jnp.broadcast_to(start, live.shape))
+            tree = _rows(backup)(tree, lanes, expansion.value)
         return tree, state, unsettled(tree, live, wave + 1), wave + 1
 
     first = jnp.int32(0)
     live = unsettled(tree, active, first)
     carry = (tree, state, live, first)
-    tree, state, *_ = jax.lax.while_loop(more, step, carry)
+    with jax.named_scope("waves"):
+        tree, state, *_ = jax.lax.while_loop(more, step, carry)
     return tree, state, tree.visits[:, :, 0] - before
 
 

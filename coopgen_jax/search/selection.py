@@ -107,7 +107,8 @@ def _walk(
     zero = jnp.int32(0)
     started = jnp.where(active, status(zero, zero), _IDLE)
     start = (started, zero, zero, zero, jnp.full(config.depth, -1, jnp.int32))
-    return jax.lax.while_loop(lambda walk: walk[0] == _WALKING, step, start)
+    with jax.named_scope("walk"):
+        return jax.lax.while_loop(lambda walk: walk[0] == _WALKING, step, start)
 
 
 def select_wave(
@@ -161,5 +162,6 @@ def select_wave(
     slots = start + jnp.arange(config.wave, dtype=jnp.int32)
     carry = (tree.children, jnp.zeros(nodes, jnp.int32))
     leaves: Leaves
-    (children, _), leaves = jax.lax.scan(lane, carry, slots)
+    with jax.named_scope("lanes"):
+        (children, _), leaves = jax.lax.scan(lane, carry, slots)
     return replace(tree, children=children), replace(leaves, start=start)

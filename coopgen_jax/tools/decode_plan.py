@@ -15,21 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.mcts import ppl_mcts as mcts
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
-from coopgen_jax.discriminators.causal import CausalConfig, causal, init_causal
-from coopgen_jax.discriminators.head import Head, HeadConfig
-from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
 from coopgen_jax.models.attention import SlotCache
-from coopgen_jax.models.decoder import language_model
-from coopgen_jax.models.language_model import Prompt
-from coopgen_jax.models.layer_layout import for_this_device, stored
 from coopgen_jax.models.slots import Slots
-from coopgen_jax.models.transformer import DecoderConfig, init_decoder
+from coopgen_jax.models.transformer import DecoderConfig
+from coopgen_jax.tools.job_shapes import Guide, job_of_shapes
 from coopgen_jax.tools.probe import Machine
-
-CLASSES = ("negative", "positive")
 
 
 @dataclass(frozen=True)
@@ -85,14 +77,14 @@ def plan(
     *,
     batch: int,
     prompt_length: int,
-    guide: str = "trunk",
+    guide: Guide = "trunk",
 ) -> Plan:
     """Predicts the cost of a decode of `batch` prompts at once, of a padded length.
 
     The guide is "trunk", a head on the language model's states, or "causal", a network of the
     language model's shape.
     """
-    job = _job(config, decoding, batch, prompt_length, guide)
+    job = job_of_shapes(config, decoding, batch=batch, prompt_length=prompt_length, guide=guide)
     state = jax.eval_shape(mcts.begin, job)
     weights = _bytes((job.params, job.discriminator_params))
     regions = region_bytes(state.states)
@@ -131,38 +123,6 @@ def plan(
         seconds=prefill + decoding.new_tokens * token,
         simulations_per_second=batch * decoding.samples * search.simulations / token,
     )
-
-
-def _job(
-    config: DecoderConfig, decoding: MCTSConfig, batch: int, prompt_length: int, guide: str
-) -> Job:
-    """Returns a job of shapes alone."""
-    key = jax.random.key(0)
-    judge = CausalConfig(config, HeadConfig(CLASSES, config.width, ()))
-    taps = tuple(sorted({config.layers // 3, 2 * config.layers // 3, config.layers}))
-    head = HeadConfig(CLASSES, 2 * len(taps) * config.width)
-    discriminator = causal(judge)
-    if guide == "trunk":
-        discriminator = shared_trunk(SharedTrunkConfig(taps, False, head))
-
-    def made() -> Job:
-        guide_params: Any = init_causal(key, judge)
-        guide_params["network"] = stored(guide_params["network"], config.dtype)
-        if guide == "trunk":
-            guide_params = Head(head).init(key, jnp.zeros((1, head.inputs)))["params"]
-        tokens = jnp.zeros((batch, prompt_length), jnp.int32)
-        return Job(
-            prompt=Prompt(tokens=tokens, mask=tokens > 0, index=tokens[:, 0]),
-            target=tokens[:, 0],
-            params=for_this_device(stored(init_decoder(key, config), config.dtype)),
-            discriminator_params=guide_params,
-            language_model=language_model(config, discriminator.taps),
-            discriminator=discriminator,
-            config=decoding,
-        )
-
-    job: Job = jax.eval_shape(made)
-    return job
 
 
 def _bytes(tree: Any) -> int:

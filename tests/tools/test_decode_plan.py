@@ -16,7 +16,8 @@ from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.search import SearchConfig
 from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA
 from coopgen_jax.tools import probe as machine
-from coopgen_jax.tools.decode_plan import _job, matrix_parameters, plan, product_seconds
+from coopgen_jax.tools.decode_plan import matrix_parameters, plan, product_seconds
+from coopgen_jax.tools.job_shapes import job_of_shapes
 
 CONFIG = MCTSConfig(
     new_tokens=5, samples=3,
@@ -42,7 +43,7 @@ def test_matrices_are_counted_as_they_are_made(config):
 @pytest.mark.parametrize("config", [TINY_LLAMA, TINY_GPT2])
 def test_bytes_are_those_of_the_arrays(config, guide):
     found = plan(config, CONFIG, MACHINE, batch=2, prompt_length=9, guide=guide)
-    shapes = _job(config, CONFIG, 2, 9, guide)
+    shapes = job_of_shapes(config, CONFIG, batch=2, prompt_length=9, guide=guide)
     real = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
     state = jax.jit(mcts.begin)(real)
     caches, tree = jax.tree.leaves(state.states), jax.tree.leaves(state.tree)
