@@ -10,6 +10,7 @@ import jax
 import tyro
 from tyro.conf import Positional
 
+from benchmarks.accelerators import ACCELERATORS, Accelerators, run_accelerators
 from benchmarks.decoders import DECODERS
 from benchmarks.extend import EXTEND
 from benchmarks.features import FEATURES
@@ -42,9 +43,16 @@ BENCHMARKS = {
         GCN_ROUND,
     )
 }
+# What `report` knows the columns of.
+REPORTED = {**BENCHMARKS, ACCELERATORS.name: ACCELERATORS}
 ABOUT = "\n".join(
     ["benchmarks:", *(f"  {name:13} {entry.about}" for name, entry in BENCHMARKS.items())]
 )
+
+OTHERS = f"""
+on their own, with options of their own (`--help`):
+  {ACCELERATORS.name:13} {ACCELERATORS.about}
+  {"report":13} JSON files as Markdown tables"""
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,8 @@ def run_all(chosen: Run) -> None:
       UserError: a name is not that of a benchmark, or there is no such device.
     """
     for name in chosen.names:
+        if name == ACCELERATORS.name:
+            raise UserError(f"{name} has options of its own: name it first and alone")
         if name not in BENCHMARKS:
             raise _unknown("benchmark", name)
     device = chosen.settings.device
@@ -104,7 +114,7 @@ def report(chosen: Report) -> None:
     for path in chosen.files:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            benchmark = BENCHMARKS[found["benchmark"]]
+            benchmark = REPORTED[found["benchmark"]]
             print(markdown(benchmark, found))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is not a benchmark's JSON file ({error!r})") from error
@@ -115,8 +125,11 @@ def main(arguments: list[str]) -> int:
     try:
         if arguments[:1] == ["report"]:
             report(tyro.cli(Report, prog="python -m benchmarks report", args=arguments[1:]))
+        elif arguments[:1] == [ACCELERATORS.name]:
+            prog = f"python -m benchmarks {ACCELERATORS.name}"
+            run_accelerators(tyro.cli(Accelerators, prog=prog, args=arguments[1:]))
         else:
-            description = f"{Run.__doc__}\n\n{ABOUT}\n  report        JSON files as Markdown tables"
+            description = f"{Run.__doc__}\n\n{ABOUT}\n{OTHERS}"
             run_all(
                 tyro.cli(Run, prog="python -m benchmarks", description=description, args=arguments)
             )
