@@ -81,7 +81,8 @@ class Accelerators:
     hlo: bool = False
     out: Path = field(default=Path("benchmarks/results"))
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raises UserError where a value is not one that there is."""
         for name in ("devices", "batch", "texts", "walk"):
             if not getattr(self, name) or min(getattr(self, name)) < 1:
                 raise UserError(f"--{name} takes whole numbers from 1")
@@ -176,8 +177,9 @@ def run_accelerators(chosen: Accelerators) -> Path:
       The JSON file.
 
     Raises:
-      UserError: no chosen chip can be compiled for.
+      UserError: a value is not one that there is, or no chosen chip can be compiled for.
     """
+    chosen.check()
     console = Console(highlight=False, soft_wrap=True, width=WIDTH)
     absent = {name: chip_of(name).absent for name in chosen.chip}
     there = tuple(name for name in chosen.chip if not absent[name])
@@ -262,22 +264,32 @@ def _table(*titles: str, left: int = 1) -> Table:
 
 
 def _parts(row: Row) -> Table:
-    """Returns the parts of a program, and their milliseconds by depth where walks matter."""
-    walks = row["walk"] if "walk" in row["trips"] and "waves" in row["trips"] else row["walk"][-1:]
-    several, estimated = len(walks) > 1, bool(row["estimated_ms"])
-    titles = [f"ms, walk {walk}" if several else "ms" for walk in walks] if estimated else []
-    kernels = any(any(part["kernel_milliseconds"]) for part in row["parts"])
-    titles += [f"kernels, walk {walk}" for walk in walks] if kernels and estimated else []
-    table = _table("part", "operations", "MB", *titles)
+    """Returns the parts of a program; their milliseconds by depth where that matters."""
+    times = {f"ms, walk {walk}": [] for walk in row["walk"]} if row["estimated_ms"] else {}
+    kernels = {title.replace("ms,", "kernels,"): [] for title in times}
     for part in row["parts"]:
-        numbers = part["milliseconds"][-len(walks) :]
-        numbers += part["kernel_milliseconds"][-len(walks) :] if kernels else []
-        cells = [f"{number:.2f}" for number in numbers] if estimated else []
+        for column, milliseconds in zip(times.values(), part["milliseconds"], strict=True):
+            column.append(milliseconds)
+        for column, milliseconds in zip(kernels.values(), part["kernel_milliseconds"], strict=True):
+            column.append(milliseconds)
+    columns = _told_once(times, "ms") | _told_once(kernels, "kernels, ms")
+    table = _table("part", "operations", "MB", *columns)
+    for number, part in enumerate(row["parts"]):
+        cells = [f"{column[number]:.2f}" for column in columns.values()]
         table.add_row(part["part"], str(part["operations"]), f"{part['bytes'] / 1e6:.1f}", *cells)
-    sums = [f"{total:.2f}" for total in row["estimated_ms"][-len(walks) :]]
-    sums += [""] * (len(titles) - len(sums))
+    sums = [f"{sum(column):.2f}" for column in columns.values()]
     table.add_row("sum", str(row["operations"]), f"{row['megabytes']:.1f}", *sums)
     return table
+
+
+def _told_once(columns: dict[str, list[float]], title: str) -> dict[str, list[float]]:
+    """Returns columns by title, one of several that are equal, none where all are nothing."""
+    different = list(columns.values())
+    if not any(map(any, different)):
+        return {}
+    if all(column == different[0] for column in different):
+        return {title: different[0]}
+    return columns
 
 
 def _largest(row: Row) -> Table:

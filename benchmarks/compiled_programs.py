@@ -281,7 +281,10 @@ def memory_of(compiled: Any) -> dict[str, int]:
 def described(text: str, found: Lowered, chip: Chip, walks: Sequence[int]) -> dict[str, Any]:
     """Returns what a compiled program's text says, as entries of a row."""
     # A walk takes a step in the root and one in every node that it passes.
-    trips: list[Mapping[str, int]] = [found.trips | {"walk": walk + 1} for walk in walks]
+    walking = "waves" in found.trips
+    trips: list[Mapping[str, int]] = [
+        found.trips | ({"walk": walk + 1} if walking else {}) for walk in walks
+    ]
     run = operations(parse(text), found.part, (*found.trips, "walk"))
     speed = Speed(chip.hertz, chip.bandwidth) if chip.hertz else None
     middle = trips[len(trips) // 2]

@@ -1,0 +1,170 @@
+"""Compiling for accelerators: what the command says, and what a TPU's compiler must not find."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import accelerators, chips
+from benchmarks.__main__ import main
+from benchmarks.accelerators import Accelerators, targets
+from benchmarks.chips import environment
+from tests.processes import ROOT
+
+
+def absent(monkeypatch) -> None:
+    monkeypatch.setattr(chips, "_there", lambda module: False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--chip", "v7"], "there is no chip 'v7': choose from v5e, v6e, h100"),
+        (["--model", "gpt5"], "there is no model 'gpt5': choose from gpt2-small"),
+        (["--program", "beam"], "there is no program 'beam': choose from search, generation"),
+        (["--devices", "3"], "--devices is 3: choose from 1, 4, 8"),
+        (["--walk", "0"], "--walk takes whole numbers from 1"),
+        (["--batch"], "--batch takes whole numbers from 1"),
+        (["--new-tokens", "0"], "--new-tokens is 0: it must be 1 or more"),
+        (
+            ["--chip", "v5e"],
+            "v5e is compiled for by libtpu, not installed here: pip install '.[acc",
+        ),
+        (["--chip", "h100"], "h100 is compiled for by JAX's CUDA plugin, not installed here: pip"),
+        ([], "v5e is compiled for by libtpu"),
+    ],
+)
+def test_wrong_input_and_absent_plugins_are_one_sentence(
+    arguments, sentence, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    absent(monkeypatch)
+    assert main(["accelerators", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1
+
+
+def test_a_name_among_others_says_where_it_belongs(capsys):
+    assert main(["search", "accelerators"]) == 2
+    assert "accelerators has options of its own: name it first and alone" in capsys.readouterr().err
+
+
+def test_help_says_that_nothing_runs(capsys):
+    with pytest.raises(SystemExit):
+        main(["accelerators", "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Nothing runs on a device" in printed
+    assert all(flag in printed for flag in ("--chip", "--model", "--program", "--walk", "--hlo"))
+
+
+def test_what_is_never_split_is_compiled_for_one_chip():
+    chosen = Accelerators(chip=("v5e",), model=("tiny",), batch=(1, 8), texts=(2,))
+    found = [(t.program, t.devices, t.batch, t.texts) for t in targets(chosen)]
+    assert found == [
+        ("search", 1, 1, 2), ("search", 1, 8, 2),
+        ("generation", 1, 1, 2), ("generation", 1, 8, 2),
+        ("sampling", 1, 1, 2), ("sampling", 1, 8, 2),
+        *((program, count, 1, 2) for program in ("likelihood", "gcn") for count in (1, 4, 8)),
+    ]  # fmt: skip
+    assert len({target.hlo for target in targets(Accelerators(hlo=True))}) == 3 * 2 * (3 + 2 * 3)
+
+
+def row_of(target, **others):
+    part = {"part": "network", "operations": 3, "bytes": 2_000_000}
+    return accelerators._flat(
+        accelerators.asdict(target)
+        | {
+            "compile_seconds": 1.0,
+            "argument_bytes": 5_000_000,
+            "temporary_bytes": 1_000_000,
+            "peak_bytes": 6_000_000,
+            "parts": [part | {"milliseconds": [1.0, 2.0], "kernel_milliseconds": [0.0, 0.5]}],
+            "trips": {"waves": 8, "walk": 5},
+            "unnamed_loops": 0,
+            "roofline": {
+                "milliseconds": 0.5,
+                "weights_milliseconds": 0.5,
+                "operations_milliseconds": 0.1,
+            },
+            "unestimated": {"fusion gather": {"runs": 7, "bytes": 1_000_000}},
+            "largest": [
+                {
+                    "part": "network",
+                    "kind": "copy",
+                    "where": "",
+                    "runs": 1,
+                    "milliseconds": None,
+                    "bytes": 0,
+                }
+            ],
+        }
+        | others
+    )
+
+
+def test_rows_are_printed_kept_and_reported(tmp_path, monkeypatch, capsys):
+    """One that a compiler refuses leaves the others; a chip whose plugin is absent is left out."""
+
+    def compile_for(target):
+        if target.program == "sampling":
+            return accelerators.asdict(target) | {"refused": "RESOURCE_EXHAUSTED: 20 G of 16 G"}
+        return row_of(target)
+
+    monkeypatch.setattr(chips, "_there", lambda module: module == "libtpu")
+    monkeypatch.setattr(accelerators, "compile_for", compile_for)
+    arguments = ["accelerators", "--chip", "v5e", "h100", "--model", "tiny", "--walk", "2", "4"]
+    arguments += ["--program", "search", "sampling", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    for said in (
+        "left out: h100 is compiled for by JAX's CUDA plugin",
+        "Nothing ran on a device",
+        "search, tiny, v5e x 1, 8 texts: compiled in 1 s; arguments 5 MB, temporaries 1 MB, peak 6",
+        "ms, walk 2",
+        "kernels, walk 4",
+        "without an estimate: 7 fusion gather (1 MB)",
+        "not compiled: RESOURCE_EXHAUSTED: 20 G of 16 G",
+    ):
+        assert said in printed, said
+    path = tmp_path / "accelerators-v5e-tiny-bfloat16.json"
+    search, sampling = json.loads(path.read_text())["rows"]
+    assert search["estimated_ms"] == [1.0, 2.5] and search["middle_ms"] == 2.5
+    assert sampling["refused"]
+    assert main(["report", str(path)]) == 0
+    table = capsys.readouterr().out
+    assert "| search | tiny | v5e | 1 | 1 | 5 | 1 | 6 | 3 | 2 | 2.5 | 0.5 | - |" in table
+
+
+def test_a_process_that_fails_leaves_its_last_sentence(monkeypatch):
+    target = next(targets(Accelerators(chip=("v5e",), model=("tiny",))))
+
+    def failed(*_, **__):
+        return subprocess.CompletedProcess(
+            [], 1, "", "a trace\nUserError: there is no such slice\n"
+        )
+
+    monkeypatch.setattr(accelerators.subprocess, "run", failed)
+    assert accelerators.compile_for(target)["refused"] == "UserError: there is no such slice"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install '.[accelerators]'"
+)
+def test_a_tpus_search_sorts_no_vocabulary_and_copies_no_cache_in_its_waves():
+    flags = os.environ | environment() | {"PYTHONPATH": str(ROOT)}
+    flags.pop("XLA_FLAGS", None)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.search_on_tpu"],
+        env=flags, cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    # Indices of forbidden n-grams and of nodes are sorted; 128 rows of 50,257 logits are ranked.
+    assert found["sorted"] < 50257 and found["ranked"] == 1
+    # The keys of two layers' nodes, and those of one layer.
+    assert found["copied"] < 8 * 257 * 256 * 2
+    assert len(found["parts"]) == 5 and found["estimated"] > 100
