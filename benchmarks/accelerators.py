@@ -247,6 +247,13 @@ def show(row: Row, console: Console) -> None:
         f"{roofline['weights_milliseconds']:.2f}, operations over the peak "
         f"{roofline['operations_milliseconds']:.2f})"
     )
+    for kernel in row["kernels"]:
+        taken = kernel["milliseconds"]
+        console.print(
+            f"kernel: {kernel['kind']} in {kernel['part']}, {kernel['where']}: {kernel['runs']} "
+            f"runs, {kernel['steps']} steps, {kernel['bytes'] / 1e6:.1f} MB"
+            + ("" if taken is None else f", {taken:.2f} ms")
+        )
     if row["estimated_ms"]:
         missing = ", ".join(
             f"{found['runs']} {what} ({found['bytes'] / 1e6:.0f} MB)"

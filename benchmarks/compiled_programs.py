@@ -20,7 +20,16 @@ from jax.sharding import NamedSharding, SingleDeviceSharding
 
 from benchmarks.chips import Chip, chip_of, devices_of
 from benchmarks.hlo import parse, scopes
-from benchmarks.hlo_costs import Speed, by_part, largest, operations, unestimated, unnamed_loops
+from benchmarks.hlo_costs import (
+    Speed,
+    by_part,
+    grids_of,
+    kernels,
+    largest,
+    operations,
+    unestimated,
+    unnamed_loops,
+)
 from benchmarks.parts import SHAPES
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.job import Job, write_all
@@ -84,7 +93,7 @@ class Lowered:
     """A traced program, and what must be known to read it.
 
     Attributes:
-      lowered: what is compiled.
+      lowered: what is compiled; grids: of the kernels in it, `hlo_costs.grids_of`.
       part: the part of an operation by its `op_name`; parts: all of them, in order.
       trips: of the loops by name, walks aside.
       moved: bytes that cannot but be read; calculated: operations that cannot be left out, both as
@@ -92,6 +101,7 @@ class Lowered:
     """
 
     lowered: Any
+    grids: Mapping[str, int]
     part: Callable[[str], str]
     parts: tuple[str, ...]
     trips: dict[str, int]
@@ -154,6 +164,12 @@ def _call(config: DecoderConfig, rows: int) -> tuple[float, float]:
     return float(weights * jnp.dtype(config.dtype).itemsize), 2.0 * weights * rows
 
 
+def lower(function: Any, *arguments: Any) -> tuple[Any, dict[str, int]]:
+    """Returns what a compiled function is lowered to, and the grids of its kernels."""
+    traced = function.trace(*arguments)
+    return traced.lower(), grids_of(traced.jaxpr.jaxpr)
+
+
 def lower_search(target: Target, config: DecoderConfig, devices: list) -> Lowered:
     """Lowers one token's search of all texts under the default preset."""
     settings = PRESETS["default"].with_settings(new_tokens=target.new_tokens)
@@ -162,8 +178,7 @@ def lower_search(target: Target, config: DecoderConfig, devices: list) -> Lowere
     waves = search.simulations // search.wave
     trips = {"waves": waves, "lanes": search.wave, "layers": config.layers}
     call = (waves, *_call(config, target.batch * search.wave))
-    lowered = advance.lower(*arguments)
-    return Lowered(lowered, part_of_search, SEARCH_PARTS[1:], trips, (call,))
+    return Lowered(*lower(advance, *arguments), part_of_search, SEARCH_PARTS[1:], trips, (call,))
 
 
 def lower_generation(target: Target, config: DecoderConfig, devices: list) -> Lowered:
@@ -182,8 +197,8 @@ def lower_generation(target: Target, config: DecoderConfig, devices: list) -> Lo
         (1, *_call(config, target.batch * target.prompt_length)),
         (waves * target.new_tokens, *_call(config, target.batch * search.wave)),
     )
-    lowered = jax.jit(partial(write_all, MCTS.begin, MCTS.advance)).lower(key, job)
-    return Lowered(lowered, part_of_search, SEARCH_PARTS, trips, calls)
+    whole = jax.jit(partial(write_all, MCTS.begin, MCTS.advance))
+    return Lowered(*lower(whole, key, job), part_of_search, SEARCH_PARTS, trips, calls)
 
 
 def lower_sampling(target: Target, config: DecoderConfig, devices: list) -> Lowered:
@@ -191,8 +206,9 @@ def lower_sampling(target: Target, config: DecoderConfig, devices: list) -> Lowe
     settings = SamplingConfig(new_tokens=target.new_tokens)
     _, advance, arguments = decoding_program(target, config, SAMPLING, settings, devices)
     call = (1, *_call(config, target.batch))
-    lowered = advance.lower(*arguments)
-    return Lowered(lowered, part_of_token, TOKEN_PARTS, {"layers": config.layers}, (call,))
+    return Lowered(
+        *lower(advance, *arguments), part_of_token, TOKEN_PARTS, {"layers": config.layers}, (call,)
+    )
 
 
 def lower_step(target: Target, config: DecoderConfig, devices: list, *, gcn: bool) -> Lowered:
@@ -230,8 +246,10 @@ def lower_step(target: Target, config: DecoderConfig, devices: list, *, gcn: boo
     held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(trainable))
     operations_needed = 6.0 * matrix_parameters(config) * target.texts * length
     call = (1, 2.0 * held * (1 + 2 / (target.devices if sharded else 1)), operations_needed)
-    lowered = step.lower(placed, None, batch, key)
-    return Lowered(lowered, part_of_step, STEP_PARTS, {"layers": config.layers}, (call,))
+    arguments = (placed, None, batch, key)
+    return Lowered(
+        *lower(step, *arguments), part_of_step, STEP_PARTS, {"layers": config.layers}, (call,)
+    )
 
 
 PROGRAMS: dict[str, Callable[..., Lowered]] = {
@@ -285,7 +303,7 @@ def described(text: str, found: Lowered, chip: Chip, walks: Sequence[int]) -> di
     trips: list[Mapping[str, int]] = [
         found.trips | ({"walk": walk + 1} if walking else {}) for walk in walks
     ]
-    run = operations(parse(text), found.part, (*found.trips, "walk"))
+    run = operations(parse(text), found.part, (*found.trips, "walk"), found.grids)
     speed = Speed(chip.hertz, chip.bandwidth) if chip.hertz else None
     middle = trips[len(trips) // 2]
     return {
@@ -293,6 +311,7 @@ def described(text: str, found: Lowered, chip: Chip, walks: Sequence[int]) -> di
         "trips": dict(middle),
         "unnamed_loops": unnamed_loops(run),
         "roofline": found.roofline(chip),
+        "kernels": kernels(run, middle, speed),
         "unestimated": unestimated(run, middle),
         "largest": largest(run, middle, speed),
     }

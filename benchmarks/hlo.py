@@ -30,7 +30,12 @@ FREE = {
     "replica-id", "copy-done", "slice-done", "async-done", "async-update", "all-reduce-done",
     "all-gather-done", "collective-permute-done", "opt-barrier", "add-dependency",
 }  # fmt: skip
-# What a fusion or a custom call is called after, the heaviest first.
+# Custom calls that only name memory or tell the compiler something.
+NO_WORK = {
+    "AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast",
+    "GatherScatterIndicesBitpacked", "Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape",
+}  # fmt: skip
+# What a fusion is called after, the heaviest first.
 _HEAVY = (
     "convolution", "dot", "sort", "scatter", "gather", "dynamic-update-slice", "dynamic-slice",
     "reduce-window", "reduce", "transpose", "copy",
@@ -186,15 +191,22 @@ def _balanced(text: str, stop: str) -> str:
     return text
 
 
+def kernel_in(program: Program, instruction: Instruction) -> str:
+    """Returns what an operation, or one that is fused into it, calls; "" where that is nothing."""
+    every = (instruction, *program.within(instruction))
+    return next((one.target for one in every if one.target and one.target not in NO_WORK), "")
+
+
 def kind(program: Program, instruction: Instruction) -> str:
-    """Returns what an operation does: its opcode, of a fusion the heaviest that is in it."""
-    if instruction.opcode == "custom-call":
-        return f"custom-call {instruction.target}"
+    """Returns what an operation does: its opcode and the heaviest that is in it.
+
+    That is a custom call before anything else.
+    """
+    if kernel := kernel_in(program, instruction):
+        return f"{instruction.opcode} {kernel}"
     inside = {inner.opcode for inner in program.within(instruction)}
     if not inside:
         return instruction.opcode
-    if '"__triton_gemm"' in instruction.rest or '"__cublas' in instruction.rest:
-        return "fusion gemm"
     heaviest = next((opcode for opcode in _HEAVY if opcode in inside), "elementwise")
     return f"{instruction.opcode} {heaviest}"
 

@@ -5,19 +5,29 @@ the trips of the loops around it. Loops and parts are known by the names that th
 give them (`jax.named_scope`), which stay in the program's metadata.
 """
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
-from benchmarks.hlo import FREE, Instruction, Program, is_product, kind, nbytes, scopes, sizes
+import jax
+
+from benchmarks.hlo import (
+    FREE,
+    NO_WORK,
+    Instruction,
+    Program,
+    is_product,
+    kernel_in,
+    kind,
+    nbytes,
+    scopes,
+    sizes,
+)
 from benchmarks.hlo import touched as bytes_touched
 
-# Custom calls that only name memory or tell the compiler something.
-NO_WORK = {
-    "AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast",
-    "GatherScatterIndicesBitpacked", "Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape",
-}  # fmt: skip
 # By scope: the loops that a kernel there runs inside itself, those aside that stand around it.
 INSIDE_KERNEL = {"select": ("lanes", "walk"), "backup": ("lanes",)}
 # What a kernel's step is taken to cost that waits for the step before it: reading a row of memory
@@ -50,6 +60,7 @@ class Operation:
       loops: those around it, outermost first.
       kernel: whether it is a custom call that the compiler does not look into.
       steps: names of the loops that such a kernel runs inside itself.
+      grid: steps of a kernel's own grid, which a core takes one after another.
     """
 
     part: str
@@ -60,6 +71,7 @@ class Operation:
     loops: tuple[Loop, ...]
     kernel: bool = False
     steps: tuple[str, ...] = ()
+    grid: int = 1
 
     def times(self, trips: Mapping[str, int]) -> int:
         """Returns how often it runs; a loop without a name counts once."""
@@ -67,25 +79,57 @@ class Operation:
 
     def dependent_steps(self, trips: Mapping[str, int]) -> int:
         """Returns how many steps of a kernel wait for one another, all its runs together."""
-        return self.times(trips) * _product(map(Loop, self.steps), trips)
+        return self.times(trips) * self.grid * _product(map(Loop, self.steps), trips)
 
 
 def _product(loops: Iterable[Loop], trips: Mapping[str, int]) -> int:
     total = 1
     for loop in loops:
-        total *= trips.get(loop.name, loop.known or 1)
+        total *= loop.known or trips.get(loop.name, 1)
     return total
 
 
-def operations(program: Program, part: Part, loops: Iterable[str]) -> list[Operation]:
+def operations(
+    program: Program,
+    part: Part,
+    loops: Iterable[str],
+    grids: Mapping[str, int] = MappingProxyType({}),
+) -> list[Operation]:
     """Returns the operations that a program runs, once each, whatever the loops around them.
 
     Args:
       program: the compiled program.
       part: the part that an operation belongs to, by its `op_name`.
-      loops: names that a loop may have: the innermost of a loop's scopes that is among them is its.
+      loops: names that a loop may have: that of the scope right around it, if it is among them.
+      grids: by a kernel's name the steps of its grid, see `grids_of`; 1 where it is not there.
     """
-    return list(_run(program, program.entry, (), "", part, set(loops)))
+    known = _Known(part, frozenset(loops), grids)
+    return list(_run(program, program.entry, (), "", known))
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a program's text does not say."""
+
+    part: Part
+    loops: frozenset[str]
+    grids: Mapping[str, int]
+
+
+def grids_of(jaxpr: Any) -> dict[str, int]:
+    """Returns by name the steps of the grid of every Pallas kernel in a traced function."""
+    found: dict[str, int] = {}
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "pallas_call":
+            name = scopes(str(equation.source_info.name_stack))[-1:]
+            steps = [size for size in equation.params["grid_mapping"].grid if isinstance(size, int)]
+            found |= dict.fromkeys(name, math.prod(steps))
+            continue
+        for inner in jax.tree.leaves(tuple(equation.params.values())):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                found |= grids_of(inner)
+    return found
 
 
 def _run(
@@ -93,26 +137,25 @@ def _run(
     name: str,
     around: tuple[Loop, ...],
     inherited: str,
-    part: Part,
-    names: set[str],
+    known: _Known,
 ) -> Iterator[Operation]:
     computation = program.computations[name]
     for instruction in computation:
         # What the compiler adds, such as a copy, belongs to the loop that it stands in.
         found = instruction.op_name or inherited
         if instruction.opcode == "while":
-            within = (*around, _loop(instruction, found, names))
+            within = (*around, _loop(instruction, found, known.loops))
             for called in instruction.called("condition") + instruction.called("body"):
-                yield from _run(program, called, within, found, part, names)
+                yield from _run(program, called, within, found, known)
         elif instruction.opcode in ("call", "conditional"):
             roles = ("to_apply", "branch_computations", "true_computation", "false_computation")
             for called in (name for role in roles for name in instruction.called(role)):
-                yield from _run(program, called, around, found, part, names)
+                yield from _run(program, called, around, found, known)
         elif not _is_free(instruction):
-            yield _operation(program, computation, instruction, around, found, part)
+            yield _operation(program, computation, instruction, around, found, known)
 
 
-def _loop(instruction: Instruction, op_name: str, names: set[str]) -> Loop:
+def _loop(instruction: Instruction, op_name: str, names: frozenset[str]) -> Loop:
     # The loop's own name is the scope right around it.
     around = scopes(op_name)[-2:-1]
     own = around[0] if around and around[0] in names else "unnamed"
@@ -135,10 +178,10 @@ def _operation(
     instruction: Instruction,
     around: tuple[Loop, ...],
     op_name: str,
-    part: Part,
+    known: _Known,
 ) -> Operation:
     what = kind(program, instruction)
-    kernel = instruction.opcode == "custom-call" and not instruction.cycles
+    kernel = bool(kernel_in(program, instruction)) and not instruction.cycles
     outside, found = {loop.name for loop in around}, scopes(op_name)
     steps = [
         loop
@@ -147,9 +190,11 @@ def _operation(
         for loop in loops
         if loop not in outside
     ]
+    # JAX names a kernel right in front of the call that makes it one.
+    name = found[-2] if found[-1:] == ["pallas_call"] and len(found) > 1 else ""
     shape = instruction.shape.split("{")[0].lstrip("(")
     return Operation(
-        part=part(op_name),
+        part=known.part(op_name),
         kind=what,
         where=f"{'/'.join(found[-3:])} {shape}".strip(),
         cycles=instruction.cycles,
@@ -157,6 +202,7 @@ def _operation(
         loops=around,
         kernel=kernel,
         steps=tuple(steps),
+        grid=known.grids.get(name, 1) if kernel else 1,
     )
 
 
@@ -220,6 +266,25 @@ def unestimated(found: Sequence[Operation], trips: Mapping[str, int]) -> dict[st
             totals[operation.kind].update(runs=times, bytes=operation.bytes * times)
     ranked = sorted(totals, key=lambda what: -totals[what]["runs"])
     return {what: dict(totals[what]) for what in ranked}
+
+
+def kernels(
+    found: Sequence[Operation], trips: Mapping[str, int], speed: Speed | None
+) -> list[dict[str, Any]]:
+    """Returns the kernels: runs, steps that wait for one another, bytes and milliseconds."""
+    return [
+        {
+            "kind": operation.kind,
+            "part": operation.part,
+            "where": operation.where,
+            "runs": operation.times(trips),
+            "steps": operation.dependent_steps(trips),
+            "bytes": operation.bytes * operation.times(trips),
+            "milliseconds": 1e3 * seconds_of(operation, trips, speed) if speed else None,
+        }
+        for operation in found
+        if operation.kernel
+    ]
 
 
 def largest(

@@ -89,6 +89,17 @@ def row_of(target, **others):
                 "weights_milliseconds": 0.5,
                 "operations_milliseconds": 0.1,
             },
+            "kernels": [
+                {
+                    "kind": "custom-call walks",
+                    "part": "selection",
+                    "where": "here",
+                    "runs": 8,
+                    "steps": 640,
+                    "bytes": 1_500_000,
+                    "milliseconds": 0.25,
+                }
+            ],
             "unestimated": {"fusion gather": {"runs": 7, "bytes": 1_000_000}},
             "largest": [
                 {
@@ -125,6 +136,7 @@ def test_rows_are_printed_kept_and_reported(tmp_path, monkeypatch, capsys):
         "search, tiny, v5e x 1, 8 texts: compiled in 1 s; arguments 5 MB, temporaries 1 MB, peak 6",
         "ms, walk 2",
         "kernels, walk 4",
+        "kernel: custom-call walks in selection, here: 8 runs, 640 steps, 1.5 MB, 0.25 ms",
         "without an estimate: 7 fusion gather (1 MB)",
         "not compiled: RESOURCE_EXHAUSTED: 20 G of 16 G",
     ):

@@ -1,10 +1,12 @@
 """The readers of compiled programs, on a small one that was written by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental import pallas as pl
 
 from benchmarks import hlo
 from benchmarks.compiled_programs import part_of_search, part_of_step, part_of_token
@@ -13,6 +15,8 @@ from benchmarks.hlo_costs import (
     Loop,
     Speed,
     by_part,
+    grids_of,
+    kernels,
     largest,
     operations,
     unestimated,
@@ -127,8 +131,15 @@ def test_milliseconds_are_cycles_by_trips_and_kernels_stand_apart(run):
     assert rows["network"]["milliseconds"] == pytest.approx([0.24, 0.24])
     assert rows["once per token"]["bytes"] == 2 * ARRAY
     assert rows["backup"]["operations"] == 2
-    # A kernel of few steps takes as long as its bytes.
+    (found,) = kernels(run, WALKS[1], speed)
+    assert found | {"where": ""} == {
+        "kind": "custom-call tpu_custom_call", "part": "selection", "where": "", "runs": 2,
+        "steps": steps[1], "bytes": 2 * 2 * ROW, "milliseconds": 1e-3 * CYCLES_A_STEP * steps[1],
+    }  # fmt: skip
+    # A grid's steps follow one another too.
     (kernel,) = [o for o in run if o.kernel]
+    assert replace(kernel, grid=8).dependent_steps(WALKS[0]) == 8 * steps[0]
+    # A kernel of few steps takes as long as its bytes.
     slow = Speed(hertz=1e15, bandwidth=1e3)
     (row,) = by_part([kernel], ("selection",), WALKS, slow)
     assert row["kernel_milliseconds"] == pytest.approx([2 * 2 * ROW, 2 * 2 * ROW])
@@ -181,3 +192,15 @@ def test_a_program_of_this_processor_is_read_too():
     loops = {loop.name: loop for operation in run for loop in operation.loops}
     assert loops == {"layers": Loop("layers"), "unnamed": Loop("unnamed", 7)}
     assert {o.times({"layers": 3}) for o in run if o.loops} == {3, 7}
+
+
+def test_the_grid_of_a_kernel_is_known_by_the_kernels_name():
+    def double(x_ref, y_ref):
+        y_ref[...] = 2 * x_ref[...]
+
+    def function(x: jax.Array) -> jax.Array:
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        kernel = pl.pallas_call(double, grid=(4, 2), out_shape=shape, name="doubled")
+        return jax.lax.scan(lambda x, _: (kernel(x), None), x, length=3)[0]
+
+    assert grids_of(jax.make_jaxpr(jax.jit(function))(jnp.ones((8, 128))).jaxpr) == {"doubled": 8}
