@@ -96,8 +96,8 @@ class Lowered:
       lowered: what is compiled; grids: of the kernels in it, `hlo_costs.grids_of`.
       part: the part of an operation by its `op_name`; parts: all of them, in order.
       trips: of the loops by name, walks aside.
-      moved: bytes that cannot but be read; calculated: operations that cannot be left out, both as
-        runs and how much each.
+      calls: of the network, by kind: how many, the bytes that each must move, and the operations
+        that it must calculate.
     """
 
     lowered: Any

@@ -5,13 +5,16 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict, replace
 
+import jax
 import pytest
 
-from benchmarks import accelerators, chips
+from benchmarks import accelerators, chips, compiled_programs
 from benchmarks.__main__ import main
 from benchmarks.accelerators import Accelerators, targets
 from benchmarks.chips import environment
+from benchmarks.compiled_programs import Lowered, Target, measure
 from tests.processes import ROOT
 
 
@@ -75,7 +78,7 @@ def test_what_is_never_split_is_compiled_for_one_chip():
 def row_of(target, **others):
     part = {"part": "network", "operations": 3, "bytes": 2_000_000}
     return accelerators._flat(
-        accelerators.asdict(target)
+        asdict(target)
         | {
             "compile_seconds": 1.0,
             "argument_bytes": 5_000_000,
@@ -121,7 +124,7 @@ def test_rows_are_printed_kept_and_reported(tmp_path, monkeypatch, capsys):
 
     def compile_for(target):
         if target.program == "sampling":
-            return accelerators.asdict(target) | {"refused": "RESOURCE_EXHAUSTED: 20 G of 16 G"}
+            return asdict(target) | {"refused": "RESOURCE_EXHAUSTED: 20 G of 16 G"}
         return row_of(target)
 
     monkeypatch.setattr(chips, "_there", lambda module: module == "libtpu")
@@ -160,6 +163,49 @@ def test_a_process_that_fails_leaves_its_last_sentence(monkeypatch):
 
     monkeypatch.setattr(accelerators.subprocess, "run", failed)
     assert accelerators.compile_for(target)["refused"] == "UserError: there is no such slice"
+
+
+@pytest.mark.parametrize(
+    ("program", "parts", "loops"),
+    [
+        ("search", 5, {"waves": 8, "lanes": 16, "layers": 2, "walk": 5}),
+        pytest.param(
+            "generation",
+            6,
+            {"tokens": 3, "waves": 8, "lanes": 16, "layers": 2, "walk": 5},
+            marks=pytest.mark.slow,
+        ),
+        ("sampling", 2, {"layers": 2}),
+        pytest.param("likelihood", 3, {"layers": 2}, marks=pytest.mark.slow),
+        ("gcn", 3, {"layers": 2}),
+    ],
+)
+def test_every_program_is_described_by_its_parts(program, parts, loops, monkeypatch):
+    """This processor stands in for the chip: what it compiles is read in the same way."""
+    here = replace(chips.CHIPS["h100"], name="here", platform="cpu")
+    monkeypatch.setitem(chips.CHIPS, "here", here)
+    monkeypatch.setattr(compiled_programs, "devices_of", lambda chip, count: jax.devices()[:count])
+    target = Target(
+        chip="here", model="tiny", program=program, devices=1, batch=2, texts=2, prompt_length=4,
+        text_length=6, new_tokens=3, walk=(2, 4, 8), dtype="float32", sharded=True,
+    )  # fmt: skip
+    row = measure(target)
+    assert row["trips"] == loops and row["compile_seconds"] > 0
+    assert row["peak_bytes"] >= row["temporary_bytes"] > 0 and row["argument_bytes"] > 0
+    assert len(row["parts"]) == parts
+    for part in row["parts"]:
+        assert part["operations"] > 0 and part["milliseconds"] == [], part
+    # The network is read in every wave; in a step it stands in every part.
+    assert len(row["largest"]) == 10 and all(found["runs"] >= 1 for found in row["largest"])
+    assert 0 < row["roofline"]["milliseconds"] < 1
+
+
+def test_a_programs_roofline_takes_the_larger_of_every_call():
+    chip = replace(chips.CHIPS["v5e"], bandwidth=1e3, peak=1e6)
+    lowered = Lowered(None, {}, str, (), {}, ((2, 3e3, 1e6), (1, 1e3, 5e6)))
+    assert lowered.roofline(chip) == {
+        "weights_milliseconds": 7e3, "operations_milliseconds": 7e3, "milliseconds": 11e3,
+    }  # fmt: skip
 
 
 @pytest.mark.slow
