@@ -170,6 +170,12 @@ def rebased(
     )
 
 
+def _log_total(scores: jax.Array, most: jax.Array) -> jax.Array:
+    """Returns log sum exp `[..., 1]` of scores `[..., V]` of which the largest is known."""
+    shift = jnp.where(jnp.isfinite(most), most, 0.0)
+    return jnp.log(jnp.exp(scores - shift).sum(axis=-1, keepdims=True)) + shift
+
+
 def _candidates(
     job: Job,
     states: States,
@@ -184,10 +190,10 @@ def _candidates(
     count = min(job.config.search.candidates, job.language_model.vocab_size)
     best, tokens = top_k(prior, count, shards=job.language_model.vocab_shards)
     plain = jnp.take_along_axis(logits, tokens, axis=-1)
-    log_probs = plain - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    log_probs = plain - _log_total(logits, logits.max(axis=-1, keepdims=True))
     return {
         "tokens": tokens.astype(jnp.int32),
-        "priors": jnp.exp(best - jax.nn.logsumexp(prior, axis=-1, keepdims=True)),
+        "priors": jnp.exp(best - _log_total(prior, best[..., :1])),
         "log_probs": log_probs,
         "rewards": rewards(job, log_probs, tokens, reference),
     }
