@@ -189,7 +189,9 @@ def run_accelerators(chosen: Accelerators) -> Path:
     for sentence in sentences:
         console.print(f"left out: {sentence}")
     chosen.out.mkdir(parents=True, exist_ok=True)
-    path = chosen.out / f"{_name('accelerators', *there, *chosen.model, chosen.dtype)}.json"
+    some = () if chosen.program == tuple(PROGRAMS) else chosen.program
+    name = _name(ACCELERATORS.name, *there, *chosen.model, *some, chosen.dtype)
+    path = chosen.out / f"{name}.json"
     console.print(NOTE)
     rows: list[Row] = []
     for target in targets(chosen):
@@ -242,7 +244,8 @@ def show(row: Row, console: Console) -> None:
     trips = ", ".join(f"{loop} {count}" for loop, count in row["trips"].items())
     roofline = row["roofline"]
     console.print(
-        f"trips: {trips}; loops without a name or a count, counted once: {row['unnamed_loops']}\n"
+        f"trips: {trips}; operations in loops of unknown length, counted once: "
+        f"{row['unnamed_loops']}\n"
         f"roofline: {roofline['milliseconds']:.2f} ms (weights over the bandwidth "
         f"{roofline['weights_milliseconds']:.2f}, operations over the peak "
         f"{roofline['operations_milliseconds']:.2f})"

@@ -311,5 +311,5 @@ def largest(
 
 
 def unnamed_loops(found: Sequence[Operation]) -> int:
-    """Returns in how many operations' loops the trips are not known: they count once."""
+    """Returns how many operations stand in a loop of unknown length, which counts once."""
     return sum(any(loop == Loop("unnamed") for loop in operation.loops) for operation in found)

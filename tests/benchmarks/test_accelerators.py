@@ -144,7 +144,7 @@ def test_rows_are_printed_kept_and_reported(tmp_path, monkeypatch, capsys):
         "not compiled: RESOURCE_EXHAUSTED: 20 G of 16 G",
     ):
         assert said in printed, said
-    path = tmp_path / "accelerators-v5e-tiny-bfloat16.json"
+    path = tmp_path / "accelerators-v5e-tiny-search-sampling-bfloat16.json"
     search, sampling = json.loads(path.read_text())["rows"]
     assert search["estimated_ms"] == [1.0, 2.5] and search["middle_ms"] == 2.5
     assert sampling["refused"]
