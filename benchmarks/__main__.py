@@ -16,6 +16,7 @@ from benchmarks.extend import EXTEND
 from benchmarks.features import FEATURES
 from benchmarks.gcn_round import GCN_ROUND
 from benchmarks.guidance import GUIDANCE
+from benchmarks.instead import INSTEAD
 from benchmarks.length import LENGTH
 from benchmarks.pytorch import FAIR, PUBLISHED
 from benchmarks.samples import SAMPLES
@@ -38,6 +39,7 @@ BENCHMARKS = {
         DECODERS,
         PUBLISHED,
         FAIR,
+        INSTEAD,
         TRAIN_STEP,
         TRAIN_DEVICES,
         GCN_ROUND,

@@ -6,6 +6,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
+from coopgen_jax.parallel.platform import fastest_dtype
+
 Model = Literal["default", "default-6", "tiny", "gpt2-small", "gpt2-large", "llama-1b"]
 Guide = Literal["trunk", "causal"]
 
@@ -21,7 +23,8 @@ class Settings:
     guide: "trunk", a head on the language model's states, or "causal", a network of its own of the
       same shape.
     device: cpu, gpu or tpu; None takes what JAX finds.
-    dtype: of weights and activations.
+    dtype: of weights and activations, ours and PyTorch's; auto is what the command line chooses on
+      this machine.
     batch: prompts decoded at once.
     samples: texts per prompt.
     simulations: evaluations per token.
@@ -38,7 +41,7 @@ class Settings:
     model: Model | None = None
     guide: Guide | None = None
     device: Literal["cpu", "gpu", "tpu"] | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16"] = "float32"
     batch: tuple[int, ...] = ()
     samples: tuple[int, ...] = ()
     simulations: tuple[int, ...] = ()
@@ -77,10 +80,9 @@ def resolve(settings: Settings, name: str, own: dict[str, Any], quick: dict[str,
         if axis not in own and getattr(settings, axis):
             flag = axis.replace("_", "-")
             raise ValueError(f"the benchmark {name} has no --{flag}: leave one of them out")
-    return replace(
-        settings,
-        **{key: value for key, value in chosen.items() if getattr(settings, key) in (None, ())},
-    )
+    left = {key: value for key, value in chosen.items() if getattr(settings, key) in (None, ())}
+    dtype = fastest_dtype() if settings.dtype == "auto" else settings.dtype
+    return replace(settings, **(left | {"dtype": dtype}))
 
 
 def combinations(settings: Settings) -> Iterator[dict[str, int]]:
