@@ -28,13 +28,15 @@ _SCOPE = re.compile(r"(?:[\w.\-]+\()*([\w.\-]+)\)*$")
 FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id",
     "replica-id", "copy-done", "slice-done", "async-done", "async-update", "all-reduce-done",
-    "all-gather-done", "collective-permute-done", "opt-barrier", "add-dependency",
+    "all-gather-done", "call-done", "collective-permute-done", "opt-barrier", "add-dependency",
 }  # fmt: skip
 # Custom calls that only name memory or tell the compiler something.
 NO_WORK = {
     "AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast",
     "GatherScatterIndicesBitpacked", "Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape",
 }  # fmt: skip
+# Custom calls that hand work to another unit of the chip and wait for it: no kernels of their own.
+HANDED_OVER = {"PrepareAsyncCallDone", "PrepareAsyncCallStart"}
 # What a fusion is called after, the heaviest first.
 _HEAVY = (
     "convolution", "dot", "sort", "scatter", "gather", "dynamic-update-slice", "dynamic-slice",
@@ -192,9 +194,9 @@ def _balanced(text: str, stop: str) -> str:
 
 
 def kernel_in(program: Program, instruction: Instruction) -> str:
-    """Returns what an operation, or one that is fused into it, calls; "" where that is nothing."""
-    every = (instruction, *program.within(instruction))
-    return next((one.target for one in every if one.target and one.target not in NO_WORK), "")
+    """Returns the kernel that an operation, or one that is fused into it, calls; "" without one."""
+    targets = (one.target for one in (instruction, *program.within(instruction)))
+    return next((one for one in targets if one and one not in NO_WORK | HANDED_OVER), "")
 
 
 def kind(program: Program, instruction: Instruction) -> str:
@@ -204,6 +206,8 @@ def kind(program: Program, instruction: Instruction) -> str:
     """
     if kernel := kernel_in(program, instruction):
         return f"{instruction.opcode} {kernel}"
+    if instruction.target:
+        return f"{instruction.opcode} {instruction.target}"
     inside = {inner.opcode for inner in program.within(instruction)}
     if not inside:
         return instruction.opcode
@@ -227,7 +231,7 @@ def touched(program: Program, computation: list[Instruction], instruction: Instr
     if opcode in FREE or instruction.target == "AllocateBuffer":
         return 0
     if opcode in ("copy-start", "slice-start"):
-        # Its result has source, target and a flag; it moves the smaller of the two once each way.
+        # Its result names source and target, one of which lies close to the core.
         both = [
             nbytes(f"{kind}[{','.join(map(str, dims))}]") for kind, dims in sizes(instruction.shape)
         ]

@@ -28,7 +28,7 @@ from benchmarks.hlo import (
 )
 from benchmarks.hlo import touched as bytes_touched
 
-# By scope: the loops that a kernel there runs inside itself, those aside that stand around it.
+# By scope: the loops that a Pallas kernel there runs inside itself, but for those around it.
 INSIDE_KERNEL = {"select": ("lanes", "walk"), "backup": ("lanes",)}
 # What a kernel's step is taken to cost that waits for the step before it: reading a row of memory
 # close to the core, a few reductions across its lanes, and a scalar that decides what is next. It
@@ -183,15 +183,15 @@ def _operation(
     what = kind(program, instruction)
     kernel = bool(kernel_in(program, instruction)) and not instruction.cycles
     outside, found = {loop.name for loop in around}, scopes(op_name)
+    # JAX names a kernel right in front of the call that makes it one.
+    name = found[-2] if kernel and found[-1:] == ["pallas_call"] and len(found) > 1 else ""
     steps = [
         loop
         for scope, loops in INSIDE_KERNEL.items()
-        if kernel and scope in found
+        if name and scope in found
         for loop in loops
         if loop not in outside
     ]
-    # JAX names a kernel right in front of the call that makes it one.
-    name = found[-2] if found[-1:] == ["pallas_call"] and len(found) > 1 else ""
     shape = instruction.shape.split("{")[0].lstrip("(")
     return Operation(
         part=known.part(op_name),
@@ -202,7 +202,7 @@ def _operation(
         loops=around,
         kernel=kernel,
         steps=tuple(steps),
-        grid=known.grids.get(name, 1) if kernel else 1,
+        grid=known.grids.get(name, 1),
     )
 
 
