@@ -223,6 +223,6 @@ def test_a_tpus_search_sorts_no_vocabulary_and_copies_no_cache_in_its_waves():
     found = json.loads(done.stdout.splitlines()[-1])
     # Indices of forbidden n-grams and of nodes are sorted; 128 rows of 50,257 logits are ranked.
     assert found["sorted"] < 50257 and found["ranked"] == 1
-    # The keys of two layers' nodes, and those of one layer.
+    # One layer's keys of all nodes, in bytes.
     assert found["copied"] < 8 * 257 * 256 * 2
     assert len(found["parts"]) == 5 and found["estimated"] > 100
