@@ -249,3 +249,23 @@ def _top_k(values: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
     best, places = jax.lax.top_k(values.reshape(-1, values.shape[-1]), count)
     shape = (*values.shape[:-1], count)
     return best.reshape(shape), places.reshape(shape)
+
+
+def on_every_device(function: Callable) -> Callable:
+    """Has devices that share the weights each compute a function of whole arrays, all the same.
+
+    XLA cannot split a kernel along "tensor" as it splits its own operations; nor does it know that
+    each device may run it alone. Inside `map_over_mesh`, or under `jax.set_mesh`, the function and
+    what it returns are kept whole; elsewhere, and where no axis is left to XLA, it is as it was.
+    """
+
+    def whole(*args: Any) -> Any:
+        mesh = jax.sharding.get_abstract_mesh()
+        split = {name for name in mesh.auto_axes if mesh.shape[name] > 1}
+        if not split:
+            return function(*args)
+        return jax.shard_map(
+            function, in_specs=P(), out_specs=P(), axis_names=split, check_vma=False
+        )(*args)
+
+    return whole

@@ -35,6 +35,19 @@ def schedule(considered: int, simulations: int) -> list[int]:
     return wanted[:simulations]
 
 
+def schedules(
+    config: SearchConfig, there: jax.Array, candidates: int
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the schedules of 1, 2, ... candidates, and how many of those `there` are compared.
+
+    A root may have fewer candidates than are to be compared, and `candidates` are its most.
+    """
+    assert isinstance(config.root, Halving)
+    most = min(config.root.considered, candidates)
+    table = [schedule(considered, config.simulations) for considered in range(1, most + 1)]
+    return jnp.asarray(table), jnp.clip(there, 1, most)
+
+
 def _scores(tree: Tree, visits: jax.Array, *, root: Halving) -> jax.Array:
     """Scores the root's candidates `[K]`: log prior + value_scale * (50 + most visits) * Q.
 
@@ -72,11 +85,8 @@ def candidate(
     below = jnp.maximum(child, 0)
     visits = _visits(tree) + jnp.where(child < 0, 0, virtual[below])
     free = (tree.priors[0] > 0) & ((child < 0) | (tree.visits[below] > 0))
-    # A root may have fewer candidates than are to be compared: there is a schedule for any number.
-    most = min(config.root.considered, child.shape[0])
-    schedules = [schedule(considered, config.simulations) for considered in range(1, most + 1)]
-    considered = jnp.clip((tree.priors[0] > 0).sum(), 1, most)
-    eligible = free & (visits == jnp.asarray(schedules)[considered - 1, number])
+    table, considered = schedules(config, (tree.priors[0] > 0).sum(), child.shape[0])
+    eligible = free & (visits == table[considered - 1, number])
     scores = jnp.where(eligible, _scores(tree, visits, root=config.root), -jnp.inf)
     return jnp.where(eligible.any(), jnp.argmax(scores), -1).astype(jnp.int32)
 

@@ -15,9 +15,11 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
+from coopgen_jax.parallel.platform import platform
 from coopgen_jax.search.backup import backup
 from coopgen_jax.search.config import Halving, SearchConfig
 from coopgen_jax.search.halving import finalist
+from coopgen_jax.search.kernels.select_kernel import fits, select_waves
 from coopgen_jax.search.selection import select_wave
 from coopgen_jax.search.tree import Expansion, Leaves, Tree, insert
 
@@ -35,6 +37,13 @@ def _rows(function: Callable, *, shared: int = 0) -> Callable:
         return jax.vmap(jax.vmap(function, axes), axes)(*args)
 
     return mapped
+
+
+def _engine(tree: Tree, config: SearchConfig) -> tuple[Callable, Callable]:
+    """Returns what selects a wave of trees `[B, R]` and what backs it up, on this device."""
+    if platform() == "tpu" and fits(tree, config):
+        return partial(select_waves, config=config), _rows(backup)
+    return _rows(partial(select_wave, config=config), shared=1), _rows(backup)
 
 
 def root_visits(tree: Tree) -> jax.Array:
@@ -93,7 +102,7 @@ def search(
     before = tree.visits[:, :, 0]
     active = active & (before > 0)
     tree = replace(tree, earlier=jnp.where(active[:, :, None], tree.visits, tree.earlier))
-    select = _rows(partial(select_wave, config=config), shared=1)
+    select, credit = _engine(tree, config)
 
     def unsettled(tree: Tree, live: jax.Array, wave: jax.Array) -> jax.Array:
         if config.visit_limit:
@@ -119,7 +128,7 @@ def search(
         with jax.named_scope("backup"):
             tree = insert(tree, leaves, expansion)
             lanes = replace(leaves, start=jnp.broadcast_to(start, live.shape))
-            tree = _rows(backup)(tree, lanes, expansion.value)
+            tree = credit(tree, lanes, expansion.value)
         return tree, state, unsettled(tree, live, wave + 1), wave + 1
 
     first = jnp.int32(0)

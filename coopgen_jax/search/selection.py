@@ -15,7 +15,8 @@ from coopgen_jax.search.tree import Leaves, Tree
 # How many visits of value zero a choice counts as that still waits for its value.
 VIRTUAL_LOSS = 1.0
 
-_WALKING, _FRESH, _REVISIT, _IDLE = range(4)
+# How a walk ends, or that it has not.
+WALKING, FRESH, REVISIT, IDLE = range(4)
 
 
 def puct(tree: Tree, node: jax.Array, virtual: jax.Array, *, config: SearchConfig) -> jax.Array:
@@ -81,7 +82,7 @@ def _walk(
     """
 
     def status(node: jax.Array, depth: jax.Array) -> jax.Array:
-        return jnp.where(tree.terminal[node] | (depth >= limit), _REVISIT, _WALKING)
+        return jnp.where(tree.terminal[node] | (depth >= limit), REVISIT, WALKING)
 
     first = jnp.int32(-1)
     if isinstance(config.root, Halving):
@@ -96,8 +97,8 @@ def _walk(
         possible = scores[rank] > -jnp.inf
         descend = possible & (child >= 0)
         # A node without any candidate is treated as the end of a text.
-        blocked = jnp.where(tree.priors[node, 0] > 0, _IDLE, _REVISIT)
-        stopped = jnp.where(possible, _FRESH, blocked)
+        blocked = jnp.where(tree.priors[node, 0] > 0, IDLE, REVISIT)
+        stopped = jnp.where(possible, FRESH, blocked)
         below = jnp.maximum(child, 0)
         ended = jnp.where(descend, status(below, depth + 1), stopped)
         trail = jnp.where(descend & (jnp.arange(config.depth) == depth), child, trail)
@@ -105,10 +106,35 @@ def _walk(
         return ended, node, depth + descend.astype(jnp.int32), rank, trail
 
     zero = jnp.int32(0)
-    started = jnp.where(active, status(zero, zero), _IDLE)
+    started = jnp.where(active, status(zero, zero), IDLE)
     start = (started, zero, zero, zero, jnp.full(config.depth, -1, jnp.int32))
     with jax.named_scope("walk"):
-        return jax.lax.while_loop(lambda walk: walk[0] == _WALKING, step, start)
+        return jax.lax.while_loop(lambda walk: walk[0] == WALKING, step, start)
+
+
+def leaves_of(
+    tree: Tree, walks: tuple[jax.Array, ...], path: jax.Array, start: jax.Array
+) -> Leaves:
+    """Returns the leaves that a wave's walks through one tree ended in.
+
+    `walks` are how each ended, the node it stood on, the rank chosen there and its depth, each
+    `[W]`; `path` `[W, D]` are the ancestors of their leaves.
+    """
+    ended, node, rank, depth = walks
+    fresh, idle = ended == FRESH, ended == IDLE
+    slot = start + jnp.arange(ended.shape[0], dtype=jnp.int32)
+    prior = jnp.where(fresh, tree.priors[node, rank], 1.0)
+    return Leaves(
+        start=start,
+        fresh=fresh,
+        node=jnp.where(fresh, slot, jnp.where(idle, -1, node)),
+        parent=jnp.where(fresh, node, 0),
+        rank=jnp.where(fresh, rank, -1),
+        token=jnp.where(fresh, tree.tokens[node, rank], 0),
+        depth=jnp.where(fresh, depth + 1, 1),
+        path=path,
+        log_likelihood=jnp.where(fresh, tree.log_likelihood[node] + jnp.log(prior), 0.0),
+    )
 
 
 def select_wave(
@@ -132,12 +158,12 @@ def select_wave(
     """
     nodes = tree.visits.shape[0]
 
-    def lane(carry: tuple, slot: jax.Array) -> tuple[tuple, Leaves]:
+    def lane(carry: tuple, slot: jax.Array) -> tuple[tuple, tuple]:
         children, virtual = carry
         seen = replace(tree, children=children)
         number = slot - 1 - config.reused_nodes
         ended, node, depth, rank, trail = _walk(seen, virtual, active, limit, number, config)
-        fresh, idle = ended == _FRESH, ended == _IDLE
+        fresh, idle = ended == FRESH, ended == IDLE
 
         children = children.at[jnp.where(fresh, node, nodes), rank].set(slot, mode="drop")
         passed = jnp.concatenate([jnp.zeros(1, jnp.int32), trail])
@@ -145,23 +171,10 @@ def select_wave(
 
         at_end = jnp.arange(config.depth) == depth - 1
         path = jnp.where(idle | (at_end & ~fresh), -1, trail)
-        prior = jnp.where(fresh, tree.priors[node, rank], 1.0)
-        leaf = Leaves(
-            start=start,
-            fresh=fresh,
-            node=jnp.where(fresh, slot, jnp.where(idle, -1, node)),
-            parent=jnp.where(fresh, node, 0),
-            rank=jnp.where(fresh, rank, -1),
-            token=jnp.where(fresh, tree.tokens[node, rank], 0),
-            depth=jnp.where(fresh, depth + 1, 1),
-            path=path,
-            log_likelihood=jnp.where(fresh, tree.log_likelihood[node] + jnp.log(prior), 0.0),
-        )
-        return (children, virtual), leaf
+        return (children, virtual), (ended, node, rank, depth, path)
 
     slots = start + jnp.arange(config.wave, dtype=jnp.int32)
     carry = (tree.children, jnp.zeros(nodes, jnp.int32))
-    leaves: Leaves
     with jax.named_scope("lanes"):
-        (children, _), leaves = jax.lax.scan(lane, carry, slots)
-    return replace(tree, children=children), replace(leaves, start=start)
+        (children, _), (*walks, path) = jax.lax.scan(lane, carry, slots)
+    return replace(tree, children=children), leaves_of(tree, tuple(walks), path, start)

@@ -1,14 +1,18 @@
 """The toy language as the networks that a search calls, compiled once per config."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from coopgen_jax.models.slots import Slots, move
+from coopgen_jax.parallel.platform import made_for
 from coopgen_jax.search import (
     Expansion,
     Halving,
@@ -16,11 +20,13 @@ from coopgen_jax.search import (
     Puct,
     SearchConfig,
     Tree,
+    mcts,
     new_tree,
     plant,
     reroot,
     search,
 )
+from coopgen_jax.search.kernels.select_kernel import select_waves
 from tests.oracle import Language
 
 ROOTS = np.arange(6).reshape(3, 2)
@@ -40,6 +46,15 @@ def config_of(
         root = Halving(considered, value_scale)
     defaults = {"simulations": 48, "depth": 12, "reused_nodes": 9, "root": root}
     return SearchConfig(**defaults | settings)
+
+
+@contextmanager
+def interpreted() -> Iterator[None]:
+    """Has searches use a TPU's kernels, one operation after another on this device."""
+    select = mock.Mock(wraps=partial(select_waves, interpret=True))
+    with made_for("tpu"), mock.patch.object(mcts, "select_waves", select):
+        yield
+    assert select.called, "the kernel was not used"
 
 
 class State(NamedTuple):
@@ -71,9 +86,9 @@ def _begin(tables: dict, roots: jax.Array, config: SearchConfig) -> tuple[Tree, 
     return tree, Slots(cache, None)
 
 
-@partial(jax.jit, static_argnames="config")
+@partial(jax.jit, static_argnames=("config", "kernels"))
 def _search(
-    tables: dict, tree: Tree, cache: Slots, active: jax.Array, config: SearchConfig
+    tables: dict, tree: Tree, cache: Slots, active: jax.Array, config: SearchConfig, kernels: bool
 ) -> tuple[Tree, State, jax.Array]:
     def expand(state: State, tree: Tree, leaves: Leaves) -> tuple[State, Expansion]:
         cached = state.cache.nodes
@@ -100,7 +115,8 @@ def _search(
     )
     visits = jnp.zeros((waves, *tree.visits.shape), jnp.int32)
     state = State(cache, visits, leaves, jnp.int32(0))
-    return search(tree, state, expand=expand, active=active, config=config)
+    with interpreted() if kernels else nullcontext():
+        return search(tree, state, expand=expand, active=active, config=config)
 
 
 @partial(jax.jit, static_argnames="kept")
@@ -110,10 +126,10 @@ def _reroot(tree: Tree, cache: Slots, rank: jax.Array, kept: int) -> tuple[Tree,
 
 
 class Toy:
-    """Searches of one language under one config."""
+    """Searches of one language under one config, with a TPU's kernels or without."""
 
-    def __init__(self, language: Language, config: SearchConfig):
-        self.config = config
+    def __init__(self, language: Language, config: SearchConfig, *, kernels: bool = False):
+        self.config, self.kernels = config, kernels
         self.tables = language.tables(config.candidates) | {"step": language.step.astype(np.int32)}
 
     def begin(self, roots: np.ndarray) -> tuple[Tree, Slots]:
@@ -124,7 +140,7 @@ class Toy:
         self, tree: Tree, cache: Slots, active: np.ndarray | None = None
     ) -> tuple[Tree, State, jax.Array]:
         active = np.ones(tree.visits.shape[:2], bool) if active is None else active
-        return _search(self.tables, tree, cache, active, config=self.config)
+        return _search(self.tables, tree, cache, active, config=self.config, kernels=self.kernels)
 
     def reroot(self, tree: Tree, cache: Slots, rank: np.ndarray) -> tuple[Tree, Slots, jax.Array]:
         return _reroot(tree, cache, rank, kept=self.config.reused_nodes)
