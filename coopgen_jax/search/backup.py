@@ -34,6 +34,20 @@ def _amounts(tree: Tree, leaves: Leaves, value: jax.Array) -> jax.Array:
     return jnp.concatenate([returned + below, value[:, None], returned + risen[:, :1]], axis=1)
 
 
+def owed(tree: Tree, leaves: Leaves, value: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns whom a wave's leaves credit and with how much; for one tree.
+
+    The nodes `[W, D + 2]` are a leaf's path, the leaf itself if it is revisited, and the root;
+    where there is none it is `N`. The amounts are theirs, or `[W]` where all of a leaf's are equal.
+    """
+    nodes = tree.visits.shape[0]
+    value = jnp.where(leaves.fresh, value, tree.value[jnp.maximum(leaves.node, 0)])
+    itself = jnp.where(leaves.fresh, -1, leaves.node)
+    root = jnp.where(leaves.node > 0, 0, -1)
+    credited = jnp.concatenate([leaves.path, itself[:, None], root[:, None]], axis=1)
+    return jnp.where(credited < 0, nodes, credited), _amounts(tree, leaves, value)
+
+
 def backup(tree: Tree, leaves: Leaves, value: jax.Array) -> Tree:
     """Credits every node above the leaves of a wave with their values; for one tree.
 
@@ -46,13 +60,7 @@ def backup(tree: Tree, leaves: Leaves, value: jax.Array) -> Tree:
     device happens to add. A fresh leaf itself has been credited by `insert`; their values `[W]` are
     read where they are fresh.
     """
-    nodes = tree.visits.shape[0]
-    value = jnp.where(leaves.fresh, value, tree.value[jnp.maximum(leaves.node, 0)])
-    amounts = _amounts(tree, leaves, value)
-    itself = jnp.where(leaves.fresh, -1, leaves.node)
-    root = jnp.where(leaves.node > 0, 0, -1)
-    credited = jnp.concatenate([leaves.path, itself[:, None], root[:, None]], axis=1)
-    credited = jnp.where(credited < 0, nodes, credited)
+    credited, amounts = owed(tree, leaves, value)
 
     def credit(sums: tuple, lane: tuple) -> tuple:
         visits, value_sum = sums
@@ -63,6 +71,5 @@ def backup(tree: Tree, leaves: Leaves, value: jax.Array) -> Tree:
     sums = (tree.visits, tree.value_sum)
     with jax.named_scope("lanes"):
         (visits, value_sum), _ = jax.lax.scan(credit, sums, (credited, amounts))
-    again = jnp.where(itself < 0, nodes, itself)
-    credits = tree.credits.at[again].add(1, mode="drop")
+    credits = tree.credits.at[credited[:, -2]].add(1, mode="drop")
     return replace(tree, visits=visits, value_sum=value_sum, credits=credits)

@@ -19,6 +19,7 @@ from coopgen_jax.parallel.platform import platform
 from coopgen_jax.search.backup import backup
 from coopgen_jax.search.config import Halving, SearchConfig
 from coopgen_jax.search.halving import finalist
+from coopgen_jax.search.kernels.backup_kernel import backup_waves
 from coopgen_jax.search.kernels.select_kernel import fits, select_waves
 from coopgen_jax.search.selection import select_wave
 from coopgen_jax.search.tree import Expansion, Leaves, Tree, insert
@@ -42,7 +43,7 @@ def _rows(function: Callable, *, shared: int = 0) -> Callable:
 def _engine(tree: Tree, config: SearchConfig) -> tuple[Callable, Callable]:
     """Returns what selects a wave of trees `[B, R]` and what backs it up, on this device."""
     if platform() == "tpu" and fits(tree, config):
-        return partial(select_waves, config=config), _rows(backup)
+        return partial(select_waves, config=config), backup_waves
     return _rows(partial(select_wave, config=config), shared=1), _rows(backup)
 
 

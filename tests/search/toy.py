@@ -26,6 +26,7 @@ from coopgen_jax.search import (
     reroot,
     search,
 )
+from coopgen_jax.search.kernels.backup_kernel import backup_waves
 from coopgen_jax.search.kernels.select_kernel import select_waves
 from tests.oracle import Language
 
@@ -52,9 +53,10 @@ def config_of(
 def interpreted() -> Iterator[None]:
     """Has searches use a TPU's kernels, one operation after another on this device."""
     select = mock.Mock(wraps=partial(select_waves, interpret=True))
-    with made_for("tpu"), mock.patch.object(mcts, "select_waves", select):
+    credit = mock.Mock(wraps=partial(backup_waves, interpret=True))
+    with made_for("tpu"), mock.patch.multiple(mcts, select_waves=select, backup_waves=credit):
         yield
-    assert select.called, "the kernel was not used"
+    assert select.called and credit.called, "the kernels were not used"
 
 
 class State(NamedTuple):

@@ -1,1 +1,1 @@
-"""What a TPU does of a search in kernels of its own: selection of a wave."""
+"""What a TPU does of a search in kernels of its own: selection and backup of a wave."""
