@@ -40,8 +40,11 @@ def _rows(function: Callable, *, shared: int = 0) -> Callable:
     return mapped
 
 
-def _engine(tree: Tree, config: SearchConfig) -> tuple[Callable, Callable]:
-    """Returns what selects a wave of trees `[B, R]` and what backs it up, on this device."""
+def engine(tree: Tree, config: SearchConfig) -> tuple[Callable, Callable]:
+    """Returns what selects a wave of trees `[B, R]`, and what backs it up, as the device has it.
+
+    A TPU has kernels for trees that fit, elsewhere both are plain XLA; they give the same.
+    """
     if platform() == "tpu" and fits(tree, config):
         return partial(select_waves, config=config), backup_waves
     return _rows(partial(select_wave, config=config), shared=1), _rows(backup)
@@ -103,7 +106,7 @@ def search(
     before = tree.visits[:, :, 0]
     active = active & (before > 0)
     tree = replace(tree, earlier=jnp.where(active[:, :, None], tree.visits, tree.earlier))
-    select, credit = _engine(tree, config)
+    select, credit = engine(tree, config)
 
     def unsettled(tree: Tree, live: jax.Array, wave: jax.Array) -> jax.Array:
         if config.visit_limit:

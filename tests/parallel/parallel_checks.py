@@ -54,6 +54,8 @@ from tests.parallel.sharded_checks import shared_moments
 from tests.parallel.tensor_checks import (
     combination,
     foreseen,
+    kept_whole,
+    kernels,
     largest,
     reference,
     sharded,
@@ -212,6 +214,8 @@ CHECKS = {
     "batch": batch,
     "callback": callback,
     "largest": largest,
+    "kept whole": kept_whole,
+    "kernels": kernels,
     "truncated": truncated,
     "combination": combination,
     "foreseen": foreseen,

@@ -29,10 +29,21 @@ from coopgen_jax.models.sharding import shard_decoder, undivided
 from coopgen_jax.models.slots import Capacity
 from coopgen_jax.models.t5 import T5Config, init_t5
 from coopgen_jax.models.transformer import init_decoder
-from coopgen_jax.parallel.mesh import BATCH, OWN, P, make_mesh, map_over_mesh, place, top_k
+from coopgen_jax.parallel.mesh import (
+    BATCH,
+    OWN,
+    P,
+    make_mesh,
+    map_over_mesh,
+    on_every_device,
+    place,
+    top_k,
+)
+from coopgen_jax.search import Tree
 from coopgen_jax.testing import ToyLanguage, toy_discriminator
 from coopgen_jax.text_generation import generate
 from coopgen_jax.tokenizer import Tokenizer
+from tests.oracle import Language
 from tests.parallel.parallel_models import (
     CONFIG,
     NETWORK,
@@ -43,6 +54,7 @@ from tests.parallel.parallel_models import (
     rows_of,
     same,
 )
+from tests.search.toy import Toy, config_of
 
 
 def largest() -> None:
@@ -63,6 +75,36 @@ def largest() -> None:
     program = mapped.lower(placed).compile().as_text()
     gathers = [line for line in program.splitlines() if " all-gather(" in line]
     assert gathers and all("[6,12]" in line for line in gathers), gathers
+
+
+def kernels() -> None:
+    """Devices that share weights run a search's kernels whole: the trees are those of one."""
+    mesh, config = make_mesh(2, 4), config_of(simulations=8, wave=4, candidates=6, depth=4)
+    toy = Toy(Language(1, 9), config, kernels=True)
+    begun = toy.begin(np.arange(4)[:, None])
+    alone, _, _ = toy.search(*begun)
+
+    def searched(*begun) -> Tree:
+        return toy.search(*begun)[0]
+
+    mapped = jax.jit(map_over_mesh(searched, mesh, (P(BATCH), P(BATCH)), P(BATCH)))
+    assert same(mapped(*begun), alone)
+
+
+def kept_whole() -> None:
+    """Where an axis is left to XLA, which cannot split a kernel, all its devices do all."""
+    mesh, array = make_mesh(2, 4), jnp.arange(8)
+    left = []
+
+    def whole(array: jax.Array) -> jax.Array:
+        left.append(jax.sharding.get_abstract_mesh().auto_axes)
+        return array[::-1] if left[-1] == () else array
+
+    inside = map_over_mesh(on_every_device(whole), mesh, (P(),), P())
+    assert same(jax.jit(inside)(array), array[::-1]) and left.pop() == ()
+    with jax.set_mesh(mesh):
+        assert same(jax.jit(on_every_device(whole))(array), array[::-1]) and left.pop() == ()
+    assert same(jax.jit(on_every_device(whole))(array), array[::-1])
 
 
 def truncated() -> None:

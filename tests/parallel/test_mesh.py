@@ -14,10 +14,12 @@ from coopgen_jax.parallel.mesh import BATCH, OWN, P, make_mesh, map_over_mesh, t
 from tests.processes import ROOT, environment
 
 # What a plain run checks, and what `--slow` adds.
-CHECKS = ("toy", "largest", "truncated", "callback", "training", "3 key/value heads by 8")
+CHECKS = (
+    "toy", "largest", "kept whole", "truncated", "callback", "training", "3 key/value heads by 8",
+)  # fmt: skip
 SLOW = (
-    "reference", "sources", "batch", "combination", "foreseen", "shifted", "shared moments",
-    "8 key/value heads", "3 key/value heads",
+    "reference", "sources", "batch", "combination", "foreseen", "shifted", "kernels",
+    "shared moments", "8 key/value heads", "3 key/value heads",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Backup of a wave as one Pallas kernel for TPUs, a grid step per tree.
+"""Backup of a wave as one Pallas kernel for TPUs, a grid step per group of trees.
 
 `search.backup` says what is credited. As plain XLA it is a scatter per leaf into every sum, each
 waiting for the one before; here the sums of a tree are registers that every leaf is added to.
@@ -15,48 +15,65 @@ from jax.experimental.pallas import tpu as pltpu
 
 from coopgen_jax.parallel.mesh import on_every_device
 from coopgen_jax.search.backup import owed
-from coopgen_jax.search.kernels.folding import block, folded, places, unfolded
+from coopgen_jax.search.kernels.folding import (
+    SCALAR_ROOM,
+    block,
+    folded,
+    group_of,
+    places,
+    scalar_bytes,
+    unfolded,
+)
 from coopgen_jax.search.tree import Leaves, Tree
 
 
 def _credit(
     credited: Any, amounts: Any, counts: Any, value_sum: Any, new_counts: Any, new_sum: Any
 ) -> None:
-    """Credits one tree's nodes with a wave's leaves, one leaf after another; the kernel."""
-    _, wave, reach = credited.shape
+    """Credits the nodes of a group of trees with a wave's leaves; the kernel."""
+    group, wave, reach = credited.shape
     index = places(value_sum.shape[1:])
 
-    def lane(leaf: jax.Array, sums: tuple) -> tuple:
+    def credit(tree: int, leaf: jax.Array, sums: tuple) -> tuple:
         visits, credits, total = sums
-        amount = jnp.full(index.shape, amounts[0, leaf, 0])
+        amount = jnp.full(index.shape, amounts[tree, leaf, 0])
         above = jnp.zeros(index.shape, jnp.int32)
         for item in range(reach):
-            here = index == credited[0, leaf, item]
+            here = index == credited[tree, leaf, item]
             above = jnp.where(here, 1, above)
             if item and amounts.shape[2] > 1:
-                amount = jnp.where(here, amounts[0, leaf, item], amount)
+                amount = jnp.where(here, amounts[tree, leaf, item], amount)
         # Behind the path come the leaf itself and the root.
-        itself = index == credited[0, leaf, reach - 2]
+        itself = index == credited[tree, leaf, reach - 2]
         total = jnp.where(above > 0, total + amount, total)
         return visits + above, credits + itself.astype(jnp.int32), total
 
-    sums = (counts[0, 0], counts[0, 1], value_sum[0])
-    visits, credits, total = jax.lax.fori_loop(0, wave, lane, sums)
-    new_counts[0, 0] = visits
-    new_counts[0, 1] = credits
-    new_sum[0] = total
+    def lane(leaf: jax.Array, sums: tuple) -> tuple:
+        return tuple(credit(tree, leaf, one) for tree, one in enumerate(sums))
+
+    before = tuple((counts[tree, 0], counts[tree, 1], value_sum[tree]) for tree in range(group))
+    after = jax.lax.fori_loop(0, wave, lane, before)
+    for tree, (visits, credits, total) in enumerate(after):
+        new_counts[tree, 0] = visits
+        new_counts[tree, 1] = credits
+        new_sum[tree] = total
 
 
 def _called(
     tree: Tree, credited: jax.Array, amounts: jax.Array, *, interpret: bool
 ) -> tuple[jax.Array, jax.Array]:
-    counts = jnp.stack([folded(tree.visits), folded(tree.credits)], axis=1)
+    """Returns visits and credits `[T, 2, S, 128]` and sums of values `[T, S, 128]`, folded."""
+    counts = folded(jnp.stack([tree.visits, tree.credits], axis=1))
     value_sum = folded(tree.value_sum)
-    sums = [block(counts.shape), block(value_sum.shape)]
+    trees = counts.shape[0]
+    held = sum(scalar_bytes(array.shape[1:]) for array in (credited, amounts))
+    group = group_of(trees, SCALAR_ROOM // held)
+    sums = [block(array.shape, group) for array in (counts, value_sum)]
+    given = [block(array.shape, group, pltpu.SMEM) for array in (credited, amounts)]
     made: tuple[jax.Array, jax.Array] = pl.pallas_call(
         _credit,
-        grid=(counts.shape[0],),
-        in_specs=[*(block(array.shape, pltpu.SMEM) for array in (credited, amounts)), *sums],
+        grid=(trees // group,),
+        in_specs=[*given, *sums],
         out_specs=sums,
         out_shape=[jax.ShapeDtypeStruct(array.shape, array.dtype) for array in (counts, value_sum)],
         input_output_aliases={2: 0, 3: 1},

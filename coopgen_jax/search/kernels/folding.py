@@ -12,6 +12,11 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 LANES, SUBLANES = 128, 8
+# Trees that are searched side by side at most.
+GROUP = 4
+# Bytes that trees may take of a core's vector memory and of its scalar memory. A v5e has 16 MB and
+# 1 MB of them, and twice as many trees lie there, for others come in while some are searched.
+ROOM, SCALAR_ROOM = 5 << 20, 384 << 10
 
 
 def wide(size: int) -> int:
@@ -19,11 +24,17 @@ def wide(size: int) -> int:
     return -(-size // LANES) * LANES
 
 
-def folded(values: jax.Array, blank: int = 0) -> jax.Array:
-    """Folds a number per node, `[..., N]`, into `[..., S, 128]`; `blank` fills it up."""
+def scalar_bytes(shape: tuple[int, ...]) -> int:
+    """Returns what numbers `[rows, columns]` take of scalar memory, which is filled in tiles."""
+    rows, columns = shape
+    return 4 * wide(columns) * (-(-rows // SUBLANES) * SUBLANES)
+
+
+def folded(values: jax.Array) -> jax.Array:
+    """Folds a number per node, `[..., N]`, into `[..., S, 128]`; zeros fill it up."""
     nodes = values.shape[-1]
     edges = [(0, 0)] * (values.ndim - 1) + [(0, -nodes % (LANES * SUBLANES))]
-    return jnp.pad(values, edges, constant_values=blank).reshape(*values.shape[:-1], -1, LANES)
+    return jnp.pad(values, edges).reshape(*values.shape[:-1], -1, LANES)
 
 
 def unfolded(values: jax.Array, nodes: int) -> jax.Array:
@@ -37,8 +48,17 @@ def places(shape: tuple[int, ...]) -> jax.Array:
     return row * LANES + jax.lax.broadcasted_iota(jnp.int32, shape, 1)
 
 
-def block(shape: tuple[int, ...], space: Any = pltpu.VMEM) -> pl.BlockSpec:
-    """Returns the part of one tree of an array with a leading axis of trees."""
+def group_of(trees: int, most: int) -> int:
+    """Returns how many trees a grid step takes: the largest divisor of theirs up to `GROUP`.
+
+    One tree's work is a chain whose links take long and leave most of a core idle; that of others
+    is done meanwhile. `most` is how many there is room for.
+    """
+    return max(group for group in range(1, min(GROUP, max(1, most)) + 1) if trees % group == 0)
+
+
+def block(shape: tuple[int, ...], group: int, space: Any = pltpu.VMEM) -> pl.BlockSpec:
+    """Returns the part of a group of trees of an array with a leading axis of trees."""
     return pl.BlockSpec(
-        (1, *shape[1:]), lambda tree: (tree, *[0] * (len(shape) - 1)), memory_space=space
+        (group, *shape[1:]), lambda step: (step, *[0] * (len(shape) - 1)), memory_space=space
     )
