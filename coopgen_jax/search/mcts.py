@@ -19,8 +19,6 @@ from coopgen_jax.parallel.platform import platform
 from coopgen_jax.search.backup import backup
 from coopgen_jax.search.config import Halving, SearchConfig
 from coopgen_jax.search.halving import finalist
-from coopgen_jax.search.kernels.backup_kernel import backup_waves
-from coopgen_jax.search.kernels.select_kernel import fits, select_waves
 from coopgen_jax.search.selection import select_wave
 from coopgen_jax.search.tree import Expansion, Leaves, Tree, insert
 
@@ -45,8 +43,12 @@ def engine(tree: Tree, config: SearchConfig) -> tuple[Callable, Callable]:
 
     A TPU has kernels for trees that fit, elsewhere both are plain XLA; they give the same.
     """
-    if platform() == "tpu" and fits(tree, config):
-        return partial(select_waves, config=config), backup_waves
+    if platform() == "tpu":
+        # Elsewhere nobody waits for Pallas to be imported.
+        from coopgen_jax.search.kernels import backup_kernel, select_kernel
+
+        if select_kernel.fits(tree, config):
+            return partial(select_kernel.select_waves, config=config), backup_kernel.backup_waves
     return _rows(partial(select_wave, config=config), shared=1), _rows(backup)
 
 

@@ -20,14 +20,12 @@ from coopgen_jax.search import (
     Puct,
     SearchConfig,
     Tree,
-    mcts,
     new_tree,
     plant,
     reroot,
     search,
 )
-from coopgen_jax.search.kernels.backup_kernel import backup_waves
-from coopgen_jax.search.kernels.select_kernel import select_waves
+from coopgen_jax.search.kernels import backup_kernel, select_kernel
 from tests.oracle import Language
 
 ROOTS = np.arange(6).reshape(3, 2)
@@ -52,9 +50,13 @@ def config_of(
 @contextmanager
 def interpreted() -> Iterator[None]:
     """Has searches use a TPU's kernels, one operation after another on this device."""
-    select = mock.Mock(wraps=partial(select_waves, interpret=True))
-    credit = mock.Mock(wraps=partial(backup_waves, interpret=True))
-    with made_for("tpu"), mock.patch.multiple(mcts, select_waves=select, backup_waves=credit):
+    select = mock.Mock(wraps=partial(select_kernel.select_waves, interpret=True))
+    credit = mock.Mock(wraps=partial(backup_kernel.backup_waves, interpret=True))
+    with (
+        made_for("tpu"),
+        mock.patch.object(select_kernel, "select_waves", select),
+        mock.patch.object(backup_kernel, "backup_waves", credit),
+    ):
         yield
     assert select.called and credit.called, "the kernels were not used"
 
