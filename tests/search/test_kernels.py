@@ -98,7 +98,11 @@ def test_trees_at_rest_and_trees_with_limits_are_selected_alike(case):
     assert (leaves.node[2] < 0).all() and (leaves.depth[1] == 1).all() and leaves.fresh.any()
     assert (leaves.node[~leaves.fresh] >= 0).any(), "nothing is revisited"
 
-    value = jnp.asarray(np.random.default_rng(0).normal(size=leaves.node.shape).astype(np.float32))
+    # Values of many sizes, whose sum depends on the order.
+    rng = np.random.default_rng(0)
+    size = 10.0 ** rng.integers(-4, 5, leaves.node.shape)
+    value = jnp.asarray(rng.normal(size=leaves.node.shape) * size, jnp.float32)
+    selected = replace(selected, value=selected.value * np.float32(1 / 3))
     expected = jax.jit(over_rows(backup))(selected, leaves, value)
     found = jax.jit(partial(backup_waves, interpret=True))(selected, leaves, value)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
