@@ -95,7 +95,7 @@ def _step(refs: Refs, walk: tuple, edges: Edges, config: SearchConfig, size: Siz
     child = key & ((1 << shift) - 1)
     descend = walking & possible & (child < size.nodes)
     below = jnp.where(descend, child, 0)
-    likeliest = refs["priors"][pl.ds(node, 1), 0:1][0, 0]
+    likeliest = refs["priors"][pl.ds(node, 1), :][0, 0]
     blocked = jnp.where(likeliest > 0, IDLE, REVISIT)
     stopped = jnp.where(possible, FRESH, blocked)
     after = jnp.where(descend, _status(refs, below, depth + 1), stopped)
