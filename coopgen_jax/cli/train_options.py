@@ -77,6 +77,10 @@ class _Base:
       shard_optimiser: Every device keeps and updates its share of the optimiser's state only
         (ZeRO): of n devices each has an n-th of AdamW's state, two numbers for every trainable
         parameter. The parameters stay complete on every device, and the result is the same.
+      remat: Which results of a layer are computed again for the gradient instead of kept, to save
+        memory and, on an accelerator, time (rematerialisation): none; dots, all but products with
+        weights; all, which keeps a layer's input alone and runs every layer twice; auto for dots on
+        an accelerator and none on a processor. The trained parameters are the same.
       json: Print the card as JSON instead of a report.
       quiet: Show no progress.
     """
@@ -100,6 +104,7 @@ class _Base:
     host: Annotated[int | None, _unset("K", "none")] = None
     mapper: Literal["shard_map", "pmap"] = "shard_map"
     shard_optimiser: bool = False
+    remat: Literal["auto", "none", "dots", "all"] = "auto"
     json: bool = False
     quiet: bool = False
 

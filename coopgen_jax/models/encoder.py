@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from coopgen_jax.models.product import product
+from coopgen_jax.models.rematerialisation import rematerialise
 
 Params = Any
 
@@ -155,7 +156,8 @@ def encode(config: EncoderConfig, params: Params, tokens: jax.Array, mask: jax.A
     def step(x: jax.Array, layer: Params) -> tuple[Any, None]:
         return block.apply({"params": layer}, x, mask), None
 
-    return jax.lax.scan(step, x.astype(config.dtype), params["layers"])[0]
+    run = rematerialise(step, scanned=True)
+    return jax.lax.scan(run, x.astype(config.dtype), params["layers"])[0]
 
 
 def mean_pool(hidden: jax.Array, mask: jax.Array) -> jax.Array:

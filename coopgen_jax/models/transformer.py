@@ -17,6 +17,7 @@ from flax import linen as nn
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.product import rows_times
+from coopgen_jax.models.rematerialisation import rematerialise
 
 Params = dict[str, Any]
 # (query [B, Q, H, Eh], key [B, Q, G, Eh], value [B, Q, G, Eh]) -> attended [B, Q, H, Eh]
@@ -312,14 +313,15 @@ def run_layers(
         return x, (x, entries)
 
     layers, numbers = params["layers"], jnp.arange(config.layers)
+    run = rematerialise(layer, scanned=not isinstance(layers, tuple))
     if not isinstance(layers, tuple):
         with jax.named_scope("layers"):
-            x, (streams, entries) = jax.lax.scan(layer, x, (layers, numbers, regions))
+            x, (streams, entries) = jax.lax.scan(run, x, (layers, numbers, regions))
         return x, streams, entries
     outputs = []
     for number, layer_params in enumerate(layers):
         one = jax.tree.map(operator.itemgetter(number), (numbers, regions))
-        x, output = layer(x, (layer_params, *one))
+        x, output = run(x, (layer_params, *one))
         outputs.append(output)
     streams, entries = jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
     return x, streams, entries

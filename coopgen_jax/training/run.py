@@ -14,6 +14,7 @@ from coopgen_jax.data.fingerprint import common_half, fingerprint, write_fingerp
 from coopgen_jax.data.labelled import Labelled
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.lora import LoraConfig
+from coopgen_jax.models.rematerialisation import Remat, check_remat
 from coopgen_jax.parallel.mesh import Mapper, share
 from coopgen_jax.tokenizer import Tokenizer
 from coopgen_jax.training.loop import Begin, Listener, LoopConfig, Outcome, train
@@ -51,6 +52,7 @@ class RecipeConfig:
       validation_rows: validation texts that are read, at most, taken evenly.
       mapper: how a step is mapped over devices.
       sharded_optimiser: whether every device keeps its share of the optimiser's state only (ZeRO).
+      remat: what a step computes again instead of keeping it; see `rematerialised`.
       saved_dtype: number format of the network's file.
     """
 
@@ -69,6 +71,7 @@ class RecipeConfig:
     validation_rows: int = 1000
     mapper: Mapper = "shard_map"
     sharded_optimiser: bool = False
+    remat: Remat | None = None
     saved_dtype: str = "float16"
 
     def __post_init__(self) -> None:
@@ -82,6 +85,7 @@ class RecipeConfig:
                 f"{self.batch.rows} rows cannot be split into {self.micro_batches} equal "
                 "micro-batches: give a number that divides them"
             )
+        check_remat(self.remat)
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,7 @@ class Run:
         optimiser = _optimiser(config)
         step = make_step(
             losses[0], optimiser, mesh=mesh, mapper=config.mapper,
-            micro_batches=config.micro_batches, sharded=sharded,
+            micro_batches=config.micro_batches, sharded=sharded, remat=config.remat,
         )  # fmt: skip
         means = self.validation(losses[1])
         batches = training_batches(

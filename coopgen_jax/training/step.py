@@ -16,6 +16,7 @@ import optax
 from jax.sharding import Mesh
 
 from coopgen_jax.errors import UserError
+from coopgen_jax.models.rematerialisation import Remat, check_remat, rematerialised
 from coopgen_jax.parallel.mesh import BATCH, Mapper, P, map_over_mesh, place, share, shares
 from coopgen_jax.training.checkpoint_names import stored_as
 from coopgen_jax.training.optimiser_shards import divided, lying, summed
@@ -68,12 +69,20 @@ def _means(sums: Sums) -> dict[str, jax.Array]:
 
 
 def gradient(
-    loss: Loss, trainable: Any, frozen: Any, batch: Any, key: jax.Array, *, micro_batches: int
+    loss: Loss,
+    trainable: Any,
+    frozen: Any,
+    batch: Any,
+    key: jax.Array,
+    *,
+    micro_batches: int,
+    remat: Remat | None = None,
 ) -> tuple[Any, Sums]:
     """Returns the gradient of a loss's sum over a batch, micro-batch by micro-batch, and all sums.
 
     A batch is a pytree of arrays with a leading axis of rows, which are read in `micro_batches`
     equal parts, one after another (gradient accumulation). Raises UserError where they cannot be.
+    Layers are rematerialised as `remat` says; see `rematerialised`.
     """
 
     def total_loss(trainable: Any, part: Any) -> tuple[jax.Array, Sums]:
@@ -81,7 +90,8 @@ def gradient(
         return sums["loss"][0], sums
 
     def gradient_of(part: Any) -> tuple[Any, Sums]:
-        (_, sums), grads = jax.value_and_grad(total_loss, has_aux=True)(trainable, part)
+        with rematerialised(remat):
+            (_, sums), grads = jax.value_and_grad(total_loss, has_aux=True)(trainable, part)
         # Sums over micro-batches and devices would lose bits in less than single precision.
         return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), grads), sums
 
@@ -111,6 +121,7 @@ def make_step(
     mapper: Mapper = "shard_map",
     micro_batches: int = 1,
     sharded: bool = False,
+    remat: Remat | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
     """Returns a compiled step over a mesh, `(state, frozen, batch, key) -> (state, means)`.
 
@@ -120,12 +131,14 @@ def make_step(
     The loss is that of one device's rows. The optimiser sees full arrays, however they are sharded,
     so that a global norm is that of the full gradient. Where `sharded`, every device keeps and
     updates its share of the optimiser's state only (see `optimiser_shards`); `begin_on` makes such
-    a state. The result is the same but for rounding.
+    a state. `remat` says what is kept of a layer for the gradient; see `rematerialised`. Neither
+    changes the result but for rounding.
 
     Raises:
       UserError: weights are sharded along "tensor", and the optimiser's state is to be sharded
-        along "batch".
+        along "batch"; or there is no such rematerialisation.
     """
+    check_remat(remat)
     if sharded and shares(mesh) > 1:
         raise UserError(
             f"{shares(mesh)} devices share the weights: the optimiser's state can only be shared "
@@ -141,7 +154,9 @@ def make_step(
         specs = divided(state.trainable, mesh) if sharded else replicated
 
         def on_device(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> tuple[Any, Sums]:
-            grads, sums = gradient(loss, trainable, frozen, batch, key, micro_batches=micro_batches)
+            grads, sums = gradient(
+                loss, trainable, frozen, batch, key, micro_batches=micro_batches, remat=remat
+            )
             return summed(grads, specs), jax.lax.psum(sums, BATCH)
 
         inputs = (P(), P(), P(BATCH), P())

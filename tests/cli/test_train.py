@@ -46,11 +46,12 @@ def test_the_first_interrupt_asks_and_the_second_stops(capsys, before):
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_where_moments_lie_is_no_other_training(tmp_path):
+def test_where_moments_lie_and_what_is_computed_twice_is_no_other_training(tmp_path):
     rows = Rows([[1]], [0])
     for config in (
         RecipeConfig(LoopConfig(1)),
         RecipeConfig(LoopConfig(1), sharded_optimiser=True),
+        RecipeConfig(LoopConfig(1), remat="all"),
     ):
         claim(tmp_path, "causal", "x", config, (rows, rows))
     with pytest.raises(UserError, match=r"another mapper \(shard_map, and pmap is asked for"):

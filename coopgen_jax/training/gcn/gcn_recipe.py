@@ -204,8 +204,8 @@ def _make_step(
 
     run_round = Round(
         networks, config, how.optimisers(), mesh=mesh, mapper=how.mapper,
-        micro_batches=how.micro_batches, sharded=how.sharded_optimiser, conditional=conditional,
-        watch=watched,
+        micro_batches=how.micro_batches, sharded=how.sharded_optimiser, remat=how.remat,
+        conditional=conditional, watch=watched,
     )  # fmt: skip
     key = jax.random.key(how.seed)
 

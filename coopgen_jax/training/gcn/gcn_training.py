@@ -13,6 +13,7 @@ from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.lora import LoraConfig
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
+from coopgen_jax.models.rematerialisation import Remat, check_remat
 from coopgen_jax.parallel.mesh import BATCH, Mapper
 from coopgen_jax.tokenizer import same_tokens
 from coopgen_jax.training.gcn.examination import Examination
@@ -36,6 +37,7 @@ class GcnTraining:
       clip: largest norm of a gradient, None for no cut.
       micro_batches: equal parts that a step's rows are read in.
       sharded_optimiser: whether every device keeps its share of the optimisers' states only (ZeRO).
+      remat: what a step computes again instead of keeping it; see `rematerialised`.
       dropout: of the discriminator's head.
       examination: what is measured between rounds.
       seed: of everything random.
@@ -52,6 +54,7 @@ class GcnTraining:
     clip: float | None = 1.0
     micro_batches: int = 1
     sharded_optimiser: bool = False
+    remat: Remat | None = None
     dropout: float = 0.1
     examination: Examination = field(default_factory=Examination)
     seed: int = 0
@@ -73,6 +76,7 @@ class GcnTraining:
             raise UserError(f"dropout is {self.dropout}: give a share from 0 to below 1")
         if self.clip is not None and not self.clip > 0:
             raise UserError(f"a gradient's largest norm is {self.clip}: give one above 0, or none")
+        check_remat(self.remat)
 
     def optimisers(self) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
         """Returns the generator's optimiser and the discriminator's."""

@@ -22,6 +22,7 @@ import optax
 from jax.sharding import Mesh
 
 from coopgen_jax.decoding.rules.shaping import Rules
+from coopgen_jax.models.rematerialisation import Remat
 from coopgen_jax.parallel.mesh import Mapper
 from coopgen_jax.training.checkpoint_names import stored_as
 from coopgen_jax.training.gcn.gcn_config import GcnConfig
@@ -84,6 +85,7 @@ class Round:
       mapper: see `map_over_mesh`.
       micro_batches: parts that a step's rows are read in; see `step.gradient`.
       sharded: whether devices share the optimisers' states; see `step.make_step`.
+      remat: what steps compute again instead of keeping it; see `rematerialised`.
       conditional: whether texts are compared with those of their own source only.
       watch: called after every phase with its result: "sampled" (`Sampled`), "judged" (the
         discriminator's means), "weighed" (the weights), "trained" (the generator's means).
@@ -99,11 +101,12 @@ class Round:
         mapper: Mapper = "shard_map",
         micro_batches: int = 1,
         sharded: bool = False,
+        remat: Remat | None = None,
         conditional: bool = False,
         watch: Callable[[str, Any], None] = lambda phase, found: None,
     ) -> None:
         over: dict[str, Any] = {"mesh": mesh, "mapper": mapper}
-        steps = {**over, "micro_batches": micro_batches, "sharded": sharded}
+        steps = {**over, "micro_batches": micro_batches, "sharded": sharded, "remat": remat}
         self.networks, self.config, self.watch = networks, config, watch
         classifies = classification_loss(
             networks.discriminator, join=networks.discriminator_join, prefixes=config.reads_prefixes
