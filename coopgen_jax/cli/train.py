@@ -152,6 +152,7 @@ def _recipe(what: Any, rows: int, **batch: Any) -> RecipeConfig:
         validation_rows=what.validation_rows,
         mapper=what.mapper,
         sharded_optimiser=what.shard_optimiser,
+        sharded_parameters=what.shard_parameters,
         remat=None if what.remat == "auto" else what.remat,
         class_weight=what.class_weight if judges else 0.0,
     )

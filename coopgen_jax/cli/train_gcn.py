@@ -128,6 +128,7 @@ def training_of(what: GcnOptions) -> GcnTraining:
         micro_batches=what.micro_batches,
         dropout=what.discriminator_dropout,
         sharded_optimiser=what.shard_optimiser,
+        sharded_parameters=what.shard_parameters,
         remat=None if what.remat == "auto" else what.remat,
         examination=Examination(what.sample_texts, what.validation_rows, rows),
         seed=what.seed,

@@ -77,6 +77,10 @@ class _Base:
       shard_optimiser: Every device keeps and updates its share of the optimiser's state only
         (ZeRO): of n devices each has an n-th of AdamW's state, two numbers for every trainable
         parameter. The parameters stay complete on every device, and the result is the same.
+      shard_parameters: Every device keeps its share of the trainable parameters too (ZeRO-3): they
+        are gathered in front of every step, in the number format of the network's products, and
+        given up behind it. It saves memory of --rank 0, not of LoRA, whose additions are small. It
+        contains --shard-optimiser, and the result is the same.
       remat: Which results of a layer are computed again for the gradient instead of kept, to save
         memory and, on an accelerator, time (rematerialisation): none; dots, all but products with
         weights; all, which keeps a layer's input alone and runs every layer twice; auto for dots on
@@ -104,6 +108,7 @@ class _Base:
     host: Annotated[int | None, _unset("K", "none")] = None
     mapper: Literal["shard_map", "pmap"] = "shard_map"
     shard_optimiser: bool = False
+    shard_parameters: bool = False
     remat: Literal["auto", "none", "dots", "all"] = "auto"
     json: bool = False
     quiet: bool = False

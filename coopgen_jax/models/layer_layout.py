@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import DictKey
 
 from coopgen_jax.models.transformer import Params
 from coopgen_jax.parallel.platform import on_accelerator, platform
@@ -71,6 +72,23 @@ def stored(params: Params, dtype: str) -> Params:
 
     def cast(path: Any, leaf: jax.Array) -> jax.Array:
         return leaf if "norm" in jax.tree_util.keystr(path) else leaf.astype(dtype)
+
+    return jax.tree_util.tree_map_with_path(cast, params)
+
+
+def rounded_matrices(params: Any, dtype: str) -> Any:
+    """Returns parameters, those of a network among others, its matrices rounded to its `dtype`.
+
+    The network rounds them itself in front of every product, so that its results and gradients are
+    the same. What stays float32 is read in float32: norms, tables, whose gradients add up over many
+    tokens, a discriminator's head; and LoRA's additions, which are scaled before they are rounded.
+    """
+
+    def cast(path: Any, leaf: jax.Array) -> jax.Array:
+        names = [str(part.key) for part in path if isinstance(part, DictKey)]
+        kernel = "layers" in names and names[-1] == "kernel"
+        # Of an untied network this is the output layer; a discriminator's head has leaves below it.
+        return leaf.astype(dtype) if kernel or names[-1:] == ["head"] else leaf
 
     return jax.tree_util.tree_map_with_path(cast, params)
 

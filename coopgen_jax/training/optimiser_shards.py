@@ -1,9 +1,10 @@
-"""Which device keeps what of an optimiser's state, where no device keeps all of it.
+"""Which device keeps what of an optimiser's state and of the parameters, where none keeps all.
 
 ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054), stages 1 and 2: gradients are summed so that every
 device gets its part of the sum only. It updates its part of the optimiser's state and of the
-parameters, and the parameters are gathered. An array keeps its shape; only the place of its parts
-changes, so that a checkpoint fits any number of devices.
+parameters, and the parameters are gathered. Stage 3: between steps a device keeps its part of the
+parameters only, and they are gathered in front of a step. An array keeps its shape; only the place
+of its parts changes, so that a checkpoint fits any number of devices.
 """
 
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding
 
+from coopgen_jax.models.layer_layout import rounded_matrices
 from coopgen_jax.parallel.mesh import BATCH, P
 
 
@@ -35,6 +37,27 @@ def divided(tree: Any, mesh: Mesh) -> Any:
 def lying(specs: Any, mesh: Mesh) -> Any:
     """Returns the shardings of arrays that lie on a mesh as their specs say."""
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+
+
+def gathered(params: Any, mesh: Mesh, dtype: str) -> Any:
+    """Returns parameters in full on every device, inside a compiled function.
+
+    Matrices are rounded to `dtype` where they lie, as `layer_layout.rounded_matrices` says: two
+    bytes of a number cross over instead of four.
+    """
+    constrain = jax.lax.with_sharding_constraint
+    rounded = constrain(rounded_matrices(params, dtype), lying(divided(params, mesh), mesh))
+    complete: Any = constrain(rounded, NamedSharding(mesh, P()))
+    return complete
+
+
+def in_full(params: Any, mesh: Mesh) -> Any:
+    """Returns parameters in full on every device, also those of a mesh of several processes."""
+    there = NamedSharding(mesh, P())
+    leaves = jax.tree.leaves(params)
+    if all(leaf.sharding.is_equivalent_to(there, leaf.ndim) for leaf in leaves):
+        return params
+    return jax.jit(lambda params: params, out_shardings=there)(params)
 
 
 def summed(tree: Any, specs: Any) -> Any:

@@ -1,7 +1,7 @@
 """One training run: its settings, and how it fits and measures on a mesh."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from coopgen_jax.models.rematerialisation import Remat, check_remat
 from coopgen_jax.parallel.mesh import Mapper, share
 from coopgen_jax.tokenizer import Tokenizer
 from coopgen_jax.training.loop import Begin, Listener, LoopConfig, Outcome, train
+from coopgen_jax.training.optimiser_shards import in_full
 from coopgen_jax.training.step import (
     Loss,
     begin_on,
@@ -52,6 +53,7 @@ class RecipeConfig:
       validation_rows: validation texts that are read, at most, taken evenly.
       mapper: how a step is mapped over devices.
       sharded_optimiser: whether every device keeps its share of the optimiser's state only (ZeRO).
+      sharded_parameters: whether it keeps its share of the trainable parameters only, too (ZeRO-3).
       remat: what a step computes again instead of keeping it; see `rematerialised`.
       saved_dtype: number format of the network's file.
     """
@@ -71,6 +73,7 @@ class RecipeConfig:
     validation_rows: int = 1000
     mapper: Mapper = "shard_map"
     sharded_optimiser: bool = False
+    sharded_parameters: bool = False
     remat: Remat | None = None
     saved_dtype: str = "float16"
 
@@ -137,16 +140,27 @@ def _optimiser(config: RecipeConfig) -> optax.GradientTransformation:
 class Run:
     """One training on a mesh: how losses are taken over batches and over held-out rows."""
 
-    def __init__(self, frozen: Any, config: RecipeConfig, mesh: Mesh) -> None:
-        """Takes the parameters that are not trained, as they lie on the mesh."""
+    def __init__(
+        self, frozen: Any, config: RecipeConfig, mesh: Mesh, *, dtype: str = "float32"
+    ) -> None:
+        """Takes the parameters that are not trained, as they lie on the mesh.
+
+        The number format `dtype` is the one that the trained network multiplies in.
+        """
         self.frozen = frozen
+        self.over: dict[str, Any] = {
+            "mesh": mesh,
+            "mapper": config.mapper,
+            "sharded_parameters": config.sharded_parameters,
+            "dtype": dtype,
+        }
         self.config = config
         self.mesh = mesh
         self.key = jax.random.key(config.batch.seed)
 
     def validation(self, loss: Loss) -> Callable[[Any, Rows], dict[str, float]]:
         """Returns `(trainable, rows) -> means` of a loss."""
-        measure = make_validation(loss, mesh=self.mesh, mapper=self.config.mapper)
+        measure = make_validation(loss, **self.over)
         size, longest = self.config.batch.rows, self.config.batch.longest
 
         def means(trainable: Any, rows: Rows) -> dict[str, float]:
@@ -169,11 +183,15 @@ class Run:
         begin: Begin = lambda: None,
     ) -> Outcome:
         """Trains by the first loss and validates by the second."""
-        config, mesh, sharded = self.config, self.mesh, self.config.sharded_optimiser
+        config, mesh = self.config, self.mesh
         optimiser = _optimiser(config)
         step = make_step(
-            losses[0], optimiser, mesh=mesh, mapper=config.mapper,
-            micro_batches=config.micro_batches, sharded=sharded, remat=config.remat,
+            losses[0], optimiser, micro_batches=config.micro_batches,
+            sharded=config.sharded_optimiser, remat=config.remat, **self.over,
+        )  # fmt: skip
+        begun = begin_on(
+            mesh, trainable, optimiser, sharded=config.sharded_optimiser,
+            sharded_parameters=config.sharded_parameters,
         )  # fmt: skip
         means = self.validation(losses[1])
         batches = training_batches(
@@ -184,8 +202,8 @@ class Run:
             processes=jax.process_count(),
         )
         held_out = _evenly(validation, config.validation_rows)
-        return train(
-            begin_on(mesh, trainable, optimiser, sharded=sharded),
+        outcome = train(
+            begun,
             step=lambda state, batch: step(state, self.frozen, share(batch, mesh), self.key),
             batches=batches,
             validate=lambda trainable: means(trainable, held_out),
@@ -194,6 +212,7 @@ class Run:
             listener=listener,
             begin=begin,
         )
+        return replace(outcome, trainable=in_full(outcome.trainable, mesh))
 
     def report(self, loss: Loss, trainable: Any, rows: Rows) -> dict[str, Any]:
         """Returns the entries of a discriminator's card on its accuracy on validation texts.

@@ -19,7 +19,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.rematerialisation import Remat, check_remat, rematerialised
 from coopgen_jax.parallel.mesh import BATCH, Mapper, P, map_over_mesh, place, share, shares
 from coopgen_jax.training.checkpoint_names import stored_as
-from coopgen_jax.training.optimiser_shards import divided, lying, summed
+from coopgen_jax.training.optimiser_shards import divided, gathered, lying, summed
 
 # By name of a metric, "loss" among them: what it adds up to over the rows, and over what weight.
 Sums = dict[str, tuple[jax.Array, jax.Array]]
@@ -49,19 +49,36 @@ def begin(trainable: Any, optimiser: optax.GradientTransformation) -> TrainState
 
 
 def begin_on(
-    mesh: Mesh, trainable: Any, optimiser: optax.GradientTransformation, *, sharded: bool = False
+    mesh: Mesh,
+    trainable: Any,
+    optimiser: optax.GradientTransformation,
+    *,
+    sharded: bool = False,
+    sharded_parameters: bool = False,
 ) -> TrainState:
     """Returns the state in front of the first step as it lies on a mesh.
 
-    Every device gets all parameters; where `sharded`, its share of the optimiser's state only, as
-    `optimiser_shards.divided` cuts it: no device ever holds all of it.
+    Every device gets all parameters and all of the optimiser's state; where `sharded`, its share of
+    the state only, and where `sharded_parameters`, its share of both, as `optimiser_shards.divided`
+    cuts them: no device ever holds all of it. The parameters that were divided are then deleted.
     """
-    if not sharded:
+    if not sharded and not sharded_parameters:
         return place(begin(trainable, optimiser), mesh)
-    trainable = place(trainable, mesh)
+    trainable = _divide(trainable, mesh) if sharded_parameters else place(trainable, mesh)
     specs = divided(jax.eval_shape(optimiser.init, trainable), mesh)
     optimiser_state = jax.jit(optimiser.init, out_shardings=lying(specs, mesh))(trainable)
     return TrainState(trainable, optimiser_state, place(jnp.int32(0), mesh))
+
+
+def _divide(trainable: Any, mesh: Mesh) -> Any:
+    specs = divided(trainable, mesh)
+    shares = place(trainable, mesh, specs)
+    if mesh.shape[BATCH] > 1:
+        # The device that they lay on would keep all of them as long as the caller does.
+        for spec, leaf in zip(jax.tree.leaves(specs), jax.tree.leaves(trainable), strict=True):
+            if BATCH in spec and isinstance(leaf, jax.Array):
+                leaf.delete()
+    return shares
 
 
 def _means(sums: Sums) -> dict[str, jax.Array]:
@@ -121,6 +138,8 @@ def make_step(
     mapper: Mapper = "shard_map",
     micro_batches: int = 1,
     sharded: bool = False,
+    sharded_parameters: bool = False,
+    dtype: str = "float32",
     remat: Remat | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
     """Returns a compiled step over a mesh, `(state, frozen, batch, key) -> (state, means)`.
@@ -130,15 +149,17 @@ def make_step(
 
     The loss is that of one device's rows. The optimiser sees full arrays, however they are sharded,
     so that a global norm is that of the full gradient. Where `sharded`, every device keeps and
-    updates its share of the optimiser's state only (see `optimiser_shards`); `begin_on` makes such
-    a state. `remat` says what is kept of a layer for the gradient; see `rematerialised`. Neither
-    changes the result but for rounding.
+    updates its share of the optimiser's state only; where `sharded_parameters`, its share of the
+    parameters too, and gathers them in front of a step, in the `dtype` that the network multiplies
+    in (see `optimiser_shards`). `begin_on` makes such a state. `remat` says what is kept of a layer
+    for the gradient; see `rematerialised`. None of them changes the result but for rounding.
 
     Raises:
       UserError: weights are sharded along "tensor", and the optimiser's state is to be sharded
         along "batch"; or there is no such rematerialisation.
     """
     check_remat(remat)
+    sharded = sharded or sharded_parameters
     if sharded and shares(mesh) > 1:
         raise UserError(
             f"{shares(mesh)} devices share the weights: the optimiser's state can only be shared "
@@ -162,7 +183,8 @@ def make_step(
         inputs = (P(), P(), P(BATCH), P())
         mapped = map_over_mesh(on_device, mesh, inputs, (specs, P()), mapper=mapper)
         trainable, optimiser_state = state.trainable, state.optimiser_state
-        grads, sums = mapped(trainable, frozen, batch, jax.random.fold_in(key, state.step))
+        complete = gathered(trainable, mesh, dtype) if sharded_parameters else trainable
+        grads, sums = mapped(complete, frozen, batch, jax.random.fold_in(key, state.step))
         weight = jnp.maximum(sums["loss"][1], 1e-9)
         grads = jax.tree.map(lambda leaf: leaf / weight, grads)
         if sharded:
@@ -171,7 +193,8 @@ def make_step(
         updates, optimiser_state = optimiser.update(grads, optimiser_state, trainable)
         trainable = optax.apply_updates(trainable, updates)
         if sharded:
-            trainable = constrain(trainable, lying(replicated, mesh))
+            kept = specs if sharded_parameters else replicated
+            trainable = constrain(trainable, lying(kept, mesh))
             optimiser_state = constrain(
                 optimiser_state, lying(divided(optimiser_state, mesh), mesh)
             )
@@ -182,15 +205,30 @@ def make_step(
 
 
 def make_validation(
-    loss: Loss, *, mesh: Mesh, mapper: Mapper = "shard_map"
+    loss: Loss,
+    *,
+    mesh: Mesh,
+    mapper: Mapper = "shard_map",
+    sharded_parameters: bool = False,
+    dtype: str = "float32",
 ) -> Callable[[Any, Any, Any, jax.Array], Sums]:
-    """Returns a loss's compiled sums over a mesh, `(trainable, frozen, batch, key) -> Sums`."""
+    """Returns a loss's compiled sums over a mesh, `(trainable, frozen, batch, key) -> Sums`.
+
+    Where `sharded_parameters`, they are gathered as `make_step` gathers them.
+    """
 
     def on_device(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> Sums:
         sums: Sums = jax.lax.psum(loss(trainable, frozen, batch, key), BATCH)
         return sums
 
-    return jax.jit(map_over_mesh(on_device, mesh, (P(), P(), P(BATCH), P()), P(), mapper=mapper))
+    mapped = map_over_mesh(on_device, mesh, (P(), P(), P(BATCH), P()), P(), mapper=mapper)
+
+    def validate(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> Sums:
+        complete = gathered(trainable, mesh, dtype) if sharded_parameters else trainable
+        found: Sums = mapped(complete, frozen, batch, key)
+        return found
+
+    return jax.jit(validate)
 
 
 def mean_over(batches: Any, validate: Callable[[Any], Sums]) -> dict[str, float]:

@@ -62,9 +62,11 @@ def claim(
     wanted: dict[str, Any] = {"kind": kind, "model_sha256": source, "rows_sha256": digest}
     wanted |= kept_names(json.loads(json.dumps(asdict(config) | more)))
     agree(wanted)
-    # How long one run lasts, where the optimiser's state lies and what is computed twice change
-    # nothing about the result.
-    del wanted["loop"]["budget_minutes"], wanted["sharded_optimiser"], wanted["remat"]
+    # How long one run lasts, what lies on which device and what is computed twice change nothing
+    # about the result.
+    del wanted["loop"]["budget_minutes"]
+    for name in ("sharded_optimiser", "sharded_parameters", "remat"):
+        del wanted[name]
     path = folder / "training.json"
     if not path.is_file():
         _check_empty(folder)

@@ -51,6 +51,7 @@ def test_where_moments_lie_and_what_is_computed_twice_is_no_other_training(tmp_p
     for config in (
         RecipeConfig(LoopConfig(1)),
         RecipeConfig(LoopConfig(1), sharded_optimiser=True),
+        RecipeConfig(LoopConfig(1), sharded_parameters=True),
         RecipeConfig(LoopConfig(1), remat="all"),
     ):
         claim(tmp_path, "causal", "x", config, (rows, rows))

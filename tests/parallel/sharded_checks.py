@@ -1,7 +1,8 @@
-"""Training whose optimiser's state is shared among devices; a check of parallel_checks.py."""
+"""Training whose optimiser's state, and whose parameters, devices share: for parallel_checks.py."""
 
 import functools
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -10,9 +11,13 @@ import numpy as np
 import optax
 
 from coopgen_jax.errors import UserError
+from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.parallel.mesh import make_mesh, place, share
+from coopgen_jax.testing import TINY_LLAMA
 from coopgen_jax.training.loop import LoopConfig, Outcome, train
-from coopgen_jax.training.step import TrainState, begin_on, make_step
+from coopgen_jax.training.objectives import language_model_loss
+from coopgen_jax.training.optimiser_shards import in_full
+from coopgen_jax.training.step import begin_on, make_step, make_validation
 
 STEPS = 5
 SHAPES = {"first": (16, 24), "cube": (2, 3, 48), "second": (24, 3), "bias": (3,), "scale": ()}
@@ -46,10 +51,16 @@ def batch(number: int) -> dict[str, np.ndarray]:
 
 
 @functools.cache
-def step_of(devices: int, mapper: str = "shard_map", sharded: bool = False, pieces: int = 1):
-    mesh = make_mesh(devices)
+def step_of(
+    devices: int,
+    mapper: str = "shard_map",
+    sharded: bool = False,
+    parameters: bool = False,
+    pieces: int = 1,
+):
     return make_step(
-        loss, OPTIMISER, mesh=mesh, mapper=mapper, sharded=sharded, micro_batches=pieces
+        loss, OPTIMISER, mesh=make_mesh(devices), mapper=mapper, sharded=sharded,
+        sharded_parameters=parameters, micro_batches=pieces,
     )  # fmt: skip
 
 
@@ -63,7 +74,13 @@ def fitted(folder: Path, *settings, dies: int | None = None, **more) -> tuple[Ou
             raise KilledError
 
     outcome = train(
-        begin_on(mesh, trainable(), OPTIMISER, sharded=more.get("sharded", False)),
+        begin_on(
+            mesh,
+            trainable(),
+            OPTIMISER,
+            sharded=more.get("sharded", False),
+            sharded_parameters=more.get("parameters", False),
+        ),
         step=lambda state, batch: step(state, None, share(batch, mesh), jax.random.key(0)),
         batches=[batch(number) for number in range(STEPS)],
         validate=lambda trainable: {"loss": 1.0},
@@ -87,12 +104,12 @@ def close(one, other) -> bool:
     return all(np.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in pairs)
 
 
-def kept_bytes(state: TrainState) -> tuple[int, int]:
-    """Returns the bytes of moments that each device holds, all alike, and those of all moments."""
-    moments = jax.tree.leaves(state.optimiser_state)
-    held = np.sum([[part.data.nbytes for part in leaf.addressable_shards] for leaf in moments], 0)
+def kept_bytes(tree) -> tuple[int, int]:
+    """Returns the bytes of a tree that each device holds, all alike, and those of all of it."""
+    leaves = jax.tree.leaves(tree)
+    held = np.sum([[part.data.nbytes for part in leaf.addressable_shards] for leaf in leaves], 0)
     assert len(set(held)) == 1, held
-    return int(held[0]), sum(leaf.nbytes for leaf in moments)
+    return int(held[0]), sum(leaf.nbytes for leaf in leaves)
 
 
 def layout() -> None:
@@ -103,18 +120,69 @@ def layout() -> None:
     for mapper in ("shard_map", "pmap"):
         state = begin_on(mesh, trainable(), OPTIMISER, sharded=True)
         step = step_of(8, mapper, sharded=True)
-        assert kept_bytes(state) == (split // 8 + whole, split + whole), kept_bytes(state)
+        assert kept_bytes(state.optimiser_state) == (split // 8 + whole, split + whole)
         given = (None, share(batch(0), mesh), place(jax.random.key(0), mesh))
         program = step.lower(state, *given).compile().as_text().splitlines()
         assert any(" reduce-scatter(" in line for line in program), mapper
         assert not [x for x in program if " all-reduce(" in x and "16,24" in x], mapper
         for _ in range(2):
             state, _ = step(state, *given)
-            assert kept_bytes(state) == (split // 8 + whole, split + whole), mapper
+            assert kept_bytes(state.optimiser_state) == (split // 8 + whole, split + whole), mapper
             assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(state.trainable))
         assert step._cache_size() == 1, mapper
     state = begin_on(mesh, trainable(), OPTIMISER)
-    assert kept_bytes(state) == (split + whole, split + whole)
+    assert kept_bytes(state.optimiser_state) == (split + whole, split + whole)
+
+
+def shared_parameters() -> None:
+    """Parameters that devices share between steps are trained as those that each one keeps."""
+    split, complete = 4 * (16 * 24 + 2 * 3 * 48 + 24 * 3), 4 * (3 + 1)
+    alone: list = []
+    for mapper, devices, pieces in (
+        ("shard_map", 1, 1), ("shard_map", 2, 1), ("shard_map", 8, 2), ("pmap", 4, 1),
+    ):  # fmt: skip
+        mesh, begun, norms = make_mesh(devices), trainable(), []
+        state = begin_on(mesh, begun, OPTIMISER, sharded_parameters=devices > 1)
+        deleted = [name for name, leaf in begun.items() if leaf.is_deleted()]
+        assert deleted == ["first", "cube", "second"] * (devices > 1)
+        step = step_of(devices, mapper, parameters=devices > 1, pieces=pieces)
+        for number in range(STEPS):
+            state, means = step(state, None, share(batch(number), mesh), jax.random.key(0))
+            norms.append(float(means["gradient_norm"]))
+            held = split // devices + complete, split + complete
+            assert kept_bytes(state.trainable) == held, (mapper, devices)
+        whole = in_full(state.trainable, mesh)
+        assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(whole))
+        assert in_full(whole, mesh) is whole
+        alone = alone or [whole, norms]
+        assert close([whole, norms], alone), (mapper, devices)
+    in_half_the_bytes()
+
+
+def in_half_the_bytes() -> None:
+    """A network's matrices cross over in the number format of its products; it trains the same."""
+    config, mesh, key = replace(TINY_LLAMA, dtype="bfloat16"), make_mesh(4), jax.random.key(0)
+    rows = {"tokens": np.arange(56, dtype=np.int32).reshape(8, 7), "mask": np.ones((8, 7), bool)}
+    rows, objective, found = share(rows, mesh), language_model_loss(config), []
+    given = {"sharded_parameters": True, "dtype": "bfloat16"}
+    for divided in (False, True):
+        more = given if divided else {}
+        network = init_decoder(jax.random.key(1), config)
+        state = begin_on(mesh, network, OPTIMISER, sharded_parameters=divided)
+        step = make_step(objective, OPTIMISER, mesh=mesh, **more)
+        # A processor's compiler has float32 cross over, whatever it is asked for.
+        lowered = step.lower(state, None, rows, key)
+        lines = lowered.as_text().splitlines()
+        placed = [line for line in lines if "sharding_constraint" in line and "bf16" in line]
+        # The seven matrices of a layer and the output layer, where they lie and gathered.
+        assert len(placed) == 2 * 8 * divided, placed
+        measured = make_validation(objective, mesh=mesh, **more)(state.trainable, None, rows, key)
+        # Where it may keep more digits, it keeps those of parameters that every device has.
+        exact = lowered.compile(compiler_options={"xla_allow_excess_precision": False})
+        state, means = exact(state, None, rows, key)
+        assert np.isclose(measured["loss"][0] / measured["loss"][1], means["loss"], rtol=1e-2)
+        found.append((means, state.trainable))
+    assert close(*found)
 
 
 def shared_moments() -> None:
@@ -137,11 +205,20 @@ def shared_moments() -> None:
             pairs = zip(*map(jax.tree.leaves, (again.trainable, found.trainable)), strict=True)
             assert all(np.array_equal(a, b) for a, b in pairs), mapper
         # A checkpoint is that of any number of devices, whatever they share.
-        for devices, sharded in ((8, False), (4, True), (1, True)):
-            here = folder / f"moved {devices} {sharded}"
-            killed(here, 8, dies=3, sharded=True)
-            moved, _ = fitted(here, devices, sharded=sharded)
-            assert close(moved.trainable, alone.trainable), (devices, sharded)
+        shared, parameters = {"sharded": True}, {"parameters": True}
+        for before, devices, behind in (
+            (shared, 8, {}),
+            (shared, 4, shared),
+            (shared, 1, shared),
+            (shared, 8, parameters),
+            (parameters, 4, {}),
+            (parameters, 2, parameters),
+            (parameters, 1, shared),
+        ):
+            here = folder / f"moved {before} {devices} {behind}"
+            killed(here, 8, dies=3, **before)
+            moved, _ = fitted(here, devices, **behind)
+            assert close(moved.trainable, alone.trainable), (before, devices, behind)
     try:
         make_step(loss, OPTIMISER, mesh=make_mesh(2, 2), sharded=True)
     except UserError as error:

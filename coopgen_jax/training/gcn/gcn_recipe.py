@@ -27,6 +27,7 @@ from coopgen_jax.training.gcn.gcn_training import GcnTraining, check_gcn
 from coopgen_jax.training.gcn.replay import empty
 from coopgen_jax.training.gcn.round import GcnState, Round
 from coopgen_jax.training.loop import Listener, LoopConfig, Outcome, keep_batch, train
+from coopgen_jax.training.optimiser_shards import in_full
 from coopgen_jax.training.recipes.begin_head import begin_head
 from coopgen_jax.training.recipes.causal_recipe import STANDARD_BATCHES, standard_of
 from coopgen_jax.training.recipes.full_network import trainable_of
@@ -113,6 +114,7 @@ def train_gcn(
         state, step=step, batches=rounds, validate=report.validate, folder=folder, config=loop,
         listener=report.listen, begin=begin,
     )  # fmt: skip
+    outcome = replace(outcome, trainable=in_full(outcome.trainable, mesh))
     measured = {"start": report.start, "last": report.of(outcome)}
     card = _card(models, config, how, outcome) | measured | note_rows(folder, training.written)
     deliver(folder, models, networks, outcome.trainable, frozen, config, card, how.saved_dtype)
@@ -172,7 +174,13 @@ def _begin_state(
 ) -> GcnState:
     row = {name: jnp.asarray(array) for name, array in training.rows([0]).items()}
     generator, discriminator = (
-        begin_on(mesh, trainable[name], optimiser, sharded=how.sharded_optimiser)
+        begin_on(
+            mesh,
+            trainable[name],
+            optimiser,
+            sharded=how.sharded_optimiser,
+            sharded_parameters=how.sharded_parameters,
+        )
         for name, optimiser in zip(("generator", "discriminator"), how.optimisers(), strict=True)
     )
     # A checkpoint has no empty arrays, and the same ones whatever the number of devices.
@@ -204,8 +212,9 @@ def _make_step(
 
     run_round = Round(
         networks, config, how.optimisers(), mesh=mesh, mapper=how.mapper,
-        micro_batches=how.micro_batches, sharded=how.sharded_optimiser, remat=how.remat,
-        conditional=conditional, watch=watched,
+        micro_batches=how.micro_batches, sharded=how.sharded_optimiser,
+        sharded_parameters=how.sharded_parameters, remat=how.remat, conditional=conditional,
+        watch=watched,
     )  # fmt: skip
     key = jax.random.key(how.seed)
 

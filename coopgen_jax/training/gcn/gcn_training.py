@@ -37,6 +37,7 @@ class GcnTraining:
       clip: largest norm of a gradient, None for no cut.
       micro_batches: equal parts that a step's rows are read in.
       sharded_optimiser: whether every device keeps its share of the optimisers' states only (ZeRO).
+      sharded_parameters: whether it keeps its share of the trainable parameters only, too (ZeRO-3).
       remat: what a step computes again instead of keeping it; see `rematerialised`.
       dropout: of the discriminator's head.
       examination: what is measured between rounds.
@@ -54,6 +55,7 @@ class GcnTraining:
     clip: float | None = 1.0
     micro_batches: int = 1
     sharded_optimiser: bool = False
+    sharded_parameters: bool = False
     remat: Remat | None = None
     dropout: float = 0.1
     examination: Examination = field(default_factory=Examination)

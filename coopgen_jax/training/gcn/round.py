@@ -85,6 +85,7 @@ class Round:
       mapper: see `map_over_mesh`.
       micro_batches: parts that a step's rows are read in; see `step.gradient`.
       sharded: whether devices share the optimisers' states; see `step.make_step`.
+      sharded_parameters: whether they share the trainable parameters too.
       remat: what steps compute again instead of keeping it; see `rematerialised`.
       conditional: whether texts are compared with those of their own source only.
       watch: called after every phase with its result: "sampled" (`Sampled`), "judged" (the
@@ -101,12 +102,16 @@ class Round:
         mapper: Mapper = "shard_map",
         micro_batches: int = 1,
         sharded: bool = False,
+        sharded_parameters: bool = False,
         remat: Remat | None = None,
         conditional: bool = False,
         watch: Callable[[str, Any], None] = lambda phase, found: None,
     ) -> None:
         over: dict[str, Any] = {"mesh": mesh, "mapper": mapper}
-        steps = {**over, "micro_batches": micro_batches, "sharded": sharded, "remat": remat}
+        steps = {
+            **over, "micro_batches": micro_batches, "sharded": sharded,
+            "sharded_parameters": sharded_parameters, "remat": remat,
+        }  # fmt: skip
         self.networks, self.config, self.watch = networks, config, watch
         classifies = classification_loss(
             networks.discriminator, join=networks.discriminator_join, prefixes=config.reads_prefixes
@@ -114,8 +119,12 @@ class Round:
         imitation = weighted_likelihood_loss(
             networks.generator, join=networks.join, reference=networks.first, kl=config.kl
         )
-        self.generator_step = make_step(imitation, optimisers[0], **steps)
-        self.discriminator_step = make_step(classifies, optimisers[1], **steps)
+        self.generator_step = make_step(
+            imitation, optimisers[0], **steps, dtype=networks.generator.dtype
+        )
+        self.discriminator_step = make_step(
+            classifies, optimisers[1], **steps, dtype=networks.discriminator.network.dtype
+        )
         self.sampler = make_sampler(networks, config.proposal, guided=config.guided, **over)
         self.own_sampler = self.sampler
         if not config.own:

@@ -116,6 +116,7 @@ def _recipe(
         measure=measure,
         export=lambda trainable, _: jax.tree.map(np.asarray, trainable),
         deliver=deliver,
+        dtype=encoder.config.dtype,
     )
 
 

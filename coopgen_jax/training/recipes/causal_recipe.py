@@ -116,6 +116,7 @@ def _recipe(
         measure=lambda run, outcome: run.report(losses[1], outcome.trainable, subject.rows[1]),
         export=partial(joined, partial(full_network, join)),
         deliver=partial(save_discriminator, model, config.saved_dtype),
+        dtype=model.config.dtype,
     )
 
 

@@ -69,6 +69,7 @@ def train_generative(
             measure=lambda run, outcome: run.report(loss, outcome.trainable, subject.rows[1]),
             export=export,
             deliver=partial(save_discriminator, model, config.saved_dtype),
+            dtype=model.config.dtype,
         )
 
     return carry_out(

@@ -102,6 +102,7 @@ def _recipe(model: LoadedModel, config: RecipeConfig, mesh: Mesh) -> Recipe:
         measure=_perplexity,
         export=partial(full_network, join),
         deliver=deliver,
+        dtype=model.config.dtype,
     )
 
 

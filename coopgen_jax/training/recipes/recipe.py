@@ -79,6 +79,7 @@ class Recipe:
       deliver: `(folder, weights, card)` writes the files, the card last. The first process alone
         calls it.
       rows: the training and the validation rows that the losses read; None for the subject's.
+      dtype: number format that the trained network multiplies in.
     """
 
     objective: tuple[Loss, Loss]
@@ -89,6 +90,7 @@ class Recipe:
     export: Join
     deliver: Callable[[Path, Any, dict[str, Any]], None]
     rows: tuple[Rows, Rows] | None = None
+    dtype: str = "float32"
 
 
 def carry_out(
@@ -111,7 +113,7 @@ def carry_out(
     """
     claim(folder, subject.kind, subject.source, config, subject.rows, **subject.settings)
     recipe = make()
-    run = Run(recipe.frozen, config, mesh)
+    run = Run(recipe.frozen, config, mesh, dtype=recipe.dtype)
     rows = subject.rows if recipe.rows is None else recipe.rows
     outcome = run.fit(recipe.trainable, recipe.objective, *rows, folder, listener, begin)
     card = {

@@ -2,8 +2,8 @@
 
 The one argument is a JSON object: `folder`; `rounds`; `die`, null or a phase of `Round`, in
 whose `at`-th turn the process kills itself; `full`, whether the disk is full from there on instead;
-`mapper`; `sharded`; `proposal`; `conditional`; and for one of several processes `coordinator` and
-`process`. The last line of output is a JSON object of what became of it.
+`mapper`; `sharded`; `parameters`; `proposal`; `conditional`; and for one of several processes
+`coordinator` and `process`. The last line of output is a JSON object of what became of it.
 """
 
 import hashlib
@@ -115,6 +115,7 @@ def main(options: dict) -> None:
             mapper=options.get("mapper", "shard_map"),
             saved_dtype="float32",
             sharded_optimiser=options.get("sharded", False),
+            sharded_parameters=options.get("parameters", False),
         ),
         folder=Path(options["folder"]),
         mesh=make_mesh(),

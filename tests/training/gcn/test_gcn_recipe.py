@@ -102,7 +102,10 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(start, alone, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{"mapper": "shard_map", "sharded": True}, {"mapper": "pmap"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"mapper": "shard_map", "sharded": True}, {"mapper": "pmap"}, {"parameters": True}],
+)
 def test_eight_devices_train_as_one(start, alone, tmp_path, options):
     check_same(ended(start(tmp_path, 8, **options)), alone[0])
     check_network(tmp_path, alone[1])
@@ -125,8 +128,9 @@ def test_a_search_over_eight_devices_trains_as_one(start, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(start, alone, tmp_path):
-    job = {"coordinator": f"localhost:{free_port()}"}
+@pytest.mark.parametrize("options", [{}, {"parameters": True}])
+def test_two_processes_train_as_one(start, alone, tmp_path, options):
+    job = {"coordinator": f"localhost:{free_port()}", **options}
     processes = [start(tmp_path, 2, process=number, **job) for number in range(2)]
     try:
         first, second = map(ended, processes)

@@ -290,7 +290,7 @@ def test_a_budget_leaves_a_folder_that_can_be_used_and_gone_on_with(
 def test_a_judge_of_other_tokens_reads_every_text_anew(places, capsys, tmp_path):
     folder, common = places
     job = ["discriminator", *common, "--label", "class", "--kind", "causal", "--epochs", 3]
-    job += ["--shard-optimiser"]
+    job += ["--shard-parameters", "--remat", "all"]
     card = card_of(capsys, *job, "--rank", 4, "--out", tmp_path / "judge")
     # The same model with two tokens that have changed their numbers.
     other = save(hf_model("llama"), tmp_path / "other")
