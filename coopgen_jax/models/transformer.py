@@ -352,8 +352,19 @@ def final_norm(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array
     return normalised
 
 
+def output_factors(
+    config: DecoderConfig, params: Params, x: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Returns what the logits are the product of: states `[..., E]` and the output layer `[V, E]`.
+
+    The last layer's stream `x` is `[..., E]`; both are of the network's number format.
+    """
+    h = final_norm(config, params, x).astype(config.dtype)
+    return h, params["embedding" if config.tied else "head"].astype(h.dtype)
+
+
 def unembed(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array:
     """Returns the logits `[..., V]` in float32 of the last layer's stream `x` `[..., E]`."""
-    h = final_norm(config, params, x)
-    logits = rows_times(flat(h), params["embedding" if config.tied else "head"], config.dtype)
+    h, head = output_factors(config, params, x)
+    logits = rows_times(flat(h), head, config.dtype)
     return logits.reshape(*h.shape[:-1], -1)

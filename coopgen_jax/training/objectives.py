@@ -23,8 +23,15 @@ from coopgen_jax.discriminators.trunk_layers import judge_texts as judge_by_laye
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.encoder import EncoderConfig, encode, mean_pool
 from coopgen_jax.models.reading import read
-from coopgen_jax.models.transformer import DecoderConfig, Params, final_norm, unembed
+from coopgen_jax.models.transformer import (
+    DecoderConfig,
+    Params,
+    final_norm,
+    output_factors,
+    unembed,
+)
 from coopgen_jax.training import losses
+from coopgen_jax.training.chunked_likelihood import log_likelihoods_of_states
 from coopgen_jax.training.step import Loss, Sums, row_keys
 
 Join = Callable[[Any, Any], Any]
@@ -46,6 +53,14 @@ def logits_of(config: DecoderConfig, params: Params, tokens: Any, mask: Any) -> 
     """Returns a language model's logits `[B, S, V]` behind every token of whole rows."""
     _, stream, _, _ = read(config, params, tokens, mask)
     return unembed(config, params, stream)
+
+
+def text_log_likelihoods(
+    config: DecoderConfig, params: Params, tokens: Any, mask: Any, counted: Any
+) -> jax.Array:
+    """Returns log p of every counted token of whole rows, `[B, S]`; see `log_likelihoods`."""
+    _, stream, _, _ = read(config, params, tokens, mask)
+    return log_likelihoods_of_states(*output_factors(config, params, stream), tokens, counted)
 
 
 def _hits(log_class: jax.Array, label: jax.Array) -> jax.Array:
@@ -122,8 +137,7 @@ def language_model_loss(config: DecoderConfig, *, join: Join = all_trainable) ->
     def loss(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> Sums:
         params = join(trainable, frozen)
         tokens, mask = batch["tokens"], batch["mask"]
-        logits = logits_of(config, params, tokens, mask)
-        log_p = jax.vmap(losses.log_likelihoods)(logits, tokens, mask)
+        log_p = text_log_likelihoods(config, params, tokens, mask, mask)
         return {"loss": (-jnp.sum(log_p), jnp.sum(mask[:, 1:], dtype=jnp.float32))}
 
     return loss
@@ -156,8 +170,8 @@ def gedi_loss(
 
         read_tokens, read_mask = behind(front, tokens), behind(there, mask)
         counted = behind(jnp.zeros_like(there), mask)
-        logits = logits_of(config.network, params["network"], read_tokens, read_mask)
-        log_p = jax.vmap(losses.log_likelihoods)(logits, read_tokens, counted).sum(axis=-1)
+        read_rows = read_tokens, read_mask, counted
+        log_p = text_log_likelihoods(config.network, params["network"], *read_rows).sum(axis=-1)
         likelihood = log_p.reshape(classes, rows).T
         length = jnp.sum(mask, axis=-1)
         given = {name: params[name] for name in ("log_prior", "scale")}

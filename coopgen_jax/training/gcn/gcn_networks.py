@@ -17,8 +17,7 @@ from coopgen_jax.discriminators.causal import CausalConfig, causal, read_tokens
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.transformer import DecoderConfig, Params
 from coopgen_jax.parallel.mesh import BATCH, Mapper, P, map_over_mesh
-from coopgen_jax.training import losses
-from coopgen_jax.training.objectives import Join, all_trainable, logits_of
+from coopgen_jax.training.objectives import Join, all_trainable, text_log_likelihoods
 
 CLASSES = ("generated", "human")
 HUMAN = 1
@@ -89,9 +88,8 @@ def make_readers(
         return read_tokens(networks.discriminator, params, rows["tokens"], rows["mask"])[:, HUMAN]
 
     def likely(params: Any, rows: Any) -> jax.Array:
-        logits = logits_of(networks.generator, params, rows["tokens"], rows["mask"])
-        each = jax.vmap(losses.log_likelihoods)(logits, rows["tokens"], rows["written"])
-        return each.sum(axis=-1)
+        given = rows["tokens"], rows["mask"], rows["written"]
+        return text_log_likelihoods(networks.generator, params, *given).sum(axis=-1)
 
     by_rows: Any = P(BATCH)
     return (

@@ -8,7 +8,13 @@ import jax.numpy as jnp
 
 from coopgen_jax.models.transformer import DecoderConfig, Params
 from coopgen_jax.training import losses
-from coopgen_jax.training.objectives import Join, all_trainable, logits_of, row_sums
+from coopgen_jax.training.objectives import (
+    Join,
+    all_trainable,
+    logits_of,
+    row_sums,
+    text_log_likelihoods,
+)
 from coopgen_jax.training.step import Loss, Sums
 
 
@@ -36,14 +42,19 @@ def weighted_likelihood_loss(
     def loss(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> Sums:
         params = join(trainable, frozen)
         tokens, mask, written = batch["tokens"], batch["mask"], batch["written"] & batch["mask"]
-        logits = logits_of(config, params, tokens, mask)
-        log_p = jax.vmap(losses.log_likelihoods)(logits, tokens, written).sum(axis=-1)
-        # Padding has no weight; 0 times an infinite likelihood would be NaN.
-        weighted = jnp.where(batch["weight"] == 0, 0.0, -batch["weight"] * log_p)
+
+        def weighted(log_p: jax.Array) -> jax.Array:
+            # Padding has no weight; 0 times an infinite likelihood would be NaN.
+            return jnp.where(batch["weight"] == 0, 0.0, -batch["weight"] * log_p.sum(axis=-1))
+
         if reference is None or not kl:
-            return row_sums(batch, loss=weighted)
+            log_p = text_log_likelihoods(config, params, tokens, mask, written)
+            return row_sums(batch, loss=weighted(log_p))
+        # A divergence wants the full distribution.
+        logits = logits_of(config, params, tokens, mask)
+        log_p = jax.vmap(losses.log_likelihoods)(logits, tokens, written)
         held = jax.lax.stop_gradient(logits_of(config, reference(frozen), tokens, mask))
         away = jax.vmap(losses.sequence_kl)(logits, held, written)
-        return row_sums(batch, loss=weighted + kl * away, kl=away)
+        return row_sums(batch, loss=weighted(log_p) + kl * away, kl=away)
 
     return loss
