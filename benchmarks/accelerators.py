@@ -61,7 +61,8 @@ class Accelerators:
       walk: nodes that a walk of the search passes below the root; its length is not known before a
         program runs, so the search's time is given for each of them.
       dtype: of weights and activations; trained parameters are float32.
-      sharded: several chips share the optimiser's state, as `--shard-optimiser` does in training.
+      shard: what several chips have a share of each in training: nothing, the optimiser's state
+        (`--shard-optimiser`), or the parameters too (`--shard-parameters`).
       hlo: keeps every compiled program's text beside the JSON file.
       out: folder for the JSON file.
     """
@@ -77,7 +78,7 @@ class Accelerators:
     new_tokens: int = 64
     walk: tuple[int, ...] = (2, 4, 8)
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    sharded: bool = True
+    shard: Literal["nothing", "optimiser", "parameters"] = "parameters"
     hlo: bool = False
     out: Path = field(default=Path("benchmarks/results"))
 
@@ -122,7 +123,7 @@ def targets(chosen: Accelerators) -> Iterator[Target]:
                 new_tokens=chosen.new_tokens,
                 walk=chosen.walk,
                 dtype=chosen.dtype,
-                sharded=chosen.sharded,
+                shard=chosen.shard,
                 hlo=str(chosen.out / f"{_name(chip, model, program, devices, rows)}.hlo")
                 if chosen.hlo
                 else "",

@@ -69,7 +69,8 @@ class Target:
       new_tokens: written behind a prompt.
       walk: nodes that a walk of the search passes below the root, every number by itself.
       dtype: of weights and activations; parameters that are trained are float32.
-      sharded: whether several chips share the optimiser's state.
+      shard: what several chips have a share of each: "nothing", the "optimiser"'s state, or the
+        "parameters" too.
       hlo: file for the compiled program's text, "" for none.
     """
 
@@ -84,7 +85,7 @@ class Target:
     new_tokens: int
     walk: tuple[int, ...]
     dtype: str
-    sharded: bool
+    shard: str
     hlo: str = ""
 
 
@@ -214,16 +215,17 @@ def lower_sampling(target: Target, config: DecoderConfig, devices: list) -> Lowe
 def lower_step(target: Target, config: DecoderConfig, devices: list, *, gcn: bool) -> Lowered:
     """Lowers a step of training all parameters, of maximum likelihood or of a GCN's generator."""
     mesh = make_mesh(target.devices, devices=devices)
-    sharded = target.sharded and target.devices > 1
+    shard = target.shard if target.devices > 1 else "nothing"
     adamw = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-4, weight_decay=0.01))
     trainable = jax.eval_shape(lambda: for_training(init_decoder(jax.random.key(0), config)))
     state = jax.eval_shape(lambda params: begin(params, adamw), trainable)
     everywhere = NamedSharding(mesh, P())
     placed = _placed(state, everywhere)
-    if sharded:
-        shared = lying(divided(state.optimiser_state, mesh), mesh)
-        shapes = jax.tree.map(_placed, state.optimiser_state, shared)
-        placed = replace(placed, optimiser_state=shapes)
+    own = jax.tree.map(_placed, state, lying(divided(state, mesh), mesh))
+    if shard == "optimiser":
+        placed = replace(placed, optimiser_state=own.optimiser_state)
+    elif shard == "parameters":
+        placed = own
     rows, length = target.texts * target.devices, target.text_length
 
     def split(*shape: int, dtype: Any) -> jax.ShapeDtypeStruct:
@@ -240,12 +242,23 @@ def lower_step(target: Target, config: DecoderConfig, devices: list, *, gcn: boo
             "index": split(rows, dtype=jnp.int32),
         }
     loss = (weighted_likelihood_loss if gcn else language_model_loss)(config)
-    step = make_step(loss, adamw, mesh=mesh, sharded=sharded)
+    step = make_step(
+        loss,
+        adamw,
+        mesh=mesh,
+        sharded=shard == "optimiser",
+        sharded_parameters=shard == "parameters",
+        dtype=config.dtype,
+    )
     key = _placed(jax.eval_shape(lambda: jax.random.key(0)), everywhere)
     # Forwards a weight is multiplied by once, backwards twice; what is kept is read and written.
     held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(trainable))
     operations_needed = 6.0 * matrix_parameters(config) * target.texts * length
-    call = (1, 2.0 * held * (1 + 2 / (target.devices if sharded else 1)), operations_needed)
+    call = (
+        1,
+        2.0 * held * (1 + 2 / (target.devices if shard != "nothing" else 1)),
+        operations_needed,
+    )
     arguments = (placed, None, batch, key)
     return Lowered(
         *lower(step, *arguments), part_of_step, STEP_PARTS, {"layers": config.layers}, (call,)

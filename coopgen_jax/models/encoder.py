@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from coopgen_jax.models.product import product
-from coopgen_jax.models.rematerialisation import rematerialise
+from coopgen_jax.models.rematerialisation import of_weights, rematerialise
 
 Params = Any
 
@@ -102,7 +102,7 @@ class Block(nn.Module):
 
 def _dot_general(dtype: str, x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
     """Multiplies states `[B, S, in]` by a kernel `[in, out]`, as `nn.Dense` asks for it."""
-    return product("bsi,io->bso", x, kernel, dtype)
+    return of_weights(product("bsi,io->bso", x, kernel, dtype))
 
 
 def _norm(config: EncoderConfig, name: str | None = None) -> nn.LayerNorm:

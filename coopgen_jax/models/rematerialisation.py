@@ -11,14 +11,24 @@ from contextvars import ContextVar
 from typing import Any, Literal, get_args
 
 import jax
+from jax.ad_checkpoint import checkpoint_name
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.parallel.platform import on_accelerator
 
 Remat = Literal["none", "dots", "all"]
+OF_WEIGHTS = "product with weights"
 
 # Outside `rematerialised`, as in every decoder, a layer is traced without any of it.
 _chosen: ContextVar[Remat] = ContextVar("remat", default="none")
+
+
+def of_weights(result: jax.Array) -> jax.Array:
+    """Marks the result of a product with weights, as it is used: "dots" keeps it.
+
+    JAX's own policy for products would keep the float32 sums of what is used in bfloat16.
+    """
+    return checkpoint_name(result, OF_WEIGHTS)
 
 
 def check_remat(remat: Remat | None) -> None:
@@ -54,7 +64,7 @@ def rematerialise(layer: Callable[..., Any], *, scanned: bool) -> Callable[..., 
     remat = _chosen.get()
     if remat == "none":
         return layer
-    policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
+    policy = jax.checkpoint_policies.save_only_these_names(OF_WEIGHTS) if remat == "dots" else None
     # A compiler may see through the second computation of a layer and keep the first one's results.
     # It cannot in a scan, whose forward and backward loops are programs of their own.
     wrapped: Callable[..., Any] = jax.checkpoint(layer, policy=policy, prevent_cse=not scanned)

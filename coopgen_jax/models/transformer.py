@@ -17,7 +17,7 @@ from flax import linen as nn
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.product import rows_times
-from coopgen_jax.models.rematerialisation import rematerialise
+from coopgen_jax.models.rematerialisation import of_weights, rematerialise
 
 Params = dict[str, Any]
 # (query [B, Q, H, Eh], key [B, Q, G, Eh], value [B, Q, G, Eh]) -> attended [B, Q, H, Eh]
@@ -165,7 +165,7 @@ class Dense(nn.Module):
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
             y = y + bias.astype(jnp.float32)[None, :]
-        return y.astype(self.dtype).reshape(*leading, self.features)
+        return of_weights(y.astype(self.dtype)).reshape(*leading, self.features)
 
 
 class Block(nn.Module):

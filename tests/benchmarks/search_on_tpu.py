@@ -15,7 +15,7 @@ from coopgen_jax.parallel.platform import made_for
 CONFIG = gpt2(vocab_size=50257, layers=2, width=256, heads=4, context=256, dtype="bfloat16")
 TARGET = Target(
     chip="v5e", model="", program="search", devices=1, batch=8, texts=1, prompt_length=16,
-    text_length=1, new_tokens=16, walk=(4,), dtype="bfloat16", sharded=False,
+    text_length=1, new_tokens=16, walk=(4,), dtype="bfloat16", shard="nothing",
 )  # fmt: skip
 
 

@@ -187,7 +187,7 @@ def test_every_program_is_described_by_its_parts(program, parts, loops, monkeypa
     monkeypatch.setattr(compiled_programs, "devices_of", lambda chip, count: jax.devices()[:count])
     target = Target(
         chip="here", model="tiny", program=program, devices=1, batch=2, texts=2, prompt_length=4,
-        text_length=6, new_tokens=3, walk=(2, 4, 8), dtype="float32", sharded=True,
+        text_length=6, new_tokens=3, walk=(2, 4, 8), dtype="float32", shard="parameters",
     )  # fmt: skip
     row = measure(target)
     assert row["trips"] == loops and row["compile_seconds"] > 0

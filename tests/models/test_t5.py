@@ -244,7 +244,7 @@ def test_mt5_is_t5_with_an_output_layer_of_its_own(tmp_path):
 
 
 def test_bfloat16_is_near_single_precision(folder, pair):
-    half = load(folder("flan"), dtype="bfloat16")
+    half = load(folder("flan"), dtype="bfloat16", stacked=True)
     assert half.params["layers"]["query"]["kernel"].dtype == jnp.bfloat16
     assert half.params["encoder"]["layers"]["ffn_norm"]["scale"].dtype == jnp.float32
     model = language_model(half.config)

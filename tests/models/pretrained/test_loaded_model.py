@@ -160,7 +160,7 @@ def test_half_precision_files(stored: str, tmp_path: Path) -> None:
 
 
 def test_parameters_in_bfloat16_with_norms_in_float32(folder: Path) -> None:
-    exact, half = load(folder), load(folder, dtype="bfloat16")
+    exact, half = load(folder), load(folder, dtype="bfloat16", stacked=True)
     assert half.config.dtype == "bfloat16"
     assert half.params["layers"]["query"]["kernel"].dtype == jax.numpy.bfloat16
     assert half.params["final_norm"]["scale"].dtype == np.float32
