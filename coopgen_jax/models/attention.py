@@ -22,8 +22,8 @@ class SlotCache:
     repeated; the trunk, which all `W` nodes of a sample read in place; and the nodes, of which it
     gathers its own path.
 
-    The prompt's are `[L, B, P, G, Eh]`, and its mask is `[B, P]`; in `Slots` those of nodes are
-    `[L, B, R, N, G, Eh]` and those of the trunk `[L, B, R, T, G, Eh]`.
+    The prompt's are `[L, B, P, G * Eh]`, and its mask is `[B, P]`; in `Slots` those of nodes are
+    `[L, B, R, N, G * Eh]` and those of the trunk `[L, B, R, T, G * Eh]`: see `flat_heads`.
     """
 
     prompt_keys: jax.Array
@@ -37,6 +37,20 @@ class SlotCache:
         """How many tokens a trunk has room for."""
         assert self.keys.trunk is not None, "a language model's cache has a trunk"
         return self.keys.trunk.shape[self.keys.lead + 2]
+
+
+def flat_heads(x: jax.Array) -> jax.Array:
+    """Returns keys or values `[..., G, Eh]` as they are cached, `[..., G * Eh]`.
+
+    A TPU fills the last axis up to 128 numbers and the one in front of it up to 8 or 16. Of heads
+    it would fill up both, and copy the cache wherever another order of axes takes less.
+    """
+    return x.reshape(*x.shape[:-2], -1)
+
+
+def by_heads(entries: jax.Array, own: jax.Array) -> jax.Array:
+    """Returns cached entries `[..., G * Eh]` by the heads of an array `[..., G, Eh]`."""
+    return entries.reshape(*entries.shape[:-1], *own.shape[-2:])
 
 
 def softmax_parts(scores: Sequence[jax.Array], masks: Sequence[jax.Array]) -> list[jax.Array]:
@@ -99,11 +113,11 @@ def attend_slots(
       query: `[B, R * W, H, Eh]`, as what is returned.
       key: `[B, R * W, G, Eh]`, the nodes' own.
       value: `[B, R * W, G, Eh]`.
-      prompt: keys and values `[B, P, G, Eh]` and mask `[B, P]`.
-      trunk: keys and values `[B, R, T, G, Eh]` and mask `[B, R, T]`.
-      path: keys and values `[B, R, W, D, G, Eh]`, gathered for every node, and mask `[B, R, W, D]`;
-        or those of all slots `[B, R, N, G, Eh]`, and which of them are on a node's path
-        `[B, R, W, N]`.
+      prompt: cached keys and values `[B, P, G * Eh]` and mask `[B, P]`.
+      trunk: keys and values `[B, R, T, G * Eh]` and mask `[B, R, T]`.
+      path: keys and values `[B, R, W, D, G * Eh]`, gathered for every node, and their mask
+        `[B, R, W, D]`; or those of all slots `[B, R, N, G * Eh]`, and which of them are on a node's
+        path `[B, R, W, N]`.
       scale: what scores are multiplied by; by default the root of the heads' width, inverted.
       bias: what is added to the scores of prompt, trunk, path and the node itself, float32 arrays
         that broadcast to `[B, R, W, G, H / G, S]`; None for nothing.
@@ -115,11 +129,14 @@ def attend_slots(
     own_value = value.reshape(batch, samples, wave, groups, width)
 
     times = partial(product, dtype=str(key.dtype))
-    above = "brwdge" if path[0].ndim == 6 else "brdge"
+    prompt_key, prompt_value, trunk_key, trunk_value, path_key, path_value = (
+        by_heads(entries, key) for entries in (*prompt[:2], *trunk[:2], *path[:2])
+    )
+    above = "brwdge" if path_key.ndim == 6 else "brdge"
     parts = [
-        times("brwghe,bpge->brwghp", q, prompt[0]),
-        times("brwghe,brtge->brwght", q, trunk[0]),
-        times(f"brwghe,{above}->brwghd", q, path[0]),
+        times("brwghe,bpge->brwghp", q, prompt_key),
+        times("brwghe,brtge->brwght", q, trunk_key),
+        times(f"brwghe,{above}->brwghd", q, path_key),
         times("brwghe,brwge->brwgh", q, own_key)[..., None],
     ]
     if bias is not None:
@@ -135,9 +152,9 @@ def attend_slots(
     )
 
     attended = (
-        times("brwghp,bpge->brwghe", prompt_weights, prompt[1])
-        + times("brwght,brtge->brwghe", trunk_weights, trunk[1])
-        + times(f"brwghd,{above}->brwghe", path_weights, path[1])
+        times("brwghp,bpge->brwghe", prompt_weights, prompt_value)
+        + times("brwght,brtge->brwghe", trunk_weights, trunk_value)
+        + times(f"brwghd,{above}->brwghe", path_weights, path_value)
         + own_weight * own_value[:, :, :, :, None, :].astype(jnp.float32)
     )
     return attended.reshape(query.shape).astype(query.dtype)

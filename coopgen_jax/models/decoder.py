@@ -100,15 +100,19 @@ def prefill(
         )
         last, hidden = stream[:, -1], tapped(config, params, x, streams, decoder.taps)
     cache = new_cache(keys, values, prompt.mask, capacity)
-    return unembed(config, params, last), hidden, shard_cache(cache, decoder.tensor)
+    return (
+        unembed(config, params, last),
+        hidden,
+        shard_cache(cache, config.kv_heads, decoder.tensor),
+    )
 
 
 def new_cache(keys: jax.Array, values: jax.Array, mask: jax.Array, capacity: Capacity) -> SlotCache:
-    """Returns a cache behind a prompt, whose keys and values are `[L, B, P, G, Eh]`."""
-    layers, batch, _, *item = keys.shape
+    """Returns a cache behind a prompt, whose keys and values are `[L, B, P, G * Eh]`."""
+    layers, batch, _, width = keys.shape
 
     def slots() -> Slots:
-        return allocate(batch, capacity, tuple(item), lead=(layers,), dtype=keys.dtype)
+        return allocate(batch, capacity, (width,), lead=(layers,), dtype=keys.dtype)
 
     return SlotCache(keys, values, mask, slots(), slots())
 
@@ -128,7 +132,7 @@ def extend(
     last, streams, cache = extend_cache(config, params, x, cache, nodes, angles=angles)
     hidden = by_node(nodes, tapped(config, params, x, streams, decoder.taps))
     logits = by_node(nodes, unembed(config, params, last))
-    return logits, hidden, shard_cache(cache, decoder.tensor)
+    return logits, hidden, shard_cache(cache, config.kv_heads, decoder.tensor)
 
 
 def by_node(nodes: Nodes, array: jax.Array, lead: int = 0) -> jax.Array:

@@ -85,9 +85,9 @@ def prefill(
     stream, (keys, values) = read_target(config, params, source, prompt.mask, start)
     text = new_cache(keys, values, jnp.ones((batch, 1), bool), capacity)
     cache = SourceCache(
-        source=shard_heads(source, bound.tensor),
+        source=shard_heads(source, config.kv_heads, bound.tensor),
         mask=prompt.mask,
-        text=shard_cache(text, bound.tensor),
+        text=shard_cache(text, config.kv_heads, bound.tensor),
     )
     hidden = jnp.zeros((batch, length, 0, config.width), jnp.float32)
     return output(config, params, stream[:, 0, 0]), hidden, cache
@@ -104,7 +104,7 @@ def extend(
     x = vectors_of(params, nodes.token.reshape(rows), embedding).astype(config.dtype)
 
     def cross(source: Source) -> Cross:
-        return lambda query: attend_source(query, source, cache.mask)
+        return lambda query: attend_source(config, query, source, cache.mask)
 
     last, _, text = extend_cache(
         config,
@@ -119,7 +119,7 @@ def extend(
     )
     hidden = jnp.zeros((batch, samples, wave, 0, config.width), jnp.float32)
     logits = by_node(nodes, output(config, params, last))
-    return logits, hidden, replace(cache, text=shard_cache(text, bound.tensor))
+    return logits, hidden, replace(cache, text=shard_cache(text, config.kv_heads, bound.tensor))
 
 
 def _biases(

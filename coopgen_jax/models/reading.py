@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from coopgen_jax.models.attention import attend_causal
+from coopgen_jax.models.attention import attend_causal, by_heads, flat_heads
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.models.transformer import (
     Attend,
@@ -55,7 +55,7 @@ def read_in_chunks(
 
     Returns:
       The last layer's stream at the last token `[B, E]`, the states at the taps `[B, P, J, E]`, and
-      all keys and values `[L, B, P, G, Eh]`.
+      all keys and values `[L, B, P, G * Eh]`.
     """
     batch, length = prompt.tokens.shape
     pad = -length % chunk
@@ -67,7 +67,7 @@ def read_in_chunks(
     mask = padded(prompt.mask)
     given = (padded(prompt.tokens), positions_of(mask))
     given += jax.tree.map(padded, (prompt.embeddings, prompt.embedded))
-    entry = (config.layers, batch, whole, config.kv_heads, config.head_width)
+    entry = (config.layers, batch, whole, config.kv_heads * config.head_width)
     empty = jnp.zeros(entry, config.dtype)
 
     def piece(array: jax.Array, start: jax.Array) -> jax.Array:
@@ -81,7 +81,8 @@ def read_in_chunks(
 
         def attend(number: jax.Array, regions: tuple) -> Attend:
             def joined(before: jax.Array, own: jax.Array) -> jax.Array:
-                return jax.lax.dynamic_update_slice_in_dim(before, own, start, 1)
+                added = jax.lax.dynamic_update_slice_in_dim(before, flat_heads(own), start, 1)
+                return by_heads(added, own)
 
             return lambda query, key, value: attend_causal(
                 query, joined(regions[0], key), joined(regions[1], value), visible

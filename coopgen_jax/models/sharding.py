@@ -77,22 +77,24 @@ def shard_decoder(params: Params, config: DecoderConfig, mesh: Mesh) -> Params:
     return place(params, mesh, decoder_specs(config, params, shares(mesh)))
 
 
-def shard_cache(cache: SlotCache, tensor: int) -> SlotCache:
+def shard_cache(cache: SlotCache, heads: int, tensor: int) -> SlotCache:
     """Has a cache's key/value heads lie where they are computed, under `map_over_mesh`.
 
-    Where the number of devices does not divide that of the heads each device has all.
+    Where the number of devices does not divide that of the `heads` each device has all.
     """
     fields = ("prompt_keys", "prompt_values", "keys", "values")
-    return replace(cache, **{name: shard_heads(getattr(cache, name), tensor) for name in fields})
+    parts = {name: shard_heads(getattr(cache, name), heads, tensor) for name in fields}
+    return replace(cache, **parts)
 
 
-def shard_heads(entries: Entries, tensor: int) -> Entries:
-    """Has the arrays `[..., G, Eh]` of a pytree lie by heads; see `shard_cache`."""
+def shard_heads(entries: Entries, heads: int, tensor: int) -> Entries:
+    """Has the arrays `[..., G * Eh]` of a pytree lie by `G` heads; see `shard_cache`."""
     if tensor == 1:
         return entries
+    # Between two heads only: half of one is of no use to a device.
+    axis = TENSOR if heads % tensor == 0 else None
 
     def constrained(leaf: jax.Array) -> jax.Array:
-        heads = TENSOR if leaf.shape[-2] % tensor == 0 else None
-        return jax.lax.with_sharding_constraint(leaf, P(*[None] * (leaf.ndim - 2), heads, None))
+        return jax.lax.with_sharding_constraint(leaf, P(*[None] * (leaf.ndim - 1), axis))
 
     return jax.tree.map(constrained, entries)

@@ -109,7 +109,7 @@ def take(slots: Slots, index: jax.Array) -> jax.Array:
 
 
 def take_layer(slots: Slots, layer: jax.Array, path: jax.Array) -> jax.Array:
-    """Gathers one layer's entries along the paths `[B, R, W, D]`: `[B, R, W, D, G, Eh]`.
+    """Gathers one layer's entries along the paths `[B, R, W, D]`: `[B, R, W, D, *item]`.
 
     The layer is part of the gather's index: slicing it out first would copy every slot.
     """

@@ -29,7 +29,7 @@ from coopgen_jax.models.transformer import (
     vectors_of,
 )
 
-# Cross-attention keys and values of every decoder layer, each `[L, B, P, G, Eh]`.
+# Cross-attention keys and values of every decoder layer, each `[L, B, P, G * Eh]`.
 Source = tuple[jax.Array, jax.Array]
 
 
@@ -175,7 +175,7 @@ def source_entries(config: T5Config, params: Params, states: jax.Array) -> Sourc
     def entries(layer: Params) -> Source:
         def projected(name: str) -> jax.Array:
             made: Any = _entry(config).apply({"params": layer[name]}, states)
-            return made.reshape(*states.shape[:-1], config.kv_heads, config.head_width)
+            return made
 
         return projected("cross_key"), projected("cross_value")
 
@@ -193,7 +193,7 @@ def read_target(
 
     Returns:
       The last layer's stream `[B, R, S, E]`, and the keys and values of the texts themselves, each
-      `[L, B * R, S, G, Eh]`.
+      `[L, B * R, S, G * Eh]`.
     """
     batch, samples, length = tokens.shape
     x = params["embedding"][tokens.reshape(-1, length)].astype(config.dtype)
@@ -209,7 +209,7 @@ def read_target(
         def across(query: jax.Array) -> jax.Array:
             # A source is shared by its texts and never repeated.
             rows = query.reshape(batch, samples * length, *query.shape[2:])
-            return attend_source(rows, regions, mask).reshape(query.shape)
+            return attend_source(config, rows, regions, mask).reshape(query.shape)
 
         return across
 
@@ -217,9 +217,12 @@ def read_target(
     return last.reshape(*tokens.shape, -1), entries
 
 
-def attend_source(query: jax.Array, layer: Source, mask: jax.Array) -> jax.Array:
-    """Attention of queries `[B, Q, H, Eh]` to one layer's entries of a source."""
-    return attend_causal(query, *layer, mask[:, None, :], scale=1.0)
+def attend_source(config: T5Config, query: jax.Array, layer: Source, mask: jax.Array) -> jax.Array:
+    """Attention of queries `[B, Q, H, Eh]` to one layer's entries of a source `[B, P, G * Eh]`."""
+    key, value = (
+        entries.reshape(*mask.shape, config.kv_heads, config.head_width) for entries in layer
+    )
+    return attend_causal(query, key, value, mask[:, None, :], scale=1.0)
 
 
 def output(config: T5Config, params: Params, x: jax.Array) -> jax.Array:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from coopgen_jax.errors import UserError
+from coopgen_jax.models.attention import flat_heads
 from coopgen_jax.models.product import rows_times
 from coopgen_jax.models.rematerialisation import of_weights, rematerialise
 
@@ -185,7 +186,8 @@ class Block(nn.Module):
         Rotary angles are `[B, Q, Eh / 2]`, or None without rotary positions.
 
         Returns:
-          The stream, and the layer's new keys and values, each `[B, Q, G, Eh]`.
+          The stream, and the layer's new keys and values as they are cached, each
+          `[B, Q, G * Eh]`.
         """
         c = self.config
         dtype = c.dtype
@@ -216,7 +218,7 @@ class Block(nn.Module):
         else:
             up = activation(up)
         x = x + dense(c.width, use_bias=c.ffn_bias, name="down")(up)
-        return x, (key, value)
+        return x, (flat_heads(key), flat_heads(value))
 
 
 @partial(jax.jit, static_argnums=1)
@@ -303,7 +305,7 @@ def run_layers(
 
     Returns:
       The stream after the last layer, the stream after every layer `[L, B, Q, E]`, and the new keys
-      and values, each `[L, B, Q, G, Eh]`.
+      and values, each `[L, B, Q, G * Eh]`.
     """
 
     def layer(x: jax.Array, inputs: Any) -> Any:

@@ -175,7 +175,7 @@ def test_all_classes_are_read_in_one_call():
     # One scan over the layers, of three classes at once.
     assert text.count("scan[") == 1
     # The cache moves with the tree like any other state: no row axis but its own is folded.
-    assert state.cache.keys.nodes.shape[:5] == (2, 3, 1, 1, 8)
+    assert state.cache.keys.nodes.shape == (2, 3, 1, 1, 8, TINY_GPT2.width)
     assert state.cache.keys.lead == 2
 
 

@@ -232,7 +232,7 @@ def sharded(
         assert close(one, other), np.abs(one - other).max()
         assert close(one, third), np.abs(one - third).max()
     for entries in (cache.keys.nodes, cache.values.trunk, cache.prompt_keys):
-        assert shape(entries)[-2] == part(kv_heads), shape(entries)
+        assert shape(entries)[-1] == part(kv_heads) * config.head_width, shape(entries)
     write = functools.partial(
         generate, loaded, PROMPTS[:4], discriminator=guide(), target="good", config=decoder
     )

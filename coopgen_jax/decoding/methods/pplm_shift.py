@@ -19,7 +19,7 @@ from coopgen_jax.models.attention import SlotCache
 from coopgen_jax.models.language_model import Nodes
 from coopgen_jax.models.slots import Slots
 
-# Keys and values, each `[L, B, R, S, G, Eh]` float32.
+# Keys and values, each `[L, B, R, S, G * Eh]` float32.
 Pair = tuple[jax.Array, jax.Array]
 
 
@@ -53,7 +53,7 @@ def history_of(cache: SlotCache, step: jax.Array, *, window: int = 0) -> History
     # Prompts end in their last column, so that prompt and trunk are one sequence.
     column = length + step - 2 - jnp.arange(size)
     at_prompt = jnp.clip(column, 0, length - 1)
-    committed = (column >= length)[None, None, None, :, None, None]
+    committed = (column >= length)[None, None, None, :, None]
 
     def newest(prompt: jax.Array, trunk: jax.Array) -> jax.Array:
         of_prompt = jnp.take(prompt, at_prompt, axis=2)[:, :, None]
@@ -127,13 +127,13 @@ def climb(
     weight = history.inside.astype(jnp.float32)
     if decay:
         weight = weight * (1 - jnp.arange(size, dtype=jnp.float32) / size)[None]
-    weight = weight[None, :, None, :, None, None]
+    weight = weight[None, :, None, :, None]
 
     def step(_: jax.Array, shift: Pair) -> Pair:
         slope = jax.grad(lambda shift: objective(shift).sum())(shift)
         # A slope that is no number, such as that of an impossible judgement, moves nothing.
         slope = jax.tree.map(lambda part: jnp.nan_to_num(part * weight, posinf=0, neginf=0), slope)
-        square = sum(jnp.sum(part**2, axis=(3, 4, 5), keepdims=True) for part in slope)
+        square = sum(jnp.sum(part**2, axis=(3, 4), keepdims=True) for part in slope)
         norm = jnp.sqrt(square)
         # Where there is nothing in front of the last token, there is nothing to go along.
         scale = jnp.where(norm > 0, step_size * norm**-gamma, 0.0)

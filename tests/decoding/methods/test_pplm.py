@@ -96,15 +96,16 @@ def test_the_gradient_is_the_central_difference_in_random_directions(kind):
     shape = history.recent[0].shape
     # Away from zero, where the divergence has a slope.
     drawn = 0.3 * jax.random.normal(jax.random.key(1), (2, *shape))
-    shift = tuple(drawn * history.inside[None, None, :, None, :, None, None])
+    shift = tuple(drawn * history.inside[None, None, :, None, :, None])
     found = np.stack(gradient(shift))
     rng = np.random.default_rng(0)
     for row, sample_number in ((0, 0), (2, 1)):
         slow = reference_of(job, state, row, sample_number)
         count = slow.past.shape[2]
 
-        def own(array, at=(row, sample_number), count=count):
-            return np.stack(array)[:, :, at[0], at[1], :count][:, :, ::-1].astype(np.float64)
+        def own(array, at=(row, sample_number), like=slow.past):
+            newest_first = np.stack(array)[:, :, at[0], at[1], : like.shape[2]]
+            return newest_first[:, :, ::-1].astype(np.float64).reshape(like.shape)
 
         assert count == len(ROWS[row]) and np.abs(own(found)).max() > 1e-3
         assert not found[:, :, row, sample_number, count:].any()
