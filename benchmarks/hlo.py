@@ -111,6 +111,12 @@ class Instruction:
         return int(self._attribute(r'"estimated_cycles":"?(\d+)') or 0)
 
     @cached_property
+    def told(self) -> int | None:
+        """The bytes that a kernel touches, where its author says so: a part of its operands."""
+        found = self._attribute(r'"cost_estimate":\{[^}]*"bytes_accessed":"?(\d+)')
+        return int(found) if found else None
+
+    @cached_property
     def trips(self) -> int | None:
         """How often a loop runs, where the compiler says so."""
         found = self._attribute(r'"known_trip_count":\{"n":"?(\d+)')
@@ -230,6 +236,8 @@ def touched(program: Program, computation: list[Instruction], instruction: Instr
     opcode, operands = instruction.opcode, instruction.operands
     if opcode in FREE or instruction.target == "AllocateBuffer":
         return 0
+    if instruction.told is not None:
+        return instruction.told
     if opcode in ("copy-start", "slice-start"):
         # Its result names source and target, one of which lies close to the core.
         both = [

@@ -82,6 +82,17 @@ def test_trips_are_read_where_the_compiler_knows_them():
     assert loop.trips == 12
 
 
+def test_a_kernel_touches_what_its_author_says():
+    """One that reads a layer of a stack has the whole stack for an operand."""
+    header = "HloModule m\n\nENTRY %e (p: f32[8,8]) -> f32[8] {"
+    call = 'ROOT %k = f32[8]{0} custom-call(%p), custom_call_target="tpu_custom_call"'
+    config = ', backend_config={"cost_estimate":{"flops":"9","bytes_accessed":"96","more":"1"}}'
+    for said, touched in ((config, 96), ("", (64 + 8) * 4)):
+        program = hlo.parse(f"{header}\n  %p = f32[8,8]{{1,0}} parameter(0)\n  {call}{said}\n}}\n")
+        *_, kernel = program.everything()
+        assert hlo.touched(program, program.computations["e"], kernel) == touched
+
+
 def test_an_operation_is_called_after_the_heaviest_in_it(program):
     found = {i.name: hlo.kind(program, i) for i in program.everything()}
     assert found["row.1"] == "fusion dynamic-slice"
