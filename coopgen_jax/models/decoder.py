@@ -7,11 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from coopgen_jax.models.attend_kernel import fits, seen_by
 from coopgen_jax.models.attention import SlotCache, attend_slots
 from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt, log_probs_of
 from coopgen_jax.models.reading import read, read_in_chunks
 from coopgen_jax.models.sharding import shard_cache
-from coopgen_jax.models.slots import Capacity, Slots, allocate, take_layer, write
+from coopgen_jax.models.slots import Capacity, Slots, allocate, filled_up, take_layer, write
 from coopgen_jax.models.transformer import (
     Attend,
     Cross,
@@ -22,7 +23,8 @@ from coopgen_jax.models.transformer import (
     tapped,
     unembed,
 )
-from coopgen_jax.parallel.platform import on_accelerator
+from coopgen_jax.models.wave_attention import How, attend_wave
+from coopgen_jax.parallel.platform import on_accelerator, platform
 
 
 def embeddings(params: Params) -> jax.Array:
@@ -112,7 +114,7 @@ def new_cache(keys: jax.Array, values: jax.Array, mask: jax.Array, capacity: Cap
     layers, batch, _, width = keys.shape
 
     def slots() -> Slots:
-        return allocate(batch, capacity, (width,), lead=(layers,), dtype=keys.dtype)
+        return allocate(batch, filled_up(capacity), (width,), lead=(layers,), dtype=keys.dtype)
 
     return SlotCache(keys, values, mask, slots(), slots())
 
@@ -156,8 +158,8 @@ def extend_cache(
     """Runs all layers over the nodes' vectors `x` `[B, R * W, E]`; see `run_layers`.
 
     Besides the weights this touches the prompt, the trunk and the gathered paths, whatever the
-    number of slots; or all slots, see `_reads_all_slots`. `scale` and `bias` are those of
-    `attend_slots`; `cross` is given one layer's part of `source`.
+    number of slots; or all slots, see `_reads_all_slots`, on a TPU in one kernel. `scale` and
+    `bias` are those of `attend_slots`; `cross` is given one layer's part of `source`.
 
     Returns:
       The stream after the last layer and after every layer, and the cache with the nodes in it.
@@ -169,9 +171,16 @@ def extend_cache(
         path_mask = jax.nn.one_hot(nodes.path, slots, dtype=bool).any(axis=-2)
     else:
         path_mask = nodes.path >= 0
+    wave = nodes.path.shape[2]
+    fused = whole and platform() == "tpu" and fits(cache, wave, config)
+    # A gradient goes to each layer's own part, as it does without the kernel.
+    stacked = jax.lax.stop_gradient(cache)
+    seen = seen_by(cache.prompt_mask, nodes.committed, path_mask) if fused else None
 
     def attend(number: jax.Array, regions: tuple) -> Attend:
         prompt, trunk, entries, _ = regions
+        if seen is not None:
+            return lambda *own: attend_wave(How(scale), own, regions[:3], number, stacked, seen)
         if not whole:
             entries = [take_layer(s, number, nodes.path) for s in (cache.keys, cache.values)]
         return lambda query, key, value: attend_slots(

@@ -9,6 +9,7 @@ Shape letters: `B` prompts, `R` samples per prompt, `T` trunk slots, `N` node sl
 extended at once, `D` longest path below the root.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -17,7 +18,12 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from coopgen_jax.parallel.platform import platform
+
 State = TypeVar("State")
+
+# Slots that fill whole registers of a TPU; see `filled_up`.
+FULL = 16
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,17 @@ def allocate(
         trunk=jnp.zeros((*rows, capacity.trunk, *item), dtype) if trunk else None,
         lead=len(lead),
     )
+
+
+def filled_up(capacity: Capacity) -> Capacity:
+    """Returns a capacity whose node slots fill whole registers of a TPU, if there are many.
+
+    Of other numbers a TPU puts the rows of several texts together instead, so that what reads and
+    moves rows of one text turns all of them around, and back, once per token.
+    """
+    if platform() != "tpu" or capacity.nodes < FULL:
+        return capacity
+    return replace(capacity, nodes=capacity.nodes + -capacity.nodes % FULL)
 
 
 def write(slots: Slots, start: jax.Array | int, values: jax.Array) -> Slots:
@@ -131,7 +148,30 @@ def move(state: State, source: jax.Array) -> State:
     Slot `i < M` receives the entry of the old slot `source[..., i]`, `[B, R, M]`. Slots from `M` on
     are left as they are and count as holes.
     """
-    return map_slots(lambda slots: write(slots, 0, take(slots, source)), state)
+
+    def moved(slots: Slots) -> Slots:
+        size, *item = slots.nodes.shape[slots.lead + 2 :]
+        if platform() == "tpu" and len(item) == 1 and size % FULL == 0:
+            return replace(slots, nodes=_permuted(slots, source))
+        return write(slots, 0, take(slots, source))
+
+    return map_slots(moved, state)
+
+
+def _permuted(slots: Slots, source: jax.Array) -> jax.Array:
+    """Returns what `move` makes of nodes `[*lead, B, R, N, E]`, as a gather of all their rows.
+
+    A TPU turns an array around to gather along an axis in its middle, or to write in part of it.
+    That takes longer than to read the rows that stay, too.
+    """
+    *rows, size, width = slots.nodes.shape
+    count = source.shape[-1]
+    stay = jnp.broadcast_to(jnp.arange(count, size), (*source.shape[:2], size - count))
+    place = jnp.concatenate([jnp.maximum(source, 0), stay.astype(source.dtype)], axis=-1)
+    first = size * jnp.arange(math.prod(rows), dtype=source.dtype).reshape(*rows, 1)
+    whole = first + jnp.broadcast_to(place, slots.nodes.shape[:-1])
+    found: jax.Array = slots.nodes.reshape(-1, width)[whole.reshape(-1)]
+    return found.reshape(slots.nodes.shape)
 
 
 def commit(state: State, committed: jax.Array) -> State:

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from coopgen_jax.models import decoder
 from coopgen_jax.models.attention import attend_causal
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.layer_layout import separate_layers
-from coopgen_jax.models.slots import Capacity, commit, move
+from coopgen_jax.models.slots import Capacity, Slots, commit, move
 from coopgen_jax.models.transformer import embed, init_decoder, run_layers, tapped, unembed
+from coopgen_jax.models.wave_attention import How
 from coopgen_jax.parallel.platform import made_for
 from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA
 from tests.compiled import compiled
@@ -22,10 +24,11 @@ from tests.models.trees import D, full_logits, grown_tree, nodes_of, prompt_of
 CONFIGS = {"llama": TINY_LLAMA, "gpt2": TINY_GPT2}
 
 
-@pytest.fixture(params=["cpu", "tpu"])
-def device(request) -> Iterator[str]:
-    """A processor gathers the paths of a wave, an accelerator attends to all slots."""
+@pytest.fixture(params=["cpu", "gpu", "tpu"])
+def device(request, monkeypatch) -> Iterator[str]:
+    """A processor gathers paths, an accelerator reads all slots, a TPU does so in a kernel."""
     jax.clear_caches()  # a function that has been traced is not traced again
+    monkeypatch.setattr(decoder, "How", functools.partial(How, interpret=True))
     with made_for(request.param):
         yield request.param
     jax.clear_caches()
@@ -87,7 +90,7 @@ def test_move_and_commit_keep_the_text(device):
 
 
 def test_regions_equal_one_flat_cache_under_the_ancestor_mask(device):
-    """Prompt, trunk and gathered paths equal one sequence in which ancestors alone are visible."""
+    """Prompt, trunk and paths equal one sequence in which ancestors alone are visible."""
     config = TINY_LLAMA
     params = init_decoder(jax.random.key(3), config)
     model = compiled(language_model(config, taps=(2, 3)))
@@ -132,18 +135,46 @@ def test_regions_equal_one_flat_cache_under_the_ancestor_mask(device):
     np.testing.assert_allclose(jnp.concatenate(got_hidden), states, atol=2e-5)
 
 
-@pytest.mark.parametrize(("slots", "reads_all"), [(36, True), (37, False)])
+@pytest.mark.parametrize("lead", [(), (3,), (2, 2)])
+def test_a_tpu_moves_rows_as_any_device_does(lead):
+    draw = np.random.default_rng(0)
+    nodes = jnp.asarray(draw.normal(size=(*lead, 2, 3, 32, 5)).astype(np.float32))
+    source = jnp.asarray(draw.integers(-1, 32, (2, 3, 18)))
+    slots = Slots(nodes, None, lead=len(lead))
+    expected = move(slots, source).nodes
+    with made_for("tpu"):
+        found = move(slots, source).nodes
+        text = str(jax.make_jaxpr(move)(slots, source))
+    rows = 6 * 32 * int(np.prod(lead))
+    assert f"[{rows},5]" in text, "rows are not on one axis"
+    np.testing.assert_array_equal(found, expected)
+    assert (found[..., :18, :] != nodes[..., :18, :]).any()
+
+
+def test_only_a_tpu_fills_up_what_many_slots_leave_of_registers():
+    def nodes_of_cache(slots: int) -> int:
+        entries = jnp.zeros((1, 1, 2, 4))
+        mask = jnp.ones((1, 2), bool)
+        return decoder.new_cache(entries, entries, mask, Capacity(1, 2, slots)).keys.nodes.shape[3]
+
+    assert [nodes_of_cache(slots) for slots in (1, 15, 16, 49)] == [1, 15, 16, 49]
+    with made_for("tpu"):
+        assert [nodes_of_cache(slots) for slots in (1, 15, 16, 49)] == [1, 15, 16, 64]
+
+
+@pytest.mark.parametrize(("slots", "reads_all"), [(48, True), (49, False)])
 def test_all_slots_are_read_where_that_is_less_than_to_gather(slots, reads_all, device):
     config = TINY_LLAMA
     params = init_decoder(jax.random.key(6), config)
     model = language_model(config)
     prompt = prompt_of([[3, 4, 5]], 4)
     _, _, cache = model.prefill(params, prompt, capacity=Capacity(1, 2, slots))
-    ones = np.ones((1, 1, 3))
-    nodes = nodes_of(ones, ones * 0, np.full((1, 1, 3, D), -1), ones, start=1, committed=0)
+    ones = np.ones((1, 1, 4))
+    nodes = nodes_of(ones, ones * 0, np.full((1, 1, 4, D), -1), ones, start=1, committed=0)
     text = str(jax.make_jaxpr(model.extend)(params, cache, nodes))
-    gathered = f"1,1,3,{D},{config.kv_heads * config.head_width}]"
-    assert (gathered not in text) == (reads_all and device == "tpu")
+    gathered = f"1,1,4,{D},{config.kv_heads * config.head_width}]"
+    assert (gathered not in text) == (reads_all and device != "cpu")
+    assert ("attend_wave" in text) == (reads_all and device == "tpu")
 
 
 def test_score_is_the_log_probability_of_the_continuation():
@@ -198,7 +229,7 @@ def test_embeddings_stand_in_for_tokens():
     )
 
 
-def test_extend_is_differentiable_in_cache_and_embedding():
+def test_extend_is_differentiable_in_cache_and_embedding(device):
     config = TINY_LLAMA
     params = init_decoder(jax.random.key(6), config)
     model = compiled(language_model(config))

@@ -52,6 +52,7 @@ from coopgen_jax.text_generation import generate
 from tests.parallel.parallel_models import CONFIG, PLAIN, PROMPTS, guide, model, rows_of, same
 from tests.parallel.sharded_checks import shared_moments, shared_parameters
 from tests.parallel.tensor_checks import (
+    attended,
     combination,
     foreseen,
     kept_whole,
@@ -216,6 +217,7 @@ CHECKS = {
     "largest": largest,
     "kept whole": kept_whole,
     "kernels": kernels,
+    "attended": attended,
     "truncated": truncated,
     "combination": combination,
     "foreseen": foreseen,

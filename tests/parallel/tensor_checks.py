@@ -20,15 +20,18 @@ from coopgen_jax.discriminators.generative import (
     generative_params,
 )
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
+from coopgen_jax.models.attend_kernel import Seen
+from coopgen_jax.models.attention import SlotCache
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.language_model import Nodes
 from coopgen_jax.models.layer_layout import separate_layers
 from coopgen_jax.models.pretrained.combined_model import combined
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
-from coopgen_jax.models.sharding import shard_decoder, undivided
+from coopgen_jax.models.sharding import shard_cache, shard_decoder, undivided
 from coopgen_jax.models.slots import Capacity
 from coopgen_jax.models.t5 import T5Config, init_t5
 from coopgen_jax.models.transformer import init_decoder
+from coopgen_jax.models.wave_attention import How, attend_wave
 from coopgen_jax.parallel.mesh import (
     BATCH,
     OWN,
@@ -43,6 +46,7 @@ from coopgen_jax.search import Tree
 from coopgen_jax.testing import ToyLanguage, toy_discriminator
 from coopgen_jax.text_generation import generate
 from coopgen_jax.tokenizer import Tokenizer
+from tests.models.waves import LAYER, Shape, drawn, plain, regions_of
 from tests.oracle import Language
 from tests.parallel.parallel_models import (
     CONFIG,
@@ -105,6 +109,29 @@ def kept_whole() -> None:
     with jax.set_mesh(mesh):
         assert same(jax.jit(on_every_device(whole))(array), array[::-1]) and left.pop() == ()
     assert same(jax.jit(on_every_device(whole))(array), array[::-1])
+
+
+def attended() -> None:
+    """A TPU's kernel attends in the heads that lie on a device, or in all where none lie apart."""
+    mesh = make_mesh(2, 4)
+    stacked = P(None, BATCH)
+    cache_spec = SlotCache(stacked, stacked, P(BATCH), stacked, stacked)
+    for heads, kv_heads in ((8, 4), (6, 3)):
+        own, cache, seen = drawn(Shape(2, 1, 3, heads, kv_heads, 8))
+        regions = regions_of(cache)
+
+        def attend(own: tuple, cache: SlotCache, seen: Seen) -> jax.Array:
+            cache = shard_cache(cache, kv_heads, 4)  # noqa: B023
+            how, number = How(interpret=True), jnp.int32(LAYER)
+            return attend_wave(how, own, regions_of(cache), number, cache, seen)
+
+        mapped = map_over_mesh(attend, mesh, (P(BATCH), cache_spec, P(BATCH)), P(BATCH))
+        found = jax.jit(mapped)(own, cache, seen)
+        assert np.allclose(found, plain(own, regions, seen, None), atol=1e-5)
+        # The rows that a device's kernel holds.
+        width = 8 * (1 if kv_heads == 4 else kv_heads)
+        text = str(jax.make_jaxpr(mapped)(own, cache, seen))
+        assert f"{{f32[128,{width}]}}" in text, text[-4000:]
 
 
 def truncated() -> None:
