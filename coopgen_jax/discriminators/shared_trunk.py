@@ -16,7 +16,7 @@ from flax import struct
 from coopgen_jax.discriminators.discriminator import Discriminator, uniform
 from coopgen_jax.discriminators.head import HeadConfig, classify
 from coopgen_jax.models.language_model import Bound, Nodes, Prompt
-from coopgen_jax.models.slots import Capacity, Slots, allocate, rooted, take, write
+from coopgen_jax.models.slots import Capacity, Slots, allocate, filled_up, rooted, take, write
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class SharedTrunkConfig:
 class SharedTrunkState:
     """What a node's children need of it.
 
-    The `total` `[B, R, N, J, E]` float32 is the sum of the states over the text down to the node;
+    The `total` `[B, R, N, J * E]` float32 is the sum of the states over the text down to the node;
     it counts as many tokens of the prompt as `before` `[B]` says.
     """
 
@@ -73,15 +73,16 @@ def _init(
     capacity: Capacity,
 ) -> tuple[jax.Array, SharedTrunkState]:
     batch, _, taps, width = hidden.shape
+    capacity = filled_up(capacity)
     if not config.reads_prompt:
-        total = allocate(batch, capacity, (taps, width), trunk=False)
+        total = allocate(batch, capacity, (taps * width,), trunk=False)
         nothing = uniform(batch, len(config.head.classes))
         return nothing, SharedTrunkState(total, jnp.zeros(batch, jnp.int32))
     before = jnp.sum(prompt.mask, axis=-1, dtype=jnp.int32)
     root = jnp.sum(jnp.where(prompt.mask[..., None, None], hidden, 0.0), axis=1)
     mean = root / before[:, None, None]
     log_class = classify(config.head, params, features(hidden[:, -1], mean))
-    total = rooted(root.astype(jnp.float32), capacity)
+    total = rooted(root.reshape(batch, -1).astype(jnp.float32), capacity)
     return log_class, SharedTrunkState(total, before)
 
 
@@ -89,11 +90,12 @@ def _evaluate(
     config: SharedTrunkConfig, params: Any, state: SharedTrunkState, nodes: Nodes
 ) -> tuple[jax.Array, SharedTrunkState]:
     assert nodes.hidden is not None, "the nodes have not been extended by a tapped language model"
-    total = take(state.total, nodes.parent) + nodes.hidden
+    total = take(state.total, nodes.parent).reshape(nodes.hidden.shape) + nodes.hidden
     count = state.before[:, None, None] + nodes.committed[..., None] + nodes.depth
     mean = total / count[..., None, None].astype(jnp.float32)
     log_class = classify(config.head, params, features(nodes.hidden, mean))
-    return log_class, replace(state, total=write(state.total, nodes.start, total))
+    rows = total.reshape(*total.shape[:-2], -1)
+    return log_class, replace(state, total=write(state.total, nodes.start, rows))
 
 
 def running_features(states: jax.Array, inside: jax.Array) -> jax.Array:
