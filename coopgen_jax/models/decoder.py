@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from coopgen_jax.models.attend_kernel import fits, seen_by
 from coopgen_jax.models.attention import SlotCache, attend_slots
 from coopgen_jax.models.language_model import Bound, LanguageModel, Nodes, Prompt, log_probs_of
 from coopgen_jax.models.reading import read, read_in_chunks
@@ -23,7 +22,6 @@ from coopgen_jax.models.transformer import (
     tapped,
     unembed,
 )
-from coopgen_jax.models.wave_attention import How, attend_wave
 from coopgen_jax.parallel.platform import on_accelerator, platform
 
 
@@ -171,16 +169,17 @@ def extend_cache(
         path_mask = jax.nn.one_hot(nodes.path, slots, dtype=bool).any(axis=-2)
     else:
         path_mask = nodes.path >= 0
-    wave = nodes.path.shape[2]
-    fused = whole and platform() == "tpu" and fits(cache, wave, config)
-    # A gradient goes to each layer's own part, as it does without the kernel.
-    stacked = jax.lax.stop_gradient(cache)
-    seen = seen_by(cache.prompt_mask, nodes.committed, path_mask) if fused else None
+    kernel = None
+    if whole and platform() == "tpu":
+        # Elsewhere nobody waits for Pallas to be imported.
+        from coopgen_jax.models.wave_attention import kernel_for
+
+        kernel = kernel_for(config, cache, nodes, path_mask, scale)
 
     def attend(number: jax.Array, regions: tuple) -> Attend:
         prompt, trunk, entries, _ = regions
-        if seen is not None:
-            return lambda *own: attend_wave(How(scale), own, regions[:3], number, stacked, seen)
+        if kernel is not None:
+            return lambda *own: kernel(own, regions[:3], number)
         if not whole:
             entries = [take_layer(s, number, nodes.path) for s in (cache.keys, cache.values)]
         return lambda query, key, value: attend_slots(

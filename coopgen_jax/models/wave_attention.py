@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from coopgen_jax.models.attend_kernel import Seen, attend_called
+from coopgen_jax.models.attend_kernel import Seen, attend_called, fits, seen_by
 from coopgen_jax.models.attention import SlotCache, attend_slots
+from coopgen_jax.models.language_model import Nodes
+from coopgen_jax.models.transformer import DecoderConfig
 from coopgen_jax.parallel.mesh import TENSOR, P
 
 # Keys and values of one layer: of the prompt, the trunk and all node slots.
@@ -35,6 +37,22 @@ def _by_heads_of_a_mesh(function: Callable, heads: int) -> Callable:
         axis_names=split,
         check_vma=False,
     )
+
+
+def kernel_for(
+    config: DecoderConfig, cache: SlotCache, nodes: Nodes, path: jax.Array, scale: float | None
+) -> Callable[[tuple, Regions, jax.Array], jax.Array] | None:
+    """Returns what attends in a layer, `(own, regions, number)` of `attend_wave`.
+
+    The mask `path` `[B, R, W, N]` says which slots hold a node's ancestors. None where a core has
+    no room for what a wave attends to.
+    """
+    if not fits(cache, nodes.path.shape[2], config):
+        return None
+    how, seen = How(scale), seen_by(cache.prompt_mask, nodes.committed, path)
+    # A gradient goes to each layer's own part, as it does without the kernel.
+    stacked = jax.lax.stop_gradient(cache)
+    return lambda own, regions, number: attend_wave(how, own, regions, number, stacked, seen)
 
 
 class How(NamedTuple):

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coopgen_jax.models import decoder
+from coopgen_jax.models import wave_attention
 from coopgen_jax.models.attention import attend_causal
-from coopgen_jax.models.decoder import language_model
+from coopgen_jax.models.decoder import language_model, new_cache
 from coopgen_jax.models.layer_layout import separate_layers
 from coopgen_jax.models.slots import Capacity, Slots, commit, move
 from coopgen_jax.models.transformer import embed, init_decoder, run_layers, tapped, unembed
@@ -28,7 +28,7 @@ CONFIGS = {"llama": TINY_LLAMA, "gpt2": TINY_GPT2}
 def device(request, monkeypatch) -> Iterator[str]:
     """A processor gathers paths, an accelerator reads all slots, a TPU does so in a kernel."""
     jax.clear_caches()  # a function that has been traced is not traced again
-    monkeypatch.setattr(decoder, "How", functools.partial(How, interpret=True))
+    monkeypatch.setattr(wave_attention, "How", functools.partial(How, interpret=True))
     with made_for(request.param):
         yield request.param
     jax.clear_caches()
@@ -155,7 +155,7 @@ def test_only_a_tpu_fills_up_what_many_slots_leave_of_registers():
     def nodes_of_cache(slots: int) -> int:
         entries = jnp.zeros((1, 1, 2, 4))
         mask = jnp.ones((1, 2), bool)
-        return decoder.new_cache(entries, entries, mask, Capacity(1, 2, slots)).keys.nodes.shape[3]
+        return new_cache(entries, entries, mask, Capacity(1, 2, slots)).keys.nodes.shape[3]
 
     assert [nodes_of_cache(slots) for slots in (1, 15, 16, 49)] == [1, 15, 16, 49]
     with made_for("tpu"):
