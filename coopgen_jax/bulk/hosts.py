@@ -55,7 +55,7 @@ class Hosts:
         return range(self.number, total, self.count)
 
     def agree(self, name: str, value: str) -> str:
-        """Returns what process 0 gives of a name that is used once; see `check`."""
+        """Returns the value that process 0 gives; a name is used once. See `check`."""
         if self.number > 0:
             return self._wait(f"agreed {name}")
         _set(f"agreed {name}", value)

@@ -1,6 +1,8 @@
 """The command `coopgen compare`."""
 
+import json
 import sys
+from contextlib import suppress
 from functools import partial
 
 from coopgen_jax.cli.compare_methods import runs_of
@@ -14,6 +16,7 @@ from coopgen_jax.comparison.writing import Progress, compare
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.report import check_methods, report_files, report_on
 from coopgen_jax.files import check_writable
+from coopgen_jax.models.pretrained.loaded_model import DTYPES
 from coopgen_jax.models.pretrained.packaged import cache_folder
 
 
@@ -44,7 +47,7 @@ def run_compare(options: CompareOptions) -> None:
         batch_size=options.batch_size,
         chat=options.chat,
         control_strings=options.control_strings,
-        dtype=options.dtype,
+        dtype=_dtype_of(options),
         mesh=mesh,
         on_progress=lambda progress: _show(progress, options.quiet),
     )
@@ -52,6 +55,18 @@ def run_compare(options: CompareOptions) -> None:
     for path in report_files(stem, options.format).values():
         check_writable(path, "--out")
     deliver(report_on(methods, how, on_method=measuring(options.quiet)), options, stem)
+
+
+def _dtype_of(options: CompareOptions) -> str:
+    """Returns the dtype that is asked for; auto goes on in that of texts that are there."""
+    if options.dtype == "auto" and options.out.is_dir():
+        for path in sorted(options.out.glob("*.jsonl")):
+            # What is no header of texts is refused where its method is begun.
+            with suppress(OSError, ValueError, KeyError, TypeError), path.open("rb") as lines:
+                found = json.loads(lines.readline())["settings"]["dtype"]
+                if found in DTYPES:
+                    return str(found)
+    return options.dtype
 
 
 def _show(progress: Progress, quiet: bool) -> None:

@@ -89,7 +89,13 @@ def _run(
     dtype: Any = resolve_dtype(options.dtype)
     if hosts:
         # Machines of several kinds use one number format, or texts would depend on who wrote them.
-        dtype = hosts.agree("dtype", dtype)
+        first = hosts.agree("dtype", dtype)
+        if options.dtype not in ("auto", first):
+            raise UserError(
+                f"--dtype is {options.dtype} here and {first} on the first machine: give all of "
+                "them the same"
+            )
+        dtype = first
     options = replace(options, dtype=dtype)
     model = load(options.model, dtype=options.dtype)
     config = with_words(config, options.words, model.tokenizer)

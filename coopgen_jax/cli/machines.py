@@ -23,6 +23,7 @@ from coopgen_jax.models.sharding import undivided
 from coopgen_jax.models.transformer import DecoderConfig
 from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.parallel.multihost import agreed, await_all, unite
+from coopgen_jax.training.training_folder import begun_dtype
 
 AUTO = "auto"
 # Seconds that the first machine, without which none can speak, leaves the others to say their own.
@@ -96,16 +97,24 @@ def united(what: _Training) -> _Training:
     """
     check_hosts(what)
     if what.coordinator is None:
-        return replace(what, dtype=resolve_dtype(what.dtype))
+        return replace(what, dtype=_dtype_of(what))
     if what.devices != 1:
         raise UserError("with --coordinator all devices of all machines work: leave --devices out")
     if what.mapper == "pmap":
         raise UserError("--mapper pmap maps over one machine: leave it or --coordinator out")
     _keep_output()
     unite(*_place(what))
-    dtype = agreed("dtype", resolve_dtype(what.dtype))
+    first = agreed("dtype", _dtype_of(what))
+    # One that was given another by name is told so when the folder is claimed.
+    dtype = first if what.dtype == "auto" else what.dtype
     quiet = what.quiet or jax.process_index() > 0
     return replace(what, devices=jax.device_count(), dtype=dtype, quiet=quiet)
+
+
+def _dtype_of(what: Any) -> str:
+    """Returns the dtype of a training's products; auto goes on in that of one that was begun."""
+    begun = begun_dtype(what.out) if what.dtype == "auto" else None
+    return resolve_dtype(begun or what.dtype)
 
 
 def _keep_output() -> None:

@@ -180,7 +180,7 @@ class PlanOptions:
       model: The language model, as for generate; or gpt2-small, gpt2-large, llama-1b: shapes alone.
       guide: A head on the model's own states, or a network of the model's shape beside it.
       dtype: Number format of the weights; auto is bfloat16 where the machine multiplies it faster,
-        and float32 elsewhere.
+        and float32 elsewhere. Of a machine that --bandwidth and --rate describe it is bfloat16.
       batch_size: Prompts worked on at once.
       samples: Texts per prompt.
       prompt_length: Tokens of every prompt, padding included.

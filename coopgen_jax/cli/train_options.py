@@ -80,11 +80,12 @@ class _Base:
       shard_parameters: Every device keeps its share of the trainable parameters too (ZeRO-3): they
         are gathered in front of every step, in the number format of the network's products, and
         given up behind it. It saves memory of --rank 0, not of LoRA, whose additions are small. It
-        contains --shard-optimiser, and the result is the same.
+        contains --shard-optimiser. The result is the same, but that in bfloat16 gradients are
+        rounded before they are added up.
       remat: Which results of a layer are computed again for the gradient instead of kept, to save
-        memory and, on an accelerator, time (rematerialisation): none; dots, all but products with
-        weights; all, which keeps a layer's input alone and runs every layer twice; auto for dots on
-        an accelerator and none on a processor. The trained parameters are the same.
+        memory and, on an accelerator, time (rematerialisation): none keeps everything, dots keeps
+        the products with weights, all keeps a layer's input alone and runs every layer twice; auto
+        is dots on an accelerator and none on a processor. The trained parameters are the same.
       json: Print the card as JSON instead of a report.
       quiet: Show no progress.
     """

@@ -122,10 +122,17 @@ def _held(cache: SlotCache) -> int:
     return max(array.dtype.itemsize for array in arrays if array is not None)
 
 
-def fits(cache: SlotCache, wave: int, config: DecoderConfig) -> bool:
-    """Tells whether a core has room for what a wave attends to, a few heads at a time."""
+def fits(cache: SlotCache, wave: int, config: DecoderConfig, *, shares: int = 1) -> bool:
+    """Tells whether a core has room for what a wave attends to, a few heads at a time.
+
+    So many devices have a share of the heads each. A cache whose numbers are not all of the
+    network's format is none for the kernel, which rounds to it.
+    """
+    arrays = jax.tree.leaves((cache.prompt_keys, cache.prompt_values, cache.keys, cache.values))
+    if any(array.dtype != config.dtype for array in arrays):
+        return False
     query, key = (
-        jax.ShapeDtypeStruct((1, 1, count, config.head_width), jnp.dtype(config.dtype))
+        jax.ShapeDtypeStruct((1, 1, count // shares, config.head_width), jnp.dtype(config.dtype))
         for count in (config.heads, config.kv_heads)
     )
     size = _cut(query, key, wave, _shapes(cache), _held(cache))

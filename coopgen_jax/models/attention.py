@@ -1,7 +1,6 @@
 """What a query attends to: its own sequence, or the regions of a slot cache, under one softmax."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -128,7 +127,10 @@ def attend_slots(
     own_key = key.reshape(batch, samples, wave, groups, width)
     own_value = value.reshape(batch, samples, wave, groups, width)
 
-    times = partial(product, dtype=str(key.dtype))
+    def times(axes: str, one: jax.Array, other: jax.Array) -> jax.Array:
+        # A region may be float32 in a bfloat16 network: what PPLM adds to it is too small for less.
+        return product(axes, one, other, str(jnp.promote_types(key.dtype, other.dtype)))
+
     prompt_key, prompt_value, trunk_key, trunk_value, path_key, path_value = (
         by_heads(entries, key) for entries in (*prompt[:2], *trunk[:2], *path[:2])
     )

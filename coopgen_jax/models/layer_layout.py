@@ -77,11 +77,12 @@ def stored(params: Params, dtype: str) -> Params:
 
 
 def rounded_matrices(params: Any, dtype: str) -> Any:
-    """Returns parameters, those of a network among others, its matrices rounded to its `dtype`.
+    """Returns parameters in which the matrices of networks are rounded to a `dtype`.
 
-    The network rounds them itself in front of every product, so that its results and gradients are
-    the same. What stays float32 is read in float32: norms, tables, whose gradients add up over many
-    tokens, a discriminator's head; and LoRA's additions, which are scaled before they are rounded.
+    The network rounds them itself in front of every product, so that its results are the same.
+    Their gradients are rounded on every device, where they would be added up in float32. What stays
+    float32 is read in float32: norms, tables, whose gradients add up over many tokens, a
+    discriminator's head; and LoRA's additions, which are scaled before they are rounded.
     """
 
     def cast(path: Any, leaf: jax.Array) -> jax.Array:

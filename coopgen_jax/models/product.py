@@ -1,8 +1,8 @@
 """The networks' matrix products: operands of a network's dtype, sums and results in float32.
 
-A bfloat16 product with a bfloat16 result is computed by conversion on XLA's processor backend. With
-a float32 result it is the processor's own, where it has one, and nothing that was summed is rounded
-before it has to be. The products of a gradient are of the same kind.
+XLA's processor backend computes a bfloat16 product with a bfloat16 result by conversion. One with a
+float32 result uses the processor's own bfloat16 instructions, if it has any. The products of a
+gradient are of the same kind.
 """
 
 from functools import partial
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from coopgen_jax.parallel.platform import on_accelerator
 
-# Rows below which a processor's product of rounded operands is none of its library's.
+# With fewer rows XLA does not call its library of processor products for bfloat16.
 FEWEST_ROWS = 4
 
 

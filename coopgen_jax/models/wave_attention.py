@@ -17,17 +17,28 @@ from coopgen_jax.parallel.mesh import TENSOR, P
 Regions = tuple[tuple[jax.Array, jax.Array], ...]
 
 
+def _left_to_xla() -> set[str]:
+    """Returns the axes of the mesh along which XLA splits what is traced now."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return {name for name in mesh.auto_axes if mesh.shape[name] > 1}
+
+
+def _shares(heads: int) -> int:
+    """Returns how many devices have a share of the heads each; 1 where they do not divide them."""
+    size: int = jax.sharding.get_abstract_mesh().shape.get(TENSOR, 1)
+    return size if TENSOR in _left_to_xla() and heads % size == 0 else 1
+
+
 def _by_heads_of_a_mesh(function: Callable, heads: int) -> Callable:
     """Has devices that share the weights each attend in their own heads, or in all alike.
 
     XLA cannot split a kernel along "tensor" as it splits its own operations. The function's
     arguments are those of `attend_called`; elsewhere than on such a mesh it is as it was.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    split = {name for name in mesh.auto_axes if mesh.shape[name] > 1}
+    split = _left_to_xla()
     if not split:
         return function
-    axis = TENSOR if TENSOR in split and heads % mesh.shape[TENSOR] == 0 else None
+    axis = TENSOR if _shares(heads) > 1 else None
     own, prompt, slots = (P(*[None] * count, axis) for count in (2, 3, 4))
     specs: Any = (prompt, prompt, P(), slots, slots)
     return jax.shard_map(
@@ -47,7 +58,7 @@ def kernel_for(
     The mask `path` `[B, R, W, N]` says which slots hold a node's ancestors. None where a core has
     no room for what a wave attends to.
     """
-    if not fits(cache, nodes.path.shape[2], config):
+    if not fits(cache, nodes.path.shape[2], config, shares=_shares(config.kv_heads)):
         return None
     how, seen = How(scale), seen_by(cache.prompt_mask, nodes.committed, path)
     # A gradient goes to each layer's own part, as it does without the kernel.

@@ -39,7 +39,7 @@ def await_all() -> None:
 
 
 def agreed(name: str, value: str) -> str:
-    """Returns what process 0 gives, which waits for nobody; every process calls it alike.
+    """Returns the value that process 0 gives; every process calls it, and 0 waits for nobody.
 
     A name stands for one value. Raises JaxRuntimeError where process 0 does not say it in time.
     """

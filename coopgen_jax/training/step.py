@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.rematerialisation import Remat, check_remat, rematerialised
@@ -76,7 +76,10 @@ def _divide(trainable: Any, mesh: Mesh) -> Any:
     if mesh.shape[BATCH] > 1:
         # The device that they lay on would keep all of them as long as the caller does.
         for spec, leaf in zip(jax.tree.leaves(specs), jax.tree.leaves(trainable), strict=True):
-            if BATCH in spec and isinstance(leaf, jax.Array):
+            lies = NamedSharding(mesh, spec)
+            if BATCH not in spec or not isinstance(leaf, jax.Array):
+                continue
+            if not leaf.sharding.is_equivalent_to(lies, leaf.ndim):
                 leaf.delete()
     return shares
 

@@ -78,6 +78,12 @@ def claim(
     _check_shared(folder)
 
 
+def begun_dtype(folder: Path) -> str | None:
+    """Returns the dtype of the training that a folder holds, None where it holds none."""
+    path = folder / "training.json"
+    return read_json(path, way_out=WAY_OUT).get("dtype") if path.is_file() else None
+
+
 def _check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     other = {name for name, value in wanted.items() if found.get(name) != value}
     # Learning rates that nobody has chosen depend on what is trained.

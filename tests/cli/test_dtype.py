@@ -1,12 +1,14 @@
 """`--dtype auto`: what it chooses, where that is said, and what was begun in another one."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 import coopgen_jax.cli.compare as compare_command
 import coopgen_jax.cli.generate as generate_command
 from coopgen_jax.cli import plan
+from coopgen_jax.cli.machines import _dtype_of
 from coopgen_jax.models.pretrained import loaded_model
 from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.tools import probe
@@ -55,7 +57,7 @@ def test_python_loads_float32_unless_it_is_asked(world, units):
     assert chosen.params["embedding"].dtype == "bfloat16"
 
 
-def test_texts_that_were_begun_in_another_dtype_are_left_alone(world, capsys, tmp_path, units):
+def test_texts_go_on_in_the_dtype_that_they_were_begun_in(world, capsys, tmp_path, units):
     def compared(*more) -> tuple[int, str, str]:
         job = ["compare", "so", "--methods", "greedy", "--out", tmp_path, "--target", "good"]
         job += ["--model", world / "base", "--discriminator", world / "guide", "--new-tokens", 2]
@@ -64,13 +66,25 @@ def test_texts_that_were_begun_in_another_dtype_are_left_alone(world, capsys, tm
     assert compared("--dtype", "float32")[0] == 0
     (path,) = tmp_path.glob("greedy*.jsonl")
     before = path.read_text()
-    status, _, errors = compared()
+    status, _, errors = compared("--dtype", "bfloat16")
     assert status == 2 and "dtype" in errors and errors.count("\n") == 1
     assert path.read_text() == before
+    # Auto goes on with what is there, and what is no header is no dtype.
+    (tmp_path / "a.jsonl").write_text("[]\n{")
+    assert compared()[0] == 0 and path.read_text() == before
     path.unlink()
     assert compared()[0] == 0
     header = json.loads(path.read_text().splitlines()[0])
     assert header["settings"]["dtype"] == "bfloat16"
+
+
+def test_a_training_goes_on_in_the_dtype_that_it_was_begun_in(world, tmp_path, units):
+    what = SimpleNamespace(coordinator=None, hosts=None, host=None, dtype="auto", out=tmp_path)
+    assert _dtype_of(what) == "bfloat16"
+    (tmp_path / "training.json").write_text('{"dtype": "float32"}')
+    assert _dtype_of(what) == "float32"
+    what.dtype = "bfloat16"  # by name: the folder is refused when it is claimed
+    assert _dtype_of(what) == "bfloat16"
 
 
 def test_a_plan_is_of_what_would_be_chosen(capsys, monkeypatch):

@@ -251,6 +251,7 @@ def _card(
         "steps": outcome.step,
         "stopped": outcome.stopped,
         "learning_rate": how.learning_rate,
+        "dtype": model.config.dtype,
         "judge_learning_rate": how.discriminator_learning_rate,
         "optimiser": how.optimiser,
         "seed": how.seed,

@@ -126,6 +126,7 @@ def carry_out(
         "rows_of_a_step": config.batch.rows,
         "longest": config.batch.longest,
         "learning_rate": config.learning_rate,
+        "dtype": subject.settings["dtype"],
         "seed": config.batch.seed,
         **recipe.measure(run, outcome),
     }

@@ -9,7 +9,7 @@ import jax
 import tokenizers
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.pretrained.loaded_model import LoadedModel
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel, resolve_dtype
 from coopgen_jax.models.transformer import DecoderConfig, init_decoder
 from coopgen_jax.tokenizer import Tokenizer
 
@@ -79,7 +79,7 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
 def fresh_model(
     tokenizer: Tokenizer, config: ScratchConfig, *, seed: int = 0, dtype: str = "float32"
 ) -> LoadedModel:
-    """Returns a network of random weights over a tokenizer; `dtype` is that of activations."""
+    """Returns a network of random weights over a tokenizer; `dtype` is as `load` takes it."""
     shape = DecoderConfig(
         vocab_size=tokenizer.vocab_size,
         layers=config.layers,
@@ -96,7 +96,7 @@ def fresh_model(
         gated=True,
         positions="rotary",
         end_tokens=tokenizer.end_tokens,
-        dtype=dtype,
+        dtype=resolve_dtype(dtype),
     )
     identity = json.dumps([tokenizer.identity, asdict(shape), seed])
     return LoadedModel(
