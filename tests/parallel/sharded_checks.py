@@ -160,7 +160,7 @@ def shared_parameters() -> None:
 
 
 def in_half_the_bytes() -> None:
-    """A network's matrices cross over in the number format of its products; it trains the same."""
+    """A network's matrices cross over in the number format of its products; it trains alike."""
     config, mesh, key = replace(TINY_LLAMA, dtype="bfloat16"), make_mesh(4), jax.random.key(0)
     rows = {"tokens": np.arange(56, dtype=np.int32).reshape(8, 7), "mask": np.ones((8, 7), bool)}
     rows, objective, found = share(rows, mesh), language_model_loss(config), []
@@ -181,8 +181,14 @@ def in_half_the_bytes() -> None:
         exact = lowered.compile(compiler_options={"xla_allow_excess_precision": False})
         state, means = exact(state, None, rows, key)
         assert np.isclose(measured["loss"][0] / measured["loss"][1], means["loss"], rtol=1e-2)
-        found.append((means, state.trainable))
-    assert close(*found)
+        found.append((means["loss"], state.trainable))
+    (loss, plain), (other_loss, apart) = found
+    assert np.isclose(loss, other_loss, rtol=1e-5)
+    before = init_decoder(jax.random.key(1), config)
+    for one, other, begun in zip(*map(jax.tree.leaves, (plain, apart, before)), strict=True):
+        # The gradients of what was gathered are rounded before they are added up.
+        change = np.linalg.norm(one - begun)
+        assert np.linalg.norm(other - one) <= 1e-2 * change, (begun.shape, change)
 
 
 def shared_moments() -> None:

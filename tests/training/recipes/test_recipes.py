@@ -246,7 +246,7 @@ def test_a_trained_language_model_writes_what_it_has_read(places, capsys, tmp_pa
 @pytest.mark.parametrize("rank", [0, 2])
 def test_layers_learn_alike_in_one_stack_and_one_by_one(places, capsys, tmp_path, rank):
     _, common = places
-    job = ["lm", *common, "--label", "class", "--epochs", 1, "--rank", rank]
+    job = ["lm", *common, "--label", "class", "--epochs", 1, "--rank", rank, "--dtype", "float32"]
     card = card_of(capsys, *job, "--out", tmp_path / "whole")
     with made_for("tpu"):
         first = card_of(capsys, *job, "--out", tmp_path / "parts", "--budget-minutes", 1e-9)
