@@ -13,7 +13,13 @@ from jax.sharding import Mesh
 
 from coopgen_jax.bulk.hosts import Hosts, generate_on_hosts
 from coopgen_jax.cli.checks import check_class
-from coopgen_jax.cli.machines import join_hosts, keep_compilations, mesh_of, whole_parts
+from coopgen_jax.cli.machines import (
+    in_one_dtype,
+    join_hosts,
+    keep_compilations,
+    mesh_of,
+    whole_parts,
+)
 from coopgen_jax.cli.model_options import combine_models, load_reference
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.cli.printing import for_people, note, to_json_lines
@@ -30,7 +36,7 @@ from coopgen_jax.discriminators.loading import load_discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.files import check_writable, strict, to_json, write_whole
 from coopgen_jax.models.pretrained.combined_model import CombinedModel
-from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load, resolve_dtype
+from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load
 from coopgen_jax.models.pretrained.packaged import cache_folder
 from coopgen_jax.text_generation import Step, Text, generate
 from coopgen_jax.tools.trace import Recorder, document, render_html
@@ -86,17 +92,7 @@ def _run(
             "gedi), or --method sample",
         )
     keep_compilations(cache_folder() / "compilation")
-    dtype: Any = resolve_dtype(options.dtype)
-    if hosts:
-        # Machines of several kinds use one number format, or texts would depend on who wrote them.
-        first = hosts.agree("dtype", dtype)
-        if options.dtype not in ("auto", first):
-            raise UserError(
-                f"--dtype is {options.dtype} here and {first} on the first machine: give all of "
-                "them the same"
-            )
-        dtype = first
-    options = replace(options, dtype=dtype)
+    options = in_one_dtype(options, hosts)
     model = load(options.model, dtype=options.dtype)
     config = with_words(config, options.words, model.tokenizer)
     for sentence in left_out(options.words.get("bag", ()), model.tokenizer):

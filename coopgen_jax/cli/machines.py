@@ -80,6 +80,22 @@ def join_hosts(options: GenerateOptions) -> Hosts | None:
     return None if options.coordinator is None else connect(*_place(options))
 
 
+def in_one_dtype(options: GenerateOptions, hosts: Hosts | None) -> GenerateOptions:
+    """Returns options whose dtype is chosen, on several machines by the first.
+
+    Otherwise texts would depend on which kind of machine writes them. Raises UserError where this
+    machine is given another one by name.
+    """
+    dtype: Any = resolve_dtype(options.dtype)
+    if hosts is not None:
+        own, dtype = options.dtype, hosts.agree("dtype", dtype)
+        if own not in ("auto", dtype):
+            raise UserError(
+                f"--dtype is {own} here and {dtype} on the first machine: give all of them the same"
+            )
+    return replace(options, dtype=dtype)
+
+
 def _place(options: Any) -> tuple[str | None, int | None, int | None]:
     """Returns JAX's arguments about the processes: none where a cluster has them all."""
     where = None if options.coordinator == AUTO else options.coordinator

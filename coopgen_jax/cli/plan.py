@@ -56,12 +56,8 @@ def run_plan(options: PlannedOptions) -> None:
         guide=options.guide,
     )
     if options.json:
-        document: dict[str, Any] = {
-            "dtype": options.dtype,
-            "machine": asdict(speed),
-            "plan": asdict(found),
-        }
-        document["bytes"] = found.bytes
+        document: dict[str, Any] = {"machine": asdict(speed), "plan": asdict(found)}
+        document |= {"bytes": found.bytes, "dtype": options.dtype}
         print(json.dumps(document, indent=1))
     else:
         _print(found, speed, options.dtype)

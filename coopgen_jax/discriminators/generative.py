@@ -25,9 +25,10 @@ from coopgen_jax.discriminators.discriminator import Discriminator, spare_ends, 
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import with_last_states
 from coopgen_jax.models.language_model import Bound, Nodes, Prompt, log_probs_of
+from coopgen_jax.models.product import rows_times
 from coopgen_jax.models.prompt import left_padded
 from coopgen_jax.models.slots import Capacity, Slots, map_slots, rooted, take, write
-from coopgen_jax.models.transformer import DecoderConfig
+from coopgen_jax.models.transformer import DecoderConfig, flat
 
 # Columns of a prompt that are turned into logits at once.
 COLUMNS = 8
@@ -127,12 +128,8 @@ def generative_params(
 
 def _logits(config: GenerativeConfig, params: Any, hidden: jax.Array) -> jax.Array:
     """Returns the logits `[..., V]` in float32 of normalised states `[..., E]`."""
-    return jnp.einsum(
-        "...i,oi->...o",
-        hidden.astype(config.network.dtype),
-        _head(config, params),
-        preferred_element_type=jnp.float32,
-    )
+    logits = rows_times(flat(hidden), _head(config, params), config.network.dtype)
+    return logits.reshape(*hidden.shape[:-1], -1)
 
 
 def _head(config: GenerativeConfig, params: Any) -> jax.Array:

@@ -24,9 +24,9 @@ _chosen: ContextVar[Remat] = ContextVar("remat", default="none")
 
 
 def of_weights(result: jax.Array) -> jax.Array:
-    """Marks the result of a product with weights, as it is used: "dots" keeps it.
+    """Marks the result of a product with weights, which "dots" keeps, in the format it has here.
 
-    JAX's own policy for products would keep the float32 sums of what is used in bfloat16.
+    JAX's own policy for products would keep the float32 sums even of what is used in bfloat16.
     """
     return checkpoint_name(result, OF_WEIGHTS)
 

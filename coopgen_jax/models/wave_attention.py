@@ -11,22 +11,16 @@ from coopgen_jax.models.attend_kernel import Seen, attend_called, fits, seen_by
 from coopgen_jax.models.attention import SlotCache, attend_slots
 from coopgen_jax.models.language_model import Nodes
 from coopgen_jax.models.transformer import DecoderConfig
-from coopgen_jax.parallel.mesh import TENSOR, P
+from coopgen_jax.parallel.mesh import TENSOR, P, left_to_xla
 
 # Keys and values of one layer: of the prompt, the trunk and all node slots.
 Regions = tuple[tuple[jax.Array, jax.Array], ...]
 
 
-def _left_to_xla() -> set[str]:
-    """Returns the axes of the mesh along which XLA splits what is traced now."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return {name for name in mesh.auto_axes if mesh.shape[name] > 1}
-
-
 def _shares(heads: int) -> int:
     """Returns how many devices have a share of the heads each; 1 where they do not divide them."""
     size: int = jax.sharding.get_abstract_mesh().shape.get(TENSOR, 1)
-    return size if TENSOR in _left_to_xla() and heads % size == 0 else 1
+    return size if TENSOR in left_to_xla() and heads % size == 0 else 1
 
 
 def _by_heads_of_a_mesh(function: Callable, heads: int) -> Callable:
@@ -35,7 +29,7 @@ def _by_heads_of_a_mesh(function: Callable, heads: int) -> Callable:
     XLA cannot split a kernel along "tensor" as it splits its own operations. The function's
     arguments are those of `attend_called`; elsewhere than on such a mesh it is as it was.
     """
-    split = _left_to_xla()
+    split = left_to_xla()
     if not split:
         return function
     axis = TENSOR if _shares(heads) > 1 else None

@@ -251,6 +251,12 @@ def _top_k(values: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
     return best.reshape(shape), places.reshape(shape)
 
 
+def left_to_xla() -> set[str]:
+    """Returns the mesh's axes along which XLA splits what is traced now."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return {name for name in mesh.auto_axes if mesh.shape[name] > 1}
+
+
 def on_every_device(function: Callable) -> Callable:
     """Has devices that share the weights each compute a function of whole arrays, all the same.
 
@@ -260,8 +266,7 @@ def on_every_device(function: Callable) -> Callable:
     """
 
     def whole(*args: Any) -> Any:
-        mesh = jax.sharding.get_abstract_mesh()
-        split = {name for name in mesh.auto_axes if mesh.shape[name] > 1}
+        split = left_to_xla()
         if not split:
             return function(*args)
         return jax.shard_map(

@@ -18,6 +18,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from coopgen_jax.models.product import product, rows_times
+
 # Bytes of logits in memory at a time. A compiler keeps those of one chunk for the gradient instead
 # of computing them again, so that fewer bytes cost time.
 LOGITS = 2**29
@@ -92,10 +94,6 @@ def _over_chunks(
     return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), *results)
 
 
-def _logits(states: jax.Array, rows: jax.Array) -> jax.Array:
-    return jnp.einsum("ni,oi->no", states, rows, preferred_element_type=jnp.float32)
-
-
 def _is_chosen(chosen: jax.Array, start: Any, count: int) -> jax.Array:
     """Returns where in a chunk `[n, count]` the chosen tokens `[n]` are."""
     return start + jnp.arange(count)[None, :] == chosen[:, None]
@@ -108,7 +106,7 @@ def _sums(
 
     def step(carry: Any, start: Any, part: jax.Array) -> tuple[Any, None]:
         largest, total, at = carry
-        logits = _logits(states, part)
+        logits = rows_times(states, part, str(states.dtype))
         higher = jnp.maximum(largest, jnp.max(logits, axis=-1))
         added = jnp.sum(jnp.exp(logits - higher[:, None]), axis=-1)
         here = jnp.where(_is_chosen(chosen, start, len(part)), logits, 0.0)
@@ -135,13 +133,14 @@ def _log_probs(states: jax.Array, output: jax.Array, chosen: jax.Array, chunk: i
 
     def backward(kept: tuple, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
         states, output, log_total = kept
+        dtype = str(states.dtype)
 
         def step(of_states: jax.Array, start: Any, part: jax.Array) -> tuple[jax.Array, jax.Array]:
-            softmax = jnp.exp(_logits(states, part) - log_total[:, None])
+            softmax = jnp.exp(rows_times(states, part, dtype) - log_total[:, None])
             one_hot = _is_chosen(chosen, start, len(part)).astype(jnp.float32)
-            of_logits = (cotangent[:, None] * (one_hot - softmax)).astype(states.dtype)
-            added = jnp.einsum("no,oi->ni", of_logits, part, preferred_element_type=jnp.float32)
-            rows = jnp.einsum("no,ni->oi", of_logits, states, preferred_element_type=jnp.float32)
+            of_logits = cotangent[:, None] * (one_hot - softmax)
+            rows = product("no,ni->oi", of_logits, states, dtype)
+            added = product("no,oi->ni", of_logits, part, dtype)
             return of_states + added, rows.astype(output.dtype)
 
         begun = jnp.zeros(states.shape, jnp.float32)

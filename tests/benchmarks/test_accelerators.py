@@ -1,10 +1,7 @@
 """Compiling for accelerators: what the command says, and what a TPU's compiler must not find."""
 
-import importlib.util
 import json
-import os
 import subprocess
-import sys
 from dataclasses import asdict, replace
 
 import jax
@@ -13,9 +10,8 @@ import pytest
 from benchmarks import accelerators, chips, compiled_programs
 from benchmarks.__main__ import main
 from benchmarks.accelerators import Accelerators, targets
-from benchmarks.chips import environment
 from benchmarks.compiled_programs import Lowered, Target, measure
-from tests.processes import ROOT
+from tests.tpu import last_line_of, needs_libtpu
 
 
 def absent(monkeypatch) -> None:
@@ -209,18 +205,9 @@ def test_a_programs_roofline_takes_the_larger_of_every_call():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install '.[accelerators]'"
-)
+@needs_libtpu
 def test_a_tpus_search_sorts_no_vocabulary_and_copies_no_cache_in_its_waves():
-    flags = os.environ | environment() | {"PYTHONPATH": str(ROOT)}
-    flags.pop("XLA_FLAGS", None)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.search_on_tpu"],
-        env=flags, cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = json.loads(last_line_of("tests.benchmarks.search_on_tpu"))
     # Indices of forbidden n-grams and of nodes are sorted; 128 rows of 50,257 logits are ranked.
     assert found["sorted"] < 50257 and found["ranked"] == 1
     # One layer's keys of all nodes, in bytes.

@@ -46,7 +46,7 @@ def test_the_first_interrupt_asks_and_the_second_stops(capsys, before):
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_where_moments_lie_and_what_is_computed_twice_is_no_other_training(tmp_path):
+def test_where_its_state_lies_and_what_is_computed_twice_make_no_other_training(tmp_path):
     rows = Rows([[1]], [0])
     for config in (
         RecipeConfig(LoopConfig(1)),

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import topologies
 from jax.sharding import NamedSharding, SingleDeviceSharding
 
 from coopgen_jax.models.decoder import language_model
@@ -22,6 +21,7 @@ from coopgen_jax.parallel.mesh import BATCH, OWN, P, make_mesh, map_over_mesh
 from coopgen_jax.parallel.platform import made_for
 from coopgen_jax.testing import TINY_LLAMA
 from tests.models.waves import Shape
+from tests.tpu import devices, laid
 
 SMALL = {"vocab_size": 256, "layers": 2, "ffn_width": 64, "context": 2048}
 # A network, and how the search is.
@@ -44,18 +44,6 @@ SEARCHES: dict[str, tuple[DecoderConfig, Shape]] = {
     ),
     "tiny": (TINY_LLAMA, Shape(2, 1, 3, 4, 2, 8)),
 }
-
-
-def devices(name: str) -> list[Any]:
-    chips = [1, 1, 1] if name.endswith("1x1") else [2, 2, 1]
-    described = topologies.get_topology_desc(
-        platform="tpu", topology_name=name, chips_per_host_bounds=chips
-    )
-    return list(described.devices)
-
-
-def laid(tree: Any, sharding: Any) -> Any:
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree)
 
 
 def given(config: DecoderConfig, shape: Shape) -> tuple[Any, Prompt, Nodes]:

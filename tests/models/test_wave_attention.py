@@ -2,10 +2,6 @@
 
 import dataclasses
 import functools
-import importlib.util
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +14,7 @@ from coopgen_jax.models.wave_attention import How, attend_wave
 from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA
 from tests.models.attend_checks import CHECKS
 from tests.models.waves import LAYER, Shape, drawn, plain, regions_of
-from tests.processes import ROOT
+from tests.tpu import last_line_of, needs_libtpu, slow_but
 
 CASES = {
     "one node": Shape(batch=2, samples=1, wave=1, heads=4, kv_heads=4, width=64),
@@ -95,22 +91,7 @@ def test_what_has_no_room_does_not_fit(config):
 FAST = ("gpt2-small on v5e",)
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason="needs libtpu, the compiler for TPUs"
-)
-@pytest.mark.parametrize(
-    "check", [*FAST, *(pytest.param(c, marks=pytest.mark.slow) for c in CHECKS if c not in FAST)]
-)
+@needs_libtpu
+@pytest.mark.parametrize("check", slow_but(FAST, CHECKS))
 def test_a_tpu_s_compiler_takes_it(check):
-    # Without a TPU there is no metadata server to ask, and other processes may compile as well.
-    alone = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.models.attend_checks", check],
-        env=os.environ | alone | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stdout.splitlines()[-1] == check
+    assert last_line_of("tests.models.attend_checks", check) == check

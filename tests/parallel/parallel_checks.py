@@ -50,7 +50,7 @@ from coopgen_jax.search import SearchConfig
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
 from coopgen_jax.text_generation import generate
 from tests.parallel.parallel_models import CONFIG, PLAIN, PROMPTS, guide, model, rows_of, same
-from tests.parallel.sharded_checks import shared_moments, shared_parameters
+from tests.parallel.sharded_checks import shared_parameters, shared_state
 from tests.parallel.tensor_checks import (
     attended,
     combination,
@@ -223,7 +223,7 @@ CHECKS = {
     "foreseen": foreseen,
     "shifted": shifted,
     "training": training,
-    "shared moments": shared_moments,
+    "shared optimiser state": shared_state,
     "shared parameters": shared_parameters,
     "8 key/value heads": functools.partial(
         sharded, 16, 8, shares=8, vocabulary=304, decoder=CONFIG

@@ -113,7 +113,7 @@ def kept_bytes(tree) -> tuple[int, int]:
 
 
 def layout() -> None:
-    """Each device has its share of the moments, before and behind a step, and gathers no other."""
+    """Each device has its share of the optimiser state, around a step too, and gathers no other."""
     mesh = make_mesh(8)
     # Of either moment the three matrices are divided; three biases, the scale and counts are not.
     split, whole = 4 * 2 * (16 * 24 + 2 * 3 * 48 + 24 * 3), 4 * 2 * (3 + 1) + 4 * 2
@@ -191,7 +191,7 @@ def in_half_the_bytes() -> None:
         assert np.linalg.norm(other - one) <= 1e-2 * change, (begun.shape, change)
 
 
-def shared_moments() -> None:
+def shared_state() -> None:
     """Sharing the optimiser's state changes no result, however often a training is killed."""
     layout()
     with tempfile.TemporaryDirectory() as place:
@@ -230,4 +230,4 @@ def shared_moments() -> None:
     except UserError as error:
         assert "2 devices share the weights" in str(error)
     else:
-        raise AssertionError("moments were shared along tensor")
+        raise AssertionError("the optimiser state was shared along tensor")

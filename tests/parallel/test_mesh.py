@@ -20,7 +20,7 @@ CHECKS = (
 )  # fmt: skip
 SLOW = (
     "reference", "sources", "batch", "combination", "foreseen", "shifted", "kernels",
-    "shared moments", "8 key/value heads", "3 key/value heads",
+    "shared optimiser state", "8 key/value heads", "3 key/value heads",
 )  # fmt: skip
 
 

@@ -1,9 +1,5 @@
 """The kernels of a search, interpreted on a processor, and compiled for TPUs that are not there."""
 
-import importlib.util
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 
@@ -20,9 +16,9 @@ from coopgen_jax.search.kernels.folding import GROUP, group_of
 from coopgen_jax.search.kernels.select_kernel import fits, select_waves
 from coopgen_jax.search.selection import select_wave
 from tests.oracle import Language, Search, assert_same
-from tests.processes import ROOT
 from tests.search.toy import ROOTS, Toy, config_of, row
 from tests.search.tpu_checks import CHECKS
+from tests.tpu import last_line_of, needs_libtpu, slow_but
 
 # Size of the vocabulary, whether edges earn rewards, and settings.
 CASES: dict[str, tuple[int, bool, dict]] = {
@@ -145,22 +141,7 @@ def test_a_group_divides_the_trees():
 FAST = ("default on v5e",)
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason="needs libtpu, the compiler for TPUs"
-)
-@pytest.mark.parametrize(
-    "check", [*FAST, *(pytest.param(c, marks=pytest.mark.slow) for c in CHECKS if c not in FAST)]
-)
+@needs_libtpu
+@pytest.mark.parametrize("check", slow_but(FAST, CHECKS))
 def test_a_tpu_s_compiler_takes_them(check):
-    # Without a TPU there is no metadata server to ask, and other processes may compile as well.
-    alone = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.search.tpu_checks", check],
-        env=os.environ | alone | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stdout.splitlines()[-1] == check
+    assert last_line_of("tests.search.tpu_checks", check) == check

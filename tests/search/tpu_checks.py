@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import topologies
 from jax.sharding import NamedSharding, SingleDeviceSharding
 
 from coopgen_jax.decoding import on_mesh
@@ -29,6 +28,7 @@ from coopgen_jax.search import Halving, SearchConfig, new_tree
 from coopgen_jax.search.kernels.backup_kernel import backup_waves
 from coopgen_jax.search.kernels.select_kernel import fits, select_waves
 from coopgen_jax.testing import TINY_LLAMA
+from tests.tpu import devices, laid
 
 DEFAULT = PRESETS["default"].search
 # The settings, and whether edges earn rewards. The last ones take nearly all room that there is.
@@ -44,18 +44,6 @@ SEARCHES: dict[str, tuple[SearchConfig, bool]] = {
     ),
     "many nodes": (SearchConfig(simulations=2048, wave=16, reused_nodes=1100, depth=60), False),
 }
-
-
-def devices(name: str) -> list[Any]:
-    chips = [1, 1, 1] if name.endswith("1x1") else [2, 2, 1]
-    described = topologies.get_topology_desc(
-        platform="tpu", topology_name=name, chips_per_host_bounds=chips
-    )
-    return list(described.devices)
-
-
-def laid(tree: Any, sharding: Any) -> Any:
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree)
 
 
 def wave(topology: str, name: str) -> None:
