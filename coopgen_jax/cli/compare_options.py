@@ -36,7 +36,7 @@ class CompareOptions:
       discriminator: What guides: a name from `coopgen models`, or the folder of a head.
       model: The language model: a name from `coopgen models`, a folder, a GGUF file, or a hub name.
       dtype: Number format of the language model; auto is bfloat16 where the machine multiplies it
-        faster, and float32 elsewhere. Texts that are there are gone on with in theirs.
+        faster, and float32 elsewhere. A folder with texts goes on in theirs.
       new_tokens: Most tokens to write per text.
       samples: Texts per prompt and target.
       seed: Seed of everything random.

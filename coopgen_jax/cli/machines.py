@@ -121,7 +121,7 @@ def united(what: _Training) -> _Training:
     _keep_output()
     unite(*_place(what))
     first = agreed("dtype", _dtype_of(what))
-    # One that was given another by name is told so when the folder is claimed.
+    # A machine that was given another one by name is refused when it claims the folder.
     dtype = first if what.dtype == "auto" else what.dtype
     quiet = what.quiet or jax.process_index() > 0
     return replace(what, devices=jax.device_count(), dtype=dtype, quiet=quiet)

@@ -80,7 +80,7 @@ class _Base:
       shard_parameters: Every device keeps its share of the trainable parameters too (ZeRO-3): they
         are gathered in front of every step, in the number format of the network's products, and
         given up behind it. It saves memory of --rank 0, not of LoRA, whose additions are small. It
-        contains --shard-optimiser. The result is the same, but that in bfloat16 gradients are
+        contains --shard-optimiser. The result is the same, except that bfloat16 gradients are
         rounded before they are added up.
       remat: Which results of a layer are computed again for the gradient instead of kept, to save
         memory and, on an accelerator, time (rematerialisation): none keeps everything, dots keeps
