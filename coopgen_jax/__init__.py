@@ -31,7 +31,8 @@ _NAMES = {
     "decoding.presets": "PRESETS",
     "decoding.rules.shaping": "Rules",
     "decoding.rules.stop": "StopStrings",
-    "decoding.rules.watermark": "Watermark",
+    "decoding.rules.watermark": "Marking Watermark marking_of",
+    "decoding.rules.watermark_key": "WatermarkKey load_key new_key save_key",
     "discriminators.bag_of_words": "bag_of_words single_tokens",
     "discriminators.causal": "CausalConfig causal init_causal",
     "discriminators.composition": "Term compose",
@@ -59,6 +60,7 @@ _NAMES = {
     "text_generation": "Text generate",
     "tokenizer": "Tokenizer",
     "tools.job_shapes": "job_of_shapes",
+    "watermark.detection": "Detection detect",
 }
 _HOME = {name: home for home, names in _NAMES.items() for name in names.split()}
 

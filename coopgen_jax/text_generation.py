@@ -18,6 +18,8 @@ from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
 from coopgen_jax.decoding.on_mesh import stepper
 from coopgen_jax.decoding.rules.stop import StopStrings
+from coopgen_jax.decoding.rules.watermark import Marking, marking_of
+from coopgen_jax.decoding.rules.watermark_key import WatermarkKey
 from coopgen_jax.decoding.text import Text, read_texts
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.errors import UserError
@@ -79,6 +81,8 @@ def generate(
     discriminator: LoadedDiscriminator | None = None,
     target: str | Sequence[str] | None = None,
     reference: LoadedModel | None = None,
+    watermark: WatermarkKey | None = None,
+    message: int | Sequence[int] = 0,
     seed: int = 0,
     batch_size: int = 8,
     numbers: Sequence[int] | None = None,
@@ -98,6 +102,8 @@ def generate(
       target: name of the class that every text is to have, or one per prompt.
       reference: what the config's `Reference` charges a search for leaving, with the same tokens as
         `model`: of a tuned model the one that it was tuned from, of a combined one its base.
+      watermark: the key of the mark that texts are given, in place of the rules' own watermark.
+      message: what marks say, one for all or one a prompt, below the key's `vocab_size`.
       seed: the job's seed; with it a prompt's texts are the same in any batch.
       batch_size: prompts decoded at once.
       numbers: which of the prompts to work on, counted from 0; None for all.
@@ -111,11 +117,12 @@ def generate(
 
     Raises:
       UserError: a prompt is empty or too long, a target is missing or unknown, there is nothing to
-        search by, a reference is missing or does not go with the rest, or the mesh cannot do what
-        is asked for.
+        search by, a reference or key is missing or does not go with the rest, or the mesh cannot do
+        what is asked for.
     """
     _check_numbers(prompts, numbers)
-    config = _with_stop(config, model)
+    messages = messages_of(watermark, message, len(prompts))
+    config = _with_stop(with_watermark(config, watermark, model), model)
     targets = _targets(discriminator, target, len(prompts), guided=config.guided)
     asked = {number: prompt for number, prompt in enumerate(prompts) if prompt is not None}
     parts = _parts(model, discriminator, reference, config, mesh)
@@ -125,9 +132,7 @@ def generate(
     ids = dict(zip(asked, ids_of(model.tokenizer, list(asked.values())), strict=True))
     chosen = asked if numbers is None else [n for n in dict.fromkeys(numbers) if n in asked]
     batches, size = _batches({number: len(ids[number]) for number in chosen}, batch_size, mesh)
-    # With bags of words a target may be given, and need not be.
-    follows = config.guided or isinstance(config, PPLMConfig)
-    targeted = discriminator is not None and target is not None and follows
+    targeted = _targeted(config, discriminator, target)
     texts: dict[int, list[Text]] = {}
     for batch, there in enumerate(batches):
         # The last batch is filled up with copies, so that it compiles to nothing new.
@@ -135,22 +140,63 @@ def generate(
         job = Job(
             prompt=batch_of([ids[number] for number in rows], numbers=rows),
             target=jnp.int32([targets[number] for number in rows]) if targeted else None,
+            marking=_marking(watermark, [messages[number] for number in rows]),
             config=config,
             **parts,
         )
+        place = batch, len(batches), batch * size, there
         with discriminator.explained() if discriminator else nullcontext():
-            for step, generation, tree in _tokens(jax.random.key(seed), job, mesh, mapper):
-                if listener is not None:
-                    done = batch * size
-                    listener(Step(batch, len(batches), step, done, there, generation, tree))
-            if finish := DECODERS[type(config)].finish:
-                generation = _finish(job, generation, finish=finish)
-            generation = jax.device_get(generation)
+            steps = _tokens(jax.random.key(seed), job, mesh, mapper)
+            generation = _last(job, steps, place, listener)
         for row, number in enumerate(there):
             texts[number] = read_texts(
                 model.tokenizer, job, generation, (row, number), asked[number], targets[number]
             )
     return [text for number in sorted(texts) for text in texts[number]]
+
+
+def with_watermark(
+    config: DecoderSettings, key: WatermarkKey | None, model: LoadedModel | None = None
+) -> DecoderSettings:
+    """Returns settings that write texts with a key's mark, the same ones without a key.
+
+    Raises:
+      UserError: the method cannot make this mark, or the key is for the tokens of another model.
+    """
+    if key is None:
+        return config
+    if model is not None:
+        key.check(model.tokenizer, network_of(model).vocab_size)
+    try:
+        return replace(config, rules=replace(config.rules, watermark=key.watermark))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def messages_of(key: WatermarkKey | None, message: int | Sequence[int], count: int) -> list[int]:
+    """Returns what the marks of `count` prompts' texts say.
+
+    Raises:
+      UserError: there is no key for a message, there are not as many as prompts, or the key cannot
+        tell one.
+    """
+    messages = [message] * count if isinstance(message, int) else list(message)
+    if key is None:
+        if any(messages):
+            raise UserError("a message is told by a watermark: give its key, or no message")
+        return messages
+    if len(messages) != count:
+        raise UserError(
+            f"{len(messages)} messages for {count} prompts: give one, or one per prompt"
+        )
+    for said in messages:
+        if not 0 <= said < key.vocab_size:
+            raise UserError(f"message is {said}: give a number from 0 to {key.vocab_size - 1}")
+    return messages
+
+
+def _marking(key: WatermarkKey | None, messages: list[int]) -> Marking | None:
+    return None if key is None else marking_of(key.secret, messages)
 
 
 def _check_numbers(prompts: Sequence, numbers: Sequence[int] | None) -> None:
@@ -267,6 +313,29 @@ def _targets(
         if name not in classes:
             raise UserError(f"unknown target {name!r}: choose one of {known}")
     return [classes.index(name) for name in names]
+
+
+def _last(
+    job: Job,
+    steps: Iterator[tuple[int, Generation, Tree | None]],
+    place: tuple[int, int, int, list[int]],
+    listener: Callable[[Step], None] | None,
+) -> Generation:
+    """Returns a batch's texts in NumPy; the `place` is what `Step` says of the batch."""
+    batch, batches, done, prompts = place
+    for step, generation, tree in steps:
+        if listener is not None:
+            listener(Step(batch, batches, step, done, prompts, generation, tree))
+    if finish := DECODERS[type(job.config)].finish:
+        generation = _finish(job, generation, finish=finish)
+    found: Generation = jax.device_get(generation)
+    return found
+
+
+def _targeted(config: DecoderSettings, discriminator: Any, target: Any) -> bool:
+    # With bags of words a target may be given, and need not be.
+    follows = config.guided or isinstance(config, PPLMConfig)
+    return discriminator is not None and target is not None and follows
 
 
 def _tokens(

@@ -20,6 +20,7 @@ from coopgen_jax.decoding.methods.rerank import RERANK, RerankConfig
 from coopgen_jax.decoding.methods.sampling import SAMPLING, SamplingConfig
 from coopgen_jax.decoding.methods.smc import SMC, SMCConfig
 from coopgen_jax.decoding.methods.stochastic_beam import STOCHASTIC_BEAM, StochasticBeamConfig
+from coopgen_jax.decoding.rules.watermark import Marking
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.models.language_model import LanguageModel, Prompt
 
@@ -50,6 +51,7 @@ def decode(
     target: jax.Array | None = None,
     reference: LanguageModel | None = None,
     reference_params: Any = None,
+    marking: Marking | None = None,
     config: DecoderSettings,
 ) -> Generation:
     """Writes texts by the decoder that the settings belong to, in one compiled loop.
@@ -66,6 +68,8 @@ def decode(
         asked for.
       reference: the language model that a search pays for leaving, or None; static under `jit`.
       reference_params: its parameters.
+      marking: what texts are marked with where the rules have a watermark: a secret, and a message
+        per prompt; see `marking_of`.
       config: the decoder's settings; static under `jit`.
 
     Returns:
@@ -82,6 +86,7 @@ def decode(
         discriminator_params=discriminator_params,
         target=target,
         reference_params=reference_params,
+        marking=marking,
         language_model=language_model,
         discriminator=discriminator,
         reference=reference,

@@ -39,6 +39,8 @@ class DecoderSettings:
     # The rules that a method cannot honour, and why.
     refuses: ClassVar[tuple[str, ...]] = ()
     because: ClassVar[str] = ""
+    # Why a watermark cannot take the place of a draw, where there is none.
+    undrawn: ClassVar[str] = "here the best token is taken and none is drawn"
     # Whether a temperature of 0 stands for the likeliest token.
     may_be_greedy: ClassVar[bool] = False
 
@@ -49,10 +51,38 @@ class DecoderSettings:
             raise ValueError(f"{name} is {getattr(rules, name)}: {self.because}, leave it out")
         if rules.temperature == 0 and not self.may_be_greedy:
             raise ValueError("temperature is 0: it must be above 0")
+        self._check_watermark()
         if len(rules.forced) > self.new_tokens:
             raise ValueError(
                 f"{len(rules.forced)} tokens are forced and {self.new_tokens} are to be written: "
                 "ask for more new tokens"
+            )
+
+    def _check_watermark(self) -> None:
+        watermark = self.rules.watermark
+        if watermark is None or not watermark.draws:
+            return
+        scheme = watermark.scheme
+        if not self.draws:
+            raise ValueError(
+                f"a {scheme} watermark takes the place of a token's draw, and {self.undrawn}: take "
+                "a greenlist, or settings that draw"
+            )
+        if watermark.window == 0 and self.lanes > 1:
+            raise ValueError(
+                f"a {scheme} watermark without a window would make one text of the {self.lanes} "
+                "that are drawn of a prompt: give a window of 1 or more, or write one"
+            )
+        if scheme == "permute-flip" and self.weighted:
+            raise ValueError(
+                "permute-flip draws from another distribution than that of the scores, which "
+                "weights cannot put right: take gumbel"
+            )
+        if scheme == "tournament" and not self.few_candidates:
+            raise ValueError(
+                "a tournament is held among a few tokens, and here any may be drawn: give top_k "
+                "where the method has it, a search visit_temperature without mix_base, or take "
+                "gumbel"
             )
 
     def _check_least(self, least: int, *names: str) -> None:
@@ -81,6 +111,21 @@ class DecoderSettings:
     def greedy(self) -> bool:
         """Whether the likeliest token is taken and none is drawn."""
         return self.rules.temperature == 0
+
+    @property
+    def draws(self) -> bool:
+        """Whether every token that is written is drawn."""
+        return not self.greedy
+
+    @property
+    def lanes(self) -> int:
+        """How many texts of a prompt are drawn side by side."""
+        return self.samples
+
+    @property
+    def few_candidates(self) -> bool:
+        """Whether the tokens that may be drawn are a few, which a tournament can be held among."""
+        return self.rules.top_k > 0
 
     @property
     def deterministic(self) -> bool:

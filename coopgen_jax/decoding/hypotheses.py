@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from coopgen_jax.decoding.generation import pick
+from coopgen_jax.decoding.generation import entry_at, pick
 from coopgen_jax.decoding.job import Job, seen_by
 from coopgen_jax.decoding.judgement import log_target
 from coopgen_jax.decoding.lanes import put
-from coopgen_jax.decoding.rules.shaping import SHAPING, unrepeated
+from coopgen_jax.decoding.rules.shaping import SHAPING, marked, unrepeated
 from coopgen_jax.parallel.mesh import top_k
 
 # What beams, which rank log p and draw nothing, cannot honour.
-UNRANKED = (*(name for name in SHAPING if name != "no_repeat_ngram"), "watermark")
+UNRANKED = tuple(name for name in SHAPING if name != "no_repeat_ngram")
 RANKED = "beams rank log p and shape nothing"
 
 
@@ -24,13 +24,16 @@ class Texts:
     """Texts of every group, `[B, G, W]`; where there is none, `log_prob` is minus infinity.
 
     tokens: `[B, G, W, T]` int32, 0 behind the last; length: `[B, G, W]` int32.
-    log_prob: `[B, G, W]` float32 under the plain language model.
+    log_prob: `[B, G, W]` float32 what texts are ranked by: under the plain language model, but that
+      a watermark's greenlist has raised it by `gained`.
+    gained: `[B, G, W]` float32.
     log_class: `[B, G, W, C]` float32 the discriminator's.
     """
 
     tokens: jax.Array
     length: jax.Array
     log_prob: jax.Array
+    gained: jax.Array
     log_class: jax.Array
 
 
@@ -41,6 +44,7 @@ def no_texts(log_class: jax.Array, width: int, new_tokens: int) -> Texts:
         tokens=jnp.zeros((*shape, new_tokens), jnp.int32),
         length=jnp.zeros(shape, jnp.int32),
         log_prob=jnp.full(shape, -jnp.inf, jnp.float32),
+        gained=jnp.zeros(shape, jnp.float32),
         log_class=jnp.broadcast_to(log_class[:, :, None], (*shape, log_class.shape[-1])),
     )
 
@@ -105,9 +109,26 @@ def log_probs(job: Job, logits: jax.Array, texts: Texts, stop: jax.Array | None)
     """Returns log p of every next token by the logits, minus infinity where a rule forbids it.
 
     Both are `[B, G, W, V]`; `stop` `[B, G, W]` are the states of the stop strings behind the texts.
+    A watermark's greenlist has raised the logits.
     """
-    log_p, ends = jax.nn.log_softmax(logits), job.language_model.end_tokens
-    return unrepeated(job.config.rules, log_p, seen_by(job, texts, stop), ends=ends)
+    ends, seen = job.language_model.end_tokens, seen_by(job, texts, stop)
+    log_p = jax.nn.log_softmax(marked(job.config.rules, logits, seen))
+    return unrepeated(job.config.rules, log_p, seen, ends=ends)
+
+
+def with_gains(
+    job: Job, texts: Texts, logits: jax.Array, before: Texts, lane: jax.Array, token: jax.Array
+) -> Texts:
+    """Returns the texts `[B, G, K]` with what a greenlist has raised their log p by.
+
+    They are those `before` `[B, G, W]` on the lanes `lane`, with one `token` more by the `logits`
+    `[B, G, W, V]` behind those.
+    """
+    if job.marking is None:
+        return texts
+    seen = seen_by(job, before, None)
+    raised = jax.nn.log_softmax(marked(job.config.rules, logits, seen)) - jax.nn.log_softmax(logits)
+    return replace(texts, gained=texts.gained + entry_at(pick(raised, lane), token))
 
 
 def likeliest(

@@ -12,6 +12,7 @@ from flax import struct
 from coopgen_jax.decoding.generation import Generation, append, entry_at, per_sample
 from coopgen_jax.decoding.rules.shaping import Seen, shape
 from coopgen_jax.decoding.rules.stop import StopStrings
+from coopgen_jax.decoding.rules.watermark import Marking, mark_behind
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import LanguageModel, Nodes, Prompt
@@ -34,6 +35,7 @@ class Job:
     discriminator_params: Any = None
     target: jax.Array | None = None
     reference_params: Any = None
+    marking: Marking | None = None
     language_model: LanguageModel = _static()
     discriminator: Discriminator | None = _static(default=None)
     reference: LanguageModel | None = _static(default=None)
@@ -99,6 +101,11 @@ def read_prompts(job: Job, capacity: Capacity, ahead: int) -> tuple[jax.Array, j
 
 def _check_rules(job: Job) -> None:
     rules, vocab = job.config.rules, job.language_model.vocab_size
+    if (rules.watermark is None) != (job.marking is None):
+        raise UserError(
+            "a watermark is a rule and a secret: give both, the rule as rules.watermark and the "
+            "secret as marking, or neither"
+        )
     if rules.largest_token >= vocab:
         raise UserError(
             f"a rule names token {rules.largest_token}, and the language model has {vocab}, "
@@ -280,15 +287,20 @@ def stop_states(states: States, slots: jax.Array | None = None) -> jax.Array | N
     return stops.nodes[:, :, 0] if slots is None else take(stops, slots)
 
 
-def seen_by(job: Job, texts: Any, stop: jax.Array | None) -> Seen:
-    """Returns what stands in front of the next token of every text `[B, ...]`, for the rules.
+def seen_by(job: Job, texts: Any, stop: jax.Array | None, *, marked: bool = True) -> Seen:
+    """Returns what stands in front of the next token of every text `[B, ..., R]`, for the rules.
 
-    The texts have `tokens` `[B, ..., T]` and `length` `[B, ...]`, as a `Generation` has; `stop` are
-    the states of the stop strings, None without any.
+    The texts have `tokens` `[B, ..., R, T]` and `length` `[B, ..., R]`, as a `Generation` has;
+    `stop` are the states of the stop strings, None without any. A token that is only tried out is
+    not `marked`.
     """
-    tokens = texts.tokens
+    tokens, mark = texts.tokens, None
+    if marked and job.marking is not None:
+        vocab = job.language_model.vocab_size
+        watermark = job.config.rules.watermark
+        mark = mark_behind(watermark, job.marking, tokens, texts.length, vocab_size=vocab)
     place = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, tokens.ndim - 1)
-    seen = Seen(tokens, place < texts.length[..., None], texts.length, stop)
+    seen = Seen(tokens, place < texts.length[..., None], texts.length, stop, mark)
     if not job.config.rules.penalise_prompt:
         return seen
     before, axes = job.text_before, tuple(range(1, tokens.ndim - 1))
@@ -296,11 +308,7 @@ def seen_by(job: Job, texts: Any, stop: jax.Array | None) -> Seen:
     return Seen(front, there, jnp.int32(0)).followed_by(seen)
 
 
-def shaped(job: Job, logits: jax.Array, seen: Seen, *, marked: bool = True) -> jax.Array:
-    """Returns the logits `[..., V]` by all rules; see `rules.shaping.shape`.
-
-    A watermark is among them where they are `marked`; nothing that is only tried out is.
-    """
+def shaped(job: Job, logits: jax.Array, seen: Seen) -> jax.Array:
+    """Returns the logits `[..., V]` by all rules; see `rules.shaping.shape`."""
     model, rules = job.language_model, job.config.rules
-    rules = rules if marked else replace(rules, watermark=None)
     return shape(rules, logits, seen, ends=model.end_tokens, shards=model.vocab_shards)

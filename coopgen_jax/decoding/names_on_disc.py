@@ -4,7 +4,6 @@ Results, headers of texts and cards name the settings of the decoder that wrote 
 stay, whatever shape the settings have in Python, so that older files are gone on with.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
@@ -108,18 +107,12 @@ def _rules(config: DecoderSettings) -> dict[str, Any]:
 
 
 def _written(value: Any) -> Any:
-    """Returns a rule as JSON can have it; a watermark's functions by their names."""
+    """Returns a rule as JSON can have it."""
     if isinstance(value, StopStrings):
         return list(value.strings)
     if isinstance(value, Watermark):
-        both = {"logits": value.logits, "draw": value.draw}
-        return {place: _name(function) for place, function in both.items() if function is not None}
+        return value.on_disc()
     return value
-
-
-def _name(function: Callable) -> str:
-    name = getattr(function, "__qualname__", None)
-    return f"{function.__module__}.{name}" if name else repr(function)
 
 
 def same_texts(one: dict[str, Any], other: dict[str, Any]) -> bool:

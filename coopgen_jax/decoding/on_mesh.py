@@ -15,10 +15,12 @@ from jax.sharding import Mesh
 
 from coopgen_jax.decoding.generation import Generation
 from coopgen_jax.decoding.job import Job
+from coopgen_jax.decoding.rules.watermark import Marking
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.parallel.mesh import BATCH, OWN, Mapper, P, map_over_mesh
 
 _ROWS: Any = P(BATCH)
+_MARKING: Any = Marking(secret=P(), message=_ROWS)  # type: ignore[arg-type]
 
 
 def _specs(job: Job) -> Job:
@@ -31,6 +33,7 @@ def _specs(job: Job) -> Job:
         params=whole,
         discriminator_params=whole,
         reference_params=whole,
+        marking=_MARKING if job.marking is not None else None,
     )
 
 
@@ -93,8 +96,9 @@ def on_mesh(decode: Callable, mesh: Mesh, *, mapper: Mapper = "shard_map") -> Ca
     of the devices along "batch". Where the mesh shares weights, give a language model made with
     `tensor` and parameters placed by `shard_decoder`. For the mapper see `map_over_mesh`.
     """
-    kinds = dict.fromkeys(("params", "discriminator_params", "reference_params"), P())
-    kinds["target"] = P(BATCH)
+    networks = "params", "discriminator_params", "reference_params"
+    kinds: dict[str, Any] = dict.fromkeys(networks, P())
+    kinds["target"], kinds["marking"] = P(BATCH), _MARKING
 
     def spread(key: jax.Array, prompt: Prompt, **given: Any) -> Generation:
         arrays = {name: given.pop(name) for name in kinds if name in given}

@@ -15,6 +15,7 @@ ROOMS = {
     "evaluation": "Evaluation",
     "parallel": "Devices",
     "bulk": "Machines",
+    "watermark": "Watermarks",
 }
 REST = "Everything else"
 

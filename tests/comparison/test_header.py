@@ -42,14 +42,16 @@ def test_a_config_tells_the_name_of_its_method(method):
     assert method_of(run.config) == greedy.get(str(run.method), run.method)
 
 
-def green(logits, tokens, mask):
-    return logits
-
-
-def test_a_watermark_is_named_by_its_functions():
+def test_a_watermark_is_named_by_its_settings():
     plain = settings_on_disc(SamplingConfig())
-    marked = settings_on_disc(SamplingConfig(rules=Rules(watermark=Watermark(logits=green))))
-    assert marked == plain | {"watermark": {"logits": f"{__name__}.green"}}
+    hard = Watermark(window=2, delta=float("inf"))
+    marked = settings_on_disc(SamplingConfig(rules=Rules(watermark=hard)))
+    assert marked == plain | {
+        "watermark": {
+            "scheme": "greenlist", "window": 2, "gamma": 0.25, "delta": "infinity", "layers": 30,
+            "mark_repeats": False,
+        }
+    }  # fmt: skip
     assert json.loads(to_json(marked)) == json.loads(to_json(plain)) | {
         "watermark": marked["watermark"]
     }

@@ -4,7 +4,6 @@ import functools
 from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -19,7 +18,6 @@ from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.decoding.methods.smc import SMCConfig
 from coopgen_jax.decoding.methods.stochastic_beam import StochasticBeamConfig
 from coopgen_jax.decoding.rules.shaping import REMOVES_SUPPORT, SHAPING, Rules
-from coopgen_jax.decoding.rules.watermark import Watermark
 from coopgen_jax.search.config import SearchConfig
 from tests.decoding.ruled_texts import (
     STOP,
@@ -215,22 +213,15 @@ def test_what_removes_support_is_refused_where_weights_need_it(kind, rule):
     kind(rules=Rules(temperature=0.5, repetition_penalty=2.0, token_bias=((1, 1.0),)))
 
 
-def test_a_watermark_in_the_draw_is_refused_where_nothing_is_drawn_token_by_token():
-    rules = Rules(watermark=Watermark(draw=lambda *_: jnp.int32(0)))
-    with pytest.raises(ValueError, match="watermark"):
-        StochasticBeamConfig(rules=rules)
-    StochasticBeamConfig(rules=Rules(watermark=Watermark(logits=lambda logits, *_: logits)))
-
-
 VALUES = {
     "repetition_penalty": 1.2, "token_bias": ((1, 1.0),), "temperature": 0.5, "top_k": 2,
-    "top_p": 0.5, "min_p": 0.5, "typical_p": 0.5, "eta": 0.5, "watermark": Watermark(),
+    "top_p": 0.5, "min_p": 0.5, "typical_p": 0.5, "eta": 0.5,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", VALUES)
 def test_beams_refuse_what_they_cannot_honour(name):
-    assert {*SHAPING, "watermark"} - {"no_repeat_ngram"} == VALUES.keys()
+    assert {*SHAPING} - {"no_repeat_ngram"} == VALUES.keys()
     rules = Rules(**{name: VALUES[name]})
     rerank = functools.partial(RerankConfig, proposal=BeamConfig())
     for make in (BeamConfig, DASConfig, rerank):

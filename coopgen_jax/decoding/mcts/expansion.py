@@ -46,7 +46,7 @@ def root(
 
     The reference's logits `[B, R, V]` are None where there is none.
     """
-    seen = seen_by(job, generation, stop_states(states))
+    seen = seen_by(job, generation, stop_states(states), marked=False)
     logits, log_class, reference, seen = _per_node((logits, log_class, reference, seen))
     nodes, prior = roots(generation.length), shaped(job, logits, seen)
     return Expansion(
@@ -91,20 +91,20 @@ def expand(
     here = leaves.start + jnp.arange(leaves.token.shape[-1])
     stop = stop_states(states, jnp.broadcast_to(here, leaves.token.shape))
     tokens, there = _own_tokens(tree, leaves)
-    seen = _longer(_per_node(seen_by(job, generation, None)), tokens, there, stop)
+    seen = _longer(_per_node(seen_by(job, generation, None, marked=False)), tokens, there, stop)
     prior = shaped(job, logits, seen)
     final_class = log_class
     if config.rollout is not None:
 
         def behind(logits: jax.Array, tokens: jax.Array, there: jax.Array, stop: Any) -> jax.Array:
-            return shaped(job, logits, _longer(seen, tokens, there, stop), marked=False)
+            return shaped(job, logits, _longer(seen, tokens, there, stop))
 
         states, final_class, rolled = roll_out(
             keys,
             job,
             states,
             nodes,
-            shaped(job, logits, seen, marked=False),
+            prior,
             log_class,
             limit=room(job, generation),
             shape=behind,

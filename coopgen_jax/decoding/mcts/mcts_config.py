@@ -235,6 +235,11 @@ class MCTSConfig(DecoderSettings):
         return not isinstance(self.choice, Best)
 
     @property
+    def few_candidates(self) -> bool:
+        """Whether the tokens that may be drawn are a few: those that a search has visited."""
+        return isinstance(self.choice, ByVisits) and not self.mix_base
+
+    @property
     def mix_base(self) -> float:
         """Share of the language model's own distribution in what tokens are drawn from."""
         return 0.0 if isinstance(self.choice, Best) else self.choice.mix_base

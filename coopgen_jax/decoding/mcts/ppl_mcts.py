@@ -37,6 +37,7 @@ from coopgen_jax.decoding.mcts.proposal import (
 )
 from coopgen_jax.decoding.mcts.reference import begin_reference
 from coopgen_jax.decoding.rules.draw import draw, per_key
+from coopgen_jax.decoding.rules.shaping import Seen, marked
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.slots import Capacity, commit, move
 from coopgen_jax.search.mcts import best_child, root_visits, search, visit_logits
@@ -160,7 +161,10 @@ def _choose(
 ) -> tuple[Choice, jax.Array]:
     """Returns a child of every root, the best or one drawn from visits, and their temperature."""
     config: MCTSConfig = job.config
+    seen, tokens = seen_by(job, generation, stop_states(states)), tree.tokens[:, :, 0]
     rank = best_child(tree, config=config.search)
+    if seen.mark is not None and not config.draws:
+        rank = _best_marked(config, tree, rank, seen)
     log_proposal, tau = jnp.full(rank.shape, jnp.nan, jnp.float32), jnp.float32(0)
     if isinstance(config.choice, ByVisits):
         tau = jnp.float32(config.choice.visit_temperature)
@@ -168,12 +172,24 @@ def _choose(
             tau = tau * (1 - generation.length / config.new_tokens)
         first = per_key(partial(jax.random.fold_in, data=0), keys)
         logits, sampled = visit_logits(root_visits(tree), tau)
-        seen, tokens = seen_by(job, generation, stop_states(states)), tree.tokens[:, :, 0]
+        logits = marked(config.rules, logits, seen, tokens)
         token, log_p = draw(config.rules, first, logits, tokens, seen=seen)
         drawn = jnp.argmax(tokens == token[..., None], axis=-1).astype(jnp.int32)
         rank = jnp.where(sampled, drawn, rank)
         log_proposal = jnp.where(sampled, log_p, log_proposal)
     return child(tree, rank, log_proposal), tau
+
+
+def _best_marked(config: MCTSConfig, tree: Tree, rank: jax.Array, seen: Seen) -> jax.Array:
+    """Returns the best child `[B, R]` by log visits and a greenlist's delta, instead of `rank`.
+
+    A halved root's finalist counts as visited once more than any other.
+    """
+    visits = root_visits(tree)
+    finalist = jnp.arange(visits.shape[-1])[None, None] == rank[..., None]
+    visits = jnp.where(finalist, jnp.max(visits, axis=-1, keepdims=True) + 1, visits)
+    scores = marked(config.rules, jnp.log(visits), seen, tree.tokens[:, :, 0])
+    return jnp.argmax(scores, axis=-1).astype(jnp.int32)
 
 
 MCTS = Decoder(begin, advance)

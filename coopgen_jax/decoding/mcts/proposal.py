@@ -45,7 +45,7 @@ from coopgen_jax.decoding.mcts.expansion import root
 from coopgen_jax.decoding.mcts.mcts_config import ByValues, MCTSConfig
 from coopgen_jax.decoding.mcts.reference import read_reference
 from coopgen_jax.decoding.rules.draw import draw, per_key
-from coopgen_jax.decoding.rules.shaping import Seen, log_constrained
+from coopgen_jax.decoding.rules.shaping import Seen, log_constrained, marked
 from coopgen_jax.decoding.rules.truncation import mixture
 from coopgen_jax.search.mcts import root_visits, value_logits, visit_logits
 from coopgen_jax.search.tree import Tree, plant
@@ -150,12 +150,18 @@ def _draw(
     if rules.constrains:
         log_p = log_constrained(rules, logits, seen, ends=job.language_model.end_tokens)
     log_tree, known = _searched(tree, log_p, tau=tau, power=power)
+    by_model = log_p if rules.constrains else logits
+    if seen.mark is not None:
+        by_model = marked(rules, log_p, seen)
+        log_p, log_tree = (
+            jax.nn.log_softmax(marked(rules, found, seen)) for found in (log_p, log_tree)
+        )
     if power:
         first = per_key(partial(jax.random.fold_in, data=0), keys)
         token, _ = draw(rules, first, log_tree, seen=seen)
     chance = partial(jax.random.bernoulli, p=jnp.float32(config.mix_base))
     full = per_key(chance, pair[:, :, 0]) | ~known
-    by_model, _ = draw(rules, pair[:, :, 1], log_p if rules.constrains else logits, seen=seen)
+    by_model, _ = draw(rules, pair[:, :, 1], by_model, seen=seen)
     token = jnp.where(full, by_model, token)
     log_base, log_own = (entry_at(array, token) for array in (log_p, log_tree))
     log_proposal = jnp.where(known, mixture(log_own, log_base, config.mix_base), log_base)

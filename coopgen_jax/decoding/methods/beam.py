@@ -30,6 +30,7 @@ from coopgen_jax.decoding.hypotheses import (
     no_texts,
     only,
     scores,
+    with_gains,
 )
 from coopgen_jax.decoding.job import Decoder, Job
 from coopgen_jax.decoding.lanes import (
@@ -80,6 +81,11 @@ class BeamConfig(DecoderSettings):
                 "diversity above 0, and it needs several groups"
             )
         check_length_penalty(self.length_penalty, self.new_tokens)
+
+    @property
+    def draws(self) -> bool:
+        """Whether every token that is written is drawn: they are ranked."""
+        return False
 
 
 @struct.dataclass
@@ -138,6 +144,7 @@ def advance(key: jax.Array, job: Job, state: BeamState) -> tuple[BeamState, None
     stop = lane_stops(state.lanes, state.step)
     lane, token, log_prob, chosen = _continuations(job, state, stop)
     texts = continued(state.beams, lane, state.step, token, log_prob)
+    texts = with_gains(job, texts, state.lanes.logits, state.beams, lane, token)
     over = ends_behind(job, stop, lane, token)
     # As in the transformers library, a text ends only where it is among the W best.
     ended = only(texts, over & (jnp.arange(token.shape[-1]) < job.config.beams)[None, None])
@@ -245,7 +252,7 @@ def _generation(
         tokens=chosen.tokens,
         length=chosen.length,
         finished=ended & over[:, None],
-        log_prob=chosen.log_prob,
+        log_prob=chosen.log_prob - chosen.gained,
         log_proposal=jnp.full(ended.shape, jnp.nan, jnp.float32),
         model_tokens=cost,
         simulations=cost if config.alpha > 0 else jnp.zeros_like(cost),

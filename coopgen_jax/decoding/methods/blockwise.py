@@ -55,6 +55,11 @@ class BlockwiseConfig(DecoderSettings):
             raise ValueError(f"block is {self.block} and of {self.of}: give 1 or more")
 
     @property
+    def lanes(self) -> int:
+        """How many texts of a prompt are drawn side by side."""
+        return self.samples * self.of
+
+    @property
     def longest(self) -> int:
         """Tokens of the longest block that there is room for."""
         return min(self.block, self.new_tokens)

@@ -29,6 +29,7 @@ from coopgen_jax.decoding.hypotheses import (
     likeliest,
     log_probs,
     only,
+    with_gains,
 )
 from coopgen_jax.decoding.job import Decoder, Job
 from coopgen_jax.decoding.lanes import at, ends_behind, extend_lanes, lane_stops
@@ -81,6 +82,11 @@ class DASConfig(DecoderSettings):
         return changed(self, values)
 
     @property
+    def draws(self) -> bool:
+        """Whether every token that is written is drawn: they are ranked."""
+        return False
+
+    @property
     def guided(self) -> bool:
         """Whether it goes by a discriminator."""
         return self.alpha > 0
@@ -112,6 +118,7 @@ def advance(key: jax.Array, job: Job, state: BeamState) -> tuple[BeamState, None
     total = state.beams.log_prob[..., None] + log_probs(job, state.lanes.logits, state.beams, stop)
     log_prob, lane, token = likeliest(job, total, config.candidates, stop)
     texts = continued(state.beams, lane, state.step, token, log_prob)
+    texts = with_gains(job, texts, state.lanes.logits, state.beams, lane, token)
     ended = ends_behind(job, stop, lane, token)
     count = _lanes(job)
 

@@ -73,6 +73,11 @@ class FudgeConfig(DecoderSettings):
             raise ValueError(f"score is {self.score!r}: give log or value")
 
     @property
+    def few_candidates(self) -> bool:
+        """Whether the tokens that may be drawn are a few: the candidates are."""
+        return True
+
+    @property
     def deterministic(self) -> bool:
         """Whether all samples of a prompt are bound to be the same text."""
         return self.samples > 1 and (self.greedy or self.candidates == 1)

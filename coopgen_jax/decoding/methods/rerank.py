@@ -87,6 +87,16 @@ class RerankConfig(DecoderSettings):
         return self.alpha > 0
 
     @property
+    def draws(self) -> bool:
+        """Whether every token that is written is drawn."""
+        return not (self.greedy or isinstance(self.proposal, BeamConfig))
+
+    @property
+    def lanes(self) -> int:
+        """How many texts of a prompt are drawn side by side."""
+        return self.samples * self.of
+
+    @property
     def deterministic(self) -> bool:
         """Whether all samples of a prompt are bound to be the same text."""
         return self.written.deterministic

@@ -61,6 +61,11 @@ class SamplingConfig(DecoderSettings):
         if self.mix_base and self.rules.temperature == 0:
             raise ValueError("mix_base mixes two ways to draw a text: give a temperature above 0")
 
+    @property
+    def few_candidates(self) -> bool:
+        """Whether the tokens that may be drawn are a few."""
+        return super().few_candidates and not self.mix_base
+
 
 @struct.dataclass
 class SamplingState:

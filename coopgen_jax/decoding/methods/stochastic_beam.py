@@ -58,13 +58,12 @@ class StochasticBeamConfig(DecoderSettings):
     refuses: ClassVar[tuple[str, ...]] = REMOVES_SUPPORT
     because: ClassVar[str] = "texts are weighed by what they were drawn from, which must be all"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.rules.watermark is not None and self.rules.watermark.draw is not None:
-            raise ValueError(
-                "a watermark takes the place of a token's draw, and the noise here draws whole "
-                "texts: give one on the logits alone"
-            )
+    undrawn: ClassVar[str] = "the noise here draws whole texts"
+
+    @property
+    def draws(self) -> bool:
+        """Whether every token that is written is drawn: texts are, and tokens are ranked."""
+        return False
 
 
 @struct.dataclass

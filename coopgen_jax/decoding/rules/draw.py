@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from coopgen_jax.decoding.generation import entry_at
 from coopgen_jax.decoding.rules.shaping import Rules, Seen
+from coopgen_jax.decoding.rules.watermark import Mark, Watermark, tournament
+from coopgen_jax.parallel.mesh import top_k
 
 
 def draw(
@@ -21,7 +23,7 @@ def draw(
     """Draws a token from the softmax of some scores, in every row.
 
     Args:
-      rules: a watermark in them may take the place of the draw.
+      rules: a watermark of theirs may take the place of the draw.
       keys: `[...]` typed keys; None takes the best score, the first among equals.
       scores: `[..., K]` unnormalised log-probabilities, shaped already.
       tokens: `[..., K]` int32 the tokens that they belong to; None where `K` is the vocabulary.
@@ -30,12 +32,19 @@ def draw(
 
     Returns:
       The tokens `[...]` int32 and their log-probabilities `[...]` float32, NaN where nothing was
-      drawn.
+      drawn. Of a watermarked draw it is that over secrets, for given the secret nothing is random;
+      permute-and-flip, which draws from another distribution, has NaN.
     """
+    mark = None if seen is None else seen.mark
     if keys is None:
         chosen = jnp.argmax(scores, axis=-1)
-    elif seen is not None and rules.watermark is not None and rules.watermark.draw is not None:
-        chosen = rules.watermark.draw(keys, scores, tokens, seen.tokens, seen.mask)
+    elif mark is not None and rules.watermark is not None and rules.watermark.draws:
+        if rules.watermark.scheme == "tournament" and tokens is None:
+            # A tournament is held among the tokens that truncation has left.
+            scores, tokens = top_k(scores, min(rules.top_k, scores.shape[-1]))
+        chosen = marked_draw(rules.watermark, keys, scores, tokens, mark)
+        if rules.watermark.scheme == "permute-flip":
+            scores = jnp.full_like(scores, jnp.nan)
     else:
         chosen = per_key(jax.random.categorical, keys, scores)
     token = chosen if tokens is None else entry_at(tokens, chosen)
@@ -44,6 +53,32 @@ def draw(
     else:
         log_p = entry_at(jax.nn.log_softmax(scores), chosen)
     return token.astype(jnp.int32), log_p
+
+
+def marked_draw(
+    watermark: Watermark,
+    keys: jax.Array,
+    scores: jax.Array,
+    tokens: jax.Array | None,
+    mark: Mark,
+) -> jax.Array:
+    """Returns the ranks `[...]` that a scheme chooses in place of draws from the scores' softmax.
+
+    Tokens that are left unmarked are drawn by the same words of the texts' own `keys` `[...]`: with
+    Gumbel noise, which is a draw from the softmax. `scores` `[..., K]` are log-probabilities of
+    `tokens` `[..., K]`, None where `K` is the vocabulary.
+    """
+    there = mark.there[..., None]
+    if watermark.scheme == "tournament":
+        won = tournament(scores, mark.words(tokens), layers=watermark.layers)
+        return per_key(jax.random.categorical, keys, jnp.where(there, won, scores))
+    words = mark.words(tokens, keys)
+    uniform = jnp.minimum((words.astype(jnp.float32) + 0.5) * 2.0**-32, 1 - 2.0**-24)
+    # With r = 1 - uniform, the largest r^(1/p) is the largest log p - log(-log r).
+    noise = -jnp.log(-jnp.log1p(-uniform))
+    if watermark.scheme == "permute-flip":
+        noise = jnp.where(there, -jnp.log(uniform), noise)
+    return jnp.argmax(scores + noise, axis=-1)
 
 
 def per_key(function: Callable, keys: jax.Array, *arrays: jax.Array) -> Any:

@@ -22,7 +22,7 @@ from coopgen_jax.decoding.rules.truncation import (
     top_k_and_nucleus,
     typical,
 )
-from coopgen_jax.decoding.rules.watermark import Watermark
+from coopgen_jax.decoding.rules.watermark import Mark, Watermark, biased
 from coopgen_jax.decoding.rules.words import add_bias, forbid, forbid_ends, force
 
 # Shaping that takes the probability of some tokens to zero.
@@ -57,7 +57,8 @@ class Rules:
       min_p: least share of the likeliest token's probability; 0 for none.
       typical_p: probability of the locally typical tokens that may be drawn; 1 for all.
       eta: epsilon of eta sampling; 0 for none.
-      watermark: changes the logits before the temperature, the draw itself, or both; None for none.
+      watermark: the mark that texts are given, in the logits before the temperature or in the draw;
+        None for none. `decode` takes the secret as `marking`, `cg.generate` a key.
     """
 
     repetition_penalty: float = 1.0
@@ -145,12 +146,14 @@ class Seen:
       mask: `[..., S]` bool, true where there is a token.
       length: `[...]` int32 how many new tokens there are.
       stop: `[...]` int32 states of the stop strings' automaton, None without stop strings.
+      mark: the watermark of the next token, None where it is not marked.
     """
 
     tokens: jax.Array
     mask: jax.Array
     length: jax.Array
     stop: jax.Array | None = None
+    mark: Mark | None = None
 
     def followed_by(self, more: "Seen") -> "Seen":
         """Returns what stands in front where more tokens follow; missing axes are the same ones."""
@@ -160,7 +163,7 @@ class Seen:
             return jnp.concatenate([own, other], axis=-1)
 
         tokens, mask = joined(self.tokens, more.tokens), joined(self.mask, more.mask)
-        return Seen(tokens, mask, self.length + more.length, more.stop)
+        return Seen(tokens, mask, self.length + more.length, more.stop, more.mark)
 
 
 def constrain(
@@ -201,8 +204,7 @@ def shape(
     logits = no_repeat_ngram(logits, seen.tokens, seen.mask, rules.no_repeat_ngram)
     logits = add_bias(logits, rules.token_bias)
     logits = constrain(rules, logits, seen, ends=ends, given=given)
-    if rules.watermark is not None and rules.watermark.logits is not None:
-        logits = rules.watermark.logits(logits, seen.tokens, seen.mask)
+    logits = marked(rules, logits, seen)
     if rules.temperature == 0:
         return logits
     logits = logits / rules.temperature
@@ -210,6 +212,18 @@ def shape(
     logits = min_p(logits, rules.min_p)
     logits = typical(logits, rules.typical_p)
     return eta_cutoff(logits, rules.eta)
+
+
+def marked(
+    rules: Rules, scores: jax.Array, seen: Seen, tokens: jax.Array | None = None
+) -> jax.Array:
+    """Adds a watermark's bias to the scores `[..., K]` that a token is chosen by, if there is one.
+
+    They are log-probabilities of `tokens` `[..., K]`, None where `K` is the vocabulary.
+    """
+    if rules.watermark is None or seen.mark is None:
+        return scores
+    return biased(rules.watermark, scores, seen.mark, tokens)
 
 
 def log_constrained(

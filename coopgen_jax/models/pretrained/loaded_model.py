@@ -15,7 +15,7 @@ from coopgen_jax.files import sha256_of
 from coopgen_jax.models.encoder import EncoderConfig, init_encoder
 from coopgen_jax.models.layer_layout import for_this_device, separate_layers, stored
 from coopgen_jax.models.networks import init_network
-from coopgen_jax.models.pretrained.assemble import Params, assemble
+from coopgen_jax.models.pretrained.assemble import Params, Source, assemble
 from coopgen_jax.models.pretrained.encoder_decoders import (
     is_encoder_decoder,
     t5_config,
@@ -101,25 +101,26 @@ def load(
     """
     dtype = resolve_dtype(dtype)
     path, packaged = _locate(name_or_path, "language model")
-    name = str(name_or_path)
-    if path.is_file():
-        return _load_gguf(path, packaged, name, dtype, stacked)
-    with _headers_of(path):
-        folder = Folder(path)
-        closed = is_encoder_decoder(folder)
-        tokenizer = folder.tokenizer(closed=closed)
-        ends = tokenizer.end_tokens
-        config: DecoderConfig
-        if closed:
-            config = t5 = t5_config(folder, ends, dtype)
-            sources = t5_sources(t5, folder)
-        else:
-            config = decoder_config(folder.config, folder.label, ends, dtype)
-            sources = decoder_sources(folder.config["model_type"])
-        check_numbers(config)
-    config = fit_tokenizer(tokenizer, config, folder.label)
-    params = assemble(_shapes(config, stacked), sources, folder, dtype)
-    return LoadedModel(config, params, tokenizer, name, folder.sha256(), folder.licence())
+    files, tokenizer, config, sources = _headers(path, dtype)
+    params = assemble(_shapes(config, stacked), sources, files, dtype)
+    if isinstance(files, Folder):
+        found, licence = files.sha256(), files.licence()
+    else:
+        # A packaged one was checked when it was fetched; reading it again would cost every start.
+        found = packaged.sha256 if packaged else sha256_of(path)
+        licence = packaged.licence if packaged else files.metadata.get("general.license")
+    return LoadedModel(config, params, tokenizer, str(name_or_path), found, licence)
+
+
+def load_tokenizer(name_or_path: str | Path = DEFAULT_MODEL) -> tuple[Tokenizer, int]:
+    """Loads a language model's tokenizer alone, and tells how many tokens its network knows.
+
+    Raises:
+      UserError: see `load`.
+    """
+    path, _ = _locate(name_or_path, "language model")
+    _, tokenizer, config, _ = _headers(path, "float32")
+    return tokenizer, config.vocab_size
 
 
 def load_encoder(
@@ -227,21 +228,30 @@ def _shapes(config: DecoderConfig, stacked: bool | None) -> Params:
     return jax.eval_shape(made)
 
 
-def _load_gguf(
-    path: Path, packaged: Packaged | None, name: str, dtype: str, stacked: bool | None
-) -> LoadedModel:
+def _headers(
+    path: Path, dtype: str
+) -> tuple[Folder | GgufFile, Tokenizer, DecoderConfig, dict[str, Source]]:
+    """Returns what a language model's files say of it, and where each of its weights stands."""
+    files: Folder | GgufFile
+    config: DecoderConfig
     with _headers_of(path):
-        file = GgufFile(path)
-        tokenizer = gguf_tokenizer(file)
-        config = gguf_config(file, tokenizer.end_tokens, dtype)
+        if path.is_file():
+            files = file = GgufFile(path)
+            tokenizer = gguf_tokenizer(file)
+            config = gguf_config(file, tokenizer.end_tokens, dtype)
+            sources = gguf_sources(file, config)
+        else:
+            files = folder = Folder(path)
+            closed = is_encoder_decoder(folder)
+            tokenizer = folder.tokenizer(closed=closed)
+            if closed:
+                config = t5 = t5_config(folder, tokenizer.end_tokens, dtype)
+                sources = t5_sources(t5, folder)
+            else:
+                config = decoder_config(folder.config, folder.label, tokenizer.end_tokens, dtype)
+                sources = decoder_sources(folder.config["model_type"])
         check_numbers(config)
-        sources = gguf_sources(file, config)
-    config = fit_tokenizer(tokenizer, config, file.label)
-    params = assemble(_shapes(config, stacked), sources, file, dtype)
-    # A packaged one was checked when it was fetched; reading it again would cost every start.
-    found = packaged.sha256 if packaged else sha256_of(path)
-    licence = packaged.licence if packaged else file.metadata.get("general.license")
-    return LoadedModel(config, params, tokenizer, name, found, licence)
+    return files, tokenizer, fit_tokenizer(tokenizer, config, files.label), sources
 
 
 def _locate(name_or_path: str | Path, kind: str) -> tuple[Path, Packaged | None]:

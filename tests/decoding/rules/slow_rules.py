@@ -65,16 +65,17 @@ def slow_truncations(rules, out):
     return out
 
 
-def slow_shape(rules, logits, text, length, state, ends):
+def slow_shape(rules, logits, text, length, state, ends, *, green=None):
     """Applies all rules to the logits of one token.
 
     Args:
-      rules: the rules; a watermark of theirs is added as `green` adds it.
+      rules: the rules; a watermark of theirs is a greenlist.
       logits: `[V]` of the language model.
       text: the tokens in front, the prompt's among them.
       length: how many of them are new.
       state: of the stop strings.
       ends: ids that end a text.
+      green: `[V]` bool the green tokens of the next place.
     """
     out = logits.copy()
     for token in set(text):
@@ -89,7 +90,7 @@ def slow_shape(rules, logits, text, length, state, ends):
         out[token] += bias
     out = slow_constraints(rules, out, text, length, state, logits, ends)
     if rules.watermark is not None:
-        out = out + (np.arange(len(logits)) % 3 == sum(text) % 3) * 2.0
+        out = out + green * rules.watermark.delta
     if rules.temperature == 0:
         return out
     return slow_truncations(rules, out / rules.temperature)

@@ -1,21 +1,12 @@
-"""The draw: its frequencies, what it reports, and where a watermark takes its place."""
-
-from dataclasses import replace
+"""The draw: its frequencies, and what it reports."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from coopgen_jax.decoding.job import Job
-from coopgen_jax.decoding.mcts.mcts_config import ByVisits, MCTSConfig, Rollout
-from coopgen_jax.decoding.mcts.ppl_mcts import MCTS
-from coopgen_jax.decoding.methods.sampling import SAMPLING, SamplingConfig
 from coopgen_jax.decoding.rules.draw import draw, entry_at
-from coopgen_jax.decoding.rules.shaping import NO_RULES, Rules, Seen
-from coopgen_jax.decoding.rules.watermark import Watermark
-from coopgen_jax.search.config import Puct, SearchConfig
-from tests.decoding.toy import JUDGE, MODEL, PARAMS, prompt_of
+from coopgen_jax.decoding.rules.shaping import NO_RULES
 
 COUNT = 4000
 
@@ -74,72 +65,3 @@ def test_entry_at_picks_along_the_last_axis():
     array = jnp.arange(24).reshape(2, 3, 4)
     np.testing.assert_array_equal(entry_at(array, jnp.asarray([[0, 1, 2], [3, 0, 1]])),
                                   [[0, 5, 10], [15, 16, 21]])  # fmt: skip
-
-
-def test_a_watermark_in_the_draw_is_given_all_there_is_and_reports_the_softmax():
-    given = []
-
-    def second(keys, scores, tokens, seen_tokens, seen_mask):
-        given.append((keys, scores, tokens, seen_tokens, seen_mask))
-        return jnp.ones(scores.shape[:-1], jnp.int32)
-
-    rules = Rules(watermark=Watermark(draw=second))
-    keys, scores = keys_of((2,)), jnp.asarray([[0.0, 1.0, 2.0], [3.0, 0.0, 0.0]])
-    tokens = jnp.asarray([[4, 5, 6], [9, 8, 7]])
-    seen = Seen(jnp.asarray([[1, 2], [3, 4]]), jnp.ones((2, 2), bool), jnp.asarray([2, 2]))
-    token, log_p = draw(rules, keys, scores, tokens, seen=seen)
-    np.testing.assert_array_equal(token, [5, 8])
-    np.testing.assert_allclose(log_p, jax.nn.log_softmax(scores)[:, 1], rtol=1e-6)
-    token, _ = draw(rules, keys, scores, seen=seen)
-    np.testing.assert_array_equal(token, [1, 1])
-    assert [entry[2] is None for entry in given] == [False, True]
-    for one in given:
-        assert (one[0] is keys, one[1] is scores) == (True, True)
-        assert one[3] is seen.tokens and one[4] is seen.mask
-    # Without what stands in front, and where nothing is drawn, there is none.
-    draw(rules, keys, scores)
-    draw(rules, None, scores, seen=seen)
-    assert len(given) == 2
-
-
-def hooks_of(decoder, config) -> list[tuple[str, tuple[int, ...]]]:
-    """Returns which hooks of a watermark are asked in a whole step, and for what shapes."""
-    asked = []
-
-    def logits(scores, tokens, mask):
-        asked.append(("logits", scores.shape))
-        return scores
-
-    def chosen(keys, scores, tokens, seen_tokens, seen_mask):
-        asked.append(("draw", scores.shape))
-        return jnp.argmax(scores, axis=-1)
-
-    rules = Rules(watermark=Watermark(logits, chosen))
-    job = Job(
-        prompt=prompt_of([0, 1]),
-        params=PARAMS,
-        discriminator_params=PARAMS,
-        target=jnp.zeros(1, jnp.int32),
-        language_model=MODEL,
-        discriminator=JUDGE,
-        config=replace(config, rules=rules),
-    )
-    state = jax.eval_shape(decoder.begin, job)
-    jax.eval_shape(decoder.advance, jax.random.key(0), job, state)
-    return asked
-
-
-def test_sampling_asks_both_hooks_once_a_token():
-    assert hooks_of(SAMPLING, SamplingConfig(new_tokens=3, samples=2)) == [
-        ("logits", (1, 2, 5)),
-        ("draw", (1, 2, 5)),
-    ]
-
-
-def test_roll_outs_are_never_watermarked():
-    search = SearchConfig(simulations=4, wave=2, candidates=3, depth=2, reused_nodes=0, root=Puct())
-    plain = MCTSConfig(new_tokens=2, search=search, choice=ByVisits())
-    asked = hooks_of(MCTS, plain)
-    # The root, the leaves of a wave, and the token that is written.
-    assert asked == [("logits", (1, 1, 1, 5)), ("logits", (1, 1, 2, 5)), ("draw", (1, 1, 3))]
-    assert hooks_of(MCTS, replace(plain, rollout=Rollout(2))) == asked

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from coopgen_jax.decoding.rules.keys import token_words
 from coopgen_jax.decoding.rules.shaping import (
     REMOVES_SUPPORT,
     SHAPING,
@@ -18,7 +19,7 @@ from coopgen_jax.decoding.rules.shaping import (
     unrepeated,
 )
 from coopgen_jax.decoding.rules.stop import StopStrings
-from coopgen_jax.decoding.rules.watermark import Watermark
+from coopgen_jax.decoding.rules.watermark import Mark, Watermark
 from tests.byte_tokenizer import make_tokenizer
 from tests.decoding.rules.slow_rules import slow_constraints, slow_shape, softmax
 
@@ -28,9 +29,17 @@ TOKENIZER = make_tokenizer()
 STOP = StopStrings.compile(('"#', "#$"), TOKENIZER, VOCAB)
 
 
-def green(logits, tokens, mask):
-    remainder = jnp.sum(jnp.where(mask, tokens, 0), axis=-1, keepdims=True) % 3
-    return logits + 2.0 * (jnp.arange(VOCAB)[None, None] % 3 == remainder)
+def some_marks(rng, rows) -> Mark:
+    seed = tuple(jnp.asarray(rng.integers(0, 2**32, rows, np.uint32)) for _ in range(2))
+    message = rng.integers(0, VOCAB, rows).astype(np.uint32)
+    return Mark(seed, jnp.asarray(message), jnp.asarray(rng.random(rows) < 0.8), VOCAB)
+
+
+def green_at(mark, at, gamma) -> np.ndarray:
+    """Returns which tokens are green behind one text, none where it is not marked."""
+    seed = tuple(np.asarray(word)[at].reshape(1) for word in mark.seed)
+    tokens = (np.arange(VOCAB, dtype=np.uint32) + int(mark.message[at])) % np.uint32(VOCAB)
+    return (token_words(seed, tokens) / 2**32 < gamma) & bool(mark.there[at])
 
 
 def some_rules(rng) -> Rules:
@@ -51,7 +60,7 @@ def some_rules(rng) -> Rules:
         min_p=maybe(0.1, 0.0),
         typical_p=maybe(0.9, 1.0),
         eta=maybe(0.1, 0.0),
-        watermark=maybe(Watermark(logits=green), None),
+        watermark=maybe(Watermark(gamma=0.4), None),
     )
 
 
@@ -62,7 +71,8 @@ def some_texts(seed, rows):
     mask = rng.random((*rows, ROOM)) < 0.7
     length = rng.integers(0, 5, rows).astype(np.int32)
     state = rng.integers(0, len(STOP.table), rows).astype(np.int32)
-    return logits, Seen(tokens=tokens, mask=mask, length=length, stop=state)
+    mark = some_marks(rng, rows)
+    return logits, Seen(tokens=tokens, mask=mask, length=length, stop=state, mark=mark)
 
 
 def each_row(seen, rows):
@@ -78,7 +88,8 @@ def test_rules_apply_in_the_order_of_the_loop(seed):
     logits, seen = some_texts(100 + seed, rows)
     got = np.asarray(shape(rules, jnp.asarray(logits), jax.tree.map(jnp.asarray, seen), ends=ENDS))
     for at, behind in each_row(seen, rows):
-        wanted = slow_shape(rules, logits[at].astype(np.float64), *behind, ENDS)
+        green = green_at(seen.mark, at, gamma=0.4)
+        wanted = slow_shape(rules, logits[at].astype(np.float64), *behind, ENDS, green=green)
         np.testing.assert_array_equal(np.isneginf(got[at]), np.isneginf(wanted), str(rules))
         there = np.isfinite(wanted)
         np.testing.assert_allclose(got[at][there], wanted[there], rtol=1e-5, atol=1e-5)
@@ -125,28 +136,30 @@ def test_a_forced_token_overrules_every_other_constraint():
         assert got[token] == token
 
 
-def test_a_watermark_comes_before_the_temperature_and_sees_what_was_ruled_out():
-    given = []
-
-    def hook(logits, tokens, mask):
-        given.append((np.asarray(logits), tokens, mask))
-        return logits + 1.0
-
+def test_a_watermark_comes_before_the_temperature_and_behind_what_is_ruled_out():
     rules = Rules(
-        token_bias=((0, 3.0),), bad_words=((2,),), temperature=0.5, watermark=Watermark(logits=hook)
+        token_bias=((0, 3.0),), bad_words=((2,),), temperature=0.5,
+        watermark=Watermark(gamma=0.5, delta=1.5),
+    )  # fmt: skip
+    logits = jnp.arange(float(VOCAB))[None]
+    mark = some_marks(np.random.default_rng(4), (1,))
+    mark = replace(mark, there=jnp.ones(1, bool))
+    seen = Seen(jnp.asarray([[1, 0]]), jnp.asarray([[True, False]]), jnp.asarray([1]), mark=mark)
+    green = green_at(mark, (0,), gamma=0.5)
+    assert 0 < green.sum() < VOCAB
+    wanted = 2.0 * (np.arange(VOCAB) + 3.0 * (np.arange(VOCAB) == 0) + 1.5 * green)
+    wanted[2] = -np.inf
+    np.testing.assert_allclose(shape(rules, logits, seen, ends=()), wanted[None])
+    # What is only tried out, and weights, know of no mark.
+    tried = replace(seen, mark=None)
+    bare = replace(rules, watermark=None)
+    for plain in (constrain, log_constrained, unrepeated):
+        np.testing.assert_array_equal(
+            plain(rules, logits, seen, ends=()), plain(bare, logits, seen, ends=())
+        )
+    np.testing.assert_array_equal(
+        shape(rules, logits, tried, ends=()), shape(bare, logits, tried, ends=())
     )
-    logits = jnp.asarray([[1.0, 2.0, 3.0]])
-    seen = Seen(jnp.asarray([[1, 0]]), jnp.asarray([[True, False]]), jnp.asarray([1]))
-    got = shape(rules, logits, seen, ends=())
-    np.testing.assert_allclose(got, [[10.0, 6.0, -np.inf]])
-    ((before, tokens, mask),) = given
-    np.testing.assert_allclose(before, [[4.0, 2.0, -np.inf]])
-    assert tokens is seen.tokens and mask is seen.mask
-    given.clear()
-    constrain(rules, logits, seen, ends=())
-    log_constrained(rules, logits, seen, ends=())
-    unrepeated(rules, logits, seen, ends=())
-    assert given == []
 
 
 def test_every_rule_is_a_constraint_or_shapes():
