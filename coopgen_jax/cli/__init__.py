@@ -1,4 +1,4 @@
-"""The command line: generate, compare, train, evaluate, models and plan."""
+"""The command line: generate, compare, train, evaluate, watermark, models and plan."""
 
 import contextlib
 import dataclasses
@@ -14,7 +14,13 @@ from importlib.metadata import version
 from itertools import starmap
 from typing import Any, TypeVar
 
-from coopgen_jax.cli import compare_options, evaluate_options, old_flags, train_options
+from coopgen_jax.cli import (
+    compare_options,
+    evaluate_options,
+    old_flags,
+    train_options,
+    watermark_options,
+)
 from coopgen_jax.cli.annotate_options import AnnotateOptions
 from coopgen_jax.cli.ask import (
     ask,
@@ -31,6 +37,7 @@ from coopgen_jax.cli.interrupt import interruptible
 from coopgen_jax.cli.options import (
     EXAMPLES,
     GenerateOptions,
+    MarkOptions,
     ModelOptions,
     ModelsOptions,
     OutputOptions,
@@ -45,6 +52,7 @@ from coopgen_jax.cli.train_options import (
     LanguageModelOptions,
     TrainOptions,
 )
+from coopgen_jax.cli.watermark_options import DetectOptions, KeyOptions, WatermarkOptions
 from coopgen_jax.errors import UserError
 
 __all__ = ["main"]
@@ -118,6 +126,7 @@ def _parse(arguments: list[str]) -> Any:
         "plan": _parse_plan,
         "train": _parse_train,
         "evaluate": _parse_evaluate,
+        "watermark": _parse_watermark,
     }
     if command in parsers:
         return parsers[command](arguments[1:])
@@ -128,6 +137,7 @@ def _parse(arguments: list[str]) -> Any:
         "plan": PlanOptions,
         "train": TrainOptions,
         "evaluate": EvaluateOptions,
+        "watermark": WatermarkOptions,
     }
     if command not in (*kinds, "--help", "-h"):
         raise UserError(f"there is no command {command}: known are {', '.join(kinds)}")
@@ -150,6 +160,7 @@ def _parse_generate(arguments: list[str]) -> GenerateOptions:
     common = {
         "prompt": PromptOptions,
         "model": ModelOptions,
+        "mark": MarkOptions,
         "work": WorkOptions,
         "output": OutputOptions,
     }
@@ -228,6 +239,11 @@ def _parse_evaluate(arguments: list[str]) -> EvaluateOptions:
     return _ask_kind("evaluate", EvaluateOptions, kinds, arguments, evaluate_options.EXAMPLES)
 
 
+def _parse_watermark(arguments: list[str]) -> WatermarkOptions:
+    kinds = {"key": KeyOptions, "detect": DetectOptions}
+    return _ask_kind("watermark", WatermarkOptions, kinds, arguments, watermark_options.EXAMPLES)
+
+
 def _ask_kind(
     command: str,
     kind: type[_Kind],
@@ -260,6 +276,7 @@ RUNS = {
     PlannedOptions: ("plan", "run_plan"),
     TrainOptions: ("train", "run_train"),
     EvaluateOptions: ("evaluate", "run_evaluate"),
+    WatermarkOptions: ("watermarking", "run_watermark"),
     GenerateOptions: ("generate", "run_generate"),
 }
 

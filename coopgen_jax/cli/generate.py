@@ -24,13 +24,14 @@ from coopgen_jax.cli.model_options import combine_models, load_reference
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.cli.printing import for_people, note, to_json_lines
 from coopgen_jax.cli.progress import ProgressBar
-from coopgen_jax.cli.prompts import as_read, read_prompts
+from coopgen_jax.cli.prompts import as_read, read_messages, read_prompts
 from coopgen_jax.cli.provenance import run_settings
 from coopgen_jax.cli.settings import compared_config, decoder_config
 from coopgen_jax.cli.token_options import left_out, with_words
 from coopgen_jax.comparison.header import about_guide, about_model
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.rules.watermark_key import WatermarkKey, load_key
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.discriminators.loading import load_discriminator
 from coopgen_jax.errors import UserError
@@ -38,7 +39,7 @@ from coopgen_jax.files import check_writable, strict, to_json, write_whole
 from coopgen_jax.models.pretrained.combined_model import CombinedModel
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load
 from coopgen_jax.models.pretrained.packaged import cache_folder
-from coopgen_jax.text_generation import Step, Text, generate
+from coopgen_jax.text_generation import Step, Text, generate, messages_of, with_watermark
 from coopgen_jax.tools.trace import Recorder, document, render_html
 
 
@@ -48,6 +49,7 @@ class _Job:
 
     prompts: as the user gave them, None for a broken one; wrapped: as the model reads them.
     hosts, mesh: None on one host, on one device.
+    key, messages: what texts are marked with, and what the marks say; None for no mark.
     """
 
     options: GenerateOptions
@@ -58,6 +60,8 @@ class _Job:
     discriminator: LoadedDiscriminator | None
     hosts: Hosts | None
     mesh: Mesh | None
+    key: WatermarkKey | None
+    messages: list[int]
 
 
 def run_generate(options: GenerateOptions) -> None:
@@ -68,10 +72,14 @@ def run_generate(options: GenerateOptions) -> None:
     """
     config = decoder_config(options)
     check_class(options)
+    key = load_key(options.watermark) if options.watermark else None
+    config = with_watermark(config, key)
+    if options.watermark_message and not key:
+        raise UserError("--watermark-message is told by a mark: give its key by --watermark")
     prompts = read_prompts(options.texts, options.prompts, partial(note, options.quiet))
     hosts = join_hosts(options)
     with hosts or nullcontext():
-        _run(options, config, prompts, hosts)
+        _run(options, config, prompts, hosts, key)
 
 
 def _run(
@@ -79,7 +87,12 @@ def _run(
     config: DecoderSettings,
     prompts: list[str | None],
     hosts: Hosts | None,
+    key: WatermarkKey | None,
 ) -> None:
+    messages = [0] * len(prompts)
+    if key:
+        messages = read_messages(options.prompts, options.watermark_message, len(prompts))
+        messages_of(key, messages, len(prompts))
     mesh = mesh_of(options)
     for path, option in ((options.out, "--out"), (options.trace, "--trace")):
         if path:
@@ -94,7 +107,7 @@ def _run(
     keep_compilations(cache_folder() / "compilation")
     options = in_one_dtype(options, hosts)
     model = load(options.model, dtype=options.dtype)
-    config = with_words(config, options.words, model.tokenizer)
+    config = with_words(with_watermark(config, key, model), options.words, model.tokenizer)
     for sentence in left_out(options.words.get("bag", ()), model.tokenizer):
         note(options.quiet, sentence)
     writer = combine_models(options, model, load)
@@ -114,12 +127,14 @@ def _run(
         control_strings=options.control_strings,
         note=partial(note, options.quiet),
     )
-    job = _Job(options, prompts, wrapped, writer, reference, discriminator, hosts, mesh)
+    job = _Job(
+        options, prompts, wrapped, writer, reference, discriminator, hosts, mesh, key, messages
+    )
 
     classes = discriminator.discriminator.classes if discriminator else ()
     recorder = Recorder(model.tokenizer, classes) if options.trace else None
     started = time.perf_counter()
-    texts = _write(job, config, recorder)
+    texts = _write(job, config, recorder, marked=True)
     seconds = time.perf_counter() - started
     host_seconds = discriminator.host_seconds if discriminator else None
     compared = _write(job, compared_config(options), None) if options.compare else None
@@ -132,13 +147,18 @@ def _run(
         "discriminator": about_guide(options.discriminator, discriminator),
         "seconds": round(seconds, 3),
         "host_seconds": None if host_seconds is None else round(host_seconds, 3),
-        "texts": [asdict(text) for text in texts],
+        "watermark": {"key": key.identity} if key else None,
+        "texts": [
+            asdict(text) | ({"message": messages[text.number]} if key else {}) for text in texts
+        ],
         "compare": None if compared is None else [asdict(text) for text in compared],
     }
     _deliver(options, found, texts, compared, recorder)
 
 
-def _write(job: _Job, config: DecoderSettings, recorder: Recorder | None) -> list[Text] | None:
+def _write(
+    job: _Job, config: DecoderSettings, recorder: Recorder | None, *, marked: bool = False
+) -> list[Text] | None:
     """Writes all texts by one method; None on a host that does not have them all."""
     hosts = job.hosts
     own = hosts.share(len(job.prompts)) if hosts else range(len(job.prompts))
@@ -164,6 +184,8 @@ def _write(job: _Job, config: DecoderSettings, recorder: Recorder | None) -> lis
             discriminator=job.discriminator,
             target=job.options.target if job.discriminator else None,
             reference=job.reference if isinstance(config, MCTSConfig) else None,
+            watermark=job.key if marked else None,
+            message=job.messages if marked else 0,
             seed=job.options.seed,
             batch_size=job.options.batch_size,
             mesh=job.mesh,

@@ -93,6 +93,21 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
+class MarkOptions:
+    """How texts are marked, so that `coopgen watermark detect` recognises them.
+
+    Attributes:
+      watermark: The key file of `coopgen watermark key`; its mark goes into every text, but not
+        into those of --compare.
+      watermark_message: What the mark says, such as the number of a user; a "message" in a line of
+        --prompts goes before it.
+    """
+
+    watermark: Annotated[Path | None, _unset("KEYFILE", "none")] = None
+    watermark_message: Annotated[int, arg(metavar="N")] = 0
+
+
+@dataclass(frozen=True)
 class WorkOptions:
     """How much is written, and where.
 
@@ -143,7 +158,7 @@ class OutputOptions:
 
 
 @dataclass(frozen=True)
-class GenerateOptions(PromptOptions, ModelOptions, WorkOptions, OutputOptions):
+class GenerateOptions(PromptOptions, ModelOptions, MarkOptions, WorkOptions, OutputOptions):
     """Continue prompts so that a discriminator finds the target class in them.
 
     Attributes:

@@ -74,6 +74,8 @@ def _settings(document: dict[str, Any]) -> str:
     if settings["method"] != "mcts":
         settings.pop("preset", None)
     shown = {**search, **settings}
+    if "watermark" in shown:
+        shown["watermark"] = shown["watermark"]["scheme"]
     words = [
         f"{name.replace('_', ' ')} {format(value, 'g' if isinstance(value, float) else '')}"
         for name, value in shown.items()

@@ -52,6 +52,27 @@ def read_prompts(
     return _sound(checked, "the command line", note)
 
 
+def read_messages(file: Path | None, default: int, count: int) -> list[int]:
+    """Returns what the mark of every prompt's texts says: a line's "message", or the default.
+
+    Raises:
+      UserError: a line's message is no whole number of 0 or more.
+    """
+    if file is None or file.suffix != ".jsonl":
+        return [default] * count
+    found = []
+    for line, place in _lines(_decoded(file.read_bytes(), str(file)), str(file)):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            entry = None
+        said = entry.get("message", default) if isinstance(entry, dict) else default
+        if not isinstance(said, int) or isinstance(said, bool) or said < 0:
+            raise UserError(f'{place} has a "message" that is no whole number of 0 or more')
+        found.append(said)
+    return found
+
+
 def as_read(
     tokenizer: Tokenizer,
     prompts: Sequence[str | None],

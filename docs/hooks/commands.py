@@ -17,6 +17,8 @@ COMMANDS = (
     "evaluate texts",
     "evaluate annotate export",
     "evaluate annotate read",
+    "watermark key",
+    "watermark detect",
     "models",
     "plan",
 )

@@ -35,7 +35,13 @@ FEW = {
     "plan": {"--bandwidth": "10", "--rate": "0.1"},
 }  # fmt: skip
 # Options that only some commands have, made small where they stand.
-SMALLER = {"--of": "2", "--beams": "2", "--min-tokens": "2", "--vocabulary": "300"}
+SMALLER = {
+    "--of": "2",
+    "--beams": "2",
+    "--min-tokens": "2",
+    "--vocabulary": "300",
+    "--messages": "100",
+}
 # What the continuous run of the project does itself, on a clean checkout.
 DONE_BY_CI = {"pytest", "mkdocs"}
 

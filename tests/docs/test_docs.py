@@ -100,7 +100,8 @@ def help_of(words: tuple[str, ...]) -> str:
 
 def options_of(words: tuple[str, ...]) -> set[str]:
     """Returns the options that the help of a command, and of its method, lists."""
-    named = {"train": 2, "evaluate": 3 if words[1:2] == ("annotate",) else 2}
+    deep = 3 if words[1:2] == ("annotate",) else 2
+    named = {"train": 2, "watermark": 2, "evaluate": deep}
     asked = [words[: named.get(words[0], 1)]]
     if words[0] == "generate":
         method = words[words.index("--method") + 1] if "--method" in words else "mcts"

@@ -104,6 +104,7 @@ def write_data(folder: Path) -> None:
              [("good", 0.1), ("bad", 0.9)] * 3]  # fmt: skip
     jsonl(folder / "toxicity", [*toxic, {"text": "an odd text", "toxicity": None}])
     (folder / "prompts.txt").write_text("This film was\nMy phone\n", encoding="utf-8")
+    (folder / "report.txt").write_text("A report of a film\n" * 20, encoding="utf-8")
     (folder / "words.txt").write_text("a\nb\n", encoding="utf-8")
 
 
