@@ -1,5 +1,6 @@
 """From strings to strings: batches prompts, runs a decoder token by token, reads the texts back."""
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -164,6 +165,11 @@ def with_watermark(
       UserError: the method cannot make this mark, or the key is for the tokens of another model.
     """
     if key is None:
+        if config.rules.watermark is not None:
+            raise UserError(
+                "the rules have a watermark, and there is no key: give a key that was made with it "
+                "as watermark"
+            )
         return config
     if model is not None:
         key.check(model.tokenizer, network_of(model).vocab_size)
@@ -180,7 +186,11 @@ def messages_of(key: WatermarkKey | None, message: int | Sequence[int], count: i
       UserError: there is no key for a message, there are not as many as prompts, or the key cannot
         tell one.
     """
-    messages = [message] * count if isinstance(message, int) else list(message)
+    several = list(message) if isinstance(message, Sequence) else [message] * count
+    try:
+        messages = [operator.index(said) for said in several]
+    except TypeError as error:
+        raise UserError("a message is no whole number: give one, or one per prompt") from error
     if key is None:
         if any(messages):
             raise UserError("a message is told by a watermark: give its key, or no message")

@@ -14,7 +14,14 @@ ATTACKS = ("none", "substitution", "deletion", "in human text")
 
 
 def report(out: Path, found: dict[str, Any]) -> None:
-    """Prints the tables, and writes them with all figures and the pictures."""
+    """Prints the tables, and writes them with all figures and the pictures.
+
+    Stages that are not among what was found are kept as an earlier run wrote them.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    before = out / "watermarks.json"
+    if before.exists():
+        found = json.loads(before.read_text(encoding="utf-8")) | found
     parts = []
     if "rates" in found:
         parts.append(rates_table(found["rates"]))
@@ -30,7 +37,6 @@ def report(out: Path, found: dict[str, Any]) -> None:
         parts.append(cost_table(found["cost"]))
     text = "\n\n".join(parts) + "\n"
     print(text, end="")
-    out.mkdir(parents=True, exist_ok=True)
     (out / "watermarks.txt").write_text(text, encoding="utf-8")
     (out / "watermarks.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

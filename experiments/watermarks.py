@@ -3,7 +3,7 @@
     python -m experiments.watermarks --web WEB.jsonl --guided GUIDED.jsonl --work FOLDER
 
 The web file has lines with "prompt" and "continuation", the guided one lines with "text". Texts and
-figures of every stage are kept in the work folder, and an interrupted run continues. Smaller
+rates are kept in the work folder, and an interrupted run continues. Smaller
 `--texts`, `--keys` and `--new-tokens` make a run shorter.
 """
 
@@ -20,17 +20,15 @@ import tyro
 import coopgen_jax as cg
 from coopgen_jax.evaluation.sentence_features import sentence_features
 from coopgen_jax.models.pretrained.loaded_model import load_encoder, load_tokenizer
+from coopgen_jax.watermark.evaluation import attacked
 from experiments.watermark_figures import report
 from experiments.watermark_rates import RateSettings, false_positive_rates
 
-STRENGTHS = {
-    "gumbel": (0.8, 0.9, 1.0, 1.1),  # temperatures
-    "greenlist": (1.0, 2.0, 3.0, 4.0),  # deltas, at the temperature and nucleus below
-}
-# The sampling of Three Bricks: temperature 0.8, nucleus 0.95.
+# A greenlist's texts are drawn as in Three Bricks.
 TEMPERATURE, TOP_P = 0.8, 0.95
 ATTACKS = ("none", "substitution", "deletion", "in human text")
 USERS = (10, 100, 1_000, 10_000)
+VOCABULARY = 49_152
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,8 @@ class Config:
       out: Folder for the results.
       stages: Which parts to run.
       windows: Lengths of the window.
+      temperatures: Strengths of the gumbel mark.
+      deltas: Strengths of the greenlist.
       texts: Marked texts of each kind.
       keys: Keys of the false-positive rates.
       new_tokens: Tokens of each text.
@@ -60,8 +60,10 @@ class Config:
     out: Path = Path("experiments/results")
     stages: tuple[str, ...] = ("rates", "strength", "users", "guided", "cost")
     windows: tuple[int, ...] = (0, 1, 4)
+    temperatures: tuple[float, ...] = (0.8, 0.9, 1.0, 1.1)
+    deltas: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0)
     texts: int = 96
-    keys: int = 140
+    keys: int = 700
     new_tokens: int = 200
     guided_texts: int = 238
     guided_tokens: int = 40
@@ -112,22 +114,15 @@ def watermark_of(scheme: str, strength: float, window: int) -> cg.Watermark:
     return cg.Watermark("greenlist", window=window, delta=strength)
 
 
-def attacked(ids: list[int], attack: str, config: Config, human: list[int], seed: int) -> list[int]:
-    """Returns the tokens of a text after an attack; random tokens are uniform over the vocabulary.
-
-    In human text it stands behind as many tokens of one as it has itself, and in front of as many.
-    """
-    rng = np.random.default_rng((config.seed, seed))
-    chosen = rng.random(len(ids)) < config.share
-    if attack == "substitution":
-        other = rng.integers(3, 49_152, len(ids))
-        return [int(new) if hit else old for old, new, hit in zip(ids, other, chosen, strict=True)]
-    if attack == "deletion":
-        return [old for old, hit in zip(ids, chosen, strict=True) if not hit]
+def changed(
+    ids: list[int], attack: str, config: Config, human: list[int], number: int
+) -> list[int]:
+    """Returns the tokens of a text after an attack, or in the middle of human text."""
     if attack == "in human text":
         half = len(ids)
         return [*human[:half], *ids, *human[half : 2 * half]]
-    return ids
+    rng = np.random.default_rng((config.seed, number))
+    return attacked(ids, attack, share=config.share, vocab_size=VOCABULARY, rng=rng)
 
 
 def written(
@@ -166,13 +161,14 @@ def strength(config: Config) -> dict[str, Any]:
     )
     wanted = _unit(sentence_features(encoder, human))
     found: dict[str, Any] = {}
-    for scheme, strengths in STRENGTHS.items():
+    size = f"{config.texts} of {config.new_tokens}"
+    for scheme, strengths in (("gumbel", config.temperatures), ("greenlist", config.deltas)):
         for value in strengths:
             for window in (None, *config.windows):
                 name = f"{scheme} {value} {'unmarked' if window is None else f'h {window}'}"
                 texts = kept(
                     config,
-                    f"texts/{name}",
+                    f"texts/{size} {name}",
                     lambda cell=(scheme, value, window): written(config, prompts, *cell),
                 )
                 row: dict[str, Any] = {
@@ -195,7 +191,7 @@ def strength(config: Config) -> dict[str, Any]:
                     key = key_of(watermark_of(scheme, value, window), config.seed)
                     for attack in ATTACKS:
                         ids = [
-                            attacked(own, attack, config, around[number], number)
+                            changed(own, attack, config, around[number], number)
                             for number, own in enumerate(
                                 model.tokenizer.encode_batch_behind([t["text"] for t in texts])
                             )
@@ -223,7 +219,7 @@ def users(config: Config) -> dict[str, Any]:
         name = f"users {scheme} {value}"
         texts = kept(
             config,
-            f"texts/{name}",
+            f"texts/{config.texts} of {config.new_tokens} {name}",
             lambda cell=(scheme, value, 4): written(config, prompts, *cell, message=messages),
         )
         key = key_of(watermark_of(scheme, value, 4), config.seed)
@@ -263,8 +259,11 @@ def guided(config: Config) -> dict[str, Any]:
             )  # fmt: skip
             return [{"text": t.text, "tokens": t.tokens, "prompt": t.prompt} for t in texts]
 
-        texts = kept(config, f"texts/guided {name}", write)
-        said = kept(config, f"judged {name}", lambda texts=texts: judged(model, judge, texts))
+        name_of_file = f"{len(targets)} of {config.guided_tokens} guided {name}"
+        texts = kept(config, f"texts/{name_of_file}", write)
+        said = kept(
+            config, f"judged/{name_of_file}", lambda texts=texts: judged(model, judge, texts)
+        )
         on_target = [one == target for one, target in zip(said, targets, strict=True)]
         tests = cg.detect([t["text"] for t in texts], key=key, tokenizer=model.tokenizer)
         found[name] = {"on_target": on_target, "log10_p": [test.log10_p for test in tests]}
@@ -314,7 +313,10 @@ def rates(config: Config) -> dict[str, Any]:
     tokenizer, _ = load_tokenizer()
     pages = [page["prompt"] + page["continuation"] for page in read_lines(config.web)]
     texts = [ids[:256] for ids in tokenizer.encode_batch_behind(pages)]
-    return false_positive_rates(texts, RateSettings(config.keys, config.windows, config.seed))
+    how = RateSettings(config.keys, config.windows, config.seed)
+    name = f"rates of {len(texts)} texts by {how.keys} keys"
+    found: dict[str, Any] = kept(config, name, lambda: false_positive_rates(texts, how))
+    return found
 
 
 STAGES = {
@@ -324,10 +326,7 @@ STAGES = {
 
 def main(config: Config) -> None:
     """Runs the stages that are not kept yet, and writes what all of them found."""
-    found = {
-        stage: kept(config, stage, lambda stage=stage: STAGES[stage](config))
-        for stage in config.stages
-    }
+    found = {stage: STAGES[stage](config) for stage in config.stages}
     report(config.out, found)
 
 

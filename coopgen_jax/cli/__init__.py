@@ -52,7 +52,12 @@ from coopgen_jax.cli.train_options import (
     LanguageModelOptions,
     TrainOptions,
 )
-from coopgen_jax.cli.watermark_options import DetectOptions, KeyOptions, WatermarkOptions
+from coopgen_jax.cli.watermark_options import (
+    DetectOptions,
+    KeyOptions,
+    MarkingOptions,
+    WatermarkOptions,
+)
 from coopgen_jax.errors import UserError
 
 __all__ = ["main"]
@@ -240,7 +245,7 @@ def _parse_evaluate(arguments: list[str]) -> EvaluateOptions:
 
 
 def _parse_watermark(arguments: list[str]) -> WatermarkOptions:
-    kinds = {"key": KeyOptions, "detect": DetectOptions}
+    kinds = {"key": KeyOptions, "detect": DetectOptions, "evaluate": MarkingOptions}
     return _ask_kind("watermark", WatermarkOptions, kinds, arguments, watermark_options.EXAMPLES)
 
 

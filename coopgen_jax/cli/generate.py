@@ -20,6 +20,7 @@ from coopgen_jax.cli.machines import (
     mesh_of,
     whole_parts,
 )
+from coopgen_jax.cli.method_flags import in_flags, method_of
 from coopgen_jax.cli.model_options import combine_models, load_reference
 from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.cli.printing import for_people, note, to_json_lines
@@ -73,9 +74,15 @@ def run_generate(options: GenerateOptions) -> None:
     config = decoder_config(options)
     check_class(options)
     key = load_key(options.watermark) if options.watermark else None
-    config = with_watermark(config, key)
+    try:
+        config = with_watermark(config, key)
+    except UserError as error:
+        method = method_of(options.method, options.preset)
+        raise UserError(in_flags(str(error), method)) from error
     if options.watermark_message and not key:
         raise UserError("--watermark-message is told by a mark: give its key by --watermark")
+    if options.watermark_message < 0:
+        raise UserError(f"--watermark-message is {options.watermark_message}: give 0 or more")
     prompts = read_prompts(options.texts, options.prompts, partial(note, options.quiet))
     hosts = join_hosts(options)
     with hosts or nullcontext():
@@ -90,6 +97,8 @@ def _run(
     key: WatermarkKey | None,
 ) -> None:
     messages = [0] * len(prompts)
+    if key and hosts and hosts.agree("watermark", key.identity) != key.identity:
+        raise UserError("--watermark is another key here than on the first machine: copy that one")
     if key:
         messages = read_messages(options.prompts, options.watermark_message, len(prompts))
         messages_of(key, messages, len(prompts))

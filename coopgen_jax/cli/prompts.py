@@ -64,7 +64,7 @@ def read_messages(file: Path | None, default: int, count: int) -> list[int]:
     for line, place in _lines(_decoded(file.read_bytes(), str(file)), str(file)):
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             entry = None
         said = entry.get("message", default) if isinstance(entry, dict) else default
         if not isinstance(said, int) or isinstance(said, bool) or said < 0:
@@ -180,7 +180,7 @@ def _lines(text: str, label: str) -> Iterable[tuple[str, str]]:
 def _json_row(line: str, place: str) -> str | UserError:
     try:
         entry = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return UserError(f"{place} is not JSON: {error}")
     values = [entry[name] for name in FIELDS if name in entry] if isinstance(entry, dict) else []
     if not values or not isinstance(values[0], str):

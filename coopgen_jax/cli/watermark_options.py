@@ -18,6 +18,7 @@ examples:
   coopgen generate "Once upon a time" --method sample --discriminator none \\
       --watermark mark.key --watermark-message 17 --new-tokens 200 --out texts.jsonl
   coopgen watermark detect texts.jsonl --key mark.key --messages 1000
+  coopgen watermark evaluate --key mark.key --prompts prompts.txt --out evaluation
 """
 
 
@@ -82,7 +83,49 @@ class DetectOptions:
 
 
 @dataclass(frozen=True)
+class MarkingOptions:
+    """Tell how surely a key's mark is found in a model's texts, also in changed ones.
+
+    The same prompts are continued by sampling with the mark and without it. The folder gets
+    marked.jsonl, unmarked.jsonl and report.json. An interrupted run continues.
+
+    Attributes:
+      key: The key file.
+      prompts: A file of prompts: .txt with one a line, or .jsonl with a "prompt" or "text".
+      out: The folder.
+      model: The language model; its tokens must be the key's.
+      dtype: Number format of the language model, as for generate.
+      limit: Prompts to use at most, the first ones.
+      new_tokens: Most tokens to write per text.
+      temperature: Divides the logits.
+      top_k: How many of the likeliest tokens may be drawn, 0 for all; a tournament needs it.
+      top_p: Probability of the nucleus; 1 for all.
+      share: Share of the tokens that an attack substitutes or deletes.
+      seed: Seed of everything random.
+      batch_size: Prompts worked on at once.
+      json: Print JSON instead of a table.
+      quiet: Show no progress.
+    """
+
+    key: Annotated[Path, arg(metavar="KEYFILE")]
+    prompts: Annotated[Path, arg(metavar="FILE")]
+    out: Annotated[Path, arg(metavar="FOLDER")]
+    model: Annotated[str, arg(metavar="NAME|PATH")] = "smollm2-135m"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    limit: Annotated[int | None, _unset("N", "all")] = None
+    new_tokens: Annotated[int, arg(metavar="T")] = 200
+    temperature: Annotated[float, arg(metavar="X")] = 1.0
+    top_k: Annotated[int, arg(metavar="K")] = 0
+    top_p: Annotated[float, arg(metavar="X")] = 1.0
+    share: Annotated[float, arg(metavar="X")] = 0.3
+    seed: Annotated[int, arg(metavar="N")] = 0
+    batch_size: Annotated[int, arg(metavar="B")] = 8
+    json: bool = False
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
 class WatermarkOptions:
     """Mark texts in secret, and recognise them."""
 
-    what: KeyOptions | DetectOptions
+    what: KeyOptions | DetectOptions | MarkingOptions

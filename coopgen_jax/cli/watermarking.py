@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from coopgen_jax.cli.watermark_evaluation import run_evaluation
 from coopgen_jax.cli.watermark_options import DetectOptions, KeyOptions, WatermarkOptions
 from coopgen_jax.data.sources import left_out, split_lines
 from coopgen_jax.decoding.rules.watermark import Watermark
@@ -17,14 +18,12 @@ from coopgen_jax.decoding.rules.watermark_key import load_key, new_key, save_key
 from coopgen_jax.errors import UserError
 from coopgen_jax.files import check_writable, to_json, write_whole
 from coopgen_jax.models.pretrained.loaded_model import load_tokenizer
-from coopgen_jax.tokenizer import Tokenizer
+from coopgen_jax.tokenizer import Tokenizer, has_half_character
 from coopgen_jax.watermark.detection import Detection, detect
 from coopgen_jax.watermark.page import render_page
 
 # Columns of a table that is not cut to a terminal's.
 WIDEST = 400
-# What a file is taken for by its name.
-_SUFFIXES = (".jsonl", ".json", ".txt", ".md")
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,13 @@ class Found:
 
 
 def run_watermark(options: WatermarkOptions) -> None:
-    """Makes a key, or tests texts; raises UserError where an option or a file is of no use."""
+    """Makes a key, tests texts or tries a key; raises UserError where something is of no use."""
     if isinstance(options.what, KeyOptions):
         _make_key(options.what)
-    else:
+    elif isinstance(options.what, DetectOptions):
         _detect(options.what)
+    else:
+        run_evaluation(options.what)
 
 
 def _make_key(what: KeyOptions) -> None:
@@ -50,11 +51,6 @@ def _make_key(what: KeyOptions) -> None:
         watermark = Watermark(**{name: getattr(what, name) for name in names})
     except ValueError as error:
         raise UserError(str(error)) from error
-    if what.out.exists():
-        raise UserError(
-            f"{what.out} exists, and texts that were marked with a lost key are never found again: "
-            "choose another name for the new key"
-        )
     tokenizer, vocab_size = load_tokenizer(what.model)
     key = new_key(watermark, tokenizer=tokenizer, vocab_size=vocab_size, model=what.model)
     save_key(key, what.out)
@@ -99,9 +95,11 @@ def _detect(what: DetectOptions) -> None:
     }
     if what.html:
         write_whole(what.html, _page(report, texts, found, tokenizer))
-    print(to_json(report, indent=1) if what.json else _for_people(report, what), end="")
+    unicode = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
     if what.json:
-        print()
+        print(to_json(report, indent=1, ascii_only=not unicode))
+    else:
+        print(_for_people(report, what), end="")
 
 
 def as_json(found: Detection) -> dict[str, Any]:
@@ -134,7 +132,8 @@ def read_texts(entry: str) -> tuple[list[Found], list[str]]:
     except OSError:
         there = False  # A text that is too long for the name of a file.
     if not there:
-        if path.suffix in _SUFFIXES and not any(letter.isspace() for letter in entry):
+        # What is one word with a dot or a slash in it was meant as a file.
+        if (path.suffix or "/" in entry) and not any(letter.isspace() for letter in entry):
             raise UserError(f"there is no file {entry}: give texts in quotes, or files of them")
         return [Found("the command line", "", entry)], []
     try:
@@ -165,7 +164,7 @@ def _of_lines(content: str, path: Path) -> tuple[list[Found], list[str]]:
         place = f"line {number} of {path}"
         try:
             found.append(_entry(json.loads(line), place))
-        except ValueError:
+        except (ValueError, RecursionError):
             broken.append(f"{place} is not JSON")
         except UserError as error:
             broken.append(str(error))
@@ -175,7 +174,7 @@ def _of_lines(content: str, path: Path) -> tuple[list[Found], list[str]]:
 def _of_document(content: str, path: Path) -> tuple[list[Found], list[str]]:
     try:
         document = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     entries = document.get("texts") if isinstance(document, dict) else document
     if not isinstance(entries, list):
@@ -196,19 +195,24 @@ def _entry(entry: Any, place: str) -> Found:
     )
     if not isinstance(text, str):
         raise UserError(f'{place} has no "text" that is a string')
-    return Found(place, prompt if isinstance(prompt, str) else "", text)
+    prompt = prompt if isinstance(prompt, str) else ""
+    if has_half_character(text) or has_half_character(prompt):
+        raise UserError(f"{place} holds half a character: it is not valid Unicode")
+    if isinstance(fields, dict) and fields.get("method") == "compare":
+        place += ", of --compare"
+    return Found(place, prompt, text)
 
 
 def _for_people(report: dict[str, Any], what: DetectOptions) -> str:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    columns = ["text", "tokens", "scored", "score", "expected", "log10 p"]
+    columns = ["text", "tokens", "scored", "skipped", "score", "expected", "log10 p"]
     columns += ["message", "its log10 p"] if what.messages else []
     columns += ["passage", "its log10 p"] if what.passages else []
     for name in (*columns, "verdict"):
         words = name in ("text", "verdict")
         table.add_column(name, justify="left" if words else "right", no_wrap=True)
     for one in report["texts"]:
-        cells = [one["source"], str(one["tokens"]), str(one["scored"])]
+        cells = [one["source"], *(str(one[n]) for n in ("tokens", "scored", "skipped"))]
         cells += [f"{one['score']:.1f}", f"{one['expected']:.1f}", f"{one['log10_p']:.1f}"]
         if what.messages:
             cells += [str(one["message"]), f"{one['log10_p_message']:.1f}"]

@@ -60,7 +60,14 @@ class DecoderSettings:
 
     def _check_watermark(self) -> None:
         watermark = self.rules.watermark
-        if watermark is None or not watermark.draws:
+        if watermark is None:
+            return
+        if self.to_be_weighted and watermark.delta == float("inf") and not watermark.draws:
+            raise ValueError(
+                "delta is infinite, which leaves texts that nothing can draw, and weights are of "
+                "all texts: give a finite delta"
+            )
+        if not watermark.draws:
             return
         scheme = watermark.scheme
         if not self.draws:
@@ -73,7 +80,7 @@ class DecoderSettings:
                 f"a {scheme} watermark without a window would make one text of the {self.lanes} "
                 "that are drawn of a prompt: give a window of 1 or more, or write one"
             )
-        if scheme == "permute-flip" and self.weighted:
+        if scheme == "permute-flip" and self.to_be_weighted:
             raise ValueError(
                 "permute-flip draws from another distribution than that of the scores, which "
                 "weights cannot put right: take gumbel"
@@ -116,6 +123,11 @@ class DecoderSettings:
     def draws(self) -> bool:
         """Whether every token that is written is drawn."""
         return not self.greedy
+
+    @property
+    def to_be_weighted(self) -> bool:
+        """Whether texts have weights, or a proposal that is made to be weighted."""
+        return self.weighted or getattr(self, "mix_base", 0.0) > 0
 
     @property
     def lanes(self) -> int:

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from coopgen_jax.decoding.generation import entry_at, pick
+from coopgen_jax.decoding.generation import pick
 from coopgen_jax.decoding.job import Job, seen_by
 from coopgen_jax.decoding.judgement import log_target
 from coopgen_jax.decoding.lanes import put
-from coopgen_jax.decoding.rules.shaping import SHAPING, marked, unrepeated
+from coopgen_jax.decoding.rules.shaping import SHAPING, log_marked, unrepeated
 from coopgen_jax.parallel.mesh import top_k
 
 # What beams, which rank log p and draw nothing, cannot honour.
@@ -109,11 +109,26 @@ def log_probs(job: Job, logits: jax.Array, texts: Texts, stop: jax.Array | None)
     """Returns log p of every next token by the logits, minus infinity where a rule forbids it.
 
     Both are `[B, G, W, V]`; `stop` `[B, G, W]` are the states of the stop strings behind the texts.
-    A watermark's greenlist has raised the logits.
+    A watermark's greenlist has raised it.
     """
+    allowed, gain = _allowed(job, logits, texts, stop)
+    return allowed if gain is None else allowed + gain
+
+
+def _allowed(
+    job: Job, logits: jax.Array, texts: Texts, stop: jax.Array | None
+) -> tuple[jax.Array, jax.Array | None]:
+    """Returns log p `[B, G, W, V]` under the rules, and what a greenlist raises it by, if any."""
     ends, seen = job.language_model.end_tokens, seen_by(job, texts, stop)
-    log_p = jax.nn.log_softmax(marked(job.config.rules, logits, seen))
-    return unrepeated(job.config.rules, log_p, seen, ends=ends)
+    log_p = jax.nn.log_softmax(logits)
+    allowed = unrepeated(job.config.rules, log_p, seen, ends=ends)
+    if job.marking is None:
+        return allowed, None
+    gain = log_marked(job.config.rules, log_p, seen) - log_p
+    gain = jnp.where(jnp.isfinite(log_p), gain, 0.0)
+    # Where the rules leave nothing green, a list that is hard has no say.
+    some = jnp.isfinite(allowed + gain).any(axis=-1, keepdims=True)
+    return allowed, jnp.where(some, gain, 0.0)
 
 
 def with_gains(
@@ -124,11 +139,13 @@ def with_gains(
     They are those `before` `[B, G, W]` on the lanes `lane`, with one `token` more by the `logits`
     `[B, G, W, V]` behind those.
     """
-    if job.marking is None:
+    _, gain = _allowed(job, logits, before, None)
+    if gain is None:
         return texts
-    seen = seen_by(job, before, None)
-    raised = jax.nn.log_softmax(marked(job.config.rules, logits, seen)) - jax.nn.log_softmax(logits)
-    return replace(texts, gained=texts.gained + entry_at(pick(raised, lane), token))
+    places = lane * gain.shape[-1] + token
+    found = jnp.take_along_axis(gain.reshape(*gain.shape[:2], -1), places, axis=-1)
+    # Where there is no text there is nothing to gain.
+    return replace(texts, gained=texts.gained + jnp.where(jnp.isfinite(found), found, 0.0))
 
 
 def likeliest(

@@ -101,6 +101,7 @@ def on_mesh(decode: Callable, mesh: Mesh, *, mapper: Mapper = "shard_map") -> Ca
     kinds["target"], kinds["marking"] = P(BATCH), _MARKING
 
     def spread(key: jax.Array, prompt: Prompt, **given: Any) -> Generation:
+        given = {name: value for name, value in given.items() if value is not None}
         arrays = {name: given.pop(name) for name in kinds if name in given}
 
         def part(key: jax.Array, prompt: Prompt, arrays: dict[str, Any]) -> Generation:

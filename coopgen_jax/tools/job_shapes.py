@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.job import Job
+from coopgen_jax.decoding.rules.watermark import marking_of
 from coopgen_jax.discriminators.causal import CausalConfig, causal, init_causal
 from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
@@ -63,6 +64,7 @@ def job_of_shapes(
             language_model=language_model(config, discriminator.taps),
             discriminator=discriminator,
             config=decoding,
+            marking=marking_of(jnp.zeros(4), tokens[:, 0]) if decoding.rules.watermark else None,
         )
 
     job: Job = jax.eval_shape(made)

@@ -31,6 +31,8 @@ Text = str | Sequence[int] | np.ndarray
 
 # The shortest passage that is looked at; each longer length is twice the one before.
 SHORTEST_PASSAGE = 25
+# Passages of more pairs of messages and tokens than these would take minutes a text.
+MOST_PAIRS = 1 << 30
 # A forecast of more tokens than this is none.
 MOST_TOKENS = 1_000_000
 # Words of at most so many (message, token) pairs are computed together.
@@ -183,6 +185,11 @@ class _Test:
             mask = tokens_to_score(ids, h, windows_once=once)
         places, n = np.flatnonzero(mask), int(mask.sum())
         passages = self.by_passage and n >= SHORTEST_PASSAGE
+        if passages and self.messages * n > MOST_PAIRS:
+            raise UserError(
+                f"messages is {self.messages}, and a text has {n} tokens to look for passages in: "
+                "give fewer messages, or look for none in passages"
+            )
         message = 0
         if n and self.messages > 1:
             best = self._best_by_passage if passages else self._best_message

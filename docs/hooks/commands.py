@@ -19,6 +19,7 @@ COMMANDS = (
     "evaluate annotate read",
     "watermark key",
     "watermark detect",
+    "watermark evaluate",
     "models",
     "plan",
 )

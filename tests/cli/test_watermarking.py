@@ -5,10 +5,11 @@ import stat
 
 import pytest
 
+import coopgen_jax.cli.watermark_evaluation as evaluation
 import coopgen_jax.cli.watermarking as command
 from coopgen_jax.decoding.rules.watermark_key import load_key
 from tests.cli.running import generate_json, run, sentence
-from tests.cli.tiny import tiny_model
+from tests.cli.tiny import load_tiny, tiny_model
 
 SAMPLED = ("--method", "sample", "--discriminator", "none", "--new-tokens", 60)
 
@@ -19,6 +20,8 @@ def tokenizer_of_tiny(monkeypatch):
     monkeypatch.setattr(
         command, "load_tokenizer", lambda name: (model.tokenizer, model.config.vocab_size)
     )
+    monkeypatch.setattr(evaluation, "load", load_tiny)
+    monkeypatch.setattr(evaluation, "keep_compilations", lambda folder: None)
 
 
 def made_key(capsys, path, *options):
@@ -92,14 +95,15 @@ def test_texts_come_from_files_quotes_and_standard_input(capsys, tmp_path, monke
     plain, document, lines = (tmp_path / name for name in ("a.txt", "b.json", "c.jsonl"))
     plain.write_text("This film was")
     document.write_text(json.dumps({"texts": [{"prompt": "This", "text": " film"}, {"no": 1}]}))
-    lines.write_text('{"text": "was"}\nbroken\n["a"]\n"film"\n')
+    deep = "[" * 100_000
+    lines.write_text(f'{{"text": "was"}}\nbroken\n{deep}\n"film"\n{{"text": "\\ud800"}}\n["a"]\n')
     entries = plain, document, lines, "was film"
     status, out, err = run(capsys, "watermark", "detect", *entries, "--key", key, "--json")
     assert status == 0
     sources = [text["source"] for text in json.loads(out)["texts"]]
     of_lines = [f"line {number} of {lines}" for number in (1, 4)]
     assert sources == [str(plain), f"text 1 of {document}", *of_lines, "the command line"]
-    assert "is not JSON" in err and 'no "text"' in err
+    assert "left out" in err and 'no "text"' in err
     assert detected(capsys, "", "--key", key)["texts"][0]["scored"] == 0
 
 
@@ -116,6 +120,10 @@ def test_mistakes_are_one_sentence(capsys, tmp_path):
         (("watermark", "detect", "film", "--key", binary), "no key file"),
         (("watermark", "detect", binary, "--key", key), "is not UTF-8"),
         (("watermark", "detect", tmp_path, "--key", key), "is a folder"),
+        (("watermark", "detect", "report.pdf", "--key", key), "there is no file report.pdf"),
+        (("watermark", "key", "--out", tmp_path / ("a" * 300)), "cannot be written"),
+        (("generate", "This", *SAMPLED, "--watermark", key, "--watermark-message", -1),
+         "--watermark-message is -1"),
         (("watermark", "detect", "nowhere.jsonl", "--key", key), "there is no file nowhere.jsonl"),
         (("watermark", "detect", "film", "--key", key, "--fpr", 0), "fpr is 0"),
         (("watermark", "detect", "film", "--key", key, "--messages", 10**6), "messages is 1000000"),
@@ -147,3 +155,41 @@ def test_a_key_of_other_tokens_is_refused_and_one_that_others_can_read_is_warned
         option = "--watermark" if arguments[0] == "generate" else "--key"
         told = sentence(capsys, *arguments, option, key)
         assert "give the tokenizer of tiny" in told and entry["secret"] not in told
+
+
+def test_a_key_is_tried_on_a_models_texts_and_an_interrupted_run_goes_on(capsys, tmp_path):
+    key, prompts, out = tmp_path / "k", tmp_path / "prompts.txt", tmp_path / "out"
+    made_key(capsys, key, "--scheme", "gumbel")
+    prompts.write_text("This film\nwas\nfilm\nThis was\n")
+    job = ["watermark", "evaluate", "--key", key, "--prompts", prompts, "--out", out]
+    job += ["--new-tokens", 60, "--batch-size", 2, "--limit", 3]
+    status, printed, err = run(capsys, *job, "--json")
+    assert status == 0 and "marked texts: batch 2 of 2" in err, err
+    found = json.loads(printed)
+    assert found == json.loads((out / "report.json").read_text())
+    assert found["marked"]["texts"] == found["unmarked"]["texts"] == 3
+    assert found["marked"]["none"]["found"]["1e-06"]["share"] == 1
+    assert found["unmarked"]["none"]["found"]["0.001"]["share"] == 0
+    order = [found["marked"][kind]["median_log10_p"] for kind in ("none", "substitution")]
+    assert order[0] < order[1] < 0 and found["marked"]["perplexity"] > 1
+    secret = load_key(key).secret
+    for name in ("marked.jsonl", "unmarked.jsonl"):
+        content = (out / name).read_text()
+        assert content.count("\n") == 4 and str(secret[0]) not in content
+    # Half of a line, as where a run was killed: the same texts are written again.
+    whole = (out / "marked.jsonl").read_text()
+    (out / "marked.jsonl").write_text(whole[:-30])
+    status, table, err = run(capsys, *job)
+    assert status == 0 and "marked texts: batch 2 of 2" in err and "batch 1 of 2" not in err
+    assert "after deletion" in table and "found at 1e-06" in table
+    tokens = [json.loads(line).get("tokens") for line in whole.splitlines()]
+    lines = (out / "marked.jsonl").read_text().splitlines()
+    again = [json.loads(line).get("tokens") for line in lines]
+    assert tokens == again
+    for options, words in (
+        (("--temperature", 0.5), "another temperature"),
+        (("--share", 2), "--share is 2.0"),
+        (("--limit", 0), "--limit is 0"),
+        (("--temperature", 0), "takes the place of a token's draw"),
+    ):
+        assert words in sentence(capsys, *job, "--quiet", *options)

@@ -192,6 +192,50 @@ def test_over_secrets_weights_of_marked_particles_are_proper():
     assert abs(evidence.mean() - truth) < 4 * error
 
 
+def marked_log_p_of(text, secret, watermark) -> float:
+    """Returns log p of a text under the language model with a greenlist."""
+    total = 0.0
+    for at, token in enumerate(text):
+        logits = TABLES["logits"][memory_of([*PROMPT, *text[:at]])].astype(np.float64)
+        if at >= watermark.window:
+            window = np.asarray([text[at - watermark.window : at]], np.uint32)
+            words = token_words(window_seed(secret, window), np.arange(VOCAB, dtype=np.uint32))
+            logits = logits + watermark.delta * (words / 2**32 < watermark.gamma)
+        total += log_softmax(logits)[token]
+    return total
+
+
+def test_weights_of_particles_are_of_the_language_model_with_its_greenlist():
+    watermark = Watermark(window=1, gamma=0.4, delta=3.0)
+    config = marked(SMCConfig(new_tokens=3, samples=4), watermark)
+    found = many(keys_of(3000, 6), np.repeat(SECRETS[:1], 3000, axis=0), config)
+    evidence = np.exp(np.asarray(log_evidence(jax.tree.map(lambda a: a[:, 0], found)), np.float64))
+    truth = 0.0
+    for text in all_texts(3):
+        judged = text[:-1] if text[-1] == END else text
+        said = log_softmax(TABLES["scores"][memory_of([*PROMPT, *judged])].astype(np.float64))
+        truth += np.exp(marked_log_p_of(text, SECRETS[0], watermark) + said[1])
+    error = evidence.std() / np.sqrt(len(evidence))
+    assert abs(evidence.mean() - truth) < 4 * error
+
+
+def test_log_proposal_is_what_a_marked_text_was_drawn_with():
+    rules = Rules(top_k=4, watermark=Watermark(window=1, gamma=0.4, delta=2.0))
+    for config in (
+        SamplingConfig(new_tokens=3),
+        SamplingConfig(new_tokens=3, mix_base=1.0),
+        replace(PUCT, new_tokens=3, choice=ByVisits(mix_base=1.0)),
+    ):
+        with_mark = marked(config, rules.watermark)
+        found = many(keys_of(20), SECRETS[:20], with_mark)
+        pairs = zip(texts_of(found), SECRETS, strict=False)
+        wanted = [marked_log_p_of(text, secret, rules.watermark) for text, secret in pairs]
+        np.testing.assert_allclose(np.ravel(found.log_proposal), wanted, rtol=1e-4)
+    for config in (SamplingConfig(new_tokens=3), replace(PUCT, choice=ByValues())):
+        found = many(keys_of(4), SECRETS[:4], marked(config, Watermark("permute-flip")))
+        assert np.isnan(found.log_proposal).all()
+
+
 def test_trees_know_nothing_of_a_mark():
     def tree_of(config):
         marking = marking_of(SECRETS[0], np.zeros(1)) if config.rules.watermark else None
@@ -235,21 +279,20 @@ def test_beams_find_the_best_of_the_raised_log_p_and_report_the_plain_one():
         found = many(keys_of(6), SECRETS[:6], marked(make, watermark))
         texts, told = texts_of(found), np.asarray(found.log_prob).ravel()
         for text, secret, log_prob in zip(texts, SECRETS, told, strict=False):
-
-            def raised(text, secret=secret):
-                total = 0.0
-                for at, token in enumerate(text):
-                    logits = TABLES["logits"][memory_of([*PROMPT, *text[:at]])].astype(np.float64)
-                    if at >= 1:
-                        seed = window_seed(secret, np.asarray([text[at - 1 : at]], np.uint32))
-                        words = token_words(seed, np.arange(VOCAB, dtype=np.uint32))
-                        logits = logits + 2.5 * (words / 2**32 < 0.4)
-                    total += log_softmax(logits)[token]
-                return total
-
+            raised = functools.partial(marked_log_p_of, secret=secret, watermark=watermark)
             best = max(all_texts(3), key=raised)
             assert raised(text) == pytest.approx(raised(best), abs=1e-4)
             assert log_prob == pytest.approx(log_p_of(text), abs=1e-4)
+
+
+def test_what_is_forced_comes_before_a_list_that_is_hard():
+    for token in range(VOCAB - 1):
+        rules = Rules(forced=(token,), watermark=Watermark(window=0, gamma=0.3, delta=float("inf")))
+        for config in (BeamConfig(new_tokens=2, rules=rules), SamplingConfig(2, rules=rules)):
+            found = many(keys_of(3), SECRETS[:3], config)
+            assert all(text[0] == token for text in texts_of(found))
+            told = [log_p_of(text) for text in texts_of(found)]
+            np.testing.assert_allclose(np.ravel(found.log_prob), told, rtol=1e-4)
 
 
 def test_texts_are_the_same_on_one_device_and_on_all():
@@ -322,8 +365,11 @@ def test_what_a_mark_cannot_do_is_told():
         marked(config, replace(whole, window=1))
         marked(config, Watermark(window=0))
     marked(SamplingConfig(), whole)
-    with pytest.raises(ValueError, match="permute-flip draws from another distribution"):
-        marked(SMCConfig(), Watermark("permute-flip"))
+    for config in (SMCConfig(), SamplingConfig(mix_base=0.1), DRAWING["visits and base"]):
+        with pytest.raises(ValueError, match="permute-flip draws from another distribution"):
+            marked(config, Watermark("permute-flip"))
+        with pytest.raises(ValueError, match="delta is infinite"):
+            marked(config, Watermark(delta=float("inf")))
     few = Watermark("tournament")
     for config in (SamplingConfig(), SMCConfig(), DRAWING["values"], DRAWING["visits and base"],
                    SamplingConfig(rules=Rules(top_k=5), mix_base=0.1)):  # fmt: skip
@@ -341,3 +387,7 @@ def test_a_rule_without_its_secret_is_refused_and_a_secret_without_its_rule():
     ):
         with pytest.raises(UserError, match="a watermark is a rule and a secret: give both"):
             written(jax.random.key(0), marking, config=one)
+
+
+def test_a_secret_is_not_shown():
+    assert "1234567" not in repr(marking_of([1234567, 2, 3, 4], [0]))

@@ -32,6 +32,7 @@ FEW = {
     },
     "evaluate discriminator": {"--quiet": None},
     "evaluate texts": {"--quiet": None},
+    "watermark evaluate": {"--new-tokens": "8", "--quiet": None},
     "plan": {"--bandwidth": "10", "--rate": "0.1"},
 }  # fmt: skip
 # Options that only some commands have, made small where they stand.
@@ -107,7 +108,7 @@ def run_coopgen(command: Command, words: list[str]) -> None:
 
 def small(words: list[str]) -> list[str]:
     """Returns the arguments of `coopgen` with options that leave little to do."""
-    kind = " ".join(words[:2] if words[0] in ("train", "evaluate") else words[:1])
+    kind = " ".join(words[:2] if words[0] in ("train", "evaluate", "watermark") else words[:1])
     few = dict(FEW.get(kind, {}))
     if kind == "generate" and "--method" not in words:
         few |= SEARCH

@@ -253,7 +253,8 @@ class MCTSConfig(DecoderSettings):
     def engine(self) -> SearchConfig:
         """How the search runs: to its end where stopping would change what is drawn from."""
         root = self.search.root
-        if not self.draws or not isinstance(root, Puct):
+        best_alone = not self.draws and self.rules.watermark is None
+        if best_alone or not isinstance(root, Puct):
             return self.search
         return replace(self.search, root=replace(root, early_stop=False))
 

@@ -44,8 +44,8 @@ from coopgen_jax.decoding.job import (
 from coopgen_jax.decoding.mcts.expansion import root
 from coopgen_jax.decoding.mcts.mcts_config import ByValues, MCTSConfig
 from coopgen_jax.decoding.mcts.reference import read_reference
-from coopgen_jax.decoding.rules.draw import draw, per_key
-from coopgen_jax.decoding.rules.shaping import Seen, log_constrained, marked
+from coopgen_jax.decoding.rules.draw import draw, log_drawn, per_key
+from coopgen_jax.decoding.rules.shaping import Seen, log_constrained, log_marked
 from coopgen_jax.decoding.rules.truncation import mixture
 from coopgen_jax.search.mcts import root_visits, value_logits, visit_logits
 from coopgen_jax.search.tree import Tree, plant
@@ -150,12 +150,10 @@ def _draw(
     if rules.constrains:
         log_p = log_constrained(rules, logits, seen, ends=job.language_model.end_tokens)
     log_tree, known = _searched(tree, log_p, tau=tau, power=power)
-    by_model = log_p if rules.constrains else logits
-    if seen.mark is not None:
-        by_model = marked(rules, log_p, seen)
-        log_p, log_tree = (
-            jax.nn.log_softmax(marked(rules, found, seen)) for found in (log_p, log_tree)
-        )
+    # Values and visits are of what is searched; the mark is set on what is drawn from.
+    marked_p, log_tree = (log_marked(rules, found, seen) for found in (log_p, log_tree))
+    plainly = not rules.constrains and marked_p is log_p
+    by_model, log_p = logits if plainly else marked_p, marked_p
     if power:
         first = per_key(partial(jax.random.fold_in, data=0), keys)
         token, _ = draw(rules, first, log_tree, seen=seen)
@@ -163,7 +161,7 @@ def _draw(
     full = per_key(chance, pair[:, :, 0]) | ~known
     by_model, _ = draw(rules, pair[:, :, 1], by_model, seen=seen)
     token = jnp.where(full, by_model, token)
-    log_base, log_own = (entry_at(array, token) for array in (log_p, log_tree))
+    log_base, log_own = (log_drawn(rules, array, token, seen) for array in (log_p, log_tree))
     log_proposal = jnp.where(known, mixture(log_own, log_base, config.mix_base), log_base)
     return token, entry_at(plain, token), log_proposal
 

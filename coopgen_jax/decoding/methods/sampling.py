@@ -20,8 +20,8 @@ from coopgen_jax.decoding.job import (
     stop_states,
     write_token,
 )
-from coopgen_jax.decoding.rules.draw import draw, per_key
-from coopgen_jax.decoding.rules.shaping import log_constrained
+from coopgen_jax.decoding.rules.draw import draw, log_drawn, per_key
+from coopgen_jax.decoding.rules.shaping import log_constrained, log_marked
 from coopgen_jax.decoding.rules.truncation import bits, mirostat, mixture
 from coopgen_jax.models.slots import Capacity
 
@@ -134,6 +134,7 @@ def _draw(
         kept = mirostat(whole, state.limit)
     keys = row_keys(key, job.prompt, config.samples, state.step)
     log_p = log_constrained(rules, state.logits, seen, ends=job.language_model.end_tokens)
+    log_p = log_marked(rules, log_p, seen)
     drawn_from = kept
     if config.mix_base:
         # Which of the two a text is drawn from stays the same for all of its tokens.
@@ -147,7 +148,7 @@ def _draw(
     missed = jnp.where(generation.length < len(rules.forced), 0.0, surprise - config.mirostat)
     return (
         token,
-        entry_at(jax.nn.log_softmax(kept), token),
+        log_drawn(rules, kept, token, seen),
         entry_at(log_p, token),
         state.limit - config.mirostat_rate * missed,
     )

@@ -27,7 +27,7 @@ from coopgen_jax.decoding.job import Decoder, Job, ends, seen_by, shaped
 from coopgen_jax.decoding.judgement import log_target
 from coopgen_jax.decoding.lanes import Lanes, begin_lanes, extend_lanes, lane_stops
 from coopgen_jax.decoding.rules.draw import draw, per_key
-from coopgen_jax.decoding.rules.shaping import REMOVES_SUPPORT, log_constrained
+from coopgen_jax.decoding.rules.shaping import REMOVES_SUPPORT, log_constrained, log_marked
 from coopgen_jax.errors import UserError
 
 Resampling = Literal["systematic", "residual"]
@@ -38,9 +38,9 @@ class SMCConfig(DecoderSettings):
     """Draws weighted particles of p(x) p(c|x) (sequential Monte Carlo).
 
     All particles are returned: with `w = exp(log_weight)`, the mean of `w f(x)` over them estimates
-    E_p[p(c|x)^power f(x)] without bias, p being the language model under the constraints. What the
-    rules shape is the proposal alone, and the weights put it right. `log_proposal` is NaN: what was
-    drawn has been resampled.
+    E_p[p(c|x)^power f(x)] without bias, p being the language model under the constraints, with a
+    watermark's greenlist. What the rules shape is the proposal alone, and the weights put it right.
+    `log_proposal` is NaN: what was drawn has been resampled.
 
     Attributes:
       samples: `W`, particles of a prompt.
@@ -119,6 +119,7 @@ def advance(key: jax.Array, job: Job, state: SMCState) -> tuple[SMCState, None]:
     stop = None if stop is None else stop[:, 0]
     logits, seen = lanes.logits[:, 0], seen_by(job, particles, stop)
     log_p = log_constrained(config.rules, logits, seen, ends=job.language_model.end_tokens)
+    log_p = log_marked(config.rules, log_p, seen)
     token, log_q = draw(config.rules, keys, shaped(job, logits, seen), seen=seen)
     end = ends(job, token, stop)
     lanes, log_class = extend_lanes(

@@ -43,16 +43,25 @@ def draw(
             # A tournament is held among the tokens that truncation has left.
             scores, tokens = top_k(scores, min(rules.top_k, scores.shape[-1]))
         chosen = marked_draw(rules.watermark, keys, scores, tokens, mark)
-        if rules.watermark.scheme == "permute-flip":
-            scores = jnp.full_like(scores, jnp.nan)
     else:
         chosen = per_key(jax.random.categorical, keys, scores)
     token = chosen if tokens is None else entry_at(tokens, chosen)
     if keys is None:
         log_p = jnp.full(chosen.shape, jnp.nan, jnp.float32)
     else:
-        log_p = entry_at(jax.nn.log_softmax(scores), chosen)
+        log_p = log_drawn(rules, scores, chosen, seen)
     return token.astype(jnp.int32), log_p
+
+
+def log_drawn(rules: Rules, scores: jax.Array, rank: jax.Array, seen: Seen | None) -> jax.Array:
+    """Returns with which log-probability `[...]` the entry `rank` of scores `[..., K]` is drawn.
+
+    It is NaN where permute-and-flip draws: from another distribution than that of the scores.
+    """
+    watermark = None if seen is None or seen.mark is None else rules.watermark
+    if watermark is not None and watermark.scheme == "permute-flip":
+        return jnp.full(rank.shape, jnp.nan, jnp.float32)
+    return entry_at(jax.nn.log_softmax(scores), rank)
 
 
 def marked_draw(
@@ -75,10 +84,11 @@ def marked_draw(
     words = mark.words(tokens, keys)
     uniform = jnp.minimum((words.astype(jnp.float32) + 0.5) * 2.0**-32, 1 - 2.0**-24)
     # With r = 1 - uniform, the largest r^(1/p) is the largest log p - log(-log r).
-    noise = -jnp.log(-jnp.log1p(-uniform))
+    argument = -jnp.log1p(-uniform)
     if watermark.scheme == "permute-flip":
-        noise = jnp.where(there, -jnp.log(uniform), noise)
-    return jnp.argmax(scores + noise, axis=-1)
+        # Its noise is exponential: -log of a uniform number.
+        argument = jnp.where(there, uniform, argument)
+    return jnp.argmax(scores - jnp.log(argument), axis=-1)
 
 
 def per_key(function: Callable, keys: jax.Array, *arrays: jax.Array) -> Any:

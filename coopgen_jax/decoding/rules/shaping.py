@@ -226,6 +226,13 @@ def marked(
     return biased(rules.watermark, scores, seen.mark, tokens)
 
 
+def log_marked(rules: Rules, log_p: jax.Array, seen: Seen) -> jax.Array:
+    """Returns log p `[..., V]` of the language model with a watermark's bias, normalised."""
+    if rules.watermark is None or rules.watermark.draws or seen.mark is None:
+        return log_p
+    return jax.nn.log_softmax(marked(rules, log_p, seen))
+
+
 def log_constrained(
     rules: Rules, logits: jax.Array, seen: Seen, *, ends: tuple[int, ...]
 ) -> jax.Array:

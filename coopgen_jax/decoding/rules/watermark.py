@@ -16,6 +16,8 @@ A mark begins where the whole window lies in the continuation, so that the promp
 find it. The three that take the place of a draw leave a token to the text's own noise where its
 window was there before in this text, so that their draws stay those of p, and where an earlier one
 of the prompt's texts has the same window at the same step, so that two texts do not become one.
+Where texts are chosen among (resampling, best of n), a window of one that was dropped can come
+again in another, so that there draws are those of p but for such windows.
 """
 
 import math
@@ -31,6 +33,8 @@ from coopgen_jax.decoding.rules.keys import green_below, shifted, token_words, w
 
 Scheme = Literal["greenlist", "gumbel", "permute-flip", "tournament"]
 LONGEST_WINDOW = 8
+# Single precision keeps the logits apart up to here.
+LARGEST_DELTA = 100
 # A word has so many bits, one for a layer of a tournament.
 MOST_LAYERS = 32
 
@@ -68,8 +72,10 @@ class Watermark:
             raise ValueError(f"window is {self.window}: give 0 to {LONGEST_WINDOW} tokens")
         if not 0 < self.gamma < 1:
             raise ValueError(f"gamma is {self.gamma}: give a share between 0 and 1")
-        if not self.delta > 0:
-            raise ValueError(f"delta is {self.delta}: give a number above 0")
+        if not (0 < self.delta <= LARGEST_DELTA or self.delta == math.inf):
+            raise ValueError(
+                f"delta is {self.delta}: give a number above 0 and up to {LARGEST_DELTA}, or inf"
+            )
         if not 1 <= self.layers <= MOST_LAYERS:
             raise ValueError(f"layers is {self.layers}: give 1 to {MOST_LAYERS}")
         if self.scheme == "tournament" and self.window == 0:
@@ -101,7 +107,7 @@ class Marking:
     secret: `[4]` uint32; message: `[B]` uint32 what every prompt's texts say, 0 for nothing.
     """
 
-    secret: jax.Array
+    secret: jax.Array = struct.field(repr=False)
     message: jax.Array
 
 

@@ -206,7 +206,8 @@ def test_a_token_that_alone_is_left_is_drawn_whatever_its_word():
     [({"scheme": "kgw"}, "scheme is 'kgw'"), ({"window": 9}, "window is 9"),
      ({"window": -1}, "window is -1"), ({"gamma": 0.0}, "gamma is 0.0"),
      ({"gamma": 1.0}, "gamma is 1.0"), ({"delta": 0.0}, "delta is 0.0"),
-     ({"delta": float("nan")}, "delta is nan"), ({"layers": 33}, "layers is 33"),
+     ({"delta": float("nan")}, "delta is nan"), ({"delta": 1e9}, "delta is 1000000000.0"),
+     ({"delta": -float("inf")}, "delta is -inf"), ({"layers": 33}, "layers is 33"),
      ({"scheme": "tournament", "window": 0}, "window is 0 and scheme is tournament")],
 )  # fmt: skip
 def test_settings_out_of_range_are_told(settings, sentence):
