@@ -330,6 +330,55 @@ def questions() -> str:
     return markdown(head, rows)
 
 
+def watermark_rates() -> str:
+    """Returns how often unmarked texts were called marked; the tests that users get stand out."""
+    rates = read("watermarks")["rates"]
+    levels = list(next(iter(rates.values())))
+    rows = []
+    for name, row in rates.items():
+        window, _, test = name.removeprefix("h ").partition(", ")
+        ours = "exact, each pair once" in test
+        label = test if "once" in test else f"{test}, repeats scored"
+        cells = [f"{row[level]['rate']:.1e}".replace("e-0", "e-") for level in levels]
+        cells = [window, label, *cells]
+        rows.append([f"**{cell}**" for cell in cells] if ours else cells)
+    return markdown(
+        ["window", "test", *(f"{float(level):.0e}".replace("e-0", "e-") for level in levels)], rows
+    )
+
+
+def watermark_strength() -> str:
+    """Returns how surely marked texts are found, as written and changed."""
+    attacks = ("none", "substitution", "deletion", "in human text")
+    head = ["texts", "similarity", "perplexity", "median log10 p", "as written", *attacks[1:]]
+    rows = []
+    for name, row in read("watermarks")["strength"].items():
+        cells = [
+            name.replace(" h ", ", window "),
+            share(row["similarity"], 3),
+            fixed(row["perplexity"], 1),
+        ]
+        if row["window"] is None:
+            rows.append([*cells, *[""] * 5])
+            continue
+        p = sorted(row["none"])
+        median = (p[(len(p) - 1) // 2] + p[len(p) // 2]) / 2
+        found = [share(sum(value <= -6 for value in row[a]) / len(row[a])) for a in attacks]
+        rows.append([*cells, fixed(median, 1), *found])
+    return markdown(head, rows)
+
+
+def watermark_cost() -> str:
+    """Returns a token's time with a mark and without one."""
+    cost = read("watermarks")["cost"]
+    middle = {name: sorted(values)[len(values) // 2] for name, values in cost.items()}
+    rows = []
+    for name, seconds in middle.items():
+        base = middle["unmarked, top 50" if "top 50" in name else "unmarked"]
+        rows.append([name, fixed(1000 * seconds, 1), fixed(seconds / base, 3)])
+    return markdown(["8 texts", "ms a token", "ratio"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "polarity": lambda: comparison("polarity"),
     "polarity_fr": lambda: comparison("polarity_fr"),
@@ -343,4 +392,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "detox": detox,
     "captions": captions,
     "questions": questions,
+    "watermark_rates": watermark_rates,
+    "watermark_strength": watermark_strength,
+    "watermark_cost": watermark_cost,
 }

@@ -33,6 +33,10 @@ ROWS = {
     "detox": "| MCTS, 32 simulations | .19 | .301 [.22, .39] | 4.8 |",
     "captions": "| GCN, tree search | 3.91 ± .03 | 1.46 | .244 ± .006 | .224 ± .020 | 389 ± 59 "
     "| .03 |",
+    "watermark_rates": "| **4** | **gumbel exact, each pair once** | **1.0e-2** | **1.1e-3** "
+    "| **1.1e-4** | **1.2e-5** |",
+    "watermark_strength": "| greenlist 4.0, window 4 | .248 | 20.0 | -75.9 | .96 | .17 | .25 | .96 |",
+    "watermark_cost": "| greenlist | 151.2 | 1.018 |",
     "questions": "| GCN | greedy | 14.7 | 36.9 | 34.7 | 10.4 | 27 [17, 38] | 33 [23, 45] |",
 }
 
