@@ -35,7 +35,8 @@ ROWS = {
     "| .03 |",
     "watermark_rates": "| **4** | **gumbel exact, each pair once** | **1.0e-2** | **1.1e-3** "
     "| **1.1e-4** | **1.2e-5** |",
-    "watermark_strength": "| greenlist 4.0, window 4 | .248 | 20.0 | -75.9 | .96 | .17 | .25 | .96 |",
+    "watermark_strength": "| greenlist 4.0, window 4 | .248 | 20.0 | -75.9 | .96 | .17 | .25 "
+    "| .96 |",
     "watermark_cost": "| greenlist | 151.2 | 1.018 |",
     "questions": "| GCN | greedy | 14.7 | 36.9 | 34.7 | 10.4 | 27 [17, 38] | 33 [23, 45] |",
 }
