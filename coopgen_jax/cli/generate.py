@@ -97,8 +97,9 @@ def _run(
     key: WatermarkKey | None,
 ) -> None:
     messages = [0] * len(prompts)
-    if key and hosts and hosts.agree("watermark", key.identity) != key.identity:
-        raise UserError("--watermark is another key here than on the first machine: copy that one")
+    own = key.identity if key else "none"
+    if hosts and hosts.agree("watermark", own) != own:
+        raise UserError("--watermark is another here than on the first machine: give the same key")
     if key:
         messages = read_messages(options.prompts, options.watermark_message, len(prompts))
         messages_of(key, messages, len(prompts))
