@@ -26,12 +26,10 @@ from coopgen_jax.decoding.methods.rerank import RerankConfig
 from coopgen_jax.decoding.methods.sampling import SAMPLING, SamplingConfig
 from coopgen_jax.decoding.methods.smc import SMCConfig, log_evidence
 from coopgen_jax.decoding.methods.stochastic_beam import StochasticBeamConfig
-from coopgen_jax.decoding.on_mesh import on_mesh
 from coopgen_jax.decoding.rules.keys import token_words, window_seed
 from coopgen_jax.decoding.rules.shaping import NO_RULES, Rules
 from coopgen_jax.decoding.rules.watermark import Watermark, marking_of
 from coopgen_jax.errors import UserError
-from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.search.config import Halving, Puct, SearchConfig
 from tests.decoding.toy import END, JUDGE, MODEL, PARAMS, TABLES, log_softmax, memory_of, prompt_of
 
@@ -293,26 +291,6 @@ def test_what_is_forced_comes_before_a_list_that_is_hard():
             assert all(text[0] == token for text in texts_of(found))
             told = [log_p_of(text) for text in texts_of(found)]
             np.testing.assert_allclose(np.ravel(found.log_prob), told, rtol=1e-4)
-
-
-def test_texts_are_the_same_on_one_device_and_on_all():
-    config = marked(SamplingConfig(new_tokens=8, samples=2), Watermark("gumbel", window=2))
-    count = jax.device_count()
-    prompt = prompt_of(*[[index % 4, 1] for index in range(count)])
-    marking = marking_of(SECRETS[0], np.arange(count) % VOCAB)
-    write = functools.partial(
-        decode, language_model=MODEL, params=PARAMS, config=config, marking=marking
-    )
-    alone = jax.jit(write)(jax.random.key(1), prompt)
-    mesh = make_mesh(batch=count)
-    for mapper in ("shard_map", "pmap"):
-        spread = on_mesh(decode, mesh, mapper=mapper)
-        spread = functools.partial(
-            spread, language_model=MODEL, params=PARAMS, config=config, marking=marking
-        )
-        np.testing.assert_array_equal(
-            jax.jit(spread)(jax.random.key(1), prompt).tokens, alone.tokens
-        )
 
 
 def test_secrets_and_messages_are_arguments_of_one_program_without_sort_or_host():

@@ -40,6 +40,7 @@ from coopgen_jax.decoding.methods.smc import SMCConfig
 from coopgen_jax.decoding.methods.stochastic_beam import StochasticBeamConfig
 from coopgen_jax.decoding.on_mesh import on_mesh
 from coopgen_jax.decoding.rules.shaping import Rules
+from coopgen_jax.decoding.rules.watermark import Watermark, marking_of
 from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, bidirectional
 from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.discriminators.host.retokenise import Crossing
@@ -70,6 +71,25 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 STATIC = ("language_model", "discriminator", "config")
 SEARCH = SearchConfig(simulations=6, wave=2, candidates=4, depth=4, reused_nodes=4)
 SHIFTED = PPLMConfig(new_tokens=3, samples=2, iterations=1, bags=((3, 4),))
+
+
+def marked() -> None:
+    """Marked texts are those of one device, with a message a row, under both mappers."""
+    language = ToyLanguage(vocab_size=6)
+    prompt, key = rows_of(8, 6), jax.random.key(5)
+    rules = Rules(watermark=Watermark("gumbel", window=2), min_tokens=8)
+    given = {
+        "language_model": toy_language_model(language),
+        "params": language.tables(1),
+        "config": SamplingConfig(new_tokens=8, samples=2, rules=rules),
+        "marking": marking_of(np.arange(4), np.arange(8) % 6),
+    }
+    alone = jax.jit(sample, static_argnames=STATIC)(key, prompt, **given)
+    silent = given | {"marking": marking_of(np.arange(4), np.zeros(8))}
+    assert not same(alone, jax.jit(sample, static_argnames=STATIC)(key, prompt, **silent))
+    for mapper, devices in (("shard_map", 8), ("pmap", 4)):
+        decode = on_mesh(sample, make_mesh(devices), mapper=mapper)
+        assert same(alone, jax.jit(decode, static_argnames=STATIC)(key, prompt, **given)), mapper
 
 
 def toy() -> None:
@@ -213,6 +233,7 @@ CHECKS = {
     "toy": toy,
     "reference": reference,
     "batch": batch,
+    "marked": marked,
     "callback": callback,
     "largest": largest,
     "kept whole": kept_whole,

@@ -15,7 +15,7 @@ from tests.processes import ROOT, environment
 
 # What a plain run checks, and what `--slow` adds.
 CHECKS = (
-    "toy", "largest", "attended", "kept whole", "truncated", "callback", "training",
+    "toy", "marked", "largest", "attended", "kept whole", "truncated", "callback", "training",
     "3 key/value heads by 8", "shared parameters",
 )  # fmt: skip
 SLOW = (
