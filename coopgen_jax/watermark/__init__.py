@@ -1,1 +1,1 @@
-"""Watermarks after generation: keys in files, and the tests that find a mark in a text."""
+"""Watermarks after generation: the tests that find a mark in a text, and how surely they do."""
