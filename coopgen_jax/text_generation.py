@@ -193,7 +193,7 @@ def messages_of(key: WatermarkKey | None, message: int | Sequence[int], count: i
         raise UserError("a message is no whole number: give one, or one per prompt") from error
     if key is None:
         if any(messages):
-            raise UserError("a message is told by a watermark: give its key, or no message")
+            raise UserError("a message is what a watermark says: give its key, or no message")
         return messages
     if len(messages) != count:
         raise UserError(

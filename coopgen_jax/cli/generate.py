@@ -80,7 +80,7 @@ def run_generate(options: GenerateOptions) -> None:
         method = method_of(options.method, options.preset)
         raise UserError(in_flags(str(error), method)) from error
     if options.watermark_message and not key:
-        raise UserError("--watermark-message is told by a mark: give its key by --watermark")
+        raise UserError("--watermark-message is what a mark says: give its key by --watermark")
     if options.watermark_message < 0:
         raise UserError(f"--watermark-message is {options.watermark_message}: give 0 or more")
     prompts = read_prompts(options.texts, options.prompts, partial(note, options.quiet))

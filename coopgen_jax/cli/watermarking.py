@@ -28,7 +28,7 @@ WIDEST = 400
 
 @dataclass(frozen=True)
 class Found:
-    """A text that is tested: where it comes from, its prompt if that is told apart, and itself."""
+    """A text that is tested: where it comes from, its prompt where that is known, and itself."""
 
     source: str
     prompt: str
@@ -103,7 +103,7 @@ def _detect(what: DetectOptions) -> None:
 
 
 def as_json(found: Detection) -> dict[str, Any]:
-    """Returns what is told of a text, without its tokens."""
+    """Returns the report on one text, without its tokens."""
     names = (
         "tokens", "scored", "skipped", "score", "expected", "log10_p", "message",
         "log10_p_message", "passage", "log10_p_passage", "marked", "more_tokens",

@@ -24,7 +24,7 @@ def tokens_to_score(ids: np.ndarray, window: int, *, windows_once: bool = False)
     Args:
       ids: `[T]` whole numbers.
       window: `h`, the number of tokens in front that a token's mark depends on.
-      windows_once: scores no token behind a window that was there before, whatever the token.
+      windows_once: scores a token only where its window is new in the text.
     """
     ids = np.asarray(ids, np.int64)
     mask = np.zeros(len(ids), bool)

@@ -18,7 +18,7 @@ def render_page(report: dict[str, Any], found: Sequence[Detection], tokenizer: T
     """Returns a self-contained page.
 
     Args:
-      report: what is told: `key`, `fpr`, `marked`, and `texts` with their `source`, `prompt`,
+      report: the figures: `key`, `fpr`, `marked`, and `texts` with their `source`, `prompt`,
         `scheme` and `verdict`.
       found: the detections of the texts, in their order.
       tokenizer: whose tokens they are of.

@@ -175,7 +175,7 @@ def load_key(path: Path | str) -> WatermarkKey:
         raise UserError(
             f"the key file {path} cannot be read: {error.strerror or 'the system refuses'}"
         ) from None
-    # Faults are told of without the file's content, which is secret.
+    # Sentences about faults leave out the file's content, which is secret.
     try:
         found = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError):
