@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from coopgen_jax.models.product import product
 from coopgen_jax.models.rematerialisation import of_weights, rematerialise
+from coopgen_jax.parallel.platform import activation_dtype
 
 Params = Any
 
@@ -75,7 +76,8 @@ class Block(nn.Module):
         """Maps `x` `[B, S, E]` with `mask` `[B, S]` to `[B, S, E]`."""
         config = self.config
         batch, length, width = x.shape
-        times = partial(product, dtype=config.dtype)
+        dtype = activation_dtype(config.dtype)
+        times = partial(product, dtype=dtype)
         dense = partial(
             nn.Dense,
             # The product rounds what it is given, and so a gradient of the weights is not rounded.
@@ -94,10 +96,10 @@ class Block(nn.Module):
         weights = jax.nn.softmax(scores, axis=-1)
         mixed = times("bhqk,bhkd->bhqd", weights, value).transpose(0, 2, 1, 3)
         attended = dense(width, name="output")(mixed.reshape(batch, length, width))
-        x = _norm(config, "attention_norm")(x + attended).astype(config.dtype)
+        x = _norm(config, "attention_norm")(x + attended).astype(dtype)
         inner = ACTIVATIONS[config.activation](dense(config.ffn_width, name="up")(x))
         x = _norm(config, "ffn_norm")(x + dense(width, name="down")(inner))
-        return x.astype(config.dtype)
+        return x.astype(dtype)
 
 
 def _dot_general(dtype: str, x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
@@ -157,7 +159,7 @@ def encode(config: EncoderConfig, params: Params, tokens: jax.Array, mask: jax.A
         return block.apply({"params": layer}, x, mask), None
 
     run = rematerialise(step, scanned=True)
-    return jax.lax.scan(run, x.astype(config.dtype), params["layers"])[0]
+    return jax.lax.scan(run, x.astype(activation_dtype(config.dtype)), params["layers"])[0]
 
 
 def mean_pool(hidden: jax.Array, mask: jax.Array) -> jax.Array:

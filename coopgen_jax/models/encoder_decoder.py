@@ -31,6 +31,7 @@ from coopgen_jax.models.t5 import (
     source_entries,
 )
 from coopgen_jax.models.transformer import Cross, Params, vectors_of
+from coopgen_jax.parallel.platform import activation_dtype
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,9 @@ def extend(
     batch, samples, wave = nodes.token.shape
     rows = (batch, samples * wave)
     embedding = None if nodes.embedding is None else nodes.embedding.reshape(*rows, -1)
-    x = vectors_of(params, nodes.token.reshape(rows), embedding).astype(config.dtype)
+    x = vectors_of(params, nodes.token.reshape(rows), embedding).astype(
+        activation_dtype(config.dtype)
+    )
 
     def cross(source: Source) -> Cross:
         return lambda query: attend_source(config, query, source, cache.mask)

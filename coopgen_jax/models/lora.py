@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from coopgen_jax.errors import UserError
+from coopgen_jax.models.layer_layout import stacked_numbers
 from coopgen_jax.models.transformer import Params
 
 
@@ -65,7 +66,7 @@ def init_lora(key: jax.Array, params: Params, config: LoraConfig) -> dict[str, A
 
 def _stacked(params: Params) -> dict[str, Any]:
     layers: Any = params["layers"]
-    if isinstance(layers, tuple):
+    if not stacked_numbers(params):
         raise UserError("LoRA wants stacked layers: load the language model with stacked=True")
     return layers
 

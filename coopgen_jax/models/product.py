@@ -15,6 +15,26 @@ from coopgen_jax.parallel.platform import on_accelerator
 # With fewer rows XLA does not call its library of processor products for bfloat16.
 FEWEST_ROWS = 4
 
+BITS = jnp.dtype("uint16")
+
+
+def bits(array: jax.Array) -> jax.Array:
+    """Returns a bfloat16 array as its bits, uint16, and any other as it is.
+
+    XLA's processor backend copies whole numbers as they are, and bfloat16 by way of float32.
+    """
+    return jax.lax.bitcast_convert_type(array, BITS) if array.dtype == jnp.bfloat16 else array
+
+
+def are_bits(array: jax.Array) -> bool:
+    """Tells whether an array is what `bits` makes of bfloat16."""
+    return array.dtype == BITS
+
+
+def numbers(array: jax.Array) -> jax.Array:
+    """Returns the bfloat16 numbers of an array of bits, and any other array as it is."""
+    return jax.lax.bitcast_convert_type(array, jnp.bfloat16) if are_bits(array) else array
+
 
 def product(equation: str, one: jax.Array, other: jax.Array, dtype: str) -> jax.Array:
     """Returns the Einstein sum of two arrays that are rounded to a dtype, in float32.
@@ -27,7 +47,12 @@ def product(equation: str, one: jax.Array, other: jax.Array, dtype: str) -> jax.
       one: the first operand, of any dtype.
       other: the second operand, of any dtype.
       dtype: what operands are rounded to, in the gradient as well: "float32" or "bfloat16".
+
+    Raises:
+      TypeError: an operand is bits, which `numbers` reads.
     """
+    if are_bits(one) or are_bits(other):
+        raise TypeError("a product has bits for an operand: read them with numbers()")
     if dtype == "float32":
         return jnp.einsum(equation, one.astype(dtype), other.astype(dtype))
     return _rounded(equation, dtype, one, other)

@@ -15,6 +15,7 @@ from coopgen_jax.models.transformer import (
     run_layers,
     tapped,
 )
+from coopgen_jax.parallel.platform import activation_dtype
 
 
 def positions_of(mask: jax.Array) -> jax.Array:
@@ -68,7 +69,7 @@ def read_in_chunks(
     given = (padded(prompt.tokens), positions_of(mask))
     given += jax.tree.map(padded, (prompt.embeddings, prompt.embedded))
     entry = (config.layers, batch, whole, config.kv_heads * config.head_width)
-    empty = jnp.zeros(entry, config.dtype)
+    empty = jnp.zeros(entry, activation_dtype(config.dtype))
 
     def piece(array: jax.Array, start: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice_in_dim(array, start, chunk, 1)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from coopgen_jax.models.attention import attend_causal
+from coopgen_jax.models.product import numbers
 from coopgen_jax.models.relative import bias_around, bias_before
 from coopgen_jax.models.transformer import (
     Block,
@@ -28,6 +29,7 @@ from coopgen_jax.models.transformer import (
     unembed,
     vectors_of,
 )
+from coopgen_jax.parallel.platform import activation_dtype
 
 # Cross-attention keys and values of every decoder layer, each `[L, B, P, G * Eh]`.
 Source = tuple[jax.Array, jax.Array]
@@ -165,14 +167,17 @@ def encode(
         return jnp.moveaxis(found, 0, 1).reshape(padded.shape)[:, : len(key_at)]
 
     layers = replace(config, layers=config.encoder_layers)
-    last, _, _ = run_layers(layers, encoder, x.astype(config.dtype), None, lambda *_: attended)
-    return final_norm(config, encoder, last).astype(config.dtype)
+    dtype = activation_dtype(config.dtype)
+    last, _, _ = run_layers(layers, encoder, x.astype(dtype), None, lambda *_: attended)
+    return final_norm(config, encoder, last).astype(dtype)
 
 
 def source_entries(config: T5Config, params: Params, states: jax.Array) -> Source:
     """Returns what every decoder layer attends to of a source's states `[B, P, E]`."""
 
     def entries(layer: Params) -> Source:
+        layer = jax.tree.map(numbers, layer)
+
         def projected(name: str) -> jax.Array:
             made: Any = _entry(config).apply({"params": layer[name]}, states)
             return made
@@ -196,7 +201,7 @@ def read_target(
       `[L, B * R, S, G * Eh]`.
     """
     batch, samples, length = tokens.shape
-    x = params["embedding"][tokens.reshape(-1, length)].astype(config.dtype)
+    x = params["embedding"][tokens.reshape(-1, length)].astype(activation_dtype(config.dtype))
     place = jnp.arange(length)
     before = bias_before(params["relative"], place[:, None] - place[None, :], config.reach)
     bias = jnp.moveaxis(by_head(config, before), 0, -2)[None]

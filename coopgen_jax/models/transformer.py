@@ -17,8 +17,9 @@ from flax import linen as nn
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.attention import flat_heads
-from coopgen_jax.models.product import rows_times
+from coopgen_jax.models.product import numbers, rows_times
 from coopgen_jax.models.rematerialisation import of_weights, rematerialise
+from coopgen_jax.parallel.platform import activation_dtype
 
 Params = dict[str, Any]
 # (query [B, Q, H, Eh], key [B, Q, G, Eh], value [B, Q, G, Eh]) -> attended [B, Q, H, Eh]
@@ -53,8 +54,9 @@ class DecoderConfig:
       ffn_bias: whether the feed-forward layer's projections have biases.
       tied: whether the output layer is the embedding.
       end_tokens: ids that end a text.
-      dtype: of activations and of what is multiplied, "float32" or "bfloat16"; sums of products,
-        norms and softmax are always float32.
+      dtype: of weights and of what is multiplied by them, "float32" or "bfloat16", and on an
+        accelerator of activations (`platform.activation_dtype`); sums of products, norms and
+        softmax are always float32.
     """
 
     vocab_size: int
@@ -166,7 +168,7 @@ class Dense(nn.Module):
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
             y = y + bias.astype(jnp.float32)[None, :]
-        return of_weights(y.astype(self.dtype)).reshape(*leading, self.features)
+        return of_weights(y.astype(activation_dtype(self.dtype))).reshape(*leading, self.features)
 
 
 class Block(nn.Module):
@@ -190,8 +192,8 @@ class Block(nn.Module):
           `[B, Q, G * Eh]`.
         """
         c = self.config
-        dtype = c.dtype
-        dense = partial(Dense, dtype=dtype)
+        dtype = activation_dtype(c.dtype)
+        dense = partial(Dense, dtype=c.dtype)
 
         def heads(name: str, count: int, h: jax.Array) -> jax.Array:
             projected = dense(count * c.head_width, use_bias=c.qkv_bias, name=name)(h)
@@ -255,7 +257,10 @@ def vectors_of(
 
     Without `embedded` they stand everywhere.
     """
-    x: jax.Array = params["embedding"][tokens]
+    # The barrier ties the table to the tokens. Without it XLA converts the table of a bfloat16
+    # network to float32 in front of a loop, all of it, for the few rows that the loop reads.
+    table, tokens = jax.lax.optimization_barrier((params["embedding"], tokens))
+    x: jax.Array = table[tokens]
     if embeddings is None:
         return x
     return embeddings if embedded is None else jnp.where(embedded[..., None], embeddings, x)
@@ -282,9 +287,9 @@ def embed(
     x = vectors_of(params, tokens, embeddings, embedded)
     if config.positions == "learned":
         x = x + params["positions"][positions]
-        return x.astype(config.dtype), None
+        return x.astype(activation_dtype(config.dtype)), None
     angles = positions[..., None].astype(jnp.float32) * rope_frequencies(config)[None, None, :]
-    return x.astype(config.dtype), angles
+    return x.astype(activation_dtype(config.dtype)), angles
 
 
 def run_layers(
@@ -310,19 +315,20 @@ def run_layers(
 
     def layer(x: jax.Array, inputs: Any) -> Any:
         layer_params, number, layer_regions = inputs
+        layer_params = jax.tree.map(numbers, layer_params)
         own, across = attend(number, layer_regions), cross(layer_regions)
         x, entries = Block(config).apply({"params": layer_params}, x, angles, own, across)
         return x, (x, entries)
 
-    layers, numbers = params["layers"], jnp.arange(config.layers)
+    layers, places = params["layers"], jnp.arange(config.layers)
     run = rematerialise(layer, scanned=not isinstance(layers, tuple))
     if not isinstance(layers, tuple):
         with jax.named_scope("layers"):
-            x, (streams, entries) = jax.lax.scan(run, x, (layers, numbers, regions))
+            x, (streams, entries) = jax.lax.scan(run, x, (layers, places, regions))
         return x, streams, entries
     outputs = []
     for number, layer_params in enumerate(layers):
-        one = jax.tree.map(operator.itemgetter(number), (numbers, regions))
+        one = jax.tree.map(operator.itemgetter(number), (places, regions))
         x, output = run(x, (layer_params, *one))
         outputs.append(output)
     streams, entries = jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)

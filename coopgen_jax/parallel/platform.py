@@ -53,6 +53,15 @@ def fastest_dtype() -> Dtype:
     return "bfloat16" if on_accelerator() or _multiplies_bfloat16() else "float32"
 
 
+def activation_dtype(dtype: str) -> str:
+    """Returns what a network of a dtype computes in between its products with weights.
+
+    That is the dtype itself on an accelerator, and float32 on a processor, which adds, copies and
+    compares bfloat16 by way of float32; there the product alone rounds what it is given.
+    """
+    return dtype if on_accelerator() else "float32"
+
+
 def _multiplies_bfloat16() -> bool:
     capped = re.findall(r"--xla_cpu_max_isa=(\w+)", os.environ.get("XLA_FLAGS", ""))
     if capped and capped[-1].upper() not in SETS:

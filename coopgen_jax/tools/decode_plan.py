@@ -20,6 +20,7 @@ from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.models.attention import SlotCache
 from coopgen_jax.models.slots import Slots
 from coopgen_jax.models.transformer import DecoderConfig
+from coopgen_jax.parallel.platform import activation_dtype
 from coopgen_jax.tools.job_shapes import Guide, job_of_shapes
 from coopgen_jax.tools.probe import Machine
 
@@ -155,7 +156,7 @@ def _attended(
     entry = 2 * config.layers * config.kv_heads * config.head_width
     samples = decoding.samples
     slots = batch * (prompt_length + samples * decoding.new_tokens + 3 * samples * paths)
-    return slots * entry * jnp.dtype(config.dtype).itemsize
+    return slots * entry * jnp.dtype(activation_dtype(config.dtype)).itemsize
 
 
 def product_seconds(

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from coopgen_jax.models.product import rows_times
+from coopgen_jax.models.product import bits, numbers, rows_times
 from coopgen_jax.parallel.platform import on_accelerator
 
 # Rows of the products that are timed.
@@ -58,13 +58,21 @@ def _product(rows: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 def _through_stack(rows: jax.Array, weights: jax.Array) -> jax.Array:
-    return jax.lax.scan(lambda rows, weight: (_product(rows, weight), None), rows, weights)[0]
+    def step(rows: jax.Array, weight: jax.Array) -> tuple[jax.Array, None]:
+        return _product(rows, numbers(weight)), None
+
+    return jax.lax.scan(step, rows, weights)[0]
 
 
 def _through_each(rows: jax.Array, weights: tuple[jax.Array, ...]) -> jax.Array:
     for weight in weights:
         rows = _product(rows, weight)
     return rows
+
+
+def _as_stacked(weights: jax.Array) -> jax.Array:
+    """Returns a stack of matrices as `layer_layout.for_this_device` lays it out."""
+    return weights if on_accelerator() else bits(weights)
 
 
 def measure(dtype: str = "float32") -> Machine:
@@ -77,7 +85,7 @@ def measure(dtype: str = "float32") -> Machine:
     width, layers = (8192, 8) if large else (2048, 48 // item)
     low, deep = (8192, 8) if large else (math.isqrt(3 * 2**20 // item), 64)
     each = tuple(jnp.ones((width, width), dtype) for _ in range(layers))
-    stack = jnp.ones((deep, low, low), dtype)
+    stack = _as_stacked(jnp.ones((deep, low, low), dtype))
 
     def curve(function: Callable, weights: Any, width: int) -> tuple[tuple[int, float], ...]:
         count = sum(leaf.size for leaf in jax.tree.leaves(weights))
@@ -92,7 +100,7 @@ def measure(dtype: str = "float32") -> Machine:
     multiply = _median_seconds(jnp.matmul, square, square)
     logits = jax.random.normal(jax.random.key(0), (16, 32768))
     rank = _median_seconds(lambda x: (jax.lax.top_k(x, 50), jax.nn.logsumexp(x, axis=-1)), logits)
-    small = jnp.ones((64, 64, 64), dtype)
+    small = _as_stacked(jnp.ones((64, 64, 64), dtype))
     step = _median_seconds(_through_stack, jnp.ones((1, 64), dtype), small) / len(small)
     # A layer of a transformer is some twenty operations, of which this one had two.
     return Machine(

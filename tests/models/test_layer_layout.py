@@ -1,6 +1,7 @@
 """Stacked and separate layers: the same numbers, the same network, no copies of the latter."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -9,6 +10,8 @@ import numpy as np
 import optax
 import pytest
 
+from coopgen_jax.data.batches import BatchConfig
+from coopgen_jax.errors import UserError
 from coopgen_jax.models import layer_layout as layout
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.models.layer_layout import (
@@ -17,15 +20,22 @@ from coopgen_jax.models.layer_layout import (
     relaid,
     separate_layers,
     stack_layers,
+    stacked_numbers,
     stored,
 )
+from coopgen_jax.models.lora import LoraConfig, init_lora
 from coopgen_jax.models.pretrained.loaded_model import load
+from coopgen_jax.models.pretrained.saving import save_model
+from coopgen_jax.models.product import rows_times
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.sharding import decoder_specs
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.parallel.mesh import TENSOR, P
 from coopgen_jax.parallel.platform import made_for
 from coopgen_jax.testing import TINY_LLAMA
+from coopgen_jax.training.loop import LoopConfig
+from coopgen_jax.training.recipes.full_network import check_network
+from coopgen_jax.training.run import RecipeConfig
 from tests.models.gguf_files import gguf_tensors, write_gguf
 from tests.models.model_files import hf_model, save
 
@@ -61,6 +71,19 @@ def test_a_processor_learns_layers_one_by_one():
         assert for_training(PARAMS) is PARAMS
 
 
+def test_files_are_read_as_bits_and_cannot_be_trained_or_saved_so(tmp_path: Path):
+    path = save(hf_model("llama"), tmp_path / "folder")
+    model, plain = load(path, dtype="bfloat16"), load(path, dtype="bfloat16", stacked=True)
+    assert model.params["layers"]["up"]["kernel"].dtype == jnp.uint16
+    jax.tree.map(np.testing.assert_array_equal, stack_layers(model.params), plain.params)
+    with pytest.raises(UserError, match="load the language model with stacked=True"):
+        init_lora(jax.random.key(0), model.params, LoraConfig())
+    with pytest.raises(UserError, match="load the model with stacked=True"):
+        save_model(tmp_path / "again", model.config, model.params, model.tokenizer, dtype="float32")
+    with pytest.raises(UserError, match="load the model with stacked=True"):
+        check_network(model, RecipeConfig(LoopConfig(1), BatchConfig(longest=4)), 0)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("gguf", [False, True], ids=["folder", "gguf"])
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -84,6 +107,11 @@ def test_layers_are_separated_where_a_matrix_leaves_the_caches(monkeypatch):
     assert for_this_device(params) is params
     monkeypatch.setattr(layout, "CACHED", largest - 1)
     assert isinstance(for_this_device(params)["layers"], tuple)
+    half = stored(params, "bfloat16")
+    monkeypatch.setattr(layout, "CACHED_BITS", largest // 2)
+    assert isinstance(for_this_device(half)["layers"], dict)
+    monkeypatch.setattr(layout, "CACHED_BITS", largest // 2 - 1)
+    assert isinstance(for_this_device(half)["layers"], tuple)
     for dtype in ("float32", "bfloat16"):
         params = stored(PARAMS, dtype)
         with made_for("tpu"):
@@ -92,9 +120,50 @@ def test_layers_are_separated_where_a_matrix_leaves_the_caches(monkeypatch):
             assert isinstance(for_this_device(params)["layers"], tuple)
 
 
-def test_a_processor_has_no_stack_of_bfloat16():
-    assert for_this_device(PARAMS) is PARAMS
-    assert isinstance(for_this_device(stored(PARAMS, "bfloat16"))["layers"], tuple)
+def test_a_processor_has_a_stack_of_bits_and_a_network_reads_its_numbers():
+    config = replace(TINY_LLAMA, dtype="bfloat16")
+    assert for_this_device(PARAMS) is PARAMS and stacked_numbers(PARAMS)
+    plain = stored(PARAMS, "bfloat16")
+    laid = for_this_device(plain)
+    layers = laid["layers"]
+    assert layers["up"]["kernel"].dtype == jnp.uint16 and not stacked_numbers(laid)
+    assert layers["ffn_norm"]["scale"].dtype == jnp.float32
+    tokens = jnp.arange(6)[None]
+    expected, found = (read(config, params, tokens, tokens >= 0)[1] for params in (plain, laid))
+    np.testing.assert_array_equal(found, expected)
+    for back in (stack_layers(laid), separate_layers(laid), for_training(laid)):
+        assert stacked_numbers(stack_layers(back))
+        jax.tree.map(np.testing.assert_array_equal, stack_layers(back), plain)
+    with made_for("tpu"):
+        assert for_this_device(plain) is plain
+        jax.tree.map(np.testing.assert_array_equal, for_training(laid), plain)
+
+
+def test_a_product_refuses_bits():
+    """Read as whole numbers they would be weights of some ten thousands."""
+    laid = for_this_device(stored(PARAMS, "bfloat16"))["layers"]["up"]["kernel"][0]
+    for dtype in ("float32", "bfloat16"):
+        with pytest.raises(TypeError, match="read them with numbers"):
+            rows_times(jnp.ones((2, laid.shape[1])), laid, dtype)
+
+
+def test_a_processor_converts_no_stack_of_bits_and_no_table():
+    """XLA converts all of a bfloat16 array that it slices: of bits it copies the slice alone.
+
+    A table it converts in front of a loop, unless a barrier ties it to what the loop reads.
+    """
+    config = replace(TINY_LLAMA, dtype="bfloat16")
+    plain = stored(PARAMS, "bfloat16")
+    tokens = jnp.arange(3)[None]
+    program = jax.jit(lambda params: read(config, params, tokens, tokens >= 0)[1])
+    stack = ",".join(map(str, plain["layers"]["up"]["kernel"].shape))
+    found = {}
+    for name, params in (("numbers", plain), ("bits", for_this_device(plain))):
+        lowered = program.lower(params)
+        found[name] = len(re.findall(rf"f32\[{stack}\]", lowered.compile().as_text()))
+        table = rf"optimization_barrier %\w+, %\w+ : tensor<{PARAMS['embedding'].shape[0]}x"
+        assert re.search(table, lowered.as_text())
+    assert found["numbers"] and not found["bits"], found
 
 
 def test_separate_layers_are_split_as_stacked_ones_are():

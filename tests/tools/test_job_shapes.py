@@ -20,8 +20,8 @@ SMALL = MCTSConfig(
 
 
 def test_weights_lie_as_on_the_device_that_a_job_is_made_for():
-    """GPT-2 small's largest matrix is beyond a processor's caches: it gets separate layers."""
-    config = replace(SHAPES["gpt2-small"], dtype="bfloat16")
+    """Llama's largest matrix is beyond a processor's caches: it gets separate layers."""
+    config = replace(SHAPES["llama-1b"], dtype="bfloat16")
     for kind, separate in (("tpu", False), ("cpu", True)):
         with made_for(kind):
             job = job_of_shapes(config, SMALL, batch=2, prompt_length=5)

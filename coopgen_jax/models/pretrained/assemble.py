@@ -9,6 +9,7 @@ import numpy as np
 from jax.tree_util import DictKey, SequenceKey
 
 from coopgen_jax.errors import UserError
+from coopgen_jax.models.product import are_bits
 
 Params = dict[str, Any]
 
@@ -49,10 +50,10 @@ def assemble(
 ) -> Params:
     """Reads every parameter of a dtype; those of norms stay float32.
 
-    The leaves of the tree `shapes` have a `shape`; what is under a "layers" is stacked on a leading
-    layer axis, or a tuple of layers. `sources` says where each leaf comes from, by its path, as in
-    "layers/query/kernel". Tensors have the right shapes and hold finite numbers, or UserError is
-    raised.
+    The leaves of the tree `shapes` have a `shape`, and a `dtype` that tells bits (`product.bits`)
+    from numbers; what is under a "layers" is stacked on a leading layer axis, or a tuple of layers.
+    `sources` says where each leaf comes from, by its path, as in "layers/query/kernel". Tensors
+    have the right shapes and hold finite numbers, or UserError is raised.
     """
 
     def leaf(path: tuple[Any, ...], spec: Any) -> jax.Array:
@@ -66,7 +67,7 @@ def assemble(
                 values[layer] = _tensor(source, source.name.format(layer), spec.shape[1:], weights)
         else:
             values[...] = _tensor(source, source.name.format(*numbers), spec.shape, weights)
-        return jax.device_put(values)
+        return jax.device_put(values.view(spec.dtype) if are_bits(spec) else values)
 
     return jax.tree_util.tree_map_with_path(leaf, shapes)
 

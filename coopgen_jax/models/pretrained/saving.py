@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from coopgen_jax.errors import UserError
 from coopgen_jax.files import replacing
 from coopgen_jax.models.encoder import EncoderConfig
+from coopgen_jax.models.layer_layout import stacked_numbers
 from coopgen_jax.models.pretrained.assemble import Params, Source
 from coopgen_jax.models.pretrained.encoder_decoders import t5_sources, t5_values
 from coopgen_jax.models.pretrained.families import (
@@ -37,7 +38,7 @@ def save_model(
       UserError: the layers are separate, no family of Hugging Face's has such a shape, or the disk
         is full; then the folder is as it was.
     """
-    if isinstance(params["layers"], tuple):
+    if not stacked_numbers(params):
         raise UserError("only stacked layers can be saved: load the model with stacked=True")
     values, tensors = hugging_face(config, params)
     values |= {"dtype": dtype, "eos_token_id": list(tokenizer.end_tokens)}

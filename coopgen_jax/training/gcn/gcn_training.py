@@ -11,6 +11,7 @@ from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.methods.gedi import GediConfig
 from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
 from coopgen_jax.errors import UserError
+from coopgen_jax.models.layer_layout import stacked_numbers
 from coopgen_jax.models.lora import LoraConfig
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.models.rematerialisation import Remat, check_remat
@@ -113,7 +114,7 @@ def check_gcn(
         )
     longest = training.source_width + config.proposal.ahead
     for network in (model, discriminator):
-        if isinstance(network.params["layers"], tuple):
+        if not stacked_numbers(network.params):
             raise UserError(f"training wants stacked layers: load {network.name} with stacked=True")
         if longest > network.config.context:
             raise UserError(

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.layer_layout import for_training, stack_layers
+from coopgen_jax.models.layer_layout import for_training, stack_layers, stacked_numbers
 from coopgen_jax.models.lora import LoraConfig, add_lora, init_lora, merge_lora
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.models.pretrained.saving import save_model
@@ -28,7 +28,7 @@ def check_network(model: LoadedModel, config: RecipeConfig, front: int) -> None:
             f"texts of {config.batch.longest} tokens and {front} in front of them exceed the "
             f"network's context of {model.config.context}: shorten them"
         )
-    if isinstance(model.params["layers"], tuple):
+    if not stacked_numbers(model.params):
         raise UserError("training wants stacked layers: load the model with stacked=True")
 
 
