@@ -62,8 +62,8 @@ class LoadedModel(_Loaded[DecoderConfig]):
 
     Attributes:
       config: the network's shape, for `networks.language_model`.
-      params: its parameters, as `networks.init_network` or `layer_layout.separate_layers` lays them
-        out.
+      params: its parameters as `networks.init_network` lays them out, or as
+        `layer_layout.for_this_device` does: in separate layers, or bfloat16 as its bits.
       tokenizer: its tokenizer.
       name: the name or path that it was loaded by.
       sha256: of the file that holds the weights; of several files, that of the list of theirs.
@@ -87,7 +87,7 @@ def load(
       name_or_path: the name of a packaged model, fetched once; a folder with config.json,
         safetensors and tokenizer.json (GPT-2, Llama, Mistral, Qwen2, T5 or mT5); a GGUF file (gpt2,
         llama or qwen2); or a model of the Hugging Face hub, "organisation/name".
-      dtype: of parameters and activations, "float32", "bfloat16", or "auto" for whichever is faster
+      dtype: of parameters and of products with them, "float32", "bfloat16", or "auto" for whichever is faster
         on this machine; the model's config says which it is.
       stacked: whether the layers' parameters are stacked, so that they compile as one, or separate,
         which a processor may read faster; by default whichever is faster here
