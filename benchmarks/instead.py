@@ -1,8 +1,8 @@
 """What a user would pick instead: `generate` of transformers, and best of n by the same head.
 
 Both sides have the same network, dtype, prompts and number of tokens. Sampling is nucleus sampling.
-The best of n is chosen by the same head on the network's states: transformers writes n texts and
-reads them once more for the states, and ours is the decoder `rerank`.
+The best of n is chosen by the same random head on means of the network's states: transformers
+writes n texts and reads them once more for the states, and ours is the decoder `rerank`.
 """
 
 from collections.abc import Iterator
@@ -88,7 +88,7 @@ class Transformers:
 
 def measure(settings: Settings) -> Iterator[Row]:
     """Times sampling of one text, and the best of several, for every number of prompts."""
-    parts = make_parts(settings)
+    parts = make_parts(settings, packaged=False)
     if parts.own_network:
         raise ValueError("the head must be the network's own: leave --guide out")
     set_threads(settings.threads)

@@ -65,8 +65,12 @@ class Parts:
         return self.judge is not None
 
 
-def make_parts(settings: Settings) -> Parts:
-    """Loads or draws both networks; the default model comes with its own head."""
+def make_parts(settings: Settings, *, packaged: bool = True) -> Parts:
+    """Loads or draws both networks; the default model comes with its packaged head.
+
+    Other networks have a random head on means of their states, and so has the default model where
+    `packaged` is false.
+    """
     loaded = None
     if settings.model == "default":
         loaded = load(dtype=settings.dtype)
@@ -88,7 +92,7 @@ def make_parts(settings: Settings) -> Parts:
             "network": for_this_device(stored(guide_params["network"], settings.dtype)),
             "head": guide_params["head"],
         }
-    elif loaded:
+    elif loaded and packaged:
         head = load_discriminator("sentiment", language_model=loaded)
         guide, guide_params = head.discriminator, head.params
     else:

@@ -54,6 +54,15 @@ def test_the_text_that_the_head_likes_best_is_kept(parts, monkeypatch):
         assert (best[row] == written[own][liked[own].argmax()]).all()
 
 
+@pytest.mark.default_model
+def test_the_default_model_has_a_head_that_transformers_can_judge_by():
+    """Its packaged head has layers of its own, which transformers does not know."""
+    parts = make_parts(Settings(model="default"), packaged=False)
+    texts = torch.from_numpy(np.array(random_prompts(parts, 2, 6).tokens, np.int64))
+    said = Transformers(parts).log_class(texts, 3)
+    np.testing.assert_allclose(said.exp().sum(dim=1), 1, atol=1e-5)
+
+
 def test_the_dtype_is_chosen_as_on_the_command_line(monkeypatch):
     assert resolve(Settings(dtype="auto"), "instead", {}, {}).dtype == "float32"
     monkeypatch.setattr("benchmarks.settings.fastest_dtype", lambda: "bfloat16")
