@@ -23,8 +23,8 @@ class Settings:
     guide: "trunk", a head on the language model's states, or "causal", a network of its own of the
       same shape.
     device: cpu, gpu or tpu; None takes what JAX finds.
-    dtype: of weights and activations, ours and PyTorch's; auto is what the command line chooses on
-      this machine.
+    dtype: of weights and of what is multiplied by them, ours and PyTorch's, whose activations have
+      it too; auto is what the command line chooses on this machine.
     batch: prompts decoded at once.
     samples: texts per prompt.
     simulations: evaluations per token.

@@ -50,6 +50,7 @@ class Config:
       guided_texts: Guided texts, half of them for either class.
       guided_tokens: Tokens of each of those.
       batch_size: Prompts written at once.
+      dtype: Of the language model, float32, bfloat16, or auto for the faster one here.
       share: Share of the tokens that an attack changes.
       seed: Seed of everything random.
     """
@@ -68,6 +69,7 @@ class Config:
     guided_texts: int = 238
     guided_tokens: int = 40
     batch_size: int = 48
+    dtype: str = "float32"
     share: float = 0.3
     seed: int = 0
 
@@ -134,7 +136,7 @@ def written(
     **more: Any,
 ) -> list[dict[str, Any]]:
     """Writes texts, marked unless the window is None."""
-    model = cg.load_language_model()
+    model = cg.load_language_model(dtype=config.dtype)
     key = None if window is None else key_of(watermark_of(scheme, strength, window), config.seed)
     texts = cg.generate(
         model,
@@ -151,7 +153,7 @@ def written(
 def strength(config: Config) -> dict[str, Any]:
     """Returns, for every scheme, window and strength, the p-values before and after attacks."""
     pages = read_lines(config.web)[: config.texts]
-    model, encoder = cg.load_language_model(), load_encoder()
+    model, encoder = cg.load_language_model(dtype=config.dtype), load_encoder()
     prompts = [page["prompt"][:300] for page in pages]
     human = [page["continuation"] for page in pages]
     # Text for the copies comes from other pages than the prompts'.
@@ -161,11 +163,16 @@ def strength(config: Config) -> dict[str, Any]:
     )
     wanted = _unit(sentence_features(encoder, human))
     found: dict[str, Any] = {}
-    size = f"{config.texts} of {config.new_tokens}"
+    size = f"{config.texts} of {config.new_tokens} {config.dtype}"
     for scheme, strengths in (("gumbel", config.temperatures), ("greenlist", config.deltas)):
         for value in strengths:
             for window in (None, *config.windows):
                 name = f"{scheme} {value} {'unmarked' if window is None else f'h {window}'}"
+                if scheme == "greenlist" and window is None:
+                    # These texts are the same whatever the mark would have been.
+                    name = "greenlist unmarked"
+                    if name in found:
+                        continue
                 texts = kept(
                     config,
                     f"texts/{size} {name}",
@@ -219,7 +226,7 @@ def users(config: Config) -> dict[str, Any]:
         name = f"users {scheme} {value}"
         texts = kept(
             config,
-            f"texts/{config.texts} of {config.new_tokens} {name}",
+            f"texts/{config.texts} of {config.new_tokens} {config.dtype} {name}",
             lambda cell=(scheme, value, 4): written(config, prompts, *cell, message=messages),
         )
         key = key_of(watermark_of(scheme, value, 4), config.seed)
@@ -242,7 +249,7 @@ def guided(config: Config) -> dict[str, Any]:
 
     The judge reads other tokens than the guide and was trained on other rows.
     """
-    model = cg.load_language_model()
+    model = cg.load_language_model(dtype=config.dtype)
     guide = cg.load_discriminator("sentiment", language_model=model)
     judge = cg.load_discriminator("sentiment-minilm", language_model=model)
     prompts = [line["text"] for line in read_lines(config.guided)][: config.guided_texts // 2]
@@ -259,7 +266,7 @@ def guided(config: Config) -> dict[str, Any]:
             )  # fmt: skip
             return [{"text": t.text, "tokens": t.tokens, "prompt": t.prompt} for t in texts]
 
-        name_of_file = f"{len(targets)} of {config.guided_tokens} guided {name}"
+        name_of_file = f"{len(targets)} of {config.guided_tokens} {config.dtype} guided {name}"
         texts = kept(config, f"texts/{name_of_file}", write)
         said = kept(
             config, f"judged/{name_of_file}", lambda texts=texts: judged(model, judge, texts)
@@ -285,7 +292,7 @@ def judged(
 
 def cost(config: Config) -> dict[str, Any]:
     """Returns the seconds of a token of a batch, marked and unmarked in turn."""
-    model = cg.load_language_model()
+    model = cg.load_language_model(dtype=config.dtype)
     prompts = ["The weather was", "This film was", "My neighbour is", "In the end"] * 2
     kinds: dict[str, tuple[cg.WatermarkKey | None, int]] = {"unmarked": (None, 0)}
     for scheme in ("greenlist", "gumbel", "permute-flip"):

@@ -82,7 +82,7 @@ def stored(params: Params, dtype: str) -> Params:
     """Returns a network's parameters as a loaded model has them: of a dtype, its norms float32."""
 
     def cast(path: Any, leaf: jax.Array) -> jax.Array:
-        return leaf if "norm" in jax.tree_util.keystr(path) else leaf.astype(dtype)
+        return leaf if "norm" in jax.tree_util.keystr(path) else numbers(leaf).astype(dtype)
 
     return jax.tree_util.tree_map_with_path(cast, params)
 
@@ -100,36 +100,45 @@ def rounded_matrices(params: Any, dtype: str) -> Any:
         names = [str(part.key) for part in path if isinstance(part, DictKey)]
         kernel = "layers" in names and names[-1] == "kernel"
         # Of an untied network this is the output layer; a discriminator's head has leaves below it.
-        return leaf.astype(dtype) if kernel or names[-1:] == ["head"] else leaf
+        return numbers(leaf).astype(dtype) if kernel or names[-1:] == ["head"] else leaf
 
     return jax.tree_util.tree_map_with_path(cast, params)
 
 
 def stacked_numbers(params: Params) -> bool:
     """Tells whether layers lie in one stack of numbers: not one by one, and not as bits."""
-    layers = params["layers"]
-    return not isinstance(layers, tuple) and not any(map(are_bits, jax.tree.leaves(layers)))
+    separate = isinstance(params["layers"], tuple)
+    return not separate and not any(map(are_bits, jax.tree.leaves(params)))
 
 
 def _with_numbers(params: Params) -> Params:
-    """Returns parameters whose layers are numbers where they were bits, in whatever layout."""
-    layers = params["layers"]
-    if not any(map(are_bits, jax.tree.leaves(layers))):
+    """Returns parameters that are numbers where they were bits, in whatever layout."""
+    if not any(map(are_bits, jax.tree.leaves(params))):
         return params
-    return {**params, "layers": jax.tree.map(numbers, layers)}
+    return jax.tree.map(numbers, params)
 
 
 def for_this_device(params: Params) -> Params:
     """Returns stacked parameters as the platform multiplies few rows by them fastest.
 
-    They are stacked, separate, or on a processor a stack of bfloat16's bits.
+    They are stacked, separate, or on a processor a stack of bfloat16's bits; so is the encoder of
+    an encoder-decoder, which is never separate.
     """
     if _is_faster_separate(params):
-        return separate_layers(params)
+        params = separate_layers(params)
     halves = any(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(params["layers"]))
     if on_accelerator() or not halves:
         return params
-    return {**params, "layers": jax.tree.map(bits, params["layers"])}
+    laid = {**params, "layers": _as_bits(params["layers"])}
+    if "encoder" in params:
+        encoder = params["encoder"]
+        laid["encoder"] = {**encoder, "layers": _as_bits(encoder["layers"])}
+    return laid
+
+
+def _as_bits(layers: Any) -> Any:
+    """Returns a stack of layers as its bits, and separate layers as they are."""
+    return layers if isinstance(layers, tuple) else jax.tree.map(bits, layers)
 
 
 def _is_faster_separate(params: Params) -> bool:
@@ -138,7 +147,7 @@ def _is_faster_separate(params: Params) -> bool:
         return platform() == "gpu"
 
     def exceeds(leaf: jax.Array) -> bool:
-        cached = CACHED_BITS if leaf.dtype == jnp.bfloat16 else CACHED
+        cached = CACHED if leaf.dtype.itemsize > 2 else CACHED_BITS
         return leaf.size * leaf.dtype.itemsize // leaf.shape[0] > cached
 
     return any(map(exceeds, jax.tree.leaves(params["layers"])))

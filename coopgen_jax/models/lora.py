@@ -67,7 +67,9 @@ def init_lora(key: jax.Array, params: Params, config: LoraConfig) -> dict[str, A
 def _stacked(params: Params) -> dict[str, Any]:
     layers: Any = params["layers"]
     if not stacked_numbers(params):
-        raise UserError("LoRA wants stacked layers: load the language model with stacked=True")
+        raise UserError(
+            "LoRA wants layers in one stack of numbers: load the language model with stacked=True"
+        )
     return layers
 
 

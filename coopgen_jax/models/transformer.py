@@ -17,7 +17,7 @@ from flax import linen as nn
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.attention import flat_heads
-from coopgen_jax.models.product import numbers, rows_times
+from coopgen_jax.models.product import are_bits, numbers, rows_times
 from coopgen_jax.models.rematerialisation import of_weights, rematerialise
 from coopgen_jax.parallel.platform import activation_dtype
 
@@ -284,12 +284,16 @@ def embed(
             "this needs a network that reads prompt and text as one sequence, and the model is an "
             "encoder-decoder (T5): give one of the GPT-2 or Llama families"
         )
-    x = vectors_of(params, tokens, embeddings, embedded)
+    dtype = activation_dtype(config.dtype)
+    x = vectors_of(params, tokens, embeddings, embedded).astype(dtype)
     if config.positions == "learned":
-        x = x + params["positions"][positions]
-        return x.astype(activation_dtype(config.dtype)), None
+        return x + params["positions"][positions].astype(dtype), None
     angles = positions[..., None].astype(jnp.float32) * rope_frequencies(config)[None, None, :]
-    return x.astype(activation_dtype(config.dtype)), angles
+    return x, angles
+
+
+def _all_but_numbers(primitive: Any, *_: Any, **__: Any) -> bool:
+    return primitive is not jax.lax.bitcast_convert_type_p
 
 
 def run_layers(
@@ -322,6 +326,9 @@ def run_layers(
 
     layers, places = params["layers"], jnp.arange(config.layers)
     run = rematerialise(layer, scanned=not isinstance(layers, tuple))
+    if any(map(are_bits, jax.tree.leaves(layers))):
+        # What is read of bits is read again for a gradient, not kept for all layers.
+        run = jax.checkpoint(run, policy=_all_but_numbers, prevent_cse=False)
     if not isinstance(layers, tuple):
         with jax.named_scope("layers"):
             x, (streams, entries) = jax.lax.scan(run, x, (layers, places, regions))

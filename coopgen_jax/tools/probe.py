@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from coopgen_jax.models.product import bits, numbers, rows_times
-from coopgen_jax.parallel.platform import on_accelerator
+from coopgen_jax.parallel.platform import activation_dtype, on_accelerator
 
 # Rows of the products that are timed.
 ROWS = (1, 2, 4, 8, 16, 64, 256)
@@ -53,7 +53,7 @@ def _median_seconds(function: Callable, *arguments: Any) -> float:
 
 def _product(rows: jax.Array, weight: jax.Array) -> jax.Array:
     """Multiplies `[rows, I]` by a kernel as the networks keep it, `[O, I]`."""
-    found = rows_times(rows, weight, str(rows.dtype)) / weight.shape[0]
+    found = rows_times(rows, weight, str(weight.dtype)) / weight.shape[0]
     return found.astype(rows.dtype)
 
 
@@ -79,9 +79,10 @@ def measure(dtype: str = "float32") -> Machine:
     """Measures the machine that JAX runs on, for weights of a dtype.
 
     All weights together are more than a cache holds. On a processor the matrices of a stack are 3
-    MB: larger ones are not stacked there (see `models.layer_layout`).
+    MB: larger ones of float32 are not stacked there (see `models.layer_layout`).
     """
     large, item = on_accelerator(), jnp.dtype(dtype).itemsize
+    activations = activation_dtype(dtype)
     width, layers = (8192, 8) if large else (2048, 48 // item)
     low, deep = (8192, 8) if large else (math.isqrt(3 * 2**20 // item), 64)
     each = tuple(jnp.ones((width, width), dtype) for _ in range(layers))
@@ -90,7 +91,7 @@ def measure(dtype: str = "float32") -> Machine:
     def curve(function: Callable, weights: Any, width: int) -> tuple[tuple[int, float], ...]:
         count = sum(leaf.size for leaf in jax.tree.leaves(weights))
         return tuple(
-            (rows, _median_seconds(function, jnp.ones((rows, width), dtype), weights) / count)
+            (rows, _median_seconds(function, jnp.ones((rows, width), activations), weights) / count)
             for rows in ROWS
         )
 
@@ -101,7 +102,7 @@ def measure(dtype: str = "float32") -> Machine:
     logits = jax.random.normal(jax.random.key(0), (16, 32768))
     rank = _median_seconds(lambda x: (jax.lax.top_k(x, 50), jax.nn.logsumexp(x, axis=-1)), logits)
     small = _as_stacked(jnp.ones((64, 64, 64), dtype))
-    step = _median_seconds(_through_stack, jnp.ones((1, 64), dtype), small) / len(small)
+    step = _median_seconds(_through_stack, jnp.ones((1, 64), activations), small) / len(small)
     # A layer of a transformer is some twenty operations, of which this one had two.
     return Machine(
         bandwidth=square.dtype.itemsize / separate[0][1],

@@ -23,6 +23,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.transformer import DecoderConfig, tapped
+from coopgen_jax.parallel.platform import activation_dtype
 
 # Lengths of what is read at once are multiples of this, so that few of them are compiled.
 LENGTH_STEP = 8
@@ -137,7 +138,8 @@ def _up_to(model: LoadedModel, highest: int) -> tuple[DecoderConfig, Any]:
 
 
 def _digest(model: LoadedModel, taps: tuple[int, ...], rows: Sequence[Sequence[int]]) -> str:
-    text = json.dumps([model.sha256, model.config.dtype, taps, [list(row) for row in rows]])
+    formats = model.config.dtype, activation_dtype(model.config.dtype)
+    text = json.dumps([model.sha256, *formats, taps, [list(row) for row in rows]])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -2,7 +2,9 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,7 @@ from coopgen_jax.models.layer_layout import (
     for_this_device,
     for_training,
     relaid,
+    rounded_matrices,
     separate_layers,
     stack_layers,
     stacked_numbers,
@@ -25,7 +28,7 @@ from coopgen_jax.models.layer_layout import (
 )
 from coopgen_jax.models.lora import LoraConfig, init_lora
 from coopgen_jax.models.pretrained.loaded_model import load
-from coopgen_jax.models.pretrained.saving import save_model
+from coopgen_jax.models.pretrained.saving import hugging_face, save_model
 from coopgen_jax.models.product import rows_times
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.sharding import decoder_specs
@@ -34,7 +37,7 @@ from coopgen_jax.parallel.mesh import TENSOR, P
 from coopgen_jax.parallel.platform import made_for
 from coopgen_jax.testing import TINY_LLAMA
 from coopgen_jax.training.loop import LoopConfig
-from coopgen_jax.training.recipes.full_network import check_network
+from coopgen_jax.training.recipes.full_network import check_network, single_precision
 from coopgen_jax.training.run import RecipeConfig
 from tests.models.gguf_files import gguf_tensors, write_gguf
 from tests.models.model_files import hf_model, save
@@ -137,6 +140,48 @@ def test_a_processor_has_a_stack_of_bits_and_a_network_reads_its_numbers():
     with made_for("tpu"):
         assert for_this_device(plain) is plain
         jax.tree.map(np.testing.assert_array_equal, for_training(laid), plain)
+
+
+def test_bits_are_read_again_for_a_gradient_and_not_kept():
+    config = replace(TINY_LLAMA, dtype="bfloat16", layers=12, width=64, ffn_width=128)
+    plain = stored(init_decoder(jax.random.key(0), config), "bfloat16")
+    laid = for_this_device(plain)
+    tokens = jnp.arange(4)[None]
+
+    def slope(params: Any, vectors: jax.Array) -> jax.Array:
+        shown = tokens >= 0
+        return jax.grad(lambda v: read(config, params, tokens, shown, v, shown)[1].sum())(vectors)
+
+    vectors = jax.random.normal(jax.random.key(1), (1, 4, config.width))
+    programs = {
+        name: jax.jit(slope).lower(params, vectors).compile()
+        for name, params in (("bits", laid), ("numbers", plain))
+    }
+    found, expected = programs["bits"](laid, vectors), programs["numbers"](plain, vectors)
+    assert np.abs(expected).max() > 0
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(laid["layers"]))
+    assert programs["bits"].memory_analysis().temp_size_in_bytes < weights
+
+
+def test_what_casts_parameters_reads_bits_as_numbers():
+    plain = stored(PARAMS, "bfloat16")
+    laid = for_this_device(plain)
+    same = partial(jax.tree.map, np.testing.assert_array_equal)
+    same(stored(laid, "float32"), stored(plain, "float32"))
+    same(single_precision(laid), single_precision(plain))
+    same(rounded_matrices(laid, "bfloat16")["layers"]["up"], plain["layers"]["up"])
+    same(hugging_face(TINY_LLAMA, laid)[1], hugging_face(TINY_LLAMA, plain)[1])
+    same(for_this_device(laid), laid)
+
+
+def test_an_encoder_that_belongs_to_a_decoder_lies_as_bits_too():
+    params = {**PARAMS, "encoder": {"layers": PARAMS["layers"], "final_norm": PARAMS["final_norm"]}}
+    plain = stored(params, "bfloat16")
+    laid = for_this_device(plain)
+    assert laid["encoder"]["layers"]["up"]["kernel"].dtype == jnp.uint16
+    jax.tree.map(np.testing.assert_array_equal, stack_layers(laid), plain)
+    jax.tree.map(np.testing.assert_array_equal, separate_layers(laid), separate_layers(plain))
 
 
 def test_a_product_refuses_bits():

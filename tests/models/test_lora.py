@@ -73,5 +73,5 @@ def test_mistakes_are_told():
         LoraConfig(rank=0)
     with pytest.raises(UserError, match=r"none of the layers nothing: choose among .*query"):
         init_lora(jax.random.key(1), params, LoraConfig(targets=("nothing",)))
-    with pytest.raises(UserError, match="wants stacked layers"):
+    with pytest.raises(UserError, match="wants layers in one stack of numbers"):
         init_lora(jax.random.key(1), separate_layers(params), LoraConfig())

@@ -21,6 +21,7 @@ from coopgen_jax.models.pretrained.families import (
     decoder_sources,
     encoder_sources,
 )
+from coopgen_jax.models.product import numbers
 from coopgen_jax.models.t5 import T5Config
 from coopgen_jax.models.transformer import DecoderConfig
 from coopgen_jax.tokenizer import Tokenizer
@@ -35,11 +36,13 @@ def save_model(
     file, "float32", "float16" or "bfloat16".
 
     Raises:
-      UserError: the layers are separate, no family of Hugging Face's has such a shape, or the disk
-        is full; then the folder is as it was.
+      UserError: the layers are no stack of numbers, no family of Hugging Face's has such a shape, or
+        the disk is full; then the folder is as it was.
     """
     if not stacked_numbers(params):
-        raise UserError("only stacked layers can be saved: load the model with stacked=True")
+        raise UserError(
+            "only layers in one stack of numbers can be saved: load the model with stacked=True"
+        )
     values, tensors = hugging_face(config, params)
     values |= {"dtype": dtype, "eos_token_id": list(tokenizer.end_tokens)}
     _save(folder, values, tensors, tokenizer, _with_begin(tokenizer))
@@ -176,7 +179,7 @@ def _tensors(params: Params, sources: dict[str, Source]) -> dict[str, np.ndarray
     for path, leaf in tree_flatten_with_path(params)[0]:
         keys = [entry.key for entry in path if isinstance(entry, DictKey)]
         source = sources["/".join(keys)]
-        values = np.asarray(leaf, np.float32)
+        values = np.asarray(numbers(leaf), np.float32)
         layers = values if "layers" in keys else values[None]
         for number, array in enumerate(layers):
             own = array.T if source.transposed else array

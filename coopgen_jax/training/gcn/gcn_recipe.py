@@ -76,7 +76,7 @@ def train_gcn(
         "compiling" in front of the first examination and the first round of this run.
 
     Raises:
-      UserError: texts do not fit, layers are separate, tokens differ, "mle" has a discriminator,
+      UserError: texts do not fit, layers are no stack, tokens differ, "mle" has a discriminator,
         the folder holds another training, or a mean is not finite (its texts are kept).
     """
     if discriminator and config.objective == "mle":

@@ -115,7 +115,10 @@ def check_gcn(
     longest = training.source_width + config.proposal.ahead
     for network in (model, discriminator):
         if not stacked_numbers(network.params):
-            raise UserError(f"training wants stacked layers: load {network.name} with stacked=True")
+            raise UserError(
+                "training wants layers in one stack of numbers: load "
+                f"{network.name} with stacked=True"
+            )
         if longest > network.config.context:
             raise UserError(
                 f"sources of {training.source_width} tokens and {config.proposal.ahead} behind "

@@ -60,7 +60,7 @@ def train_causal(
       The card.
 
     Raises:
-      UserError: the classes differ, the layers are separate, or the folder holds another training.
+      UserError: the classes differ, the layers are no stack, or the folder holds another training.
     """
     check_network(model, config, 1)
     starts = (*model.tokenizer.begin_tokens, *model.tokenizer.end_tokens)

@@ -13,6 +13,7 @@ from coopgen_jax.models.layer_layout import for_training, stack_layers, stacked_
 from coopgen_jax.models.lora import LoraConfig, add_lora, init_lora, merge_lora
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.models.pretrained.saving import save_model
+from coopgen_jax.models.product import numbers
 from coopgen_jax.models.transformer import Params
 from coopgen_jax.parallel.mesh import place
 from coopgen_jax.training.card import save_head
@@ -21,7 +22,7 @@ from coopgen_jax.training.run import RecipeConfig
 
 
 def check_network(model: LoadedModel, config: RecipeConfig, front: int) -> None:
-    """Raises UserError where texts behind `front` tokens do not fit, or layers are separate."""
+    """Raises UserError where texts behind `front` tokens do not fit, or layers are no stack."""
     longest = front + config.batch.longest
     if longest > model.config.context:
         raise UserError(
@@ -29,7 +30,9 @@ def check_network(model: LoadedModel, config: RecipeConfig, front: int) -> None:
             f"network's context of {model.config.context}: shorten them"
         )
     if not stacked_numbers(model.params):
-        raise UserError("training wants stacked layers: load the model with stacked=True")
+        raise UserError(
+            "training wants layers in one stack of numbers: load the model with stacked=True"
+        )
 
 
 def trainable_of(
@@ -50,7 +53,7 @@ def trainable_of(
 
 def single_precision(params: Any) -> Any:
     """Returns a copy to train: a step gives its state's memory away."""
-    return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params)
+    return jax.tree.map(lambda leaf: jnp.array(numbers(leaf), jnp.float32), params)
 
 
 def full_network(join: Join, trainable: Any, frozen: Any) -> Params:

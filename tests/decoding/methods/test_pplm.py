@@ -19,6 +19,7 @@ from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.combination import Member, combine_logits, combined_params
 from coopgen_jax.models.decoder import language_model
+from coopgen_jax.models.layer_layout import for_this_device, separate_layers, stored
 from coopgen_jax.parallel.platform import made_for
 from coopgen_jax.testing import TINY_LLAMA
 from tests.decoding import toy
@@ -308,6 +309,19 @@ def test_a_half_precision_cache_is_shifted_all_the_same():
     whole = jax.nn.log_softmax(fused_logits(job, after(job, 1)))
     moved = np.abs(whole - jax.nn.log_softmax(after(job, 1).logits)).max()
     assert np.abs(shifted - whole).max() < 0.3 * moved
+
+
+def test_gradients_go_through_layers_that_lie_as_bits():
+    job = job_of(replace(BOTH, samples=1, iterations=1))
+    half = job.replace(language_model=language_model(replace(TINY_LLAMA, dtype="bfloat16")))
+    plain = stored(job.params, "bfloat16")
+    found = []
+    for params in (for_this_device(plain), separate_layers(plain)):
+        given = half.replace(params=params)
+        found.append(fused_logits(given, after(given, 1)))
+    assert not isinstance(for_this_device(plain)["layers"], tuple)
+    moved = np.abs(found[0] - after(half.replace(params=plain), 1).logits).max()
+    assert np.abs(found[0] - found[1]).max() < 0.02 * moved
 
 
 def test_what_cannot_be_followed_is_refused_in_a_sentence():

@@ -101,7 +101,7 @@ def test_begin_tokens_and_template_are_kept(tmp_path):
 def test_what_cannot_be_saved_is_told(tmp_path):
     first = load(save(hf_model("gpt2"), tmp_path / "first"))
     separate = separate_layers(first.params)
-    with pytest.raises(UserError, match="only stacked layers can be saved"):
+    with pytest.raises(UserError, match="only layers in one stack of numbers can be saved"):
         save_model(tmp_path / "x", first.config, separate, first.tokenizer, dtype="float32")
     odd = dataclasses.replace(TINY_GPT2, positions="rotary")
     with pytest.raises(UserError, match="no family of Hugging Face's has a network of this shape"):

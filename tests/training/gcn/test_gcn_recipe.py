@@ -237,7 +237,7 @@ def test_a_discriminator_may_begin_as_another_language_model(tmp_path, rank):
     with pytest.raises(UserError, match="exceed the context of smaller, 8"):
         trained(replace(critic, config=replace(shape, context=8)))
     separate = replace(critic, params=separate_layers(critic.params))
-    with pytest.raises(UserError, match="wants stacked layers: load smaller with"):
+    with pytest.raises(UserError, match="wants layers in one stack of numbers: load smaller with"):
         trained(separate)
     assert not list(tmp_path.iterdir())
     card = trained(critic)
