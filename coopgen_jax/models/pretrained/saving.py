@@ -36,8 +36,8 @@ def save_model(
     file, "float32", "float16" or "bfloat16".
 
     Raises:
-      UserError: the layers are no stack of numbers, no family of Hugging Face's has such a shape, or
-        the disk is full; then the folder is as it was.
+      UserError: the layers are no stack of numbers, no family of Hugging Face's has such a shape,
+        or the disk is full; then the folder is as it was.
     """
     if not stacked_numbers(params):
         raise UserError(
