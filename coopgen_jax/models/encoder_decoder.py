@@ -30,8 +30,7 @@ from coopgen_jax.models.t5 import (
     read_target,
     source_entries,
 )
-from coopgen_jax.models.transformer import Cross, Params, vectors_of
-from coopgen_jax.parallel.platform import activation_dtype
+from coopgen_jax.models.transformer import STREAM, Cross, Params, vectors_of
 
 
 @dataclass(frozen=True)
@@ -102,9 +101,7 @@ def extend(
     batch, samples, wave = nodes.token.shape
     rows = (batch, samples * wave)
     embedding = None if nodes.embedding is None else nodes.embedding.reshape(*rows, -1)
-    x = vectors_of(params, nodes.token.reshape(rows), embedding).astype(
-        activation_dtype(config.dtype)
-    )
+    x = vectors_of(params, nodes.token.reshape(rows), embedding).astype(STREAM)
 
     def cross(source: Source) -> Cross:
         return lambda query: attend_source(config, query, source, cache.mask)

@@ -18,6 +18,7 @@ from coopgen_jax.models.attention import attend_causal
 from coopgen_jax.models.product import numbers
 from coopgen_jax.models.relative import bias_around, bias_before
 from coopgen_jax.models.transformer import (
+    STREAM,
     Block,
     Cross,
     DecoderConfig,
@@ -168,7 +169,7 @@ def encode(
 
     layers = replace(config, layers=config.encoder_layers)
     dtype = activation_dtype(config.dtype)
-    last, _, _ = run_layers(layers, encoder, x.astype(dtype), None, lambda *_: attended)
+    last, _, _ = run_layers(layers, encoder, x.astype(STREAM), None, lambda *_: attended)
     return final_norm(config, encoder, last).astype(dtype)
 
 
@@ -201,7 +202,7 @@ def read_target(
       `[L, B * R, S, G * Eh]`.
     """
     batch, samples, length = tokens.shape
-    x = params["embedding"][tokens.reshape(-1, length)].astype(activation_dtype(config.dtype))
+    x = params["embedding"][tokens.reshape(-1, length)].astype(STREAM)
     place = jnp.arange(length)
     before = bias_before(params["relative"], place[:, None] - place[None, :], config.reach)
     bias = jnp.moveaxis(by_head(config, before), 0, -2)[None]

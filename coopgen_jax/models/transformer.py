@@ -21,6 +21,10 @@ from coopgen_jax.models.product import are_bits, numbers, rows_times
 from coopgen_jax.models.rematerialisation import of_weights, rematerialise
 from coopgen_jax.parallel.platform import activation_dtype
 
+# What layers are added up in, whatever the dtype of the rest: rounded to bfloat16 behind each one,
+# the default model's perplexity is 2 to 3 % higher.
+STREAM = jnp.float32
+
 Params = dict[str, Any]
 # (query [B, Q, H, Eh], key [B, Q, G, Eh], value [B, Q, G, Eh]) -> attended [B, Q, H, Eh]
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -55,8 +59,8 @@ class DecoderConfig:
       tied: whether the output layer is the embedding.
       end_tokens: ids that end a text.
       dtype: of weights and of what is multiplied by them, "float32" or "bfloat16", and on an
-        accelerator of activations (`platform.activation_dtype`); sums of products, norms and
-        softmax are always float32.
+        accelerator of activations (`platform.activation_dtype`); sums of products, norms,
+        softmax and the stream that layers are added to are always float32.
     """
 
     vocab_size: int
@@ -284,10 +288,9 @@ def embed(
             "this needs a network that reads prompt and text as one sequence, and the model is an "
             "encoder-decoder (T5): give one of the GPT-2 or Llama families"
         )
-    dtype = activation_dtype(config.dtype)
-    x = vectors_of(params, tokens, embeddings, embedded).astype(dtype)
+    x = vectors_of(params, tokens, embeddings, embedded).astype(STREAM)
     if config.positions == "learned":
-        return x + params["positions"][positions].astype(dtype), None
+        return x + params["positions"][positions].astype(STREAM), None
     angles = positions[..., None].astype(jnp.float32) * rope_frequencies(config)[None, None, :]
     return x, angles
 

@@ -12,7 +12,8 @@ import pytest
 from coopgen_jax.models import wave_attention
 from coopgen_jax.models.attention import attend_causal
 from coopgen_jax.models.decoder import language_model, new_cache
-from coopgen_jax.models.layer_layout import separate_layers
+from coopgen_jax.models.layer_layout import separate_layers, stored
+from coopgen_jax.models.reading import read
 from coopgen_jax.models.slots import Capacity, Slots, commit, move
 from coopgen_jax.models.transformer import embed, init_decoder, run_layers, tapped, unembed
 from coopgen_jax.models.wave_attention import How
@@ -332,3 +333,16 @@ def test_equal_configs_make_equal_models():
     assert language_model(TINY_LLAMA, (1,)) != language_model(TINY_LLAMA, (2,))
     with pytest.raises(ValueError, match="tap 4 is not a layer"):
         language_model(TINY_LLAMA, taps=(4,))
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu", "tpu"])
+def test_layers_are_added_up_in_single_precision(kind):
+    """Rounded after every layer, a deep network's stream loses 2 % of perplexity."""
+    config = dataclasses.replace(TINY_LLAMA, dtype="bfloat16")
+    tokens = jnp.zeros((1, 3), jnp.int32)
+    with made_for(kind):
+        params = jax.eval_shape(lambda: stored(init_decoder(jax.random.key(0), config), "bfloat16"))
+        found = jax.eval_shape(functools.partial(read, config), params, tokens, tokens == 0)
+    x, last, streams, (keys, _) = found
+    assert x.dtype == last.dtype == streams.dtype == jnp.float32
+    assert keys.dtype == (jnp.float32 if kind == "cpu" else jnp.bfloat16)
