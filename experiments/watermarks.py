@@ -169,7 +169,7 @@ def strength(config: Config) -> dict[str, Any]:
             for window in (None, *config.windows):
                 name = f"{scheme} {value} {'unmarked' if window is None else f'h {window}'}"
                 if scheme == "greenlist" and window is None:
-                    # These texts are the same whatever the mark would have been.
+                    # A delta changes nothing in texts without a mark.
                     name = "greenlist unmarked"
                     if name in found:
                         continue

@@ -112,7 +112,7 @@ def stacked_numbers(params: Params) -> bool:
 
 
 def _with_numbers(params: Params) -> Params:
-    """Returns parameters that are numbers where they were bits, in whatever layout."""
+    """Returns parameters, stacked or separate, that are numbers where they were bits."""
     if not any(map(are_bits, jax.tree.leaves(params))):
         return params
     return jax.tree.map(numbers, params)

@@ -21,7 +21,7 @@ from coopgen_jax.models.product import are_bits, numbers, rows_times
 from coopgen_jax.models.rematerialisation import of_weights, rematerialise
 from coopgen_jax.parallel.platform import activation_dtype
 
-# What layers are added up in, whatever the dtype of the rest: rounded to bfloat16 behind each one,
+# What layers are added up in, for every dtype of the rest: rounded to bfloat16 behind each one,
 # the default model's perplexity is 2 to 3 % higher.
 STREAM = jnp.float32
 

@@ -56,7 +56,7 @@ def test_the_text_that_the_head_likes_best_is_kept(parts, monkeypatch):
 
 @pytest.mark.default_model
 def test_the_default_model_has_a_head_that_transformers_can_judge_by(monkeypatch):
-    """Its packaged head has layers of its own, which transformers does not know."""
+    """Its packaged head has causal layers, which transformers does not know."""
 
     def judged(parts, theirs, repeats, **axes):
         texts = torch.from_numpy(np.array(random_prompts(parts, 2, 6).tokens, np.int64))

@@ -113,6 +113,8 @@ def test_layers_are_separated_where_a_matrix_leaves_the_caches(monkeypatch):
     half = stored(params, "bfloat16")
     monkeypatch.setattr(layout, "CACHED_BITS", largest // 2)
     assert isinstance(for_this_device(half)["layers"], dict)
+    monkeypatch.setattr(layout, "CACHED", largest // 2 - 1)
+    assert isinstance(for_this_device(for_this_device(half))["layers"], dict)
     monkeypatch.setattr(layout, "CACHED_BITS", largest // 2 - 1)
     assert isinstance(for_this_device(half)["layers"], tuple)
     for dtype in ("float32", "bfloat16"):

@@ -254,6 +254,9 @@ def test_bfloat16_is_near_single_precision(folder, pair):
     assert cache.source[0].dtype == cache.text.keys.nodes.dtype == jnp.float32
     expected = behind(pair("flan")[1], SOURCES[0], [])
     assert np.corrcoef(logits[0], expected)[0, 1] > 0.99
+    laid = load(folder("flan"), dtype="bfloat16").params
+    assert laid["encoder"]["layers"]["query"]["kernel"].dtype == jnp.uint16
+    np.testing.assert_array_equal(prefill(laid, prompt_of(SOURCES[:1], 4))[0], logits)
 
 
 def test_a_negative_prompt_is_a_source_of_its_own(pair):

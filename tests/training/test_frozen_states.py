@@ -1,5 +1,7 @@
 """States of many texts in one table against reading each text alone."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.transformer import tapped
+from coopgen_jax.parallel.platform import made_for
 from coopgen_jax.training import frozen_states as states
 from coopgen_jax.training.frozen_states import front_of, places, read_states
 from tests.models.model_files import hf_model, save
@@ -49,6 +52,11 @@ def test_a_table_is_kept_by_model_taps_and_rows(model, tmp_path):
     read_states(model, (0,), ROWS, folder=path.parent)
     read_states(model, TAPS, ROWS[:2], folder=path.parent)
     assert len(list(path.parent.iterdir())) == 3
+    half = replace(model, config=replace(model.config, dtype="bfloat16"))
+    read_states(half, TAPS, ROWS, folder=path.parent)
+    with made_for("gpu"):  # where activations are bfloat16 too
+        read_states(half, TAPS, ROWS, folder=path.parent)
+    assert len(list(path.parent.iterdir())) == 5
 
 
 def test_states_that_half_precision_cannot_hold_are_cut(model, monkeypatch):
