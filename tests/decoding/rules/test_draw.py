@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from coopgen_jax.decoding.rules.draw import draw, entry_at
+from coopgen_jax.decoding.rules.draw import categorical, draw, entry_at, place_of_largest
 from coopgen_jax.decoding.rules.shaping import NO_RULES
 
 COUNT = 4000
@@ -65,3 +65,32 @@ def test_entry_at_picks_along_the_last_axis():
     array = jnp.arange(24).reshape(2, 3, 4)
     np.testing.assert_array_equal(entry_at(array, jnp.asarray([[0, 1, 2], [3, 0, 1]])),
                                   [[0, 5, 10], [15, 16, 21]])  # fmt: skip
+
+
+def test_the_place_of_the_largest_is_that_of_argmax():
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 5, (7, 3, 11)).astype(np.float32)
+    scores[1, :, ::2] = -np.inf
+    scores[2] = -np.inf
+    scores[3, :, 4] = np.inf
+    found = place_of_largest(jnp.asarray(scores))
+    assert found.dtype == jnp.int32
+    np.testing.assert_array_equal(found, scores.argmax(-1))
+    # Of a row with a NaN nothing is known, and a place must lie in it all the same.
+    assert place_of_largest(jnp.asarray([0.0, jnp.nan, 2.0])) == 0
+
+
+def test_a_draw_is_that_of_jax():
+    scores = jax.random.normal(jax.random.key(1), (50, 30))
+    keys = keys_of((50,), 3)
+    wanted = jax.vmap(jax.random.categorical)(keys, scores)
+    np.testing.assert_array_equal(jax.vmap(categorical)(keys, scores), wanted)
+
+
+def test_no_reduction_of_a_draw_carries_places_beside_values():
+    # XLA computes such a reduction number by number on a processor.
+    keys, scores = keys_of((4,)), jnp.zeros((4, 64))
+    program = jax.jit(lambda k, s: draw(NO_RULES, k, s)).lower(keys, scores).as_text()
+    reductions = [line for line in program.splitlines() if "stablehlo.reduce" in line]
+    # One of several arrays is written `%1:2 = stablehlo.reduce(...)`.
+    assert reductions and not any(":" in line.split("=")[0] for line in reductions)
