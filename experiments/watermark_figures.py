@@ -29,8 +29,14 @@ def report(out: Path, found: dict[str, Any]) -> None:
     if "strength" in found:
         parts.append(strength_table(found["strength"]))
         draw_strength(found["strength"], out / "watermark_strength.png")
+    if "squad" in found:
+        parts.append(squad_table(found["squad"]))
+    if "paraphrase" in found:
+        parts.append(paraphrase_table(found["paraphrase"]))
     if "users" in found:
         parts.append(users_table(found["users"]))
+    if "tasks" in found:
+        parts.append(tasks_table(found["tasks"]))
     if "guided" in found:
         parts.append(guided_table(found["guided"]))
     if "cost" in found:
@@ -66,6 +72,41 @@ def strength_table(rows: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def squad_table(rows: dict[str, Any]) -> str:
+    """Returns perplexity, median p and true positives of passages that were continued."""
+    lines = [f"{'passages':24}{'perplexity':>11}{'median':>8}{'1e-5':>8}{'1e-6':>8}"]
+    for name, row in rows.items():
+        p = np.asarray(row["log10_p"])
+        shares = "".join(f"{np.mean(p <= np.log10(level)):>8.2f}" for level in LEVELS)
+        lines.append(f"{name:24}{row['perplexity']:>11.2f}{np.median(p):>8.1f}{shares}")
+    return "\n".join(lines)
+
+
+def paraphrase_table(rows: dict[str, Any]) -> str:
+    """Returns median p and true positives in front of and behind a paraphrase."""
+    lines = [f"{'paraphrase':24}{'similarity':>11}" + f"{'median':>10}{'1e-5':>8}{'1e-6':>8}" * 2]
+    for name, row in rows.items():
+        line = f"{name:24}{row['similarity']:>11.3f}"
+        for when in ("before", "behind"):
+            p = np.asarray(row[when])
+            line += f"{np.median(p):>10.1f}"
+            line += "".join(f"{np.mean(p <= np.log10(level)):>8.2f}" for level in LEVELS)
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def tasks_table(tasks: dict[str, Any]) -> str:
+    """Returns the shares of right answers with intervals of 95 %."""
+    lines = [f"{'right answers':24}" + "".join(f"{task:>24}" for task in tasks)]
+    for name in next(iter(tasks.values())):
+        cells = []
+        for rows in tasks.values():
+            low, high = wilson_interval(sum(rows[name]), len(rows[name]))
+            cells.append(f"{np.mean(rows[name]):.3f} [{low:.3f}, {high:.3f}]")
+        lines.append(f"{name:24}" + "".join(f"{cell:>24}" for cell in cells))
+    return "\n".join(lines)
+
+
 def users_table(rows: dict[str, Any]) -> str:
     """Returns how often the right one of many users was named."""
     lines = [f"{'scheme, users':24}{'at 1e-3':>10}{'at 1e-6':>10}"]
@@ -83,7 +124,8 @@ def guided_table(rows: dict[str, Any]) -> str:
         share = f"{hit.mean():.3f} [{low:.3f}, {high:.3f}]"
         lines.append(f"{name:24}{share:>24}{np.median(p):>16.1f}{np.mean(p <= -6):>11.2f}")
     one, other = (np.asarray(row["on_target"], float) for row in rows.values())
-    gap = other - one
+    # A prompt's texts by several keys are not independent of one another.
+    gap = (other - one).reshape(rows["gumbel"].get("keys", 1), -1).mean(axis=0)
     error = 1.96 * gap.std(ddof=1) / np.sqrt(len(gap))
     lines.append(
         f"difference {gap.mean():+.3f} [{gap.mean() - error:+.3f}, {gap.mean() + error:+.3f}]"

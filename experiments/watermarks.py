@@ -1,17 +1,16 @@
-"""Watermarks: how often tests are wrong, how strong marks are, what they survive and cost.
+r"""Watermarks: how often tests are wrong, how strong marks are, what they survive and cost.
 
-    python -m experiments.watermarks --web WEB.jsonl --guided GUIDED.jsonl --work FOLDER
+    python -m experiments.watermarks --web WEB.jsonl --guided GUIDED.jsonl --work FOLDER \
+        --squad SQUAD.jsonl --sentiment SHOTS.csv REVIEWS.csv --topic SHOTS.csv NEWS.csv
 
-The web file has lines with "prompt" and "continuation", the guided one lines with "text". Texts and
-rates are kept in the work folder, and an interrupted run continues. Smaller
-`--texts`, `--keys` and `--new-tokens` make a run shorter.
+The web file has lines with "prompt" and "continuation", the guided one lines with "text", the squad
+file lines with "context", and the tables have "text" and "label". Texts and rates are kept in the
+work folder, and an interrupted run continues. Smaller `--texts`, `--keys`, `--questions` and
+`--new-tokens` make a run shorter.
 """
 
-import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,97 +22,21 @@ from coopgen_jax.models.pretrained.loaded_model import load_encoder, load_tokeni
 from coopgen_jax.watermark.evaluation import attacked
 from experiments.watermark_figures import report
 from experiments.watermark_rates import RateSettings, false_positive_rates
+from experiments.watermark_tasks import paraphrase, squad, tasks
+from experiments.watermark_texts import (
+    VOCABULARY,
+    Config,
+    kept,
+    key_of,
+    perplexity,
+    read_lines,
+    unit,
+    watermark_of,
+    written,
+)
 
-# A greenlist's texts are drawn as in Three Bricks.
-TEMPERATURE, TOP_P = 0.8, 0.95
 ATTACKS = ("none", "substitution", "deletion", "in human text")
 USERS = (10, 100, 1_000, 10_000)
-VOCABULARY = 49_152
-
-
-@dataclass(frozen=True)
-class Config:
-    """What to measure.
-
-    Attributes:
-      web: JSONL file of web pages, with "prompt" and "continuation".
-      guided: JSONL file of prompts for guided texts, with "text".
-      work: Folder for texts and figures; an interrupted run goes on with what it holds.
-      out: Folder for the results.
-      stages: Which parts to run.
-      windows: Lengths of the window.
-      temperatures: Strengths of the gumbel mark.
-      deltas: Strengths of the greenlist.
-      texts: Marked texts of each kind.
-      keys: Keys of the false-positive rates.
-      new_tokens: Tokens of each text.
-      guided_texts: Guided texts, half of them for either class.
-      guided_tokens: Tokens of each of those.
-      batch_size: Prompts written at once.
-      dtype: Of the language model, float32, bfloat16, or auto for the faster one here.
-      share: Share of the tokens that an attack changes.
-      seed: Seed of everything random.
-    """
-
-    web: Path
-    guided: Path
-    work: Path
-    out: Path = Path("experiments/results")
-    stages: tuple[str, ...] = ("rates", "strength", "users", "guided", "cost")
-    windows: tuple[int, ...] = (0, 1, 4)
-    temperatures: tuple[float, ...] = (0.8, 0.9, 1.0, 1.1)
-    deltas: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0)
-    texts: int = 96
-    keys: int = 700
-    new_tokens: int = 200
-    guided_texts: int = 238
-    guided_tokens: int = 40
-    batch_size: int = 48
-    dtype: str = "float32"
-    share: float = 0.3
-    seed: int = 0
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Returns the objects of a JSONL file."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line.strip()]
-
-
-def kept(config: Config, name: str, make: Callable[[], Any]) -> Any:
-    """Returns a stage's figures from the work folder, made and kept where they are not there."""
-    path = config.work / f"{name}.json"
-    if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
-    started = time.perf_counter()
-    found = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(found, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(path)
-    print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
-    return found
-
-
-def key_of(watermark: cg.Watermark, seed: int) -> cg.WatermarkKey:
-    """Returns a key whose secret comes from a seed, so that a run can be repeated."""
-    tokenizer, vocab_size = load_tokenizer()
-    secret = np.random.default_rng(seed).integers(0, 2**32, 4, np.uint32).tolist()
-    return cg.WatermarkKey(watermark, tuple(secret), vocab_size, tokenizer.identity, "smollm2-135m")
-
-
-def settings_of(scheme: str, strength: float, new_tokens: int) -> cg.SamplingConfig:
-    """Returns how texts of a strength are drawn."""
-    if scheme == "gumbel":
-        return cg.SamplingConfig(new_tokens, rules=cg.Rules(temperature=strength, top_p=TOP_P))
-    return cg.SamplingConfig(new_tokens, rules=cg.Rules(temperature=TEMPERATURE, top_p=TOP_P))
-
-
-def watermark_of(scheme: str, strength: float, window: int) -> cg.Watermark:
-    """Returns the mark of a strength."""
-    if scheme == "gumbel":
-        return cg.Watermark("gumbel", window=window)
-    return cg.Watermark("greenlist", window=window, delta=strength)
 
 
 def changed(
@@ -127,29 +50,6 @@ def changed(
     return attacked(ids, attack, share=config.share, vocab_size=VOCABULARY, rng=rng)
 
 
-def written(
-    config: Config,
-    prompts: list[str],
-    scheme: str,
-    strength: float,
-    window: int | None,
-    **more: Any,
-) -> list[dict[str, Any]]:
-    """Writes texts, marked unless the window is None."""
-    model = cg.load_language_model(dtype=config.dtype)
-    key = None if window is None else key_of(watermark_of(scheme, strength, window), config.seed)
-    texts = cg.generate(
-        model,
-        prompts,
-        config=settings_of(scheme, strength, config.new_tokens),
-        watermark=key,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        **more,
-    )
-    return [{"text": text.text, "tokens": text.tokens, "log_prob": text.log_prob} for text in texts]
-
-
 def strength(config: Config) -> dict[str, Any]:
     """Returns, for every scheme, window and strength, the p-values before and after attacks."""
     pages = read_lines(config.web)[: config.texts]
@@ -161,7 +61,7 @@ def strength(config: Config) -> dict[str, Any]:
     around = model.tokenizer.encode_batch_behind(
         [page["prompt"] + page["continuation"] for page in others]
     )
-    wanted = _unit(sentence_features(encoder, human))
+    wanted = unit(sentence_features(encoder, human))
     found: dict[str, Any] = {}
     size = f"{config.texts} of {config.new_tokens} {config.dtype}"
     for scheme, strengths in (("gumbel", config.temperatures), ("greenlist", config.deltas)):
@@ -182,14 +82,9 @@ def strength(config: Config) -> dict[str, Any]:
                     "scheme": scheme,
                     "strength": value,
                     "window": window,
-                    "perplexity": float(
-                        np.exp(
-                            -sum(t["log_prob"] for t in texts)
-                            / sum(len(t["tokens"]) for t in texts)
-                        )
-                    ),
+                    "perplexity": perplexity(texts),
                     "similarity": float(
-                        (_unit(sentence_features(encoder, [t["text"] for t in texts])) * wanted)
+                        (unit(sentence_features(encoder, [t["text"] for t in texts])) * wanted)
                         .sum(axis=1)
                         .mean()
                     ),
@@ -210,10 +105,6 @@ def strength(config: Config) -> dict[str, Any]:
                         ]
                 found[name] = row
     return found
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    return features / np.linalg.norm(features, axis=1, keepdims=True)
 
 
 def users(config: Config) -> dict[str, Any]:
@@ -256,24 +147,29 @@ def guided(config: Config) -> dict[str, Any]:
     targets = [target for target in ("positive", "negative") for _ in prompts]
     preset = replace(cg.PRESETS["values"], new_tokens=config.guided_tokens)
     found: dict[str, Any] = {}
-    key = key_of(cg.Watermark("gumbel", window=4), config.seed)
-    for name, mark in (("unmarked", None), ("gumbel", key)):
+    for seed in range(config.seed, config.seed + config.guided_keys):
+        key = key_of(cg.Watermark("gumbel", window=4), seed)
+        for name, mark in (("unmarked", None), ("gumbel", key)):
 
-        def write(mark: cg.WatermarkKey | None = mark) -> list[dict[str, Any]]:
-            texts = cg.generate(
-                model, prompts * 2, config=preset, discriminator=guide, target=targets,
-                watermark=mark, seed=config.seed, batch_size=config.batch_size,
-            )  # fmt: skip
-            return [{"text": t.text, "tokens": t.tokens, "prompt": t.prompt} for t in texts]
+            def write(
+                mark: cg.WatermarkKey | None = mark, seed: int = seed
+            ) -> list[dict[str, Any]]:
+                texts = cg.generate(
+                    model, prompts * 2, config=preset, discriminator=guide, target=targets,
+                    watermark=mark, seed=seed, batch_size=config.batch_size,
+                )  # fmt: skip
+                return [{"text": t.text, "tokens": t.tokens, "prompt": t.prompt} for t in texts]
 
-        name_of_file = f"{len(targets)} of {config.guided_tokens} {config.dtype} guided {name}"
-        texts = kept(config, f"texts/{name_of_file}", write)
-        said = kept(
-            config, f"judged/{name_of_file}", lambda texts=texts: judged(model, judge, texts)
-        )
-        on_target = [one == target for one, target in zip(said, targets, strict=True)]
-        tests = cg.detect([t["text"] for t in texts], key=key, tokenizer=model.tokenizer)
-        found[name] = {"on_target": on_target, "log10_p": [test.log10_p for test in tests]}
+            size = f"{len(targets)} of {config.guided_tokens} {config.dtype}"
+            file = f"{size} guided {name}" + (f" {seed}" if seed else "")
+            texts = kept(config, f"texts/{file}", write)
+            said = kept(config, f"judged/{file}", lambda texts=texts: judged(model, judge, texts))
+            tests = cg.detect([t["text"] for t in texts], key=key, tokenizer=model.tokenizer)
+            row = found.setdefault(name, {"on_target": [], "log10_p": []})
+            row["on_target"] += [one == wish for one, wish in zip(said, targets, strict=True)]
+            row["log10_p"] += [test.log10_p for test in tests]
+    for row in found.values():
+        row["keys"] = config.guided_keys
     return found
 
 
@@ -327,7 +223,8 @@ def rates(config: Config) -> dict[str, Any]:
 
 
 STAGES = {
-    "rates": rates, "strength": strength, "users": users, "guided": guided, "cost": cost,
+    "rates": rates, "strength": strength, "squad": squad, "paraphrase": paraphrase, "users": users,
+    "tasks": tasks, "guided": guided, "cost": cost,
 }  # fmt: skip
 
 
