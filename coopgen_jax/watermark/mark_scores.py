@@ -88,12 +88,12 @@ def _token_scores(watermark: Watermark, words: Any, xp: Any) -> Any:
     if watermark.scheme == "tournament":
         weights = tournament_weights(watermark.layers)
         total = (words ^ words).astype(np.uint32)
-        for weight in np.unique(weights):
-            # Bits of one weight are counted together.
-            bits = sum(1 << int(layer) for layer in np.flatnonzero(weights == weight))
+        for digit in range(int(weights.max()).bit_length()):
+            # Bits whose weights have this binary digit are counted together.
+            bits = sum(1 << int(layer) for layer in np.flatnonzero(weights >> digit & 1))
             ones = words & np.uint32(bits)
             count = xp.bitwise_count(ones) if xp is np else jax.lax.population_count(ones)
-            total = total + count.astype(np.uint32) * np.uint32(weight)
+            total = total + (count.astype(np.uint32) << np.uint32(digit))
         return total.astype(real)
     return -xp.log((words.astype(real) + real(0.5)) * real(2.0**-32))
 
