@@ -15,7 +15,7 @@ from coopgen_jax.cli.annotate import run_annotate
 from coopgen_jax.cli.annotate_options import AnnotateOptions
 from coopgen_jax.cli.evaluate_options import EvaluateOptions, JudgementOptions, TextsOptions
 from coopgen_jax.cli.evaluate_texts import run_texts
-from coopgen_jax.cli.train import pair
+from coopgen_jax.cli.train_data import pair
 from coopgen_jax.data.labelled import Labelled, read_labelled
 from coopgen_jax.data.sources import left_out
 from coopgen_jax.discriminators.loading import folder_of, is_packaged, load_discriminator

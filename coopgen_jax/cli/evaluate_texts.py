@@ -7,7 +7,7 @@ from typing import Any
 
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.cli.evaluate_options import TextsOptions
-from coopgen_jax.cli.train import pair
+from coopgen_jax.cli.train_data import pair
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.report import (
     ReportSettings,

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
+import jax
 from rich.console import Console
 from rich.table import Table
 
 from coopgen_jax.cli.ask import flag, spelt
 from coopgen_jax.cli.machines import together, united
+from coopgen_jax.cli.train_data import read_classes, report
 from coopgen_jax.cli.train_gcn import run_gcn
 from coopgen_jax.cli.train_options import (
     KINDS,
@@ -23,7 +25,6 @@ from coopgen_jax.cli.train_progress import (
     compiling,
     finish,
     now_and_then,
-    tell,
     tell_broken,
     watched,
 )
@@ -33,7 +34,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.lora import LoraConfig
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load, load_encoder
 from coopgen_jax.parallel.mesh import make_mesh
-from coopgen_jax.training.class_counts import class_counts, doubtful_classes
+from coopgen_jax.training.card import write_card
 from coopgen_jax.training.loop import LoopConfig
 from coopgen_jax.training.recipes import (
     TrunkConfig,
@@ -159,17 +160,7 @@ def _recipe(what: Any, rows: int, **batch: Any) -> RecipeConfig:
 
 
 def _discriminator(what: DiscriminatorOptions) -> dict[str, Any]:
-    rename = dict(map(pair, what.rename))
-    training = read_labelled(
-        what.data, text=what.text, label=what.label, classes=what.classes or None, rename=rename
-    )
-    validation = read_labelled(
-        what.validation, text=what.text, label=what.label, classes=training.classes, rename=rename
-    )
-    if len(training.classes) < 2:
-        raise UserError(f"{what.data} has one class only, {training.classes[0]}: give two or more")
-    _report(what, what.data, training)
-    _report(what, what.validation, validation, doubts=False)
+    training, validation, noted = read_classes(what)
     shortest = what.shortest
     if shortest is None:
         shortest = min(what.longest, 2 if what.kind == "generative" else 1)
@@ -179,22 +170,36 @@ def _discriminator(what: DiscriminatorOptions) -> dict[str, Any]:
     mesh = make_mesh(what.devices)
     place: dict[str, Any] = {"folder": what.out, "mesh": mesh, "begin": compiling(what)}
     with watched(what) as place["listener"]:
-        if what.kind == "bidirectional":
-            encoder = load_encoder(what.encoder, dtype=what.dtype)
-            return train_bidirectional(
-                encoder, training, validation, recipe, frozen=what.frozen, **place
-            )
-        model = load(what.model, dtype=what.dtype, stacked=True)
-        if what.kind == "shared-trunk":
-            depth = model.config.layers
-            taps = what.taps or tuple(sorted({0, depth // 3, 2 * depth // 3, depth}))
-            trunk = TrunkConfig(taps, what.layers, what.width, what.look_ahead)
-            return train_shared_trunk(
-                model, training, validation, recipe, trunk,
-                reading=_reading(what), states=what.states, **place,
-            )  # fmt: skip
-        run = train_causal if what.kind == "causal" else train_generative
-        return run(model, training, validation, recipe, **place)
+        card = _of_kind(what, training, validation, recipe, place)
+    if noted and not jax.process_index():
+        card |= noted
+        write_card(what.out, card)
+    return card
+
+
+def _of_kind(
+    what: DiscriminatorOptions,
+    training: Labelled,
+    validation: Labelled,
+    recipe: RecipeConfig,
+    place: dict[str, Any],
+) -> dict[str, Any]:
+    if what.kind == "bidirectional":
+        encoder = load_encoder(what.encoder, dtype=what.dtype)
+        return train_bidirectional(
+            encoder, training, validation, recipe, frozen=what.frozen, **place
+        )
+    model = load(what.model, dtype=what.dtype, stacked=True)
+    if what.kind == "shared-trunk":
+        depth = model.config.layers
+        taps = what.taps or tuple(sorted({0, depth // 3, 2 * depth // 3, depth}))
+        trunk = TrunkConfig(taps, what.layers, what.width, what.look_ahead)
+        return train_shared_trunk(
+            model, training, validation, recipe, trunk,
+            reading=_reading(what), states=what.states, **place,
+        )  # fmt: skip
+    run = train_causal if what.kind == "causal" else train_generative
+    return run(model, training, validation, recipe, **place)
 
 
 def _reading(what: DiscriminatorOptions) -> Callable[[int, int], None]:
@@ -238,26 +243,10 @@ def _texts(what: LanguageModelOptions, where: str) -> tuple[tuple[str, ...], tup
         tell_broken(what, where, broken)
         return texts, texts
     data = read_labelled(where, text=what.text, label=what.label)
-    _report(what, where, data)
+    report(what, where, data)
     names = (data.classes[number] for number in data.labels)
     named = (f"{name}: {text}" for name, text in zip(names, data.texts, strict=True))
     return tuple(named), data.texts
-
-
-def pair(entry: str) -> tuple[str, str]:
-    """Returns OLD and NEW of an entry of --rename; raises UserError where it has another form."""
-    old, separator, new = entry.partition("=")
-    if not separator or not old or not new:
-        raise UserError(f"--rename {entry}: give the old name and the new one as OLD=NEW")
-    return old, new
-
-
-def _report(what: Any, where: str, data: Labelled, *, doubts: bool = True) -> None:
-    """Reports rows that were left out, classes with their counts, and doubts about the classes."""
-    tell_broken(what, where, data.broken)
-    tell(what, f"{where}: {class_counts(data)}")
-    for sentence in doubtful_classes(data) if doubts else ():
-        tell(what, f"warning: {where}: {sentence}")
 
 
 def _show(console: Console, what: Any, card: dict[str, Any]) -> None:

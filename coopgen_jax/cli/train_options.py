@@ -15,6 +15,9 @@ examples:
   coopgen train discriminator --kind generative --data reviews.jsonl --label stars \\
       --rename 1=negative 5=positive --validation dev.jsonl --out gedi
   coopgen generate "This film was" --discriminator judge --target positive
+  # a guide that knows when a text says nothing, and one that learns from another
+  coopgen train discriminator --data train.csv --validation dev.csv --neutral news.csv --out calm
+  coopgen train discriminator --teacher judge --data texts.txt --validation more.txt --out pupil
   coopgen train lm --data corpus.txt --validation held-out.txt --out writer --budget-minutes 30
   coopgen generate "This film was" --model writer --method sample --discriminator none
   coopgen train lm --from-scratch --vocabulary 4000 --data corpus.txt --validation dev.txt \\
@@ -40,6 +43,8 @@ KINDS = {
     "shortest": ("causal", "generative", "bidirectional"),
     "hidden": ("shared-trunk", "causal", "bidirectional"),
     "dropout": ("shared-trunk", "causal", "bidirectional"),
+    "neutral": ("shared-trunk", "causal", "bidirectional"),
+    "teacher": ("shared-trunk", "causal", "bidirectional"),
 }
 
 
@@ -143,6 +148,11 @@ class DiscriminatorOptions(_Common):
       label: The column of the classes.
       classes: The classes in their order; those of the data where none are given.
       rename: New names for classes of the data.
+      neutral: Files of texts that have none of the classes more than others (news, code, lists,
+        other languages). They are learned with the prior of the classes as target, so that the
+        discriminator is not sure where a text says nothing.
+      teacher: What labels the texts instead of a column: any discriminator or judge. The trained
+        one learns its probabilities for a whole text from every prefix of it (distillation).
       shortest: Every step cuts its texts to prefixes of a random length, this one or longer; 0 for
         full texts.
       balanced: Draw every class as often as any other.
@@ -165,6 +175,8 @@ class DiscriminatorOptions(_Common):
     label: Annotated[str, arg(metavar="COLUMN")] = "label"
     classes: Annotated[tuple[str, ...], arg(metavar="[CLASS ...]")] = ()
     rename: Annotated[tuple[str, ...], arg(metavar="[OLD=NEW ...]")] = ()
+    neutral: Annotated[tuple[str, ...], arg(metavar="[FILE ...]")] = ()
+    teacher: Annotated[str | None, _unset("NAME|FOLDER", "none: labels are read")] = None
     shortest: Annotated[int | None, _unset("N", "1; generative: 2")] = None
     balanced: bool = False
     class_weight: Annotated[float, arg(metavar="X")] = 0.4

@@ -59,27 +59,29 @@ def filled(rows: Sequence[Sequence[int]], width: int) -> tuple[np.ndarray, np.nd
 
 
 def pad(
-    rows: Sequence[Sequence[int]], labels: Sequence[int], index: Any, longest: int = 1
+    rows: Sequence[Sequence[int]], labels: Sequence[Any], index: Any, longest: int = 1
 ) -> dict[str, np.ndarray]:
     """Returns a batch of rows of ids, padded on the right to a multiple of `MULTIPLE`.
 
     Returns:
       tokens `[B, S]` int32, with room for `longest` at least, mask `[B, S]` bool, label `[B]`
-      int32, and index `[B]` int32, the number of every row in its batch.
+      int32 or `[B, C]` float32 as `Labelled.targets` are, and index `[B]` int32, the number of
+      every row in its batch.
     """
     width = -(-max(longest, *map(len, rows)) // MULTIPLE) * MULTIPLE
     tokens, mask = filled(rows, width)
+    label = np.asarray(labels)
     return {
         "tokens": tokens,
         "mask": mask,
-        "label": np.asarray(labels, np.int32),
+        "label": label.astype(np.int32 if label.ndim == 1 else np.float32),
         "index": np.asarray(index, np.int32),
     }
 
 
 def training_batches(
     rows: Sequence[Sequence[int]],
-    labels: Sequence[int],
+    labels: Sequence[Any],
     config: BatchConfig,
     *,
     process: int = 0,
@@ -109,7 +111,8 @@ def training_batches(
 
     numbers = range(len(rows))
     if config.balanced:
-        members = [[n for n in numbers if labels[n] == name] for name in sorted(set(labels))]
+        names = [_group(label) for label in labels]
+        members = [[n for n in numbers if names[n] == name] for name in sorted(set(names))]
         parts = [order(own, config.seed + 1 + at) for at, own in enumerate(members)]
         chosen = grain.MapDataset.mix(parts, [1 / len(parts)] * len(parts))
     else:
@@ -119,9 +122,16 @@ def training_batches(
     return batches.seed(config.seed).random_map(make)
 
 
+def _group(label: Any) -> int:
+    """Returns the likeliest class of a row, -1 where all are alike."""
+    if not isinstance(label, Sequence):
+        return int(label)
+    return -1 if max(label) - min(label) < 1e-6 else int(np.argmax(label))
+
+
 def _batch(
     rows: Sequence[Sequence[int]],
-    labels: Sequence[int],
+    labels: Sequence[Any],
     config: BatchConfig,
     process: int,
     processes: int,
@@ -144,7 +154,7 @@ def _batch(
 
 
 def in_order(
-    rows: Sequence[Sequence[int]], labels: Sequence[int], *, size: int, longest: int
+    rows: Sequence[Sequence[int]], labels: Sequence[Any], *, size: int, longest: int
 ) -> list[dict[str, np.ndarray]]:
     """Returns all rows once, by length, in batches of `size`; the last is filled with empty rows.
 
@@ -156,7 +166,7 @@ def in_order(
         chosen = numbers[at : at + size]
         missing = size - len(chosen)
         tokens = [list(rows[number][:longest]) for number in chosen] + [[]] * missing
-        own = [labels[number] for number in chosen] + [0] * missing
+        own = [labels[number] for number in chosen] + [labels[chosen[0]]] * missing
         batches.append(pad(tokens, own, np.arange(size)))
     return batches
 

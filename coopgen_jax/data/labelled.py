@@ -31,6 +31,8 @@ class Labelled:
       classes: the classes' names, by number.
       broken: what is wrong with the rows that were left out, one line each.
       sources: the `n` texts that the rows were cut from, empty where nothing was cut.
+      shares: `[n, C]` float32 the probability of every class that is learned from (soft labels);
+        None where all of it is that of the label.
     """
 
     texts: tuple[str, ...]
@@ -38,6 +40,13 @@ class Labelled:
     classes: tuple[str, ...]
     broken: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    shares: np.ndarray | None = None
+
+    @property
+    def targets(self) -> list[Any]:
+        """The class number of every row, or its list of `C` shares."""
+        found: list[Any] = (self.labels if self.shares is None else self.shares).tolist()
+        return found
 
     @property
     def origins(self) -> tuple[str, ...]:
@@ -52,6 +61,7 @@ class Labelled:
             self.labels[chosen],
             self.classes,
             sources=tuple(self.sources[row] for row in chosen) if self.sources else (),
+            shares=None if self.shares is None else self.shares[chosen],
         )
 
 
@@ -77,7 +87,35 @@ def joined(parts: Sequence[Labelled]) -> Labelled:
     cut = any(part.sources for part in parts)
     sources = tuple(text for part in parts for text in part.origins) if cut else ()
     labels = np.concatenate([part.labels for part in parts])
-    return Labelled(texts, labels, classes, sources=sources)
+    soft = any(part.shares is not None for part in parts)
+    shares = np.concatenate([all_shares(part) for part in parts]) if soft else None
+    return Labelled(texts, labels, classes, sources=sources, shares=shares)
+
+
+def all_shares(data: Labelled) -> np.ndarray:
+    """Returns the share of every class `[n, C]` float32, all of it the label's where none is."""
+    if data.shares is not None:
+        return data.shares
+    return np.eye(len(data.classes), dtype=np.float32)[data.labels]
+
+
+def with_shares(
+    texts: Sequence[str], classes: Sequence[str], shares: np.ndarray, **more: Any
+) -> Labelled:
+    """Returns texts with shares of classes `[n, C]`; their labels are the likeliest classes."""
+    shares = np.asarray(shares, np.float32)
+    labels = shares.argmax(axis=-1).astype(np.int32)
+    return Labelled(tuple(texts), labels, tuple(classes), shares=shares, **more)
+
+
+def neutral(texts: Sequence[str], data: Labelled, *, balanced: bool = False) -> Labelled:
+    """Returns texts that have none of the classes more than others: each has the prior.
+
+    It is what the classes' shares are in `data`, all alike where classes are `balanced`.
+    """
+    counts = np.bincount(data.labels, minlength=len(data.classes))
+    prior = np.full(len(counts), 1 / len(counts)) if balanced else counts / counts.sum()
+    return with_shares(texts, data.classes, np.tile(prior, (len(texts), 1)))
 
 
 def read_labelled(

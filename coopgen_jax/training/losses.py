@@ -5,8 +5,11 @@ import jax.numpy as jnp
 
 
 def cross_entropy(log_class: jax.Array, label: jax.Array) -> jax.Array:
-    """Returns -log p(label) in nats, `[]`, of `[C]` log-probabilities."""
-    return -log_class[label]
+    """Returns -log p(label) in nats, `[]`, of `[C]` log-probabilities.
+
+    Of a label that is shares of classes `[C]` it is their mean.
+    """
+    return -jnp.sum(label * log_class) if label.ndim else -log_class[label]
 
 
 def log_likelihoods(logits: jax.Array, tokens: jax.Array, mask: jax.Array) -> jax.Array:

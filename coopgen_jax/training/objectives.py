@@ -64,7 +64,11 @@ def text_log_likelihoods(
 
 
 def _hits(log_class: jax.Array, label: jax.Array) -> jax.Array:
-    return (jnp.argmax(log_class, axis=-1) == label).astype(jnp.float32)
+    """Returns the share that the likeliest class has in every row's label: 1 or 0 of a class."""
+    guess = jnp.argmax(log_class, axis=-1)
+    if label.ndim < log_class.ndim:
+        return (guess == label).astype(jnp.float32)
+    return jnp.take_along_axis(label, guess[..., None], axis=-1)[..., 0]
 
 
 def _classified(
@@ -286,5 +290,6 @@ def _behind_a_prompt(inside: jax.Array, key: jax.Array, *, before: int) -> jax.A
 
 def _mean_cross_entropy(log_class: jax.Array, label: jax.Array, counted: jax.Array) -> jax.Array:
     """Returns the mean over the counted prefixes of each text, `[B]`; 0 where there is none."""
-    each = -jnp.take_along_axis(log_class, label[:, None, None], axis=-1)[..., 0]
+    of_prefixes = jax.vmap(losses.cross_entropy, in_axes=(0, None))
+    each = jax.vmap(of_prefixes)(log_class, label)
     return jnp.sum(jnp.where(counted, each, 0.0), axis=-1) / jnp.maximum(counted.sum(axis=-1), 1)

@@ -93,15 +93,15 @@ class RecipeConfig:
 
 @dataclass(frozen=True)
 class Rows:
-    """Tokenised texts and their class numbers.
+    """Tokenised texts and their classes.
 
     Attributes:
       ids: a row of token ids for every text.
-      labels: a class number for every text.
+      labels: for every text its class number, or its list of shares of the classes.
     """
 
     ids: list[list[int]]
-    labels: list[int]
+    labels: list[Any]
 
 
 def tokenised(tokenizer: Tokenizer, data: Labelled) -> Rows:
@@ -109,7 +109,8 @@ def tokenised(tokenizer: Tokenizer, data: Labelled) -> Rows:
     # A continuation follows a space, and so do the training texts.
     ids = tokenizer.encode_batch([f" {text.strip()}" for text in data.texts])
     kept = [number for number, row in enumerate(ids) if row]
-    return Rows([ids[number] for number in kept], [int(data.labels[number]) for number in kept])
+    targets = data.targets
+    return Rows([ids[number] for number in kept], [targets[number] for number in kept])
 
 
 def note_rows(folder: Path, texts: Sequence[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from coopgen_jax.data.labelled import Labelled
 from coopgen_jax.discriminators.generative import GenerativeConfig, generative_params
+from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.training.loop import Begin, Listener
 from coopgen_jax.training.objectives import gedi_loss
@@ -34,6 +35,11 @@ def train_generative(
     begin: Begin = lambda: None,
 ) -> dict[str, Any]:
     """Trains a generative discriminator by GeDi's loss; see `train_causal`."""
+    if training.shares is not None or validation.shares is not None:
+        raise UserError(
+            "a generative discriminator learns a text from one class: give labels, no shares of "
+            "several classes"
+        )
     prefixes = tuple(
         (*model.tokenizer.begin_tokens, *model.tokenizer.encode(config.prefix.format(name)))
         for name in training.classes

@@ -1,0 +1,108 @@
+"""What `coopgen train discriminator` learns from: labelled, neutral and unlabelled texts."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from coopgen_jax.cli.train_options import DiscriminatorOptions
+from coopgen_jax.cli.train_progress import now_and_then, tell, tell_broken
+from coopgen_jax.data.labelled import (
+    Labelled,
+    joined,
+    neutral,
+    read_labelled,
+    read_texts,
+    with_shares,
+)
+from coopgen_jax.errors import UserError
+from coopgen_jax.evaluation.text_judges import TextJudge, load_text_judge
+from coopgen_jax.training.class_counts import class_counts, doubtful_classes
+
+# Texts that a teacher judges between two reports of progress.
+JUDGED_AT_ONCE = 256
+
+
+def read_classes(
+    what: DiscriminatorOptions,
+) -> tuple[Labelled, Labelled, dict[str, Any]]:
+    """Returns training and validation texts, and what a card says of how they were labelled.
+
+    Raises:
+      UserError: a file or a teacher is of no use, or there is one class only.
+    """
+    teacher = None
+    if what.teacher is not None:
+        if what.classes or what.rename:
+            raise UserError("--teacher names the classes itself: leave --classes and --rename out")
+        teacher = load_text_judge(what.teacher, model=what.model)
+    training = _read(what, what.data, teacher, None)
+    validation = _read(what, what.validation, teacher, training.classes, doubts=False)
+    if len(training.classes) < 2:
+        raise UserError(f"{what.data} has one class only, {training.classes[0]}: give two or more")
+    card: dict[str, Any] = {} if teacher is None else {"teacher": str(what.teacher)}
+    if what.neutral:
+        texts = [text for where in what.neutral for text in _texts(what, where)]
+        tell(what, f"{len(texts)} neutral texts, whose target is the prior of the classes")
+        both = [training, neutral(texts, training, balanced=what.balanced)]
+        training, card["neutral_texts"] = joined(both), len(texts)
+    return training, validation, card
+
+
+def _read(
+    what: DiscriminatorOptions,
+    where: str,
+    teacher: TextJudge | None,
+    classes: tuple[str, ...] | None,
+    *,
+    doubts: bool = True,
+) -> Labelled:
+    if teacher is not None:
+        texts = _texts(what, where)
+        data = with_shares(texts, teacher.classes, judged(what, where, teacher, texts))
+    else:
+        rename = dict(map(pair, what.rename))
+        data = read_labelled(
+            where, text=what.text, label=what.label, rename=rename,
+            classes=classes or what.classes or None,
+        )  # fmt: skip
+    report(what, where, data, doubts=doubts)
+    return replace(data, broken=())
+
+
+def _texts(what: DiscriminatorOptions, where: str) -> tuple[str, ...]:
+    texts, broken = read_texts(where, text=what.text)
+    tell_broken(what, where, broken)
+    return texts
+
+
+def judged(what: Any, where: str, teacher: TextJudge, texts: Sequence[str]) -> np.ndarray:
+    """Returns a teacher's probabilities of texts `[n, C]`, and tells how far it is."""
+    told, parts = now_and_then(what), []
+    for at in range(0, len(texts), JUDGED_AT_ONCE):
+        parts.append(teacher.predict_proba(texts[at : at + JUDGED_AT_ONCE]))
+        done = min(at + JUDGED_AT_ONCE, len(texts))
+        told(done, len(texts), partial(_progress, where, done, len(texts)))
+    return np.concatenate(parts)
+
+
+def _progress(where: str, done: int, total: int) -> str:
+    return f"{where}: {done} of {total} texts judged"
+
+
+def pair(entry: str) -> tuple[str, str]:
+    """Returns OLD and NEW of an entry of --rename; raises UserError where it has another form."""
+    old, separator, new = entry.partition("=")
+    if not separator or not old or not new:
+        raise UserError(f"--rename {entry}: give the old name and the new one as OLD=NEW")
+    return old, new
+
+
+def report(what: Any, where: str, data: Labelled, *, doubts: bool = True) -> None:
+    """Reports rows that were left out, classes with their counts, and doubts about the classes."""
+    tell_broken(what, where, data.broken)
+    tell(what, f"{where}: {class_counts(data)}")
+    for sentence in doubtful_classes(data) if doubts else ():
+        tell(what, f"warning: {where}: {sentence}")
