@@ -12,6 +12,9 @@ Format = Literal["text", "markdown", "latex"]
 # Of every figure: its heading, and how a number of it looks.
 FIGURES = {
     "accuracy": ("accuracy", "{:.3f}"),
+    "neither": ("neither", "{:.3f}"),
+    "against": ("against", "{:.3f}"),
+    "guide_gap": ("guide's gap", "{:+.3f}"),
     "perplexity": ("perplexity", "{:.2f}"),
     "self_bleu_5": ("5-self-BLEU", "{:.3f}"),
     "distinct_1": ("dist-1", "{:.3f}"),

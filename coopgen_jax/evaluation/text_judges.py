@@ -17,6 +17,9 @@ from coopgen_jax.evaluation.independence import card_of
 from coopgen_jax.evaluation.tfidf_judge import load_judge
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load
 
+# What a judge calls the texts that have none of its other classes.
+NEITHER = "neither"
+
 
 class TextJudge(Protocol):
     """What judges texts."""

@@ -1,9 +1,11 @@
 """How good written texts are, method by method: the figures of a comparison.
 
 Accuracy is the share of texts that a judge, who reads the continuation alone, finds likeliest of
-their target; an empty text is never on target. Diversity is that of the texts of one target, the
-mean over targets: plain decoding writes the same text for all. Differences are tested on the texts
-of the same prompts and targets.
+their target; an empty text is never on target. A judge with a class "neither" tells the others
+apart: those that say nothing of the kind, and those against their target. How far a guide overrates
+its texts is its mean probability of their targets less the accuracy. Diversity is that of the texts
+of one target, the mean over targets: plain decoding writes the same text for all. Differences are
+tested on the texts of the same prompts and targets.
 """
 
 import itertools
@@ -25,7 +27,7 @@ from coopgen_jax.evaluation.metrics import (
 )
 from coopgen_jax.evaluation.oracle import log_likelihoods
 from coopgen_jax.evaluation.significance import correct, mcnemar, perplexity_interval, signed_rank
-from coopgen_jax.evaluation.text_judges import TextJudge
+from coopgen_jax.evaluation.text_judges import NEITHER, TextJudge
 from coopgen_jax.evaluation.written_texts import Method, Written
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 
@@ -54,12 +56,13 @@ def evaluate_texts(
     Returns:
       `unit` of lengths ("tokens", or "words" where a file has no tokens), `against`, and
       `methods`: for each a dict with its `method` and number of `texts`, and, as `{"value",
-      "interval"}`, what there is of `accuracy`, `perplexity`, `self_bleu_5`, `distinct_1` to 3,
-      `seq_rep_4`, `length`, `seconds_per_token` (with its range over batches), `calls_per_token`
-      (tokens that the language model read for one that was written) and `mauve`; `paired` has the
-      number of `pairs` and the p-values against the other method, `accuracy_p` (McNemar's, exact)
-      and `perplexity_p` (Wilcoxon's, of mean log-probabilities), each also corrected for the number
-      of methods by Holm's rule.
+      "interval"}`, what there is of `accuracy`, `neither` and `against` (of a judge who knows the
+      first), `guide_gap` (where files tell what the guide gave each target), `perplexity`,
+      `self_bleu_5`, `distinct_1` to 3, `seq_rep_4`, `length`, `seconds_per_token` (with its range
+      over batches), `calls_per_token` (tokens that the language model read for one that was
+      written) and `mauve`; `paired` has the number of `pairs` and the p-values against the other
+      method, `accuracy_p` (McNemar's, exact) and `perplexity_p` (Wilcoxon's, of mean
+      log-probabilities), each also corrected for the number of methods by Holm's rule.
 
     Raises:
       UserError: two methods share a name, `against` is not among them, or a target is missing or
@@ -122,8 +125,17 @@ def _figures(
     measured: dict[Any, dict[str, Any]] = {key: {} for key in asked_for(texts)}
     row: dict[str, Any] = {"method": method.name, "texts": len(texts)}
     if judge is not None:
-        hits = on_target(judge, texts)
-        row["accuracy"] = _valued(float(hits.mean()), wilson_interval(int(hits.sum()), len(texts)))
+        hits, neither = judged_parts(judge, texts)
+        parts = {"accuracy": hits}
+        if NEITHER in judge.classes:
+            parts |= {"neither": neither, "against": ~hits & ~neither}
+        for name, part in parts.items():
+            interval = wilson_interval(int(part.sum()), len(texts))
+            row[name] = _valued(float(part.mean()), interval)
+        said = [text.guide_probability for text in texts]
+        if said and None not in said:
+            gaps = np.array(said, float) - hits
+            row["guide_gap"] = _valued(float(gaps.mean()), bootstrap_interval(gaps))
         for found, hit in zip(measured.values(), hits, strict=True):
             found["hit"] = bool(hit)
     if oracle is not None:
@@ -154,13 +166,23 @@ def _figures(
 
 def on_target(judge: TextJudge, texts: Sequence[Written]) -> np.ndarray:
     """Returns whether a judge, who knows all targets, finds each text likeliest of its own."""
+    return judged_parts(judge, texts)[0]
+
+
+def judged_parts(judge: TextJudge, texts: Sequence[Written]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns which texts `[n]` are on their targets, and which have no class or no words.
+
+    The judge knows all targets. One without a class "neither" finds it of empty texts alone.
+    """
     p = judge.predict_proba([text.text for text in texts])
     wanted = np.array([judge.classes.index(str(text.target)) for text in texts])
     there = np.array([bool(text.text.strip()) for text in texts])
     if p.shape[1] == 1:
         # A reward of one class is on target where it says more likely than not.
-        return there & (p[:, 0] > 0.5)
-    return there & (p.argmax(axis=1) == wanted)
+        return there & (p[:, 0] > 0.5), ~there
+    chosen = p.argmax(axis=1)
+    calm = judge.classes.index(NEITHER) if NEITHER in judge.classes else -1
+    return there & (chosen == wanted), ~there | (chosen == calm)
 
 
 def _cost(texts: Sequence[Written], pieces: Sequence[Sequence[Any]]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class Written:
       batch: the batch's number.
       model_tokens: tokens that the language model read for it.
       width: the tokens that its batch's prompts were padded to.
+      guide_probability: what its guide gave its target, None where nobody says.
     """
 
     prompt: str
@@ -42,6 +43,7 @@ class Written:
     batch: int | None = None
     model_tokens: int | None = None
     width: int | None = None
+    guide_probability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,13 @@ def _row(value: Any, place: str) -> Written:
         target,
         None if tokens is None else tuple(tokens),
         **numbers,
+        guide_probability=_guide_probability(value.get("class_probabilities"), target),
     )
+
+
+def _guide_probability(said: Any, target: str | None) -> float | None:
+    found: Any = said.get(target) if isinstance(said, dict) else None
+    return found if _is_number(found) and found <= 1 else None
 
 
 def _is_number(value: Any) -> bool:

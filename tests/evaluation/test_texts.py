@@ -74,6 +74,38 @@ def test_an_empty_text_of_an_undecided_judge_is_no_hit():
     assert on_target(Words(), texts).tolist() == [False, False, True]
 
 
+class Calm:
+    """Finds a class in its name alone."""
+
+    classes = ("bad", "neither", "good")
+
+    def predict_proba(self, texts):
+        rows = {"good": [0.1, 0.2, 0.7], "bad": [0.6, 0.3, 0.1]}
+        return np.array([rows.get(text.partition(" ")[0], [0.2, 0.5, 0.3]) for text in texts])
+
+
+def test_a_judge_who_knows_neither_tells_three_parts():
+    texts = [
+        written(0, "good it", guide_probability=0.9), written(1, "bad it", guide_probability=0.8),
+        written(2, "it is", guide_probability=0.7), written(3, " ", guide_probability=0.6),
+        written(4, "bad", "bad", guide_probability=0.5),
+    ]  # fmt: skip
+    row = evaluate_texts([Method("m", tuple(texts))], judge=Calm())["methods"][0]
+    found = {name: row[name]["value"] for name in ("accuracy", "neither", "against", "guide_gap")}
+    assert found == pytest.approx(
+        {"accuracy": 0.4, "neither": 0.4, "against": 0.2, "guide_gap": 0.3}
+    )
+    assert row["neither"]["interval"] == list(wilson_interval(2, 5))
+    low, high = row["guide_gap"]["interval"]
+    assert -0.5 <= low < 0.3 < high <= 1
+    # A text that does not tell its guide's words leaves the gap unknown, a judge of two the parts.
+    texts[0] = replace(texts[0], guide_probability=None)
+    row = evaluate_texts([Method("m", tuple(texts))], judge=Words())["methods"][0]
+    assert not {"neither", "against", "guide_gap"} & row.keys()
+    table = cells(evaluate_texts([Method("m", tuple(texts))], judge=Calm()))
+    assert table[0][2:5] == ["accuracy", "neither", "against"]
+
+
 def test_diversity_is_that_of_one_target():
     texts = [
         written(n, text, target)

@@ -37,6 +37,15 @@ def test_a_document_of_generate(tmp_path):
     assert main.guide is None and main.told
 
 
+def test_what_the_guide_gave_the_target_is_read(tmp_path):
+    path = tmp_path / "a.jsonl"
+    said = [{"one": 0.25, "two": 0.75}, {"two": 0.75}, {"one": "0.2"}, {"one": 1.5}, [], None]
+    path.write_text(lines(HEADER, *(TEXT | {"class_probabilities": one} for one in said)))
+    (found,) = read_methods(path)
+    read = [text.guide_probability for text in found.texts]
+    assert read == [0.25, None, None, None, None, None]
+
+
 def test_lines_with_and_without_a_header(tmp_path):
     path = tmp_path / "a.jsonl"
     row = TEXT | {"seconds": 0.5, "batch": 2}
