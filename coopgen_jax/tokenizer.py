@@ -121,6 +121,16 @@ class Tokenizer:
             self._check_ids(f"text {number}", ids)
         return rows
 
+    @cached_property
+    def wrapping(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids in front of a text and behind it where it is encoded as a special one."""
+        # Only behind a text can what begins it be told from what ends it.
+        coded = self.core.encode(self.decode(self._anchor) or "a", add_special_tokens=True)
+        own = [place for place, special in enumerate(coded.special_tokens_mask) if not special]
+        if not own:
+            return tuple(coded.ids), ()
+        return tuple(coded.ids[: own[0]]), tuple(coded.ids[own[-1] + 1 :])
+
     def _check_ids(self, place: str, ids: Iterable[int]) -> None:
         for number in ids:
             if self.limit is not None and number >= self.limit:

@@ -18,6 +18,8 @@ from coopgen_jax.models.language_model import Bound
 
 # A wave of short texts need not pay for the longest that the width allows.
 WIDTH_STEP = 16
+# From here on widths double: each is a program that must be compiled.
+WIDE = 128
 
 
 def rereading(
@@ -37,6 +39,13 @@ def rereading(
     return judging_whole(judge, classes, reads_prompt=reads_prompt, tokenizer=tokenizer)
 
 
+def widths_up_to(longest: int) -> list[int]:
+    """Returns the widths at which waves are read, the last of them `longest`."""
+    steps = range(WIDTH_STEP, min(longest, WIDE), WIDTH_STEP)
+    doubled = [WIDE << power for power in range(longest.bit_length())]
+    return [*steps, *(width for width in doubled if width < longest), longest]
+
+
 def _judge(
     bound: tuple[Callable, int, Crossing], params: Any, common: jax.Array, own: jax.Array
 ) -> jax.Array:
@@ -44,7 +53,7 @@ def _judge(
     # Tokens of the texts, -1 behind the last.
     rows = crossing(common, own).reshape(-1, crossing.width)
     count = jnp.sum(rows >= 0, axis=-1)
-    widths = [*range(WIDTH_STEP, crossing.width, WIDTH_STEP), crossing.width]
+    widths = widths_up_to(crossing.width)
 
     def at(cut: int) -> Callable[[], jax.Array]:
         def one() -> jax.Array:

@@ -22,21 +22,24 @@ class Crossing(HostCall):
         *,
         width: int,
         bare: bool = False,
+        alone: bool = False,
         remember: int = 65_536,
     ) -> None:
         """Makes a crossing from `source` to at most `width` tokens of `target`.
 
         Where it is `bare` a text stands behind a space, as continuations do, and no special tokens
-        stand around it.
+        stand around it. Where it is `alone` the space that it begins with is no part of it.
         """
         self.target = target
-        self.special = 0 if bare else len(target.encode("", special=True))
+        self.bare = bare
+        self.alone = alone
+        self.special = 0 if bare else sum(map(len, target.wrapping))
         if width <= self.special:
             raise ValueError(f"a width of {width} leaves no room beside the special word pieces")
         super().__init__(
             self._pieces,
             source,
-            key=("crossing", target.identity, bare),
+            key=("crossing", target.identity, bare, alone),
             width=width,
             dtype=np.int32,
             remember=remember,
@@ -44,8 +47,9 @@ class Crossing(HostCall):
 
     def _pieces(self, texts: Sequence[str]) -> np.ndarray:
         rows = np.full((len(texts), self.width), -1, np.int32)
-        if self.special:
-            found = word_pieces(self.target, texts, self.width)
+        if not self.bare:
+            given = [text.lstrip() for text in texts] if self.alone else texts
+            found = word_pieces(self.target, given, self.width)
         else:
             # Some tokenizers drop a leading space, and encoders were trained on texts behind one.
             spaced = [f" {text.lstrip()}" if text else "" for text in texts]
@@ -62,8 +66,7 @@ def word_pieces(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> lis
     Of a text that is too long the last pieces are kept: what was said last weighs most on what a
     continuation is about to become.
     """
-    empty = tokenizer.encode("", special=True)
-    begin, end = empty[: len(empty) // 2], empty[len(empty) // 2 :]
-    room = longest - len(empty)
+    begin, end = tokenizer.wrapping
+    room = longest - len(begin) - len(end)
     rows = tokenizer.encode_batch(texts)
     return [[*begin, *row[max(0, len(row) - room) :], *end] for row in rows]
