@@ -140,6 +140,11 @@ def _check_cards(names: tuple[str, ...]) -> None:
                 f"--calibrate writes into the card of a folder, and {name} comes with the library: "
                 "name a folder of your own"
             )
+        if not (folder / "card.json").is_file():
+            raise UserError(
+                f"--calibrate writes into a card, and {name} has none: it is a Hugging Face "
+                "classifier, leave --calibrate out"
+            )
         if folders.count(folder) > 1:
             raise UserError(f"{name} is named twice: --calibrate would count it twice")
         check_writable(folder / "card.json", "--calibrate")

@@ -1,7 +1,6 @@
 """One method of a comparison, and what is known of it before it has written anything."""
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
-from coopgen_jax.discriminators.loading import folder_of
+from coopgen_jax.discriminators.loading import classes_of, folder_of
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.written_texts import Method, Written, steering_of
 from coopgen_jax.models.pretrained.loaded_model import DEFAULT_MODEL, LoadedModel
@@ -95,10 +94,10 @@ def guide_name(run: MethodRun) -> str | None:
 def check_targets(guide: str | LoadedDiscriminator, targets: Sequence[str]) -> None:
     """Raises UserError where a target is no class of a guide, which need not be loaded."""
     if isinstance(guide, str):
-        label, path = guide, folder_of(guide) / "card.json"
+        label, folder = guide, folder_of(guide)
         try:
-            classes = json.loads(path.read_text(encoding="utf-8"))["classes"]
-        except (OSError, ValueError, TypeError, KeyError):
+            classes = classes_of(folder)
+        except UserError:
             return  # loading it will say what is wrong
     else:
         label, classes = guide.card.get("name", "the guide"), guide.discriminator.classes

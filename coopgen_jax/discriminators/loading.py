@@ -1,4 +1,4 @@
-"""Trained discriminators: a folder with a card and a head's weights, by name or by path."""
+"""Trained discriminators by name or by path: a head beside its card, or a classifier's folder."""
 
 import json
 import warnings
@@ -20,6 +20,7 @@ from coopgen_jax.discriminators.generative import GenerativeConfig, generative
 from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.discriminators.host.rereading import rereading
 from coopgen_jax.discriminators.host.retokenise import Crossing
+from coopgen_jax.discriminators.host.sequence_classifier import sequence_classifier
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
 from coopgen_jax.discriminators.trunk_layers import (
@@ -31,6 +32,8 @@ from coopgen_jax.discriminators.trunk_layers import (
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Bound
 from coopgen_jax.models.lora import LoraConfig, add_lora, init_lora, merge_lora
+from coopgen_jax.models.pretrained.classifiers import about_classifier
+from coopgen_jax.models.pretrained.hub import is_hub_name, snapshot
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load, load_encoder
 from coopgen_jax.tokenizer import same_tokens
 
@@ -53,17 +56,26 @@ def load_discriminator(
     """Loads a trained discriminator.
 
     Args:
-      name_or_folder: the name of a head that comes with the package, or a folder with card.json and
-        head.safetensors.
+      name_or_folder: the name of a head that comes with the package; a folder with card.json and
+        head.safetensors; a Hugging Face folder of a sequence classifier (BERT, RoBERTa, DistilBERT,
+        DeBERTa-v2, ModernBERT, GPT-2, Llama, Mistral or Qwen2); or the name of such a model of the
+        Hugging Face hub, "organisation/name".
       language_model: the loaded language model that it is to guide.
 
     Returns:
       The discriminator, its weights and its card.
 
     Raises:
-      UserError: there is no such head, its files are damaged, or its kind is unknown.
+      UserError: there is no such head or classifier, its files are damaged, or its kind is unknown.
     """
     folder = folder_of(name_or_folder)
+    if not (folder / "card.json").is_file():
+        return sequence_classifier(
+            folder,
+            name=str(name_or_folder),
+            tokenizer=language_model.tokenizer,
+            dtype=language_model.config.dtype,
+        )
     try:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
         flat = load_file(folder / "head.safetensors")
@@ -144,16 +156,40 @@ def _tempered(weights: Any, temperature: float) -> Any:
     return cooled
 
 
-def folder_of(name_or_folder: str | Path) -> Path:
-    """Returns the folder of a trained discriminator; raises UserError where there is none."""
-    packaged = packaged_heads()
-    folder = packaged.get(str(name_or_folder), Path(name_or_folder).expanduser())
+def folder_of(name_or_folder: str | Path, *, fetch: bool = True) -> Path:
+    """Returns the folder of a trained discriminator or of a Hugging Face model.
+
+    The former has a card.json, the latter a config.json. A name of the hub is looked up in its
+    cache alone where nothing is to be fetched.
+
+    Raises:
+      UserError: there is no such folder.
+    """
+    packaged, name = packaged_heads(), str(name_or_folder)
+    folder = packaged.get(name, Path(name_or_folder).expanduser())
+    if any((folder / file).is_file() for file in ("card.json", "config.json")):
+        return folder
+    if is_hub_name(name) and not folder.exists():
+        return snapshot(name, fetch=fetch)
+    raise UserError(
+        f"{name} is neither a folder with a card.json nor one of the heads {', '.join(packaged)}, "
+        "nor a Hugging Face classifier: a folder with a config.json, or a name of the hub such as "
+        "organisation/name"
+    )
+
+
+def classes_of(folder: Path) -> tuple[str, ...]:
+    """Returns the names of a discriminator's classes by its card, or by its config.json.
+
+    Raises:
+      UserError: they cannot be read.
+    """
     if not (folder / "card.json").is_file():
-        raise UserError(
-            f"{name_or_folder} is neither a folder with a card.json nor one of the heads "
-            f"{', '.join(packaged)}"
-        )
-    return folder
+        return about_classifier(folder).classes
+    try:
+        return tuple(json.loads((folder / "card.json").read_text(encoding="utf-8"))["classes"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{folder} holds no readable head: {error}") from error
 
 
 def _head_config(card: dict[str, Any], head: Any) -> HeadConfig:

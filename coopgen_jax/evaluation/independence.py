@@ -8,6 +8,7 @@ where one of two has none, by the half of `data.labelled.half` that both cards n
 import hashlib
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,21 +58,30 @@ class Independence:
 def trained_on(name_or_folder: str | Path) -> TrainedOn:
     """Returns what is known of how a discriminator, a judge or a language model was trained.
 
-    That is nothing where there is neither such a folder nor such a head in the package. Raises
-    UserError where its fingerprint or its card is damaged.
+    That is nothing where there is neither such a folder nor such a head in the package. A folder
+    without a card, as Hugging Face's have none, says no more than its fingerprint, if it has one.
+    Raises UserError where its fingerprint or its card is damaged.
     """
     name = str(name_or_folder)
-    try:
-        card = card_of(name)
-    except UserError:
-        return TrainedOn(name, _weights(Path(name).expanduser()))
-    return TrainedOn(name, _weights(card.parent), read_fingerprint(card.parent), _half(card))
+    card, folder = None, Path(name).expanduser()
+    with suppress(UserError):
+        card = card_of(name, fetch=False)
+        folder = card.parent if card else folder_of(name, fetch=False)
+    half = _half(card) if card else None
+    return TrainedOn(name, _weights(folder), read_fingerprint(folder), half)
 
 
-def card_of(name_or_folder: str | Path) -> Path:
-    """Returns the path of the card of a judge or a discriminator; UserError where there is none."""
+def card_of(name_or_folder: str | Path, *, fetch: bool = True) -> Path | None:
+    """Returns the path of the card of a judge or a discriminator.
+
+    It is None of a Hugging Face model, which has none. Raises UserError where there is no such
+    judge or discriminator; see `loading.folder_of`.
+    """
     path = Path(name_or_folder).expanduser() / "judge.json"
-    return path if path.is_file() else folder_of(name_or_folder) / "card.json"
+    if path.is_file():
+        return path
+    card = folder_of(name_or_folder, fetch=fetch) / "card.json"
+    return card if card.is_file() else None
 
 
 def _weights(folder: Path) -> str | None:

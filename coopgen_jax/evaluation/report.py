@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from coopgen_jax.data.sources import left_out, split_lines
+from coopgen_jax.discriminators.loading import classes_of, folder_of
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.independence import (
     Independence,
@@ -179,8 +180,10 @@ def _has_mauve() -> bool:
 
 
 def _classes(judge: str) -> tuple[str, ...]:
-    """Returns the classes that the card of a judge names."""
+    """Returns the classes that the card of a judge names, or the configuration of a classifier."""
     path = card_of(judge)
+    if path is None:
+        return classes_of(folder_of(judge))
     try:
         return tuple(json.loads(path.read_text(encoding="utf-8"))["classes"])
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -259,7 +262,8 @@ def _judge(methods: Sequence[Method], how: ReportSettings) -> TextJudge | None:
     """Loads the judge; it reads in the tokens of the model that is named, or that wrote."""
     if not how.judge:
         return None
-    card = json.loads(card_of(how.judge).read_text(encoding="utf-8"))
+    path = card_of(how.judge)
+    card = json.loads(path.read_text(encoding="utf-8")) if path else {}
     named = card.get("model") if card.get("kind") == "shared-trunk" else None
     wrote = next((method.model for method in methods if method.model), DEFAULT_MODEL)
     return load_text_judge(how.judge, model=how.model or named or wrote)

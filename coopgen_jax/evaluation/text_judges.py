@@ -83,7 +83,7 @@ def load_text_judge(name_or_folder: str | Path, *, model: str) -> TextJudge:
       UserError: there is no such judge, or it does not go with the language model.
     """
     card = card_of(name_or_folder)
-    if card.name == "judge.json":
+    if card is not None and card.name == "judge.json":
         return load_judge(card.parent)
     reader = load(model)
     return DiscriminatorJudge(reader, load_discriminator(name_or_folder, language_model=reader))

@@ -1,7 +1,9 @@
 """The BERT family: a bidirectional encoder that reads whole texts.
 
 Post-norm transformer blocks (Devlin et al. 2019, arXiv 1810.04805), one Linen module scanned over
-parameters stacked on a leading layer axis. The functions here are pure: configuration, parameters
+parameters stacked on a leading layer axis. RoBERTa (Liu et al. 2019, arXiv 1907.11692) counts its
+positions from another number, and DistilBERT (Sanh et al. 2019, arXiv 1910.01108) has no token
+types; their blocks are the same. The functions here are pure: configuration, parameters
 and arrays in, arrays out.
 
 Shape letters: `B` texts, `S` word pieces of a text, padded on the right, `L` layers, `E` width,
@@ -26,6 +28,7 @@ Params = Any
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": partial(jax.nn.gelu, approximate=False),
     "gelu_new": partial(jax.nn.gelu, approximate=True),
+    "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
     "relu": jax.nn.relu,
 }
 
@@ -43,6 +46,8 @@ class EncoderConfig:
       context: longest text, in word pieces.
       norm_epsilon: what the layer norms add to the variance.
       activation: a key of `ACTIVATIONS`.
+      offset: number of a text's first position; the table has rows for `offset + context`.
+      token_types: rows of the table of token types, of which the first is used; 0 for no table.
       dtype: of what is multiplied, "float32" or "bfloat16"; sums of products, norms and softmax
         are always float32.
     """
@@ -55,6 +60,8 @@ class EncoderConfig:
     context: int = 512
     norm_epsilon: float = 1e-12
     activation: str = "gelu"
+    offset: int = 0
+    token_types: int = 2
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
@@ -117,16 +124,21 @@ def _norm(config: EncoderConfig, name: str | None = None) -> nn.LayerNorm:
 def init_encoder(key: jax.Array, config: EncoderConfig) -> Params:
     """Returns random parameters, as BERT draws them: normal with deviation 0.02, zero biases.
 
-    The tree is `{"embedding": {"word" [V, E], "position" [context, E], "type" [2, E]},
+    The tree is `{"embedding": {"word" [V, E], "position" [offset + context, E], "type" [types, E]},
     "embedding_norm": {"scale", "bias"}, "layers": {...}}`; `"layers"` holds the dense layers
     `query`, `key`, `value`, `output`, `up`, `down` (`kernel` `[L, in, out]`, `bias` `[L, out]`) and
     the norms `attention_norm` and `ffn_norm` (`scale`, `bias` `[L, E]`).
     """
     *table_keys, layer_key = jax.random.split(key, 4)
-    sizes = {"word": config.vocab_size, "position": config.context, "type": 2}
+    sizes = {
+        "word": config.vocab_size,
+        "position": config.offset + config.context,
+        "type": config.token_types,
+    }
     embedding = {
         name: 0.02 * jax.random.normal(table_key, (rows, config.width), jnp.float32)
         for table_key, (name, rows) in zip(table_keys, sizes.items(), strict=True)
+        if rows
     }
     example = jnp.zeros((1, 1, config.width))
 
@@ -149,7 +161,9 @@ def encode(config: EncoderConfig, params: Params, tokens: jax.Array, mask: jax.A
     if length > config.context:
         raise ValueError(f"{length} word pieces do not fit a context of {config.context}")
     table = params["embedding"]
-    fixed = table["position"][:length] + table["type"][:1]
+    fixed = table["position"][config.offset : config.offset + length]
+    if config.token_types:
+        fixed = fixed + table["type"][:1]
     x: Any = _norm(config).apply(
         {"params": params["embedding_norm"]}, table["word"][tokens] + fixed[None]
     )

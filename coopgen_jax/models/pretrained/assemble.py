@@ -21,13 +21,14 @@ class Source:
     A transposed tensor has the parameter's two axes in the other order. Where queries, keys and
     values are one tensor, `third` says which third of its first axis is the parameter. Rows that
     are `interleaved` alternate between the two halves of the rotation, of so many heads, as GGUF
-    files of the llama architecture have them.
+    files of the llama architecture have them. Layers are numbered from `first` on.
     """
 
     name: str
     transposed: bool = False
     third: int | None = None
     interleaved: int = 0
+    first: int = 0
 
 
 class Weights(Protocol):
@@ -64,7 +65,8 @@ def assemble(
         values = np.empty(spec.shape, kind)
         if "layers" in keys and not numbers:
             for layer in range(len(values)):
-                values[layer] = _tensor(source, source.name.format(layer), spec.shape[1:], weights)
+                name = source.name.format(source.first + layer)
+                values[layer] = _tensor(source, name, spec.shape[1:], weights)
         else:
             values[...] = _tensor(source, source.name.format(*numbers), spec.shape, weights)
         return jax.device_put(values.view(spec.dtype) if are_bits(spec) else values)

@@ -1,6 +1,6 @@
 """Hugging Face configurations to a network's shape, and the names of its tensors."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -38,6 +38,13 @@ class Settings:
             raise UserError(f"config.json of {self.label} does not say {key}: fetch it again")
         return value
 
+    def choose(self, key: str, default: str, known: Iterable[str]) -> str:
+        """Returns an entry, or `default`; raises UserError where it is not one of the known."""
+        value = self.get(key, default)
+        if value not in known:
+            raise self.refuse(key, value, f"the known ones are {', '.join(known)}")
+        return str(value)
+
     def refuse(self, key: str, value: Any, known: str) -> UserError:
         """Returns the error that says what an entry may be."""
         return UserError(
@@ -45,7 +52,7 @@ class Settings:
         )
 
 
-def check_numbers(config: DecoderConfig | EncoderConfig) -> None:
+def check_numbers(config: Any) -> None:
     """Raises ValueError where a size of a network is no whole number, or a factor no number."""
     for entry in fields(config):
         value = getattr(config, entry.name)
@@ -122,19 +129,22 @@ def encoder_config(values: Mapping[str, Any], label: str, dtype: str) -> Encoder
         value = settings.get(key, wanted if key != "model_type" else "unnamed")
         if value != wanted:
             raise settings.refuse(key, value, f"the known one is {wanted}")
-    activation = settings.get("hidden_act", "gelu")
-    if activation not in ENCODER_ACTIVATIONS:
-        known = f"the known ones are {', '.join(ENCODER_ACTIVATIONS)}"
-        raise settings.refuse("hidden_act", activation, known)
+    return bert_config(settings, dtype)
+
+
+def bert_config(settings: Settings, dtype: str, *, offset: int = 0) -> EncoderConfig:
+    """Returns the shape of an encoder whose first position has the number `offset`."""
     return EncoderConfig(
         vocab_size=settings.get("vocab_size"),
         layers=settings.get("num_hidden_layers"),
         width=settings.get("hidden_size"),
         heads=settings.get("num_attention_heads"),
         ffn_width=settings.get("intermediate_size"),
-        context=settings.get("max_position_embeddings"),
+        context=settings.get("max_position_embeddings") - offset,
         norm_epsilon=settings.get("layer_norm_eps", 1e-12),
-        activation=activation,
+        activation=settings.choose("hidden_act", "gelu", ENCODER_ACTIVATIONS),
+        offset=offset,
+        token_types=settings.get("type_vocab_size", 2),
         dtype=dtype,
     )
 
@@ -234,15 +244,18 @@ def _gpt2_sources() -> dict[str, Source]:
     return sources | sources_of(norms, "scale") | sources_of(kernels, transposed=True)
 
 
-def encoder_sources() -> dict[str, Source]:
-    """Returns where each parameter of a BERT stands in its safetensors, by its path."""
-    layer = "bert.encoder.layer.{}"
+def encoder_sources(network: str = "bert") -> dict[str, Source]:
+    """Returns where each parameter of a BERT stands in its safetensors, by its path.
+
+    Tensors' names begin with that of the `network`.
+    """
+    layer = f"{network}.encoder.layer.{{}}"
     tables = {
-        f"embedding/{part}": Source(f"bert.embeddings.{name}_embeddings.weight")
+        f"embedding/{part}": Source(f"{network}.embeddings.{name}_embeddings.weight")
         for part, name in {"word": "word", "position": "position", "type": "token_type"}.items()
     }
     norms = {
-        "embedding_norm": "bert.embeddings.LayerNorm",
+        "embedding_norm": f"{network}.embeddings.LayerNorm",
         "layers/attention_norm": f"{layer}.attention.output.LayerNorm",
         "layers/ffn_norm": f"{layer}.output.LayerNorm",
     }

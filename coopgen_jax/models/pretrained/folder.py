@@ -68,6 +68,13 @@ class Folder:
         names = (name, name.partition(".")[2], old, old.partition(".")[2])
         return next((found for found in names if found in self._tensors), None)
 
+    def saved_again(self, auto: str) -> str:
+        """Returns the command that saves what a class of transformers reads, in today's formats."""
+        return (
+            f'python -c "from transformers import {auto}; '
+            f'{auto}.from_pretrained({str(self.path)!r}).save_pretrained({str(self.path)!r})"'
+        )
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Returns the shape of a tensor."""
         return tuple(self._tensors[name].get_slice(name).get_shape())
@@ -112,7 +119,8 @@ class Folder:
         path = self.path / "tokenizer.json"
         if not path.is_file():
             raise UserError(
-                f"{self.path} has no tokenizer.json: save the model's fast tokenizer beside it"
+                f"{self.path} has no tokenizer.json: save the model's fast tokenizer beside it, by "
+                + self.saved_again("AutoTokenizer")
             )
         try:
             core = tokenizers.Tokenizer.from_file(str(path))
@@ -183,11 +191,23 @@ def _weight_files(folder: Folder) -> list[Path]:
     if pickles:
         raise UserError(
             f"{folder.path} holds its weights as a pickle only ({pickles[0]}), and pickles are "
-            "never opened: convert it to safetensors"
+            f"never opened: convert it to safetensors, by {folder.saved_again(_auto(folder))}"
         )
     raise UserError(
         f"{folder.path} has no weights: put model.safetensors, or its shards and {INDEX}, there"
     )
+
+
+def _auto(folder: Folder) -> str:
+    """Returns the class of transformers that reads a folder with its head."""
+    named = str((folder.config.get("architectures") or [""])[0])
+    kinds = {
+        "ForSequenceClassification": "AutoModelForSequenceClassification",
+        "ForCausalLM": "AutoModelForCausalLM",
+        "LMHeadModel": "AutoModelForCausalLM",
+        "ForConditionalGeneration": "AutoModelForSeq2SeqLM",
+    }
+    return next((auto for ending, auto in kinds.items() if named.endswith(ending)), "AutoModel")
 
 
 def _without_config(path: Path) -> str:

@@ -1,6 +1,5 @@
 """Loads a network and its tokenizer by a name, a folder or a file."""
 
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +32,7 @@ from coopgen_jax.models.pretrained.folder import PICKLES, Folder
 from coopgen_jax.models.pretrained.gguf.gguf_file import GgufFile
 from coopgen_jax.models.pretrained.gguf.gguf_model import gguf_config, gguf_sources
 from coopgen_jax.models.pretrained.gguf.gguf_tokenizer import gguf_tokenizer
-from coopgen_jax.models.pretrained.hub import snapshot
+from coopgen_jax.models.pretrained.hub import is_hub_name, snapshot
 from coopgen_jax.models.pretrained.packaged import PACKAGED, Packaged
 from coopgen_jax.models.t5 import T5Config
 from coopgen_jax.models.transformer import DecoderConfig
@@ -102,7 +101,7 @@ def load(
     dtype = resolve_dtype(dtype)
     path, packaged = _locate(name_or_path, "language model")
     files, tokenizer, config, sources = _headers(path, dtype)
-    params = assemble(_shapes(config, stacked), sources, files, dtype)
+    params = assemble(decoder_shapes(config, stacked), sources, files, dtype)
     if isinstance(files, Folder):
         found, licence = files.sha256(), files.licence()
     else:
@@ -131,12 +130,12 @@ def load_encoder(
     path, packaged = _locate(name_or_path, "encoder")
     if path.is_file():
         raise UserError(f"{path} is a file: encoders are loaded from folders with a config.json")
-    with _headers_of(path):
+    with headers_of(path):
         folder = Folder(path)
         config = encoder_config(folder.config, folder.label, dtype)
         check_numbers(config)
         tokenizer = folder.tokenizer()
-    _limit(tokenizer, config.vocab_size, folder.label)
+    limit_tokenizer(tokenizer, config.vocab_size, folder.label)
     shapes = jax.eval_shape(lambda: init_encoder(jax.random.key(0), config))
     params = assemble(shapes, encoder_sources(), folder, dtype)
     return LoadedEncoder(
@@ -176,12 +175,12 @@ def fit_tokenizer(tokenizer: Tokenizer, config: DecoderConfig, label: str) -> De
                     f"{label}: the token that {role} is {number}, which its tokenizer lacks",
                     stacklevel=3,
                 )
-    _limit(tokenizer, size, label)
+    limit_tokenizer(tokenizer, size, label)
     tokenizer.end_tokens = tuple(end for end in tokenizer.end_tokens if end < size)
     return replace(config, end_tokens=tokenizer.end_tokens)
 
 
-def _limit(tokenizer: Tokenizer, size: int, label: str) -> None:
+def limit_tokenizer(tokenizer: Tokenizer, size: int, label: str) -> None:
     """Has a tokenizer refuse the tokens that a network of `size` ids lacks, and warns of them."""
     vocabulary = tokenizer.core.get_vocab(with_added_tokens=True)
     beyond = sorted((number, name) for name, number in vocabulary.items() if number >= size)
@@ -207,7 +206,7 @@ _OF_DAMAGE = (
 
 
 @contextmanager
-def _headers_of(path: Path) -> Iterator[None]:
+def headers_of(path: Path) -> Iterator[None]:
     """Turns what damaged headers lead to into one sentence; nothing is computed meanwhile."""
     try:
         yield
@@ -218,7 +217,9 @@ def _headers_of(path: Path) -> Iterator[None]:
         raise UserError(f"{path} is damaged or not a model ({what}): fetch it again") from error
 
 
-def _shapes(config: DecoderConfig, stacked: bool | None) -> Params:
+def decoder_shapes(config: DecoderConfig, stacked: bool | None = None) -> Params:
+    """Returns the shapes of a language model's parameters as they lie here; see `load`."""
+
     def made() -> Params:
         params = stored(init_network(jax.random.key(0), config), config.dtype)
         if stacked is None:
@@ -234,7 +235,7 @@ def _headers(
     """Returns what a language model's files say of it, and where each of its weights stands."""
     files: Folder | GgufFile
     config: DecoderConfig
-    with _headers_of(path):
+    with headers_of(path):
         if path.is_file():
             files = file = GgufFile(path)
             tokenizer = gguf_tokenizer(file)
@@ -277,7 +278,7 @@ def _locate(name_or_path: str | Path, kind: str) -> tuple[Path, Packaged | None]
                 f"{path} is a pickle, and pickles are never opened: convert it to safetensors"
             )
         return path, None
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(name_or_path)) and path.suffix != ".gguf":
+    if is_hub_name(str(name_or_path)):
         return snapshot(str(name_or_path)), None
     raise UserError(
         f"there is no {kind} {str(name_or_path)!r}: it is neither {names}, nor a folder or a GGUF "

@@ -71,7 +71,7 @@ def save_encoder(
         "num_attention_heads": config.heads,
         "intermediate_size": config.ffn_width,
         "max_position_embeddings": config.context,
-        "type_vocab_size": 2,
+        "type_vocab_size": config.token_types,
         "layer_norm_eps": config.norm_epsilon,
         "hidden_act": config.activation,
         "dtype": dtype,

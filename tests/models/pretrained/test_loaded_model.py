@@ -224,7 +224,8 @@ def test_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     asked = []
 
-    def answer(name: str, *, allow_patterns: list[str]) -> str:
+    def answer(name: str, *, allow_patterns: list[str], local_files_only: bool) -> str:
+        assert not local_files_only
         asked.append((name, allow_patterns))
         return str(folder)
 
@@ -233,7 +234,7 @@ def test_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked[0][0] == "someone/llama"
     assert not any(pattern.endswith((".py", ".bin", "*")) for pattern in asked[0][1])
 
-    def offline(name: str, *, allow_patterns: list[str]) -> str:
+    def offline(name: str, **_: object) -> str:
         raise LocalEntryNotFoundError("no connection.\nAnd more.")
 
     monkeypatch.setattr(hub, "snapshot_download", offline)
