@@ -30,7 +30,8 @@ class JudgementOptions:
 
     Attributes:
       data: Labelled texts that the discriminators were not trained on; see `coopgen train`.
-      discriminator: The discriminators, all of the same classes.
+      discriminator: The discriminators, all of the same classes: heads, or Hugging Face sequence
+        classifiers; see `coopgen generate`.
       model: The language model that they guide.
       text: The column of the texts.
       label: The column of the classes.
@@ -70,8 +71,9 @@ class TextsOptions:
     Attributes:
       files: Texts of `coopgen generate --out` or `coopgen compare`, a method each; the first is
         what the others are tested against.
-      judge: What says whether a text is on target, from the continuation alone: a discriminator or
-        a judge that was trained on other rows than the guide.
+      judge: What says whether a text is on target, from the continuation alone: a discriminator
+        (a Hugging Face sequence classifier too) or a judge that was trained on other rows than the
+        guide.
       oracle: A language model, trained on held-out texts, that says how likely the texts are; not
         the one that wrote them.
       guide: What guided the texts of files that do not say it.

@@ -61,8 +61,8 @@ class ModelOptions:
       model: The language model: a name from `coopgen models`, a folder, a GGUF file, or a hub name.
       dtype: Number format of the language model; auto is bfloat16 where the machine multiplies it
         faster, and float32 elsewhere. Reports say which it was.
-      discriminator: What judges the texts: a name from `coopgen models`, the folder of a head, or
-        none.
+      discriminator: What judges the texts: a name from `coopgen models`, the folder of a head or of
+        a Hugging Face sequence classifier, such a classifier's hub name, or none.
       reference: A search's reference: a language model with the same tokens that leaving costs
         --kl, such as the one that --model was tuned from, or --model itself where experts are
         combined with it (PPO-MCTS).
