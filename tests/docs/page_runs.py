@@ -16,7 +16,7 @@ from coopgen_jax.cli import main
 from coopgen_jax.discriminators import loading
 from coopgen_jax.models.pretrained import loaded_model
 from tests.docs.pages import ROOT, Block, Command, blocks, commands
-from tests.docs.tiny_world import FOLDERS, fill_sheet, write_head
+from tests.docs.tiny_world import CLASSES, CLASSIFIERS, FOLDERS, fill_sheet, write_head
 
 SEARCH = {"--simulations": "4", "--wave": "2", "--candidates": "4", "--depth": "3"}
 FEW = {
@@ -73,6 +73,13 @@ def run_page(path: Path) -> None:
     assert found, f"{path} has no blocks"
     for folder, base in FOLDERS.get(found[0].page, {}).items():
         write_head(Path(folder), Path(base), 2, "a guide's own row")
+    if found[0].page in CLASSIFIERS:
+        # The import takes seconds, and one page needs it.
+        from tests.models.classifier_files import save_classifier
+
+        # One that finds both classes in corpus.txt.
+        how = {"seed": 23, "num_labels": 2, "id2label": dict(enumerate(CLASSES))}
+        save_classifier("roberta", Path(CLASSIFIERS[found[0].page]), **how)
     for block in found:
         if block.language == "python":
             run_python(block)

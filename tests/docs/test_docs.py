@@ -27,6 +27,7 @@ RUN = [
 SLOW = {
     "contribute/new_decoder.md",
     "explanations/draws_of_known_probability.md",
+    "how-to/bring_your_classifier.md",
     "how-to/choose_a_method.md",
     "how-to/combine_models.md",
     "how-to/compare_and_rate.md",

@@ -26,6 +26,8 @@ FOLDERS = {
     "how-to/compare_and_rate.md": {"guide": "model"},
     "how-to/combine_models.md": {"guide": "tuned"},
 }
+# Pages that name a Hugging Face classifier, and what they call its folder.
+CLASSIFIERS = {"how-to/bring_your_classifier.md": "classifier"}
 
 
 def build(folder: Path) -> Path:

@@ -92,10 +92,10 @@ TEMPLATES = {
 }
 
 
-def hf_classifier(case: str, **options: Any) -> transformers.PreTrainedModel:
+def hf_classifier(case: str, seed: int = 0, **options: Any) -> transformers.PreTrainedModel:
     name, own = CASES[case]
     config = getattr(transformers, f"{name}Config")(**(own | {"num_labels": 3} | options))
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = getattr(transformers, f"{name}ForSequenceClassification")(config).eval()
     with torch.no_grad():
         for path, parameter in model.named_parameters():
