@@ -1,5 +1,6 @@
 """Sequence classifiers of every family against the transformers library."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -11,6 +12,7 @@ from coopgen_jax.models.deberta import DebertaConfig, position_rows
 from coopgen_jax.models.pretrained.classifiers import load_classifier
 from coopgen_jax.models.text_classifier import class_scores
 from tests.models.classifier_files import CASES, expected_scores, save_classifier
+from tests.models.model_files import edit
 
 TEXTS = ("A film that I saw twice", "No", "Well then")
 
@@ -50,7 +52,7 @@ def test_a_text_that_ends_in_padding_tokens_is_read_in_front_of_them(tmp_path):
 
 
 def test_half_precision_is_near(tmp_path):
-    for case in ("deberta-v3", "modernbert"):
+    for case in ("deberta-v3", "modernbert", "llama"):
         folder, model = save_classifier(case, tmp_path / case)
         loaded = load_classifier(folder, dtype="bfloat16")
         rows = loaded.tokenizer.encode_batch(TEXTS, special=True)
@@ -70,6 +72,21 @@ def test_distances_share_positions_as_in_transformers():
     wanted = np.clip(wanted + config.span, 0, 2 * config.span - 1)
     np.testing.assert_array_equal(position_rows(config, 512), wanted)
     assert len(set(wanted.tolist())) < 1023
+
+
+def test_older_configurations_of_modernbert_say_the_same(tmp_path):
+    folder, _ = save_classifier("modernbert", tmp_path / "it")
+    config = load_classifier(folder).config.network
+    assert config.local == (False, True, True) and config.window == 4
+    edit(
+        folder,
+        rope_parameters="DROP",
+        layer_types="DROP",
+        global_attn_every_n_layers=3,
+        global_rope_theta=160_000.0,
+        local_rope_theta=5_000.0,
+    )
+    assert load_classifier(folder).config.network == replace(config, local_theta=5_000.0)
 
 
 @pytest.mark.parametrize("case", ["bert", "deberta-v3", "modernbert"])

@@ -15,7 +15,7 @@ from coopgen_jax.discriminators.host.rereading import rereading
 from coopgen_jax.discriminators.host.retokenise import Crossing
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.models.language_model import Bound
-from coopgen_jax.models.pretrained.classifiers import load_classifier
+from coopgen_jax.models.pretrained.classifiers import LoadedClassifier, load_classifier
 from coopgen_jax.models.text_classifier import TextClassifierConfig, class_scores
 from coopgen_jax.tokenizer import Tokenizer
 
@@ -51,13 +51,10 @@ def sequence_classifier(
       UserError: see `load_classifier`.
     """
     loaded = load_classifier(folder, dtype=dtype)
-    about, network = loaded.about, loaded.config.network
-    width = min(network.context, LONGEST)
-    crossing = Crossing(tokenizer, loaded.tokenizer, width=width, alone=True)
-    read = Bound(read_text, ClassifierJudge(loaded.config, about.kind))
-    params = loaded.params
-    if about.kind == "reward":
-        params = params | {"centre": jnp.float32(0), "scale": jnp.float32(1)}
+    about = loaded.about
+    crossing = Crossing(tokenizer, loaded.tokenizer, width=longest_read(loaded), alone=True)
+    judge, params = classifier_judge(loaded)
+    read = Bound(read_text, judge)
     card = {
         "kind": KIND,
         "name": name,
@@ -70,6 +67,19 @@ def sequence_classifier(
         "licence": loaded.licence,
     }
     return LoadedDiscriminator(rereading(read, about.classes, crossing), params, card, (crossing,))
+
+
+def longest_read(loaded: LoadedClassifier) -> int:
+    """Returns how many tokens of a text a classifier reads at most, special ones included."""
+    return min(loaded.config.network.context, LONGEST)
+
+
+def classifier_judge(loaded: LoadedClassifier) -> tuple[ClassifierJudge, dict[str, Any]]:
+    """Returns what `read_text` reads by, and its parameters."""
+    params = loaded.params
+    if loaded.about.kind == "reward":
+        params = params | {"centre": jnp.float32(0), "scale": jnp.float32(1)}
+    return ClassifierJudge(loaded.config, loaded.about.kind), params
 
 
 def read_text(judge: ClassifierJudge, params: Any, tokens: jax.Array, mask: jax.Array) -> jax.Array:

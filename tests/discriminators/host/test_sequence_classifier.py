@@ -18,9 +18,8 @@ from coopgen_jax.decoding.methods.fudge import FudgeConfig
 from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.discriminators import loading
 from coopgen_jax.errors import UserError
-from coopgen_jax.evaluation import text_judges
 from coopgen_jax.evaluation.independence import independence, require, trained_on
-from coopgen_jax.evaluation.text_judges import DiscriminatorJudge, load_text_judge
+from coopgen_jax.evaluation.text_judges import DiscriminatorJudge, SequenceJudge, load_text_judge
 from coopgen_jax.models.pretrained.classifiers import about_classifier, load_classifier
 from tests.cli.tiny import tiny_model as model_of_words
 from tests.models.classifier_files import expected_scores, save_classifier
@@ -270,6 +269,21 @@ def test_a_name_of_the_hub_is_looked_up_in_its_cache(folder, monkeypatch):
     assert asked[2:] and not any(fetch for _, fetch in asked[2:])
 
 
+def test_the_cache_of_the_hub_needs_no_network(folder, tmp_path, monkeypatch):
+    kept = tmp_path / "hub" / "models--someone--classifier"
+    (kept / "snapshots").mkdir(parents=True)
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text("0" * 40)
+    folder.rename(kept / "snapshots" / ("0" * 40))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert load("someone/classifier").card["classes"] == ["bad", "fair", "good"]
+    assert trained_on("someone/classifier").weights is not None
+    with pytest.raises(UserError, match="someone/other is no folder here and could not be had"):
+        load("someone/other")
+    assert trained_on("someone/other").weights is None
+
+
 def test_its_training_rows_are_unknown_unless_it_says_them(folder, tmp_path):
     other = tmp_path / "other"
     save(hf_model("llama"), other)
@@ -287,13 +301,17 @@ def test_its_training_rows_are_unknown_unless_it_says_them(folder, tmp_path):
     assert not same.holds and "itself" in same.why
 
 
-def test_it_judges_texts(roberta, monkeypatch):
-    monkeypatch.setattr(text_judges, "load", lambda name: tiny_model())
-    judge = load_text_judge(roberta[0], model="tiny")
+def test_it_judges_texts_without_a_language_model(roberta):
+    judge = load_text_judge(roberta[0], model="nowhere")
     assert judge.classes == ("bad", "fair", "good")
-    said = judge.predict_proba([*TEXTS, " "])
-    np.testing.assert_allclose(said[:3], said_by_transformers(roberta, TEXTS), atol=1e-4)
-    np.testing.assert_allclose(said[3], 1 / 3)
+    texts = [TEXTS[2], " ", f" {TEXTS[0]}\n", TEXTS[1], ""]
+    said = SequenceJudge(judge.classifier, batch=2).predict_proba(texts)
+    np.testing.assert_allclose(said[[2, 3, 0]], said_by_transformers(roberta, TEXTS), atol=1e-4)
+    np.testing.assert_allclose(said[[1, 4]], 1 / 3)
+    # Of a long text the last tokens are read: 60 letters beside two special tokens.
+    ends = judge.predict_proba(["x" * 40 + "y" * 60, "y" * 60, "y" * 59])
+    np.testing.assert_allclose(ends[0], ends[1], atol=1e-6)
+    assert np.abs(ends[1] - ends[2]).max() > 1e-4
 
 
 def test_calibration_of_a_folder_without_a_card_is_refused(folder, tmp_path, capsys):
