@@ -14,10 +14,13 @@ examples:
   coopgen evaluate discriminator --data dev.csv --discriminator sentiment
   coopgen evaluate discriminator --data dev.csv --discriminator sentiment judge gedi \\
       --out judges.json --picture judges.png
+  coopgen evaluate discriminator --data dev.csv --discriminator python:weather.py:judge
   # what two decoders wrote for the same prompts, each in a file of `coopgen generate --out`
   coopgen evaluate texts greedy.json search.json --judge judge --oracle oracle --out figures
   coopgen evaluate texts plain=a.jsonl guided=b.jsonl --guide sentiment --judge judge \\
       --format latex
+  # a function of your own judges; which rows it knows is not known
+  coopgen evaluate texts greedy.json search.json --judge python:weather.py:judge --force
   # people rate copies of the sheet, without the key; then they are read back
   coopgen evaluate annotate export greedy.json search.json --out sheet.csv --key key.json
   coopgen evaluate annotate read anna.csv bela.csv --key key.json
@@ -30,7 +33,7 @@ class JudgementOptions:
 
     Attributes:
       data: Labelled texts that the discriminators were not trained on; see `coopgen train`.
-      discriminator: The discriminators, all of the same classes.
+      discriminator: The discriminators, all of the same classes; see `coopgen generate --help`.
       model: The language model that they guide.
       text: The column of the texts.
       label: The column of the classes.
@@ -71,7 +74,8 @@ class TextsOptions:
       files: Texts of `coopgen generate --out` or `coopgen compare`, a method each; the first is
         what the others are tested against.
       judge: What says whether a text is on target, from the continuation alone: a discriminator or
-        a judge that was trained on other rows than the guide.
+        a judge that was trained on other rows than the guide, or python:FILE.py:FUNCTION, of whose
+        rows nobody knows.
       oracle: A language model, trained on held-out texts, that says how likely the texts are; not
         the one that wrote them.
       guide: What guided the texts of files that do not say it.

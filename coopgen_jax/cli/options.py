@@ -13,6 +13,8 @@ examples:
   coopgen generate "This film was" --target negative --compare --trace search.html
   coopgen generate --prompts prompts.txt --target positive --samples 3 \\
       --preset puct --visit-temperature 0.5 --out texts.jsonl
+  # a function of your own: its file is executed
+  coopgen generate "Tomorrow we expect" --discriminator python:weather.py:judge --target good
   echo "My neighbour is" | coopgen generate - --target positive --json
   coopgen generate --prompts prompts.txt --target positive --devices 4 --batch-size 32
   # on the first of two machines; on the second the same with --host 1
@@ -61,8 +63,9 @@ class ModelOptions:
       model: The language model: a name from `coopgen models`, a folder, a GGUF file, or a hub name.
       dtype: Number format of the language model; auto is bfloat16 where the machine multiplies it
         faster, and float32 elsewhere. Reports say which it was.
-      discriminator: What judges the texts: a name from `coopgen models`, the folder of a head, or
-        none.
+      discriminator: What judges the texts: a name from `coopgen models`, the folder of a head,
+        python:FILE.py:FUNCTION (any function from a list of texts to probabilities or to rewards;
+        the file is executed), or none.
       reference: A search's reference: a language model with the same tokens that leaving costs
         --kl, such as the one that --model was tuned from, or --model itself where experts are
         combined with it (PPO-MCTS).

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
+from coopgen_jax.discriminators.host.python_file import is_python, read_function
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.discriminators.loading import folder_of
 from coopgen_jax.errors import UserError
@@ -94,7 +95,9 @@ def guide_name(run: MethodRun) -> str | None:
 
 def check_targets(guide: str | LoadedDiscriminator, targets: Sequence[str]) -> None:
     """Raises UserError where a target is no class of a guide, which need not be loaded."""
-    if isinstance(guide, str):
+    if isinstance(guide, str) and is_python(guide):
+        label, classes = guide, read_function(guide).classes
+    elif isinstance(guide, str):
         label, path = guide, folder_of(guide) / "card.json"
         try:
             classes = json.loads(path.read_text(encoding="utf-8"))["classes"]

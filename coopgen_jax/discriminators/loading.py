@@ -18,6 +18,7 @@ from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, bidire
 from coopgen_jax.discriminators.causal import CausalConfig, causal, read_tokens
 from coopgen_jax.discriminators.generative import GenerativeConfig, generative
 from coopgen_jax.discriminators.head import Head, HeadConfig
+from coopgen_jax.discriminators.host.python_file import is_python, load_function
 from coopgen_jax.discriminators.host.rereading import rereading
 from coopgen_jax.discriminators.host.retokenise import Crossing
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
@@ -54,7 +55,7 @@ def load_discriminator(
 
     Args:
       name_or_folder: the name of a head that comes with the package, or a folder with card.json and
-        head.safetensors.
+        head.safetensors; or python:FILE.py:FUNCTION, whose file is executed (see `read_function`).
       language_model: the loaded language model that it is to guide.
 
     Returns:
@@ -63,6 +64,8 @@ def load_discriminator(
     Raises:
       UserError: there is no such head, its files are damaged, or its kind is unknown.
     """
+    if is_python(name_or_folder):
+        return load_function(str(name_or_folder), tokenizer=language_model.tokenizer)
     folder = folder_of(name_or_folder)
     try:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))

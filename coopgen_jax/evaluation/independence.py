@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from coopgen_jax.data.fingerprint import read_fingerprint
+from coopgen_jax.discriminators.host.python_file import file_of, is_python
 from coopgen_jax.discriminators.loading import folder_of
 from coopgen_jax.errors import UserError
 
@@ -61,11 +62,23 @@ def trained_on(name_or_folder: str | Path) -> TrainedOn:
     UserError where its fingerprint or its card is damaged.
     """
     name = str(name_or_folder)
+    if is_python(name):
+        return TrainedOn(name, _function(name))
     try:
         card = card_of(name)
     except UserError:
         return TrainedOn(name, _weights(Path(name).expanduser()))
     return TrainedOn(name, _weights(card.parent), read_fingerprint(card.parent), _half(card))
+
+
+def _function(name: str) -> str | None:
+    """Returns a hash of a function of a file, None where it is not there."""
+    try:
+        path, function = file_of(name)
+        source = path.read_bytes()
+    except (UserError, OSError):
+        return None
+    return hashlib.sha256(source + b"\0" + function.encode()).hexdigest()
 
 
 def card_of(name_or_folder: str | Path) -> Path:
