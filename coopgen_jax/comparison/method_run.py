@@ -93,8 +93,13 @@ def guide_name(run: MethodRun) -> str | None:
     return str(guide.card.get("name", "a loaded discriminator"))
 
 
-def check_targets(guide: str | LoadedDiscriminator, targets: Sequence[str]) -> None:
-    """Raises UserError where a target is no class of a guide, which need not be loaded."""
+def check_targets(
+    guide: str | LoadedDiscriminator, targets: Sequence[str], *, source: str = "--target"
+) -> None:
+    """Raises UserError where a target is no class of a guide, which need not be loaded.
+
+    The sentence calls it by `source`.
+    """
     if isinstance(guide, str) and is_python(guide):
         label, classes = guide, read_function(guide).classes
     elif isinstance(guide, str):
@@ -108,5 +113,5 @@ def check_targets(guide: str | LoadedDiscriminator, targets: Sequence[str]) -> N
     for target in targets:
         if target not in classes:
             raise UserError(
-                f"--target {target} is unknown to {label}: its classes are {', '.join(classes)}"
+                f"{source} {target} is unknown to {label}: its classes are {', '.join(classes)}"
             )
