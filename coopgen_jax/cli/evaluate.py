@@ -56,7 +56,7 @@ def run_evaluate(options: EvaluateOptions) -> None:
     if isinstance(what, AnnotateOptions):
         run_annotate(what)
         return
-    for name in ("rows", "longest", "batch_size"):
+    for name in ("rows", "longest", "asked", "batch_size"):
         value = getattr(what, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} is {value}: give 1 or more")
@@ -116,6 +116,8 @@ def _figures(what: JudgementOptions) -> dict[str, Any]:
             data.texts,
             longest=what.longest,
             batch=what.batch_size,
+            asked=what.asked,
+            states=what.states,
             listener=_listener(what, name),
         )
         guesses[name] = of_whole_texts(said).argmax(axis=-1)

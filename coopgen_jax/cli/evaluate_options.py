@@ -14,6 +14,8 @@ examples:
   coopgen evaluate discriminator --data dev.csv --discriminator sentiment
   coopgen evaluate discriminator --data dev.csv --discriminator sentiment judge gedi \\
       --out judges.json --picture judges.png
+  # two heads on the same states: the language model reads the texts once
+  coopgen evaluate discriminator --data dev.csv --discriminator first second --states states
   coopgen evaluate discriminator --data dev.csv --discriminator python:weather.py:judge
   # what two decoders wrote for the same prompts, each in a file of `coopgen generate --out`
   coopgen evaluate texts greedy.json search.json --judge judge --oracle oracle --out figures
@@ -40,6 +42,11 @@ class JudgementOptions:
       rename: What classes are called by the discriminators that the data call otherwise.
       rows: Texts to judge, at most, taken evenly from the data.
       longest: Tokens read of a text, the first ones.
+      asked: At how many lengths of each text, spread evenly up to its own, those are asked that
+        read every text anew (bidirectional ones, functions of texts); at the lengths between them
+        the judgement is that of the last one below. The others judge all lengths in one reading.
+      states: Keep the language model's states of the texts in this folder (2.3 kB per token and tap
+        for the default model): another head with the same taps does not have them read again.
       batch_size: Texts read at once.
       speed: Time a search under each of them too.
       calibrate: Store the temperature in each folder's card: what is loaded from it is calibrated.
@@ -57,6 +64,8 @@ class JudgementOptions:
     rename: Annotated[tuple[str, ...], arg(metavar="[OLD=NEW ...]")] = ()
     rows: Annotated[int | None, _unset("N", "all")] = None
     longest: Annotated[int, arg(metavar="T")] = 64
+    asked: Annotated[int, arg(metavar="N")] = 8
+    states: Annotated[Path | None, _unset("FOLDER", "none: they are not kept")] = None
     batch_size: Annotated[int, arg(metavar="B")] = 32
     speed: bool = False
     calibrate: bool = False

@@ -73,6 +73,7 @@ class DiscriminatorJudge:
                 [texts[number] for number in there],
                 longest=int(counts.max()),
                 batch=self.batch,
+                asked=1,
             )
             found[there] = np.exp(said[np.arange(len(there)), counts[there] - 1])
         return found
