@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from coopgen_jax.comparison.method_run import check_targets
-from coopgen_jax.discriminators.composition import Term, compose
+from coopgen_jax.discriminators.composition import ALL, Term, compose
 from coopgen_jax.discriminators.host.python_file import file_of, is_python
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.discriminators.loading import folder_of, packaged_heads
 from coopgen_jax.errors import UserError
 
 DEFAULT = "sentiment"
-# The one class of a composition.
-ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,8 @@ def load_wishes(
 ) -> LoadedDiscriminator:
     """Returns the wishes as one discriminator of the class "all"; each part is loaded once.
 
-    Its card names them, with the cards of their discriminators.
+    Each wish is a class too, with its own probability. The card names them, with the cards of
+    their discriminators.
 
     Raises:
       UserError: a discriminator cannot be loaded, or a class is none of its own.
@@ -165,4 +164,5 @@ def load_wishes(
             for wish in wishes
         ],
     }
-    return replace(compose(terms), card=card)
+    names = [f"{wish.name}={wish.target}" for wish in wishes]
+    return replace(compose(terms, names=names), card=card)

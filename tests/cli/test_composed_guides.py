@@ -142,18 +142,23 @@ def test_texts_are_those_of_the_composition(capsys, monkeypatch):
         batch_size=1,
     )  # fmt: skip
     assert text["text"] == wanted.text and text["target"] == "all"
-    assert text["class_probabilities"] == pytest.approx(wanted.class_probabilities)
-    assert set(text["class_probabilities"]) == {"all"}
+    said = text["class_probabilities"]
+    assert said["all"] == pytest.approx(wanted.class_probabilities["all"])
+    names = ["sentiment=positive", "python:f.py:few=few", "topic=sports"]
+    assert list(said) == ["all", *names]
+    positive, few, sports = (said[name] for name in names)
+    assert said["all"] == pytest.approx(positive * few**2 * sports**0.5, rel=1e-4)
+    assert few == pytest.approx(1 / (1 + text["text"].count("w")), rel=1e-4)
     assert found["settings"]["target"] == "all"
     guide = found["discriminator"]
     assert guide["name"] == "sentiment=positive, python:f.py:few=few:2, topic=sports:0.5"
-    assert guide["classes"] == ["all"] and guide["card"]["kind"] == "composition"
+    assert guide["classes"] == ["all", *names] and guide["card"]["kind"] == "composition"
     assert [(t["target"], t["weight"]) for t in guide["card"]["terms"]] == [
         ("positive", 1), ("few", 2), ("sports", 0.5),
     ]  # fmt: skip
     assert len(guide["card"]["terms"][1]["card"]["sha256"]) == 64
     status, out, _ = run(capsys, "generate", "This film", *SHORT, *words, "--quiet")
-    assert status == 0 and "p(all)" in out and guide["name"] in out
+    assert status == 0 and "p(all)" in out and "p(topic=sports)" in out and guide["name"] in out
 
 
 def test_two_classes_of_one_discriminator_load_it_once(capsys, monkeypatch):
