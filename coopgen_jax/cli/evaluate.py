@@ -80,7 +80,7 @@ def run_evaluate(options: EvaluateOptions) -> None:
 
 
 def _figures(what: JudgementOptions) -> dict[str, Any]:
-    model = load(what.model)
+    model = load(what.model, dtype=what.dtype)
     judges = {name: load_discriminator(name, language_model=model) for name in what.discriminator}
     classes = next(iter(judges.values())).discriminator.classes
     for name, judge in judges.items():
