@@ -37,6 +37,7 @@ from coopgen_jax.cli.interrupt import interruptible
 from coopgen_jax.cli.options import (
     EXAMPLES,
     GenerateOptions,
+    GuideOptions,
     MarkOptions,
     ModelOptions,
     ModelsOptions,
@@ -146,6 +147,9 @@ def _parse(arguments: list[str]) -> Any:
     }
     if command not in (*kinds, "--help", "-h"):
         raise UserError(f"there is no command {command}: known are {', '.join(kinds)}")
+    flags = [argument.partition("=")[0] for argument in arguments]
+    if command == "compare" and flags.count("--discriminator") > 1:
+        raise UserError("compare is guided by one --discriminator towards --target: name it once")
     return ask(
         functools.reduce(operator.or_, starmap(subcommand, kinds.items())),
         prog="coopgen",
@@ -165,6 +169,7 @@ def _parse_generate(arguments: list[str]) -> GenerateOptions:
     common = {
         "prompt": PromptOptions,
         "model": ModelOptions,
+        "guide": GuideOptions,
         "mark": MarkOptions,
         "work": WorkOptions,
         "output": OutputOptions,
@@ -225,6 +230,10 @@ def _ask_method(
 
     values = ungrouped(ask(grouped("Options", groups), arguments=arguments, **page))
     values["settings"], values["words"] = given_settings(method, values, arguments)
+    if "discriminator" in values:
+        from coopgen_jax.cli.guides import guide_options
+
+        values |= guide_options(values)
     known = {field.name for field in dataclasses.fields(kind)}
     return kind(**{name: value for name, value in values.items() if name in known})
 

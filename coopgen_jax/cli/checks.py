@@ -4,6 +4,7 @@ import math
 from dataclasses import fields
 
 from coopgen_jax.cli.ask import flag
+from coopgen_jax.cli.guides import check_wishes
 from coopgen_jax.cli.machines import check_machines
 from coopgen_jax.cli.model_options import check_combining, names_target
 from coopgen_jax.cli.options import GenerateOptions
@@ -101,6 +102,9 @@ def _check_unguided(options: GenerateOptions, config: DecoderSettings, *, by_bag
 
 def check_class(options: GenerateOptions) -> None:
     """Raises UserError where the target is no class of the discriminator, by its card."""
+    if options.wishes:
+        check_wishes(options.wishes)
+        return
     guide, target = options.discriminator, options.target
     if target is not None and guide != "none" and not names_target(options):
         check_targets(guide, (target,))

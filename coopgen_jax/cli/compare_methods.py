@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 
 from coopgen_jax.cli.ask import ask, box, flag, grouped, ungrouped
 from coopgen_jax.cli.compare_options import CompareOptions
+from coopgen_jax.cli.guides import check_single
 from coopgen_jax.cli.method_flags import (
     flag_names,
     given_settings,
@@ -135,6 +136,7 @@ def method_options(
         common, method=name, preset=entries.get("preset", "default"), settings=settings,
         words=words, **changes,
     )  # fmt: skip
+    check_single(found.discriminator, place)
     unguided = found.discriminator == "none" and not names_target(found)
     return replace(found, target=None) if unguided else found
 

@@ -34,7 +34,8 @@ class CompareOptions:
       target: The classes that the texts are to have: every prompt is continued towards each of
         them.
       discriminator: What guides: a name from `coopgen models`, the folder of a head or of a Hugging
-        Face sequence classifier, or such a classifier's hub name.
+        Face sequence classifier, such a classifier's hub name, or python:FILE.py:FUNCTION, whose
+        file is executed.
       model: The language model: a name from `coopgen models`, a folder, a GGUF file, or a hub name.
       dtype: Number format of the language model; auto is bfloat16 where the machine multiplies it
         faster, and float32 elsewhere. A folder with texts goes on in theirs.

@@ -18,6 +18,7 @@ from coopgen_jax.cli.evaluate_texts import run_texts
 from coopgen_jax.cli.train_data import pair
 from coopgen_jax.data.labelled import Labelled, read_labelled
 from coopgen_jax.data.sources import left_out
+from coopgen_jax.discriminators.host.python_file import is_python
 from coopgen_jax.discriminators.loading import folder_of, is_packaged, load_discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.discriminator_accuracy import (
@@ -55,7 +56,7 @@ def run_evaluate(options: EvaluateOptions) -> None:
     if isinstance(what, AnnotateOptions):
         run_annotate(what)
         return
-    for name in ("rows", "longest", "batch_size"):
+    for name in ("rows", "longest", "asked", "batch_size"):
         value = getattr(what, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} is {value}: give 1 or more")
@@ -79,10 +80,12 @@ def run_evaluate(options: EvaluateOptions) -> None:
 
 
 def _figures(what: JudgementOptions) -> dict[str, Any]:
-    model = load(what.model)
+    model = load(what.model, dtype=what.dtype)
     judges = {name: load_discriminator(name, language_model=model) for name in what.discriminator}
     classes = next(iter(judges.values())).discriminator.classes
     for name, judge in judges.items():
+        if len(judge.discriminator.classes) < 2:
+            raise UserError(f"{name} gives a reward, which has no classes to compare labels with")
         if judge.discriminator.classes != classes:
             raise UserError(
                 f"{name} has the classes {', '.join(judge.discriminator.classes)}, not "
@@ -113,6 +116,8 @@ def _figures(what: JudgementOptions) -> dict[str, Any]:
             data.texts,
             longest=what.longest,
             batch=what.batch_size,
+            asked=what.asked,
+            states=what.states,
             listener=_listener(what, name),
         )
         guesses[name] = of_whole_texts(said).argmax(axis=-1)
@@ -133,6 +138,8 @@ def _figures(what: JudgementOptions) -> dict[str, Any]:
 
 def _check_cards(names: tuple[str, ...]) -> None:
     """Raises UserError where a card is that of the package, is named twice or cannot be written."""
+    for name in filter(is_python, names):
+        raise UserError(f"--calibrate writes into the card of a folder, and {name} has none")
     folders = [folder_of(name).resolve() for name in names]
     for name, folder in zip(names, folders, strict=True):
         if is_packaged(folder):

@@ -14,10 +14,15 @@ examples:
   coopgen evaluate discriminator --data dev.csv --discriminator sentiment
   coopgen evaluate discriminator --data dev.csv --discriminator sentiment judge gedi \\
       --out judges.json --picture judges.png
+  # two heads on the same states: the language model reads the texts once
+  coopgen evaluate discriminator --data dev.csv --discriminator first second --states states
+  coopgen evaluate discriminator --data dev.csv --discriminator python:weather.py:judge
   # what two decoders wrote for the same prompts, each in a file of `coopgen generate --out`
   coopgen evaluate texts greedy.json search.json --judge judge --oracle oracle --out figures
   coopgen evaluate texts plain=a.jsonl guided=b.jsonl --guide sentiment --judge judge \\
       --format latex
+  # a function of your own judges; which rows it knows is not known
+  coopgen evaluate texts greedy.json search.json --judge python:weather.py:judge --force
   # people rate copies of the sheet, without the key; then they are read back
   coopgen evaluate annotate export greedy.json search.json --out sheet.csv --key key.json
   coopgen evaluate annotate read anna.csv bela.csv --key key.json
@@ -30,14 +35,20 @@ class JudgementOptions:
 
     Attributes:
       data: Labelled texts that the discriminators were not trained on; see `coopgen train`.
-      discriminator: The discriminators, all of the same classes: heads, or Hugging Face sequence
-        classifiers; see `coopgen generate`.
+      discriminator: The discriminators, all of the same classes; see `coopgen generate --help`.
       model: The language model that they guide.
+      dtype: Number format of the language model; `coopgen generate` writes by auto, which is faster
+        where the machine multiplies bfloat16 faster, and less exact.
       text: The column of the texts.
       label: The column of the classes.
       rename: What classes are called by the discriminators that the data call otherwise.
       rows: Texts to judge, at most, taken evenly from the data.
       longest: Tokens read of a text, the first ones.
+      asked: At how many lengths of each text, spread evenly up to its own, those are asked that
+        read every text anew (bidirectional ones, functions of texts); at the lengths between them
+        the judgement is that of the last one below. The others judge all lengths in one reading.
+      states: Keep the language model's states of the texts in this folder (2.3 kB per token and tap
+        for the default model): another head with the same taps does not have them read again.
       batch_size: Texts read at once.
       speed: Time a search under each of them too.
       calibrate: Store the temperature in each folder's card: what is loaded from it is calibrated.
@@ -50,11 +61,14 @@ class JudgementOptions:
     data: Annotated[str, arg(metavar="FILE|tfds:NAME/SPLIT")]
     discriminator: Annotated[tuple[str, ...], arg(metavar="NAME|FOLDER ...")] = ("sentiment",)
     model: Annotated[str, arg(metavar="NAME|PATH")] = "smollm2-135m"
+    dtype: Literal["auto", "float32", "bfloat16"] = "float32"
     text: Annotated[str, arg(metavar="COLUMN")] = "text"
     label: Annotated[str, arg(metavar="COLUMN")] = "label"
     rename: Annotated[tuple[str, ...], arg(metavar="[OLD=NEW ...]")] = ()
     rows: Annotated[int | None, _unset("N", "all")] = None
     longest: Annotated[int, arg(metavar="T")] = 64
+    asked: Annotated[int, arg(metavar="N")] = 8
+    states: Annotated[Path | None, _unset("FOLDER", "none: they are not kept")] = None
     batch_size: Annotated[int, arg(metavar="B")] = 32
     speed: bool = False
     calibrate: bool = False
@@ -71,9 +85,9 @@ class TextsOptions:
     Attributes:
       files: Texts of `coopgen generate --out` or `coopgen compare`, a method each; the first is
         what the others are tested against.
-      judge: What says whether a text is on target, from the continuation alone: a discriminator
-        (a Hugging Face sequence classifier too) or a judge that was trained on other rows than the
-        guide.
+      judge: What says whether a text is on target, from the continuation alone: a discriminator (a
+        Hugging Face sequence classifier too) or a judge that was trained on other rows than the
+        guide, or python:FILE.py:FUNCTION, of whose rows nobody knows.
       oracle: A language model, trained on held-out texts, that says how likely the texts are; not
         the one that wrote them.
       guide: What guided the texts of files that do not say it.

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from coopgen_jax.bulk.hosts import Hosts, generate_on_hosts
 from coopgen_jax.cli.checks import check_class
+from coopgen_jax.cli.guides import load_wishes
 from coopgen_jax.cli.machines import (
     in_one_dtype,
     join_hosts,
@@ -129,7 +130,9 @@ def _run(
             note(options.quiet, whole)
     discriminator = None
     if options.discriminator != "none":
-        discriminator = load_discriminator(options.discriminator, language_model=model)
+        load_one = partial(load_discriminator, language_model=model)
+        wishes = options.wishes
+        discriminator = load_wishes(wishes, load_one) if wishes else load_one(options.discriminator)
     wrapped = as_read(
         model.tokenizer,
         prompts,

@@ -25,6 +25,8 @@ def check_combining(options: GenerateOptions) -> None:
         raise UserError("--expert-weight needs --expert or --anti-expert, whose logits it weighs")
     if options.guidance is not None and options.negative_prompt is None:
         raise UserError("--guidance needs --negative-prompt, what the model is guided away from")
+    if names_target(options) and options.wishes:
+        raise UserError("{target} stands for a --target, and every --discriminator has its own")
     if names_target(options) and options.target is None:
         raise UserError("{target} stands for a --target, and there is none: name it")
 

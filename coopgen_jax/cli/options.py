@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 EXAMPLES = """\
 examples:
@@ -13,6 +13,10 @@ examples:
   coopgen generate "This film was" --target negative --compare --trace search.html
   coopgen generate --prompts prompts.txt --target positive --samples 3 \\
       --preset puct --visit-temperature 0.5 --out texts.jsonl
+  coopgen generate "This match was" --discriminator sentiment=positive \\
+      --discriminator topic=sports:0.5
+  # a function of your own: its file is executed
+  coopgen generate "Tomorrow we expect" --discriminator python:weather.py:judge --target good
   echo "My neighbour is" | coopgen generate - --target positive --json
   coopgen generate --prompts prompts.txt --target positive --devices 4 --batch-size 32
   # on the first of two machines; on the second the same with --host 1
@@ -55,14 +59,12 @@ class PromptOptions:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What writes and what guides.
+    """What writes.
 
     Attributes:
       model: The language model: a name from `coopgen models`, a folder, a GGUF file, or a hub name.
       dtype: Number format of the language model; auto is bfloat16 where the machine multiplies it
         faster, and float32 elsewhere. Reports say which it was.
-      discriminator: What judges the texts: a name from `coopgen models`, the folder of a head or of
-        a Hugging Face sequence classifier, such a classifier's hub name, or none.
       reference: A search's reference: a language model with the same tokens that leaving costs
         --kl, such as the one that --model was tuned from, or --model itself where experts are
         combined with it (PPO-MCTS).
@@ -82,7 +84,6 @@ class ModelOptions:
 
     model: Annotated[str, arg(metavar="NAME|PATH")] = "smollm2-135m"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    discriminator: Annotated[str, arg(metavar="NAME|FOLDER")] = "sentiment"
     reference: Annotated[str | None, _unset("NAME|PATH", "none")] = None
     expert: Annotated[str | None, _unset("NAME|PATH", "none")] = None
     anti_expert: Annotated[str | None, _unset("NAME|PATH", "none")] = None
@@ -90,6 +91,29 @@ class ModelOptions:
     negative_prompt: Annotated[str | None, _unset("TEXT", "none")] = None
     guidance: Annotated[float | None, _unset("GAMMA", "1.5")] = None
     control_code: Annotated[str | None, _unset("TEXT", "none")] = None
+
+
+@dataclass(frozen=True)
+class GuideOptions:
+    """What guides.
+
+    Attributes:
+      discriminator: What judges the texts: a name from `coopgen models`, the folder of a head or of
+        a Hugging Face sequence classifier, such a classifier's hub name, python:FILE.py:FUNCTION
+        (any function from a list of texts to probabilities or to rewards; the file is executed), or
+        none. To write towards several classes at once, repeat it as
+        NAME=CLASS or NAME=CLASS:WEIGHT, without --target: their probabilities are multiplied, each
+        to the power of its weight (1 where none is given). A name may hold = and : too: the longest
+        one that names something there is counts.
+    """
+
+    discriminator: Annotated[
+        UseAppendAction[tuple[str, ...]],
+        arg(
+            metavar="NAME|FOLDER|python:FILE.py:FUNCTION[=CLASS[:WEIGHT]]",
+            help_behavior_hint="(default: sentiment; may be repeated)",
+        ),
+    ] = ()
 
 
 @dataclass(frozen=True)
@@ -162,12 +186,17 @@ class GenerateOptions(PromptOptions, ModelOptions, MarkOptions, WorkOptions, Out
     """Continue prompts so that a discriminator finds the target class in them.
 
     Attributes:
+      discriminator: what judges the texts, or "none"; several joined by commas.
+      wishes: the classes that several discriminators are to find, none with one discriminator; see
+        `guides.Wish`.
       method: the decoder, by its name.
       preset: the settings of a search that the others change.
       settings: the method's settings that are given, by flat name.
       words: options in words that are given; see `token_options.WORDS`.
     """
 
+    discriminator: str = "sentiment"
+    wishes: tuple[Any, ...] = ()
     method: str = "mcts"
     preset: str = "default"
     settings: Mapping[str, Any] = field(default_factory=dict)

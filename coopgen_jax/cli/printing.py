@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text as Styled
 
+from coopgen_jax.discriminators.composition import ALL
 from coopgen_jax.files import to_json
 from coopgen_jax.text_generation import Text
 
@@ -58,7 +59,7 @@ def _show(console: Console, text: Text, heading: str | None, between: str) -> No
     written = text.text.translate(CONTROL)
     prompt = Styled(text.prompt.translate(CONTROL) + between, "dim")
     console.print(prompt + Styled(written, "not dim"))
-    names = text.class_probabilities if text.target is None else [text.target]
+    names = text.class_probabilities if text.target in (None, ALL) else [text.target]
     figures = [f"p({name}) {text.class_probabilities[name]:.3f}" for name in names]
     figures += [f"log-likelihood {text.log_prob:.2f}", f"perplexity {text.perplexity:.2f}"]
     if text.log_weight:

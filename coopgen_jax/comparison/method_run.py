@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
+from coopgen_jax.discriminators.host.python_file import is_python, read_function
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.discriminators.loading import classes_of, folder_of
 from coopgen_jax.errors import UserError
@@ -91,9 +92,16 @@ def guide_name(run: MethodRun) -> str | None:
     return str(guide.card.get("name", "a loaded discriminator"))
 
 
-def check_targets(guide: str | LoadedDiscriminator, targets: Sequence[str]) -> None:
-    """Raises UserError where a target is no class of a guide, which need not be loaded."""
-    if isinstance(guide, str):
+def check_targets(
+    guide: str | LoadedDiscriminator, targets: Sequence[str], *, source: str = "--target"
+) -> None:
+    """Raises UserError where a target is no class of a guide, which need not be loaded.
+
+    The sentence calls it by `source`.
+    """
+    if isinstance(guide, str) and is_python(guide):
+        label, classes = guide, read_function(guide).classes
+    elif isinstance(guide, str):
         label, folder = guide, folder_of(guide)
         try:
             classes = classes_of(folder)
@@ -104,5 +112,5 @@ def check_targets(guide: str | LoadedDiscriminator, targets: Sequence[str]) -> N
     for target in targets:
         if target not in classes:
             raise UserError(
-                f"--target {target} is unknown to {label}: its classes are {', '.join(classes)}"
+                f"{source} {target} is unknown to {label}: its classes are {', '.join(classes)}"
             )

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from coopgen_jax.discriminators.discriminator import Discriminator, uniform
+from coopgen_jax.discriminators.discriminator import Discriminator, at_lengths, uniform
 from coopgen_jax.discriminators.head import Head, HeadConfig, classify
 from coopgen_jax.models.decoder import with_last_states
 from coopgen_jax.models.language_model import Bound, Nodes, Prompt
@@ -53,6 +53,7 @@ def causal(config: CausalConfig) -> Discriminator:
     return Discriminator(
         init=Bound(_init, config),
         evaluate=Bound(_evaluate, config),
+        evaluate_prefixes=Bound(_evaluate_prefixes, config),
         classes=config.head.classes,
         reads_prompt=config.start_token is None,
         context=config.network.context,
@@ -105,3 +106,22 @@ def read_tokens(config: CausalConfig, params: Any, tokens: jax.Array, mask: jax.
 def _evaluate(config: CausalConfig, params: Any, state: Any, nodes: Nodes) -> tuple[jax.Array, Any]:
     _, own, cache = with_last_states(config.network).extend(params["network"], state, nodes)
     return classify(config.head, params["head"], own[..., 0, :]), cache
+
+
+def _evaluate_prefixes(
+    config: CausalConfig,
+    params: Any,
+    prompt: Prompt,
+    tokens: jax.Array,
+    lengths: jax.Array,
+    hidden: jax.Array,
+) -> jax.Array:
+    front, mask = prompt.tokens, prompt.mask
+    if config.start_token is not None:
+        front = jnp.full((len(tokens), 1), config.start_token, jnp.int32)
+        mask = jnp.ones(front.shape, bool)
+    whole = jnp.concatenate([front, tokens], axis=1)
+    mask = jnp.concatenate([mask, jnp.ones(tokens.shape, bool)], axis=1)
+    _, stream, _, _ = read(config.network, params["network"], whole, mask)
+    states = final_norm(config.network, params["network"], stream[:, front.shape[1] :])
+    return at_lengths(classify(config.head, params["head"], states), lengths)

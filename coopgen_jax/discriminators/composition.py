@@ -21,6 +21,9 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.language_model import Bound, Nodes, Prompt
 from coopgen_jax.models.slots import Capacity
 
+# The class of a composition.
+ALL = "all"
+
 
 @dataclass(frozen=True, eq=False)
 class Term:
@@ -43,25 +46,39 @@ class Term:
 
 @dataclass(frozen=True)
 class CompositionConfig:
-    """The parts, each asked once per node, and of every term its part's number and negation."""
+    """What is composed.
+
+    Attributes:
+      parts: each is asked once per node.
+      terms: of every term its part's number and its negation.
+      names: what the terms' own probabilities are called; none where they are not told.
+    """
 
     parts: tuple[Discriminator, ...]
     terms: tuple[tuple[int, bool], ...]
+    names: tuple[str, ...] = ()
 
 
-def compose(terms: Sequence[Term]) -> LoadedDiscriminator:
+def compose(terms: Sequence[Term], *, names: Sequence[str] = ()) -> LoadedDiscriminator:
     """Makes one discriminator of several wishes.
 
     Terms with the same loaded discriminator have it read a text once.
+
+    Args:
+      terms: the wishes.
+      names: where there are as many as terms, they are classes behind "all": the probability of
+        each term's wish, without weight and threshold. These classes do not sum to one.
 
     Returns:
       The discriminator of the class "all". Its params hold those of the `parts` and, per term, the
       `weight`, the `threshold` and the number of the `target` class.
 
     Raises:
-      UserError: there are no terms, a target is unknown, a weight negative or a threshold not in
-        (0, 1].
+      UserError: there are no terms, a target is unknown, a weight negative, a threshold not in
+        (0, 1], or there are not as many different names.
     """
+    if names and len({ALL, *names}) != len(terms) + 1:
+        raise UserError(f"the names are {', '.join(names)}: give each of the terms its own")
     if not terms:
         raise UserError("there is nothing to compose: give at least one term")
     loaded = list(dict.fromkeys(term.discriminator for term in terms))
@@ -81,6 +98,7 @@ def compose(terms: Sequence[Term]) -> LoadedDiscriminator:
     config = CompositionConfig(
         tuple(one.discriminator for one in loaded),
         tuple((loaded.index(term.discriminator), term.negated) for term in terms),
+        tuple(names),
     )
     params = {
         "parts": tuple(one.params for one in loaded),
@@ -101,7 +119,7 @@ def composition(config: CompositionConfig) -> Discriminator:
         init=Bound(_init, config),
         evaluate=Bound(_evaluate, config),
         evaluate_children=Bound(_evaluate_children, config) if ahead else None,
-        classes=("all",),
+        classes=(ALL, *config.names),
         taps=_taps(config),
         reads_prompt=any(part.reads_prompt for part in parts),
         differentiable=all(part.differentiable for part in parts),
@@ -121,16 +139,21 @@ def _own(config: CompositionConfig, part: Discriminator, hidden: jax.Array) -> j
 
 
 def _combined(config: CompositionConfig, params: Any, judged: list[jax.Array]) -> jax.Array:
-    """Returns log p(all | x) `[..., 1]` of what every part says, `[..., C]` each."""
+    """Returns log p(all | x) `[..., 1]` of what every part says, `[..., C]` each.
+
+    Where terms have names, log p of each follows.
+    """
+    alone = []
     total = jnp.zeros(judged[0].shape[:-1], jnp.float32)
     for number, (part, negated) in enumerate(config.terms):
         log_class = jnp.maximum(judged[part], jnp.log(LEAST))
         log_p = jnp.take(log_class, params["target"][number], axis=-1)
         if negated:
             log_p = jnp.log(jnp.maximum(-jnp.expm1(log_p), LEAST))
+        alone.append(log_p)
         short = jnp.minimum(log_p - jnp.log(params["threshold"][number]), 0.0)
         total = total + params["weight"][number] * short
-    return total[..., None]
+    return jnp.stack([total, *alone] if config.names else [total], axis=-1)
 
 
 def _init(

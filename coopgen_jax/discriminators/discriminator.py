@@ -30,6 +30,11 @@ class Discriminator:
         that ends the text keeps its parent's. The nodes are named by the slots that they were
         written to. The root is one of them from `init` on and after every `commit`: slot 0, at
         depth 0 behind the committed tokens (`decoding.job.roots`). None where it cannot.
+      evaluate_prefixes: `(params, prompt, tokens [B, T], lengths [B, W], hidden [B, P + T, J, E])
+        -> log p [B, W, C]` of the first `lengths` tokens, 1 to T, of texts behind their prompts:
+        what `evaluate` says of them. The language model's states are those of prompt and text in
+        one sequence. What stands behind a length does not count, so texts are padded there. None
+        where it has to read token by token.
       reads_prompt: whether it judges the prompt and the continuation, or the continuation alone.
       differentiable: whether log p depends on the text through `nodes.hidden` alone, as a smooth
         function, so that a node may stand for a vector in place of a token.
@@ -44,11 +49,17 @@ class Discriminator:
     classes: tuple[str, ...]
     taps: tuple[int, ...] = ()
     evaluate_children: Callable | None = None
+    evaluate_prefixes: Callable | None = None
     reads_prompt: bool = False
     differentiable: bool = False
     tokenizer: str | None = None
     context: int | None = None
     parts: "tuple[Discriminator, ...]" = ()
+
+
+def at_lengths(log_class: jax.Array, lengths: jax.Array) -> jax.Array:
+    """Returns `[B, W, C]`, of what is said behind every token `[B, T, C]` that of some lengths."""
+    return jnp.take_along_axis(log_class, lengths[..., None] - 1, axis=1)
 
 
 def spare_ends(

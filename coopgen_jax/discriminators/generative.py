@@ -21,14 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from coopgen_jax.discriminators.discriminator import Discriminator, spare_ends, uniform
+from coopgen_jax.discriminators.discriminator import Discriminator, at_lengths, spare_ends, uniform
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import with_last_states
 from coopgen_jax.models.language_model import Bound, Nodes, Prompt, log_probs_of
 from coopgen_jax.models.product import rows_times
 from coopgen_jax.models.prompt import left_padded
+from coopgen_jax.models.reading import read
 from coopgen_jax.models.slots import Capacity, Slots, map_slots, rooted, take, write
-from coopgen_jax.models.transformer import DecoderConfig, flat
+from coopgen_jax.models.transformer import DecoderConfig, final_norm, flat
 
 # Columns of a prompt that are turned into logits at once.
 COLUMNS = 8
@@ -96,6 +97,7 @@ def generative(config: GenerativeConfig) -> Discriminator:
         init=Bound(_init, config),
         evaluate=Bound(_evaluate, config),
         evaluate_children=Bound(_evaluate_children, config),
+        evaluate_prefixes=Bound(_evaluate_prefixes, config),
         classes=config.classes,
         reads_prompt=config.reads_prompt,
         context=config.network.context - longest,
@@ -184,6 +186,14 @@ def _prefixed(config: GenerativeConfig, prompt: Prompt, read: jax.Array) -> Prom
     return Prompt(whole, there, jnp.tile(prompt.index, classes))
 
 
+def _fronts(config: GenerativeConfig, prompt: Prompt) -> tuple[Prompt, jax.Array]:
+    """Returns what stands in front of every continuation, and which tokens of a prompt count."""
+    if not config.reads_prompt:
+        prompt = Prompt(prompt.tokens[:, :0], prompt.mask[:, :0], prompt.index)
+    text = prompt.spelt & (jnp.cumsum(prompt.spelt, axis=-1) > config.begin_tokens)
+    return _prefixed(config, prompt, text), text
+
+
 def _init(
     config: GenerativeConfig,
     params: Any,
@@ -193,10 +203,7 @@ def _init(
     capacity: Capacity,
 ) -> tuple[jax.Array, GenerativeState]:
     batch, classes = len(prompt.tokens), len(config.classes)
-    if not config.reads_prompt:
-        prompt = Prompt(prompt.tokens[:, :0], prompt.mask[:, :0], prompt.index)
-    text = prompt.spelt & (jnp.cumsum(prompt.spelt, axis=-1) > config.begin_tokens)
-    whole = _prefixed(config, prompt, text)
+    whole, text = _fronts(config, prompt)
     logits, own, cache = with_last_states(config.network).prefill(
         params["network"], whole, capacity=capacity
     )
@@ -224,7 +231,17 @@ def _init(
 def _log_likelihood(
     config: GenerativeConfig, params: Any, states: jax.Array, tokens: jax.Array, count: jax.Array
 ) -> jax.Array:
-    """Returns log p of each row's last `count` tokens `[n]`, of `[n, S]` and states `[n, S, E]`.
+    """Returns log p of each row's last `count` tokens `[n]`, of `[n, S]` and states `[n, S, E]`."""
+    log_p = _log_p(config, params, states, tokens)
+    length = tokens.shape[1]
+    counts = jnp.arange(1, length)[None, :] >= length - count[:, None]
+    return jnp.sum(jnp.where(counts, log_p, 0.0), axis=-1)
+
+
+def _log_p(
+    config: GenerativeConfig, params: Any, states: jax.Array, tokens: jax.Array
+) -> jax.Array:
+    """Returns log p of every token but the first, `[n, S - 1]`.
 
     A few columns at a time are turned into logits: all of them together can be gigabytes.
     """
@@ -233,11 +250,9 @@ def _log_likelihood(
         state, token = column
         return log_probs_of(_logits(config, params, state), token)
 
-    length = tokens.shape[1]
     columns = (jnp.swapaxes(states[:, :-1], 0, 1), tokens[:, 1:].T)
     log_p: jax.Array = jax.lax.map(one, columns, batch_size=COLUMNS)
-    counts = jnp.arange(1, length)[:, None] >= length - count[None, :]
-    return jnp.sum(jnp.where(counts, log_p, 0.0), axis=0)
+    return log_p.T
 
 
 def _evaluate(
@@ -307,3 +322,29 @@ def _evaluate_children(
     children = _posterior(config, params, likelihood, longer)
     itself = _posterior(config, params, above, length)
     return spare_ends(children, itself, candidates, config.network.end_tokens)
+
+
+def _evaluate_prefixes(
+    config: GenerativeConfig,
+    params: Any,
+    prompt: Prompt,
+    tokens: jax.Array,
+    lengths: jax.Array,
+    hidden: jax.Array,
+) -> jax.Array:
+    classes, (batch, length) = len(config.classes), tokens.shape
+    front, text = _fronts(config, prompt)
+    behind = jnp.tile(tokens, (classes, 1))
+    whole = jnp.concatenate([front.tokens, behind], axis=1)
+    mask = jnp.concatenate([front.mask, jnp.ones(behind.shape, bool)], axis=1)
+    _, stream, _, _ = read(config.network, params["network"], whole, mask)
+    states = final_norm(config.network, params["network"], stream).astype(config.network.dtype)
+    log_p = _log_p(config, params, states, whole)
+    before = jnp.sum(text, axis=-1, dtype=jnp.int32)
+    # Of the fronts the prompt's tokens count, which stand last.
+    place = jnp.arange(log_p.shape[1])[None, :]
+    counts = place >= log_p.shape[1] - length - jnp.tile(before, classes)[:, None]
+    total = jnp.cumsum(jnp.where(counts, log_p, 0.0), axis=1)[:, -length:]
+    total = jnp.moveaxis(total.reshape(classes, batch, length), 0, -1)
+    likelihood = jnp.moveaxis(at_lengths(total, lengths), -1, 0)
+    return _posterior(config, params, likelihood, before[:, None] + lengths)

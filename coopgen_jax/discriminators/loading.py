@@ -18,6 +18,7 @@ from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, bidire
 from coopgen_jax.discriminators.causal import CausalConfig, causal, read_tokens
 from coopgen_jax.discriminators.generative import GenerativeConfig, generative
 from coopgen_jax.discriminators.head import Head, HeadConfig
+from coopgen_jax.discriminators.host.python_file import is_python, load_function
 from coopgen_jax.discriminators.host.rereading import rereading
 from coopgen_jax.discriminators.host.retokenise import Crossing
 from coopgen_jax.discriminators.host.sequence_classifier import sequence_classifier
@@ -58,8 +59,9 @@ def load_discriminator(
     Args:
       name_or_folder: the name of a head that comes with the package; a folder with card.json and
         head.safetensors; a Hugging Face folder of a sequence classifier (BERT, RoBERTa, DistilBERT,
-        DeBERTa-v2, ModernBERT, GPT-2, Llama, Mistral or Qwen2); or the name of such a model of the
-        Hugging Face hub, "organisation/name".
+        DeBERTa-v2, ModernBERT, GPT-2, Llama, Mistral or Qwen2); the name of such a model of the
+        Hugging Face hub, "organisation/name"; or python:FILE.py:FUNCTION, whose file is executed
+        (see `read_function`).
       language_model: the loaded language model that it is to guide.
 
     Returns:
@@ -68,6 +70,8 @@ def load_discriminator(
     Raises:
       UserError: there is no such head or classifier, its files are damaged, or its kind is unknown.
     """
+    if is_python(name_or_folder):
+        return load_function(str(name_or_folder), tokenizer=language_model.tokenizer)
     folder = folder_of(name_or_folder)
     if not (folder / "card.json").is_file():
         return sequence_classifier(

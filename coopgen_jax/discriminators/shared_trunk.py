@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from coopgen_jax.discriminators.discriminator import Discriminator, uniform
+from coopgen_jax.discriminators.discriminator import Discriminator, at_lengths, uniform
 from coopgen_jax.discriminators.head import HeadConfig, classify
 from coopgen_jax.models.language_model import Bound, Nodes, Prompt
 from coopgen_jax.models.slots import Capacity, Slots, allocate, filled_up, rooted, take, write
@@ -57,6 +57,7 @@ def shared_trunk(config: SharedTrunkConfig) -> Discriminator:
     return Discriminator(
         init=Bound(_init, config),
         evaluate=Bound(_evaluate, config),
+        evaluate_prefixes=Bound(_evaluate_prefixes, config),
         classes=config.head.classes,
         taps=config.taps,
         reads_prompt=config.reads_prompt,
@@ -125,3 +126,17 @@ def judge_texts(
     if keys is None:
         return classify(config.head, params, seen)
     return jax.vmap(partial(classify, config.head, params))(seen, keys)
+
+
+def _evaluate_prefixes(
+    config: SharedTrunkConfig,
+    params: Any,
+    prompt: Prompt,
+    tokens: jax.Array,
+    lengths: jax.Array,
+    hidden: jax.Array,
+) -> jax.Array:
+    front = prompt.mask if config.reads_prompt else jnp.zeros_like(prompt.mask)
+    inside = jnp.concatenate([front, jnp.ones(tokens.shape, bool)], axis=1)
+    said = judge_texts(config, params, hidden, inside)
+    return at_lengths(said[:, front.shape[1] :], lengths)

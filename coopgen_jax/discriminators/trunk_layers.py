@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
-from coopgen_jax.discriminators.discriminator import Discriminator, spare_ends, uniform
+from coopgen_jax.discriminators.discriminator import Discriminator, at_lengths, spare_ends, uniform
 from coopgen_jax.discriminators.head import Head, HeadConfig, classify, standardised
 from coopgen_jax.models.decoder import with_last_states
 from coopgen_jax.models.language_model import Bound, Nodes, Prompt
@@ -142,6 +142,7 @@ def trunk_layers(config: TrunkLayersConfig) -> Discriminator:
         classes=config.head.classes,
         taps=config.taps,
         evaluate_children=Bound(_evaluate_children, config) if config.look_ahead else None,
+        evaluate_prefixes=Bound(_evaluate_prefixes, config),
         differentiable=True,
         context=config.network.context,
     )
@@ -259,3 +260,16 @@ def judge_texts(
     own = final_norm(network, params["network"], last).astype(jnp.float32)
     classified = partial(classify, config.head, params["head"])
     return jax.vmap(classified)(own[:, 1:], noise(1)), own
+
+
+def _evaluate_prefixes(
+    config: TrunkLayersConfig,
+    params: Any,
+    prompt: Prompt,
+    tokens: jax.Array,
+    lengths: jax.Array,
+    hidden: jax.Array,
+) -> jax.Array:
+    states = hidden[:, prompt.tokens.shape[1] :]
+    said, _ = judge_texts(config, params, states, jnp.ones(tokens.shape, bool))
+    return at_lengths(said, lengths)

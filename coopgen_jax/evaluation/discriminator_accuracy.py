@@ -1,14 +1,13 @@
 """How well a discriminator judges unfinished texts: accuracy and calibration by tokens read.
 
 Which discriminator guides well depends on what it says of texts that have only begun (Chaffin et
-al. 2022, arXiv 2204.11586). Any discriminator is asked through its contract, as a decoder asks it:
-a text is read token by token down one branch of a tree, and judged at every one.
+al. 2022, arXiv 2204.11586).
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,58 +21,16 @@ from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.mcts import ppl_mcts as mcts
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.presets import PRESETS
-from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.metrics import bootstrap_interval, wilson_interval
-from coopgen_jax.models.language_model import LanguageModel, Nodes
+from coopgen_jax.evaluation.prefix_reading import STEP, Reader
 from coopgen_jax.models.networks import language_model
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.models.prompt import make_prompt
-from coopgen_jax.models.slots import Capacity, commit, move
 
 # Equal parts of (0, 1) into which confidences are sorted for the expected calibration error.
 BINS = 15
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _read(
-    network: LanguageModel,
-    discriminator: Discriminator,
-    params: Any,
-    guide_params: Any,
-    prompt: Any,
-    tokens: jax.Array,
-) -> jax.Array:
-    """Returns log p(class | first t + 1 tokens) `[B, T, C]` of texts `[B, T]` behind prompts."""
-    batch, length = tokens.shape
-    room = Capacity(samples=1, trunk=length, nodes=2)
-    _, hidden, cache = network.prefill(params, prompt, capacity=room)
-    _, state = discriminator.init(guide_params, prompt, hidden, capacity=room)
-    one = (batch, 1, 1)
-
-    def step(states: Any, column: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
-        cache, state = states
-        token, number = column
-        nodes = Nodes(
-            start=jnp.int32(1),
-            token=token.reshape(one),
-            parent=jnp.zeros(one, jnp.int32),
-            path=jnp.full((*one, 1), -1, jnp.int32),
-            depth=jnp.ones(one, jnp.int32),
-            committed=jnp.full((batch, 1), number, jnp.int32),
-            terminal=jnp.zeros(one, bool),
-        )
-        _, hidden, cache = network.extend(params, cache, nodes)
-        nodes = replace(nodes, hidden=hidden)
-        log_class, state = discriminator.evaluate(guide_params, state, nodes)
-        # The token is written: its node becomes the root.
-        source = jnp.ones((batch, 1, 1), jnp.int32)
-        return commit(move((cache, state), source), nodes.committed), log_class[:, 0, 0]
-
-    columns = (tokens.T, jnp.arange(length))
-    log_class = jax.lax.scan(step, (cache, state), columns)[1]
-    return jnp.swapaxes(log_class, 0, 1)
 
 
 def judge_prefixes(
@@ -84,19 +41,37 @@ def judge_prefixes(
     prompt: str = "\n",
     longest: int = 64,
     batch: int = 32,
+    asked: int | None = None,
+    states: Path | None = None,
     listener: Callable[[int, int], None] = lambda done, total: None,
 ) -> np.ndarray:
     """Returns what a discriminator says of every prefix of `n` texts.
 
-    A text is read as a continuation of `prompt`, behind a space, `T` tokens of it at the longest;
-    a discriminator that reads the continuation alone does not judge the prompt. Texts of like
-    length are read together. The listener gets, after each batch, how many of how many are done.
+    A text is read as a continuation of `prompt`, behind a space; a discriminator that reads the
+    continuation alone does not judge the prompt. One reading of a text gives the judgements of all
+    its prefixes where the discriminator allows it (`Discriminator.evaluate_prefixes`); texts of
+    like length are read together.
+
+    Args:
+      model: the language model that the discriminator guides.
+      discriminator: what judges.
+      texts: the texts.
+      prompt: what stands in front of every text.
+      longest: `T`, the most tokens of a text that are read, the first ones.
+      batch: the most texts that are read at once.
+      asked: at how many lengths of each text a discriminator is asked that reads every text anew
+        (see `asked_lengths`); the judgement at another length is that of the last one below it.
+        None for every length.
+      states: a folder in which the language model's states of the texts are kept, in single
+        precision: another discriminator with the same taps does not have them read again.
+      listener: called after each batch: how many of how many texts are done.
 
     Returns:
       `[n, T, C]` float32: log p(class | the first t + 1 tokens), NaN behind a text's end.
 
     Raises:
-      UserError: there are no texts, one has no tokens, or they do not fit the context.
+      UserError: there are no texts, one has no tokens, they do not fit the context, or the states
+        cannot be kept.
     """
     if not texts:
         raise UserError("there are no texts to judge")
@@ -104,24 +79,24 @@ def judge_prefixes(
     if not all(rows):
         raise UserError("a text to judge has no tokens: leave empty texts out")
     guide = discriminator.discriminator
-    network = language_model(model.config, guide.taps)
+    # Refuses taps that the network has not.
+    language_model(model.config, guide.taps)
     order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
+    # Batches of one size, so that nothing is read to fill the last one up.
+    batch = -(-len(rows) // -(-len(rows) // batch))
+    reserve = min(longest, -(-len(rows[order[-1]]) // STEP) * STEP)
+    wanted = make_prompt(model.tokenizer, [prompt], context=model.config.context, reserve=reserve)
+    front = tuple(np.asarray(wanted.tokens)[np.asarray(wanted.mask)].tolist())
+    reader = Reader(model, discriminator, front, longest, asked)
+    if states is not None:
+        reader = reader.with_states(rows, batch=batch, folder=states)
     result = np.full((len(rows), longest, len(guide.classes)), np.nan, np.float32)
     for at in range(0, len(order), batch):
         there = order[at : at + batch]
-        filled = [*there, *[there[-1]] * (batch - len(there))]
-        width = min(longest, -(-len(rows[there[-1]]) // 16) * 16)
-        tokens = np.zeros((batch, width), np.int32)
-        for place, number in enumerate(filled):
-            tokens[place, : len(rows[number])] = rows[number]
-        prompts = make_prompt(
-            model.tokenizer, [prompt] * batch, context=model.config.context, reserve=width
-        )
         with discriminator.explained():
-            said = _read(network, guide, model.params, discriminator.params, prompts, tokens)
-            said = np.asarray(said)
-        for place, number in enumerate(there):
-            result[number, : len(rows[number])] = said[place, : len(rows[number])]
+            said = reader.judge(rows, there, batch)
+        for number, one in zip(there, said, strict=True):
+            result[number, : len(one)] = one
         listener(min(at + batch, len(order)), len(order))
     return result
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from coopgen_jax.data.fingerprint import read_fingerprint
+from coopgen_jax.discriminators.host.python_file import file_of, is_python
 from coopgen_jax.discriminators.loading import folder_of
 from coopgen_jax.errors import UserError
 
@@ -63,12 +64,24 @@ def trained_on(name_or_folder: str | Path) -> TrainedOn:
     Raises UserError where its fingerprint or its card is damaged.
     """
     name = str(name_or_folder)
+    if is_python(name):
+        return TrainedOn(name, _function(name))
     card, folder = None, Path(name).expanduser()
     with suppress(UserError):
         card = card_of(name, fetch=False)
         folder = card.parent if card else folder_of(name, fetch=False)
     half = _half(card) if card else None
     return TrainedOn(name, _weights(folder), read_fingerprint(folder), half)
+
+
+def _function(name: str) -> str | None:
+    """Returns a hash of a function of a file, None where it is not there."""
+    try:
+        path, function = file_of(name)
+        source = path.read_bytes()
+    except (UserError, OSError):
+        return None
+    return hashlib.sha256(source + b"\0" + function.encode()).hexdigest()
 
 
 def card_of(name_or_folder: str | Path, *, fetch: bool = True) -> Path | None:

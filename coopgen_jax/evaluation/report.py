@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from coopgen_jax.data.sources import left_out, split_lines
+from coopgen_jax.discriminators.host.python_file import is_python
 from coopgen_jax.discriminators.loading import classes_of, folder_of
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.independence import (
@@ -24,7 +25,7 @@ from coopgen_jax.evaluation.independence import (
 )
 from coopgen_jax.evaluation.sentence_features import sentence_features
 from coopgen_jax.evaluation.tables import Format, cells, draw, render
-from coopgen_jax.evaluation.text_judges import TextJudge, load_text_judge
+from coopgen_jax.evaluation.text_judges import TextJudge, load_text_judge, read_judge
 from coopgen_jax.evaluation.texts import check_names, check_targets, evaluate_texts
 from coopgen_jax.evaluation.written_texts import Method
 from coopgen_jax.files import to_json, write_whole
@@ -181,6 +182,8 @@ def _has_mauve() -> bool:
 
 def _classes(judge: str) -> tuple[str, ...]:
     """Returns the classes that the card of a judge names, or the configuration of a classifier."""
+    if is_python(judge):
+        return read_judge(judge).classes
     path = card_of(judge)
     if path is None:
         return classes_of(folder_of(judge))
@@ -262,6 +265,8 @@ def _judge(methods: Sequence[Method], how: ReportSettings) -> TextJudge | None:
     """Loads the judge; it reads in the tokens of the model that is named, or that wrote."""
     if not how.judge:
         return None
+    if is_python(how.judge):
+        return read_judge(how.judge)
     path = card_of(how.judge)
     card = json.loads(path.read_text(encoding="utf-8")) if path else {}
     named = card.get("model") if card.get("kind") == "shared-trunk" else None

@@ -12,6 +12,12 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from coopgen_jax.discriminators.host.python_file import (
+    REWARD,
+    FileFunction,
+    is_python,
+    read_function,
+)
 from coopgen_jax.discriminators.host.rereading import widths_up_to
 from coopgen_jax.discriminators.host.retokenise import word_pieces
 from coopgen_jax.discriminators.host.sequence_classifier import (
@@ -22,6 +28,7 @@ from coopgen_jax.discriminators.host.sequence_classifier import (
 )
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.discriminators.loading import folder_of, load_discriminator
+from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.discriminator_accuracy import judge_prefixes
 from coopgen_jax.evaluation.independence import card_of
 from coopgen_jax.evaluation.tfidf_judge import load_judge
@@ -80,6 +87,7 @@ class DiscriminatorJudge:
                 [texts[number] for number in there],
                 longest=int(counts.max()),
                 batch=self.batch,
+                asked=1,
             )
             found[there] = np.exp(said[np.arange(len(there)), counts[there] - 1])
         return found
@@ -133,15 +141,53 @@ class SequenceJudge:
         return found
 
 
+@dataclass(frozen=True, eq=False)
+class FunctionJudge:
+    """A function of a file as a judge of whole texts, which reads them as they are.
+
+    Attributes:
+      function: what judges.
+      batch: the most texts of one call.
+    """
+
+    function: FileFunction
+    batch: int = 256
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the `C` classes."""
+        return self.function.classes
+
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """Returns p(class | text) `[n, C]`; an empty text has all classes alike, unasked."""
+        found = np.full((len(texts), len(self.classes)), 1 / len(self.classes))
+        there = [number for number, text in enumerate(texts) if text.strip()]
+        for at in range(0, len(there), self.batch):
+            part = there[at : at + self.batch]
+            said = self.function([texts[number].strip() for number in part])
+            found[part] = self.function.rows(said, len(part))
+        return found
+
+
+def read_judge(name: str) -> FunctionJudge:
+    """Returns the judge python:FILE.py:FUNCTION; raises UserError where it is none."""
+    function = read_function(name)
+    if function.classes == REWARD:
+        raise UserError(f"{name} gives a reward: a judge gives the probabilities of classes")
+    return FunctionJudge(function)
+
+
 def load_text_judge(name_or_folder: str | Path, *, model: str) -> TextJudge:
     """Loads what judges texts: what `Judge.save` wrote, or what `load_discriminator` takes.
 
     A discriminator reads in the tokens of the language model `model`, a Hugging Face classifier in
-    its own.
+    its own; a function of a file reads the texts as they are.
 
     Raises:
       UserError: there is no such judge, or it does not go with the language model.
     """
+    if is_python(name_or_folder):
+        return read_judge(str(name_or_folder))
     card = card_of(name_or_folder)
     if card is None:
         return SequenceJudge(load_classifier(folder_of(name_or_folder)))

@@ -70,6 +70,8 @@ def check_discriminator(
         "little to check anything: give parameters that are trained, or larger ones"
     )
     _check_prompt(guide, texts, reader, found)
+    if guide.evaluate_prefixes is not None:
+        _check_prefixes(guide, params, model, texts, reader, found)
     if guide.evaluate_children is not None:
         ask = jax.jit(partial(guide.evaluate_children, params))
         _check_children(ask, texts, reader, found, exact=exact_children)
@@ -150,6 +152,37 @@ def _check_prompt(guide: Discriminator, texts: Texts, reader: Reader, found: np.
         return
     clause = "what init says of a text is not what evaluate says of it behind its prompt"
     check_whole(reader, texts, found, clause)
+
+
+def _check_prefixes(
+    guide: Discriminator,
+    params: Any,
+    model: tuple,
+    texts: Texts,
+    reader: Reader,
+    found: np.ndarray,
+) -> None:
+    """Asks of prefixes of the first lane's texts, read as wholes behind their prompts."""
+    network, network_params = model
+    assert guide.evaluate_prefixes is not None
+    prompt, tokens = texts.prompt(), jnp.asarray(texts.tokens[:, 0, 0], jnp.int32)
+    whole = replace(
+        prompt,
+        tokens=jnp.concatenate([prompt.tokens, tokens], axis=1),
+        mask=jnp.concatenate([prompt.mask, jnp.ones(tokens.shape, bool)], axis=1),
+    )
+    _, hidden, _ = jax.jit(partial(network.prefill, capacity=CAPACITY))(network_params, whole)
+    lengths = np.tile(np.arange(DEPTH, 0, -1), (len(tokens), 1))
+    ask = jax.jit(partial(guide.evaluate_prefixes, params))
+    said = ask(prompt, tokens, jnp.asarray(lengths, jnp.int32), hidden)
+    _check_log_class(said, (*lengths.shape, found.shape[-1]), "evaluate_prefixes")
+    clause = "evaluate_prefixes says of a text what evaluate does not say of it token by token"
+    reader.same(np.asarray(said)[:, ::-1], found[:, 0, 0], clause)
+    # The tokens behind what is asked for are others.
+    padded = jnp.where(jnp.arange(DEPTH)[None] < 1, tokens, jnp.roll(tokens, 1, axis=0))
+    said = ask(prompt, padded, jnp.ones((len(tokens), 1), jnp.int32), hidden)
+    clause = "what evaluate_prefixes says of a prefix depends on the tokens behind it"
+    reader.same(np.asarray(said)[:, 0], found[:, 0, 0, 0], clause)
 
 
 def _check_children(

@@ -115,6 +115,23 @@ def test_weights_thresholds_and_targets_change_without_a_compilation():
     assert len(traces) == 1
 
 
+def test_terms_with_names_tell_their_own_probabilities():
+    terms = [
+        Term(MOOD, "good", weight=2.0),
+        Term(TOPIC, "world", negated=True, threshold=0.5),
+    ]
+    named = compose(terms, names=("mood", "topic"))
+    assert named.discriminator.classes == ("all", "mood", "topic")
+    together = zip(alone(named), of(compose(terms)), alone(MOOD), alone(TOPIC), strict=True)
+    for got, product, mood, topic in together:
+        np.testing.assert_allclose(got[..., 0], product, rtol=1e-6)
+        np.testing.assert_allclose(got[..., 1], mood[..., 1], rtol=1e-5)
+        np.testing.assert_allclose(got[..., 2], 1 - topic[..., 1], rtol=1e-5)
+    for names in (("mood",), ("mood", "mood"), ("mood", "all")):
+        with pytest.raises(UserError, match="give each of the terms its own"):
+            compose(terms, names=names)
+
+
 def test_a_weight_of_zero_leaves_a_term_out_even_where_it_is_impossible():
     def never(params, state, nodes):
         log_class = jnp.full((*nodes.token.shape, 2), jnp.asarray([0.0, -jnp.inf]))

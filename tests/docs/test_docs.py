@@ -31,6 +31,7 @@ SLOW = {
     "how-to/choose_a_method.md",
     "how-to/combine_models.md",
     "how-to/compare_and_rate.md",
+    "how-to/guides_and_judges.md",
     "how-to/several_devices.md",
     "tutorials/first_text.md",
     "tutorials/train_a_guide.md",

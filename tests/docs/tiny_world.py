@@ -17,6 +17,7 @@ from coopgen_jax.testing.toy import TINY_LLAMA
 from coopgen_jax.tokenizer import Tokenizer
 from coopgen_jax.training.card import save_head
 from coopgen_jax.training.recipes.scratch import train_tokenizer
+from tests.docs.pages import ROOT
 
 CLASSES = ("negative", "positive")
 NOUNS = ("film", "phone", "book", "song", "lamp", "boat", "chair", "coat")
@@ -107,6 +108,9 @@ def write_data(folder: Path) -> None:
     jsonl(folder / "toxicity", [*toxic, {"text": "an odd text", "toxicity": None}])
     (folder / "prompts.txt").write_text("This film was\nMy phone\n", encoding="utf-8")
     (folder / "report.txt").write_text("A report of a film\n" * 20, encoding="utf-8")
+    page = (ROOT / "docs/how-to/guides_and_judges.md").read_text(encoding="utf-8")
+    source = page.partition("```python\n")[2].partition("```")[0]
+    (folder / "weather.py").write_text(source, encoding="utf-8")
     (folder / "words.txt").write_text("a\nb\n", encoding="utf-8")
 
 

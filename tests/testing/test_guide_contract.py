@@ -133,6 +133,34 @@ def test_compositions_keep_the_contract(reads_prompt):
     check(loaded.discriminator, loaded.params, on_llama((1, 2, 3)))
 
 
+def prefixed(change):
+    """A head that says other things of prefixes."""
+    loaded = trunk((1, 3), False)
+    guide = loaded.discriminator
+
+    def evaluate_prefixes(*arguments):
+        return guide.evaluate_prefixes(*change(*arguments))
+
+    return replace(guide, evaluate_prefixes=evaluate_prefixes), loaded.params
+
+
+def test_prefixes_that_are_judged_otherwise_are_named():
+    def another_length(params, prompt, tokens, lengths, hidden):
+        return params, prompt, tokens, jnp.maximum(lengths - 1, 1), hidden
+
+    def the_end(params, prompt, tokens, lengths, hidden):
+        later = hidden.at[:, :-1].add(tokens[:, -1, None, None, None] * (lengths.shape[1] == 1))
+        return params, prompt, tokens, lengths, later
+
+    for change, told in (
+        (another_length, "evaluate_prefixes says of a text what evaluate does not say"),
+        (the_end, "what evaluate_prefixes says of a prefix depends on the tokens behind it"),
+    ):
+        guide, params = prefixed(change)
+        with pytest.raises(AssertionError, match=told):
+            check(guide, params, on_llama((1, 3)))
+
+
 def judged(change):
     """The toy that says other things of nodes."""
 

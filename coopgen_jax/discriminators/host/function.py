@@ -6,6 +6,7 @@ that it has not judged before.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -55,24 +56,8 @@ def host_function(
     if len(classes) < 2 or len(set(classes)) < len(classes):
         raise UserError(f"the classes are {', '.join(classes)}: give two or more different names")
 
-    def columns(result: Any, count: int) -> np.ndarray:
-        array = _as_array(result, classes)
-        if array.shape == (count,) and len(classes) == 2:
-            array = np.stack([1 - array, array], axis=-1)
-        if array.shape != (count, len(classes)):
-            raise UserError(
-                f"the host function returned an array of shape {array.shape} for {count} texts: "
-                f"it must be {(count, len(classes))}, a probability for each of "
-                f"{', '.join(classes)}"
-            )
-        if not ((array >= 0) & (array <= 1)).all():
-            raise UserError(
-                "the host function returned numbers that are no probabilities: they must lie "
-                "between 0 and 1 (for a score of any size there is cg.reward)"
-            )
-        return array
-
-    call = _call(function, columns, tokenizer, ("probabilities", classes), batch, remember)
+    rows = partial(class_rows, classes=classes)
+    call = _call(function, rows, tokenizer, ("probabilities", classes), batch, remember)
     return _loaded(call, classes, _log_probabilities, reads_prompt=reads_prompt)
 
 
@@ -109,16 +94,7 @@ def reward(
     if not scale > 0:
         raise UserError(f"scale is {scale}: it must be above 0")
 
-    def column(result: Any, count: int) -> np.ndarray:
-        array = np.asarray(result, np.float32)
-        if array.shape not in ((count,), (count, 1)) or not np.isfinite(array).all():
-            raise UserError(
-                f"the reward function must return {count} finite numbers for {count} texts: it "
-                f"returned an array of shape {array.shape}"
-            )
-        return array.reshape(count, 1)
-
-    call = _call(function, column, tokenizer, ("reward",), batch, remember)
+    call = _call(function, reward_rows, tokenizer, ("reward",), batch, remember)
     params = {"centre": jnp.float32(centre), "scale": jnp.float32(scale)}
     return _loaded(call, ("reward",), _log_sigmoid, reads_prompt=reads_prompt, params=params)
 
@@ -152,6 +128,44 @@ def _call(
         dtype=np.float32,
         remember=remember,
     )
+
+
+def class_rows(result: Any, count: int, classes: tuple[str, ...]) -> np.ndarray:
+    """Returns what a function gave for `count` texts as probabilities `[count, C]`.
+
+    Raises:
+      UserError: it is no such thing.
+    """
+    array = _as_array(result, classes)
+    if array.shape == (count,) and len(classes) == 2:
+        array = np.stack([1 - array, array], axis=-1)
+    if array.shape != (count, len(classes)):
+        raise UserError(
+            f"the host function returned an array of shape {array.shape} for {count} texts: "
+            f"it must be {(count, len(classes))}, a probability for each of "
+            f"{', '.join(classes)}"
+        )
+    if not ((array >= 0) & (array <= 1)).all():
+        raise UserError(
+            "the host function returned numbers that are no probabilities: they must lie "
+            "between 0 and 1 (for a score of any size there is cg.reward)"
+        )
+    return array
+
+
+def reward_rows(result: Any, count: int) -> np.ndarray:
+    """Returns what a function gave for `count` texts as rewards `[count, 1]`.
+
+    Raises:
+      UserError: it is no such thing.
+    """
+    array = np.asarray(result, np.float32)
+    if array.shape not in ((count,), (count, 1)) or not np.isfinite(array).all():
+        raise UserError(
+            f"the reward function must return {count} finite numbers for {count} texts: it "
+            f"returned an array of shape {array.shape}"
+        )
+    return array.reshape(count, 1)
 
 
 def _as_array(result: Any, classes: tuple[str, ...]) -> np.ndarray:

@@ -72,6 +72,7 @@ def judging_whole(
     return Discriminator(
         init=Bound(_init, (judge, len(classes), reads_prompt)),
         evaluate=Bound(_evaluate, judge),
+        evaluate_prefixes=Bound(_evaluate_prefixes, (judge, reads_prompt)),
         classes=classes,
         reads_prompt=reads_prompt,
         tokenizer=tokenizer,
@@ -98,3 +99,19 @@ def _evaluate(
 ) -> tuple[jax.Array, Spelled]:
     common, own, state = of_nodes(state, nodes)
     return judge(params, common, own), state
+
+
+def _evaluate_prefixes(
+    bound: tuple[Callable, bool],
+    params: Any,
+    prompt: Prompt,
+    tokens: jax.Array,
+    lengths: jax.Array,
+    hidden: jax.Array,
+) -> jax.Array:
+    judge, reads_prompt = bound
+    front = jnp.where(prompt.spelt, prompt.tokens, -1)[:, : None if reads_prompt else 0]
+    asked = jnp.arange(tokens.shape[1])[None, None] < lengths[..., None]
+    own = jnp.where(asked, tokens[:, None, :], -1)
+    said: jax.Array = judge(params, front[:, None], own[:, None])[:, 0]
+    return said

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from coopgen_jax.data.batches import training_batches
+from coopgen_jax.data.frozen_states import check_room, front_of, places, read_states
 from coopgen_jax.data.labelled import Labelled
 from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, running_features
@@ -23,7 +24,6 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.parallel.mesh import place
 from coopgen_jax.training.card import save_head
-from coopgen_jax.training.frozen_states import check_room, front_of, places, read_states
 from coopgen_jax.training.loop import Begin, Listener
 from coopgen_jax.training.objectives import trunk_classification_loss
 from coopgen_jax.training.recipes.begin_head import begin_head, standardisation

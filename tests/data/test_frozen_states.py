@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from coopgen_jax.data import frozen_states as states
+from coopgen_jax.data.frozen_states import front_of, places, read_states
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.models.reading import read
 from coopgen_jax.models.transformer import tapped
 from coopgen_jax.parallel.platform import made_for
-from coopgen_jax.training import frozen_states as states
-from coopgen_jax.training.frozen_states import front_of, places, read_states
 from tests.models.model_files import hf_model, save
 
 # A layer above the highest tap but one is not run; the last layer's state is normalised.
@@ -60,7 +60,7 @@ def test_a_table_is_kept_by_model_taps_and_rows(model, tmp_path):
 
 
 def test_states_that_half_precision_cannot_hold_are_cut(model, monkeypatch):
-    def huge(config, taps, params, tokens, mask):
+    def huge(config, taps, dtype, params, tokens, mask):
         return jnp.full((*tokens.shape, len(taps), config.width), jnp.inf, jnp.float16)
 
     monkeypatch.setattr(states, "_states", huge)

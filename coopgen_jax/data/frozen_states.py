@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from coopgen_jax.data.batches import filled
@@ -29,6 +28,7 @@ from coopgen_jax.parallel.platform import activation_dtype
 LENGTH_STEP = 8
 # A table of more bytes is refused; what a machine has for it is not known.
 LARGEST = 16 << 30
+HALF = "float16"
 
 
 def front_of(model: LoadedModel) -> list[int]:
@@ -40,12 +40,17 @@ def front_of(model: LoadedModel) -> list[int]:
     return list(model.tokenizer.begin_tokens) or model.tokenizer.encode("\n")
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def _states(
-    config: DecoderConfig, taps: tuple[int, ...], params: Any, tokens: jax.Array, mask: jax.Array
+    config: DecoderConfig,
+    taps: tuple[int, ...],
+    dtype: str,
+    params: Any,
+    tokens: jax.Array,
+    mask: jax.Array,
 ) -> jax.Array:
     embedded, _, streams, _ = read(config, params, tokens, mask)
-    return tapped(config, params, embedded, streams, taps).astype(jnp.float16)
+    return tapped(config, params, embedded, streams, taps).astype(dtype)
 
 
 def read_states(
@@ -54,44 +59,50 @@ def read_states(
     rows: Sequence[Sequence[int]],
     *,
     batch: int = 32,
+    front: Sequence[int] | None = None,
+    dtype: str = HALF,
     folder: Path | None = None,
     listener: Callable[[int, int], None] = lambda done, total: None,
 ) -> np.ndarray:
-    """Reads texts behind `front_of(model)` and returns the states of all their tokens.
+    """Reads texts behind some tokens and returns the states of all their own.
 
     Args:
       model: the language model.
       taps: the `J` layers whose states are kept, numbered as `LanguageModel.taps`.
       rows: token ids.
       batch: rows read at once, those of like length together.
+      front: the tokens that stand in front of every row, None for `front_of(model)`.
+      dtype: number format of the table: float16, or float32 for states as they are.
       folder: where the table is kept for the next time, None to keep it nowhere.
       listener: called after each batch: how many of how many rows have been read.
 
     Returns:
-      `[tokens of all rows, J, E]` float16, row by row; the states of row `i` begin at the sum of
+      `[tokens of all rows, J, E]`, row by row; the states of row `i` begin at the sum of
       the lengths of the rows in front of it. Values that half precision cannot hold are cut.
 
     Raises:
       UserError: see `check_room`.
     """
-    check_room(model, taps, rows, folder=folder)
+    check_room(model, taps, rows, folder=folder, dtype=dtype)
     lengths = [len(row) for row in rows]
     starts = np.concatenate([[0], np.cumsum(lengths)])
     shape = (int(starts[-1]), len(taps), model.config.width)
-    path = folder and folder / f"states-{_digest(model, taps, rows)}.npy"
+    # What training asks for is named as it always was.
+    more = [] if front is None and dtype == HALF else [front and list(front), dtype]
+    path = folder and folder / f"states-{_digest(model, taps, rows, *more)}.npy"
     if path and path.is_file():
         return np.load(path)
-    table = np.empty(shape, np.float16)
-    front = front_of(model)
+    table = np.empty(shape, dtype)
+    front = front_of(model) if front is None else front
     config, params = _up_to(model, max(taps))
     order = sorted(range(len(rows)), key=lambda number: lengths[number])
-    limit = float(np.finfo(np.float16).max)
+    limit = float(np.finfo(dtype).max)
     for at in range(0, len(order), batch):
         numbers = order[at : at + batch]
         width = -(-(len(front) + lengths[numbers[-1]]) // LENGTH_STEP) * LENGTH_STEP
         whole = [[*front, *rows[number]] for number in numbers]
         tokens, mask = filled(whole + [[]] * (batch - len(numbers)), width)
-        found = np.asarray(_states(config, taps, params, tokens, mask))
+        found = np.asarray(_states(config, taps, dtype, params, tokens, mask))
         for place, number in enumerate(numbers):
             own = found[place, len(front) : len(front) + lengths[number]]
             table[starts[number] : starts[number + 1]] = np.clip(own, -limit, limit)
@@ -105,11 +116,16 @@ def read_states(
 
 
 def check_room(
-    model: LoadedModel, taps: tuple[int, ...], rows: Sequence[Sequence[int]], *, folder: Path | None
+    model: LoadedModel,
+    taps: tuple[int, ...],
+    rows: Sequence[Sequence[int]],
+    *,
+    folder: Path | None,
+    dtype: str = HALF,
 ) -> None:
     """Raises UserError where a table exceeds 16 GiB, or its folder, which is made, is of no use."""
     tokens = sum(len(row) for row in rows)
-    size = 2 * tokens * len(taps) * model.config.width
+    size = np.dtype(dtype).itemsize * tokens * len(taps) * model.config.width
     if size > LARGEST:
         raise UserError(
             f"the states of {tokens} tokens at {len(taps)} taps take {size / 2**30:.0f} GiB: give "
@@ -137,9 +153,11 @@ def _up_to(model: LoadedModel, highest: int) -> tuple[DecoderConfig, Any]:
     return replace(model.config, layers=count), {**model.params, "layers": kept}
 
 
-def _digest(model: LoadedModel, taps: tuple[int, ...], rows: Sequence[Sequence[int]]) -> str:
+def _digest(
+    model: LoadedModel, taps: tuple[int, ...], rows: Sequence[Sequence[int]], *more: Any
+) -> str:
     formats = model.config.dtype, activation_dtype(model.config.dtype)
-    text = json.dumps([model.sha256, *formats, taps, [list(row) for row in rows]])
+    text = json.dumps([model.sha256, *formats, taps, [list(row) for row in rows], *more])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
