@@ -131,3 +131,27 @@ def test_its_accuracy_is_evaluated(world, file, capsys):
     assert "and python:" in told and "has none" in told
     told = sentence(capsys, *job, "--discriminator", f"python:{file}:score")
     assert "gives a reward, which has no classes" in told
+
+
+def test_states_are_kept_and_asked_lengths_count(world, file, capsys, tmp_path):
+    job = ["evaluate", "discriminator", "--data", world / "dev.jsonl", "--model", world / "base"]
+    job += ["--quiet", "--json", "--discriminator", world / "guide", world / "judge"]
+    status, plain, errors = run(capsys, *job)
+    assert status == 0, errors
+    status, kept, errors = run(capsys, *job, "--states", tmp_path / "states")
+    assert status == 0, errors
+    # Both heads read the same taps of the same texts.
+    assert len(list((tmp_path / "states").iterdir())) == 1
+    assert json.loads(kept) == json.loads(plain)
+    assert "--asked is 0: give 1 or more" in sentence(capsys, *job, "--asked", 0)
+    told = sentence(capsys, *job, "--states", world / "dev.jsonl")
+    assert "the states cannot be kept in" in told
+    name = f"python:{file}:judge"
+    job[-2:] = [name]
+    file.write_text(SOURCE.replace('"e"', '"i"'))
+    found = []
+    for asked in (1, 64):
+        status, out, errors = run(capsys, *job, "--asked", asked)
+        assert status == 0, errors
+        found.append(json.loads(out)["judges"][name]["by_tokens_read"])
+    assert found[0]["whole"] == found[1]["whole"] and found[0]["1"] != found[1]["1"]
