@@ -5,6 +5,7 @@ import itertools
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from coopgen_jax.cli.annotate_options import AnnotateOptions
 from coopgen_jax.cli.evaluate_options import EvaluateOptions, JudgementOptions, TextsOptions
 from coopgen_jax.cli.evaluate_texts import run_texts
 from coopgen_jax.cli.train_data import pair
-from coopgen_jax.data.labelled import Labelled, read_labelled
+from coopgen_jax.data.labelled import Labelled, read_labelled, read_texts
 from coopgen_jax.data.sources import left_out
 from coopgen_jax.discriminators.host.python_file import is_python
 from coopgen_jax.discriminators.loading import folder_of, is_packaged, load_discriminator
@@ -27,6 +28,7 @@ from coopgen_jax.evaluation.discriminator_accuracy import (
     evaluations_per_second,
     fit_temperature,
     judge_prefixes,
+    no_opinion,
     of_whole_texts,
 )
 from coopgen_jax.files import check_writable, write_whole
@@ -101,8 +103,9 @@ def _figures(what: JudgementOptions) -> dict[str, Any]:
     broken = list(data.broken)
     for note in left_out(broken):
         print(f"coopgen: {what.data}: {note}", file=sys.stderr)
-    count = min(what.rows or len(data.texts), len(data.texts))
-    data = data.rows([number * len(data.texts) // count for number in range(count)])
+    data = data.rows(_evenly(what, len(data.texts)))
+    calm = [text for where in what.neutral for text in read_texts(where, text=what.text)[0]]
+    calm = [calm[number] for number in _evenly(what, len(calm))]
     lengths = [length for length in LENGTHS if length <= what.longest]
     report: dict[str, Any] = {
         "data": what.data, "classes": list(classes), "judges": {}, "left_out": broken,
@@ -110,21 +113,20 @@ def _figures(what: JudgementOptions) -> dict[str, Any]:
     guesses = {}
     for name, judge in judges.items():
         speed = evaluations_per_second(model, judge) if what.speed else None
-        said = judge_prefixes(
-            model,
-            judge,
-            data.texts,
-            longest=what.longest,
-            batch=what.batch_size,
-            asked=what.asked,
-            states=what.states,
-            listener=_listener(what, name),
-        )
+        judged = partial(
+            judge_prefixes, model, judge, longest=what.longest, batch=what.batch_size,
+            states=what.states, listener=_listener(what, name),
+        )  # fmt: skip
+        said = judged(data.texts, asked=what.asked)
         guesses[name] = of_whole_texts(said).argmax(axis=-1)
         report["judges"][name] = {
             "by_tokens_read": by_length(said, data.labels, lengths),
             "temperature": fit_temperature(*all_beginnings(said, data.labels)),
         }
+        if calm:
+            whole = of_whole_texts(judged(calm, asked=1))
+            found = no_opinion(of_whole_texts(said), whole, classes)
+            report["judges"][name]["neutral"] = found
         if speed is not None:
             report["judges"][name]["evaluations_per_second"] = speed
         if what.calibrate:
@@ -134,6 +136,12 @@ def _figures(what: JudgementOptions) -> dict[str, Any]:
         for one, other in itertools.combinations(guesses, 2)
     }
     return report
+
+
+def _evenly(what: JudgementOptions, texts: int) -> list[int]:
+    """Returns the numbers of the texts that are judged."""
+    count = min(what.rows or texts, texts)
+    return [number * texts // count for number in range(count)]
 
 
 def _check_cards(names: tuple[str, ...]) -> None:
@@ -189,6 +197,11 @@ def _print(found: dict[str, Any]) -> None:
             f"unfinished texts are judged best calibrated at a temperature of "
             f"{judge['temperature']:.2f}"
         )
+        if "neutral" in judge:
+            console.print(
+                "texts without a class have a mean confidence of {confidence:.2f}, labelled ones "
+                "of {labelled_confidence:.2f}; AUROC {auroc:.2f}".format(**judge["neutral"])
+            )
         if "evaluations_per_second" in judge:
             console.print(
                 f"{judge['evaluations_per_second']:.0f} evaluations a second in a search, the "

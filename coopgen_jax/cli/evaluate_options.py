@@ -42,7 +42,9 @@ class JudgementOptions:
       text: The column of the texts.
       label: The column of the classes.
       rename: What classes are called by the discriminators that the data call otherwise.
-      rows: Texts to judge, at most, taken evenly from the data.
+      neutral: Files of texts that have none of the classes: tell how sure the discriminators are of
+        them, and how well their confidence tells labelled texts from them.
+      rows: Texts to judge, at most, taken evenly from the data and from the neutral texts.
       longest: Tokens read of a text, the first ones.
       asked: At how many lengths of each text, spread evenly up to its own, those are asked that
         read every text anew (bidirectional ones, functions of texts); at the lengths between them
@@ -65,6 +67,7 @@ class JudgementOptions:
     text: Annotated[str, arg(metavar="COLUMN")] = "text"
     label: Annotated[str, arg(metavar="COLUMN")] = "label"
     rename: Annotated[tuple[str, ...], arg(metavar="[OLD=NEW ...]")] = ()
+    neutral: Annotated[tuple[str, ...], arg(metavar="[FILE ...]")] = ()
     rows: Annotated[int | None, _unset("N", "all")] = None
     longest: Annotated[int, arg(metavar="T")] = 64
     asked: Annotated[int, arg(metavar="N")] = 8

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 from coopgen_jax.decoding.job import Job
 from coopgen_jax.decoding.mcts import ppl_mcts as mcts
@@ -31,6 +31,8 @@ from coopgen_jax.models.prompt import make_prompt
 
 # Equal parts of (0, 1) into which confidences are sorted for the expected calibration error.
 BINS = 15
+# What a class is called that stands for none of the others.
+NEITHER = "neither"
 
 
 def judge_prefixes(
@@ -164,6 +166,35 @@ def figures(log_class: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
         "brier": float(squares.mean()),
         "brier_interval": list(bootstrap_interval(squares)),
         "saturated": float((best > 0.999).mean()),
+    }
+
+
+def no_opinion(
+    log_class: np.ndarray, neutral: np.ndarray, classes: Sequence[str]
+) -> dict[str, Any]:
+    """Returns how well a discriminator knows that a text has none of its classes.
+
+    Its confidence in a text is the largest probability of a class other than "neither". A guide
+    that is sure of texts without a class leads a search to them.
+
+    Args:
+      log_class: `[n, C]` log-probabilities of texts with a class.
+      neutral: `[m, C]` those of texts without one.
+      classes: names of the `C` classes.
+
+    Returns:
+      `texts`, how many have no class, the mean `confidence` in them and `labelled_confidence` in
+      the others, and `auroc`: the probability that a text with a class has the larger one (Hanley
+      and McNeil 1982), half of it where both are alike.
+    """
+    others = [number for number, name in enumerate(classes) if name != NEITHER]
+    sure, calm = (np.exp(said[:, others]).max(axis=-1) for said in (log_class, neutral))
+    with_class = np.repeat([1, 0], [len(sure), len(calm)])
+    return {
+        "texts": len(calm),
+        "confidence": float(calm.mean()),
+        "labelled_confidence": float(sure.mean()),
+        "auroc": float(roc_auc_score(with_class, np.concatenate([sure, calm]))),
     }
 
 

@@ -35,9 +35,6 @@ from coopgen_jax.evaluation.tfidf_judge import load_judge
 from coopgen_jax.models.pretrained.classifiers import LoadedClassifier, load_classifier
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load
 
-# What a judge calls the texts that have none of its other classes.
-NEITHER = "neither"
-
 
 class TextJudge(Protocol):
     """What judges texts."""

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from coopgen_jax.errors import UserError
+from coopgen_jax.evaluation.discriminator_accuracy import NEITHER
 from coopgen_jax.evaluation.metrics import (
     bootstrap_interval,
     distinct_n,
@@ -27,7 +28,7 @@ from coopgen_jax.evaluation.metrics import (
 )
 from coopgen_jax.evaluation.oracle import log_likelihoods
 from coopgen_jax.evaluation.significance import correct, mcnemar, perplexity_interval, signed_rank
-from coopgen_jax.evaluation.text_judges import NEITHER, TextJudge
+from coopgen_jax.evaluation.text_judges import TextJudge
 from coopgen_jax.evaluation.written_texts import Method, Written
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 

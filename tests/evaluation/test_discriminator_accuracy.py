@@ -10,6 +10,7 @@ from coopgen_jax.evaluation.discriminator_accuracy import (
     figures,
     fit_temperature,
     judge_prefixes,
+    no_opinion,
 )
 from tests.tiny_model import guide, model
 
@@ -95,6 +96,19 @@ def test_the_temperature_that_was_divided_by_is_found_again():
     before, after = (figures(x - np.log(np.exp(x).sum(-1, keepdims=True)), labels)
                      for x in (sharper, sharper / 2.5))  # fmt: skip
     assert after["calibration_error"] < before["calibration_error"] / 2
+
+
+def test_confidence_in_texts_without_a_class_is_worked_out_by_hand():
+    labelled, neutral = np.log([[0.9, 0.1], [0.3, 0.7]]), np.log([[0.6, 0.4], [0.2, 0.8]])
+    found = no_opinion(labelled, neutral, ("bad", "good"))
+    # Of four pairs the labelled text has the larger confidence in three: .9, .9 and .7 over .6.
+    assert found == pytest.approx(
+        {"texts": 2, "confidence": 0.7, "labelled_confidence": 0.8, "auroc": 0.75}
+    )
+    # What is given to "neither" is no confidence.
+    said = np.log([[0.1, 0.8, 0.1], [0.5, 0.3, 0.2]])
+    found = no_opinion(said[1:], said[:1], ("bad", "neither", "good"))
+    assert (found["confidence"], found["auroc"]) == (pytest.approx(0.1), 1)
 
 
 def test_mistakes_are_told():

@@ -106,7 +106,9 @@ def said(places, tmp_path, capsys):
     return of
 
 
-def test_a_guide_that_has_read_neutral_texts_knows_when_one_says_nothing(said, tmp_path):
+def test_a_guide_that_has_read_neutral_texts_knows_when_one_says_nothing(
+    said, places, tmp_path, capsys
+):
     rng = np.random.default_rng(0)
     words = ["".join("mn"[rng.integers(2)] for _ in range(rng.integers(2, 6))) for _ in range(96)]
     pairs = [f"{one} {other}" for one, other in zip(words[::2], words[1::2], strict=True)]
@@ -114,6 +116,17 @@ def test_a_guide_that_has_read_neutral_texts_knows_when_one_says_nothing(said, t
     card, (loud, calm) = said("calm", "--neutral", str(tmp_path / "calm.jsonl"))
     assert card["neutral_texts"] == 48
     assert loud.max(axis=-1).mean() > 0.85 and calm.max(axis=-1).mean() < 0.65
+    job = ["evaluate", "discriminator", "--data", str(places[0] / "b.jsonl"), "--text", "said"]
+    job += ["--label", "class", "--neutral", str(tmp_path / "calm.jsonl"), "--longest", "12"]
+    job += ["--model", str(places[0] / "base"), "--rows", "16", "--quiet"]
+    job += ["--discriminator", str(tmp_path / "calm")]
+    assert main([*job, "--json"]) == 0
+    ((_, judge),) = json.loads(capsys.readouterr().out)["judges"].items()
+    found = judge["neutral"]
+    assert found["texts"] == 16 and found["auroc"] > 0.9
+    assert found["confidence"] < 0.65 < 0.8 < found["labelled_confidence"]
+    assert main(job) == 0
+    assert f"a mean confidence of {found['confidence']:.2f}" in capsys.readouterr().out
 
 
 def test_a_pupil_says_of_texts_what_its_teacher_says(said, tmp_path):
