@@ -58,7 +58,7 @@ def run_evaluate(options: EvaluateOptions) -> None:
     if isinstance(what, AnnotateOptions):
         run_annotate(what)
         return
-    for name in ("rows", "longest", "asked", "batch_size"):
+    for name in ("rows", "longest", "batch_size"):
         value = getattr(what, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} is {value}: give 1 or more")
@@ -124,7 +124,7 @@ def _figures(what: JudgementOptions) -> dict[str, Any]:
             "temperature": fit_temperature(*all_beginnings(said, data.labels)),
         }
         if calm:
-            whole = of_whole_texts(judged(calm, asked=1))
+            whole = of_whole_texts(judged(calm, asked="last"))
             found = no_opinion(of_whole_texts(said), whole, classes)
             report["judges"][name]["neutral"] = found
         if speed is not None:

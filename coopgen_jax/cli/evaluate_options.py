@@ -46,9 +46,10 @@ class JudgementOptions:
         them, and how well their confidence tells labelled texts from them.
       rows: Texts to judge, at most, taken evenly from the data and from the neutral texts.
       longest: Tokens read of a text, the first ones.
-      asked: At how many lengths of each text, spread evenly up to its own, those are asked that
-        read every text anew (bidirectional ones, functions of texts); at the lengths between them
-        the judgement is that of the last one below. The others judge all lengths in one reading.
+      asked: At which lengths of each text a discriminator is asked that reads every text anew (a
+        bidirectional one, a classifier, a function). With doubling these are the lengths of the
+        table and the text's own; between them the judgement is that of the last one below. Others
+        judge every length in one reading.
       states: Keep the language model's states of the texts in this folder (2.3 kB per token and tap
         for the default model): another head with the same taps does not have them read again.
       batch_size: Texts read at once.
@@ -70,7 +71,7 @@ class JudgementOptions:
     neutral: Annotated[tuple[str, ...], arg(metavar="[FILE ...]")] = ()
     rows: Annotated[int | None, _unset("N", "all")] = None
     longest: Annotated[int, arg(metavar="T")] = 64
-    asked: Annotated[int, arg(metavar="N")] = 8
+    asked: Literal["doubling", "every"] = "doubling"
     states: Annotated[Path | None, _unset("FOLDER", "none: they are not kept")] = None
     batch_size: Annotated[int, arg(metavar="B")] = 32
     speed: bool = False

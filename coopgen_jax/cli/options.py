@@ -103,8 +103,8 @@ class GuideOptions:
         (any function from a list of texts to probabilities or to rewards; the file is executed), or
         none. To write towards several classes at once, repeat it as
         NAME=CLASS or NAME=CLASS:WEIGHT, without --target: their probabilities are multiplied, each
-        to the power of its weight (1 where none is given). A name may hold = and : too: the longest
-        one that names something there is counts.
+        to the power of its weight (1 where none is given). A name may hold = and : too; the longest
+        beginning that is the name of a discriminator is taken for it.
     """
 
     discriminator: Annotated[

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-import jax
 from rich.console import Console
 from rich.table import Table
 
@@ -34,7 +33,6 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.lora import LoraConfig
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load, load_encoder
 from coopgen_jax.parallel.mesh import make_mesh
-from coopgen_jax.training.card import write_card
 from coopgen_jax.training.loop import LoopConfig
 from coopgen_jax.training.recipes import (
     TrunkConfig,
@@ -160,7 +158,7 @@ def _recipe(what: Any, rows: int, **batch: Any) -> RecipeConfig:
 
 
 def _discriminator(what: DiscriminatorOptions) -> dict[str, Any]:
-    training, validation, noted = read_classes(what)
+    training, validation = read_classes(what)
     shortest = what.shortest
     if shortest is None:
         shortest = min(what.longest, 2 if what.kind == "generative" else 1)
@@ -170,11 +168,7 @@ def _discriminator(what: DiscriminatorOptions) -> dict[str, Any]:
     mesh = make_mesh(what.devices)
     place: dict[str, Any] = {"folder": what.out, "mesh": mesh, "begin": compiling(what)}
     with watched(what) as place["listener"]:
-        card = _of_kind(what, training, validation, recipe, place)
-    if noted and not jax.process_index():
-        card |= noted
-        write_card(what.out, card)
-    return card
+        return _of_kind(what, training, validation, recipe, place)
 
 
 def _of_kind(

@@ -11,6 +11,7 @@ from coopgen_jax.cli.train_options import DiscriminatorOptions
 from coopgen_jax.cli.train_progress import now_and_then, tell, tell_broken
 from coopgen_jax.data.labelled import (
     Labelled,
+    Teacher,
     joined,
     neutral,
     read_labelled,
@@ -18,6 +19,7 @@ from coopgen_jax.data.labelled import (
     with_shares,
 )
 from coopgen_jax.errors import UserError
+from coopgen_jax.evaluation.independence import trained_on
 from coopgen_jax.evaluation.text_judges import TextJudge, load_text_judge
 from coopgen_jax.training.class_counts import class_counts, doubtful_classes
 
@@ -25,43 +27,56 @@ from coopgen_jax.training.class_counts import class_counts, doubtful_classes
 JUDGED_AT_ONCE = 256
 
 
-def read_classes(
-    what: DiscriminatorOptions,
-) -> tuple[Labelled, Labelled, dict[str, Any]]:
-    """Returns training and validation texts, and what a card says of how they were labelled.
+def read_classes(what: DiscriminatorOptions) -> tuple[Labelled, Labelled]:
+    """Returns training and validation texts.
 
     Raises:
       UserError: a file or a teacher is of no use, or there is one class only.
     """
-    teacher = None
-    if what.teacher is not None:
-        if what.classes or what.rename:
-            raise UserError("--teacher names the classes itself: leave --classes and --rename out")
-        teacher = load_text_judge(what.teacher, model=what.model)
-    training = _read(what, what.data, teacher, None)
-    validation = _read(what, what.validation, teacher, training.classes, doubts=False)
+    # What costs little is read first: a teacher may judge for hours.
+    calm = [text for where in what.neutral for text in _texts(what, where)]
+    judge = None if what.teacher is None else _teacher(what)
+    training = _read(what, what.data, judge, None)
+    validation = _read(what, what.validation, judge, training.classes, doubts=False)
     if len(training.classes) < 2:
         raise UserError(f"{what.data} has one class only, {training.classes[0]}: give two or more")
-    card: dict[str, Any] = {} if teacher is None else {"teacher": str(what.teacher)}
-    if what.neutral:
-        texts = [text for where in what.neutral for text in _texts(what, where)]
-        tell(what, f"{len(texts)} neutral texts, whose target is the prior of the classes")
-        both = [training, neutral(texts, training, balanced=what.balanced)]
-        training, card["neutral_texts"] = joined(both), len(texts)
-    return training, validation, card
+    if calm:
+        tell(what, f"{len(calm)} neutral texts, whose target is the prior of the classes")
+        training = joined([training, neutral(calm, training, balanced=what.balanced)])
+    return training, validation
+
+
+def _teacher(what: DiscriminatorOptions) -> TextJudge:
+    assert what.teacher is not None
+    if what.classes or what.rename or what.label != "label":
+        raise UserError(
+            "--teacher names the classes itself: leave --classes, --rename and --label out"
+        )
+    if what.balanced:
+        raise UserError("--balanced counts labels, and --teacher gives none: leave one of them out")
+    judge = load_text_judge(what.teacher, model=what.model)
+    if len(judge.classes) < 2:
+        raise UserError(
+            f"{what.teacher} gives a reward, which has no classes to learn: give a teacher of two "
+            "classes or more"
+        )
+    return judge
 
 
 def _read(
     what: DiscriminatorOptions,
     where: str,
-    teacher: TextJudge | None,
+    judge: TextJudge | None,
     classes: tuple[str, ...] | None,
     *,
     doubts: bool = True,
 ) -> Labelled:
-    if teacher is not None:
+    if judge is not None:
         texts = _texts(what, where)
-        data = with_shares(texts, teacher.classes, judged(what, where, teacher, texts))
+        about = trained_on(str(what.teacher))
+        teacher = Teacher(about.name, about.weights, about.rows)
+        shares = judged(what, where, judge, texts)
+        data = with_shares(texts, judge.classes, shares, teacher=teacher)
     else:
         rename = dict(map(pair, what.rename))
         data = read_labelled(

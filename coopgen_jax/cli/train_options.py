@@ -176,7 +176,9 @@ class DiscriminatorOptions(_Common):
     classes: Annotated[tuple[str, ...], arg(metavar="[CLASS ...]")] = ()
     rename: Annotated[tuple[str, ...], arg(metavar="[OLD=NEW ...]")] = ()
     neutral: Annotated[tuple[str, ...], arg(metavar="[FILE ...]")] = ()
-    teacher: Annotated[str | None, _unset("NAME|FOLDER", "none: labels are read")] = None
+    teacher: Annotated[
+        str | None, _unset("NAME|FOLDER|python:FILE.py:FUNCTION", "none: labels are read")
+    ] = None
     shortest: Annotated[int | None, _unset("N", "1; generative: 2")] = None
     balanced: bool = False
     class_weight: Annotated[float, arg(metavar="X")] = 0.4

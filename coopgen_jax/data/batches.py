@@ -123,7 +123,7 @@ def training_batches(
 
 
 def _group(label: Any) -> int:
-    """Returns the likeliest class of a row, -1 where all are alike."""
+    """Returns the likeliest class of a row, -1 where all classes have the same share."""
     if not isinstance(label, Sequence):
         return int(label)
     return -1 if max(label) - min(label) < 1e-6 else int(np.argmax(label))

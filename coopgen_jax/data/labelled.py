@@ -33,6 +33,8 @@ class Labelled:
       sources: the `n` texts that the rows were cut from, empty where nothing was cut.
       shares: `[n, C]` float32 the probability of every class that is learned from (soft labels);
         None where all of it is that of the label.
+      teacher: who gave the shares, None where nobody did.
+      neutral: `[n]` bool the texts that have no class, None where all have one.
     """
 
     texts: tuple[str, ...]
@@ -41,6 +43,8 @@ class Labelled:
     broken: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     shares: np.ndarray | None = None
+    teacher: "Teacher | None" = None
+    neutral: np.ndarray | None = None
 
     @property
     def targets(self) -> list[Any]:
@@ -62,7 +66,24 @@ class Labelled:
             self.classes,
             sources=tuple(self.sources[row] for row in chosen) if self.sources else (),
             shares=None if self.shares is None else self.shares[chosen],
+            teacher=self.teacher,
+            neutral=None if self.neutral is None else self.neutral[chosen],
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """Who labelled texts by probabilities. What was trained on them has read its rows, too.
+
+    Attributes:
+      name: what it is called.
+      weights: hash of its weights or its file, None where there is none.
+      rows: `[m]` fingerprint of what it was trained on, None where nobody knows.
+    """
+
+    name: str
+    weights: str | None = None
+    rows: np.ndarray | None = None
 
 
 def half_of(text: str) -> str:
@@ -89,7 +110,14 @@ def joined(parts: Sequence[Labelled]) -> Labelled:
     labels = np.concatenate([part.labels for part in parts])
     soft = any(part.shares is not None for part in parts)
     shares = np.concatenate([all_shares(part) for part in parts]) if soft else None
-    return Labelled(texts, labels, classes, sources=sources, shares=shares)
+    teacher = next((part.teacher for part in parts if part.teacher), None)
+    calm = [
+        np.zeros(len(part.texts), bool) if part.neutral is None else part.neutral for part in parts
+    ]
+    return Labelled(
+        texts, labels, classes, sources=sources, shares=shares, teacher=teacher,
+        neutral=np.concatenate(calm) if any(one.any() for one in calm) else None,
+    )  # fmt: skip
 
 
 def all_shares(data: Labelled) -> np.ndarray:
@@ -102,8 +130,20 @@ def all_shares(data: Labelled) -> np.ndarray:
 def with_shares(
     texts: Sequence[str], classes: Sequence[str], shares: np.ndarray, **more: Any
 ) -> Labelled:
-    """Returns texts with shares of classes `[n, C]`; their labels are the likeliest classes."""
+    """Returns texts with shares of classes `[n, C]`; their labels are the likeliest classes.
+
+    Raises:
+      UserError: the shares of a text are not finite, are below 0, or do not sum to 1.
+    """
     shares = np.asarray(shares, np.float32)
+    wrong = ~(np.isfinite(shares) & (shares >= 0)).all(axis=-1) | (abs(shares.sum(-1) - 1) > 1e-3)
+    if wrong.any():
+        at = int(wrong.argmax())
+        said = ", ".join(f"{share:.3g}" for share in shares[at])
+        raise UserError(
+            f"the probabilities of {', '.join(classes)} are {said} for the text "
+            f"{texts[at][:40]!r}: they must be 0 or more and sum to 1"
+        )
     labels = shares.argmax(axis=-1).astype(np.int32)
     return Labelled(tuple(texts), labels, tuple(classes), shares=shares, **more)
 
@@ -111,11 +151,12 @@ def with_shares(
 def neutral(texts: Sequence[str], data: Labelled, *, balanced: bool = False) -> Labelled:
     """Returns texts that have none of the classes more than others: each has the prior.
 
-    It is what the classes' shares are in `data`, all alike where classes are `balanced`.
+    It is the mean of the classes' shares in `data`, or all are alike where they are `balanced`.
     """
-    counts = np.bincount(data.labels, minlength=len(data.classes))
-    prior = np.full(len(counts), 1 / len(counts)) if balanced else counts / counts.sum()
-    return with_shares(texts, data.classes, np.tile(prior, (len(texts), 1)))
+    count = len(data.classes)
+    prior = np.full(count, 1 / count) if balanced else all_shares(data).mean(axis=0)
+    shares = np.tile(prior, (len(texts), 1))
+    return with_shares(texts, data.classes, shares, neutral=np.ones(len(texts), bool))
 
 
 def read_labelled(

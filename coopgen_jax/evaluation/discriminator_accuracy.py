@@ -24,7 +24,7 @@ from coopgen_jax.decoding.presets import PRESETS
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.metrics import bootstrap_interval, wilson_interval
-from coopgen_jax.evaluation.prefix_reading import STEP, Reader
+from coopgen_jax.evaluation.prefix_reading import STEP, Asked, Reader
 from coopgen_jax.models.networks import language_model
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.models.prompt import make_prompt
@@ -43,7 +43,7 @@ def judge_prefixes(
     prompt: str = "\n",
     longest: int = 64,
     batch: int = 32,
-    asked: int | None = None,
+    asked: Asked = "every",
     states: Path | None = None,
     listener: Callable[[int, int], None] = lambda done, total: None,
 ) -> np.ndarray:
@@ -61,9 +61,9 @@ def judge_prefixes(
       prompt: what stands in front of every text.
       longest: `T`, the most tokens of a text that are read, the first ones.
       batch: the most texts that are read at once.
-      asked: at how many lengths of each text a discriminator is asked that reads every text anew
-        (see `asked_lengths`); the judgement at another length is that of the last one below it.
-        None for every length.
+      asked: at which lengths a discriminator is asked that reads every text anew: every one,
+        doubling ones and the last (1, 2, 4, ...), or the last alone. At a length between them the
+        judgement is that of the last one below.
       states: a folder in which the language model's states of the texts are kept, in single
         precision: another discriminator with the same taps does not have them read again.
       listener: called after each batch: how many of how many texts are done.

@@ -71,7 +71,17 @@ def trained_on(name_or_folder: str | Path) -> TrainedOn:
         card = card_of(name, fetch=False)
         folder = card.parent if card else folder_of(name, fetch=False)
     half = _half(card) if card else None
-    return TrainedOn(name, _weights(folder), read_fingerprint(folder), half)
+    rows = None if card and _of_unknown_teacher(card) else read_fingerprint(folder)
+    return TrainedOn(name, _weights(folder), rows, half)
+
+
+def _of_unknown_teacher(path: Path) -> bool:
+    """Tells whether a card names a teacher whose rows nobody knows."""
+    try:
+        teacher = json.loads(path.read_text(encoding="utf-8")).get("teacher")
+        return teacher is not None and teacher.get("rows") != "known"
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is no card: train anew") from error
 
 
 def _function(name: str) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,9 @@ from coopgen_jax.models.slots import Capacity, commit, move
 STEP = 16
 
 
+Asked = Literal["every", "doubling", "last"]
+
+
 @dataclass(frozen=True, eq=False)
 class Reader:
     """What reads texts, and how.
@@ -36,8 +39,8 @@ class Reader:
       discriminator: What judges.
       front: The tokens of the prompt that texts stand behind.
       longest: The most tokens of a text.
-      asked: At how many lengths of a text a discriminator that reads every text anew is asked; None
-        for all.
+      asked: At which lengths of a text a discriminator that reads every text anew is asked; see
+        `asked_lengths`.
       table: The states of all rows behind the front, `[tokens, J, E]`, or None to read them.
       starts: Where each row begins in the table.
     """
@@ -46,7 +49,7 @@ class Reader:
     discriminator: LoadedDiscriminator
     front: tuple[int, ...]
     longest: int
-    asked: int | None = None
+    asked: Asked = "every"
     table: np.ndarray | None = None
     starts: tuple[int, ...] = ()
 
@@ -72,7 +75,7 @@ class Reader:
         width = min(self.longest, -(-max(map(len, there)) // STEP) * STEP)
         tokens, _ = filled(there, width)
         guide = self.discriminator.discriminator
-        asked = self.asked if guide.tokenizer else None
+        asked = self.asked if guide.tokenizer else "every"
         lengths = asked_lengths([len(row) for row in there], width, asked)
         front = jnp.tile(jnp.asarray(self.front, jnp.int32), (batch, 1))
         prompt = Prompt(front, jnp.ones(front.shape, bool), jnp.arange(batch))
@@ -112,17 +115,19 @@ class Reader:
         return found
 
 
-def asked_lengths(counts: Sequence[int], width: int, asked: int | None) -> np.ndarray:
+def asked_lengths(counts: Sequence[int], width: int, asked: Asked) -> np.ndarray:
     """Returns the lengths `[B, W]` at which texts of so many tokens are judged, the last of each.
 
-    They are all `width` lengths, cut to each text's own, where `asked` is None; else so many,
-    spread evenly from 1 to each text's own; a single one is its own.
+    They are "every" length up to the `width`; "doubling" ones, which are 1, 2, 4, 8 and so on and
+    the text's own; or the "last" alone. None exceeds the text's own.
     """
     last = np.asarray(counts, np.int32)[:, None]
-    if asked is None:
+    if asked == "last":
+        return last
+    if asked == "every":
         return np.minimum(np.arange(1, width + 1, dtype=np.int32), last)
-    share = np.linspace(1, 0, asked)[::-1]
-    return np.rint(1 + share * (last - 1)).astype(np.int32)
+    doubling = np.minimum(1 << np.arange(width.bit_length(), dtype=np.int32), last)
+    return np.concatenate([doubling, last], axis=1)
 
 
 def _last_below(lengths: np.ndarray, count: int) -> np.ndarray:

@@ -13,7 +13,7 @@ Format = Literal["text", "markdown", "latex"]
 FIGURES = {
     "accuracy": ("accuracy", "{:.3f}"),
     "neither": ("neither", "{:.3f}"),
-    "against": ("against", "{:.3f}"),
+    "opposite": ("opposite", "{:.3f}"),
     "guide_gap": ("guide's gap", "{:+.3f}"),
     "perplexity": ("perplexity", "{:.2f}"),
     "self_bleu_5": ("5-self-BLEU", "{:.3f}"),

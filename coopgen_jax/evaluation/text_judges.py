@@ -31,6 +31,7 @@ from coopgen_jax.discriminators.loading import folder_of, load_discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.discriminator_accuracy import judge_prefixes
 from coopgen_jax.evaluation.independence import card_of
+from coopgen_jax.evaluation.prefix_reading import STEP
 from coopgen_jax.evaluation.tfidf_judge import load_judge
 from coopgen_jax.models.pretrained.classifiers import LoadedClassifier, load_classifier
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load
@@ -82,9 +83,10 @@ class DiscriminatorJudge:
                 self.model,
                 self.discriminator,
                 [texts[number] for number in there],
-                longest=int(counts.max()),
+                # A width for every set of texts would be compiled for each.
+                longest=-(-int(counts.max()) // STEP) * STEP,
                 batch=self.batch,
-                asked=1,
+                asked="last",
             )
             found[there] = np.exp(said[np.arange(len(there)), counts[there] - 1])
         return found

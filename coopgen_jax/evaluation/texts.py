@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from coopgen_jax.discriminators.composition import ALL
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.discriminator_accuracy import NEITHER
 from coopgen_jax.evaluation.metrics import (
@@ -57,8 +58,8 @@ def evaluate_texts(
     Returns:
       `unit` of lengths ("tokens", or "words" where a file has no tokens), `against`, and
       `methods`: for each a dict with its `method` and number of `texts`, and, as `{"value",
-      "interval"}`, what there is of `accuracy`, `neither` and `against` (of a judge who knows the
-      first), `guide_gap` (where files tell what the guide gave each target), `perplexity`,
+      "interval"}`, what there is of `accuracy`, `neither` and `opposite` (of a judge with a class
+      "neither"), `guide_gap` (where files tell what the guide gave each target), `perplexity`,
       `self_bleu_5`, `distinct_1` to 3, `seq_rep_4`, `length`, `seconds_per_token` (with its range
       over batches), `calls_per_token` (tokens that the language model read for one that was
       written) and `mauve`; `paired` has the number of `pairs` and the p-values against the other
@@ -129,11 +130,12 @@ def _figures(
         hits, neither = judged_parts(judge, texts)
         parts = {"accuracy": hits}
         if NEITHER in judge.classes:
-            parts |= {"neither": neither, "against": ~hits & ~neither}
+            parts |= {"neither": neither, "opposite": ~hits & ~neither}
         for name, part in parts.items():
             interval = wilson_interval(int(part.sum()), len(texts))
             row[name] = _valued(float(part.mean()), interval)
-        said = [text.guide_probability for text in texts]
+        # What a composition gives its class is a product with weights, and no probability.
+        said = [None if t.target == ALL else t.guide_probability for t in texts]
         if said and None not in said:
             gaps = np.array(said, float) - hits
             row["guide_gap"] = _valued(float(gaps.mean()), bootstrap_interval(gaps))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 def cross_entropy(log_class: jax.Array, label: jax.Array) -> jax.Array:
     """Returns -log p(label) in nats, `[]`, of `[C]` log-probabilities.
 
-    Of a label that is shares of classes `[C]` it is their mean.
+    A label may be the shares of all classes `[C]`, which weigh their -log p.
     """
     return -jnp.sum(label * log_class) if label.ndim else -log_class[label]
 

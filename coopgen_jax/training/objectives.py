@@ -64,11 +64,10 @@ def text_log_likelihoods(
 
 
 def _hits(log_class: jax.Array, label: jax.Array) -> jax.Array:
-    """Returns the share that the likeliest class has in every row's label: 1 or 0 of a class."""
-    guess = jnp.argmax(log_class, axis=-1)
-    if label.ndim < log_class.ndim:
-        return (guess == label).astype(jnp.float32)
-    return jnp.take_along_axis(label, guess[..., None], axis=-1)[..., 0]
+    """Returns 1 for every row whose likeliest class is its label's: that of the largest share."""
+    if label.ndim == log_class.ndim:
+        label = jnp.argmax(label, axis=-1)
+    return (jnp.argmax(log_class, axis=-1) == label).astype(jnp.float32)
 
 
 def _classified(

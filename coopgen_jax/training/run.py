@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from coopgen_jax.data.batches import BatchConfig, in_order, training_batches
 from coopgen_jax.data.fingerprint import common_half, fingerprint, write_fingerprint
-from coopgen_jax.data.labelled import Labelled
+from coopgen_jax.data.labelled import Labelled, Teacher
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.lora import LoraConfig
 from coopgen_jax.models.rematerialisation import Remat, check_remat
@@ -113,10 +114,25 @@ def tokenised(tokenizer: Tokenizer, data: Labelled) -> Rows:
     return Rows([ids[number] for number in kept], [targets[number] for number in kept])
 
 
-def note_rows(folder: Path, texts: Sequence[str]) -> dict[str, Any]:
-    """Leaves texts' fingerprint in a folder; returns the half that all belong to, for the card."""
+def note_rows(folder: Path, texts: Sequence[str], teacher: Teacher | None = None) -> dict[str, Any]:
+    """Leaves texts' fingerprint in a folder; returns what the card says of them.
+
+    It is the half that all belong to, if there is one. With a `teacher` it is the teacher, whose
+    rows count as read, and no half.
+    """
+    rows = fingerprint(texts)
+    if teacher is not None and teacher.rows is not None:
+        rows = np.union1d(rows, teacher.rows)
     if jax.process_index() == 0:
-        write_fingerprint(folder, fingerprint(texts))
+        write_fingerprint(folder, rows)
+    if teacher is not None:
+        known = teacher.rows is not None
+        return {
+            "teacher": {
+                "name": teacher.name, "sha256": teacher.weights,
+                "rows": "known" if known else "unknown",
+            }
+        }  # fmt: skip
     name = common_half(texts)
     return {} if name is None else {"half": name}
 

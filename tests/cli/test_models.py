@@ -54,7 +54,9 @@ def test_help_explains_every_option_and_ends_with_examples(capsys):
     assert stop.value.code == 0
     out = capsys.readouterr().out
     for name in GenerateOptions.__dataclass_fields__:
-        assert name in ("texts", "settings", "words", "wishes") or "--" + name.replace("_", "-") in out
+        assert (
+            name in ("texts", "settings", "words", "wishes") or "--" + name.replace("_", "-") in out
+        )
     assert "coopgen generate" in out.split("examples:")[1]
     with pytest.raises(SystemExit):
         main(["generate", "--method", "mcts", "--help"])

@@ -157,11 +157,12 @@ def test_what_reads_anew_is_asked_at_some_lengths():
         return share(texts)
 
     exact = judge_prefixes(model(), host(False), TEXTS, longest=LONGEST)
-    found = judge_prefixes(model(), host(False, counted), TEXTS, longest=LONGEST, asked=4)
-    assert len(asked) <= 4 * len(TEXTS)
+    how = {"longest": LONGEST, "asked": "doubling"}
+    found = judge_prefixes(model(), host(False, counted), TEXTS, **how)
+    assert len(asked) <= (1 + LONGEST.bit_length()) * len(TEXTS) < LONGEST * len(TEXTS)
     for row, wanted, text in zip(found, exact, TEXTS, strict=True):
         count = min(LONGEST, len(model().tokenizer.encode(f" {text}")))
-        lengths = [round(1 + k * (count - 1) / 3) for k in range(4)]
+        lengths = [*(n for n in (1, 2, 4, 8, 16, 32) if n <= count), count]
         for at in range(1, count + 1):
             last = max(length for length in lengths if length <= at)
             np.testing.assert_allclose(row[at - 1], wanted[last - 1], atol=1e-6)
@@ -169,15 +170,17 @@ def test_what_reads_anew_is_asked_at_some_lengths():
     # What reads once is judged at every length, whatever is asked.
     every = judge_prefixes(model(), trunk(False), TEXTS, longest=LONGEST)
     np.testing.assert_array_equal(
-        judge_prefixes(model(), trunk(False), TEXTS, longest=LONGEST, asked=2), every
+        judge_prefixes(model(), trunk(False), TEXTS, longest=LONGEST, asked="doubling"), every
     )
 
 
-def test_lengths_are_spread_evenly_and_end_with_the_text():
-    assert asked_lengths([15], 16, 8).tolist() == [[1, 3, 5, 7, 9, 11, 13, 15]]
-    assert asked_lengths([2, 1], 16, 3).tolist() == [[1, 2, 2], [1, 1, 1]]
-    assert asked_lengths([9], 16, 1).tolist() == [[9]]
-    assert asked_lengths([3], 5, None).tolist() == [[1, 2, 3, 3, 3]]
+def test_lengths_double_and_end_with_the_text():
+    assert asked_lengths([15], 16, "doubling").tolist() == [[1, 2, 4, 8, 15, 15]]
+    assert asked_lengths([2, 1], 8, "doubling").tolist() == [[1, 2, 2, 2, 2], [1] * 5]
+    # Eight of a text of 64 tokens.
+    assert asked_lengths([64], 64, "doubling").tolist() == [[1, 2, 4, 8, 16, 32, 64, 64]]
+    assert asked_lengths([9], 16, "last").tolist() == [[9]]
+    assert asked_lengths([3], 5, "every").tolist() == [[1, 2, 3, 3, 3]]
 
 
 def test_a_judge_of_whole_texts_asks_once_a_text():

@@ -91,9 +91,9 @@ def test_a_judge_who_knows_neither_tells_three_parts():
         written(4, "bad", "bad", guide_probability=0.5),
     ]  # fmt: skip
     row = evaluate_texts([Method("m", tuple(texts))], judge=Calm())["methods"][0]
-    found = {name: row[name]["value"] for name in ("accuracy", "neither", "against", "guide_gap")}
+    found = {name: row[name]["value"] for name in ("accuracy", "neither", "opposite", "guide_gap")}
     assert found == pytest.approx(
-        {"accuracy": 0.4, "neither": 0.4, "against": 0.2, "guide_gap": 0.3}
+        {"accuracy": 0.4, "neither": 0.4, "opposite": 0.2, "guide_gap": 0.3}
     )
     assert row["neither"]["interval"] == list(wilson_interval(2, 5))
     low, high = row["guide_gap"]["interval"]
@@ -101,9 +101,9 @@ def test_a_judge_who_knows_neither_tells_three_parts():
     # A text that does not tell its guide's words leaves the gap unknown, a judge of two the parts.
     texts[0] = replace(texts[0], guide_probability=None)
     row = evaluate_texts([Method("m", tuple(texts))], judge=Words())["methods"][0]
-    assert not {"neither", "against", "guide_gap"} & row.keys()
+    assert not {"neither", "opposite", "guide_gap"} & row.keys()
     table = cells(evaluate_texts([Method("m", tuple(texts))], judge=Calm()))
-    assert table[0][2:5] == ["accuracy", "neither", "against"]
+    assert table[0][2:5] == ["accuracy", "neither", "opposite"]
 
 
 def test_diversity_is_that_of_one_target():

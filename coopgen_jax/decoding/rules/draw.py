@@ -99,8 +99,8 @@ def categorical(key: jax.Array, scores: jax.Array) -> jax.Array:
 def place_of_largest(scores: jax.Array) -> jax.Array:
     """Returns the places `[...]` int32 of the largest scores `[..., K]`, the first among equals.
 
-    It is `jnp.argmax`, which XLA computes number by number on a processor, in two reductions that
-    it computes many at a time: of a vocabulary that takes a sixteenth of the time.
+    Without a NaN it is `jnp.argmax`, which XLA computes number by number on a processor, in two
+    reductions that it computes many at a time: of a vocabulary that takes a sixteenth of the time.
     """
     largest = jnp.max(scores, axis=-1, keepdims=True)
     place = jax.lax.broadcasted_iota(jnp.int32, scores.shape, scores.ndim - 1)

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from coopgen_jax.data.labelled import Labelled
+from coopgen_jax.data.labelled import Labelled, Teacher
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loaded_model import LoadedEncoder, LoadedModel
 from coopgen_jax.training.loop import Begin, Listener, Outcome
@@ -34,6 +34,8 @@ class Subject:
       rows: the training and the validation texts as token ids.
       texts: the training texts, whose fingerprint stays in the folder.
       settings: plain values that decide, beside the `RecipeConfig`, what comes out.
+      teacher: who labelled the texts by probabilities, None where nobody did.
+      neutral: how many of the training texts have no class.
     """
 
     kind: str
@@ -41,6 +43,8 @@ class Subject:
     rows: tuple[Rows, Rows]
     texts: Sequence[str]
     settings: dict[str, Any]
+    teacher: Teacher | None = None
+    neutral: int = 0
 
 
 def labelled_subject(
@@ -62,7 +66,10 @@ def labelled_subject(
         )
     rows = tokenised(network.tokenizer, training), tokenised(network.tokenizer, validation)
     settings = {"classes": training.classes, "dtype": network.config.dtype, **more}
-    return Subject(kind, network.sha256, rows, training.origins, settings)
+    neutral = 0 if training.neutral is None else int(training.neutral.sum())
+    return Subject(
+        kind, network.sha256, rows, training.origins, settings, training.teacher, neutral
+    )
 
 
 @dataclass(frozen=True)
@@ -119,7 +126,8 @@ def carry_out(
     card = {
         "kind": subject.kind,
         **recipe.card,
-        **note_rows(folder, subject.texts),
+        **note_rows(folder, subject.texts, subject.teacher),
+        **({"neutral_texts": subject.neutral} if subject.neutral else {}),
         "steps": outcome.step,
         "stopped": outcome.stopped,
         "best": outcome.best,

@@ -10,12 +10,15 @@ import pytest
 from coopgen_jax.cli import main
 from coopgen_jax.data.batches import BatchConfig, in_order, pad, training_batches
 from coopgen_jax.data.cuts import Cutting, cut_all
-from coopgen_jax.data.labelled import Labelled, joined, neutral
+from coopgen_jax.data.fingerprint import fingerprint, write_fingerprint
+from coopgen_jax.data.labelled import Labelled, joined, neutral, with_shares
 from coopgen_jax.discriminators.loading import load_discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.discriminator_accuracy import judge_prefixes, of_whole_texts
+from coopgen_jax.evaluation.independence import TrainedOn, independence, trained_on
 from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.parallel.mesh import make_mesh
+from coopgen_jax.training.card import write_card
 from coopgen_jax.training.loop import LoopConfig
 from coopgen_jax.training.losses import cross_entropy
 from coopgen_jax.training.objectives import _hits, _mean_cross_entropy
@@ -30,7 +33,10 @@ def test_neutral_texts_have_the_prior_and_go_with_labelled_ones():
     calm = neutral(("x", "y"), DATA)
     np.testing.assert_allclose(calm.shares, [[2 / 3, 1 / 3]] * 2)
     np.testing.assert_allclose(neutral(("x",), DATA, balanced=True).shares, [[0.5, 0.5]])
+    soft = with_shares(("x", "y"), ("a", "b"), np.array([[0.55, 0.45], [0.7, 0.3]]))
+    np.testing.assert_allclose(neutral(("z",), soft).shares, [[0.625, 0.375]])
     both = joined([DATA, calm])
+    assert both.neutral.tolist() == [False] * 3 + [True] * 2
     np.testing.assert_allclose(both.shares[:3], [[1, 0], [0, 1], [1, 0]])
     np.testing.assert_allclose(both.shares[3:], calm.shares)
     assert both.texts == ("one", "two", "three", "x", "y")
@@ -78,7 +84,8 @@ def test_the_loss_of_shares_is_their_mean_and_that_of_one_class_its_own():
     )
     assert cross_entropy(log_class[0, 0], jnp.int32(2)) == -log_class[0, 0, 2]
     guess = np.asarray(log_class[:, 0]).argmax(-1)
-    np.testing.assert_allclose(_hits(log_class[:, 0], jnp.asarray(shares)), shares[[0, 1], guess])
+    found = _hits(log_class[:, 0], jnp.asarray(shares))
+    np.testing.assert_array_equal(found, guess == shares.argmax(-1))
     np.testing.assert_array_equal(_hits(log_class[:, 0], label), guess == np.asarray(label))
 
 
@@ -92,15 +99,17 @@ def said(places, tmp_path, capsys):
     calm = ["mmmm nnn", "nn mm", "nnn mmmmm", "mm mmm nn"]
 
     def of(name, *options):
-        job = ["train", "discriminator", *common, "--label", "class", "--layers", "0"]
-        job += ["--epochs", "16", "--dropout", "0", "--out", str(tmp_path / name), *options]
+        job = ["train", "discriminator", *common, "--layers", "0", "--epochs", "16"]
+        job += ["--dropout", "0", "--out", str(tmp_path / name), *options]
+        job += [] if "--teacher" in options else ["--label", "class"]
         status = main(job)
         out, err = capsys.readouterr()
         assert status == 0, err
         guide = load_discriminator(tmp_path / name, language_model=base)
         found = [of_whole_texts(judge_prefixes(base, guide, t, longest=12)) for t in (loud, calm)]
         card = json.loads(out)
-        assert card == json.loads((tmp_path / name / "card.json").read_text())
+        kept = json.loads((tmp_path / name / "card.json").read_text())
+        assert card == {entry: kept[entry] for entry in card}
         return card, [np.exp(each) for each in found]
 
     return of
@@ -129,13 +138,47 @@ def test_a_guide_that_has_read_neutral_texts_knows_when_one_says_nothing(
     assert f"a mean confidence of {found['confidence']:.2f}" in capsys.readouterr().out
 
 
-def test_a_pupil_says_of_texts_what_its_teacher_says(said, tmp_path):
+def test_a_pupil_says_of_texts_what_its_teacher_says_and_has_read_its_rows(said, tmp_path):
     card, (taught, _) = said("teacher")
     assert "teacher" not in card and "neutral_texts" not in card
+    # The teacher has read more than the pupil's texts.
+    write_fingerprint(tmp_path / "teacher", fingerprint(["a row of the teacher"]))
     card, (learned, _) = said("pupil", "--teacher", str(tmp_path / "teacher"))
-    assert card["teacher"] == str(tmp_path / "teacher") and card["classes"] == ["high", "low"]
+    assert card["classes"] == ["high", "low"] and "half" not in card
+    about = trained_on(tmp_path / "teacher")
+    name = str(tmp_path / "teacher")
+    assert card["teacher"] == {"name": name, "sha256": about.weights, "rows": "known"}
     assert np.abs(taught - learned).mean() < 0.1
     assert np.abs(taught - taught[::-1]).mean() > 0.3
+    pupil = trained_on(tmp_path / "pupil")
+    assert set(about.rows) < set(pupil.rows)
+    found = independence(about, pupil)
+    assert not found.holds and found.known
+    # Of a teacher that nobody knows, the pupil is not known either.
+    (tmp_path / "teacher" / "rows.npy").unlink()
+    card, _ = said("second", "--teacher", str(tmp_path / "teacher"))
+    assert card["teacher"]["rows"] == "unknown"
+    found = independence(
+        TrainedOn("judge", rows=fingerprint(["x"])), trained_on(tmp_path / "second")
+    )
+    assert not found.holds and not found.known
+
+
+def test_what_was_calibrated_stays_so_where_a_training_is_started_again(said, tmp_path):
+    rng = np.random.default_rng(0)
+    words = [sentence(rng, "high") for _ in range(8)]
+    (tmp_path / "calm.jsonl").write_text("".join(json.dumps({"said": t}) + "\n" for t in words))
+    options = ["--neutral", str(tmp_path / "calm.jsonl")]
+    card, _ = said("calm", *options)
+    write_card(tmp_path / "calm", card | {"temperature": 1.5})
+    said("calm", *options)
+    assert json.loads((tmp_path / "calm" / "card.json").read_text())["temperature"] == 1.5
+
+
+@pytest.mark.parametrize("shares", [[[0.1, 0.1]], [[np.nan, 1.0]], [[1.2, -0.2]]])
+def test_shares_that_are_no_probabilities_are_refused(shares):
+    with pytest.raises(UserError, match="they must be 0 or more and sum to 1"):
+        with_shares(("x",), ("a", "b"), np.array(shares))
 
 
 @pytest.mark.parametrize(
@@ -144,12 +187,16 @@ def test_a_pupil_says_of_texts_what_its_teacher_says(said, tmp_path):
         (["--neutral", "nowhere.csv"], "nowhere.csv"),
         (["--teacher", "nowhere"], "nowhere"),
         (["--teacher", "sentiment", "--classes", "a", "b"], "--teacher names the classes itself"),
+        (["--teacher", "sentiment", "--balanced"], "--balanced counts labels"),
+        (["--teacher", "python:FILE:score"], "gives a reward"),
         (["--kind", "generative", "--neutral", "x"], "unrecognized options: --neutral"),
     ],
 )
 def test_mistakes_are_told(places, tmp_path, capsys, options, sentence_of_it):
-    job = ["train", "discriminator", *places[1], "--label", "class", "--out", str(tmp_path / "x")]
-    assert main([*job, *options]) == 2
+    job = ["train", "discriminator", *places[1], "--out", str(tmp_path / "x")]
+    file = tmp_path / "score.py"
+    file.write_text("def score(texts):\n    return [float(len(text)) for text in texts]\n")
+    assert main([*job, *(option.replace("FILE", str(file)) for option in options)]) == 2
     out, err = capsys.readouterr()
     assert sentence_of_it in err and "Traceback" not in err and not out
 
