@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from coopgen_jax.data.cuts import Cutting, cut
+from coopgen_jax.data.fingerprint import fingerprint
 from coopgen_jax.data.labelled import half_of
 
 SOURCES = {
@@ -68,9 +69,11 @@ SENTENCES = """
 def neutral_texts(data: Path, name: str) -> tuple[str, ...]:
     """Returns half "A" or "B" of the texts without a class.
 
-    They come out of a folder of data sets, and of what is made here.
+    They come out of a folder of data sets, and of what is made here. Half B has none that half A
+    has, however their letters are written.
     """
-    rng = np.random.default_rng("AB".index(name))
+    number = "AB".index(name)
+    rng = np.random.default_rng(number)
     pieces = Cutting(1, shortest=6, longest=44, mid_word=0.0)
     with (data / "ag_news" / "train.csv").open(encoding="utf-8", newline="") as file:
         news = [row["text"] for row in csv.DictReader(file) if half_of(row["text"]) == name]
@@ -83,9 +86,11 @@ def neutral_texts(data: Path, name: str) -> tuple[str, ...]:
     found += [cut(rng, page, pieces) for page in pages if half_of(page) == name for _ in range(2)]
     captions = (data / "coco_sentences" / "train.txt").read_text(encoding="utf-8").splitlines()
     found += _some(rng, [line for line in captions if half_of(line) == name], 400)
-    for texts, count in ((code(rng), 700), (made(rng, 4000), 1400)):
+    # The halves' pieces of a module begin at other lines.
+    for texts, count in ((code(rng, 40 + 12 * number), 700), (made(rng, 4000), 1400)):
         found += _some(rng, [text for text in dict.fromkeys(texts) if half_of(text) == name], count)
-    return tuple(found)
+    taken = set(fingerprint(neutral_texts(data, "A")).tolist()) if name == "B" else set()
+    return tuple(text for text in found if fingerprint([text])[0] not in taken)
 
 
 def made(rng: np.random.Generator, count: int) -> list[str]:
@@ -110,12 +115,12 @@ def made(rng: np.random.Generator, count: int) -> list[str]:
     return texts
 
 
-def code(rng: np.random.Generator) -> list[str]:
-    """Returns pieces of modules of the standard library from a to m."""
+def code(rng: np.random.Generator, begin: int) -> list[str]:
+    """Returns pieces of modules of the standard library from a to m, from a line on."""
     pieces = []
     for path in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("[a-m]*.py")):
         lines = path.read_text(encoding="utf-8").splitlines()
-        for first in range(40, max(41, len(lines) - 6), 25):
+        for first in range(begin, max(begin + 1, len(lines) - 6), 25):
             pieces.append("\n".join(lines[first : first + int(rng.integers(1, 7))]).strip())
     return [piece for piece in pieces if len(piece) > 10]
 

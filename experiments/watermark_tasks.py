@@ -15,6 +15,7 @@ from experiments.watermark_texts import (
     Config,
     kept,
     key_of,
+    named,
     perplexity,
     read_lines,
     unit,
@@ -65,7 +66,7 @@ def squad(config: Config) -> dict[str, Any]:
             name = f"{scheme} {value} {'unmarked' if window is None else f'h {window}'}"
             texts = kept(
                 config,
-                f"texts/{config.texts} of {config.new_tokens} {config.dtype} squad {name}",
+                named(config, f"texts/squad {name}", prompts),
                 lambda cell=(scheme, value, window): written(config, prompts, *cell),
             )
             # Without a mark these are the p-values of a key that nothing was marked with.
@@ -106,7 +107,7 @@ def paraphrase(config: Config) -> dict[str, Any]:
             ]
             others = kept(
                 config,
-                f"texts/{size} {name} paraphrased",
+                named(config, f"texts/{name} paraphrased", asked),
                 lambda asked=asked: written(config, asked, "greenlist", 0.0, None),
             )
             key = key_of(watermark_of(scheme, value, window), config.seed)
@@ -140,7 +141,7 @@ def tasks(config: Config) -> dict[str, Any]:
             name = "unmarked" if window is None else f"{scheme} {value} h {window}"
             texts = kept(
                 config,
-                f"answers/{task} {len(prompts)} {config.dtype} {name}",
+                named(config, f"answers/{task} {name}", prompts),
                 lambda cell=(scheme, value, window), prompts=prompts: answers(
                     config, prompts, *cell
                 ),

@@ -1,5 +1,6 @@
 """The settings of `experiments.watermarks`, its keys, and the texts that it keeps."""
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -91,6 +92,12 @@ def kept(config: Config, name: str, make: Callable[[], Any]) -> Any:
     part.replace(path)
     print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
     return found
+
+
+def named(config: Config, kind: str, prompts: Sequence[str | Sequence[int]]) -> str:
+    """Returns the name of kept texts, which tells the prompts and the seed they are of."""
+    told = json.dumps([list(prompts), config.seed, config.new_tokens])
+    return f"{kind} {config.dtype} {hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
 
 def key_of(watermark: cg.Watermark, seed: int) -> cg.WatermarkKey:
