@@ -14,8 +14,13 @@ from coopgen_jax.discriminators.loading import (
     packaged_heads,
 )
 from coopgen_jax.errors import UserError
-from coopgen_jax.evaluation.discriminator_accuracy import judge_prefixes
+from coopgen_jax.evaluation.discriminator_accuracy import (
+    judge_prefixes,
+    no_opinion,
+    of_whole_texts,
+)
 from coopgen_jax.models.pretrained.loaded_model import load
+from tests.evaluation.texts_without_sentiment import texts_without_sentiment
 
 SAYS = {
     "sentiment": {"positive": "A wonderful film, moving and funny.", "negative": "Dull and awful."},
@@ -33,6 +38,19 @@ SAYS = {
         "world": "Troops and rebels clashed near the capital, the minister said.",
     },
 }
+
+SURE = {
+    "positive": [
+        "A wonderful film, moving and funny.", "I love this book and will read it again.",
+        "The acting is superb and the music beautiful.", "It works perfectly, a great buy.",
+        "One of the best stories I have read in years.", "Charming, clever and warm.",
+    ],
+    "negative": [
+        "Dull and awful from start to end.", "A terrible, boring waste of two hours.",
+        "It broke after a day, very disappointing.", "The plot is stupid and the acting bad.",
+        "I hated every page of it.", "Cheap, ugly and useless.",
+    ],
+}  # fmt: skip
 
 
 def test_all_weights_together_are_small_and_every_card_says_what_it_must():
@@ -58,6 +76,18 @@ def test_a_head_knows_plain_cases(name):
     for row, wanted in zip(said, SAYS[name], strict=True):
         last = row[~np.isnan(row[:, 0])][-1]
         assert head.discriminator.classes[int(last.argmax())] == wanted
+
+
+@pytest.mark.default_model
+def test_the_sentiment_head_is_less_sure_of_texts_without_sentiment():
+    model = load()
+    head = load_discriminator("sentiment", language_model=model)
+    calm = [text for texts in texts_without_sentiment().values() for text in texts[::4]]
+    sure = [text for texts in SURE.values() for text in texts]
+    said = [of_whole_texts(judge_prefixes(model, head, texts)) for texts in (sure, calm)]
+    found = no_opinion(*said, head.discriminator.classes)
+    assert found["confidence"] < 0.7 and found["auroc"] > 0.9
+    assert found["labelled_confidence"] > 0.85
 
 
 def test_what_lies_in_the_package_is_asked_each_time(monkeypatch, tmp_path):
