@@ -2,8 +2,8 @@
 
     python -m experiments.train_heads --data FOLDER --work FOLDER --out coopgen_jax/heads/research
 
-Every head learns from half A of the training rows and every judge from half B, from texts and
-pieces of texts of up to 64 tokens. The floor is a logistic regression on tf-idf of words and pairs
+Every head learns from half A of the training rows, from texts and pieces of texts of up to 64
+tokens. The floor is a logistic regression on tf-idf of words and pairs
 of words, fitted on the same texts. Both are measured on validation rows, the heads as a decoder
 asks them, prefix by prefix; a temperature (Guo et al. 2017, arXiv 1706.04599) is fitted there and
 stored in the card. A head that is in `work` is not trained again, and one that was interrupted goes
@@ -52,7 +52,6 @@ SOURCES = {
     "sst2": "Stanford Sentiment Treebank, two classes (Socher et al. 2013); research only",
     "amazon_reviews": "Multi-domain sentiment (Blitzer et al. 2007); research only",
     "emotion": "Contextualized affect representations (Saravia et al. 2018); research only",
-    "neutral": "texts without a class, see neutral_data",
     "ag_news": "AG's news topics (Zhang et al. 2015); non-commercial",
 }
 
@@ -66,9 +65,8 @@ class Recipe:
       classes: The classes in their order.
       trunk: What stands on the language model, None for LoRA beside a sentence encoder.
       spans: Short spans of every text that it learns from beside the text.
-      neutral: Whether it learns from texts without a class too: as the class "neither" where
-        there is one, and else with the prior of the classes as target.
-      half: Of the training rows.
+      neutral: Whether it learns from texts without a class too, with the prior of the classes as
+        target.
       epochs: Of the training.
       rows: Texts of a step.
       learning_rate: Of the training.
@@ -80,7 +78,6 @@ class Recipe:
     trunk: TrunkConfig | None
     spans: int = 0
     neutral: bool = False
-    half: str = "A"
     epochs: int = 6
     rows: int = 64
     learning_rate: float = 1e-3
@@ -88,15 +85,21 @@ class Recipe:
 
 
 SENTIMENT = ("negative", "positive")
-NEITHER = "neither"
 HEADS = {
     "sentiment": Recipe(
         ("sst2", "amazon_reviews"),
         SENTIMENT,
         TrunkConfig((0, 15, 20, 25)),
         spans=1,
-        neutral=True,
         epochs=4,
+    ),
+    "sentiment-neutral": Recipe(
+        ("sst2", "amazon_reviews"),
+        SENTIMENT,
+        TrunkConfig((0, 15, 20, 25)),
+        spans=1,
+        neutral=True,
+        epochs=6,
     ),
     "emotion": Recipe(
         ("emotion",),
@@ -110,17 +113,6 @@ HEADS = {
         ("sst2", "amazon_reviews"),
         SENTIMENT,
         None,
-        epochs=3,
-        rows=32,
-        learning_rate=5e-4,
-        dropout=0.1,
-    ),
-    "sentiment-judge": Recipe(
-        ("sst2", "amazon_reviews"),
-        ("negative", NEITHER, "positive"),
-        None,
-        neutral=True,
-        half="B",
         epochs=3,
         rows=32,
         learning_rate=5e-4,
@@ -159,7 +151,7 @@ def read_set(config: Config, recipe: Recipe, name: str, split: str) -> Labelled:
     data = read_labelled(config.data / name / f"{split}.csv", classes=recipe.classes)
     if split != "train":
         return data
-    data, rng = half(data, recipe.half), np.random.default_rng(0)
+    data, rng = half(data, "A"), np.random.default_rng(0)
     parts = [data]
     if name == "amazon_reviews":
         data = evenly(data, config.reviews)
@@ -174,13 +166,6 @@ def read_set(config: Config, recipe: Recipe, name: str, split: str) -> Labelled:
         # What a search asks about has only begun.
         parts.append(cut_all(rng, data, Cutting(recipe.spans, shortest=4, longest=24)))
     return joined(parts)
-
-
-def without_class(config: Config, recipe: Recipe) -> Labelled:
-    """Returns texts of the class "neither"."""
-    texts = neutral_texts(config.data, recipe.half)
-    labels = np.full(len(texts), recipe.classes.index(NEITHER), np.int32)
-    return Labelled(texts, labels, recipe.classes)
 
 
 def cutting(*, anywhere: bool) -> Cutting:
@@ -244,8 +229,8 @@ def told(name: str, what: str) -> Callable[..., None]:
 def train(config: Config, name: str, training: Labelled, validation: Labelled) -> None:
     """Trains one head into its folder of `work`."""
     recipe = HEADS[name]
-    if recipe.neutral and NEITHER not in recipe.classes:
-        calm = neutral(neutral_texts(config.data, recipe.half), training)
+    if recipe.neutral:
+        calm = neutral(neutral_texts(config.data, "A"), training)
         training = joined([training, calm])
     folder, mesh = config.work / name, make_mesh(1)
     chosen = settings(recipe, len(training.texts))
@@ -304,8 +289,7 @@ def publish(
         "data": {source: SOURCES[source] for source in found},
         "terms": "trained on data licensed for research only",
         "recipe": (
-            f"half {recipe.half} of the training rows; texts, of reviews pieces, of up to "
-            f"{LONGEST} tokens"
+            f"half A of the training rows; texts, of reviews pieces, of up to {LONGEST} tokens"
             + (f", and {recipe.spans} short span of each; " if recipe.spans else "; ")
             + ("texts without a class; " if recipe.neutral else "")
             + ("every beginning of a text counts alike" if recipe.trunk else "cut anywhere")
@@ -347,13 +331,6 @@ def main(config: Config) -> None:
             source: evenly(read_set(config, recipe, source, "validation"), config.validation_rows)
             for source in recipe.sets
         }
-        if recipe.neutral and NEITHER in recipe.classes:
-            calm = without_class(config, recipe)
-            numbers = np.arange(len(calm.texts))
-            # Two pieces of one page lie side by side.
-            kept = numbers % 20 < 2
-            validation["neutral"] = calm.rows(numbers[kept])
-            training = joined([training, calm.rows(numbers[~kept])])
         if not (config.work / name / "card.json").is_file():
             train(config, name, training, joined(list(validation.values())))
         found, temperature = measure(config, name, model, validation)
