@@ -112,6 +112,9 @@ def _figures(what: JudgementOptions) -> dict[str, Any]:
     }  # fmt: skip
     guesses = {}
     for name, judge in judges.items():
+        if what.states and not judge.discriminator.taps:
+            note = f"coopgen: {name} reads no states of the language model: --states keeps none"
+            print(note, file=sys.stderr)
         speed = evaluations_per_second(model, judge) if what.speed else None
         judged = partial(
             judge_prefixes, model, judge, longest=what.longest, batch=what.batch_size,

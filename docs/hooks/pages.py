@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import cells
 import commands
 import reference
 import tables
@@ -29,7 +30,7 @@ def on_files(files: Files, *, config: Any) -> Files:
     }
     for path, content in made.items():
         files.append(File.generated(config, path, content=content))
-    for picture in sorted(tables.RESULTS.glob("*.png")):
+    for picture in sorted(cells.RESULTS.glob("*.png")):
         path = f"results/{picture.name}"
         files.append(File.generated(config, path, abs_src_path=str(picture)))
     return files

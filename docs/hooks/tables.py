@@ -1,12 +1,18 @@
 """The tables of the pages of results, made of the JSON files that the experiments write."""
 
-import json
-from collections.abc import Callable, Iterable, Sequence
-from decimal import ROUND_HALF_UP, Decimal
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-RESULTS = Path(__file__).parents[2] / "experiments" / "results"
+from cells import fixed, interval, markdown, read, rounded, share
+from watermark_tables import (
+    watermark_cost,
+    watermark_paraphrase,
+    watermark_rates,
+    watermark_squad,
+    watermark_strength,
+    watermark_tasks,
+    watermark_users,
+)
 
 METHODS = {
     "greedy": "greedy",
@@ -25,40 +31,6 @@ METHODS = {
     "mcts:generative": "MCTS, generative (32)",
     "mcts:sentiment-minilm": "MCTS, bidirectional (MiniLM, 16)",
 }
-
-
-def read(name: str) -> Any:
-    """Returns what an experiment has left in its JSON file."""
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def fixed(value: float, decimals: int) -> str:
-    """Returns a number with so many decimals; a tie is rounded up, as readers do it."""
-    exact = Decimal(repr(round(value, 9)))
-    return str(exact.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
-
-
-def share(value: float, decimals: int = 2) -> str:
-    """Returns a share of 1 with no zero in front."""
-    text = fixed(value, decimals)
-    return text.removeprefix("0") if text.startswith("0.") else text
-
-
-def interval(cell: dict[str, Any], key: str = "value") -> str:
-    """Returns a share with its 95 % interval."""
-    low, high = cell["interval"]
-    return f"{share(cell[key])} [{share(low)}, {share(high)}]"
-
-
-def rounded(value: float) -> str:
-    """Returns a perplexity: one decimal below 100, none above."""
-    return fixed(value, 1) if value < 100 else fixed(value, 0)
 
 
 def method_label(method: str) -> str:
@@ -330,55 +302,6 @@ def questions() -> str:
     return markdown(head, rows)
 
 
-def watermark_rates() -> str:
-    """Returns how often unmarked texts were called marked; the tests that users get stand out."""
-    rates = read("watermarks")["rates"]
-    levels = list(next(iter(rates.values())))
-    rows = []
-    for name, row in rates.items():
-        window, _, test = name.removeprefix("h ").partition(", ")
-        ours = "exact, each pair once" in test
-        label = test if "once" in test else f"{test}, repeats scored"
-        cells = [f"{row[level]['rate']:.1e}".replace("e-0", "e-") for level in levels]
-        cells = [window, label, *cells]
-        rows.append([f"**{cell}**" for cell in cells] if ours else cells)
-    return markdown(
-        ["window", "test", *(f"{float(level):.0e}".replace("e-0", "e-") for level in levels)], rows
-    )
-
-
-def watermark_strength() -> str:
-    """Returns how surely marked texts are found, as written and changed."""
-    attacks = ("none", "substitution", "deletion", "in human text")
-    head = ["texts", "similarity", "perplexity", "median log10 p", "as written", *attacks[1:]]
-    rows = []
-    for name, row in read("watermarks")["strength"].items():
-        cells = [
-            name.replace(" h ", ", window "),
-            share(row["similarity"], 3),
-            fixed(row["perplexity"], 1),
-        ]
-        if row["window"] is None:
-            rows.append([*cells, *[""] * 5])
-            continue
-        p = sorted(row["none"])
-        median = (p[(len(p) - 1) // 2] + p[len(p) // 2]) / 2
-        found = [share(sum(value <= -6 for value in row[a]) / len(row[a])) for a in attacks]
-        rows.append([*cells, fixed(median, 1), *found])
-    return markdown(head, rows)
-
-
-def watermark_cost() -> str:
-    """Returns a token's time with a mark and without one."""
-    cost = read("watermarks")["cost"]
-    middle = {name: sorted(values)[len(values) // 2] for name, values in cost.items()}
-    rows = []
-    for name, seconds in middle.items():
-        base = middle["unmarked, top 50" if "top 50" in name else "unmarked"]
-        rows.append([name, fixed(1000 * seconds, 1), fixed(seconds / base, 3)])
-    return markdown(["8 texts", "ms a token", "ratio"], rows)
-
-
 TABLES: dict[str, Callable[[], str]] = {
     "polarity": lambda: comparison("polarity"),
     "polarity_fr": lambda: comparison("polarity_fr"),
@@ -394,5 +317,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "questions": questions,
     "watermark_rates": watermark_rates,
     "watermark_strength": watermark_strength,
+    "watermark_squad": watermark_squad,
+    "watermark_paraphrase": watermark_paraphrase,
+    "watermark_users": watermark_users,
+    "watermark_tasks": watermark_tasks,
     "watermark_cost": watermark_cost,
 }

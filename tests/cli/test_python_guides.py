@@ -149,6 +149,8 @@ def test_states_are_kept_and_asked_lengths_count(world, file, capsys, tmp_path):
     name = f"python:{file}:judge"
     job[-2:] = [name]
     file.write_text(SOURCE.replace('"e"', '"i"'))
+    status, _, errors = run(capsys, *job, "--states", tmp_path / "none")
+    assert status == 0 and "reads no states of the language model" in errors
     found = []
     for asked in ("doubling", "every"):
         status, out, errors = run(capsys, *job, "--asked", asked)
