@@ -128,13 +128,11 @@ def tasks(config: Config) -> dict[str, Any]:
 
     The answers stand in whole sentences, so that their words lie behind a window of 4.
     """
-    if config.sentiment is None or config.topic is None:
-        raise ValueError("the stage tasks needs --sentiment and --topic, two CSV files each")
-    asked = {
-        "facts": facts(),
-        "sentiment": classified(config.sentiment, "Review", "sentiment", config.questions),
-        "topic": classified(config.topic, "News", "topic", config.questions),
-    }
+    asked = {"facts": facts()}
+    for what, kind in (("sentiment", "Review"), ("topic", "News")):
+        paths = getattr(config, what)
+        if paths is not None:
+            asked[what] = classified(paths, kind, what, config.questions)
     found: dict[str, Any] = {}
     for task, (prompts, right) in asked.items():
         for scheme, value, window in ANSWERED:

@@ -26,7 +26,8 @@ class Config:
       web: JSONL file of web pages, with "prompt" and "continuation".
       guided: JSONL file of prompts for guided texts, with "text".
       squad: JSONL file of passages, with "context".
-      sentiment: CSV files of film reviews, for shots and for questions, with "text" and "label".
+      sentiment: CSV files of film reviews, for shots and for questions, with "text" and "label";
+        None to leave them out.
       topic: The same of news.
       work: Folder for texts and figures; an interrupted run goes on with what it holds.
       out: Folder for the results.

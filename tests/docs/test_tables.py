@@ -35,8 +35,12 @@ ROWS = {
     "| .03 |",
     "watermark_rates": "| **4** | **gumbel exact, each pair once** | **1.0e-2** | **1.1e-3** "
     "| **1.1e-4** | **1.2e-5** |",
-    "watermark_strength": "| greenlist 4.0, window 4 | .248 | 20.0 | -75.9 | .96 | .17 | .25 "
+    "watermark_strength": "| greenlist 4.0, window 4 | .263 | 19.6 | -78.6 | .96 | .15 | .23 "
     "| .96 |",
+    "watermark_squad": "| greenlist 4.0, window 4 | 21.7 | -78.5 | 1.00 | 1.00 |",
+    "watermark_paraphrase": "| gumbel 1.0, window 1 | .40 | -75.0 | 1.00 | -1.1 | .21 |",
+    "watermark_users": "| gumbel | 1e-06 | .98 | .98 | .96 | .94 |",
+    "watermark_tasks": "| greenlist 4.0, window 4 | .44 [.34, .54] | .42 [.35, .49] |",
     "watermark_cost": "| greenlist | 151.2 | 1.018 |",
     "questions": "| GCN | greedy | 14.7 | 36.9 | 34.7 | 10.4 | 27 [17, 38] | 33 [23, 45] |",
 }
