@@ -147,7 +147,7 @@ def load_wishes(
     their discriminators.
 
     Raises:
-      UserError: a discriminator cannot be loaded, or a class is none of its own.
+      UserError: a discriminator cannot be loaded, or it has no such class.
     """
     parts = {wish.identity: wish.name for wish in wishes}
     loaded = {identity: load(name) for identity, name in parts.items()}

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from coopgen_jax.discriminators.composition import ALL
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.discriminator_accuracy import NEITHER
 from coopgen_jax.evaluation.metrics import (
@@ -134,8 +133,7 @@ def _figures(
         for name, part in parts.items():
             interval = wilson_interval(int(part.sum()), len(texts))
             row[name] = _valued(float(part.mean()), interval)
-        # What a composition gives its class is a product with weights, and no probability.
-        said = [None if t.target == ALL else t.guide_probability for t in texts]
+        said = [text.guide_probability for text in texts]
         if said and None not in said:
             gaps = np.array(said, float) - hits
             row["guide_gap"] = _valued(float(gaps.mean()), bootstrap_interval(gaps))

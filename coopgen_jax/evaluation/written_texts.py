@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from coopgen_jax.data.sources import split_lines
+from coopgen_jax.discriminators.composition import ALL
 from coopgen_jax.errors import UserError
 from coopgen_jax.files import read_text
 from coopgen_jax.tokenizer import has_half_character
@@ -32,7 +33,8 @@ class Written:
       batch: the batch's number.
       model_tokens: tokens that the language model read for it.
       width: the tokens that its batch's prompts were padded to.
-      guide_probability: what its guide gave its target, None where nobody says.
+      guide_probability: what its guide gave its target, None where nobody says, and of the class
+        of a composition.
     """
 
     prompt: str
@@ -240,7 +242,8 @@ def _row(value: Any, place: str) -> Written:
 
 
 def _guide_probability(said: Any, target: str | None) -> float | None:
-    found: Any = said.get(target) if isinstance(said, dict) else None
+    # What a composition gives its class is a product with weights, and no probability.
+    found: Any = said.get(target) if isinstance(said, dict) and target != ALL else None
     return found if _is_number(found) and found <= 1 else None
 
 

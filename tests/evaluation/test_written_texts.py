@@ -44,6 +44,9 @@ def test_what_the_guide_gave_the_target_is_read(tmp_path):
     (found,) = read_methods(path)
     read = [text.guide_probability for text in found.texts]
     assert read == [0.25, None, None, None, None, None]
+    # A composition's class has a product with weights, which is no probability.
+    path.write_text(lines(HEADER, TEXT | {"target": "all", "class_probabilities": {"all": 0.5}}))
+    assert read_methods(path)[0].texts[0].guide_probability is None
 
 
 def test_lines_with_and_without_a_header(tmp_path):

@@ -40,7 +40,7 @@ def main() -> None:
             job = job_of_shapes(CONFIG, settings, batch=4, prompt_length=16)
             key = jax.eval_shape(lambda: jax.random.key(0))
             given = laid((key, job), place)
-            # A function of its own, for one that has been traced is not traced again.
+            # A new function each time: one that has been traced is not traced again.
             program = jax.jit(partial(write_all, SAMPLING.begin, SAMPLING.advance)).lower(*given)
             compiled = program.compile()
         text = compiled.as_text()

@@ -78,7 +78,7 @@ def is_python(name: object) -> bool:
 def file_of(name: str) -> tuple[Path, str]:
     """Returns the file and the function that python:FILE.py:FUNCTION names.
 
-    A path may have colons of its own: the last one counts.
+    A path may have colons too: the last one counts.
 
     Raises:
       UserError: there is no such file, or no function is named.

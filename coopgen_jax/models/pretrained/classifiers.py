@@ -216,7 +216,7 @@ def _classes(settings: Settings, family: str, names: dict[int, str], count: int)
     if twice:
         raise UserError(
             f"config.json of {settings.label} calls two classes {twice[0]!r} in id2label: give "
-            "every class a name of its own there"
+            "every class a name that no other has"
         )
     several = problem == "multi_label_classification"
     return About(family, tuple(classes), "multi-label" if several else "single-label")

@@ -1,4 +1,4 @@
-"""Functions of files as discriminators: what they are taken for, and what is told of bad ones."""
+"""Functions of files as discriminators: their classes, and one sentence for each bad one."""
 
 import hashlib
 import re
