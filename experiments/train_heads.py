@@ -129,7 +129,7 @@ class Config:
       data: A folder with a folder per data set, each with train.csv and validation.csv.
       work: Where the trainings go.
       out: Where the heads go, a folder each; None for nowhere.
-      only: Which heads; all where none is named.
+      only: Which heads; those that are packaged where none is named.
       model: The language model whose states are read.
       encoder: The encoder of the head that reads texts anew.
       reviews: Training reviews of half A, at most.
@@ -324,7 +324,7 @@ def publish(
 def main(config: Config) -> None:
     """Trains, measures and publishes."""
     model = load(config.model)
-    for name in config.only or tuple(HEADS):
+    for name in config.only or tuple(name for name in HEADS if not HEADS[name].neutral):
         recipe = HEADS[name]
         training = joined([read_set(config, recipe, source, "train") for source in recipe.sets])
         validation = {
