@@ -80,7 +80,8 @@ class Calm:
     classes = ("bad", "neither", "good")
 
     def predict_proba(self, texts):
-        rows = {"good": [0.1, 0.2, 0.7], "bad": [0.6, 0.3, 0.1]}
+        # What it says of an empty text must not count.
+        rows = {"good": [0.1, 0.2, 0.7], "bad": [0.6, 0.3, 0.1], "": [0.6, 0.3, 0.1]}
         return np.array([rows.get(text.partition(" ")[0], [0.2, 0.5, 0.3]) for text in texts])
 
 
