@@ -52,6 +52,8 @@ class CompareOptions:
       judge: What says whether a text is on target; see `coopgen evaluate texts --help`.
       oracle: A language model that says how likely the texts are; not the one that writes.
       force: Let a judge judge that knows the guide's rows, or of which nobody knows.
+      shared_rows: Share of the judge's training rows that may be the guide's too; the report names
+        how many are.
       rename: What targets are called by the judge that the guide calls otherwise.
       against: The method that the others are tested against.
       reference: Human texts, one a line, for MAUVE.
@@ -82,6 +84,7 @@ class CompareOptions:
     judge: Annotated[str | None, _unset("NAME|FOLDER", "none: no accuracy")] = None
     oracle: Annotated[str | None, _unset("NAME|PATH", "none: no perplexity")] = None
     force: bool = False
+    shared_rows: Annotated[float, arg(metavar="SHARE")] = 0.001
     rename: Annotated[tuple[str, ...], arg(metavar="[OLD=NEW ...]")] = ()
     against: Annotated[str | None, _unset("NAME", "the first one")] = None
     reference: Annotated[Path | None, _unset("FILE", "none: no MAUVE")] = None

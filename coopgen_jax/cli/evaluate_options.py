@@ -97,6 +97,8 @@ class TextsOptions:
       guide: What guided the texts of files that do not say it.
       force: Let a judge judge that knows the guide's rows, or of which nobody knows; the report
         says so.
+      shared_rows: Share of the judge's training rows that may be the guide's too; the report names
+        how many are.
       target: The class that texts were to have of which the files do not say it.
       rename: What targets are called by the judge that the files call otherwise.
       against: The method that the others are tested against.
@@ -114,6 +116,7 @@ class TextsOptions:
     oracle: Annotated[str | None, _unset("NAME|PATH", "none: no perplexity")] = None
     guide: Annotated[str | None, _unset("NAME|FOLDER|none", "what the files say")] = None
     force: bool = False
+    shared_rows: Annotated[float, arg(metavar="SHARE")] = 0.001
     target: Annotated[str | None, _unset("CLASS", "what the files say")] = None
     rename: Annotated[tuple[str, ...], arg(metavar="[OLD=NEW ...]")] = ()
     against: Annotated[str | None, _unset("NAME", "the first one")] = None

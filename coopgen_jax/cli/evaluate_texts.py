@@ -45,7 +45,9 @@ def read_entry(entry: str) -> list[Method]:
 
 def report_settings(what: TextsOptions | CompareOptions, **more: Any) -> ReportSettings:
     """Returns what the options say; raises UserError where texts or a renaming cannot be read."""
-    shared = ("judge", "oracle", "force", "against", "encoder")
+    if not 0 <= what.shared_rows <= 1:
+        raise UserError(f"--shared-rows is {what.shared_rows}: give a share from 0 to 1")
+    shared = ("judge", "oracle", "force", "shared_rows", "against", "encoder")
     return ReportSettings(
         **{name: getattr(what, name) for name in shared},
         rename=tuple(map(pair, what.rename)),

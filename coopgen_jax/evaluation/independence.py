@@ -20,6 +20,9 @@ from coopgen_jax.discriminators.host.python_file import file_of, is_python
 from coopgen_jax.discriminators.loading import folder_of
 from coopgen_jax.errors import UserError
 
+# Of a judge's rows, how many may be the guide's too: a short sentence can stand in two data sets.
+TOLERATED = 0.001
+
 # What cards say that were written before they had a key for it.
 HALF = re.compile(r"^half ([AB]) of the training rows\b")
 
@@ -130,10 +133,13 @@ def _half(path: Path) -> str | None:
     return said or (found[1] if found else None)
 
 
-def independence(judge: TrainedOn, guide: TrainedOn) -> Independence:
+def independence(
+    judge: TrainedOn, guide: TrainedOn, *, tolerated: float = TOLERATED
+) -> Independence:
     """Tells whether a judge and a guide were trained on different rows.
 
-    Their rows are compared where both are known; else the halves that their cards name.
+    Their rows are compared where both are known; else the halves that their cards name. Of the
+    judge's rows a share of at most `tolerated` may be the guide's too.
     """
     judges, guides = judge.name, f"the guide {guide.name}"
     both = f"{judges} and {guides}"
@@ -143,8 +149,10 @@ def independence(judge: TrainedOn, guide: TrainedOn) -> Independence:
         shared = len(np.intersect1d(judge.rows, guide.rows, assume_unique=True))
         if not shared:
             return Independence(True, f"{both} have no row in common")
-        rows = f"{shared} of the judge's {len(judge.rows)} rows"
-        return Independence(False, f"{both} were both trained on {rows}")
+        rows = f"{both} were both trained on {shared} of the judge's {len(judge.rows)} rows"
+        if shared <= tolerated * len(judge.rows):
+            return Independence(True, f"{rows}, at most a share of {tolerated:g}")
+        return Independence(False, f"{rows}, more than a share of {tolerated:g}")
     if judge.half is not None and guide.half is not None:
         if judge.half == guide.half:
             return Independence(False, f"{both} were both trained on half {judge.half}")

@@ -17,6 +17,7 @@ from coopgen_jax.discriminators.host.python_file import is_python
 from coopgen_jax.discriminators.loading import classes_of, folder_of
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.independence import (
+    TOLERATED,
     Independence,
     card_of,
     independence,
@@ -50,6 +51,7 @@ class ReportSettings:
         perplexity out.
       guide: What guided the texts of files that do not say it; "none" for nothing.
       force: Whether a judge or an oracle that is not independent may be used; the report says so.
+      shared_rows: Share of the judge's training rows that a guide's may have in common.
       target: The class asked for in texts whose files do not say it.
       rename: Pairs of what a target is called in the files and what the judge calls it.
       against: The method that the others are tested against; None for the first.
@@ -63,6 +65,7 @@ class ReportSettings:
     oracle: str | None = None
     guide: str | None = None
     force: bool = False
+    shared_rows: float = TOLERATED
     target: str | None = None
     rename: tuple[tuple[str, str], ...] = ()
     against: str | None = None
@@ -215,7 +218,9 @@ def _check_independence(methods: Sequence[Method], how: ReportSettings) -> list[
     unknown = [method.name for method in methods if not method.told]
     if how.judge:
         judge = trained_on(how.judge)
-        found = [independence(judge, trained_on(guide)) for guide in guides]
+        found = [
+            independence(judge, trained_on(guide), tolerated=how.shared_rows) for guide in guides
+        ]
         if unknown:
             why = f"nobody says what guided the texts of {unknown[0]} (--guide names it, or none)"
             found.append(Independence(False, why, known=False))
@@ -235,7 +240,7 @@ def _check_independence(methods: Sequence[Method], how: ReportSettings) -> list[
     pairs += [(how.oracle, name) for name in (*guides, *steering)]
     for one, other in pairs:
         if one and one != other:
-            verdict = independence(trained_on(one), trained_on(other))
+            verdict = independence(trained_on(one), trained_on(other), tolerated=how.shared_rows)
             notes.append(require(verdict, force=how.force) if verdict.known else verdict.why)
     return list(dict.fromkeys(notes))
 

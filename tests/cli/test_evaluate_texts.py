@@ -106,6 +106,10 @@ def test_an_oracle_must_not_have_written_or_know_the_guides_rows(world, capsys):
     try:
         write_fingerprint(world / "oracle", fingerprint(["one"]))
         assert "trained on 1 of" in sentence(capsys, *job(world, "--oracle", world / "oracle"))
+        shared = ["--oracle", world / "oracle", "--shared-rows"]
+        status, out, _ = run(capsys, *job(world, *shared, "1", "--json"))
+        assert status == 0 and any("at most a share of 1" in n for n in json.loads(out)["notes"])
+        assert "--shared-rows is 2.0: give a share" in sentence(capsys, *job(world, *shared, "2"))
         (world / "oracle" / "rows.npy").unlink()
         status, out, _ = run(capsys, *job(world, "--oracle", world / "oracle"))
         assert status == 0 and "was trained on is unknown" in out

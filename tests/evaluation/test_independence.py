@@ -41,6 +41,15 @@ def test_who_is_independent(judge, guide, holds, why):
     assert require(found, force=True).startswith("forced: ")
 
 
+@pytest.mark.parametrize(("tolerated", "holds"), [(0.0, False), (0.009, False), (0.01, True)])
+def test_a_small_share_of_common_rows_is_tolerated_and_named(tolerated, holds):
+    judge = known("j", "seen by both", *map(str, range(99)))
+    found = independence(judge, known("g", "Seen by both", "other"), tolerated=tolerated)
+    assert found.holds == holds
+    assert "1 of the judge's 100 rows" in found.why and f"share of {tolerated:g}" in found.why
+    assert independence(judge, known("g", "Seen by both")).holds is False
+
+
 def card(folder, name="card.json", **entries):
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(json.dumps(entries))
