@@ -20,7 +20,7 @@ HEADINGS = (
     "Appendix {n}: {a}", "{a}, {b}, {c} and other conditions", "Section {n}\n\n{a}",
     "Figure {n}: {a} by {b}", "Table {n}. {a}, {year}", "Notes on {a}", "- {a}\n- {b}\n- {c}",
     "Filed under: {a}", "Related pages: {a} | {b}", "Symptoms of {a}\n\nCauses\n\nTests",
-    "################", "----------------", "........", "* * *", "= = = =",
+    "####################", "----------------", "............", "* * * * * * *", "= = = =",
 )  # fmt: skip
 DATES = (
     "{year}-{month:02}-{n:02}", "{n:02}.{month:02}.{year}", "{month}/{n}/{year} {m}:{n:02}",

@@ -70,9 +70,16 @@ def test_a_folder_says_what_it_has_learnt_from(tmp_path):
     assert trained_on(copy).weights == found.weights and trained_on(copy).rows is None
 
 
-def test_heads_of_the_package_name_their_half():
-    found = trained_on("sentiment")
-    assert found.half == "A" and found.weights and len(found.rows) > 1000
+@pytest.mark.parametrize("name", ["sentiment", "sentiment-minilm", "emotion", "topic"])
+def test_heads_of_the_package_name_their_half_and_their_rows(name):
+    found = trained_on(name)
+    assert found.half == "A" and found.weights and len(found.rows) > 4000
+
+
+def test_heads_of_one_data_set_share_rows_and_others_do_not():
+    one, other = trained_on("sentiment"), trained_on("sentiment-minilm")
+    assert not independence(one, other).holds
+    assert independence(one, trained_on("topic")).holds
     nobody = trained_on("no such thing")
     assert nobody.half is nobody.rows is nobody.weights is None
 

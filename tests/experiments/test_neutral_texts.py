@@ -6,7 +6,8 @@ import json
 import numpy as np
 
 from coopgen_jax.data.fingerprint import fingerprint
-from experiments.neutral_texts import neutral_texts
+from experiments.neutral_test_texts import neutral_test_texts
+from experiments.neutral_texts import code, made, neutral_texts
 
 
 def test_the_halves_have_no_text_in_common_whatever_its_case(tmp_path):
@@ -27,3 +28,12 @@ def test_the_halves_have_no_text_in_common_whatever_its_case(tmp_path):
     assert one == neutral_texts(tmp_path, "A")
     for word in ("station", "page", "when", "=", "Gleis", "of"):
         assert any(word in text for text in one), word
+
+
+def test_the_500_for_measuring_are_others_than_those_for_training():
+    texts = neutral_test_texts()
+    assert len(set(texts)) == len(texts) == 500 and texts == neutral_test_texts()
+    assert len(fingerprint(texts)) > 490, "they differ by more than white space and case"
+    rng = np.random.default_rng(0)
+    seen = fingerprint([*made(rng, 4000), *code(rng, 40), *code(rng, 52)])
+    assert not len(np.intersect1d(fingerprint(texts), seen))
