@@ -26,10 +26,11 @@ def log_target(log_class: jax.Array, target: jax.Array) -> jax.Array:
     return jax.nn.logsumexp(log_class + weights, axis=-1)
 
 
-def check_foresight(job: Job, states: States, who: str) -> None:
+def check_foresight(job: Job, states: States, who: str, *, few: bool = False) -> None:
     """Raises UserError, naming `who` asks, where children of a node cannot be judged.
 
-    The states are those that `read_prompts` returns.
+    The states are those that `read_prompts` returns. With `few` some candidates are asked about,
+    else the whole vocabulary, which is too much for a discriminator that reads every text anew.
     """
     guide, vocab = job.discriminator, job.language_model.vocab_size
     if guide is None or job.target is None:
@@ -40,6 +41,14 @@ def check_foresight(job: Job, states: States, who: str) -> None:
             "only what has been read: use fudge (--method fudge), or a generative discriminator, "
             "or a shared trunk trained with --look-ahead"
         )
+    if guide.tokenizer is not None and not few:
+        raise UserError(
+            f"{who} asks about every token of the vocabulary, and this discriminator reads every "
+            "text anew: use fudge (--method fudge), or a generative discriminator, or a shared "
+            "trunk trained with --look-ahead"
+        )
+    if guide.tokenizer is not None:
+        return  # it reads any text
     node = roots(jnp.zeros((len(job.prompt.tokens), job.config.samples), jnp.int32))
     found = jax.eval_shape(guide.evaluate_children, job.discriminator_params, states[1], node, None)
     if found.shape[3] != vocab:

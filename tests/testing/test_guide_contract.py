@@ -105,7 +105,9 @@ def test_readers_of_another_tokenizer_keep_the_contract(tiny_encoder, reads_prom
         reads_prompt=reads_prompt,
     )
     head = Head(config.head).init(jax.random.key(1), jnp.zeros((1, 8)))["params"]
-    check(bidirectional(config), {"encoder": tiny_encoder.params, "head": head})
+    check(
+        bidirectional(config), {"encoder": tiny_encoder.params, "head": head}, exact_children=True
+    )
 
 
 @pytest.mark.parametrize("reads_prompt", [False, True])
@@ -119,11 +121,11 @@ def share(texts):
     return np.array([(1 + text.count("1")) / (2 + len(text)) for text in texts])
 
 
-def test_functions_in_python_keep_the_contract():
-    loaded = host_function(share, classes=("few", "many"), tokenizer=tokenizer())
-    check(loaded.discriminator, loaded.params)
-    loaded = reward(share, tokenizer=tokenizer())
-    check(loaded.discriminator, loaded.params)
+@pytest.mark.parametrize("reads_prompt", [True, False])
+def test_functions_in_python_keep_the_contract_and_know_children_exactly(reads_prompt):
+    how = {"tokenizer": tokenizer(), "reads_prompt": reads_prompt}
+    for loaded in (host_function(share, classes=("few", "many"), **how), reward(share, **how)):
+        check(loaded.discriminator, loaded.params, exact_children=True)
 
 
 @pytest.mark.parametrize("reads_prompt", [True, False])

@@ -53,7 +53,8 @@ class FudgeConfig(DecoderSettings):
       score: adds strength times "log" p(c|x v) to the logits, or its "value" p(c|x v). The first is
         FUDGE's, the second that of RAD and Controlled Decoding.
       look_ahead: judges candidates before they are read; only the drawn one is read then. It needs
-        a discriminator that has foresight.
+        a discriminator that has foresight: a look-ahead head, a generative one, a bag of words, or
+        one that reads every text anew, such as a function of texts.
       greedy: takes the best candidate instead of drawing.
     """
 
@@ -96,7 +97,7 @@ def begin(job: Job) -> RescoringState:
     count = min(config.candidates, job.language_model.vocab_size)
     state = begin_rescoring(job, nodes=1 if config.look_ahead else 1 + count)
     if config.look_ahead:
-        check_foresight(job, state.states, "fudge with look_ahead")
+        check_foresight(job, state.states, "fudge with look_ahead", few=True)
     return state
 
 

@@ -195,7 +195,9 @@ def _loaded(
 ) -> LoadedDiscriminator:
     call.reset()
     judge = Bound(_judge, (call, len(classes), log_class))
-    whole = judging_whole(judge, classes, reads_prompt=reads_prompt, tokenizer="host")
+    whole = judging_whole(
+        judge, classes, reads_prompt=reads_prompt, tokenizer="host", source=call.source
+    )
     return LoadedDiscriminator(whole, params, calls=(call,))
 
 

@@ -36,7 +36,9 @@ def rereading(
     """
     judge = Bound(_judge, (read, len(classes), crossing))
     tokenizer = crossing.target.identity
-    return judging_whole(judge, classes, reads_prompt=reads_prompt, tokenizer=tokenizer)
+    return judging_whole(
+        judge, classes, reads_prompt=reads_prompt, tokenizer=tokenizer, source=crossing.source
+    )
 
 
 def widths_up_to(longest: int) -> list[int]:

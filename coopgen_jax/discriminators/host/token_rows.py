@@ -10,6 +10,7 @@ from flax import struct
 from coopgen_jax.discriminators.discriminator import Discriminator, uniform
 from coopgen_jax.models.language_model import Bound, Nodes, Prompt
 from coopgen_jax.models.slots import Capacity, Slots, allocate, take, write
+from coopgen_jax.tokenizer import Tokenizer
 
 
 @struct.dataclass
@@ -51,27 +52,40 @@ def of_nodes(state: Spelled, nodes: Nodes) -> tuple[jax.Array, jax.Array, Any]:
     token = jnp.where(nodes.terminal, -1, nodes.token)
     path = jnp.where(nodes.path >= 0, take(state.tokens, nodes.path), -1)
     own = jnp.concatenate([path, token[..., None]], axis=-1)
+    after = Spelled(state.prompt, write(state.tokens, nodes.start, token))
+    return _common(state, nodes), own, after
+
+
+def _common(state: Spelled, nodes: Nodes) -> jax.Array:
+    """Returns the ids with which all texts of a sample begin, `[B, R, M]`, -1 for no token."""
     trunk = state.tokens.trunk
     assert trunk is not None
     place = jnp.arange(trunk.shape[-1])[None, None, :]
     trunk = jnp.where(place < nodes.committed[..., None], trunk, -1)
     rows = (*trunk.shape[:2], state.prompt.shape[1])
     prompt = jnp.broadcast_to(state.prompt[:, None, :], rows)
-    common = jnp.concatenate([prompt, trunk], axis=-1)
-    return common, own, Spelled(state.prompt, write(state.tokens, nodes.start, token))
+    return jnp.concatenate([prompt, trunk], axis=-1)
 
 
 def judging_whole(
-    judge: Callable, classes: tuple[str, ...], *, reads_prompt: bool, tokenizer: str
+    judge: Callable,
+    classes: tuple[str, ...],
+    *,
+    reads_prompt: bool,
+    tokenizer: str,
+    source: Tokenizer,
 ) -> Discriminator:
     """Returns the discriminator that judges every node's text as a whole.
 
     Equal judges `(params, common, own) -> log p [B, R, W, C]`, of ids as `of_nodes` returns them,
-    make equal ones.
+    make equal ones. The ids are those of the tokenizer `source`; `tokenizer` says what else reads
+    the texts.
     """
+    ids = source.vocab_size, source.end_tokens
     return Discriminator(
         init=Bound(_init, (judge, len(classes), reads_prompt)),
         evaluate=Bound(_evaluate, judge),
+        evaluate_children=Bound(_evaluate_children, (judge, *ids)),
         evaluate_prefixes=Bound(_evaluate_prefixes, (judge, reads_prompt)),
         classes=classes,
         reads_prompt=reads_prompt,
@@ -99,6 +113,37 @@ def _evaluate(
 ) -> tuple[jax.Array, Spelled]:
     common, own, state = of_nodes(state, nodes)
     return judge(params, common, own), state
+
+
+def _evaluate_children(
+    bound: tuple[Callable, int, tuple[int, ...]],
+    params: Any,
+    state: Spelled,
+    nodes: Nodes,
+    candidates: jax.Array | None,
+) -> jax.Array:
+    """Judges the children as texts, for which the language model need not have read them."""
+    judge, vocab, ends = bound
+    own_slots = nodes.slots[..., None]
+    # The root's token is in the trunk already.
+    own_slots = jnp.where(nodes.depth[..., None] > 0, own_slots, -1)
+    path = jnp.concatenate([nodes.path, own_slots], axis=-1)
+    front = jnp.where(path >= 0, take(state.tokens, path), -1)
+    if candidates is None:
+        candidates = jnp.broadcast_to(jnp.arange(vocab), (*nodes.token.shape, vocab))
+    # A token that ends the text adds nothing to it.
+    ended = jnp.isin(candidates, jnp.asarray(ends, jnp.int32))
+    last = jnp.where(ended, -1, candidates)[..., None]
+    count = candidates.shape[-1]
+    front = jnp.broadcast_to(front[..., None, :], (*last.shape[:-1], front.shape[-1]))
+    own = jnp.concatenate([front, last], axis=-1)
+    said = judge(params, _common(state, nodes), _flat(own))
+    return jnp.asarray(said).reshape(*candidates.shape[:3], count, said.shape[-1])
+
+
+def _flat(own: jax.Array) -> jax.Array:
+    """Returns the texts of all children of a sample in one row `[B, R, W * K, D + 2]`."""
+    return own.reshape(*own.shape[:2], -1, own.shape[-1])
 
 
 def _evaluate_prefixes(

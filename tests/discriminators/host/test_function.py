@@ -187,3 +187,27 @@ def test_the_tutorials_classifier_of_toxicity_runs(monkeypatch, capsys, tmp_path
     exec(compile(block, "tutorial", "exec"), {})
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 4 and all(" text" in line for line in printed)
+
+
+def test_fudge_asks_a_function_about_tokens_that_the_language_model_has_not_read():
+    config = cg.FudgeConfig(new_tokens=5, samples=2, candidates=9, strength=4.0)
+    ask = Letters()
+    texts = [
+        cg.generate(
+            model(), ["A prompt", "So"], discriminator=judge_of(ask), target="many", config=one
+        )
+        for one in (config, replace(config, look_ahead=True))
+    ]
+    for plain, ahead in zip(*texts, strict=True):
+        assert plain.tokens == ahead.tokens
+        assert plain.class_probabilities == pytest.approx(ahead.class_probabilities)
+        assert plain.model_tokens == 9 * len(plain.tokens)
+        assert ahead.model_tokens == len(ahead.tokens)
+
+
+def test_nobody_asks_a_function_about_the_whole_vocabulary():
+    with pytest.raises(UserError, match=r"gedi asks about every token .* reads every text anew"):
+        cg.generate(
+            model(), ["So"], discriminator=judge_of(Letters()), target="many",
+            config=cg.GediConfig(new_tokens=2),
+        )  # fmt: skip
