@@ -1,4 +1,4 @@
-"""The command line: generate, compare, train, evaluate, watermark, models and plan."""
+"""The command line: generate, compare, train, evaluate, watermark, explain, models and plan."""
 
 import contextlib
 import dataclasses
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from coopgen_jax.cli import (
     compare_options,
     evaluate_options,
+    explain_options,
     old_flags,
     train_options,
     watermark_options,
@@ -24,6 +25,7 @@ from coopgen_jax.cli import (
 from coopgen_jax.cli.annotate_options import AnnotateOptions
 from coopgen_jax.cli.ask import (
     ask,
+    described,
     first_sentence,
     grouped,
     one_flag,
@@ -33,6 +35,7 @@ from coopgen_jax.cli.ask import (
 )
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.cli.evaluate_options import EvaluateOptions, JudgementOptions, TextsOptions
+from coopgen_jax.cli.explain_options import ExplainOptions, ShowOptions, TrialOptions
 from coopgen_jax.cli.interrupt import interruptible
 from coopgen_jax.cli.options import (
     EXAMPLES,
@@ -133,6 +136,7 @@ def _parse(arguments: list[str]) -> Any:
         "train": _parse_train,
         "evaluate": _parse_evaluate,
         "watermark": _parse_watermark,
+        "explain": _parse_explain,
     }
     if command in parsers:
         return parsers[command](arguments[1:])
@@ -144,6 +148,7 @@ def _parse(arguments: list[str]) -> Any:
         "train": TrainOptions,
         "evaluate": EvaluateOptions,
         "watermark": WatermarkOptions,
+        "explain": ExplainOptions,
     }
     if command not in (*kinds, "--help", "-h"):
         raise UserError(f"there is no command {command}: known are {', '.join(kinds)}")
@@ -258,6 +263,21 @@ def _parse_watermark(arguments: list[str]) -> WatermarkOptions:
     return _ask_kind("watermark", WatermarkOptions, kinds, arguments, watermark_options.EXAMPLES)
 
 
+def _parse_explain(arguments: list[str]) -> Any:
+    """Returns what is to be explained, or, where a word says so, shown or rated."""
+    kinds = {"show": ShowOptions, "evaluate": TrialOptions}
+    kind = kinds.get(arguments[0]) if arguments else None
+    if kind is None and arguments and not arguments[0].startswith("-"):
+        raise UserError(f"explain takes no {arguments[0]!r}: give options, or show or evaluate")
+    return ask(
+        described(kind or ExplainOptions),
+        prog=f"coopgen explain {arguments[0]}" if kind else "coopgen explain",
+        arguments=arguments[1:] if kind else arguments,
+        description=described(kind or ExplainOptions).__doc__ or "",
+        examples="" if kind else explain_options.EXAMPLES,
+    )
+
+
 def _ask_kind(
     command: str,
     kind: type[_Kind],
@@ -291,6 +311,9 @@ RUNS = {
     TrainOptions: ("train", "run_train"),
     EvaluateOptions: ("evaluate", "run_evaluate"),
     WatermarkOptions: ("watermarking", "run_watermark"),
+    ExplainOptions: ("explaining", "run_explain"),
+    ShowOptions: ("explaining", "run_explain"),
+    TrialOptions: ("explaining", "run_explain"),
     GenerateOptions: ("generate", "run_generate"),
 }
 

@@ -45,7 +45,7 @@ def _whole(
         return 0, None
     found = _parsed(path, 1, lines[0]) if lines else None
     if not isinstance(found, dict) or "settings" not in found:
-        raise UserError(f"{path} was not written by `coopgen compare`: name another --out")
+        raise UserError(f"{path} has no texts of this command: name another --out")
     if not same_texts(found, header):
         if len(lines) == 1:
             return 0, None  # nothing stands under it

@@ -40,7 +40,8 @@ class LoadedDiscriminator:
             call.forgive()
         try:
             yield
-        except jax.errors.JaxRuntimeError as error:
+        except (jax.errors.JaxRuntimeError, ValueError) as error:
+            # A program that runs while it is called raises the second.
             for call in self.calls:
                 if isinstance(call.failure, UserError):
                     raise call.failure from error

@@ -20,6 +20,9 @@ COMMANDS = (
     "watermark key",
     "watermark detect",
     "watermark evaluate",
+    "explain",
+    "explain show",
+    "explain evaluate",
     "models",
     "plan",
 )

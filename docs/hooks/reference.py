@@ -16,6 +16,7 @@ ROOMS = {
     "parallel": "Devices",
     "bulk": "Machines",
     "watermark": "Watermarks",
+    "explanation": "Explanations",
 }
 REST = "Everything else"
 

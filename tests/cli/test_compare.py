@@ -159,9 +159,9 @@ def test_a_killed_run_is_gone_on_with(world, whole, capsys, tmp_path):
     [
         (None, ["--seed", 1], "holds texts of another seed: name another --out, or delete it"),
         (None, ["--new-tokens", 2], "holds texts of another new tokens"),
-        (b"[1]\n", [], "was not written by `coopgen compare`"),
+        (b"[1]\n", [], "has no texts of this command"),
         (b"words\n", [], "line 1 of .* is not JSON"),
-        (b"words without an end", [], "was not written by `coopgen compare`"),
+        (b"words without an end", [], "has no texts of this command"),
         (b"H{}\nx\n", [], "line 3 of .* is not JSON"),
         (b"H" + b"{}\n" * 11, [], "holds more texts than are to be written"),
     ],

@@ -33,6 +33,11 @@ FEW = {
     "evaluate discriminator": {"--quiet": None},
     "evaluate texts": {"--quiet": None},
     "watermark evaluate": {"--new-tokens": "8", "--quiet": None},
+    "explain": {
+        "--texts": "4", "--new-tokens": "6", "--batch-size": "4", "--tried": "2",
+        "--min-count": "1", "--quiet": None,
+    },
+    "explain evaluate": {"--quiet": None},
     "plan": {"--bandwidth": "10", "--rate": "0.1"},
 }  # fmt: skip
 # Options that only some commands have, made small where they stand.
@@ -115,7 +120,8 @@ def run_coopgen(command: Command, words: list[str]) -> None:
 
 def small(words: list[str]) -> list[str]:
     """Returns the arguments of `coopgen` with options that leave little to do."""
-    kind = " ".join(words[:2] if words[0] in ("train", "evaluate", "watermark") else words[:1])
+    deep = words[0] in ("train", "evaluate", "watermark", "explain") and words[1][0] != "-"
+    kind = " ".join(words[:2] if deep else words[:1])
     few = dict(FEW.get(kind, {}))
     if kind == "generate" and "--method" not in words:
         few |= SEARCH

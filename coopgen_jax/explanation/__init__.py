@@ -1,0 +1,1 @@
+"""Therapy: what a classifier looks for, explained without data by what is written under it."""

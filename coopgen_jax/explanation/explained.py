@@ -1,0 +1,336 @@
+"""What an explanation is: words with weights by class, and the texts behind them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from coopgen_jax.errors import UserError
+from coopgen_jax.explanation.reaction import BlackBox, Reaction, reactions
+from coopgen_jax.explanation.surrogate import Surrogate, SurrogateSettings, fit_surrogate
+from coopgen_jax.files import read_json, strict, write_json
+
+FILE = "explanation.json"
+
+
+@dataclass(frozen=True)
+class Word:
+    """A term of an explanation, for one class.
+
+    Attributes:
+      term: The word, or a sequence of them.
+      weight: Its weight in the linear model, in log-odds per unit of tf-idf.
+      low, high: The 95 % interval of the weight; None without a bootstrap.
+      texts: How many of the class's texts have it.
+      reaction: How far it moves the classifier; None where that was not tried.
+    """
+
+    term: str
+    weight: float
+    low: float | None
+    high: float | None
+    texts: int
+    reaction: Reaction | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What tells the texts apart that a classifier accepts as one class or another.
+
+    Attributes:
+      classes: The names of the `C` classes.
+      texts: The `n` texts.
+      labels: `[n]` the class that each was written for.
+      probabilities: `[n, C]` what the classifier says of each.
+      surrogate: The linear model.
+      settings: How it was fitted.
+      sample_weights: `[n]` what each text counts; None for one each.
+      tried: Reactions by class and term.
+      settling: Of growing numbers of texts a class, how many of the strongest words they share with
+        the number before; see `settling`.
+      about: What the texts were written with, and what that cost.
+    """
+
+    classes: tuple[str, ...]
+    texts: tuple[str, ...]
+    labels: np.ndarray
+    probabilities: np.ndarray
+    surrogate: Surrogate
+    settings: SurrogateSettings
+    sample_weights: np.ndarray | None = None
+    tried: dict[tuple[int, str], Reaction] = field(default_factory=dict)
+    settling: tuple[dict[str, Any], ...] = ()
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> dict[str, dict[str, float]]:
+        """The weights of all terms by class."""
+        rows = zip(self.classes, self.surrogate.weights.tolist(), strict=True)
+        return {name: dict(zip(self.surrogate.terms, row, strict=True)) for name, row in rows}
+
+    @property
+    def intervals(self) -> dict[str, dict[str, tuple[float, float]]]:
+        """The 95 % intervals of the weights of all terms by class; NaN without a bootstrap."""
+        ends = np.stack([self.surrogate.low, self.surrogate.high], axis=-1).tolist()
+        terms = self.surrogate.terms
+        return {
+            name: {term: (low, high) for term, (low, high) in zip(terms, row, strict=True)}
+            for name, row in zip(self.classes, ends, strict=True)
+        }
+
+    @property
+    def fit(self) -> dict[str, Any]:
+        """How well the linear model tells the texts apart, and how well the classifier does."""
+        says = self.probabilities.argmax(axis=1) == self.labels
+        return {
+            "accuracy": self.surrogate.accuracy,
+            "texts": {name: int((self.labels == c).sum()) for c, name in enumerate(self.classes)},
+            "accepted": {
+                name: float(says[self.labels == c].mean()) for c, name in enumerate(self.classes)
+            },
+            "confidence": {
+                name: float(self.probabilities[self.labels == c, c].mean())
+                for c, name in enumerate(self.classes)
+            },
+        }
+
+    def number_of(self, name: str) -> int:
+        """Returns the number of a class; raises UserError where there is none of that name."""
+        if name not in self.classes:
+            raise UserError(f"there is no class {name}: known are {', '.join(self.classes)}")
+        return self.classes.index(name)
+
+    def top_words(self, name: str, k: int = 20, *, moving: bool = False) -> list[Word]:
+        """Returns the `k` strongest terms of a class, strongest first.
+
+        With `moving` they are those alone that were tried and move the classifier.
+        """
+        label = self.number_of(name)
+        found = words_by_weight(self.surrogate, label, self.tried)
+        if moving:
+            found = [one for one in found if one.reaction is not None and one.reaction.moves]
+        return found[:k]
+
+    def contrast(self, one: str, other: str, k: int = 20) -> tuple[list[Word], list[Word]]:
+        """Returns the strongest terms of one class against another one, and of that against it.
+
+        The linear model is fitted to the texts of these two classes alone.
+        """
+        pair = [self.number_of(one), self.number_of(other)]
+        if pair[0] == pair[1]:
+            raise UserError(f"{one} is contrasted with itself: name two classes")
+        rows = np.flatnonzero(np.isin(self.labels, pair))
+        fitted = fit_surrogate(
+            [self.texts[row] for row in rows],
+            (self.labels[rows] == pair[1]).astype(int),
+            2,
+            self.settings,
+            sample_weights=None if self.sample_weights is None else self.sample_weights[rows],
+        )
+        return words_by_weight(fitted, 0)[:k], words_by_weight(fitted, 1)[:k]
+
+    def compare(self, other: "Explanation", k: int = 100) -> dict[str, dict[str, float]]:
+        """Returns how far two explanations of the same classes agree, by class.
+
+        `shared` is the share of the `k` strongest terms that both have, `spearman` the rank
+        correlation of the weights of the terms that are among the strongest of either; a term that
+        an explanation does not have weighs 0 there.
+        """
+        if self.classes != other.classes:
+            raise UserError(
+                f"the classes differ ({', '.join(self.classes)} and {', '.join(other.classes)}): "
+                "compare explanations of the same classes"
+            )
+        found = {}
+        for name in self.classes:
+            tops = [[word.term for word in one.top_words(name, k)] for one in (self, other)]
+            union = list(dict.fromkeys([*tops[0], *tops[1]]))
+            weights = [
+                [one.weights[name].get(term, 0.0) for term in union] for one in (self, other)
+            ]
+            found[name] = {
+                "shared": len(set(tops[0]) & set(tops[1])) / max(len(tops[0]), len(tops[1])),
+                "spearman": float(spearmanr(*weights).statistic),
+                "terms": len(union),
+            }
+        return found
+
+    def with_reactions(
+        self, black_box: BlackBox, *, k: int = 50, uses: int = 20, seed: int = 0
+    ) -> "Explanation":
+        """Returns the explanation with the `k` strongest terms of every class tried."""
+        terms = [
+            (label, word.term)
+            for label, name in enumerate(self.classes)
+            for word in self.top_words(name, k)
+        ]
+        found = reactions(black_box, self.texts, terms, uses=uses, seed=seed)
+        return replace(self, tried=self.tried | dict(zip(terms, found, strict=True)))
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the explanation into a folder, which is made; its texts are in the file too."""
+        write_json(Path(folder) / FILE, strict(_on_disc(self)))
+
+
+def words_by_weight(
+    fitted: Surrogate, label: int, tried: dict[tuple[int, str], Reaction] | None = None
+) -> list[Word]:
+    """Returns all terms with a weight above 0 for a class, the heaviest first, then by spelling."""
+    order = sorted(
+        np.flatnonzero(fitted.weights[label] > 0),
+        key=lambda place: (-fitted.weights[label, place], fitted.terms[place]),
+    )
+    return [
+        Word(
+            fitted.terms[place],
+            float(fitted.weights[label, place]),
+            _number(fitted.low[label, place]),
+            _number(fitted.high[label, place]),
+            int(fitted.counts[label, place]),
+            (tried or {}).get((label, fitted.terms[place])),
+        )
+        for place in order
+    ]
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def explain_texts(
+    texts: Sequence[str],
+    labels: Sequence[int] | np.ndarray,
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+    settings: SurrogateSettings | None = None,
+    *,
+    sample_weights: np.ndarray | None = None,
+    about: dict[str, Any] | None = None,
+) -> Explanation:
+    """Returns the explanation that texts give which were written for classes.
+
+    Args:
+      texts: `n` texts.
+      labels: `[n]` the class that each was written for.
+      probabilities: `[n, C]` what the classifier says of each.
+      classes: the names of the `C` classes.
+      settings: how the linear model is fitted.
+      sample_weights: `[n]` what each text counts; None for one each.
+      about: what is to be told of how they were written.
+
+    Raises:
+      UserError: a class has no text, or no word stands in enough of them.
+    """
+    settings = settings or SurrogateSettings()
+    labels = np.asarray(labels)
+    fitted = fit_surrogate(texts, labels, len(classes), settings, sample_weights=sample_weights)
+    return Explanation(
+        tuple(classes), tuple(texts), labels, np.asarray(probabilities), fitted, settings,
+        sample_weights, about=about or {},
+    )  # fmt: skip
+
+
+def settling(
+    texts: Sequence[str],
+    labels: np.ndarray,
+    classes: int,
+    settings: SurrogateSettings,
+    *,
+    k: int = 20,
+    sizes: Sequence[int] = (),
+) -> list[dict[str, Any]]:
+    """Tells how an explanation settles as texts are added.
+
+    Of every number of texts a class, the first ones, `shared` is the mean share over classes of the
+    `k` strongest terms that the number before it had too; the first number has none. Where no
+    `sizes` are given they double up to all that there are.
+    """
+    labels = np.asarray(labels)
+    rows = [np.flatnonzero(labels == label) for label in range(classes)]
+    most = min(map(len, rows))
+    sizes = sizes or sorted(
+        {max(most >> shift, 2) for shift in range(6) if most >> shift >= 10} | {most}
+    )
+    quick = replace(settings, bootstrap=0, unseen=0.0)
+    found: list[dict[str, Any]] = []
+    before: list[set[str]] = []
+    for size in sizes:
+        chosen = np.sort(np.concatenate([own[:size] for own in rows]))
+        fitted = fit_surrogate([texts[row] for row in chosen], labels[chosen], classes, quick)
+        tops = [{word.term for word in words_by_weight(fitted, c)[:k]} for c in range(classes)]
+        shared = None
+        if before:
+            pairs = zip(tops, before, strict=True)
+            shares = [len(one & old) / max(len(one), len(old), 1) for one, old in pairs]
+            shared = float(np.mean(shares))
+        found.append({"texts": int(size), "shared": shared})
+        before = tops
+    return found
+
+
+def load_explanation(folder: str | Path) -> Explanation:
+    """Loads what `Explanation.save` wrote; raises UserError where a folder holds no explanation."""
+    path = Path(folder) / FILE
+    if not path.is_file():
+        raise UserError(f"{folder} holds no explanation: make one with coopgen explain")
+    found = read_json(path, way_out="explain again with the same --out")
+    try:
+        terms = [(c, t, Reaction(**r)) for c, t, r in found["reactions"]]
+        arrays = {name: np.asarray(found["surrogate"][name], float) for name in _ARRAYS}
+        arrays["counts"] = arrays["counts"].astype(int)
+        fitted = Surrogate(
+            terms=tuple(found["surrogate"]["terms"]),
+            accuracy=found["surrogate"]["accuracy"],
+            **arrays,
+        )
+        return Explanation(
+            classes=tuple(found["classes"]),
+            texts=tuple(found["texts"]),
+            labels=np.asarray(found["labels"], int),
+            probabilities=np.asarray(found["probabilities"], float),
+            surrogate=fitted,
+            settings=SurrogateSettings(**found["settings"]),
+            sample_weights=(
+                None if found["sample_weights"] is None else np.asarray(found["sample_weights"])
+            ),
+            tried={(c, t): r for c, t, r in terms},
+            settling=tuple(found["settling"]),
+            about=found["about"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is no explanation of this version: explain again") from error
+
+
+_ARRAYS = ("weights", "low", "high", "bias", "counts")
+
+
+def _on_disc(one: Explanation) -> dict[str, Any]:
+    fitted = one.surrogate
+    return {
+        "classes": list(one.classes),
+        "fit": one.fit,
+        "about": one.about,
+        "settling": list(one.settling),
+        "settings": {part.name: getattr(one.settings, part.name) for part in fields(one.settings)},
+        "surrogate": {
+            "terms": list(fitted.terms),
+            "accuracy": fitted.accuracy,
+            **{name: getattr(fitted, name).tolist() for name in _ARRAYS},
+        },
+        "reactions": [[c, term, asdict(found)] for (c, term), found in one.tried.items()],
+        "sample_weights": None if one.sample_weights is None else one.sample_weights.tolist(),
+        "labels": one.labels.tolist(),
+        "probabilities": one.probabilities.tolist(),
+        "texts": list(one.texts),
+    }
+
+
+def as_json(one: Explanation, k: int) -> str:
+    """Returns the `k` strongest words of every class, the fit and the cost, as JSON."""
+    words = {name: [asdict(word) for word in one.top_words(name, k)] for name in one.classes}
+    found = {"classes": list(one.classes), "words": words, "fit": one.fit, "about": one.about}
+    return json.dumps(strict(found | {"settling": list(one.settling)}), indent=1)

@@ -1,0 +1,99 @@
+"""Whether a classifier reacts to a word: the insertion test on written texts.
+
+A word can tell written texts apart that the classifier does not look at, because the language model
+writes it together with words that it does look at. A word that is put into texts and moves nothing
+is such a one.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+# Judges texts: from `n` texts to p(class | text) `[n, C]`.
+BlackBox = Callable[[list[str]], np.ndarray]
+# Probabilities nearer to 0 or 1 than this count as it.
+LEAST = 1e-6
+# A change of fewer nats is rounding.
+STILL = 1e-3
+
+
+@dataclass(frozen=True)
+class Reaction:
+    """How far a word moves a classifier towards a class, over texts that it is put into.
+
+    Attributes:
+      mean: Mean change of the log-odds of the class against all others, in nats.
+      low, high: The 95 % interval of the mean: 1.96 standard errors around it.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def moves(self) -> bool:
+        """Whether the classifier is moved towards the class, beyond chance."""
+        return self.low > STILL
+
+
+def log_odds(probabilities: np.ndarray) -> np.ndarray:
+    """Returns the log-odds of every class against all others, of p(class | text) `[n, C]`."""
+    p = np.clip(np.asarray(probabilities, float), LEAST, 1 - LEAST)
+    return np.log(p) - np.log1p(-p)
+
+
+def inserted(text: str, term: str, place: float) -> str:
+    """Returns a text with a term between two of its words; `place` goes from 0 to below 1."""
+    words = text.split()
+    at = int(place * (len(words) + 1))
+    return " ".join([*words[:at], term, *words[at:]])
+
+
+def reactions(
+    black_box: BlackBox,
+    texts: Sequence[str],
+    terms: Sequence[tuple[int, str]],
+    *,
+    uses: int = 20,
+    seed: int = 0,
+    batch: int = 512,
+) -> list[Reaction]:
+    """Puts terms into texts and returns how far each moves the classifier towards its class.
+
+    Args:
+      black_box: the classifier.
+      texts: texts to put them into.
+      terms: pairs of a class, by its number, and a term.
+      uses: texts that a term is put into, drawn for each.
+      seed: of what is drawn.
+      batch: the most texts of one call.
+    """
+    rng = np.random.default_rng(seed)
+    texts = [text for text in texts if text.strip()]
+    uses = min(uses, len(texts))
+    rows = [rng.choice(len(texts), uses, replace=False) for _ in terms]
+    places = rng.random((len(terms), uses))
+    changed = [
+        inserted(texts[row], term, place)
+        for (_, term), own, where in zip(terms, rows, places, strict=True)
+        for row, place in zip(own, where, strict=True)
+    ]
+    before = log_odds(asked(black_box, texts, batch))
+    after = log_odds(asked(black_box, changed, batch)).reshape(len(terms), uses, -1)
+    found = []
+    for number, (label, _) in enumerate(terms):
+        change = after[number, :, label] - before[rows[number], label]
+        error = change.std(ddof=1) / np.sqrt(uses) if uses > 1 else np.inf
+        mean = float(change.mean())
+        found.append(Reaction(mean, float(mean - 1.96 * error), float(mean + 1.96 * error)))
+    return found
+
+
+def asked(black_box: BlackBox, texts: Sequence[str], batch: int = 512) -> np.ndarray:
+    """Returns p(class | text) `[n, C]` of texts, asked for in batches."""
+    parts = [
+        np.asarray(black_box(list(texts[start : start + batch])), float)
+        for start in range(0, len(texts), batch)
+    ]
+    return np.concatenate(parts)

@@ -1,0 +1,59 @@
+"""The insertion test, on a classifier whose weights are known."""
+
+import numpy as np
+import pytest
+
+from coopgen_jax.explanation.reaction import asked, inserted, log_odds, reactions
+
+WEIGHTS = {"sun": 2.0, "rain": -1.5}
+TEXTS = ["the house stands", "paper and stone", "a sun over water", "some more words here", " "]
+
+
+def box(texts):
+    score = np.array([sum(WEIGHTS.get(word, 0.0) for word in text.split()) for text in texts])
+    p = 1 / (1 + np.exp(-score))
+    return np.stack([1 - p, p], axis=-1)
+
+
+def test_a_word_moves_a_linear_classifier_by_its_weight():
+    found = reactions(box, TEXTS, [(1, "sun"), (0, "sun"), (0, "rain"), (1, "paper")], uses=4)
+    assert [one.mean for one in found] == pytest.approx([2.0, -2.0, 1.5, 0.0], abs=1e-9)
+    assert [one.moves for one in found] == [True, False, True, False]
+    assert found[0].low == pytest.approx(2.0)
+
+
+def test_where_words_act_together_the_interval_tells():
+    def both(texts):
+        p = np.array([0.9 if {"sun", "water"} <= set(text.split()) else 0.5 for text in texts])
+        return np.stack([1 - p, p], axis=-1)
+
+    texts = ["water here", *["nothing here"] * 9]
+    (found,) = reactions(both, texts, [(1, "sun")], uses=10)
+    assert found.mean == pytest.approx(np.log(9) / 10)
+    error = np.log(9) * np.sqrt((1 / 10) * (9 / 10) * (10 / 9)) / np.sqrt(10)
+    assert found.high - found.mean == pytest.approx(1.96 * error)
+    assert not found.moves
+
+
+def test_texts_are_drawn_and_asked_for_in_batches():
+    sizes = []
+
+    def counting(texts):
+        sizes.append(len(texts))
+        assert all(text.strip() for text in texts)
+        return box(texts)
+
+    reactions(counting, TEXTS, [(1, "sun"), (0, "rain")], uses=50, batch=3)
+    assert sizes == [3, 1, 3, 3, 2], "four texts that have words, and each of two terms in each"
+    assert asked(box, TEXTS).shape == (5, 2)
+
+
+@pytest.mark.parametrize(("place", "text"), [(0.0, "sun a b"), (0.5, "a sun b"), (0.99, "a b sun")])
+def test_a_term_stands_between_words(place, text):
+    assert inserted("a b", "sun", place) == text
+
+
+def test_log_odds_are_finite():
+    found = log_odds(np.array([[0.0, 1.0], [0.2, 0.8]]))
+    assert np.isfinite(found).all()
+    assert found[1] == pytest.approx([np.log(0.25), np.log(4)])
