@@ -171,6 +171,8 @@ def _rate(what: TrialOptions) -> None:
     explained: dict[str, list[dict[str, float]]] = {
         "therapy": [found.weights[name] for name in found.classes]
     }
+    if found.tried:
+        explained["therapy, by reaction"] = [found.reactions[name] for name in found.classes]
     texts: list[str] = []
     black_box: Callable[[list[str]], Any] | None = None
     if what.data is not None:

@@ -73,6 +73,14 @@ class Explanation:
         return {name: dict(zip(self.surrogate.terms, row, strict=True)) for name, row in rows}
 
     @property
+    def reactions(self) -> dict[str, dict[str, float]]:
+        """The mean reactions to the terms that were tried, by class, in nats of log-odds."""
+        found: dict[str, dict[str, float]] = {name: {} for name in self.classes}
+        for (label, term), one in self.tried.items():
+            found[self.classes[label]][term] = one.mean
+        return found
+
+    @property
     def intervals(self) -> dict[str, dict[str, tuple[float, float]]]:
         """The 95 % intervals of the weights of all terms by class; NaN without a bootstrap."""
         ends = np.stack([self.surrogate.low, self.surrogate.high], axis=-1).tolist()

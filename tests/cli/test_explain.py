@@ -9,6 +9,7 @@ import pytest
 
 import coopgen_jax.cli.explaining as command
 from coopgen_jax.explanation.explained import explain_texts
+from coopgen_jax.explanation.reaction import Reaction
 from coopgen_jax.explanation.surrogate import SurrogateSettings
 from tests.cli.judging import write_all
 from tests.cli.running import run, sentence
@@ -54,7 +55,8 @@ def explained(world, tmp_path_factory):
     settings = SurrogateSettings(bootstrap=4, unseen=0.0)
     about = {"discriminator": f"python:{world / 'boxes.py'}:judge", "seconds": 1.0}
     found = explain_texts(texts, labels, np.array(p), ("bad", "good"), settings)
-    replace(found, about=about).save(folder)
+    found = replace(found, about=about, tried={(0, "wall"): Reaction(1.0, 0.5, 1.5)})
+    found.save(folder)
     return folder
 
 
@@ -100,7 +102,8 @@ def test_it_is_rated_by_known_weights_and_by_moving_words(explained, world, caps
     assert (status, errors) == (0, "")
     assert "rank correlation" in printed and "words moved" in printed
     report = json.loads(out.read_text())
-    assert report["glass_box"].keys() == {"therapy", "lime", "shap"}
+    assert report["glass_box"].keys() == {"therapy", "therapy, by reaction", "lime", "shap"}
+    assert report["glass_box"]["therapy, by reaction"]["bad"]["words"][0]["recall"] == 1.0
     (first, *_) = report["glass_box"]["therapy"]["good"]["words"]
     assert first == {"length": 10, "precision": 0.5, "recall": 1.0} or first["recall"] == 1.0
     assert report["moves"]["shap"]["put out"][0] == 0.0
