@@ -22,7 +22,6 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 import coopgen_jax as cg
-from coopgen_jax.cli.compare_methods import method_config
 from coopgen_jax.data.labelled import Labelled, read_labelled
 from coopgen_jax.discriminators.host.function import host_function
 from coopgen_jax.explanation.class_texts import Progress, WritingSettings, write_texts
@@ -60,7 +59,7 @@ class Config:
       work: Folder for texts; an interrupted run goes on with what it holds.
       out: Folder for the results.
       sets: Data sets whose classifiers are explained.
-      method: How texts are written, as in `coopgen explain --method`.
+      temperature: As in `coopgen explain`.
       texts: Texts of each class.
       new_tokens: Tokens of each.
       batch_size: Texts written at once.
@@ -77,7 +76,7 @@ class Config:
     work: Path
     out: Path = Path("experiments/results")
     sets: tuple[str, ...] = tuple(SETS)
-    method: str = "fudge:candidates=200:strength=4:look_ahead=true"
+    temperature: float = 4.0
     texts: int = 300
     new_tokens: int = 40
     batch_size: int = 50
@@ -129,9 +128,12 @@ def explained(
     config: Config, model: cg.LoadedModel, box: GlassBox, name: str, texts: int
 ) -> tuple[Explanation, float]:
     """Returns the explanation that written texts give, and the seconds that it took."""
-    decoder = method_config(config.method, new_tokens=config.new_tokens, samples=1)
     writing = WritingSettings(
-        texts=texts, decoder=decoder, batch=min(config.batch_size, texts), seed=config.seed
+        texts=texts,
+        temperature=config.temperature,
+        new_tokens=config.new_tokens,
+        batch=min(config.batch_size, texts),
+        seed=config.seed,
     )
     guide = host_function(box.judge, classes=box.classes, tokenizer=model.tokenizer)
 

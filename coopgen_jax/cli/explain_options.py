@@ -35,7 +35,10 @@ class ExplainOptions:
       texts: Texts of each class.
       new_tokens: Most tokens of a text.
       method: How texts are written: a name of `coopgen generate --method`, with options of its own
-        as name:key=value:key=value.
+        as name:key=value:key=value. Where none is given it is fudge with 200 candidates of a
+        classifier that reads texts anew, else with 20.
+      temperature: Divides the classifier's log-odds while it guides, so that it does not stop
+        guiding where it is sure already; 1 leaves them.
       opening_tokens: Tokens that the language model samples in front of every text, so that texts
         differ; they are no part of it.
       openings: Continue these instead, in turn: .txt with one a line, or .jsonl with a "prompt" or
@@ -63,7 +66,8 @@ class ExplainOptions:
     discriminator: Annotated[str, arg(metavar="NAME|FOLDER|python:FILE.py:FUNCTION")] = "sentiment"
     texts: Annotated[int, arg(metavar="N")] = 500
     new_tokens: Annotated[int, arg(metavar="T")] = 40
-    method: Annotated[str, arg(metavar="NAME[:KEY=VALUE...]")] = "mcts:preset=values"
+    method: Annotated[str | None, _unset("NAME[:KEY=VALUE...]", "fudge")] = None
+    temperature: Annotated[float, arg(metavar="X")] = 4.0
     opening_tokens: Annotated[int, arg(metavar="N")] = 7
     openings: Annotated[Path | None, _unset("FILE", "none: they are sampled")] = None
     weighted: bool = False

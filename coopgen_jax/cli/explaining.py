@@ -57,14 +57,16 @@ def run_explain(options: ExplainOptions | ShowOptions | TrialOptions) -> None:
 
 
 def _explain(what: ExplainOptions) -> None:
-    decoder: DecoderSettings = method_config(
-        what.method, new_tokens=what.new_tokens, samples=1, source="--method"
-    )
+    decoder: DecoderSettings | None = None
+    if what.method is not None:
+        decoder = method_config(
+            what.method, new_tokens=what.new_tokens, samples=1, source="--method"
+        )
     surrogate = SurrogateSettings(ngrams=what.ngrams, min_count=what.min_count, seed=what.seed)
     openings: Sequence[str | None] = ()
     if what.openings is not None:
         openings = read_prompts((), what.openings, partial(note, what.quiet))
-    names = ("texts", "opening_tokens", "seed")
+    names = ("texts", "opening_tokens", "new_tokens", "temperature", "seed")
     writing = WritingSettings(
         **{name: getattr(what, name) for name in names},
         openings=tuple(one for one in openings if one is not None),

@@ -8,7 +8,7 @@ number alone, so that a run that was broken off goes on with the texts that it w
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ import numpy as np
 from coopgen_jax.comparison.growing_file import append, resume
 from coopgen_jax.comparison.header import about_guide, about_model, settings_of
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
+from coopgen_jax.decoding.methods.fudge import FudgeConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
-from coopgen_jax.decoding.presets import PRESETS
 from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
+from coopgen_jax.discriminators.softened import hardened, softened
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.text_generation import generate
@@ -29,8 +30,17 @@ from coopgen_jax.tokenizer import Tokenizer
 FILE = "texts.jsonl"
 
 
-def _decoder() -> DecoderSettings:
-    return replace(PRESETS["values"], new_tokens=40)
+def suited(guide: LoadedDiscriminator, new_tokens: int) -> DecoderSettings:
+    """Returns how texts are written under a classifier where nothing else is asked for.
+
+    Tokens are drawn among many candidates, weighed by the classifier (FUDGE). One that reads texts
+    anew is asked about candidates that the language model has not read, and can afford ten times as
+    many.
+    """
+    ahead = guide.discriminator.evaluate_children is not None
+    return FudgeConfig(
+        new_tokens=new_tokens, candidates=200 if ahead else 20, strength=32.0, look_ahead=ahead
+    )
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,10 @@ class WritingSettings:
         of `top_p`. They are no part of the text.
       top_p: Probability of the nucleus that openings are sampled from.
       openings: What texts continue instead of sampled openings, in turn; none to sample them.
-      decoder: How texts are written.
+      new_tokens: Most tokens of a text.
+      decoder: How texts are written; None for what suits the classifier, see `suited`.
+      temperature: Divides the classifier's log-odds while it guides, so that it does not stop
+        guiding where it is sure. What is kept of a text are its own probabilities.
       batch: Texts written at once.
       seed: Of everything random.
     """
@@ -52,17 +65,19 @@ class WritingSettings:
     opening_tokens: int = 7
     top_p: float = 0.9
     openings: tuple[str, ...] = ()
-    decoder: DecoderSettings = field(default_factory=_decoder)
+    new_tokens: int = 40
+    decoder: DecoderSettings | None = None
+    temperature: float = 4.0
     batch: int = 32
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("texts", "opening_tokens", "batch"):
+        for name in ("texts", "opening_tokens", "new_tokens", "batch"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}: give 1 or more")
-        if not self.decoder.guided:
+        if self.decoder is not None and not self.decoder.guided:
             raise UserError("this decoder is not guided: take mcts, fudge or smc")
-        if self.decoder.samples > 1:
+        if self.decoder is not None and self.decoder.samples > 1:
             raise UserError("a text is written for every opening: leave samples at 1")
 
 
@@ -114,6 +129,9 @@ def write_texts(
     classes = guide.discriminator.classes
     if len(classes) < 2:
         raise UserError("a reward has one class: explaining wants a classifier of two or more")
+    soft = softened(guide, settings.temperature)
+    decoder = settings.decoder or suited(guide, settings.new_tokens)
+    settings = replace(settings, decoder=decoder, new_tokens=decoder.new_tokens)
     plan = batches(len(classes), settings.texts, settings.batch)
     sizes = [size for _, size in plan]
     path = folder / FILE
@@ -130,7 +148,7 @@ def write_texts(
             break
         if number % len(classes) == 0 and rows and enough(rows):
             break
-        made = _batch(model, guide, settings, plan[number], number)
+        made = _batch(model, soft, settings, plan[number], number)
         append(path, made)
         rows += made
         seconds = time.perf_counter() - start
@@ -173,6 +191,7 @@ def _batch(
     classes = guide.discriminator.classes
     # Every batch has noise of its own; the last one is filled up, so that nothing new is compiled.
     seed = int(np.random.default_rng((settings.seed, number)).integers(1 << 31))
+    assert settings.decoder is not None
     start = time.perf_counter()
     prompts = _openings(model, settings, number // len(classes), seed)
     texts = generate(
@@ -180,12 +199,15 @@ def _batch(
         seed=seed, batch_size=settings.batch,
     )  # fmt: skip
     seconds = time.perf_counter() - start
+    said = np.array([[text.class_probabilities[name] for name in classes] for text in texts])
+    own = hardened(said, settings.temperature).tolist()
     return [
         {
             "class": classes[label],
             "text": text.text,
             "opening": text.prompt,
-            "probabilities": [text.class_probabilities[name] for name in classes],
+            "probabilities": p,
+            "guided_by": text.class_probabilities[classes[label]],
             "log_prob": text.log_prob,
             "log_proposal": text.log_proposal,
             "log_weight": text.log_weight,
@@ -195,7 +217,7 @@ def _batch(
             "batch": number,
             "seconds": seconds / size,
         }
-        for text in texts[:size]
+        for text, p in zip(texts[:size], own, strict=False)
     ]
 
 
@@ -223,6 +245,7 @@ def _header(
     guide_weights: str | None,
 ) -> dict[str, Any]:
     """Returns the first line of the file: all that the texts depend on."""
+    assert settings.decoder is not None
     written = settings_of(
         settings.decoder,
         target=list(guide.discriminator.classes),
@@ -231,7 +254,7 @@ def _header(
         dtype=model.config.dtype,
         chat=False,
     )
-    own = ("texts", "opening_tokens", "top_p", "openings")
+    own = ("texts", "opening_tokens", "top_p", "openings", "temperature")
     header = {
         "settings": written | {name: getattr(settings, name) for name in own},
         "model": about_model(model),

@@ -90,7 +90,13 @@ def explain(
             guide_weights=weights_hash, listener=listener, enough=enough,
             budget_seconds=None if budget_minutes is None else 60 * budget_minutes,
         )  # fmt: skip
-    found = explanation_of(rows, names, surrogate, weighted=weighted, smc=writing.decoder.weighted)
+    found = explanation_of(
+        rows,
+        names,
+        surrogate,
+        weighted=weighted,
+        smc=writing.decoder is not None and writing.decoder.weighted,
+    )
     texts, labels = list(found.texts), found.labels
     found = replace(
         found, settling=tuple(settling(texts, labels, len(names), surrogate, k=SETTLED_WORDS))
@@ -164,8 +170,8 @@ def _importance(
         )
     else:
         logs = np.array([
-            row["log_prob"] + np.log(max(row["probabilities"][label], 1e-12)) - row["log_proposal"]
-            for row, label in zip(rows, labels, strict=True)
+            row["log_prob"] + np.log(max(row["guided_by"], 1e-12)) - row["log_proposal"]
+            for row in rows
         ])  # fmt: skip
     condition = jnp.asarray(labels, jnp.int32)
     shares = np.asarray(self_normalised(jnp.asarray(logs, jnp.float32), condition, clip=CLIP))

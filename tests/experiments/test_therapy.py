@@ -34,7 +34,7 @@ def config(tmp_path):
         write_set(tmp_path / "data" / name, classes, 120, seed)
     return Config(
         tmp_path / "data", tmp_path / "work", tmp_path / "out", sets=("amazon_reviews",),
-        method="fudge:candidates=40:strength=4:look_ahead=true", texts=30, new_tokens=8,
+        texts=30, new_tokens=8,
         batch_size=15, rows=6, samples=20, tried=20, cues=1, cue_texts=10,
     )  # fmt: skip
 

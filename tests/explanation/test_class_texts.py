@@ -1,7 +1,9 @@
 """Texts written for every class: what they are, and that a run that was broken off goes on."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import coopgen_jax as cg
@@ -12,6 +14,7 @@ from coopgen_jax.explanation.class_texts import (
     WritingSettings,
     batches,
     start_of,
+    suited,
     write_texts,
 )
 from tests.explanation.word_model import BAGS, CLASSES, bag, model
@@ -133,6 +136,7 @@ def test_texts_out_of_nothing_begin_behind_what_the_model_expects():
     [
         ({"texts": 0}, "texts is 0"),
         ({"batch": 0}, "batch is 0"),
+        ({"new_tokens": 0}, "new_tokens is 0"),
         ({"opening_tokens": 0}, "opening_tokens is 0"),
         ({"decoder": cg.SamplingConfig()}, "this decoder is not guided"),
         ({"decoder": cg.FudgeConfig(samples=2)}, "leave samples at 1"),
@@ -147,3 +151,22 @@ def test_a_reward_is_not_explained(tmp_path):
     scores = reward(lambda texts: [1.0] * len(texts), tokenizer=model().tokenizer)
     with pytest.raises(UserError, match="explaining wants a classifier"):
         write_texts(model(), scores, tmp_path, SETTINGS)
+
+
+def test_what_suits_a_classifier_depends_on_whether_it_reads_texts_anew():
+    texts = guide()
+    wide = suited(texts, 9)
+    assert (wide.new_tokens, wide.candidates, wide.look_ahead) == (9, 200, True)
+    states = replace(texts.discriminator, evaluate_children=None)
+    narrow = suited(replace(texts, discriminator=states), 9)
+    assert (narrow.candidates, narrow.look_ahead) == (20, False)
+
+
+def test_kept_probabilities_are_those_of_the_classifier_and_not_of_its_temperature(tmp_path):
+    settings = replace(SETTINGS, temperature=9.0)
+    for row in write_texts(model(), guide(), tmp_path, settings):
+        p = bag([row["text"]])[0]
+        assert row["probabilities"] == pytest.approx(p.tolist(), abs=1e-4)
+        label = CLASSES.index(row["class"])
+        odds = np.log(p[label] / p[1 - label]) / 9
+        assert row["guided_by"] == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-5)

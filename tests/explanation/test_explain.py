@@ -14,7 +14,7 @@ from coopgen_jax.explanation.explained import load_explanation, settling
 from coopgen_jax.explanation.surrogate import SurrogateSettings
 from tests.explanation.word_model import BAGS, CLASSES, bag, model
 
-DECODER = cg.FudgeConfig(new_tokens=12, candidates=60, strength=4.0, look_ahead=True)
+DECODER = cg.FudgeConfig(new_tokens=12, candidates=60, strength=16.0, look_ahead=True)
 WRITING = WritingSettings(texts=24, opening_tokens=2, decoder=DECODER, batch=12)
 QUICK = SurrogateSettings(bootstrap=5)
 
@@ -116,8 +116,8 @@ def test_a_contrast_is_fitted_to_two_classes_alone(made):
 def test_importance_weights_are_of_the_distribution_and_have_a_mean_of_one():
     rows = [
         {"text": f"{BAGS[label][n]} x{n}", "class": CLASSES[label], "probabilities": [0.5, 0.5],
-         "log_prob": -2.0, "log_proposal": -2.0 - n, "log_weight": 0.0, "seconds": 0.0,
-         "simulations": 0, "model_tokens": 0, "tokens": 1}
+         "guided_by": 0.5, "log_prob": -2.0, "log_proposal": -2.0 - n, "log_weight": 0.0,
+         "seconds": 0.0, "simulations": 0, "model_tokens": 0, "tokens": 1}
         for label in range(2) for n in range(3)
     ]  # fmt: skip
     quick = SurrogateSettings(bootstrap=0, unseen=0.0, min_count=1)
