@@ -7,9 +7,9 @@ cuts and shuffles like a row of token ids, and a loss looks the states up.
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ from coopgen_jax.parallel.platform import activation_dtype
 
 # Lengths of what is read at once are multiples of this, so that few of them are compiled.
 LENGTH_STEP = 8
+# So many rows are read, and kept, together: what is added to them behind does not have them read
+# again, and a reading that was broken off goes on.
+PART = 512
 # A table of more bytes is refused; what a machine has for it is not known.
 LARGEST = 16 << 30
 HALF = "float16"
@@ -73,7 +76,8 @@ def read_states(
       batch: rows read at once, those of like length together.
       front: the tokens that stand in front of every row, None for `front_of(model)`.
       dtype: number format of the table: float16, or float32 for states as they are.
-      folder: where the table is kept for the next time, None to keep it nowhere.
+      folder: where the table is kept for the next time, a file for every `PART` rows, None to keep
+        it nowhere.
       listener: called after each batch: how many of how many rows have been read.
 
     Returns:
@@ -84,17 +88,44 @@ def read_states(
       UserError: see `check_room`.
     """
     check_room(model, taps, rows, folder=folder, dtype=dtype)
-    lengths = [len(row) for row in rows]
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    shape = (int(starts[-1]), len(taps), model.config.width)
+    table = np.empty((sum(map(len, rows)), len(taps), model.config.width), dtype)
     # What training asks for is named as it always was.
     more = [] if front is None and dtype == HALF else [front and list(front), dtype]
-    path = folder and folder / f"states-{_digest(model, taps, rows, *more)}.npy"
-    if path and path.is_file():
-        return np.load(path)
-    table = np.empty(shape, dtype)
-    front = front_of(model) if front is None else front
-    config, params = _up_to(model, max(taps))
+    network = cache(lambda: _up_to(model, max(taps)))
+    start = 0
+    for at in range(0, len(rows), PART):
+        part = rows[at : at + PART]
+        path = folder and folder / f"states-{_digest(model, taps, part, *more)}.npy"
+        own = table[start : start + sum(map(len, part))]
+        start += len(own)
+        if path and path.is_file():
+            own[:] = np.load(path)
+            continue
+        before = front_of(model) if front is None else front
+        for done in _read_part(network(), taps, part, own, batch=batch, front=before):
+            listener(at + done, len(rows))
+        if path:
+            unfinished = path.with_suffix(f".part{jax.process_index()}")
+            with unfinished.open("wb") as file:
+                np.save(file, own)
+            unfinished.replace(path)
+    return table
+
+
+def _read_part(
+    network: tuple[DecoderConfig, Any],
+    taps: tuple[int, ...],
+    rows: Sequence[Sequence[int]],
+    table: np.ndarray,
+    *,
+    batch: int,
+    front: Sequence[int],
+) -> Iterator[int]:
+    """Fills the table of some rows; yields how many have been read, batch by batch."""
+    config, params = network
+    dtype = str(table.dtype)
+    lengths = [len(row) for row in rows]
+    starts = np.concatenate([[0], np.cumsum(lengths)])
     order = sorted(range(len(rows)), key=lambda number: lengths[number])
     limit = float(np.finfo(dtype).max)
     for at in range(0, len(order), batch):
@@ -106,13 +137,7 @@ def read_states(
         for place, number in enumerate(numbers):
             own = found[place, len(front) : len(front) + lengths[number]]
             table[starts[number] : starts[number + 1]] = np.clip(own, -limit, limit)
-        listener(min(at + batch, len(rows)), len(rows))
-    if path:
-        unfinished = path.with_suffix(f".part{jax.process_index()}")
-        with unfinished.open("wb") as file:
-            np.save(file, table)
-        unfinished.replace(path)
-    return table
+        yield min(at + batch, len(rows))
 
 
 def check_room(

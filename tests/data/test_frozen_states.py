@@ -76,3 +76,37 @@ def test_too_many_states_are_refused(model):
 def test_places_count_on_from_a_start():
     assert places([[9, 9], [9]], start=4) == [[4, 5], [6]]
     assert jax.tree.leaves(places([])) == []
+
+
+def test_rows_that_are_added_behind_are_read_alone_and_a_broken_off_reading_goes_on(
+    model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(states, "PART", 2)
+    folder, batches = tmp_path / "kept", []
+    one = states._states
+    monkeypatch.setattr(states, "_states", lambda *a: batches.append(a[4].tolist()) or one(*a))
+    first = read_states(model, TAPS, ROWS[:2], folder=folder)
+    told = []
+    table = read_states(model, TAPS, ROWS, folder=folder, listener=lambda *at: told.append(at))
+    assert len(batches) == 2 and told == [(4, 4)]
+    np.testing.assert_array_equal(table[: len(first)], first)
+    np.testing.assert_array_equal(table, read_states(model, TAPS, ROWS))
+    monkeypatch.setattr(states, "PART", 512)
+    np.testing.assert_allclose(table, read_states(model, TAPS, ROWS), rtol=2e-3, atol=2e-3)
+    # What was read before the reading was broken off is not read again.
+    monkeypatch.setattr(states, "PART", 2)
+
+    def broken(*arguments):
+        if len(batches) == 1:
+            raise KeyboardInterrupt
+        batches.append(0)
+        return one(*arguments)
+
+    batches.clear()
+    monkeypatch.setattr(states, "_states", broken)
+    with pytest.raises(KeyboardInterrupt):
+        read_states(model, TAPS, ROWS, folder=tmp_path / "broken")
+    monkeypatch.setattr(states, "_states", lambda *a: batches.append(0) or one(*a))
+    again = read_states(model, TAPS, ROWS, folder=tmp_path / "broken")
+    assert len(batches) == 2
+    np.testing.assert_array_equal(again, table)
