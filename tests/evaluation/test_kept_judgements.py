@@ -1,0 +1,81 @@
+"""What a judge has said once is looked up, whoever asks."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from coopgen_jax.errors import UserError
+from coopgen_jax.evaluation.kept_judgements import kept
+
+
+class Judge:
+    classes = ("a", "b")
+
+    def __init__(self):
+        self.asked = []
+
+    def predict_proba(self, texts):
+        self.asked.append(list(texts))
+        # What is said of a text depends on its neighbours, as rounding does.
+        first = [1 / (3 + len(text) + len(texts) / 7) for text in texts]
+        return np.array([[share, 1 - share] for share in first])
+
+
+def test_a_text_is_judged_once_and_read_again_as_it_was(tmp_path):
+    one = Judge()
+    judge = kept(one, tmp_path / "out", "f" * 64)
+    said = judge.predict_proba(["x", "yy", "x"])
+    np.testing.assert_array_equal(said, one.predict_proba(["x", "yy", "x"]))
+    np.testing.assert_array_equal(judge.predict_proba(["yy"]), said[1:2])
+    another = Judge()
+    again = kept(another, tmp_path / "out", "f" * 64)
+    assert again.classes == ("a", "b")
+    np.testing.assert_array_equal(again.predict_proba(["x", "yy", "x"]), said)
+    assert again.predict_proba([]).shape == (0, 2) and not another.asked
+
+
+def test_a_call_that_was_broken_off_says_what_it_would_have_said(tmp_path):
+    judge = kept(Judge(), tmp_path, "f" * 64)
+    said = judge.predict_proba(["x", "yy", "zzz"])
+    (path,) = tmp_path.iterdir()
+    content = path.read_bytes()
+    for cut in (0, 5, len(content) // 2, len(content) - 3):
+        path.write_bytes(content[:cut])
+        one = Judge()
+        again = kept(one, tmp_path, "f" * 64)
+        np.testing.assert_array_equal(again.predict_proba(["x", "yy", "zzz"]), said)
+        assert one.asked == [["x", "yy", "zzz"]]
+        np.testing.assert_array_equal(
+            kept(Judge(), tmp_path, "f" * 64).predict_proba(["x", "yy", "zzz"]), said
+        )
+
+
+def test_another_judge_has_a_file_for_itself_and_an_unknown_one_none(tmp_path):
+    for weights, judge in (("a" * 64, Judge()), ("b" * 64, Judge())):
+        kept(judge, tmp_path, weights).predict_proba(["x"])
+        assert judge.asked == [["x"]]
+    assert len(list(tmp_path.iterdir())) == 2
+    unknown = Judge()
+    assert kept(unknown, tmp_path, None) is unknown
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "out").write_text("")
+    judge = kept(Judge(), tmp_path / "out", "f" * 64)
+    with pytest.raises(UserError, match="cannot be written"):
+        judge.predict_proba(["x"])
+
+
+def test_a_reader_of_another_language_model_is_another_judge(tmp_path, monkeypatch):
+    import coopgen_jax.evaluation.kept_judgements as module
+
+    class Reading(Judge):
+        def __init__(self, sha256):
+            super().__init__()
+            self.model = SimpleNamespace(sha256=sha256)
+
+    monkeypatch.setattr(module, "DiscriminatorJudge", Reading)
+    for sha256 in ("a", "b"):
+        kept(Reading(sha256), tmp_path, "f" * 64).predict_proba(["x"])
+    assert len(list(tmp_path.iterdir())) == 2
