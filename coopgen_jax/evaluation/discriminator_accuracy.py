@@ -225,21 +225,28 @@ def of_whole_texts(log_class: np.ndarray) -> np.ndarray:
 def all_beginnings(log_class: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the judgements `[m, C]` of every beginning of every text, and their classes `[m]`.
 
-    They are picked out of what `judge_prefixes` returns, `[n, T, C]`, and the texts' classes `[n]`.
+    They are picked out of what `judge_prefixes` returns, `[n, T, C]`, and the texts' classes `[n]`
+    or their shares `[n, C]`.
     """
     read = ~np.isnan(log_class[..., 0])
-    return log_class[read], np.repeat(labels, read.sum(axis=-1))
+    return log_class[read], np.repeat(labels, read.sum(axis=-1), axis=0)
 
 
-def fit_temperature(log_class: np.ndarray, labels: np.ndarray) -> float:
+def fit_temperature(
+    log_class: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
+) -> float:
     """Returns the temperature whose division of log-probabilities is likeliest (Guo et al. 2017).
 
-    The log-probabilities are `[n, C]`, the labels `[n]` class numbers.
+    The log-probabilities are `[n, C]`, the labels `[n]` class numbers or `[n, C]` shares of the
+    classes, and the weights `[n]`, all alike where there are none.
     """
+    shares = labels if labels.ndim == 2 else np.eye(log_class.shape[-1])[labels]
 
     def loss(log_temperature: float) -> float:
         scaled = log_class.astype(np.float64) / np.exp(log_temperature)
-        return -float(log_softmax(scaled, axis=-1)[np.arange(len(labels)), labels].mean())
+        # What has no share adds nothing, however unlikely it is.
+        log_p = np.where(shares > 0, log_softmax(scaled, axis=-1), 0.0)
+        return -float(np.average((shares * log_p).sum(axis=-1), weights=weights))
 
     found = minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded")
     return float(np.exp(found.x))

@@ -6,6 +6,7 @@ import pytest
 from coopgen_jax.discriminators.host.function import host_function
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.discriminator_accuracy import (
+    all_beginnings,
     by_length,
     figures,
     fit_temperature,
@@ -85,6 +86,14 @@ def test_only_texts_that_are_long_enough_count():
     assert found["3"]["accuracy"] == 1
 
 
+def test_every_prefix_has_the_class_or_the_shares_of_its_text():
+    log_class = np.log(np.full((2, 3, 2), 0.5))
+    log_class[0, 1:] = np.nan
+    labels, shares = np.array([1, 0]), np.array([[0.3, 0.7], [0.9, 0.1]])
+    assert all_beginnings(log_class, labels)[1].tolist() == [1, 0, 0, 0]
+    np.testing.assert_array_equal(all_beginnings(log_class, shares)[1], shares[[0, 1, 1, 1]])
+
+
 def test_the_temperature_that_was_divided_by_is_found_again():
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 2, (4000, 3))
@@ -93,6 +102,14 @@ def test_the_temperature_that_was_divided_by_is_found_again():
     assert fit_temperature(np.log(p), labels) == pytest.approx(1, abs=0.06)
     sharper = 2.5 * np.log(p)
     assert fit_temperature(sharper, labels) == pytest.approx(2.5, abs=0.15)
+    # Shares of classes are labels too, and what is impossible counts where it has a share alone.
+    assert fit_temperature(sharper, p) == pytest.approx(2.5, abs=1e-3)
+    assert fit_temperature(sharper, np.eye(3)[labels]) == fit_temperature(sharper, labels)
+    ruled_out = np.where(np.eye(3)[labels] > 0, sharper, -np.inf)
+    assert np.isfinite(fit_temperature(ruled_out, labels))
+    weights = np.repeat([1.0, 0.0], [4000, 4000])
+    both = np.concatenate([sharper, 9 * sharper]), np.concatenate([labels, labels])
+    assert fit_temperature(*both, weights) == fit_temperature(sharper, labels)
     before, after = (figures(x - np.log(np.exp(x).sum(-1, keepdims=True)), labels)
                      for x in (sharper, sharper / 2.5))  # fmt: skip
     assert after["calibration_error"] < before["calibration_error"] / 2
