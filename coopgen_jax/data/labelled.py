@@ -35,6 +35,8 @@ class Labelled:
         None where all of it is that of the label.
       teacher: who gave the shares, None where nobody did.
       neutral: `[n]` bool the texts that have no class, None where all have one.
+      written: for every text the tokens of the prompt that it was written behind and those that
+        were written, None for a text that no language model wrote; empty where none did.
     """
 
     texts: tuple[str, ...]
@@ -45,6 +47,7 @@ class Labelled:
     shares: np.ndarray | None = None
     teacher: "Teacher | None" = None
     neutral: np.ndarray | None = None
+    written: "tuple[Continuation | None, ...]" = ()
 
     @property
     def targets(self) -> list[Any]:
@@ -68,7 +71,12 @@ class Labelled:
             shares=None if self.shares is None else self.shares[chosen],
             teacher=self.teacher,
             neutral=None if self.neutral is None else self.neutral[chosen],
+            written=tuple(self.written[row] for row in chosen) if self.written else (),
         )
+
+
+# The tokens of a prompt and those that were written behind it.
+Continuation = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,9 +122,11 @@ def joined(parts: Sequence[Labelled]) -> Labelled:
     calm = [
         np.zeros(len(part.texts), bool) if part.neutral is None else part.neutral for part in parts
     ]
+    written = [part.written or (None,) * len(part.texts) for part in parts]
     return Labelled(
         texts, labels, classes, sources=sources, shares=shares, teacher=teacher,
         neutral=np.concatenate(calm) if any(one.any() for one in calm) else None,
+        written=sum(written, ()) if any(part.written for part in parts) else (),
     )  # fmt: skip
 
 

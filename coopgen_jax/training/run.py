@@ -107,11 +107,24 @@ class Rows:
 
 def tokenised(tokenizer: Tokenizer, data: Labelled) -> Rows:
     """Returns texts as they stand in a continuation; those without a token are left out."""
+    return as_written(tokenizer, replace(data, written=()))[0]
+
+
+def as_written(tokenizer: Tokenizer, data: Labelled) -> tuple[Rows, list[list[int]]]:
+    """Returns texts as `tokenised`, those that a model wrote in its tokens, and what is in front.
+
+    The latter are the tokens of every row's prompt, none for a text that no model wrote.
+    """
     # A continuation follows a space, and so do the training texts.
     ids = tokenizer.encode_batch([f" {text.strip()}" for text in data.texts])
+    fronts: list[list[int]] = [[] for _ in ids]
+    for number, pair in enumerate(data.written):
+        if pair is not None:
+            fronts[number], ids[number] = map(list, pair)
     kept = [number for number, row in enumerate(ids) if row]
     targets = data.targets
-    return Rows([ids[number] for number in kept], [targets[number] for number in kept])
+    rows = Rows([ids[number] for number in kept], [targets[number] for number in kept])
+    return rows, [fronts[number] for number in kept]
 
 
 def note_rows(folder: Path, texts: Sequence[str], teacher: Teacher | None = None) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The recipe of shared-trunk discriminators: small networks on a frozen language model's states."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,7 +30,7 @@ from coopgen_jax.training.loop import Begin, Listener
 from coopgen_jax.training.objectives import trunk_classification_loss
 from coopgen_jax.training.recipes.begin_head import begin_head, standardisation
 from coopgen_jax.training.recipes.recipe import Recipe, Subject, carry_out, labelled_subject
-from coopgen_jax.training.run import RecipeConfig, Rows
+from coopgen_jax.training.run import RecipeConfig, Rows, as_written
 
 # Of so many batches the standardisation is taken.
 STANDARD_BATCHES = 32
@@ -81,7 +83,8 @@ def train_shared_trunk(
 ) -> dict[str, Any]:
     """Trains a shared-trunk discriminator; `load_discriminator` takes the folder.
 
-    The language model is frozen: it reads every text once, and its states are trained on. Every
+    The language model is frozen: it reads every text once, and its states are trained on. A text
+    that it wrote itself it reads behind its prompt, so that its states are those of a search. Every
     prefix of a text is classified in every step, so batches are not cut, and `lora` has no meaning
     here. Every device holds all states; they are kept for the next time in the folder `states`, if
     there is one. `reading` is called after every batch: how many of how many texts have been read.
@@ -95,19 +98,44 @@ def train_shared_trunk(
     _check(model, config, trunk)
     subject = labelled_subject("shared-trunk", model, training, validation)
     longest = config.batch.longest
-    rows = [Rows([row[:longest] for row in part.ids], part.labels) for part in subject.rows]
+    read = [as_written(model.tokenizer, part) for part in (training, validation)]
+    rows = [Rows([row[:longest] for row in part.ids], part.labels) for part, _ in read]
+    fronts = read[0][1]
     settings = {"trunk": asdict(trunk), **subject.settings}
+    if any(fronts):
+        room = model.config.context - longest - len(front_of(model))
+        fronts = [front[-room:] if room else [] for front in fronts]
+        settings["prompts_sha256"] = hashlib.sha256(json.dumps(fronts).encode()).hexdigest()
     subject = replace(subject, rows=(rows[0], rows[1]), settings=settings)
-    ids = [row for part in rows for row in part.ids]
+    # Where texts are added to the training texts, those in front stay as they are.
+    ids = [*rows[1].ids, *(front + row for front, row in zip(fronts, rows[0].ids, strict=True))]
     check_room(model, trunk.taps, ids, folder=states)
+    where = places(ids)
+    own = [row[len(front) :] for front, row in zip(fronts, where[len(rows[1].ids) :], strict=True)]
+    both = Rows(own, rows[0].labels), Rows(where[: len(rows[1].ids)], rows[1].labels)
 
     def make() -> Recipe:
         table = read_states(model, trunk.taps, ids, folder=states, listener=reading)
-        return _recipe(model, trunk, table, subject, config, mesh)
+        return _recipe(model, trunk, _Read(table, ids, both), subject, config, mesh)
 
     return carry_out(
         subject, make, config, folder=folder, mesh=mesh, listener=listener, begin=begin
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """What the language model has read.
+
+    Attributes:
+      table: the states of all tokens; see `read_states`.
+      ids: the tokens, text by text, with the prompt in front of a text that a model wrote.
+      rows: the training and the validation texts, without prompts, as places in the table.
+    """
+
+    table: np.ndarray
+    ids: list[list[int]]
+    rows: tuple[Rows, Rows]
 
 
 def _check(model: LoadedModel, config: RecipeConfig, trunk: TrunkConfig) -> None:
@@ -127,22 +155,18 @@ def _check(model: LoadedModel, config: RecipeConfig, trunk: TrunkConfig) -> None
 def _recipe(
     model: LoadedModel,
     trunk: TrunkConfig,
-    table: np.ndarray,
+    read: _Read,
     subject: Subject,
     config: RecipeConfig,
     mesh: Mesh,
 ) -> Recipe:
-    ids = [row for part in subject.rows for row in part.ids]
-    training, validation = subject.rows
-    where, cut = places(ids), len(training.ids)
-    rows = Rows(where[:cut], training.labels), Rows(where[cut:], validation.labels)
-    frozen: dict[str, Any] = {"states": table}
+    frozen: dict[str, Any] = {"states": read.table}
     if trunk.look_ahead:
-        frozen["tokens"] = np.concatenate([np.asarray(row, np.int32) for row in ids])
+        frozen["tokens"] = np.concatenate([np.asarray(row, np.int32) for row in read.ids])
         frozen["embedding"] = model.params["embedding"]
     classes = subject.settings["classes"]
     discriminator, trainable = _begin(model, classes, config, trunk)
-    standard = _standard(config, trunk, table, rows[0])
+    standard = _standard(config, trunk, read.table, read.rows[0])
 
     def join(trainable: Any, _: Any) -> Any:
         if trunk.layers:
@@ -167,10 +191,10 @@ def _recipe(
             "taps": list(trunk.taps),
             "context": model.config.context,
         },
-        measure=lambda run, outcome: run.report(losses[1], outcome.trainable, rows[1]),
+        measure=lambda run, outcome: run.report(losses[1], outcome.trainable, read.rows[1]),
         export=lambda *both: jax.tree.map(np.asarray, join(*both)),
         deliver=save_head,
-        rows=rows,
+        rows=read.rows,
     )
 
 
