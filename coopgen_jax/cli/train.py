@@ -12,6 +12,12 @@ from coopgen_jax.cli.ask import flag, spelt
 from coopgen_jax.cli.machines import together, united
 from coopgen_jax.cli.train_data import read_classes, report
 from coopgen_jax.cli.train_gcn import run_gcn
+from coopgen_jax.cli.train_on_policy import (
+    check_on_policy,
+    plan_of,
+    run_on_policy,
+    show_rounds,
+)
 from coopgen_jax.cli.train_options import (
     KINDS,
     DiscriminatorOptions,
@@ -111,6 +117,7 @@ def _check_kind(what: DiscriminatorOptions) -> None:
         raise UserError(f"--dropout is {what.dropout}: give a share from 0 to below 1")
     if any(width < 1 for width in what.hidden):
         raise UserError(f"--hidden is {' '.join(map(str, what.hidden))}: give widths of 1 or more")
+    check_on_policy(what)
 
 
 def _check_scratch(what: LanguageModelOptions) -> None:
@@ -158,13 +165,26 @@ def _recipe(what: Any, rows: int, **batch: Any) -> RecipeConfig:
 
 
 def _discriminator(what: DiscriminatorOptions) -> dict[str, Any]:
-    training, validation = read_classes(what)
+    # What the rounds are made of is looked at in front of what takes long.
+    plan = None if what.on_policy is None else plan_of(what)
+    training, validation, labeller = read_classes(what)
+    if plan is None or labeller is None:
+        return _fit(what, training, validation)
+    recipe = _of_classes(what, training)
+    return run_on_policy(what, plan, (training, validation), labeller, recipe, _fit)
+
+
+def _of_classes(what: DiscriminatorOptions, training: Labelled) -> RecipeConfig:
     shortest = what.shortest
     if shortest is None:
         shortest = min(what.longest, 2 if what.kind == "generative" else 1)
     if what.kind == "shared-trunk":
         shortest = 0  # every prefix of a text is trained on anyway
-    recipe = _recipe(what, len(training.texts), shortest=shortest or None, balanced=what.balanced)
+    return _recipe(what, len(training.texts), shortest=shortest or None, balanced=what.balanced)
+
+
+def _fit(what: DiscriminatorOptions, training: Labelled, validation: Labelled) -> dict[str, Any]:
+    recipe = _of_classes(what, training)
     mesh = make_mesh(what.devices)
     place: dict[str, Any] = {"folder": what.out, "mesh": mesh, "begin": compiling(what)}
     with watched(what) as place["listener"]:
@@ -253,5 +273,7 @@ def _show(console: Console, what: Any, card: dict[str, Any]) -> None:
             table.add_column(length, justify="right")
         table.add_row(*(f"{share:.3f}" for share in row.values()))
         console.print(table)
+    if "on_policy" in card:
+        show_rounds(console, card["on_policy"])
     if card.get("perplexity"):
         console.print(f"perplexity {card['perplexity']:.2f}")

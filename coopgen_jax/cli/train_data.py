@@ -1,7 +1,7 @@
 """What `coopgen train discriminator` learns from: labelled, neutral and unlabelled texts."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,71 +18,111 @@ from coopgen_jax.data.labelled import (
     read_texts,
     with_shares,
 )
+from coopgen_jax.data.sources import read_rows
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.independence import trained_on
+from coopgen_jax.evaluation.kept_judgements import kept
 from coopgen_jax.evaluation.text_judges import TextJudge, load_text_judge
 from coopgen_jax.training.class_counts import class_counts, doubtful_classes
+from coopgen_jax.training.training_folder import check_empty
 
 # Texts that a teacher judges between two reports of progress.
 JUDGED_AT_ONCE = 256
 
 
-def read_classes(what: DiscriminatorOptions) -> tuple[Labelled, Labelled]:
-    """Returns training and validation texts.
+@dataclass(frozen=True, eq=False)
+class Labeller:
+    """What labels texts by probabilities.
+
+    Attributes:
+      judge: what judges; what it has said is kept in the folder of the training.
+      teacher: who it is.
+    """
+
+    judge: TextJudge
+    teacher: Teacher
+
+    def shares(
+        self, what: Any, where: str, texts: Sequence[str], classes: Sequence[str]
+    ) -> np.ndarray:
+        """Returns its probabilities of texts `[n, C]`, in the order of the classes."""
+        said = judged(what, where, self.judge, texts)
+        return said[:, [self.judge.classes.index(name) for name in classes]]
+
+
+def read_classes(what: DiscriminatorOptions) -> tuple[Labelled, Labelled, Labeller | None]:
+    """Returns training and validation texts, and the teacher if there is one.
 
     Raises:
       UserError: a file or a teacher is of no use, or there is one class only.
     """
     # What costs little is read first: a teacher may judge for hours.
     calm = [text for where in what.neutral for text in _texts(what, where)]
-    judge = None if what.teacher is None else _teacher(what)
-    training = _read(what, what.data, judge, None)
-    validation = _read(what, what.validation, judge, training.classes, doubts=False)
+    labeller = None if what.teacher is None else _labeller(what)
+    training = _read(what, what.data, labeller, None)
+    if labeller is not None and set(labeller.judge.classes) != set(training.classes):
+        raise UserError(
+            f"{what.teacher} has the classes {', '.join(labeller.judge.classes)}, and {what.data} "
+            f"has {', '.join(training.classes)}: give --rename, or another teacher"
+        )
+    validation = _read(what, what.validation, labeller, training.classes, doubts=False)
     if len(training.classes) < 2:
         raise UserError(f"{what.data} has one class only, {training.classes[0]}: give two or more")
     if calm:
         tell(what, f"{len(calm)} neutral texts, whose target is the prior of the classes")
         training = joined([training, neutral(calm, training, balanced=what.balanced)])
-    return training, validation
+    return training, validation, labeller
 
 
-def _teacher(what: DiscriminatorOptions) -> TextJudge:
+def _labeller(what: DiscriminatorOptions) -> Labeller:
     assert what.teacher is not None
-    if what.classes or what.rename or what.label != "label":
-        raise UserError(
-            "--teacher names the classes itself: leave --classes, --rename and --label out"
-        )
-    if what.balanced:
-        raise UserError("--balanced counts labels, and --teacher gives none: leave one of them out")
+    if not _has_labels(what, what.data):
+        if what.classes or what.rename or what.label != "label":
+            raise UserError(
+                "--teacher names the classes itself: leave --classes, --rename and --label out"
+            )
+        if what.balanced:
+            raise UserError(
+                "--balanced counts labels, and --teacher gives none: leave one of them out"
+            )
+    check_empty(what.out)  # where its judgements are kept
     judge = load_text_judge(what.teacher, model=what.model)
     if len(judge.classes) < 2:
         raise UserError(
             f"{what.teacher} gives a reward, which has no classes to learn: give a teacher of two "
             "classes or more"
         )
-    return judge
+    about = trained_on(what.teacher)
+    return Labeller(
+        kept(judge, what.out, about.weights), Teacher(about.name, about.weights, about.rows)
+    )
+
+
+def _has_labels(what: DiscriminatorOptions, where: str) -> bool:
+    """Tells whether texts keep labels of theirs beside a teacher, who labels what is written."""
+    if what.teacher is not None and what.on_policy is None:
+        return False
+    return what.teacher is None or what.label != "label" or what.label in read_rows(where)[0]
 
 
 def _read(
     what: DiscriminatorOptions,
     where: str,
-    judge: TextJudge | None,
+    labeller: Labeller | None,
     classes: tuple[str, ...] | None,
     *,
     doubts: bool = True,
 ) -> Labelled:
-    if judge is not None:
-        texts = _texts(what, where)
-        about = trained_on(str(what.teacher))
-        teacher = Teacher(about.name, about.weights, about.rows)
-        shares = judged(what, where, judge, texts)
-        data = with_shares(texts, judge.classes, shares, teacher=teacher)
-    else:
+    if labeller is None or _has_labels(what, where):
         rename = dict(map(pair, what.rename))
         data = read_labelled(
             where, text=what.text, label=what.label, rename=rename,
             classes=classes or what.classes or None,
         )  # fmt: skip
+    else:
+        texts, names = _texts(what, where), classes or labeller.judge.classes
+        shares = labeller.shares(what, where, texts, names)
+        data = with_shares(texts, names, shares, teacher=labeller.teacher)
     report(what, where, data, doubts=doubts)
     return replace(data, broken=())
 

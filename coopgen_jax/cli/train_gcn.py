@@ -76,9 +76,7 @@ def round_of(what: GcnOptions) -> GcnConfig:
     """Returns what the options say of a round; raises UserError where it cannot be."""
     proposal: DecoderSettings
     named = what.proposal or DEFAULT.get(what.objective, PROPOSAL)
-    of_words = (word.option for word in WORDS.values())
-    own = {*(field.name for field in fields(OwnOptions)), *of_words, "kl"} - {"samples"}
-    if said := sorted(key for key in own if f":{key}=" in named.replace("-", "_")):
+    if said := own_words(named):
         raise UserError(
             f"--proposal {named}: a proposal is of the generator and its discriminator alone, so "
             f"{said[0]} says nothing to it: leave it out"
@@ -100,6 +98,13 @@ def round_of(what: GcnOptions) -> GcnConfig:
         return GcnConfig(proposal=proposal, prefixes=prefixes, **settings)
     except ProposalError as error:
         raise UserError(f"--proposal {named}: {error}") from error
+
+
+def own_words(method: str) -> list[str]:
+    """Returns what a method is given that it has beside a decoder's settings: models and words."""
+    of_words = (word.option for word in WORDS.values())
+    own = {*(field.name for field in fields(OwnOptions)), *of_words, "kl"} - {"samples"}
+    return sorted(key for key in own if f":{key}=" in method.replace("-", "_"))
 
 
 def training_of(what: GcnOptions) -> GcnTraining:

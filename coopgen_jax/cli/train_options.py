@@ -1,11 +1,12 @@
 """The options of `coopgen train`; imports nothing that takes long."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import arg
 
+from coopgen_jax.cli.on_policy_options import OnPolicyOptions
 from coopgen_jax.cli.options import _unset
 
 EXAMPLES = """\
@@ -18,6 +19,9 @@ examples:
   # a guide that knows when a text says nothing, and one that learns from another
   coopgen train discriminator --data train.csv --validation dev.csv --neutral news.csv --out calm
   coopgen train discriminator --teacher judge --data texts.txt --validation more.txt --out pupil
+  # a guide that is trained on what a search with it visits
+  coopgen train discriminator --data train.csv --validation dev.csv --out guide --teacher judge \\
+      --on-policy smollm2-135m --on-policy-prompts prompts.txt
   coopgen train lm --data corpus.txt --validation held-out.txt --out writer --budget-minutes 30
   coopgen generate "This film was" --model writer --method sample --discriminator none
   coopgen train lm --from-scratch --vocabulary 4000 --data corpus.txt --validation dev.txt \\
@@ -45,6 +49,7 @@ KINDS = {
     "dropout": ("shared-trunk", "causal", "bidirectional"),
     "neutral": ("shared-trunk", "causal", "bidirectional"),
     "teacher": ("shared-trunk", "causal", "bidirectional"),
+    **{own.name: ("shared-trunk", "causal", "bidirectional") for own in fields(OnPolicyOptions)},
 }
 
 
@@ -138,7 +143,7 @@ class _Common(_Base):
 
 
 @dataclass(frozen=True)
-class DiscriminatorOptions(_Common):
+class DiscriminatorOptions(OnPolicyOptions, _Common):
     """Train a discriminator on labelled texts; `coopgen generate --discriminator` takes it.
 
     Attributes:

@@ -48,9 +48,40 @@ def _halved(name: str) -> bool:
 def _card_page(name: str, card: dict[str, Any]) -> str:
     lines = [f"# {name}", ""]
     tables, unit = card.get("accuracy", {}), card.get("accuracy_unit", "words read")
-    lines += [f"- **{key}**: {value}" for key, value in card.items() if key != "accuracy"]
+    apart = ("accuracy", "on_policy")
+    lines += [f"- **{key}**: {value}" for key, value in card.items() if key not in apart]
     for data, row in tables.items():
-        figures = " | ".join(f"{value:.3f}" for value in row.values())
-        lines += ["", f"Accuracy on {data}, by {unit}:", ""]
-        lines += [f"| {' | '.join(row)} |", "|" + " --- |" * len(row), f"| {figures} |"]
+        figures = [f"{value:.3f}" for value in row.values()]
+        lines += ["", f"Accuracy on {data}, by {unit}:", "", *_table(list(row), [figures])]
+    if "on_policy" in card:
+        lines += _rounds_page(card["on_policy"])
     return "\n".join(lines) + "\n"
+
+
+def _rounds_page(report: dict[str, Any]) -> list[str]:
+    """Returns what a page says of rounds of writing and training; see `train_on_policy`."""
+    apart = ("rounds", "by_tokens_read")
+    lines = ["", "## Rounds of writing and training", ""]
+    lines += [f"- **{key}**: {value}" for key, value in report.items() if key not in apart]
+    names = ["guide", "teacher", "gap", "agreement"]
+    rows = [
+        [str(entry["round"]), str(entry["rows"]), *(f"{entry[name]:.3f}" for name in names)]
+        for entry in report["rounds"]
+    ]
+    if rows:
+        lines += ["", "Searched texts that the guide was not trained on, by round:", ""]
+        lines += _table(["round", "rows", *names], rows)
+    names = ["guide", "teacher", "error", "error_before"]
+    rows = [
+        [length, *(f"{entry[name]:.3f}" for name in names)]
+        for length, entry in report.get("by_tokens_read", {}).items()
+    ]
+    if rows:
+        lines += ["", "Their prefixes, by tokens read, at the temperature above:", ""]
+        lines += _table(["tokens read", *names], rows)
+    return lines
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> list[str]:
+    lines = [f"| {' | '.join(row)} |" for row in (columns, *rows)]
+    return [lines[0], "|" + " --- |" * len(columns), *lines[1:]]

@@ -68,8 +68,7 @@ def claim(
     for name in ("sharded_optimiser", "sharded_parameters", "remat"):
         del wanted[name]
     path = folder / "training.json"
-    if not path.is_file():
-        _check_empty(folder)
+    check_empty(folder)
     lock(folder)
     if path.is_file():
         _check_same(folder, read_json(path, way_out=WAY_OUT), wanted)
@@ -130,7 +129,10 @@ def _check_shared(folder: Path) -> None:
         )
 
 
-def _check_empty(folder: Path) -> None:
+def check_empty(folder: Path) -> None:
+    """Raises UserError where a folder holds a model and nothing of this library began it there."""
+    if (folder / "training.json").is_file():
+        return
     files = [folder / "config.json", folder / "card.json", *sorted(folder.glob("*.safetensors"))]
     if found := next((path.name for path in files if path.exists()), None):
         raise UserError(

@@ -48,6 +48,8 @@ SMALLER = {
     "--vocabulary": "300",
     "--messages": "100",
 }
+# What rounds of writing and training take.
+ROUNDS = {"--rounds": "1", "--on-policy-texts": "4", "--new-tokens": "2", "--search": "fudge"}
 # What the continuous run of the project does itself, on a clean checkout.
 DONE_BY_CI = {"pytest", "mkdocs"}
 
@@ -129,6 +131,8 @@ def small(words: list[str]) -> list[str]:
         few |= {"--layers": "1", "--width": "64", "--context": "64"}
     if kind == "train discriminator" and "--kind" not in words:
         few["--width"] = "32"
+    if "--on-policy" in words:
+        few |= ROUNDS
     few |= {flag: value for flag, value in SMALLER.items() if flag in words}
     for flag, value in few.items():
         own = [flag] if value is None else [flag, value]

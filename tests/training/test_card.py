@@ -5,7 +5,7 @@ import json
 import numpy as np
 from safetensors.numpy import load_file
 
-from coopgen_jax.training.card import save_head
+from coopgen_jax.training.card import save_head, write_card
 
 PARAMS = {
     "entrance": {
@@ -41,3 +41,22 @@ def test_a_temperature_stays_with_the_weights_that_it_is_of(tmp_path):
     assert json.loads(path.read_text(encoding="utf-8")) == CARD | {"temperature": 1.7}
     save_head(tmp_path, PARAMS | {"log_prior": np.float32([0, 0])}, CARD)
     assert json.loads(path.read_text(encoding="utf-8")) == CARD
+
+
+def test_a_page_has_a_table_of_accuracy_and_one_of_rounds(tmp_path):
+    entry = {"round": 0, "rows": 0, "guide": 0.9, "teacher": 0.5, "gap": 0.4, "agreement": 0.75}
+    length = {"guide": 0.6, "teacher": 0.5, "error": 0.1, "error_before": 0.2}
+    report = {"search": "mcts", "rounds": [entry], "by_tokens_read": {"1-4": length}}
+    accuracy = {"validation": {"1": 0.5, "whole": 1.0}}
+    write_card(tmp_path, {"kind": "x", "accuracy": accuracy, "on_policy": report})
+    page = (tmp_path / "card.md").read_text().split("\n")
+    for line in (
+        "- **kind**: x",
+        "| 1 | whole |",
+        "| 0.500 | 1.000 |",
+        "- **search**: mcts",
+        "| 0 | 0 | 0.900 | 0.500 | 0.400 | 0.750 |",
+        "| 1-4 | 0.600 | 0.500 | 0.100 | 0.200 |",
+    ):
+        assert line in page
+    assert not any("by_tokens_read" in line for line in page)

@@ -1,0 +1,39 @@
+"""The options of `coopgen train discriminator --on-policy`; imports nothing that takes long."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from coopgen_jax.cli.options import _unset
+
+
+@dataclass(frozen=True)
+class OnPolicyOptions:
+    """Options of rounds in which a language model writes and a discriminator is trained.
+
+    Attributes:
+      on_policy: Train on texts that this language model writes as well, half of them samples, half
+        chosen by a search with the discriminator of the round before, and labelled by --teacher;
+        round after round, until both agree on what the search chose. The texts of --data keep
+        their labels where they have a column of them. A shared trunk is trained on texts of its
+        own --model.
+      on_policy_prompts: A file of prompts that the texts continue: .txt with one a line, or .jsonl
+        with a "prompt" or "text".
+      on_policy_texts: Texts that are written in a round, for all classes together.
+      rounds: Rounds of writing and training, at most.
+      tolerance: The mean gap between discriminator and teacher on searched texts at which the
+        rounds end.
+      search: What searches: a guided --method with options of its own as
+        name:key=value:key=value.
+      new_tokens: Most tokens that are written per text.
+    """
+
+    on_policy: Annotated[str | None, _unset("NAME|PATH", "none: on --data alone")] = None
+    on_policy_prompts: Annotated[Path | None, _unset("FILE", "none")] = None
+    on_policy_texts: Annotated[int, arg(metavar="N")] = 96
+    rounds: Annotated[int, arg(metavar="N")] = 3
+    tolerance: Annotated[float, arg(metavar="X")] = 0.02
+    search: Annotated[str, arg(metavar="METHOD")] = "mcts:simulations=16:wave=4"
+    new_tokens: Annotated[int, arg(metavar="T")] = 24
