@@ -14,14 +14,13 @@ class OnPolicyOptions:
     """Options of rounds in which a language model writes and a discriminator is trained.
 
     Attributes:
-      on_policy: Train on texts that this language model writes as well, half of them samples, half
-        chosen by a search with the discriminator of the round before, and labelled by --teacher;
-        round after round, until both agree on what the search chose. The texts of --data keep
-        their labels where they have a column of them. A shared trunk is trained on texts of its
-        own --model.
+      on_policy: Train in rounds on texts that this language model writes, too. Half of them are
+        samples, half are chosen by a search with the discriminator of the round, and --teacher
+        labels them. The rounds end when both agree on what the search chose. The texts of --data
+        keep their labels where they have a column of them. A shared trunk takes its own --model.
       on_policy_prompts: A file of prompts that the texts continue: .txt with one a line, or .jsonl
         with a "prompt" or "text".
-      on_policy_texts: Texts that are written in a round, for all classes together.
+      on_policy_texts: Texts that are written in a round, towards all classes together.
       rounds: Rounds of writing and training, at most.
       tolerance: The mean gap between discriminator and teacher on searched texts at which the
         rounds end.

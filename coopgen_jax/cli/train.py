@@ -273,7 +273,7 @@ def _show(console: Console, what: Any, card: dict[str, Any]) -> None:
             table.add_column(length, justify="right")
         table.add_row(*(f"{share:.3f}" for share in row.values()))
         console.print(table)
-    if "on_policy" in card:
+    if card.get("on_policy", {}).get("rounds"):
         show_rounds(console, card["on_policy"])
     if card.get("perplexity"):
         console.print(f"perplexity {card['perplexity']:.2f}")

@@ -157,7 +157,8 @@ class DiscriminatorOptions(OnPolicyOptions, _Common):
         other languages). They are learned with the prior of the classes as target, so that the
         discriminator is not sure where a text says nothing.
       teacher: What labels the texts instead of a column: any discriminator or judge. The trained
-        one learns its probabilities for a whole text from every prefix of it (distillation).
+        one learns its probabilities for a whole text from every prefix of it (distillation). With
+        --on-policy it labels what is written.
       shortest: Every step cuts its texts to prefixes of a random length, this one or longer; 0 for
         full texts.
       balanced: Draw every class as often as any other.

@@ -208,6 +208,23 @@ def test_killed_and_resumed_equals_never_killed(world, whole, tmp_path, capsys, 
         assert texts[0] == texts[1]
 
 
+def test_a_spent_budget_ends_a_run_and_the_next_goes_on(world, whole, tmp_path, capsys):
+    out = tmp_path / "out"
+    shutil.copytree(whole, out, ignore=shutil.ignore_patterns(".lock"))
+    for name in ("rounds/1", "rounds/2"):
+        shutil.rmtree(out / name)
+    for name in ("card.json", "card.md", "head.safetensors"):
+        (out / name).unlink()
+    card = trained(capsys, world, out, "--budget-minutes", "1e-6")
+    assert card["stopped"] == "budget" and len(card["on_policy"]["rounds"]) == 1
+    assert not (out / "card.json").exists()
+    plain = [word for word in words(world, out, "--budget-minutes", "1e-6") if word != "--json"]
+    assert main(plain) == 0
+    assert "the budget is spent: start the same command again" in capsys.readouterr().out
+    found = trained(capsys, world, out)
+    assert found["stopped"] == "steps" and digest(out) == digest(whole)
+
+
 def test_a_finished_run_is_gone_on_with_and_others_are_refused(world, whole, tmp_path, capsys):
     out = tmp_path / "out"
     shutil.copytree(whole, out, ignore=shutil.ignore_patterns(".lock"))
