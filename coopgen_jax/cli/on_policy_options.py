@@ -24,8 +24,7 @@ class OnPolicyOptions:
       rounds: Rounds of writing and training, at most.
       tolerance: The mean gap between discriminator and teacher on searched texts at which the
         rounds end.
-      search: What searches: a guided --method with options of its own as
-        name:key=value:key=value.
+      search: What searches: a guided --method, its options as name:key=value:key=value.
       new_tokens: Most tokens that are written per text.
     """
 

@@ -99,7 +99,7 @@ def _labeller(what: DiscriminatorOptions) -> Labeller:
 
 
 def _has_labels(what: DiscriminatorOptions, where: str) -> bool:
-    """Tells whether texts keep labels of theirs beside a teacher, who labels what is written."""
+    """Tells whether texts have labels. Beside a teacher only those of rounds keep theirs."""
     if what.teacher is not None and what.on_policy is None:
         return False
     return what.teacher is None or what.label != "label" or what.label in read_rows(where)[0]

@@ -144,8 +144,8 @@ def run_on_policy(
 ) -> dict[str, Any]:
     """Trains a guide in rounds; see `train_on_policy`. Returns the card.
 
-    Every round is a training in a folder of its own in `--out`, with the texts that its guide has
-    written. What comes out is copied from the last one.
+    Every round has a folder in `--out`, for its training and the texts written with its guide.
+    What comes out is copied from the last one.
 
     Args:
       what: the options.

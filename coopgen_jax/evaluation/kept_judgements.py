@@ -77,8 +77,12 @@ def kept(judge: TextJudge, folder: Path, weights: str | None) -> TextJudge:
     """
     if weights is None:
         return judge
-    reader = judge.model.sha256 if isinstance(judge, DiscriminatorJudge) else None
-    key = hashlib.sha256(json.dumps([weights, reader, judge.classes]).encode()).hexdigest()
+    about: list[Any] = [weights, judge.classes]
+    if isinstance(judge, DiscriminatorJudge):
+        # A temperature stands in the card, beside the weights.
+        card = judge.discriminator.card
+        about += [judge.model.sha256, judge.model.config.dtype, card.get("temperature")]
+    key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
     path = folder / f"judgements-{key[:16]}.jsonl"
     try:
         lines = path.read_bytes().split(b"\n") if path.is_file() else []

@@ -241,6 +241,8 @@ def test_a_finished_run_is_gone_on_with_and_others_are_refused(world, whole, tmp
     # A looser tolerance ends the rounds where they would have ended.
     assert card["on_policy"]["agreed"] and len(card["on_policy"]["rounds"]) == 1
     assert digest(out) == digest(out / "rounds" / "0")
+    card = trained(capsys, world, out)
+    assert len(card["on_policy"]["rounds"]) == 3 and digest(out) == digest(whole)
 
 
 @pytest.mark.parametrize(

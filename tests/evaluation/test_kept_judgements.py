@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from coopgen_jax.errors import UserError
+from coopgen_jax.evaluation import kept_judgements
 from coopgen_jax.evaluation.kept_judgements import kept
 
 
@@ -67,15 +68,16 @@ def test_a_file_that_cannot_be_written_is_told(tmp_path):
         judge.predict_proba(["x"])
 
 
-def test_a_reader_of_another_language_model_is_another_judge(tmp_path, monkeypatch):
-    import coopgen_jax.evaluation.kept_judgements as module
-
+def test_another_language_model_or_temperature_makes_another_judge(tmp_path, monkeypatch):
     class Reading(Judge):
-        def __init__(self, sha256):
+        def __init__(self, sha256, dtype, card):
             super().__init__()
-            self.model = SimpleNamespace(sha256=sha256)
+            self.model = SimpleNamespace(sha256=sha256, config=SimpleNamespace(dtype=dtype))
+            self.discriminator = SimpleNamespace(card=card)
 
-    monkeypatch.setattr(module, "DiscriminatorJudge", Reading)
-    for sha256 in ("a", "b"):
-        kept(Reading(sha256), tmp_path, "f" * 64).predict_proba(["x"])
-    assert len(list(tmp_path.iterdir())) == 2
+    monkeypatch.setattr(kept_judgements, "DiscriminatorJudge", Reading)
+    for about in (("a", "f", {}), ("b", "f", {}), ("a", "h", {}), ("a", "f", {"temperature": 2})):
+        judge = Reading(*about)
+        kept(judge, tmp_path, "f" * 64).predict_proba(["x"])
+        assert judge.asked == [["x"]]
+    assert len(list(tmp_path.iterdir())) == 4
