@@ -1,6 +1,7 @@
 """What `coopgen compare --methods` and `coopgen train gcn --proposal` ask for."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, get_type_hints
@@ -22,6 +23,8 @@ from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.cli.settings import decoder_config
 from coopgen_jax.cli.token_options import WORDS, with_words
 from coopgen_jax.comparison.method_run import MethodRun
+from coopgen_jax.comparison.tuning import Tunable
+from coopgen_jax.comparison.tuning_grid import grid_of
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.errors import UserError
 
@@ -49,29 +52,66 @@ def runs_of(options: CompareOptions) -> list[MethodRun]:
     Raises:
       UserError: a method is unknown or named twice, or an option does not belong to it.
     """
+    common = _common(options)
+    return [_run_of(text, method_options(text, common)) for text in _names(options)]
+
+
+def tunables_of(options: CompareOptions) -> list[Tunable]:
+    """Returns what --methods asks for, to be tuned: what is given behind a name stays as it is.
+
+    Raises:
+      UserError: a method is unknown or named twice.
+    """
+    common = _common(options)
+    return [_tunable(text, common) for text in _names(options)]
+
+
+def _tunable(text: str, common: GenerateOptions) -> Tunable:
+    own = method_options(text, common)
+    name, *pairs = _split(text, ":")
+    given = dict(_entry(part, name, f"--methods {text}") for part in pairs)
+
+    def run_with(values: Mapping[str, Any]) -> MethodRun:
+        words = [text, *(f"{key}={value}" for key, value in values.items())]
+        changes = {key: values[key] for key in ("preset", "samples") if key in values}
+        settings = {key: value for key, value in values.items() if key not in changes}
+        changed = replace(own, settings={**own.settings, **settings}, **changes)
+        return _run_of(":".join(words), changed)
+
+    grid = grid_of(name, {_option(key): value for key, value in given.items()})
+    return Tunable(text, grid, run_with)
+
+
+def _common(options: CompareOptions) -> GenerateOptions:
+    """Returns what all methods have alike."""
     shared = {name: getattr(options, name) for name in SHARED}
     # One target stands for all of them: how a method is set does not depend on it.
-    common = GenerateOptions(target=options.target[0], **shared)
-    runs: list[MethodRun] = []
-    for text in map(str.strip, _split(options.methods, ",")):
-        if any(run.name == text for run in runs):
+    return GenerateOptions(target=options.target[0], **shared)
+
+
+def _names(options: CompareOptions) -> list[str]:
+    """Returns the methods of --methods in words; raises UserError where one stands twice."""
+    texts = [text.strip() for text in _split(options.methods, ",")]
+    for text in texts:
+        if texts.count(text) > 1:
             raise UserError(f"--methods names {text} twice: name it once")
-        own = method_options(text, common)
-        config = decoder_config(own)
-        runs.append(
-            MethodRun(
-                text,
-                config,
-                model=own.model,
-                discriminator=None if own.discriminator == "none" else own.discriminator,
-                steering=steering_options(own),
-                reference=own.reference,
-                method=own.method,
-                preset=own.preset,
-                with_tokens=partial(with_words, config, own.words),
-            )
-        )
-    return runs
+    return texts
+
+
+def _run_of(text: str, own: GenerateOptions) -> MethodRun:
+    """Returns the method that `name:key=value:key=value` and its options stand for."""
+    config = decoder_config(own)
+    return MethodRun(
+        text,
+        config,
+        model=own.model,
+        discriminator=None if own.discriminator == "none" else own.discriminator,
+        steering=steering_options(own),
+        reference=own.reference,
+        method=own.method,
+        preset=own.preset,
+        with_tokens=partial(with_words, config, own.words),
+    )
 
 
 def method_config(
@@ -114,7 +154,7 @@ def method_options(
     known, switches = flag_names(method), switch_names(method)
     arguments: list[str] = []
     for key, value in entries.items():
-        option = METHODS.get(flag(key), flag(key)).removeprefix("--").replace("-", "_")
+        option = _option(key)
         if option not in own | known.keys():
             raise UserError(
                 f"{place}: '{key}={value}' is no option of {name} as key=value; it takes "
@@ -146,6 +186,11 @@ def _entry(part: str, name: str, place: str) -> tuple[str, str]:
     if not separator:
         raise UserError(f"{place}: {part!r} is no option of {name} as key=value")
     return key.replace("-", "_"), value
+
+
+def _option(key: str) -> str:
+    """Returns the present name of an option behind a method's name."""
+    return METHODS.get(flag(key), flag(key)).removeprefix("--").replace("-", "_")
 
 
 def _words(name: str, value: str, *, several: bool, switch: bool) -> list[str]:

@@ -15,6 +15,10 @@ examples:
   # options of a method's own, as of `coopgen generate`, stand behind its name
   coopgen compare --methods sample:top_p=0.9,mcts:simulations=64,mcts:preset=puct \\
       --prompts prompts.txt --target positive negative --out compared
+  # every method gets 1.5 seconds a text, and is tuned on other prompts first
+  coopgen compare --methods rerank,mcts,fudge,fudge:score=value,smc --seconds-per-text 1.5 \\
+      --tuning-prompts others.txt --prompts prompts.txt --target positive negative \\
+      --judge judge --out compared
   # interrupted, the same command goes on where it stopped
 """
 
@@ -33,6 +37,14 @@ class CompareOptions:
         "text".
       target: The classes that the texts are to have: every prompt is continued towards each of
         them.
+      seconds_per_text: Seconds that every method may take for a text. Each gets the largest size
+        (texts of rerank, simulations of mcts, candidates of fudge, particles of smc) that fits, and
+        the settings (temperature and top_p, preset, strength, power) with which its guide finds
+        texts of --tuning-prompts likeliest of their targets. What stands behind a method's name
+        stays as given. All that was tried is printed.
+      tuning_prompts: Prompts to tune on, other ones than --prompts and about as long; a file as
+        there.
+      tuning_rows: Most tuning prompts that are read, evenly spread over their file.
       discriminator: What guides: a name from `coopgen models`, the folder of a head or of a Hugging
         Face sequence classifier, such a classifier's hub name, or python:FILE.py:FUNCTION, whose
         file is executed.
@@ -70,6 +82,9 @@ class CompareOptions:
     ] = ()
     prompts: Annotated[Path | None, _unset("FILE", "none")] = None
     target: Annotated[tuple[str, ...], arg(metavar="CLASS ...")] = ()
+    seconds_per_text: Annotated[float | None, _unset("S", "none: methods as they are given")] = None
+    tuning_prompts: Annotated[Path | None, _unset("FILE", "none")] = None
+    tuning_rows: Annotated[int, arg(metavar="N")] = 32
     discriminator: Annotated[str, arg(metavar="NAME|FOLDER")] = "sentiment"
     model: Annotated[str, arg(metavar="NAME|PATH")] = "smollm2-135m"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

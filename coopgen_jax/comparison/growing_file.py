@@ -15,17 +15,28 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.files import strict, to_json
 
 
-def resume(path: Path, header: dict[str, Any], batches: Sequence[int]) -> int:
+def make_folder(folder: Path) -> None:
+    """Makes a folder that files are to grow in; raises UserError where it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made: {error.strerror or error}") from error
+
+
+def resume(
+    path: Path, header: dict[str, Any], batches: Sequence[int], *, what: str = "texts"
+) -> int:
     """Prepares a file to be gone on with, made where there is none; returns its number of batches.
 
     A line that was half written and a batch that has fewer texts than `batches` says are cut off.
+    Messages call the rows `what`.
 
     Raises:
       UserError: it holds texts of other settings or something else, or cannot be written.
     """
     try:
         content = path.read_bytes() if path.exists() else b""
-        kept, done = _whole(path, content, strict(header), batches)
+        kept, done = _whole(path, content, strict(header), batches, what)
         if done is None:
             kept, done = len(content), 0
             path.write_bytes(_line(header))
@@ -37,7 +48,7 @@ def resume(path: Path, header: dict[str, Any], batches: Sequence[int]) -> int:
 
 
 def _whole(
-    path: Path, content: bytes, header: dict[str, Any], batches: Sequence[int]
+    path: Path, content: bytes, header: dict[str, Any], batches: Sequence[int], what: str
 ) -> tuple[int, int | None]:
     """Returns how many bytes are whole batches, and how many batches; None without a header."""
     lines = content.split(b"\n")[:-1]
@@ -50,7 +61,7 @@ def _whole(
         if len(lines) == 1:
             return 0, None  # nothing stands under it
         raise UserError(
-            f"{path} holds texts of {_difference(found, header)}: name another --out, or delete it"
+            f"{path} holds {what} of {_difference(found, header)}: name another --out, or delete it"
         )
     at, kept, number = 1, len(lines[0]) + 1, 0
     for number, size in enumerate(batches):
@@ -62,7 +73,7 @@ def _whole(
         kept += sum(len(text) + 1 for text in there)
         at += size
     if len(lines) > at:
-        raise UserError(f"{path} holds more texts than are to be written: name another --out")
+        raise UserError(f"{path} holds more {what} than are to be written: name another --out")
     return kept, len(batches)
 
 
@@ -89,6 +100,12 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
                 return f"another {names[0].replace('_', ' ')}"
         return f"another {part}"
     return "other settings"
+
+
+def rows_in(path: Path) -> list[dict[str, Any]]:
+    """Returns the rows under the header of a file that `resume` has prepared."""
+    lines = path.read_text(encoding="utf-8").split("\n")[1:-1]
+    return [json.loads(line) for line in lines]
 
 
 def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -14,14 +14,14 @@ import numpy as np
 from jax.sharding import Mesh
 from scipy.special import softmax
 
-from coopgen_jax.comparison.growing_file import append, resume
+from coopgen_jax.comparison.growing_file import append, make_folder, resume
 from coopgen_jax.comparison.header import header_of
 from coopgen_jax.comparison.loaded_run import LoadedRun, Reading, load_runs
 from coopgen_jax.comparison.method_run import MethodRun, announced, text_files
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.written_texts import Method, read_methods
 from coopgen_jax.models.prompt import bucket, ids_of
-from coopgen_jax.text_generation import Text, generate
+from coopgen_jax.text_generation import generate
 
 
 @dataclass(frozen=True)
@@ -77,21 +77,20 @@ def compare(
         raise UserError(f"batch_size is {batch_size}: give 1 or more")
     paths = text_files(runs, folder)
     announced(runs, targets)  # refuses targets before anything is loaded
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be made: {error.strerror or error}") from error
+    make_folder(folder)
     loaded = load_runs(runs, targets, dtype=dtype)
     reading = Reading(prompts, chat, control_strings)
     for run in loaded:
         run.check_prompts(reading)
-    jobs = [
-        _begin(run, path, reading, targets, seed, batch_size)
-        for run, path in zip(loaded, paths, strict=True)
-    ]
-    for job in jobs:
-        for batch in range(job.done, len(job.batches)):
-            _write(job, batch, seed, batch_size, mesh)
+    jobs = [job_of(run, reading, targets, batch_size) for run in loaded]
+    done = []
+    for job, path in zip(jobs, paths, strict=True):
+        header = header_of(job.run, job.asked, reading, seed=seed, batch_size=batch_size)
+        share = 1 if job.run.config.weighted else job.run.config.samples
+        done.append(resume(path, header, [len(new) * share for _, new in job.batches]))
+    for job, path, first in zip(jobs, paths, done, strict=True):
+        for batch in range(first, len(job.batches)):
+            append(path, lines_of(job, batch, seed=seed, batch_size=batch_size, mesh=mesh))
             on_progress(Progress(job.run.method.name, batch + 1, len(job.batches)))
     pairs = zip(runs, paths, strict=True)
     return [method for run, path in pairs for method in read_methods(path, run.name)]
@@ -122,32 +121,26 @@ def drawn(lines: Sequence[dict[str, Any]], seed: tuple[int, int]) -> dict[str, A
 
 
 @dataclass(frozen=True, eq=False)
-class _Job:
+class Job:
     """What a method writes.
 
     Attributes:
       run: What it writes with.
-      path: Its file.
       asked: Every prompt with a target.
       texts: What the model reads of each.
       batches: See `batches_of`.
       widths: Tokens that the prompts of every batch are padded to.
-      done: How many batches the file has.
     """
 
     run: LoadedRun
-    path: Path
     asked: list[tuple[str | None, str]]
     texts: list[str | list[int] | None]
     batches: list[tuple[list[int], list[int]]]
     widths: list[int]
-    done: int
 
 
-def _begin(
-    run: LoadedRun, path: Path, reading: Reading, targets: Sequence[str], seed: int, batch_size: int
-) -> _Job:
-    """Finds what a method's file lacks, and makes the file where there is none."""
+def job_of(run: LoadedRun, reading: Reading, targets: Sequence[str], batch_size: int) -> Job:
+    """Returns what a method is to write: every prompt towards every target, in batches."""
     model = run.models[0]
     asked = [(prompt, target) for target in targets for prompt in reading.prompts]
     texts = reading.by(model) * len(targets)
@@ -160,15 +153,14 @@ def _begin(
         for first in range(0, len(asked), size)
         for rows, new in batches_of(lengths[first : first + size], batch_size)
     ]
-    header = header_of(run, asked, reading, seed=seed, batch_size=batch_size)
-    share = 1 if run.config.weighted else run.config.samples
-    done = resume(path, header, [len(new) * share for _, new in batches])
     widths = [max(lengths[row] for row in rows) for rows, _ in batches]
-    return _Job(run, path, asked, texts, batches, widths, done)
+    return Job(run, asked, texts, batches, widths)
 
 
-def _write(job: _Job, batch: int, seed: int, batch_size: int, mesh: Mesh | None) -> None:
-    """Adds a batch to a method's file."""
+def lines_of(
+    job: Job, batch: int, *, seed: int, batch_size: int, mesh: Mesh | None = None
+) -> list[dict[str, Any]]:
+    """Writes a batch, and returns the lines of its new rows, each with its share of the seconds."""
     run, (rows, new) = job.run, job.batches[batch]
     start = time.perf_counter()
     texts = generate(
@@ -183,19 +175,13 @@ def _write(job: _Job, batch: int, seed: int, batch_size: int, mesh: Mesh | None)
         numbers=rows,
         mesh=mesh,
     )
-    append(job.path, _lines(job, batch, new, texts, time.perf_counter() - start, seed))
-
-
-def _lines(
-    job: _Job, number: int, new: Sequence[int], texts: Sequence[Text], seconds: float, seed: int
-) -> list[dict[str, Any]]:
-    """Returns the lines of a batch: those of its new rows, each with its share of the seconds."""
+    seconds = time.perf_counter() - start
     found: dict[int, list[dict[str, Any]]] = {}
     for text in texts:
         prompt, target = job.asked[text.number]
         line = asdict(text) | {"prompt": prompt, "target": target, "seconds": seconds / len(texts)}
-        line |= {"batch": number, "width": job.widths[number]}
+        line |= {"batch": batch, "width": job.widths[batch]}
         found.setdefault(text.number, []).append(line)
-    if job.run.config.weighted:
+    if run.config.weighted:
         found = {row: [drawn(lines, (seed, row))] for row, lines in found.items()}
     return [line for row in new for line in found[row]]

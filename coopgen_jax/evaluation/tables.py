@@ -24,6 +24,7 @@ FIGURES = {
     "mauve": ("MAUVE", "{:.3f}"),
     "length": ("length", "{:.1f}"),
     "seconds_per_token": ("s/token", "{:.4f}"),
+    "seconds_per_text": ("s/text", "{:.2f}"),
     "calls_per_token": ("calls/token", "{:.1f}"),
 }
 MARKS = "os^D"

@@ -9,7 +9,7 @@ tested on the texts of the same prompts and targets.
 """
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -60,9 +60,9 @@ def evaluate_texts(
       "interval"}`, what there is of `accuracy`, `neither` and `opposite` (of a judge with a class
       "neither"), `guide_gap` (where files tell what the guide gave each target), `perplexity`,
       `self_bleu_5`, `distinct_1` to 3, `seq_rep_4`, `length`, `seconds_per_token` (with its range
-      over batches), `calls_per_token` (tokens that the language model read for one that was
-      written) and `mauve`; `paired` has the number of `pairs` and the p-values against the other
-      method, `accuracy_p` (McNemar's, exact) and `perplexity_p` (Wilcoxon's, of mean
+      over batches), `seconds_per_text`, `calls_per_token` (tokens that the language model read for
+      one that was written) and `mauve`; `paired` has the number of `pairs` and the p-values against
+      the other method, `accuracy_p` (McNemar's, exact) and `perplexity_p` (Wilcoxon's, of mean
       log-probabilities), each also corrected for the number of methods by Holm's rule.
 
     Raises:
@@ -187,7 +187,7 @@ def judged_parts(judge: TextJudge, texts: Sequence[Written]) -> tuple[np.ndarray
 
 
 def _cost(texts: Sequence[Written], pieces: Sequence[Sequence[Any]]) -> dict[str, Any]:
-    """Returns seconds and network calls per token, where the files tell them.
+    """Returns seconds per token and text, and network calls per token, where the files tell them.
 
     Of several batches the median counts; the first of a width, which waits for the compilation, is
     left out where there are others.
@@ -196,6 +196,7 @@ def _cost(texts: Sequence[Written], pieces: Sequence[Sequence[Any]]) -> dict[str
     if all(text.seconds is not None for text in texts):
         seconds: dict[Any, float] = defaultdict(float)
         tokens: dict[Any, int] = defaultdict(int)
+        counts = Counter(text.batch for text in texts)
         for text, piece in zip(texts, pieces, strict=True):
             seconds[text.batch] += text.seconds or 0.0
             tokens[text.batch] += len(piece)
@@ -205,6 +206,8 @@ def _cost(texts: Sequence[Written], pieces: Sequence[Sequence[Any]]) -> dict[str
         if rates:
             spread = {"batches": len(rates), "range": [min(rates), max(rates)]}
             found["seconds_per_token"] = _valued(float(np.median(rates))) | spread
+            each = [seconds[batch] / counts[batch] for batch in later or seconds]
+            found["seconds_per_text"] = _valued(float(np.median(each)))
     total = sum(map(len, pieces))
     if total and all(text.model_tokens is not None for text in texts):
         found["calls_per_token"] = _valued(sum(text.model_tokens or 0 for text in texts) / total)
