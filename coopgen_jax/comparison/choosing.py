@@ -4,6 +4,7 @@ Nothing here measures anything: seconds and scores come from functions that are 
 asked for the same candidate more than once and are to remember what they found.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -35,15 +36,17 @@ def fitted(
     """Returns the largest of several sizes that fits, and the smallest where none does.
 
     Sizes are timed one after another, the next larger one as long as the last one fits: no seconds
-    are guessed from others.
+    are guessed from others. Where there is no limit, nothing is timed.
 
     Args:
       sizes: Candidates, the smallest first.
       seconds_of: Returns a candidate's seconds per text.
-      budget: The seconds that a text may take.
+      budget: The seconds that a text may take, infinity for no limit.
       start: The place of the first candidate that is timed.
       grow: Whether larger ones than that are tried.
     """
+    if math.isinf(budget):
+        return Choice(sizes[-1], True)
     at = min(start, len(sizes) - 1)
     while at > 0 and seconds_of(sizes[at]) > budget:
         at -= 1

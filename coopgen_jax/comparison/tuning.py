@@ -71,14 +71,14 @@ class Tuned:
     Attributes:
       asked: What it was called before.
       run: The method as it was chosen.
-      seconds: Of a text, as measured on the tuning prompts.
+      seconds: Of a text, as measured on the tuning prompts; None where nothing limited them.
       fits: Whether these are within the budget; else it is the smallest size.
       trials: All that was tried.
     """
 
     asked: str
     run: MethodRun
-    seconds: float
+    seconds: float | None
     fits: bool
     trials: tuple[Trial, ...]
 
@@ -107,7 +107,8 @@ def tune(
     """Finds for every method the size and the settings that serve it best in the seconds of a text.
 
     The folder is made, and what is there of an earlier tuning with the same settings is kept.
-    Arguments that `compare` has too are as there. `on_trial` gets a method's name and a trial after
+    Arguments that `compare` has too are as there. Without a limit, `seconds_per_text` is infinity:
+    then the largest size is taken and nothing is timed. `on_trial` gets a method's name and a trial after
     each measurement.
 
     Raises:
@@ -144,7 +145,7 @@ def tune(
         seconds_of, score_of = measuring.seconds_of, measuring.score_of
         choice = chosen(rows, seconds_of, score_of, seconds_per_text, refit=method.grid.refit)
         trials = (*measuring.trials.values(), *refused)
-        seconds = seconds_of(choice.candidate)
+        seconds = measuring.trials[choice.candidate.name].seconds
         tuned.append(Tuned(method.name, choice.candidate, seconds, choice.fits, trials))
     return tuned
 

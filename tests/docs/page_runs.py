@@ -13,6 +13,7 @@ import coopgen_jax as cg
 import coopgen_jax.cli.compare
 import coopgen_jax.cli.generate
 from coopgen_jax.cli import main
+from coopgen_jax.comparison.tuning_grid import GRIDS
 from coopgen_jax.discriminators import loading
 from coopgen_jax.models.pretrained import loaded_model
 from tests.docs.pages import ROOT, Block, Command, blocks, commands
@@ -67,11 +68,15 @@ def stand_in(patch: pytest.MonkeyPatch, world: Path) -> None:
 
 
 def search_little(patch: pytest.MonkeyPatch) -> None:
-    """Has every preset search little, and write few tokens."""
+    """Has every preset search little and write few tokens, and tuning try little."""
     for preset, config in cg.PRESETS.items():
         wave = min(config.search.wave, 2)
         search = replace(config.search, simulations=16, wave=wave, candidates=16, depth=3)
         patch.setitem(cg.PRESETS, preset, replace(config, new_tokens=3, search=search))
+    # Tuning tries one setting, at its smallest size.
+    for method, grid in GRIDS.items():
+        few = replace(grid, sizes=grid.sizes[:1], settings=grid.settings[:1])
+        patch.setitem(GRIDS, method, few)
 
 
 def run_page(path: Path) -> None:

@@ -107,6 +107,7 @@ def write_data(folder: Path) -> None:
              [("good", 0.1), ("bad", 0.9)] * 3]  # fmt: skip
     jsonl(folder / "toxicity", [*toxic, {"text": "an odd text", "toxicity": None}])
     (folder / "prompts.txt").write_text("This film was\nMy phone\n", encoding="utf-8")
+    (folder / "tuning.txt").write_text("A lamp is\nThe boat was\n", encoding="utf-8")
     (folder / "report.txt").write_text("A report of a film\n" * 20, encoding="utf-8")
     page = (ROOT / "docs/how-to/guides_and_judges.md").read_text(encoding="utf-8")
     source = page.partition("```python\n")[2].partition("```")[0]
