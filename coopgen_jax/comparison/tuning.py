@@ -108,8 +108,8 @@ def tune(
 
     The folder is made, and what is there of an earlier tuning with the same settings is kept.
     Arguments that `compare` has too are as there. Without a limit, `seconds_per_text` is infinity:
-    then the largest size is taken and nothing is timed. `on_trial` gets a method's name and a trial after
-    each measurement.
+    then the largest size is taken and nothing is timed. `on_trial` gets a method's name and a trial
+    after each measurement.
 
     Raises:
       UserError: a method cannot be set in any of the ways that are tried, the prompts do not fill a
