@@ -40,8 +40,9 @@ class CompareOptions:
       seconds_per_text: Seconds that every method may take for a text. Each gets the largest size
         (texts of rerank, simulations of mcts, candidates of fudge, particles of smc) that fits, and
         the settings (temperature and top_p, preset, strength, power) with which its guide finds
-        texts of --tuning-prompts likeliest of their targets. What stands behind a method's name
-        stays as given. All that was tried is printed.
+        texts of --tuning-prompts likeliest of their targets, where several do by a standard error
+        those of the lowest perplexity. What stands behind a method's name stays as given. All that
+        was tried is printed.
       tuning_prompts: Prompts to tune on, other ones than --prompts and about as long; a file as
         there.
       tuning_rows: Most tuning prompts that are read, evenly spread over their file.

@@ -118,6 +118,7 @@ def trial_table(tuned: Sequence[Tuned], form: Format) -> str:
                 fate = "chosen" if one.fits else "over the budget"
             numbers = ((trial.seconds, 2), (trial.score, 3), (trial.perplexity, 2))
             words = ["-" if value is None else f"{value:.{d}f}" for value, d in numbers]
+            words[1] += "" if trial.error is None else f" ± {trial.error:.3f}"
             table.append([trial.name, *words, fate])
     return render(table, form)
 

@@ -1,4 +1,4 @@
-"""The choice of a size that fits the seconds, and of the settings that score best at it.
+"""The choice of a size that fits the seconds, and of the settings that serve best at it.
 
 Nothing here measures anything: seconds and scores come from functions that are given, which are
 asked for the same candidate more than once and are to remember what they found.
@@ -23,6 +23,21 @@ class Choice(Generic[T]):
 
     candidate: T
     fits: bool
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a candidate is chosen by.
+
+    Attributes:
+      mean: Of its texts' scores; the highest is the best.
+      error: The standard error of the mean.
+      perplexity: Of its texts; the lowest is the best.
+    """
+
+    mean: float
+    error: float = 0.0
+    perplexity: float = 0.0
 
 
 def fitted(
@@ -60,28 +75,33 @@ def fitted(
 def chosen(
     settings: Sequence[Sequence[T]],
     seconds_of: Callable[[T], float],
-    score_of: Callable[[T], float],
+    score_of: Callable[[T], Score],
     budget: float,
     *,
     refit: bool = False,
 ) -> Choice[T]:
-    """Returns the candidate of the highest score among those that fit the seconds.
+    """Returns the candidate that serves best among those that fit the seconds.
 
     The largest size that fits is found with the first setting. The others are tried at that size,
-    and at smaller ones where they take longer. What fits goes before what does not, and what was
-    tried first before its equals.
+    and at smaller ones where they take longer. What fits goes before what does not. Of the settings
+    whose score is within one standard error of the highest, which noise may have put first, the one
+    of the lowest perplexity is taken (the rule of one standard error of Breiman et al. 1984, CART,
+    section 3.4.3, with perplexity in place of a tree's size), and the first of equals.
 
     Args:
       settings: For every setting its candidates, the smallest first.
       seconds_of: Returns a candidate's seconds per text.
-      score_of: Returns a candidate's score; the highest is the best.
-      budget: The seconds that a text may take.
+      score_of: Returns a candidate's score.
+      budget: The seconds that a text may take, infinity for no limit.
       refit: Whether every setting may have a larger size than the first one.
     """
-    found: list[tuple[bool, float, Choice[T]]] = []
+    found: list[tuple[Choice[T], Score]] = []
     start = 0
     for number, sizes in enumerate(settings):
         choice = fitted(sizes, seconds_of, budget, start=start, grow=refit or number == 0)
         start = start if number else list(sizes).index(choice.candidate)
-        found.append((choice.fits, score_of(choice.candidate), choice))
-    return max(found, key=lambda entry: entry[:2])[2]
+        found.append((choice, score_of(choice.candidate)))
+    kept = [entry for entry in found if entry[0].fits] or found
+    best = max((score for _, score in kept), key=lambda score: score.mean)
+    near = [entry for entry in kept if entry[1].mean >= best.mean - best.error]
+    return min(near, key=lambda entry: entry[1].perplexity)[0]

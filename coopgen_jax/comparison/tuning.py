@@ -1,8 +1,9 @@
 """Every method with the size and the settings that serve it best in the seconds of a text.
 
 A method is tuned on prompts of its own: each candidate's seconds are those of one warm batch, and
-its score is the mean log-probability that its guide gives to the targets of all its texts. What was
-measured is kept in a file a method, so that an interrupted tuning measures nothing twice.
+its score is the mean log-probability that its guide gives to the targets of all its texts. Where
+scores are as good as equal, perplexity decides. What was measured is kept in a file a method, so
+that an interrupted tuning measures nothing twice.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +14,9 @@ from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
+from scipy.stats import sem
 
-from coopgen_jax.comparison.choosing import chosen
+from coopgen_jax.comparison.choosing import Score, chosen
 from coopgen_jax.comparison.growing_file import append, make_folder, resume, rows_in
 from coopgen_jax.comparison.header import header_of
 from coopgen_jax.comparison.loaded_run import LoadedRun, Reading, load_runs
@@ -53,6 +55,7 @@ class Trial:
       name: What the candidate is called.
       seconds: Of a text in a warm batch; None where it was not timed.
       score: Mean log p(target | text) under the guide; None where it was not asked.
+      error: The standard error of that mean.
       perplexity: Of the same texts under the model that wrote them.
       refused: Why the method cannot be set so; empty where it can.
     """
@@ -60,6 +63,7 @@ class Trial:
     name: str
     seconds: float | None = None
     score: float | None = None
+    error: float | None = None
     perplexity: float | None = None
     refused: str = ""
 
@@ -235,19 +239,21 @@ class _Measuring:
             self._keep({"trial": candidate.name, "seconds": seconds})
         return seconds
 
-    def score_of(self, candidate: MethodRun) -> float:
-        """Returns the mean log-probability of the targets; 0 where there is no guide."""
+    def score_of(self, candidate: MethodRun) -> Score:
+        """Returns what the guide and the language model say of all texts; 0 without a guide."""
         trial = self._trial(candidate)
         if trial.score is None and candidate.discriminator is not None:
             job = job_of(self.runs[candidate.name], self.reading, self.targets, self.batch_size)
             lines = [line for batch in range(len(job.batches)) for line in self._lines(job, batch)]
             said = [line["class_probabilities"][line["target"]] for line in lines]
-            score = float(np.mean(np.log(np.maximum(said, LEAST_PROBABILITY))))
+            logs = np.log(np.maximum(said, LEAST_PROBABILITY))
             found = perplexity(
                 [line["log_prob"] for line in lines], [len(line["tokens"]) for line in lines]
             )
-            self._keep({"trial": candidate.name, "score": score, "perplexity": found})
-        return trial.score or 0.0
+            error = float(sem(logs)) if len(logs) > 1 else 0.0
+            told = {"score": float(logs.mean()), "error": error, "perplexity": found}
+            self._keep({"trial": candidate.name, **told})
+        return Score(trial.score or 0.0, trial.error or 0.0, trial.perplexity or 0.0)
 
     def _lines(self, job: Job, batch: int) -> list[dict[str, Any]]:
         return lines_of(job, batch, seed=self.seed, batch_size=self.batch_size, mesh=self.mesh)
@@ -261,6 +267,6 @@ class _Measuring:
 
     def _learn(self, row: dict[str, Any]) -> Trial:
         trial = self.trials.setdefault(row["trial"], Trial(row["trial"]))
-        for name in ("seconds", "score", "perplexity"):
+        for name in ("seconds", "score", "error", "perplexity"):
             setattr(trial, name, row.get(name, getattr(trial, name)))
         return trial

@@ -2,7 +2,7 @@
 
 import pytest
 
-from coopgen_jax.comparison.choosing import Choice, chosen, fitted
+from coopgen_jax.comparison.choosing import Choice, Score, chosen, fitted
 
 SIZES = [2, 4, 8, 16]
 COSTS = {2: 1.0, 4: 2.0, 8: 4.0, 16: 8.0}
@@ -65,13 +65,27 @@ def candidates(costs):
 )
 def test_the_best_setting_is_taken_at_the_size_that_fits(refit, scores, wanted):
     settings, costs = candidates({"a": 1.0, "b": 0.5, "c": 2.0})
-    found = chosen(settings, costs.__getitem__, scores.__getitem__, 8.0, refit=refit)
+    scored = {name: Score(mean) for name, mean in scores.items()}
+    found = chosen(settings, costs.__getitem__, scored.__getitem__, 8.0, refit=refit)
     assert found == Choice(wanted, True)
 
 
 def test_what_fits_goes_before_what_scores_better():
     settings, costs = candidates({"a": 9.0, "b": 1.0})
-    found = chosen(settings, costs.__getitem__, {"a2": 0.9, "b2": 0.1}.__getitem__, 4.0)
+    scores = {"a2": Score(0.9), "b4": Score(0.1), "b2": Score(0.1)}
+    found = chosen(settings, costs.__getitem__, scores.__getitem__, 4.0)
     assert found == Choice("b2", True)
-    nothing = chosen(settings, costs.__getitem__, {"a2": 0.9, "b2": 0.1}.__getitem__, 1.0)
+    nothing = chosen(settings, costs.__getitem__, scores.__getitem__, 1.0)
     assert nothing == Choice("a2", False)
+
+
+@pytest.mark.parametrize(
+    ("error", "wanted"), [(0.0, "a2"), (0.09, "a2"), (0.11, "b2"), (0.31, "c2"), (9.0, "c2")]
+)
+def test_where_scores_are_as_good_as_equal_perplexity_decides(error, wanted):
+    settings, costs = candidates({"a": 1.0, "b": 1.0, "c": 1.0, "d": 1.0})
+    # Whose own error is large says nothing: that of the best counts.
+    scores = {"a2": Score(-0.2, error, 30.0), "b2": Score(-0.3, 9.0, 20.0),
+              "c2": Score(-0.5, 9.0, 10.0), "d2": Score(-0.5, 9.0, 10.0)}  # fmt: skip
+    found = chosen([row[:1] for row in settings], costs.__getitem__, scores.__getitem__, 9.0)
+    assert found == Choice(wanted, True)
