@@ -182,7 +182,8 @@ def candidates_of(method: Tunable) -> tuple[list[list[MethodRun]], list[Trial]]:
     Raises:
       UserError: it refuses them all, or settings are to be chosen and no guide is there to ask.
     """
-    rows, refused = [], []
+    rows: list[list[MethodRun]] = []
+    refused: list[Trial] = []
     for values in method.grid.values():
         row = []
         for own in values:
@@ -191,7 +192,10 @@ def candidates_of(method: Tunable) -> tuple[list[list[MethodRun]], list[Trial]]:
             except ValueError as error:
                 words = (f"{name}={value}" for name, value in own.items())
                 refused.append(Trial(":".join([method.name, *words]), refused=str(error)))
-        rows += [row] if row else []
+        # Presets that differ in their size alone are the same at equal sizes.
+        alike = [[run.config for run in other] for other in rows]
+        if row and [run.config for run in row] not in alike:
+            rows.append(row)
     if not rows:
         raise UserError(refused[0].refused)
     if len(rows) > 1 and rows[0][0].discriminator is None:

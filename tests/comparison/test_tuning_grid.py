@@ -1,5 +1,7 @@
 """The table of what is tried."""
 
+from dataclasses import replace
+
 import pytest
 
 from coopgen_jax.cli.compare_methods import tunables_of
@@ -48,3 +50,14 @@ def test_the_methods_take_all_that_the_table_says(name):
             costs = [run.config.search.simulations for run in row]
         if method.grid.size and name != "rerank:beams":
             assert costs == list(method.grid.sizes)
+
+
+def test_presets_that_differ_in_size_alone_are_tried_once(monkeypatch):
+    fast = PRESETS["default"].with_settings(simulations=32)
+    monkeypatch.setitem(PRESETS, "fast", fast)
+    monkeypatch.setitem(PRESETS, "narrow", fast.with_settings(wave=4))
+    values = tuple({"preset": name} for name in ("default", "fast", "narrow"))
+    monkeypatch.setitem(GRIDS, "mcts", replace(GRIDS["mcts"], settings=values))
+    (method,) = tunables_of(CompareOptions("mcts", "x", target=("positive",)))
+    rows, refused = candidates_of(method)
+    assert [row[0].preset for row in rows] == ["default", "narrow"] and refused == []
