@@ -8,7 +8,7 @@ the first words count. Four stages follow one another, and each goes on where it
 `tune` chooses temperature, top-p, strength and power on the tuning prompts, as `coopgen compare
 --seconds-per-text` does; `cost` times a text of every method, in turn; `texts` writes; `figures`
 judges. `cost` is short, and wants a machine with nothing else to do: give `--stages` to run it
-alone.
+alone. What was compiled is kept for later runs where JAX_COMPILATION_CACHE_DIR names a folder.
 """
 
 import json
