@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from coopgen_jax.comparison.growing_file import rows_in
 from coopgen_jax.comparison.method_run import text_files
@@ -218,6 +219,8 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     for number, (family, label) in enumerate(FAMILIES.items()):
         own = [row for row in rows if row["method"].partition(":")[0] == family]
         own.sort(key=lambda row: row["seconds_per_text"]["value"])
+        if not own:
+            continue
         faint = [row for row in own if family == "mcts" and row["method"] not in best]
         kept = [row for row in own if row not in faint]
         for axes, value in ((left, on_target), (right, lambda row: row["perplexity"]["value"])):
@@ -237,7 +240,16 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     for axes in (left, right):
         axes.set(xlabel="seconds per text", xscale="log")
         axes.grid(alpha=0.3)
-    left.legend(frameon=False, fontsize=9)
+    for axis in (left.xaxis, right.xaxis, right.yaxis):
+        # Words at every unit would overlap.
+        axis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("{x:g}")
+    words = "number: texts of best of n, simulations of the search, particles of SMC"
+    figure.legend(
+        *left.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False,
+        title=words,
+    )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
