@@ -1,6 +1,6 @@
 """Every method with the size and the settings that serve it best in the seconds of a text.
 
-A method is tuned on prompts of its own: each candidate's seconds are those of one warm batch, and
+Methods are tuned on other prompts: each candidate's seconds are those of one warm batch, and
 its score is the mean log-probability that its guide gives to the targets of all its texts. Where
 scores are as good as equal, perplexity decides. What was measured is kept in a file a method, so
 that an interrupted tuning measures nothing twice.

@@ -86,7 +86,7 @@ def test_size_and_strength_are_those_that_fit_and_score_best(world, tmp_path, ti
     over = trials["fudge:candidates=8:strength=0.0"]
     assert (over.seconds, over.score) == (8.0, None)
     assert "fudge:candidates=8:strength=4.0" not in trials
-    # What the method refuses is told.
+    # The trials have what the method refuses.
     refused = [trial for trial in found.trials if trial.refused]
     assert len(refused) == 3 and "candidates is 0" in refused[0].refused
     # A batch is timed when it is warm: it is written twice.
