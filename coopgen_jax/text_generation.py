@@ -15,6 +15,7 @@ from coopgen_jax.decoding.decode import DECODERS
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.generation import Generation
 from coopgen_jax.decoding.job import Decoder, Job
+from coopgen_jax.decoding.mcts.along import along_of, check_along
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
 from coopgen_jax.decoding.on_mesh import stepper
@@ -84,6 +85,7 @@ def generate(
     reference: LoadedModel | None = None,
     watermark: WatermarkKey | None = None,
     message: int | Sequence[int] = 0,
+    along: Sequence[Sequence[int]] | None = None,
     seed: int = 0,
     batch_size: int = 8,
     numbers: Sequence[int] | None = None,
@@ -95,21 +97,19 @@ def generate(
 
     Args:
       model: a loaded language model, or several as one (`combined`).
-      prompts: raw texts to continue, or their ids; None leaves a prompt out, and the others keep
-        their numbers, which their noise depends on.
-      config: the settings of a method: `MCTSConfig` searches under guidance, `SamplingConfig`
-        decodes plainly; `DecoderSettings` names what all of them have.
+      prompts: raw texts to continue, or their ids; None leaves one out, others keep their numbers.
+      config: a method's settings, as `MCTSConfig`; `DecoderSettings` names what all of them have.
       discriminator: guides the search; plainly decoded texts are only judged by it.
       target: name of the class that every text is to have, or one per prompt.
       reference: what the config's `Reference` charges a search for leaving, with the same tokens as
         `model`: of a tuned model the one that it was tuned from, of a combined one its base.
       watermark: the key of the mark that texts are given, in place of the rules' own watermark.
       message: what marks say, one for all or one a prompt, below the key's `vocab_size`.
+      along: texts in tokens, one a prompt, that a search writes instead; see `check_along`.
       seed: the job's seed; with it a prompt's texts are the same in any batch.
       batch_size: prompts decoded at once.
       numbers: which of the prompts to work on, counted from 0; None for all.
-      mesh: devices to work on, from `make_mesh`: a batch, rounded up, is split over "batch" and the
-        weights over "tensor"; None for one device.
+      mesh: from `make_mesh`: "batch" splits batches, "tensor" weights; None for one device.
       mapper: how rows are split, "shard_map" or "pmap".
       listener: called after every token, for progress bars and traces.
 
@@ -118,10 +118,10 @@ def generate(
 
     Raises:
       UserError: a prompt is empty or too long, a target is missing or unknown, there is nothing to
-        search by, a reference or key is missing or does not go with the rest, or the mesh cannot do
-        what is asked for.
+        search by, or something does not go with the rest.
     """
     _check_numbers(prompts, numbers)
+    check_along(config, along, len(prompts))
     messages = messages_of(watermark, message, len(prompts))
     config = _with_stop(with_watermark(config, watermark, model), model)
     targets = _targets(discriminator, target, len(prompts), guided=config.guided)
@@ -142,6 +142,7 @@ def generate(
             prompt=batch_of([ids[number] for number in rows], numbers=rows),
             target=jnp.int32([targets[number] for number in rows]) if targeted else None,
             marking=_marking(watermark, [messages[number] for number in rows]),
+            along=along_of(along, rows, config.new_tokens),
             config=config,
             **parts,
         )

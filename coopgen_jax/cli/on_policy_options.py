@@ -1,4 +1,4 @@
-"""The options of `coopgen train discriminator --on-policy`; imports nothing that takes long."""
+"""Options of trainings on written texts: --on-policy; imports nothing that takes long."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,17 +21,20 @@ class OnPolicyOptions:
       on_policy_prompts: A file of prompts that the texts continue: .txt with one a line, or .jsonl
         with a "prompt" or "text".
       on_policy_texts: Texts that are written in a round, towards all classes together.
-      rounds: Rounds of writing and training, at most.
+      rounds: Rounds of writing and training, at most. With --from-search the search writes in the
+        first round, in later ones fudge with the head of the round in front, and the search goes
+        along.
       tolerance: The mean gap between discriminator and teacher on searched texts at which the
         rounds end.
-      search: What searches: a guided --method, its options as name:key=value:key=value.
+      search: What searches: a guided --method, its options as name:key=value:key=value; with
+        --from-search mcts.
       new_tokens: Most tokens that are written per text.
     """
 
     on_policy: Annotated[str | None, _unset("NAME|PATH", "none: on --data alone")] = None
     on_policy_prompts: Annotated[Path | None, _unset("FILE", "none")] = None
     on_policy_texts: Annotated[int, arg(metavar="N")] = 96
-    rounds: Annotated[int, arg(metavar="N")] = 3
+    rounds: Annotated[int | None, _unset("N", "3; from-search: 1")] = None
     tolerance: Annotated[float, arg(metavar="X")] = 0.02
     search: Annotated[str, arg(metavar="METHOD")] = "mcts:simulations=16:wave=4"
     new_tokens: Annotated[int, arg(metavar="T")] = 24

@@ -33,6 +33,7 @@ from coopgen_jax.cli.train_progress import (
     tell_broken,
     watched,
 )
+from coopgen_jax.cli.train_searches import guide_of, searches_of, searching
 from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.data.labelled import Labelled, read_labelled, read_texts
 from coopgen_jax.errors import UserError
@@ -44,12 +45,14 @@ from coopgen_jax.training.recipes import (
     TrunkConfig,
     train_bidirectional,
     train_causal,
+    train_from_searches,
     train_generative,
     train_language_model,
     train_shared_trunk,
 )
 from coopgen_jax.training.recipes.scratch import ScratchConfig, fresh_model, train_tokenizer
 from coopgen_jax.training.run import RecipeConfig
+from coopgen_jax.training.searched_texts import Searches
 
 
 def run_train(options: TrainOptions) -> None:
@@ -167,9 +170,10 @@ def _recipe(what: Any, rows: int, **batch: Any) -> RecipeConfig:
 def _discriminator(what: DiscriminatorOptions) -> dict[str, Any]:
     # What the rounds are made of is looked at in front of what takes long.
     plan = None if what.on_policy is None else plan_of(what)
+    searches = searches_of(what)
     training, validation, labeller = read_classes(what)
     if plan is None or labeller is None:
-        return _fit(what, training, validation)
+        return _fit(what, training, validation, searches)
     recipe = _of_classes(what, training)
     return run_on_policy(what, plan, (training, validation), labeller, recipe, _fit)
 
@@ -183,12 +187,17 @@ def _of_classes(what: DiscriminatorOptions, training: Labelled) -> RecipeConfig:
     return _recipe(what, len(training.texts), shortest=shortest or None, balanced=what.balanced)
 
 
-def _fit(what: DiscriminatorOptions, training: Labelled, validation: Labelled) -> dict[str, Any]:
+def _fit(
+    what: DiscriminatorOptions,
+    training: Labelled,
+    validation: Labelled,
+    searches: Searches | None = None,
+) -> dict[str, Any]:
     recipe = _of_classes(what, training)
     mesh = make_mesh(what.devices)
     place: dict[str, Any] = {"folder": what.out, "mesh": mesh, "begin": compiling(what)}
     with watched(what) as place["listener"]:
-        return _of_kind(what, training, validation, recipe, place)
+        return _of_kind(what, training, validation, recipe, place, searches)
 
 
 def _of_kind(
@@ -197,6 +206,7 @@ def _of_kind(
     validation: Labelled,
     recipe: RecipeConfig,
     place: dict[str, Any],
+    searches: Searches | None,
 ) -> dict[str, Any]:
     if what.kind == "bidirectional":
         encoder = load_encoder(what.encoder, dtype=what.dtype)
@@ -208,10 +218,13 @@ def _of_kind(
         depth = model.config.layers
         taps = what.taps or tuple(sorted({0, depth // 3, 2 * depth // 3, depth}))
         trunk = TrunkConfig(taps, what.layers, what.width, what.look_ahead)
-        return train_shared_trunk(
-            model, training, validation, recipe, trunk,
-            reading=_reading(what), states=what.states, **place,
-        )  # fmt: skip
+        place |= {"reading": _reading(what), "states": what.states}
+        if searches is not None:
+            place |= {"guide": guide_of(what, model), "searching": searching(what)}
+            return train_from_searches(
+                model, training, validation, recipe, trunk, searches, **place
+            )
+        return train_shared_trunk(model, training, validation, recipe, trunk, **place)
     run = train_causal if what.kind == "causal" else train_generative
     return run(model, training, validation, recipe, **place)
 

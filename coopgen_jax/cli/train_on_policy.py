@@ -43,6 +43,9 @@ from coopgen_jax.training.training_folder import claim
 
 # Prompts that are worked on at once.
 BATCH = 8
+ROUNDS = 3
+# Options that --from-search has too.
+SHARED = ("search", "rounds", "new_tokens")
 # What a round's folder has of a guide; the others are of its training.
 FILES, FOLDERS = ("head.safetensors", "rows.npy"), ("network", "encoder")
 
@@ -84,13 +87,23 @@ def check_on_policy(what: DiscriminatorOptions) -> None:
     """Raises UserError where options of the rounds do not go together."""
     if what.on_policy is None:
         for option in fields(OnPolicyOptions):
+            if what.from_search is not None and option.name in SHARED:
+                continue
             if getattr(what, option.name) != option.default:
+                more = " or --from-search" if option.name in SHARED else ""
                 raise UserError(
-                    f"{flag(option.name)} says nothing without --on-policy: leave it out, or name "
-                    "the model that writes"
+                    f"{flag(option.name)} says nothing without --on-policy{more}: leave it out, or "
+                    "say what is written"
                 )
         return
-    check_numbers(what, "on_policy_texts", "rounds", "new_tokens")
+    if what.from_search is not None:
+        raise UserError(
+            "--on-policy trains a guide and --from-search a look-ahead head: train one, then the "
+            "other with the first as its --guide"
+        )
+    check_numbers(what, "on_policy_texts", "new_tokens")
+    if what.rounds is not None:
+        check_numbers(what, "rounds")
     if what.teacher is None:
         raise UserError("--on-policy wants a --teacher, which labels what is written: name one")
     if what.on_policy_prompts is None:
@@ -123,7 +136,7 @@ def plan_of(what: DiscriminatorOptions) -> Plan:
         none or is not guided.
     """
     assert what.on_policy is not None
-    config = OnPolicyConfig(what.rounds, what.tolerance)
+    config = OnPolicyConfig(what.rounds or ROUNDS, what.tolerance)
     search = method_config(what.search, new_tokens=what.new_tokens, samples=1, source="--search")
     if not search.guided:
         raise UserError(f"--search {what.search} asks no guide: give a guided method such as mcts")

@@ -22,6 +22,9 @@ examples:
   # a guide that is trained on what a search with it visits
   coopgen train discriminator --data train.csv --validation dev.csv --out guide --teacher judge \\
       --on-policy smollm2-135m --on-policy-prompts prompts.txt
+  # a look-ahead head that makes fudge write as a search would
+  coopgen train discriminator --data train.csv --validation dev.csv --look-ahead 64 \\
+      --from-search prompts.txt --guide sentiment --out distilled
   coopgen train lm --data corpus.txt --validation held-out.txt --out writer --budget-minutes 30
   coopgen generate "This film was" --model writer --method sample --discriminator none
   coopgen train lm --from-scratch --vocabulary 4000 --data corpus.txt --validation dev.txt \\
@@ -42,6 +45,8 @@ KINDS = {
     "width": ("shared-trunk",),
     "look_ahead": ("shared-trunk",),
     "states": ("shared-trunk",),
+    "from_search": ("shared-trunk",),
+    "guide": ("shared-trunk",),
     "class_weight": ("generative",),
     "rank": ("causal", "generative", "bidirectional"),
     "shortest": ("causal", "generative", "bidirectional"),
@@ -175,6 +180,12 @@ class DiscriminatorOptions(OnPolicyOptions, _Common):
       hidden: Widths of the hidden layers of the class head, none for a linear one.
       dropout: Share of a head's inputs that a step leaves out.
       states: Shared-trunk: where the states are kept for another training on the same texts.
+      from_search: Shared-trunk: prompts that are searched from (.txt or .jsonl). The look-ahead
+        head learns from what the search finds out about next tokens, too, so that fudge with
+        --look-ahead comes near the search at the price of sampling.
+      guide: From-search: what guides the search. One of small layers on this model's states is kept
+        as it is, and its look-ahead head learns from the searches alone; where it is of another
+        kind, or none is named, a new head learns from the labels too.
     """
 
     kind: Literal["shared-trunk", "causal", "bidirectional", "generative"] = "shared-trunk"
@@ -197,6 +208,8 @@ class DiscriminatorOptions(OnPolicyOptions, _Common):
     hidden: Annotated[tuple[int, ...], arg(metavar="[N ...]")] = ()
     dropout: Annotated[float | None, _unset("X", "0.1; shared-trunk: 0.4")] = None
     states: Annotated[Path | None, _unset("FOLDER", "none")] = None
+    from_search: Annotated[Path | None, _unset("FILE", "none")] = None
+    guide: Annotated[str | None, _unset("NAME|FOLDER", "trained on the labels")] = None
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ def _static(**default: Any) -> Any:
 class Job:
     """What stays the same from the first token to the last; a pytree, so it can cross a `jit`.
 
-    The fields are arguments of `decode`.
+    The fields are arguments of `decode`, and `along` `[B, T]` int32, None where a decoder chooses
+    the tokens: a search that can write every token writes these.
     """
 
     prompt: Prompt
@@ -36,6 +37,7 @@ class Job:
     target: jax.Array | None = None
     reference_params: Any = None
     marking: Marking | None = None
+    along: jax.Array | None = None
     language_model: LanguageModel = _static()
     discriminator: Discriminator | None = _static(default=None)
     reference: LanguageModel | None = _static(default=None)

@@ -34,6 +34,7 @@ def _specs(job: Job) -> Job:
         discriminator_params=whole,
         reference_params=whole,
         marking=_MARKING if job.marking is not None else None,
+        along=_ROWS if job.along is not None else None,
     )
 
 

@@ -12,6 +12,17 @@ def cross_entropy(log_class: jax.Array, label: jax.Array) -> jax.Array:
     return -jnp.sum(label * log_class) if label.ndim else -log_class[label]
 
 
+def searched_value(log_class: jax.Array, target: jax.Array, value: jax.Array) -> jax.Array:
+    """Returns -V log p(c) - (1 - V) log(1 - p(c)) in nats, `[]`, of `[C]` log-probabilities.
+
+    V is what a search for the class c, the `target`, says that a text is worth: its guide's mean
+    probability of c over the continuations that it has looked at. The least loss is at p(c) = V,
+    as of AlphaZero's value (Silver et al., Nature 2017, equation 1) by cross-entropy.
+    """
+    others = jnp.where(jnp.arange(len(log_class)) == target, -jnp.inf, log_class)
+    return -value * log_class[target] - (1 - value) * jax.nn.logsumexp(others)
+
+
 def log_likelihoods(logits: jax.Array, tokens: jax.Array, mask: jax.Array) -> jax.Array:
     """Returns log p of every token behind those in front of it, `[S]`, zero where there is none.
 

@@ -32,6 +32,7 @@ from coopgen_jax.models.transformer import (
 )
 from coopgen_jax.training import losses
 from coopgen_jax.training.chunked_likelihood import log_likelihoods_of_states
+from coopgen_jax.training.decisions import searched_loss, was_searched
 from coopgen_jax.training.step import Loss, Sums, row_keys
 
 Join = Callable[[Any, Any], Any]
@@ -241,14 +242,22 @@ def trunk_classification_loss(
 
     In `training` dropout is applied, and three of five texts are classified behind a random number
     of tokens only, fewer than `before`: the tokens in front of them play the prompt.
+
+    Where there is a table `frozen["searched"]` (`training.decisions`), some texts were searched.
+    They stand behind prompts already, and the look-ahead head's `searched_loss` of what was found
+    in front of each of their tokens is added.
     """
 
     def loss(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> Sums:
         params = join(trainable, frozen)
         places, inside = batch["tokens"], batch["mask"]
         keys = row_keys(key, batch["index"])
+        searched = frozen.get("searched")
         if training:
-            inside = jax.vmap(partial(_behind_a_prompt, before=before))(inside, keys)
+            cut = jax.vmap(partial(_behind_a_prompt, before=before))(inside, keys)
+            if searched is not None:
+                cut = jnp.where(was_searched(searched, places, inside)[:, None], inside, cut)
+            inside = cut
         states = frozen["states"][places].astype(jnp.float32)
         noise = keys if training else None
         if isinstance(config, SharedTrunkConfig):
@@ -262,20 +271,58 @@ def trunk_classification_loss(
         sums = row_sums(batch, loss=each, accuracy=_hits(last, label))
         if isinstance(config, SharedTrunkConfig) or not config.look_ahead:
             return sums
-        # The query for a token stands at the token in front of it, or at the start vector.
-        above = jnp.pad(inside[:, :-1], [(0, 0), (1, 0)])
-        above = jnp.where(above, jnp.arange(inside.shape[1])[None, :], 0)
-        asking = jnp.take_along_axis(own, above[..., None], axis=1)
-        queries: Any = Queries(len(config.head.classes), config.look_ahead).apply(
-            {"params": params["queries"]}, asking
-        )
+        queries = _asking(config, params, own, inside)
         following = frozen["embedding"][frozen["tokens"][places]].astype(jnp.float32)
         ahead = foreseen(queries, (following @ params["keys"])[..., None, :])[..., 0, :]
         further = _mean_cross_entropy(ahead, label, inside)
-        seen = row_sums(batch, ahead_loss=further)
-        return {**sums, **seen, "loss": (sums["loss"][0] + seen["ahead_loss"][0], sums["loss"][1])}
+        sums = added(sums, row_sums(batch, ahead_loss=further))
+        if searched is not None:
+            sums = added(sums, searched_loss(searched, params["keys"], queries, places, inside))
+        return sums
 
     return loss
+
+
+def look_ahead_loss(config: TrunkLayersConfig, *, join: Join = all_trainable) -> Loss:
+    """Returns the loss of a look-ahead head that learns from searched texts alone, in nats a text.
+
+    See `decisions.searched_loss`; a batch is as for `trunk_classification_loss`. Nothing is
+    dropped: what the head stands on is frozen.
+    """
+
+    def loss(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> Sums:
+        params = join(trainable, frozen)
+        places, inside = batch["tokens"], batch["mask"]
+        states = frozen["states"][places].astype(jnp.float32)
+        _, own = judge_by_layers(config, params, states, inside)
+        queries = _asking(config, params, own, inside)
+        found = searched_loss(frozen["searched"], params["keys"], queries, places, inside)
+        return {"loss": found["searched_loss"]}
+
+    return loss
+
+
+def _asking(
+    config: TrunkLayersConfig, params: Params, own: jax.Array, inside: jax.Array
+) -> jax.Array:
+    """Returns a look-ahead head's queries `[B, S, C, K + 1]` in front of every token.
+
+    The query for a token stands at the token in front of it, or at the start vector; the small
+    layers' states `own` are `[B, 1 + S, width]`.
+    """
+    above = jnp.pad(inside[:, :-1], [(0, 0), (1, 0)])
+    above = jnp.where(above, jnp.arange(inside.shape[1])[None, :], 0)
+    asking = jnp.take_along_axis(own, above[..., None], axis=1)
+    queries: Any = Queries(len(config.head.classes), config.look_ahead).apply(
+        {"params": params["queries"]}, asking
+    )
+    return jnp.asarray(queries)
+
+
+def added(sums: Sums, more: Sums) -> Sums:
+    """Returns both, the totals of the second added to that of the loss too."""
+    total, weight = sums["loss"]
+    return {**sums, **more, "loss": (sum((one for one, _ in more.values()), total), weight)}
 
 
 def _behind_a_prompt(inside: jax.Array, key: jax.Array, *, before: int) -> jax.Array:

@@ -68,13 +68,28 @@ def claim(
     for name in ("sharded_optimiser", "sharded_parameters", "remat"):
         del wanted[name]
     path = folder / "training.json"
-    check_empty(folder)
-    lock(folder)
+    reserve(folder)
     if path.is_file():
         _check_same(folder, read_json(path, way_out=WAY_OUT), wanted)
     elif jax.process_index() == 0:
         write_json(path, wanted)
     _check_shared(folder)
+
+
+def reserve(folder: Path, *names: str) -> None:
+    """Locks a folder for a training that has begun in it or is going to; see `claim`.
+
+    Raises:
+      UserError: it holds a model that no training has begun there, or a training without the
+        settings `names`, or another process trains in it.
+    """
+    check_empty(folder)
+    path = folder / "training.json"
+    if names and path.is_file():
+        found = read_json(path, way_out=WAY_OUT)
+        if any(found.get(name) is None for name in names):
+            raise UserError(f"{folder} holds a training of another kind: give another folder")
+    lock(folder)
 
 
 def begun_dtype(folder: Path) -> str | None:
@@ -148,7 +163,10 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     different.sort(key=lambda entry: isinstance(entry[1], dict) and isinstance(entry[2], dict))
     name, there, asked = different[0]
     if name.endswith("_sha256"):
-        named = {"rows_sha256": "set of texts", "judge_sha256": "model for the discriminator"}
+        named = {
+            "rows_sha256": "set of texts", "judge_sha256": "model for the discriminator",
+            "searched_sha256": "set of searched texts",
+        }  # fmt: skip
         return named.get(name, "model to begin with")
     new_names = {old: new for new, old in KEPT_NAMES.items()}
     name = " ".join(new_names.get(word, word) for word in name.split()).replace("_", " ")

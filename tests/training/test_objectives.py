@@ -25,14 +25,17 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.testing import TINY_GPT2, TINY_LLAMA
+from coopgen_jax.training.decisions import decision_table
 from coopgen_jax.training.objectives import (
     _behind_a_prompt,
     classification_loss,
     encoder_classification_loss,
     gedi_loss,
     language_model_loss,
+    look_ahead_loss,
     trunk_classification_loss,
 )
+from coopgen_jax.training.searched_texts import Found, SearchedText
 from tests.compiled import compiled
 from tests.discriminators.trees import prompt_of
 from tests.training.token_by_token import judged
@@ -224,6 +227,35 @@ def test_a_shared_trunks_loss_is_the_mean_over_every_beginning(name):
     assert float(sums["loss"][1]) == 3
     assert [float(x) for x in sums["accuracy"]] == [hits, 3]
     assert ("ahead_loss" in sums) == (name == "layers")
+
+
+def test_searched_texts_add_the_loss_of_what_was_found():
+    config = TRUNKS["layers"]
+    params = trunk_params(config)
+    # The third text was searched: its tokens have decisions.
+    texts = [
+        SearchedText(
+            "", CLASSES[1], ROWS[2], [0.2, 0.5, 0.3], [Found([1, 4], [2, 1], [0.9, 0.2])] * 5
+        )
+    ]
+    found = decision_table(texts, CLASSES, np.asarray(TABLES["embedding"]), ROWS[2][0])
+    row = np.zeros(40, np.int32)
+    row[ROWS[2]] = 1 + np.arange(len(ROWS[2]))
+    tables = {**TABLES, "searched": jax.tree.map(jnp.asarray, {**found, "row": row})}
+    plain = trunk_classification_loss(config, training=False)(params, TABLES, BATCH, KEY)
+    both = trunk_classification_loss(config, training=False)(params, tables, BATCH, KEY)
+    alone = look_ahead_loss(config)(params, tables, BATCH, KEY)["loss"]
+    assert float(alone[1]) == 1
+    np.testing.assert_allclose(both["searched_loss"], alone, rtol=1e-6)
+    total = float(plain["loss"][0] + alone[0])
+    assert float(both["loss"][0]) == pytest.approx(total, rel=1e-6)
+    assert float(both["loss"][1]) == float(plain["loss"][1])
+    # Such a text stands behind a prompt already: none of its tokens plays one.
+    plainly = dataclasses.replace(config, head=dataclasses.replace(config.head, dropout=0.0))
+    cut = trunk_classification_loss(plainly, training=True, before=9)
+    for seed in range(4):
+        sums = cut(params, tables, BATCH, jax.random.key(seed))
+        np.testing.assert_allclose(sums["searched_loss"], alone, rtol=1e-5)
 
 
 def test_a_prompt_of_random_length_stands_in_front_of_a_training_text():

@@ -107,7 +107,9 @@ def propose(
     config: MCTSConfig = job.config
     stop = stop_states(caches[0])
     seen = seen_by(job, generation, stop)
-    token, log_prob, log_proposal = _draw(keys, job, tree, choice.token, logits, seen, tau=tau)
+    token, log_prob, log_proposal = _draw(
+        keys, job, tree, choice.token, logits, seen, generation.length, tau=tau
+    )
     same = (tree.tokens[:, :, 0] == token[..., None]) & (tree.children[:, :, 0] >= 0)
     outside = ~same.any(axis=-1)
     end = ends(job, token, stop)
@@ -132,13 +134,15 @@ def _draw(
     token: jax.Array,
     logits: jax.Array,
     seen: Seen,
+    at: jax.Array,
     *,
     tau: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns a token of the mixture, its log-probability under p and under the mixture, `[B, R]`.
 
     By visits, `token` `[B, R]` is what was drawn from them. The mixture's p is under the
-    constraints.
+    constraints. In a search along given texts the token is theirs, the one at the place `at`
+    `[B, R]`.
     """
     config, rules = job.config, job.config.rules
     power = config.choice.value_power if isinstance(config.choice, ByValues) else 0.0
@@ -161,6 +165,8 @@ def _draw(
     full = per_key(chance, pair[:, :, 0]) | ~known
     by_model, _ = draw(rules, pair[:, :, 1], by_model, seen=seen)
     token = jnp.where(full, by_model, token)
+    if job.along is not None:
+        token = entry_at(job.along[:, None], jnp.minimum(at, job.along.shape[-1] - 1))
     log_base, log_own = (log_drawn(rules, array, token, seen) for array in (log_p, log_tree))
     log_proposal = jnp.where(known, mixture(log_own, log_base, config.mix_base), log_base)
     return token, entry_at(plain, token), log_proposal

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.parallel.mesh import place
 from coopgen_jax.training.card import save_head
+from coopgen_jax.training.decisions import decision_table
 from coopgen_jax.training.loop import Begin, Listener
 from coopgen_jax.training.objectives import trunk_classification_loss
 from coopgen_jax.training.recipes.begin_head import begin_head, standardisation
 from coopgen_jax.training.recipes.recipe import Recipe, Subject, carry_out, labelled_subject
 from coopgen_jax.training.run import RecipeConfig, Rows, as_written
+from coopgen_jax.training.searched_rows import SearchedRows, beside, both_teachers
 
 # Of so many batches the standardisation is taken.
 STANDARD_BATCHES = 32
@@ -80,6 +83,7 @@ def train_shared_trunk(
     begin: Begin = lambda: None,
     reading: Callable[[int, int], None] = lambda done, total: None,
     states: Path | None = None,
+    searched: SearchedRows | None = None,
 ) -> dict[str, Any]:
     """Trains a shared-trunk discriminator; `load_discriminator` takes the folder.
 
@@ -101,11 +105,20 @@ def train_shared_trunk(
     read = [as_written(model.tokenizer, part) for part in (training, validation)]
     rows = [Rows([row[:longest] for row in part.ids], part.labels) for part, _ in read]
     fronts = read[0][1]
-    settings = {"trunk": asdict(trunk), **subject.settings}
+    settings = {
+        "trunk": asdict(trunk),
+        "searched_sha256": None if searched is None else searched.sha256,
+        **subject.settings,
+    }
     if any(fronts):
         room = model.config.context - longest - len(front_of(model))
         fronts = [front[-room:] if room else [] for front in fronts]
         settings["prompts_sha256"] = hashlib.sha256(json.dumps(fronts).encode()).hexdigest()
+    if searched is not None:
+        check_look_ahead(trunk)
+        searched.check(subject.settings["classes"])
+        texts = *subject.texts, *searched.prompts
+        subject = replace(subject, texts=texts, teacher=both_teachers(subject.teacher, searched))
     subject = replace(subject, rows=(rows[0], rows[1]), settings=settings)
     # Where texts are added to the training texts, those in front stay as they are.
     ids = [*rows[1].ids, *(front + row for front, row in zip(fronts, rows[0].ids, strict=True))]
@@ -116,7 +129,10 @@ def train_shared_trunk(
 
     def make() -> Recipe:
         table = read_states(model, trunk.taps, ids, folder=states, listener=reading)
-        return _recipe(model, trunk, _Read(table, ids, both), subject, config, mesh)
+        more = None
+        if searched is not None:
+            more = searched, searched.states(model, trunk.taps, states)
+        return _recipe(model, trunk, _Read(table, ids, both), more, subject, config, mesh)
 
     return carry_out(
         subject, make, config, folder=folder, mesh=mesh, listener=listener, begin=begin
@@ -152,21 +168,41 @@ def _check(model: LoadedModel, config: RecipeConfig, trunk: TrunkConfig) -> None
         )
 
 
+def check_look_ahead(trunk: TrunkConfig) -> None:
+    """Raises UserError where nothing could learn from searches."""
+    if not trunk.look_ahead:
+        raise UserError(
+            "it is a look-ahead head that learns from searches: give look_ahead its width"
+        )
+
+
 def _recipe(
     model: LoadedModel,
     trunk: TrunkConfig,
     read: _Read,
+    searched: tuple[SearchedRows, np.ndarray] | None,
     subject: Subject,
     config: RecipeConfig,
     mesh: Mesh,
 ) -> Recipe:
-    frozen: dict[str, Any] = {"states": read.table}
+    rows, ids, table = read.rows, read.ids, read.table
+    classes, about = subject.settings["classes"], {}
+    frozen: dict[str, Any] = {"states": table}
+    if searched is not None:
+        found, more = searched
+        own = found.rows(len(table))
+        both = partial(beside, classes=len(classes))
+        rows = both(rows[0], own[0], evenly=True), both(rows[1], own[1])
+        texts = [text for part in found.parts for text in part]
+        embedding = np.asarray(model.params["embedding"])
+        frozen["searched"] = decision_table(texts, classes, embedding, len(table))
+        frozen["states"] = np.concatenate([table, more])
+        ids, about = ids + [text.tokens for text in texts], {"searches": found.card}
     if trunk.look_ahead:
-        frozen["tokens"] = np.concatenate([np.asarray(row, np.int32) for row in read.ids])
+        frozen["tokens"] = np.concatenate([np.asarray(row, np.int32) for row in ids])
         frozen["embedding"] = model.params["embedding"]
-    classes = subject.settings["classes"]
     discriminator, trainable = _begin(model, classes, config, trunk)
-    standard = _standard(config, trunk, read.table, read.rows[0])
+    standard = _standard(config, trunk, frozen["states"], rows[0])
 
     def join(trainable: Any, _: Any) -> Any:
         if trunk.layers:
@@ -190,11 +226,12 @@ def _recipe(
             **asdict(trunk),
             "taps": list(trunk.taps),
             "context": model.config.context,
+            **about,
         },
         measure=lambda run, outcome: run.report(losses[1], outcome.trainable, read.rows[1]),
         export=lambda *both: jax.tree.map(np.asarray, join(*both)),
         deliver=save_head,
-        rows=read.rows,
+        rows=rows,
     )
 
 
