@@ -111,6 +111,10 @@ def tunables(config: Config) -> list[Tunable]:
         ahead = few | {"look_ahead": True}
         guide = str(config.look_ahead_head)
         found.append(tunable(config, "fudge", cg.FudgeConfig(), ahead, guide=guide))
+        # As a search does, it takes the best and repeats no three tokens.
+        best = ahead | {"greedy": True, "no_repeat_ngram": 3}
+        grid = Grid(settings=tuple({"strength": strength} for strength in (4, 8, 12, 16)))
+        found.append(tunable(config, "fudge", cg.FudgeConfig(), best, grid=grid, guide=guide))
     for count in config.particles:
         found.append(tunable(config, "smc", cg.SMCConfig(), {"samples": count}))
     known = [method.name for method in found]
