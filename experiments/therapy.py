@@ -37,7 +37,7 @@ from coopgen_jax.explanation.trial import (
     precision_recall,
     strongest,
 )
-from coopgen_jax.files import to_json
+from coopgen_jax.files import strict, write_json
 
 SETS = {
     "amazon_reviews": ("negative", "positive"),
@@ -300,15 +300,10 @@ def main(config: Config) -> None:
     }
     for name in config.sets:
         found[name] = of_set(config, model, name)
-        _keep(path, found)
+        write_json(path, strict(found))
     if config.cues:
         found["planted"] = planted(config, model)
-        _keep(path, found)
-
-
-def _keep(path: Path, found: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_json(found, indent=1) + "\n", encoding="utf-8")
+        write_json(path, strict(found))
 
 
 if __name__ == "__main__":

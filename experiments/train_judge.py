@@ -18,6 +18,7 @@ from coopgen_jax.evaluation.discriminator_accuracy import NEITHER
 from coopgen_jax.evaluation.metrics import wilson_interval
 from coopgen_jax.evaluation.tfidf_judge import fit_judge
 from coopgen_jax.models.pretrained.loaded_model import load_encoder
+from experiments.neutral_test_texts import neutral_test_texts
 from experiments.neutral_texts import neutral_texts
 from experiments.sentiment_data import read_sets
 
@@ -67,6 +68,10 @@ def main(config: Config) -> None:
             low, high = wilson_interval(hits, len(rows.texts))
             share = hits / len(rows.texts)
             print(f"{label:26} {len(rows.texts):8} {share:8.3f}  [{low:.3f}, {high:.3f}]")
+    if config.neither:
+        chosen = judge.predict_proba(neutral_test_texts()).argmax(axis=1)
+        share = (chosen == judge.classes.index(NEITHER)).mean()
+        print(f"{'500 texts without sentiment':26} {share:17.3f}")
     judge.save(config.out)
     print(f"wrote {config.out}")
 

@@ -44,8 +44,8 @@ class ExplainOptions:
       openings: Continue these instead, in turn: .txt with one a line, or .jsonl with a "prompt" or
         "text".
       weighted: Count texts by their importance weights, so that the words are of the classifier and
-        not of how the method chooses. The method must draw: mcts:preset=values, or smc.
-      ngrams: Most words of a term.
+        not of how the method chooses. The method must draw, as fudge or mcts:preset=values.
+      ngrams: Most words of a term; stop words between them are left out.
       min_count: Texts that a term must stand in.
       tried: Strongest words of each class that are put into texts to see whether the classifier
         reacts to them; 0 for none.
@@ -114,13 +114,12 @@ class TrialOptions:
       folder: What `coopgen explain --out` wrote.
       glass_box: The classifier's own weights: a .csv with the columns "term" and one per class,
         or the folder of a judge of words. Spearman's rank correlation, precision and recall.
-      data: Texts with a class, on which words are put out and in: .csv, .tsv or .jsonl.
+      data: Texts that words are put out of and into: .csv, .tsv, .jsonl or .txt.
       text: The column of the texts.
-      label: The column of the classes.
       discriminator: The classifier; where it lies now, if not where the explanation says.
       against: Explain the data by these too, and rate them beside it: lime, shap.
       samples: What each of these asks the classifier for one text.
-      rows: Texts of the data that are read, at most.
+      rows: Texts of the data that are used, at most, evenly spread over them.
       model: The language model in whose tokens the classifier reads.
       out: Write the figures as JSON.
       seed: Seed of everything random.
@@ -132,12 +131,11 @@ class TrialOptions:
     glass_box: Annotated[Path | None, _unset("FILE|FOLDER", "none")] = None
     data: Annotated[str | None, _unset("FILE", "none")] = None
     text: Annotated[str, arg(metavar="COLUMN")] = "text"
-    label: Annotated[str, arg(metavar="COLUMN")] = "label"
     discriminator: Annotated[str | None, _unset("NAME|FOLDER", "what the explanation says")] = None
     against: tuple[Literal["lime", "shap"], ...] = ()
     samples: Annotated[int, arg(metavar="N")] = 300
     rows: Annotated[int, arg(metavar="N")] = 200
-    model: Annotated[str, arg(metavar="NAME|PATH")] = "smollm2-135m"
+    model: Annotated[str | None, _unset("NAME|PATH", "what the explanation says")] = None
     out: Annotated[Path | None, _unset("FILE", "none")] = None
     seed: Annotated[int, arg(metavar="N")] = 0
     json: bool = False

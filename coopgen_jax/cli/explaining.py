@@ -17,17 +17,21 @@ from coopgen_jax.cli.explain_options import ExplainOptions, ShowOptions, TrialOp
 from coopgen_jax.cli.machines import keep_compilations
 from coopgen_jax.cli.printing import note
 from coopgen_jax.cli.prompts import read_prompts
-from coopgen_jax.data.labelled import read_labelled
+from coopgen_jax.cli.train_progress import check_numbers, tell_broken
+from coopgen_jax.comparison.tuning import spread
+from coopgen_jax.data.labelled import read_texts
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
+from coopgen_jax.discriminators.host.python_file import is_python
 from coopgen_jax.discriminators.loading import load_discriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.evaluation.independence import trained_on
+from coopgen_jax.evaluation.independence import card_of, trained_on
 from coopgen_jax.evaluation.text_judges import load_text_judge
 from coopgen_jax.explanation.class_texts import Progress, WritingSettings
 from coopgen_jax.explanation.explain import explain
 from coopgen_jax.explanation.explained import Explanation, as_json, load_explanation
 from coopgen_jax.explanation.explanation_page import bar_chart, made, render_explanation, sentence
 from coopgen_jax.explanation.local import over_texts
+from coopgen_jax.explanation.reaction import BlackBox
 from coopgen_jax.explanation.surrogate import SurrogateSettings
 from coopgen_jax.explanation.trial import (
     agreement,
@@ -37,7 +41,7 @@ from coopgen_jax.explanation.trial import (
     strongest,
 )
 from coopgen_jax.files import check_writable, to_json, write_whole
-from coopgen_jax.models.pretrained.loaded_model import load
+from coopgen_jax.models.pretrained.loaded_model import DEFAULT_MODEL, load
 from coopgen_jax.models.pretrained.packaged import cache_folder
 
 # Sizes of word sets, lengths of lists and words that are moved, as tables show them.
@@ -57,6 +61,9 @@ def run_explain(options: ExplainOptions | ShowOptions | TrialOptions) -> None:
 
 
 def _explain(what: ExplainOptions) -> None:
+    check_numbers(what, "top")
+    if what.tried < 0:
+        raise UserError(f"--tried is {what.tried}: give 0 or more")
     decoder: DecoderSettings | None = None
     if what.method is not None:
         decoder = method_config(
@@ -81,7 +88,7 @@ def _explain(what: ExplainOptions) -> None:
     found = explain(
         model, guide, out=what.out, writing=writing, surrogate=surrogate, weighted=what.weighted,
         tried=what.tried, settled=what.settled, budget_minutes=what.budget_minutes,
-        black_box=load_text_judge(what.discriminator, model=what.model).predict_proba,
+        black_box=_black_box(what.discriminator),
         name=what.discriminator, weights_hash=trained_on(what.discriminator).weights,
         listener=lambda progress: _progress(progress, what.quiet),
     )  # fmt: skip
@@ -89,11 +96,17 @@ def _explain(what: ExplainOptions) -> None:
     found = replace(found, about=about | found.about)
     found.save(what.out)
     _print(found, what.top, what.json)
-    lacking = (
-        len(guide.discriminator.classes) * what.texts - found.about["empty"] - len(found.texts)
-    )
-    if lacking > 0 and not what.json:
+    lacking = len(guide.discriminator.classes) * what.texts - found.about["empty"]
+    lacking -= len(found.texts)
+    if lacking > 0 and what.settled is None and not what.json:
         print(f"{lacking} texts are not written yet: start the same command again to go on")
+
+
+def _black_box(name: str) -> BlackBox | None:
+    """Returns what judges texts as strings, None of a head, which reads the model's tokens."""
+    if not is_python(name) and card_of(name) is not None:
+        return None
+    return load_text_judge(name, model="").predict_proba
 
 
 def _progress(progress: Progress, quiet: bool) -> None:
@@ -125,17 +138,20 @@ def _show(what: ShowOptions) -> None:
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png", dpi=150)
         write_whole(what.png, drawn.getvalue())
+    check_numbers(what, "top")
     if two and not what.json:
         console = _console()
         for name, words in zip(two, found.contrast(*two, what.top), strict=True):
             console.print(_table(f"{name}, of {two[0]} and {two[1]}", words))
         return
-    _print(found, what.top, what.json)
+    _print(found, what.top, what.json, two)
 
 
-def _print(found: Explanation, top: int, in_json: bool) -> None:
+def _print(
+    found: Explanation, top: int, in_json: bool, contrast: tuple[str, str] | None = None
+) -> None:
     if in_json:
-        print(as_json(found, top))
+        print(as_json(found, top, contrast))
         return
     console = _console()
     console.print(sentence(found))
@@ -167,6 +183,9 @@ def _rate(what: TrialOptions) -> None:
         raise UserError("there is nothing to rate by: give --glass-box, --data, or both")
     if what.against and what.data is None:
         raise UserError("--against explains texts: give --data")
+    check_numbers(what, "rows")
+    if what.samples < 2:
+        raise UserError(f"--samples is {what.samples}: give 2 or more")
     if what.out:
         check_writable(what.out, "--out")
     found = load_explanation(what.folder)
@@ -181,9 +200,11 @@ def _rate(what: TrialOptions) -> None:
         name = what.discriminator or found.about.get("discriminator")
         if not name:
             raise UserError("the explanation names no classifier: give --discriminator")
-        data = read_labelled(what.data, text=what.text, label=what.label, classes=found.classes)
-        texts = list(data.texts[: what.rows])
-        black_box = load_text_judge(name, model=what.model).predict_proba
+        rows, broken = read_texts(what.data, text=what.text)
+        tell_broken(what, what.data, broken)
+        texts = spread(rows, what.rows)
+        model = what.model or found.about.get("model") or DEFAULT_MODEL
+        black_box = load_text_judge(name, model=model).predict_proba
         for local in what.against:
             if not what.quiet:
                 print(f"coopgen: {local} of {len(texts)} texts", file=sys.stderr, flush=True)
@@ -264,7 +285,9 @@ def by_moves(
     """Returns the shares of texts whose class changes as words are put out and in, by method."""
     found: dict[str, Any] = {"words": list(MOVES)}
     for method, weights in explained.items():
-        ranked = [strongest(own, 200) for own in weights]
+        # Sequences of words are no words that could be put out.
+        alone = [{term: w for term, w in own.items() if " " not in term} for own in weights]
+        ranked = [strongest(own, 200) for own in alone]
         found[method] = {
             "put out": changed_by_deletion(black_box, texts, ranked, MOVES),
             "put in": changed_by_insertion(black_box, texts, ranked, MOVES, seed=seed),

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from coopgen_jax.comparison.growing_file import append, resume
+from coopgen_jax.comparison.growing_file import append, make_folder, resume, rows_in
 from coopgen_jax.comparison.header import about_guide, about_model, settings_of
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.methods.fudge import FudgeConfig
@@ -33,13 +33,14 @@ FILE = "texts.jsonl"
 def suited(guide: LoadedDiscriminator, new_tokens: int) -> DecoderSettings:
     """Returns how texts are written under a classifier where nothing else is asked for.
 
-    Tokens are drawn among many candidates, weighed by the classifier (FUDGE). One that reads texts
-    anew is asked about candidates that the language model has not read, and can afford ten times as
+    Tokens are drawn among candidates, weighed by the classifier (FUDGE). One that reads texts anew
+    is asked about candidates that the language model has not read, and can afford ten times as
     many.
     """
+    anew = guide.discriminator.tokenizer is not None
     ahead = guide.discriminator.evaluate_children is not None
     return FudgeConfig(
-        new_tokens=new_tokens, candidates=200 if ahead else 20, strength=32.0, look_ahead=ahead
+        new_tokens=new_tokens, candidates=200 if anew else 20, strength=32.0, look_ahead=ahead
     )
 
 
@@ -76,7 +77,11 @@ class WritingSettings:
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}: give 1 or more")
         if self.decoder is not None and not self.decoder.guided:
-            raise UserError("this decoder is not guided: take mcts, fudge or smc")
+            raise UserError("this decoder is not guided: take fudge or mcts")
+        if self.decoder is not None and self.decoder.weighted:
+            raise UserError(
+                "this decoder weighs several texts, and here each stands alone: take fudge"
+            )
         if self.decoder is not None and self.decoder.samples > 1:
             raise UserError("a text is written for every opening: leave samples at 1")
 
@@ -104,6 +109,7 @@ def write_texts(
     *,
     guide_name: str | None = None,
     guide_weights: str | None = None,
+    weighted: bool = False,
     budget_seconds: float | None = None,
     listener: Callable[[Progress], None] = lambda progress: None,
     enough: Callable[[list[dict[str, Any]]], bool] = lambda rows: False,
@@ -117,6 +123,7 @@ def write_texts(
       settings: what is written.
       guide_name: what files call the guide.
       guide_weights: hash of its weights, by which another one of the same name is refused.
+      weighted: whether texts are going to be weighted, for which the decoder must draw.
       budget_seconds: after so long no batch is begun; None for no end.
       listener: called after every batch.
       enough: asked with the rows so far each time that all classes have as many texts; where it
@@ -135,13 +142,10 @@ def write_texts(
     plan = batches(len(classes), settings.texts, settings.batch)
     sizes = [size for _, size in plan]
     path = folder / FILE
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be made: {error.strerror or error}") from error
+    make_folder(folder)
     header = _header(model, guide, settings, guide_name, guide_weights)
     done, start = resume(path, header, sizes), time.perf_counter()
-    rows = read_rows(path)
+    rows = rows_in(path)
     for number in range(done, len(plan)):
         seconds = time.perf_counter() - start
         if budget_seconds is not None and seconds >= budget_seconds:
@@ -149,6 +153,8 @@ def write_texts(
         if number % len(classes) == 0 and rows and enough(rows):
             break
         made = _batch(model, soft, settings, plan[number], number)
+        if weighted:
+            check_density(made)
         append(path, made)
         rows += made
         seconds = time.perf_counter() - start
@@ -162,10 +168,13 @@ def batches(classes: int, texts: int, size: int) -> list[tuple[int, int]]:
     return [(label, own) for own in sizes for label in range(classes)]
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a file of texts, which `resume` has looked through."""
-    lines = path.read_text(encoding="utf-8").split("\n")[1:]
-    return [json.loads(line) for line in lines if line]
+def check_density(rows: Sequence[dict[str, Any]]) -> None:
+    """Raises UserError where texts were not drawn, so that they have no weights."""
+    if any(row["log_proposal"] is None for row in rows):
+        raise UserError(
+            "this decoder chooses its texts, which then have no weights: take fudge or the preset "
+            "values, or leave the texts unweighted"
+        )
 
 
 def start_of(tokenizer: Tokenizer) -> list[int]:

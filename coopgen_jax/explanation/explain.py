@@ -18,12 +18,17 @@ from coopgen_jax.discriminators.host.function import host_function
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.text_judges import DiscriminatorJudge
-from coopgen_jax.explanation.class_texts import Progress, WritingSettings, write_texts
+from coopgen_jax.explanation.class_texts import (
+    Progress,
+    WritingSettings,
+    check_density,
+    write_texts,
+)
 from coopgen_jax.explanation.explained import Explanation, explain_texts, settling
 from coopgen_jax.explanation.reaction import BlackBox
 from coopgen_jax.explanation.surrogate import SurrogateSettings
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
-from coopgen_jax.training.gcn.importance import effective_sample_size, self_normalised
+from coopgen_jax.training.gcn.importance import self_normalised
 
 # Importance weights are cut at so many times their mean.
 CLIP = 10.0
@@ -61,8 +66,9 @@ def explain(
       surrogate: how the words are found that tell the texts apart.
       weighted: count every text by its importance weight p(x) p(c|x) / q(x), so that the words are
         of the classifier and the language model and not of how the decoder q chooses. It wants a
-        decoder whose draws have a density, such as the preset "values", or SMC. Weights are cut at
-        ten times their mean (Ionides 2008).
+        decoder whose draws have a density, such as FUDGE or the preset "values". What q never
+        draws, such as what is no candidate of FUDGE, has no weight. Weights are cut at ten times
+        their mean (Ionides 2008).
       tried: strongest words of each class that are put into texts to see whether the classifier
         reacts; 0 for none.
       settled: stop writing as soon as, while the number of texts doubled, this share of the twenty
@@ -87,16 +93,10 @@ def explain(
     with tempfile.TemporaryDirectory() as unnamed:
         rows = write_texts(
             model, guide, Path(out or unnamed), writing, guide_name=name,
-            guide_weights=weights_hash, listener=listener, enough=enough,
+            guide_weights=weights_hash, weighted=weighted, listener=listener, enough=enough,
             budget_seconds=None if budget_minutes is None else 60 * budget_minutes,
         )  # fmt: skip
-    found = explanation_of(
-        rows,
-        names,
-        surrogate,
-        weighted=weighted,
-        smc=writing.decoder is not None and writing.decoder.weighted,
-    )
+    found = explanation_of(rows, names, surrogate, weighted=weighted)
     texts, labels = list(found.texts), found.labels
     found = replace(
         found, settling=tuple(settling(texts, labels, len(names), surrogate, k=SETTLED_WORDS))
@@ -114,24 +114,23 @@ def explanation_of(
     settings: SurrogateSettings,
     *,
     weighted: bool = False,
-    smc: bool = False,
 ) -> Explanation:
     """Returns the explanation that written rows give; see `explain`.
 
-    Texts without a word are left out and counted. `smc` says that rows have proper weights.
+    Texts without a character are left out and counted.
     """
     kept = [row for row in rows if row["text"].strip()]
     if not kept:
-        raise UserError("no text was written: give more time, or a larger budget")
+        raise UserError("no text was written: give a larger budget")
     labels = np.array([classes.index(row["class"]) for row in kept])
     missing = [name for number, name in enumerate(classes) if number not in labels]
     if missing:
-        raise UserError(f"no text was written for {missing[0]}: give more time")
+        raise UserError(f"no text was written for {missing[0]}: give a larger budget")
     weights, sizes = None, None
     if weighted:
-        weights, sizes = _importance(kept, classes, labels, smc=smc)
+        weights, sizes = _importance(kept, classes, labels)
     spent = ("seconds", "simulations", "model_tokens", "tokens")
-    about: dict[str, Any] = {name: sum(row[name] for row in kept) for name in spent}
+    about: dict[str, Any] = {name: sum(row[name] for row in rows) for name in spent}
     about |= {"empty": len(rows) - len(kept), "weighted": weighted}
     if sizes is not None:
         about["effective_sample_size"] = dict(zip(classes, sizes, strict=True))
@@ -158,28 +157,20 @@ def _guide(
 
 
 def _importance(
-    rows: Sequence[dict[str, Any]], classes: Sequence[str], labels: np.ndarray, *, smc: bool
+    rows: Sequence[dict[str, Any]], classes: Sequence[str], labels: np.ndarray
 ) -> tuple[np.ndarray, list[float]]:
     """Returns weights `[n]` with a mean of 1 in every class, and the effective sample sizes."""
-    if smc:
-        logs = np.array([row["log_weight"] for row in rows])
-    elif any(row["log_proposal"] is None for row in rows):
-        raise UserError(
-            "this decoder chooses its tokens, so that texts have no weights: take preset values or "
-            "smc, or leave them unweighted"
-        )
-    else:
-        logs = np.array([
-            row["log_prob"] + np.log(max(row["guided_by"], 1e-12)) - row["log_proposal"]
-            for row in rows
-        ])  # fmt: skip
+    check_density(rows)
+    logs = [
+        row["log_prob"] + np.log(max(row["guided_by"], 1e-12)) - row["log_proposal"] for row in rows
+    ]
     condition = jnp.asarray(labels, jnp.int32)
-    shares = np.asarray(self_normalised(jnp.asarray(logs, jnp.float32), condition, clip=CLIP))
-    sizes = np.asarray(effective_sample_size(jnp.asarray(logs, jnp.float32), condition))
+    shares = self_normalised(jnp.asarray(logs, jnp.float32), condition, clip=CLIP)
     counts = np.bincount(labels, minlength=len(classes))
     # Every class has the same share of a sum of one.
-    weights = shares * len(classes) * counts[labels]
-    return weights, [float(sizes[labels == label][0]) for label in range(len(classes))]
+    weights = np.asarray(shares) * len(classes) * counts[labels]
+    by_class = [weights[labels == label] for label in range(len(classes))]
+    return weights, [float(own.sum() ** 2 / (own**2).sum()) for own in by_class]
 
 
 def _stays(
@@ -194,4 +185,4 @@ def _stays(
     sizes = (least // 2, least)
     texts = [row["text"] for row in kept]
     found = settling(texts, labels, len(classes), settings, k=SETTLED_WORDS, sizes=sizes)
-    return float(found[-1]["shared"])
+    return float(found[-1]["shared"] or 0.0)

@@ -23,7 +23,7 @@ class Word:
 
     Attributes:
       term: The word, or a sequence of them.
-      weight: Its weight in the linear model, in log-odds per unit of tf-idf.
+      weight: Its weight in the linear model, in nats per unit of tf-idf.
       low, high: The 95 % interval of the weight; None without a bootstrap.
       texts: How many of the class's texts have it.
       reaction: How far it moves the classifier; None where that was not tried.
@@ -254,7 +254,8 @@ def settling(
     """Tells how an explanation settles as texts are added.
 
     Of every number of texts a class, the first ones, `shared` is the mean share over classes of the
-    `k` strongest terms that the number before it had too; the first number has none. Where no
+    `k` strongest terms that the number before it had too. It is None of the first number, and where
+    no term stands in enough texts. Where no
     `sizes` are given they double up to all that there are.
     """
     labels = np.asarray(labels)
@@ -264,11 +265,19 @@ def settling(
         {max(most >> shift, 2) for shift in range(6) if most >> shift >= 10} | {most}
     )
     quick = replace(settings, bootstrap=0, unseen=0.0)
+    largest = max(sizes)
     found: list[dict[str, Any]] = []
     before: list[set[str]] = []
     for size in sizes:
         chosen = np.sort(np.concatenate([own[:size] for own in rows]))
-        fitted = fit_surrogate([texts[row] for row in chosen], labels[chosen], classes, quick)
+        # Of fewer texts a term need not stand in as many.
+        own = replace(quick, min_count=max(1, settings.min_count * size // largest))
+        try:
+            fitted = fit_surrogate([texts[row] for row in chosen], labels[chosen], classes, own)
+        except UserError:  # no word stands in enough of them
+            found.append({"texts": int(size), "shared": None})
+            before = []
+            continue
         tops = [{word.term for word in words_by_weight(fitted, c)[:k]} for c in range(classes)]
         shared = None
         if before:
@@ -337,8 +346,11 @@ def _on_disc(one: Explanation) -> dict[str, Any]:
     }
 
 
-def as_json(one: Explanation, k: int) -> str:
+def as_json(one: Explanation, k: int, contrast: tuple[str, str] | None = None) -> str:
     """Returns the `k` strongest words of every class, the fit and the cost, as JSON."""
     words = {name: [asdict(word) for word in one.top_words(name, k)] for name in one.classes}
     found = {"classes": list(one.classes), "words": words, "fit": one.fit, "about": one.about}
+    if contrast is not None:
+        pairs = zip(contrast, one.contrast(*contrast, k), strict=True)
+        found["contrast"] = {name: [asdict(word) for word in own] for name, own in pairs}
     return json.dumps(strict(found | {"settling": list(one.settling)}), indent=1)

@@ -1,6 +1,7 @@
 """Pictures of an explanation: a page that needs nothing else, and a bar chart."""
 
 import html
+import re
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
@@ -43,9 +44,7 @@ def render_explanation(
     }
     page = resources.files("coopgen_jax.explanation").joinpath("explanation.html")
     whole = page.read_text("utf-8")
-    for name, part in parts.items():
-        whole = whole.replace(f"__{name}__", part)
-    return whole
+    return re.sub(r"__([A-Z]+)__", lambda mark: parts[mark[1]], whole)
 
 
 def sentence(found: Explanation) -> str:

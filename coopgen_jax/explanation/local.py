@@ -11,7 +11,7 @@ weighted linear model to what it says; they differ in what is put out and in wha
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
@@ -20,6 +20,7 @@ import numpy as np
 from sklearn.linear_model import Ridge
 
 from coopgen_jax.errors import UserError
+from coopgen_jax.explanation.content_words import WORD, words_of
 from coopgen_jax.explanation.reaction import BlackBox, asked
 
 KERNEL_WIDTH = 25.0
@@ -43,11 +44,25 @@ class SplitText:
         return "".join(part for part in self.parts if part not in out)
 
 
+Split = Callable[[str], SplitText]
+
+
 def split_text(text: str) -> SplitText:
     """Splits a text at what is no letter, digit or underscore."""
     parts = re.split(r"(\W+)", text)
     words = dict.fromkeys(part for part in parts[::2] if part)
     return SplitText(tuple(parts), tuple(words))
+
+
+def split_words(text: str) -> SplitText:
+    """Splits a text at what is no word of an explanation, which keeps contractions whole."""
+    parts: list[str] = []
+    at = 0
+    for found in WORD.finditer(text):
+        parts += [text[at : found.start()], found[0]]
+        at = found.end()
+    words = dict.fromkeys(parts[1::2])
+    return SplitText((*parts, text[at:]), tuple(words))
 
 
 def lime_masks(count: int, samples: int, rng: np.random.Generator) -> np.ndarray:
@@ -125,32 +140,32 @@ def shap_values(
 
 
 def lime(
-    black_box: BlackBox, text: str, *, samples: int = 1000, seed: int = 0
+    black_box: BlackBox, text: str, *, samples: int = 1000, seed: int = 0, split: Split = split_text
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """Returns the `d` words of a text and LIME's weights of them `[d, C]`.
 
-    Raises UserError where the text has no word.
+    Raises UserError where the text has no word, or `samples` is below 2.
     """
-    split = _split_or_refuse(text)
-    masks = lime_masks(len(split.words), samples, np.random.default_rng(seed))
-    said = asked(black_box, [split.without(row) for row in masks])
-    return split.words, lime_values(masks, said)
+    parts = _parts(text, split, samples)
+    masks = lime_masks(len(parts.words), samples, np.random.default_rng(seed))
+    said = asked(black_box, [parts.without(row) for row in masks])
+    return parts.words, lime_values(masks, said)
 
 
 def kernel_shap(
-    black_box: BlackBox, text: str, *, samples: int = 1000, seed: int = 0
+    black_box: BlackBox, text: str, *, samples: int = 1000, seed: int = 0, split: Split = split_text
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """Returns the `d` words of a text and their Shapley values `[d, C]` of the probabilities.
 
     They are exact where 2^d - 2 is at most `samples`, of a text of up to nine words by default.
-    Raises UserError where the text has no word.
+    Raises UserError where the text has no word, or `samples` is below 2.
     """
-    split = _split_or_refuse(text)
-    count = len(split.words)
+    parts = _parts(text, split, samples)
+    count = len(parts.words)
     masks, weights = shap_masks(count, samples, np.random.default_rng(seed))
     ends = np.stack([np.zeros(count), np.ones(count)])
-    said = asked(black_box, [split.without(row) for row in (*ends, *masks)])
-    return split.words, shap_values(masks, weights, said[2:], said[0], said[1])
+    said = asked(black_box, [parts.without(row) for row in (*ends, *masks)])
+    return parts.words, shap_values(masks, weights, said[2:], said[0], said[1])
 
 
 def over_texts(
@@ -158,7 +173,8 @@ def over_texts(
 ) -> list[dict[str, float]]:
     """Returns one explanation for all texts: a weight for every word, by class.
 
-    A word's weight is the mean of its local weights over the texts that have it, in lower case.
+    A word's weight is the mean of its local weights over the texts that have it. Words are those
+    that other explanations have: in lower case, contractions whole.
 
     Args:
       local: "lime" or "shap".
@@ -166,30 +182,40 @@ def over_texts(
       texts: texts to explain; those without a word are left out.
       samples: what is asked of the classifier for each.
       seed: of what is drawn.
+
+    Raises:
+      UserError: no text has a word, or `samples` is below 2.
     """
     method = {"lime": lime, "shap": kernel_shap}[local]
     sums: defaultdict[str, np.ndarray | float] = defaultdict(float)
     times: defaultdict[str, int] = defaultdict(int)
     classes = 0
     for number, text in enumerate(texts):
-        if not split_text(text).words:
+        if not split_words(text).words:
             continue
-        words, values = method(black_box, text, samples=samples, seed=seed + number)
+        words, values = method(
+            black_box, text, samples=samples, seed=seed + number, split=split_words
+        )
         classes = values.shape[1]
         own: dict[str, np.ndarray] = {}
         for word, value in zip(words, values, strict=True):
-            own[word.lower()] = own.get(word.lower(), 0) + value
+            (name,) = words_of(word)
+            own[name] = own.get(name, 0) + value
         for word, value in own.items():
             sums[word] = sums[word] + value
             times[word] += 1
+    if not sums:
+        raise UserError("no text has a word: there is nothing to explain")
     return [
         {word: float(np.asarray(total)[label] / times[word]) for word, total in sums.items()}
         for label in range(classes)
     ]
 
 
-def _split_or_refuse(text: str) -> SplitText:
-    split = split_text(text)
-    if not split.words:
+def _parts(text: str, split: Split, samples: int) -> SplitText:
+    if samples < 2:
+        raise UserError(f"samples is {samples}: give 2 or more")
+    parts = split(text)
+    if not parts.words:
         raise UserError(f"{text!r} has no word: there is nothing to explain")
-    return split
+    return parts

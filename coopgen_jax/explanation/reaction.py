@@ -5,6 +5,7 @@ writes it together with words that it does look at. A word that is put into text
 is such a one.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -44,10 +45,15 @@ def log_odds(probabilities: np.ndarray) -> np.ndarray:
 
 
 def inserted(text: str, term: str, place: float) -> str:
-    """Returns a text with a term between two of its words; `place` goes from 0 to below 1."""
-    words = text.split()
-    at = int(place * (len(words) + 1))
-    return " ".join([*words[:at], term, *words[at:]])
+    """Returns a text with a term between two of its words; `place` goes from 0 to below 1.
+
+    All else, line breaks too, stays as it is.
+    """
+    starts = [found.start() for found in re.finditer(r"\S+", text)]
+    at = int(place * (len(starts) + 1))
+    if at == len(starts):
+        return f"{text} {term}" if text else term
+    return f"{text[: starts[at]]}{term} {text[starts[at] :]}"
 
 
 def reactions(
@@ -69,6 +75,8 @@ def reactions(
       seed: of what is drawn.
       batch: the most texts of one call.
     """
+    if not terms:
+        return []
     rng = np.random.default_rng(seed)
     texts = [text for text in texts if text.strip()]
     uses = min(uses, len(texts))

@@ -52,7 +52,8 @@ class Surrogate:
 
     Attributes:
       terms: the `F` terms.
-      weights: `[C, F]`, one class against all others; of two classes the rows are opposite.
+      weights: `[C, F]`, of a softmax over the classes; of two classes those of the log-odds, which
+        are opposite.
       low, high: `[C, F]`, the 95 % intervals of the weights; NaN without a bootstrap.
       bias: `[C]`.
       counts: `[C, F]`, texts of each class that have the term.
@@ -93,7 +94,7 @@ def fit_surrogate(
     weights = np.ones(len(texts)) if sample_weights is None else np.asarray(sample_weights, float)
     for number in range(classes):
         if not weights[labels == number].sum() > 0:
-            raise UserError(f"class {number} has no text: write some of every class")
+            raise UserError(f"class number {number} has no text: write some of every class")
     rng = np.random.default_rng(settings.seed)
     train, unseen = _split(labels, settings.unseen, rng)
     made = vectorizer(ngrams=settings.ngrams, min_count=settings.min_count)
@@ -111,9 +112,9 @@ def fit_surrogate(
         scores = made.transform([texts[row] for row in unseen]) @ fitted.T + bias
         accuracy = float(np.average(scores.argmax(axis=1) == labels[unseen]))
     low, high = _intervals(inputs, labels[train], weights[train], classes, settings, rng)
+    there = made.transform(texts) > 0
     counts = np.stack([
-        np.asarray((inputs[labels[train] == number] > 0).sum(axis=0)).ravel()
-        for number in range(classes)
+        np.asarray(there[labels == number].sum(axis=0)).ravel() for number in range(classes)
     ])  # fmt: skip
     return Surrogate(terms, fitted, low, high, bias, counts, accuracy)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import coopgen_jax.cli.explaining as command
-from coopgen_jax.explanation.explained import explain_texts
+from coopgen_jax.explanation.explained import explain_texts, load_explanation
 from coopgen_jax.explanation.reaction import Reaction
 from coopgen_jax.explanation.surrogate import SurrogateSettings
 from tests.cli.judging import write_all
@@ -104,10 +104,33 @@ def test_it_is_rated_by_known_weights_and_by_moving_words(explained, world, caps
     report = json.loads(out.read_text())
     assert report["glass_box"].keys() == {"therapy", "therapy, by reaction", "lime", "shap"}
     assert report["glass_box"]["therapy, by reaction"]["bad"]["words"][0]["recall"] == 1.0
-    (first, *_) = report["glass_box"]["therapy"]["good"]["words"]
-    assert first == {"length": 10, "precision": 0.5, "recall": 1.0} or first["recall"] == 1.0
+    (first, *_) = report["glass_box"]["therapy"]["bad"]["words"]
+    assert first["recall"] == 1.0 and first["precision"] == 1 / first_words(explained, "bad")
     assert report["moves"]["shap"]["put out"][0] == 0.0
     assert len(report["moves"]["words"]) == len(report["moves"]["lime"]["put in"])
+
+
+def first_words(folder, name):
+    """Returns how many words of a class an explanation has, ten at most."""
+    return len(load_explanation(folder).top_words(name, 10))
+
+
+def test_json_has_the_contrast_too(explained, capsys):
+    status, printed, _ = run(
+        capsys, "explain", "show", explained, "--json", "--contrast", "good", "bad"
+    )
+    found = json.loads(printed)["contrast"]
+    assert status == 0 and found["good"][0]["term"] == "tree" and found["bad"][0]["term"] == "wall"
+
+
+def test_a_settled_run_does_not_ask_to_be_gone_on_with(world, capsys, tmp_path):
+    more = ["--texts", 60, "--batch-size", 20, "--settled", 0.01, "--quiet"]
+    status, printed, _ = run(capsys, *job(world, tmp_path / "out", *more))
+    assert status == 0 and "go on" not in printed
+    status, printed, _ = run(
+        capsys, *job(world, tmp_path / "cut", "--budget-minutes", 0.0001, "--quiet")
+    )
+    assert status == 2
 
 
 @pytest.mark.parametrize(
@@ -124,6 +147,14 @@ def test_it_is_rated_by_known_weights_and_by_moving_words(explained, world, caps
         (["evaluate", "EXPLAINED"], "nothing to rate by"),
         (["evaluate", "EXPLAINED", "--glass-box", "nowhere.csv"], "cannot be read"),
         (["evaluate", "EXPLAINED", "--glass-box", "x", "--against", "lime"], "give --data"),
+        (["evaluate", "EXPLAINED", "--data", "x.txt", "--rows", "0"], "--rows is 0"),
+        (["evaluate", "EXPLAINED", "--data", "x.txt", "--samples", "1"], "--samples is 1"),
+        (["evaluate", "EXPLAINED", "--data", "nowhere.txt"], "nowhere.txt"),
+        (["--out", "x", "--tried", "-1"], "--tried is -1"),
+        (["--out", "x", "--top", "0"], "--top is 0"),
+        (["--out", "x", "--method", "smc:samples=4"], "this decoder weighs several texts"),
+        (["show", "EXPLAINED", "--top", "-1"], "--top is -1"),
+        (["show", "EXPLAINED", "--json", "--contrast", "bad", "grey"], "there is no class grey"),
         (["show", "EXPLAINED", "--contrast", "bad"], "--contrast names 1 classes"),
         (["show", "EXPLAINED", "--contrast", "bad", "grey"], "there is no class grey"),
         (["show", "EXPLAINED", "--html", "nowhere/page.html"], "there is no folder"),

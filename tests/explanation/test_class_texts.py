@@ -140,6 +140,7 @@ def test_texts_out_of_nothing_begin_behind_what_the_model_expects():
         ({"opening_tokens": 0}, "opening_tokens is 0"),
         ({"decoder": cg.SamplingConfig()}, "this decoder is not guided"),
         ({"decoder": cg.FudgeConfig(samples=2)}, "leave samples at 1"),
+        ({"decoder": cg.SMCConfig(samples=4)}, "this decoder weighs several texts"),
     ],
 )
 def test_settings_out_of_range_are_told(change, told):
@@ -157,9 +158,20 @@ def test_what_suits_a_classifier_depends_on_whether_it_reads_texts_anew():
     texts = guide()
     wide = suited(texts, 9)
     assert (wide.new_tokens, wide.candidates, wide.look_ahead) == (9, 200, True)
-    states = replace(texts.discriminator, evaluate_children=None)
+    tokens = replace(texts.discriminator, tokenizer=None)
+    assert suited(replace(texts, discriminator=tokens), 9).candidates == 20
+    states = replace(tokens, evaluate_children=None)
     narrow = suited(replace(texts, discriminator=states), 9)
     assert (narrow.candidates, narrow.look_ahead) == (20, False)
+
+
+def test_what_chooses_is_refused_before_it_is_written_where_texts_are_to_be_weighted(tmp_path):
+    chosen = replace(SETTINGS, decoder=replace(DECODER, greedy=True))
+    with pytest.raises(UserError, match="this decoder chooses its texts"):
+        write_texts(model(), guide(), tmp_path, chosen, weighted=True)
+    assert (tmp_path / FILE).read_bytes().count(b"\n") == 1, "the header alone"
+    drawn = write_texts(model(), guide(), tmp_path / "drawn", SETTINGS, weighted=True)
+    assert len(drawn) == 12
 
 
 def test_kept_probabilities_are_those_of_the_classifier_and_not_of_its_temperature(tmp_path):

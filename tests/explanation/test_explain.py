@@ -130,7 +130,7 @@ def test_importance_weights_are_of_the_distribution_and_have_a_mean_of_one():
         "dull": pytest.approx(size), "bright": pytest.approx(size),
     }  # fmt: skip
     rows[1]["log_proposal"] = None
-    with pytest.raises(UserError, match="texts have no weights"):
+    with pytest.raises(UserError, match="which then have no weights"):
         explanation_of(rows, CLASSES, quick, weighted=True)
 
 
@@ -158,6 +158,29 @@ def test_settling_tells_how_many_words_stayed():
     assert steps[0]["shared"] is None and all(0 <= step["shared"] <= 1 for step in steps[1:])
     same = settling(texts[:2] * 40, labels[:80], 2, QUICK, k=3, sizes=(20, 40))
     assert same[1]["shared"] == 1.0
+
+
+def test_of_few_texts_a_term_need_not_stand_in_many():
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    texts = [" ".join(rng.choice(BAGS[label][:6], 3)) for label in labels]
+    steps = settling(texts, labels, 2, replace(QUICK, min_count=30), k=5)
+    assert steps[-1]["shared"] is not None
+    none = settling(texts, labels, 2, replace(QUICK, min_count=5000), k=5)
+    assert {step["shared"] for step in none} == {None}
+
+
+def test_counts_are_of_all_texts_and_the_cost_is_of_empty_ones_too():
+    texts = ["baba dada"] * 20 + ["baba fafa"] * 20 + [" "]
+    rows = [
+        {"text": text, "class": CLASSES[number >= 20], "probabilities": [0.5, 0.5],
+         "seconds": 1.0, "simulations": 0, "model_tokens": 0, "tokens": 2}
+        for number, text in enumerate(texts)
+    ]  # fmt: skip
+    found = explanation_of(rows, CLASSES, QUICK)
+    counts = dict(zip(found.surrogate.terms, found.surrogate.counts.T.tolist(), strict=True))
+    assert counts == {"baba": [20, 20], "dada": [20, 0], "fafa": [0, 20]}
+    assert found.about["seconds"] == 41.0 and found.about["empty"] == 1
 
 
 def test_it_stops_where_the_words_have_settled(tmp_path):

@@ -80,6 +80,12 @@ def test_the_page_needs_nothing_else_and_runs_nothing():
     assert "<script>alert(1)</script>" in reader.text
 
 
+def test_a_title_that_looks_like_a_mark_is_a_title():
+    reader = read(render_explanation(made(), title="__SETTINGS__ of __WORDS__"))
+    assert "__SETTINGS__ of __WORDS__" in reader.text
+    assert reader.text.count("simulations") == 1
+
+
 def test_without_intervals_and_reactions_there_are_none():
     plain = explain_texts(
         TEXTS, LABELS, np.full((12, 2), 0.5), CLASSES, SurrogateSettings(bootstrap=0, unseen=0.0)

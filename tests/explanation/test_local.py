@@ -16,6 +16,7 @@ from coopgen_jax.explanation.local import (
     shap_masks,
     shap_values,
     split_text,
+    split_words,
 )
 
 TEXTS = (
@@ -178,6 +179,28 @@ def test_over_texts_a_word_weighs_the_mean_of_its_local_weights(local):
     assert found[1]["good"] == pytest.approx((one[0, 1] + two[0, 1]) / 2)
     assert found[0].keys() == {"good", "film", "end", "dull"}
     assert found[1]["good"] > 0 > found[1]["dull"]
+
+
+@pytest.mark.parametrize("local", ["lime", "shap"])
+def test_over_texts_words_are_those_of_other_explanations(local):
+    def contracted(texts):
+        p = np.array([0.9 if "don't" in text.lower() else 0.2 for text in texts])
+        return np.stack([1 - p, p], axis=-1)
+
+    found = over_texts(local, contracted, ["I Don't like it", "we saw 3 of them"], samples=60)
+    assert "don't" in found[1] and not {"don", "t", "3"} & found[1].keys()
+    assert max(found[1], key=found[1].__getitem__) == "don't"
+    assert split_words("I don't, 3!").words == ("I", "don't")
+    assert "".join(split_words("I don't, 3!").parts) == "I don't, 3!"
+    with pytest.raises(UserError, match="no text has a word"):
+        over_texts(local, contracted, ["...", "3"])
+
+
+@pytest.mark.parametrize("method", [lime, kernel_shap])
+@pytest.mark.parametrize("samples", [0, 1])
+def test_too_few_samples_are_told(method, samples):
+    with pytest.raises(UserError, match=f"samples is {samples}"):
+        method(box, "a fine film", samples=samples)
 
 
 @pytest.mark.parametrize("method", [lime, kernel_shap])

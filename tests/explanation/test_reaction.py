@@ -53,6 +53,21 @@ def test_a_term_stands_between_words(place, text):
     assert inserted("a b", "sun", place) == text
 
 
+def test_all_else_of_a_text_stays_as_it_is():
+    def breaks(texts):
+        p = np.array([min(0.1 + 0.2 * text.count("\n"), 0.9) for text in texts])
+        return np.stack([1 - p, p], axis=-1)
+
+    texts = ["one\n\ntwo  three", "\nfour"]
+    for found in reactions(breaks, texts, [(0, "sun"), (1, "sun")], uses=2):
+        assert found.mean == pytest.approx(0.0) and not found.moves
+    for place in (0.0, 0.4, 0.7, 0.99):
+        assert inserted(texts[0], "sun", place).replace("sun", "").split() == texts[0].split()
+        assert inserted(texts[0], "sun", place).count("\n\n") == 1
+    assert inserted("", "sun", 0.0) == "sun"
+    assert reactions(box, TEXTS, []) == []
+
+
 def test_log_odds_are_finite():
     found = log_odds(np.array([[0.0, 1.0], [0.2, 0.8]]))
     assert np.isfinite(found).all()

@@ -84,7 +84,7 @@ def test_the_same_seed_gives_the_same_split_and_intervals():
 @pytest.mark.parametrize(
     ("texts", "labels", "told"),
     [
-        (["red tree", "red tree"], [0, 0], "class 1 has no text"),
+        (["red tree", "red tree"], [0, 0], "class number 1 has no text"),
         (["red", "blue"], [0, 1], "no word stands in 2 of 2 texts"),
         (["the", "of"], [0, 1], "no word stands"),
     ],
