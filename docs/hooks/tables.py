@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cells import fixed, interval, markdown, read, rounded, share
+from value_tables import therapy, therapy_moves
 from watermark_tables import (
     watermark_cost,
     watermark_paraphrase,
@@ -315,6 +316,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "detox": detox,
     "captions": captions,
     "questions": questions,
+    "therapy": lambda: therapy("amazon_reviews"),
+    "therapy_moves": lambda: therapy_moves("amazon_reviews"),
     "watermark_rates": watermark_rates,
     "watermark_strength": watermark_strength,
     "watermark_squad": watermark_squad,

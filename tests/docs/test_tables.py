@@ -41,6 +41,8 @@ ROWS = {
     "watermark_paraphrase": "| gumbel 1.0, window 1 | .40 | -75.0 | 1.00 | -1.1 | .21 |",
     "watermark_users": "| gumbel | 1e-06 | .98 | .98 | .96 | .94 |",
     "watermark_tasks": "| greenlist 4.0, window 4 | .44 [.34, .54] | .42 [.35, .49] |",
+    "therapy": "| Therapy | .07 [-.13, .26] | .47 [.29, .61] | .55, .55 | 132 |",
+    "therapy_moves": "| chance | .00 | .00 | .00 | .00 | .00 | .00 | .00 | .00 |",
     "watermark_cost": "| greenlist | 151.2 | 1.018 |",
     "questions": "| GCN | greedy | 14.7 | 36.9 | 34.7 | 10.4 | 27 [17, 38] | 33 [23, 45] |",
 }

@@ -1,0 +1,101 @@
+"""The tables of what a second buys and of explanations, made of the experiments' JSON files."""
+
+from typing import Any
+
+from cells import fixed, interval, markdown, read, rounded, share
+
+FAMILIES = {
+    "sample:top_p=0.9": "sampling, nucleus .9",
+    "rerank:of=8": "best of 8, tuned",
+    "rerank:of=16": "best of 16, tuned",
+    "fudge:candidates=20": "FUDGE, 20 candidates, tuned",
+    "fudge:candidates=20:look_ahead=true:greedy=true:no_repeat_ngram=3": (
+        "FUDGE with a distilled look-ahead head, greedy, tuned"
+    ),
+}
+EXPLAINERS = {
+    "therapy": "Therapy",
+    "therapy, by reaction": "Therapy, by reaction",
+    "lime": "LIME",
+    "lime, other texts": "LIME, other texts",
+    "shap": "KernelSHAP",
+    "shap, other texts": "KernelSHAP, other texts",
+}
+
+
+def _method(name: str) -> str:
+    if name in FAMILIES:
+        return FAMILIES[name]
+    options = dict(part.split("=", 1) for part in name.split(":")[1:])
+    root = {"default": "", "puct": " (PUCT)"}[options["preset"]]
+    return f"search, {options['simulations']} simulations, wave {options['wave']}{root}"
+
+
+def _signed(cell: dict[str, Any]) -> str:
+    def one(value: float) -> str:
+        return ("-" if value < 0 else "+") + share(abs(value))
+
+    low, high = cell["interval"]
+    return f"{one(cell['value'])} [{one(low)}, {one(high)}]"
+
+
+def value_for_time() -> str:
+    """Returns every method: seconds, three parts under two judges, perplexity, differences."""
+    found = read("value_for_time")
+    judges = found["settings"]["judges"]
+    head = ["method", "s / text"]
+    head += [f"{part}{', ' + judge if judge != judges[0] else ''}" for judge in judges
+             for part in ("on target", "neither", "against")]  # fmt: skip
+    head += ["perplexity", "less best of 8", "less best of 16"]
+    rows = []
+    for row in sorted(found["methods"], key=lambda row: row["seconds_per_text"]["value"]):
+        cells = [_method(row["method"]), fixed(row["seconds_per_text"]["value"], 2)]
+        for judge in judges:
+            parts = row["judges"][judge]
+            cells += [interval(parts["on_target"]), share(parts["neither"]["value"]),
+                      share(parts["against"]["value"])]  # fmt: skip
+        cells.append(rounded(row["perplexity"]["value"]))
+        for base in ("rerank:of=8", "rerank:of=16"):
+            against = row["against"].get(base)
+            cells.append("" if against is None else _signed(against[judges[0]]))
+        rows.append(cells)
+    return markdown(head, rows)
+
+
+def therapy(name: str) -> str:
+    """Returns how far explanations agree with one set's classifier."""
+    ratings = read("therapy")[name]["explanations"]
+    classes = list(ratings["therapy"]["classes"])
+    head = ["explanation", *classes, "the first 20 right", "s"]
+    rows = []
+    for key, label in EXPLAINERS.items():
+        own = ratings[key]["classes"]
+        cells = [label]
+        for one in classes:
+            rank = own[one]["spearman"]["100"]
+            cells.append(f"{_plain(rank['rho'])} [{_plain(rank['low'])}, {_plain(rank['high'])}]")
+        first = [next(w["precision"] for w in own[one]["words"] if w["length"] == 20)
+                 for one in classes]  # fmt: skip
+        cells += [", ".join(share(value) for value in first), fixed(ratings[key]["seconds"], 0)]
+        rows.append(cells)
+    return markdown(head, rows)
+
+
+def _plain(value: float) -> str:
+    return ("-" if value < 0 else "") + share(abs(value))
+
+
+def therapy_moves(name: str) -> str:
+    """Returns the share of texts whose class changes as words are put out and in."""
+    ratings = read("therapy")[name]["explanations"]
+    counts = ratings["therapy"]["moves"]["words"]
+    shown = [count for count in counts if count in (1, 2, 4, 8)]
+    head = ["words of", *(f"{count} out" for count in shown), *(f"{count} in" for count in shown)]
+    labels = EXPLAINERS | {"glass box": "the classifier itself", "random words": "chance"}
+    rows = []
+    for key, label in labels.items():
+        moves = ratings[key]["moves"]
+        cells = [share(moves[how][counts.index(count)]) for how in ("put out", "put in")
+                 for count in shown]  # fmt: skip
+        rows.append([label, *cells])
+    return markdown(head, rows)
