@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coopgen_jax.cli.ask import flag, spelt
+from coopgen_jax.cli.guide_shape import trunk_of
 from coopgen_jax.cli.machines import together, united
 from coopgen_jax.cli.train_data import read_classes, report
 from coopgen_jax.cli.train_gcn import run_gcn
@@ -42,7 +43,6 @@ from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load, load_e
 from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.training.loop import LoopConfig
 from coopgen_jax.training.recipes import (
-    TrunkConfig,
     train_bidirectional,
     train_causal,
     train_from_searches,
@@ -215,9 +215,7 @@ def _of_kind(
         )
     model = load(what.model, dtype=what.dtype, stacked=True)
     if what.kind == "shared-trunk":
-        depth = model.config.layers
-        taps = what.taps or tuple(sorted({0, depth // 3, 2 * depth // 3, depth}))
-        trunk = TrunkConfig(taps, what.layers, what.width, what.look_ahead)
+        trunk = trunk_of(what, model.config.layers)
         place |= {"reading": _reading(what), "states": what.states}
         if searches is not None:
             place |= {"guide": guide_of(what, model), "searching": searching(what)}

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from coopgen_jax.cli.ask import flag
 from coopgen_jax.cli.compare_methods import method_config
+from coopgen_jax.cli.guide_shape import shape_settings
 from coopgen_jax.cli.on_policy_options import OnPolicyOptions
 from coopgen_jax.cli.prompts import read_prompts
 from coopgen_jax.cli.train_data import Labeller
@@ -253,6 +254,7 @@ def _claim(
         search=what.search,
         new_tokens=what.new_tokens,
         texts=what.on_policy_texts,
+        **shape_settings(what, plan.writer),
     )
 
 

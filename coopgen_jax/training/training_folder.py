@@ -166,6 +166,7 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
         named = {
             "rows_sha256": "set of texts", "judge_sha256": "model for the discriminator",
             "searched_sha256": "set of searched texts",
+            "base_sha256": "model or encoder to begin with",
         }  # fmt: skip
         return named.get(name, "model to begin with")
     new_names = {old: new for new, old in KEPT_NAMES.items()}

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import coopgen_jax.comparison.writing as writing
-from coopgen_jax.cli import main, train_on_policy
+from coopgen_jax.cli import guide_shape, main, train_on_policy
+from coopgen_jax.cli.train_options import DiscriminatorOptions
 from coopgen_jax.data.fingerprint import fingerprint, read_fingerprint
 from coopgen_jax.discriminators.loading import load_discriminator
 from coopgen_jax.models.pretrained.loaded_model import load
@@ -47,6 +49,7 @@ def small_batches():
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     save(hf_model("llama"), folder / "base")
+    save(hf_model("llama", tie_word_embeddings=True), folder / "other")
     written(folder / "a.jsonl", 0, 48)
     written(folder / "b.jsonl", 1, 16)
     (folder / "teacher.py").write_text(TEACHER)
@@ -233,6 +236,10 @@ def test_a_finished_run_is_gone_on_with_and_others_are_refused(world, whole, tmp
         (("--search", "fudge"), "holds a training with another search"),
         (("--seed", "1"), "holds a training with another batch seed"),
         (("--data", str(world / "b.jsonl")), "holds a training with another set of texts"),
+        (("--layers", "1"), "holds a training with another trunk layers (0, and 1 is asked for)"),
+        (("--taps", "0", "3"), "holds a training with another trunk taps"),
+        (("--width", "32"), "holds a training with another trunk width (128, and 32"),
+        (("--layers", "1", "--look-ahead", "4"), "holds a training with another trunk"),
     ):
         assert said in sentence(capsys, *words(world, out, *more))
     assert main(words(world, out)[:-2]) == 2  # no --out
@@ -302,4 +309,19 @@ def test_a_guide_with_a_network_of_its_own_is_delivered_with_it(world, tmp_path,
     more = ["--kind", kind, "--epochs", "1", "--tolerance", "0.99", "--rank", "2"]
     card = trained(capsys, world, tmp_path / "x", *more, kind=())
     assert card["kind"] == kind and (tmp_path / "x" / "network").is_dir()
+    other = words(world, tmp_path / "x", *more, "--model", str(world / "other"), kind=())
+    assert "another model or encoder to begin with" in sentence(capsys, *other)
     load_discriminator(tmp_path / "x", language_model=load(str(world / "base")))
+
+
+def test_the_encoder_that_is_begun_with_is_noted(world, tmp_path, monkeypatch):
+    encoders = {"one": SimpleNamespace(sha256="1"), "other": SimpleNamespace(sha256="2")}
+    monkeypatch.setattr(guide_shape, "load_encoder", encoders.get)
+    writer = load(str(world / "base"))
+
+    def noted(**options):
+        what = DiscriminatorOptions("a", "b", tmp_path, kind="bidirectional", **options)
+        return guide_shape.shape_settings(what, writer)
+
+    assert noted(encoder="one") != noted(encoder="other")
+    assert noted(encoder="one") != noted(encoder="one", frozen=True)
