@@ -6,6 +6,7 @@ has said. Which judge it was is in the file's name, so that no other's words are
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -42,10 +43,18 @@ class KeptJudge:
         return self.judge.classes
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        """Returns p(class | text) `[n, C]`; raises UserError where the file cannot be written."""
+        """Returns p(class | text) `[n, C]`.
+
+        Raises:
+          UserError: the file cannot be written, or the judge says what is no finite number.
+        """
         names = [hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest() for text in texts]
         if not all(name in self.known for name in names):
             said = np.asarray(self.judge.predict_proba(texts), np.float64)
+            if not np.isfinite(said).all():
+                raise UserError(
+                    "a judge says what is no finite number of a text: mend it, or give another"
+                )
             new = dict(zip(names, said.tolist(), strict=True))
             new = {name: row for name, row in new.items() if name not in self.known}
             if jax.process_index() == 0:
@@ -93,10 +102,11 @@ def kept(judge: TextJudge, folder: Path, weights: str | None) -> TextJudge:
 
 
 def _entry(line: bytes, classes: int) -> tuple[str, list[float]] | None:
-    """Returns a line's hash and probabilities, None where it is no whole line."""
+    """Returns a line's hash and probabilities, None where it is no whole line of finite numbers."""
     try:
         value: Any = json.loads(line)
         shares = [float(share) for share in value["shares"]]
-        return (str(value["text"]), shares) if len(shares) == classes else None
+        sound = len(shares) == classes and all(map(math.isfinite, shares))
+        return (str(value["text"]), shares) if sound else None
     except (ValueError, TypeError, KeyError):
         return None

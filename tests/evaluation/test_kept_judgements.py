@@ -81,3 +81,19 @@ def test_another_language_model_or_temperature_makes_another_judge(tmp_path, mon
         kept(judge, tmp_path, "f" * 64).predict_proba(["x"])
         assert judge.asked == [["x"]]
     assert len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.parametrize("share", [np.nan, np.inf])
+def test_what_is_no_number_is_not_kept(tmp_path, share):
+    broken = Judge()
+    broken.predict_proba = lambda texts: np.array([[0.5, 0.5], [share, 0.5]])
+    with pytest.raises(UserError, match="a judge says what is no finite number of a text"):
+        kept(broken, tmp_path, "f" * 64).predict_proba(["x", "yy"])
+    assert not list(tmp_path.iterdir())
+    # Nor is it read from a file that has it.
+    one = Judge()
+    said = kept(one, tmp_path, "f" * 64).predict_proba(["x"])
+    (path,) = tmp_path.iterdir()
+    path.write_text(path.read_text().replace(str(said[0, 0]), str(share)))
+    np.testing.assert_array_equal(kept(one, tmp_path, "f" * 64).predict_proba(["x"]), said)
+    assert one.asked == [["x"]] * 2
