@@ -121,9 +121,9 @@ def generate(
         search by, or something does not go with the rest.
     """
     _check_numbers(prompts, numbers)
-    check_along(config, along, len(prompts))
     messages = messages_of(watermark, message, len(prompts))
     config = _with_stop(with_watermark(config, watermark, model), model)
+    check_along(config, along, len(prompts), network_of(model))
     targets = _targets(discriminator, target, len(prompts), guided=config.guided)
     asked = {number: prompt for number, prompt in enumerate(prompts) if prompt is not None}
     parts = _parts(model, discriminator, reference, config, mesh)

@@ -1,6 +1,7 @@
 """Given texts that a search goes along: it writes their tokens, and tells what it finds at each."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,16 +9,21 @@ import numpy as np
 
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.rules.stop import DONE, StopStrings
 from coopgen_jax.errors import UserError
+from coopgen_jax.models.language_model import LanguageModel
 
 Texts = Sequence[Sequence[int]]
 
 
-def check_along(config: DecoderSettings, along: Texts | None, count: int) -> None:
-    """Raises UserError where a method cannot go along texts, or there is not one a prompt.
+def check_along(
+    config: DecoderSettings, along: Texts | None, count: int, model: LanguageModel
+) -> None:
+    """Raises UserError where a method cannot go along texts, or they are not as they must be.
 
-    A text is as long as `new_tokens`, or it ends. The search is one that can write every token:
-    `ByValues`, or with a `mix_base`.
+    There is one a prompt, of ids of the `model`. It has `new_tokens` or more, of which the first
+    ones are taken, or it stops at a token that ends texts, or where it completes a stop string. The
+    search is one that can write every token: `ByValues`, or with a `mix_base`.
     """
     if along is None:
         return
@@ -28,6 +34,26 @@ def check_along(config: DecoderSettings, along: Texts | None, count: int) -> Non
         )
     if len(along) != count:
         raise UserError(f"{len(along)} texts to search along for {count} prompts: give one each")
+    for number, text in enumerate(along):
+        if other := [token for token in text if not 0 <= token < model.vocab_size]:
+            raise UserError(
+                f"text {number} to search along has the token {other[0]}: the language model's "
+                f"are 0 to {model.vocab_size - 1}"
+            )
+        if len(text) < config.new_tokens and not _stops(text, model.end_tokens, config.rules.stop):
+            raise UserError(
+                f"text {number} to search along has {len(text)} of {config.new_tokens} new tokens "
+                "and does not stop at a token that ends texts: give all of them, or such a token"
+            )
+
+
+def _stops(text: Sequence[int], ends: Sequence[int], stop: Any) -> bool:
+    """Returns whether the last token of a text ends it, or completes a stop string."""
+    state = 0
+    if isinstance(stop, StopStrings):
+        for token in text:
+            state = state if state == DONE else int(stop.table[state, token])
+    return state == DONE or (len(text) > 0 and text[-1] in ends)
 
 
 def along_of(texts: Texts | None, rows: Sequence[int], length: int) -> jax.Array | None:

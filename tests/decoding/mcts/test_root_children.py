@@ -10,6 +10,7 @@ import pytest
 from coopgen_jax.decoding.mcts.along import along_of
 from coopgen_jax.decoding.mcts.mcts_config import ByValues, MCTSConfig, Value
 from coopgen_jax.decoding.mcts.root_children import root_children
+from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.errors import UserError
 from coopgen_jax.text_generation import generate
 from tests.decoding.mcts.slow_texts import advance, begin, search_config, tables_of
@@ -114,11 +115,23 @@ def test_along_texts_of_another_method_the_search_writes_theirs():
         assert all((tree.visits[:, 0, 0] > 1).all() for lengths, tree in trees[:2])
 
 
+def test_a_short_text_may_complete_a_stop_string():
+    stopped = replace(DRAWN, rules=Rules(stop=("b",)))
+    texts = [[1, 2, 3, 4, 5], model().tokenizer.encode_batch(["ab"])[0], [256]]
+    assert written(config=stopped, along=texts)[0] == texts
+    with pytest.raises(UserError, match="text 1 to search along has 2 of 5 new tokens"):
+        written(config=DRAWN, along=texts)
+
+
 @pytest.mark.parametrize(
     ("config", "along", "sentence"),
     [
         (CONFIG, [[1]] * 3, "only a search that can write every token goes along given texts"),
         (DRAWN, [[1]] * 2, "2 texts to search along for 3 prompts: give one each"),
+        (DRAWN, [[1] * 5, [1, 2], [1] * 5], "text 1 to search along has 2 of 5 new tokens and"),
+        (DRAWN, [[1] * 5, [1] * 5, []], "text 2 to search along has 0 of 5 new tokens and"),
+        (DRAWN, [[1] * 5, [9999, 256], [1] * 5], "text 1 to search along has the token 9999"),
+        (DRAWN, [[1, 2, -1, 4, 5], [256], [1] * 5], "text 0 to search along has the token -1"),
     ],
 )
 def test_what_cannot_go_along_texts_says_so(config, along, sentence):
