@@ -190,6 +190,8 @@ def _settings(
         "classes": list(classes),
         "batch_size": searches.batch_size,
         "seed": searches.seed,
+        # The last round trains in the training's folder itself, which another number would claim.
+        "number_of_rounds": searches.rounds,
         **about,
     }
 

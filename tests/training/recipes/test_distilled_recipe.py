@@ -101,8 +101,11 @@ def test_a_head_learns_from_searches_in_rounds_and_goes_on(
     plain = job[: job.index("--from-search")]
     assert main(plain) == 2
     assert "another set of searched texts" in capsys.readouterr().err
-    assert main([*job, "--rounds", "1"]) == 2
-    assert "another set of searched texts" in capsys.readouterr().err
+    # Another number of rounds is refused before anything is searched.
+    for rounds in ("1", "3"):
+        assert main([*job, "--rounds", rounds]) == 2
+        assert "holds searches with another number of rounds: give an" in capsys.readouterr().err
+    assert len(calls) == 1 and not (out / "searches" / "3").exists()
     own = [str(tmp_path / "plain") if word == str(out) else word for word in plain]
     card_of(capsys, *own)
     assert main([str(tmp_path / "plain") if word == str(out) else word for word in job]) == 2
