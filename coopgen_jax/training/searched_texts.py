@@ -136,6 +136,7 @@ def search_texts(
     about: dict[str, Any] | None = None,
     mesh: Mesh | None = None,
     listener: Progress = lambda done, total: None,
+    spent: Callable[[], bool] = lambda: False,
 ) -> list[SearchedText]:
     """Searches from every prompt towards every class of the guide; goes on where it was broken off.
 
@@ -148,9 +149,10 @@ def search_texts(
       about: plain values that tell these texts from others, such as who guides.
       mesh: devices to search on.
       listener: called after every batch.
+      spent: whether no further batch is to be searched; asked in front of every one.
 
     Returns:
-      The texts, batch by batch.
+      The texts, batch by batch; only those of the first batches where the time was spent.
 
     Raises:
       UserError: the folder holds searches of other settings or a damaged file, or see `generate`.
@@ -166,6 +168,8 @@ def search_texts(
     for number, rows in enumerate(_batches(model, asked, searches.batch_size)):
         path = folder / f"{number:05d}.jsonl"
         if not path.is_file():
+            if spent():
+                break
             found = _search(model, guide, searches, asked, rows, policy, mesh)
             with replacing(path) as (unfinished,):
                 lines = "".join(to_json(asdict(text)) + "\n" for text in found)

@@ -1,5 +1,6 @@
 """The recipe of a look-ahead head that learns from searches: search, train, write, search along."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -28,6 +29,8 @@ from coopgen_jax.training.training_folder import reserve
 
 # Why a training ends that goes on when it is started again.
 UNFINISHED = ("budget", "interrupt")
+# Minutes that stand for none: a training's budget is above 0.
+SPENT = 1e-9
 
 
 def train_from_searches(
@@ -57,16 +60,17 @@ def train_from_searches(
 
     The `guide` is what guides the searches, with what is known of its training; None for a head
     that is trained on the labelled texts first, in `rounds/0`. `searching` is called after every
-    batch: the round, and how many of how many texts there are. The rest is as in
-    `train_shared_trunk`, and so is what is returned: the card of the last training, or of one that
-    was interrupted.
+    batch: the round, and how many of how many texts there are. A budget is that of all trainings
+    and searches together. The rest is as in `train_shared_trunk`, and so is what is returned: the
+    card of the last training, or of one that was interrupted; with 0 steps where the budget ended
+    the searches before any.
 
     Raises:
       UserError: see `train_shared_trunk` and `search_texts`.
     """
     check_look_ahead(trunk)
     reserve(folder, "searched_sha256")
-
+    left = _clock(config)
     kept = guide is not None and shape_of(guide[0], model) is not None
 
     def train(number: int, searched: SearchedRows | None) -> dict[str, Any]:
@@ -76,12 +80,13 @@ def train_from_searches(
         }  # fmt: skip
         if kept and guide is not None and searched is not None:
             return train_look_ahead(
-                model, guide[0], searched, config, look_ahead=trunk.look_ahead, **shared
+                model, guide[0], searched, left(), look_ahead=trunk.look_ahead, **shared
             )
         return train_shared_trunk(
-            model, training, validation, config, trunk, searched=searched, reading=reading, **shared
+            model, training, validation, left(), trunk, searched=searched, reading=reading, **shared
         )
 
+    card: dict[str, Any] = {"kind": "shared-trunk", "steps": 0, "best": {}}
     if guide is None:
         card = train(0, None)
         if card["stopped"] in UNFINISHED:
@@ -90,11 +95,15 @@ def train_from_searches(
     classes, texts = judge.discriminator.classes, list[SearchedText]()
     SearchedRows(texts, classes).check(training.classes)
     for number in range(1, searches.rounds + 1):
-        texts += search_texts(
+        found = search_texts(
             model, judge, replace(searches, seed=searches.seed + number - 1),
             folder=folder / "searches" / str(number), mesh=mesh,
-            listener=partial(searching, number), **_written_by(folder, number, model, about),
+            listener=partial(searching, number), spent=lambda: left().loop.budget_minutes == SPENT,
+            **_written_by(folder, number, model, about),
         )  # fmt: skip
+        if len(found) < len(searches.prompts) * len(classes):
+            return {**card, "stopped": "budget"}
+        texts += found
         card = train(
             number,
             SearchedRows(
@@ -104,6 +113,19 @@ def train_from_searches(
         if card["stopped"] in UNFINISHED:
             break
     return card
+
+
+def _clock(config: RecipeConfig) -> Callable[[], RecipeConfig]:
+    """Returns what gives the settings with the part of their budget that is left."""
+    minutes, begun = config.loop.budget_minutes, time.monotonic()
+
+    def left() -> RecipeConfig:
+        if minutes is None:
+            return config
+        rest = max(SPENT, minutes - (time.monotonic() - begun) / 60)
+        return replace(config, loop=replace(config.loop, budget_minutes=rest))
+
+    return left
 
 
 def _guide(

@@ -1,7 +1,9 @@
 """A look-ahead head that learns from searches, from the command line to the decoder."""
 
 import json
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from coopgen_jax.discriminators.loading import load_discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.training import searched_texts
+from coopgen_jax.training.recipes import distilled_recipe
 from coopgen_jax.training.run import Rows
 from coopgen_jax.training.searched_rows import SearchedRows, beside, both_teachers
 from coopgen_jax.training.searched_texts import Found, SearchedText, Searches
@@ -123,6 +126,31 @@ def judged_by(job: list[str], capsys, folder: Path, *options) -> dict:
     own[own.index("--out") + 1] = str(folder)
     at = own.index("--taps")
     return card_of(capsys, *own[:at], "--taps", 1, 2, *options)
+
+
+def test_a_budget_is_that_of_searches_and_trainings_together(job, capsys, tmp_path, monkeypatch):
+    judged_by(job, capsys, tmp_path / "judge", "--width", 64)
+    now, search = [0.0], searched_texts._search
+    monkeypatch.setattr(distilled_recipe, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def slow(*arguments):
+        now[0] += 60.0
+        return search(*arguments)
+
+    def run(minutes):
+        return card_of(capsys, *job, "--guide", tmp_path / "judge", "--budget-minutes", minutes)
+
+    monkeypatch.setattr(searched_texts, "_search", slow)
+    monkeypatch.setattr("coopgen_jax.cli.train_searches.Searches", partial(Searches, batch_size=3))
+    searches = tmp_path / "out" / "searches" / "1"
+    # Of three batches two are begun in two minutes; then nothing is trained.
+    card = run(2)
+    assert (card["stopped"], card["steps"], len(texts_of(searches))) == ("budget", 0, 6)
+    assert not (tmp_path / "out" / "card.json").exists()
+    # The third takes what is left, and the training one step.
+    card = run(1)
+    assert (card["stopped"], card["steps"], len(texts_of(searches))) == ("budget", 1, 8)
+    assert run(1)["stopped"] == "steps"
 
 
 def test_a_named_guide_stays_what_it_is_and_gets_a_look_ahead_head(places, job, capsys, tmp_path):
