@@ -6,7 +6,7 @@ for LoRA. Every parameter that `join` takes from the trainable ones is trained, 
 standardisation and a prior included.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -232,6 +232,7 @@ def trunk_classification_loss(
     join: Join = all_trainable,
     training: bool = True,
     before: int = 12,
+    ends: Sequence[int] = (),
 ) -> Loss:
     """Returns the cross-entropy of a shared-trunk discriminator, in nats a text.
 
@@ -245,7 +246,8 @@ def trunk_classification_loss(
 
     Where there is a table `frozen["searched"]` (`training.decisions`), some texts were searched.
     They stand behind prompts already, and the look-ahead head's `searched_loss` of what was found
-    in front of each of their tokens is added.
+    in front of each of their tokens is added. A token of `ends`, which ended such a text, has a
+    decision in front of it but is not classified: no guide reads it.
     """
 
     def loss(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> Sums:
@@ -258,6 +260,11 @@ def trunk_classification_loss(
             if searched is not None:
                 cut = jnp.where(was_searched(searched, places, inside)[:, None], inside, cut)
             inside = cut
+        judged, read = inside, batch["mask"]
+        if searched is not None:
+            ended = jnp.isin(frozen["tokens"][places], jnp.asarray(ends, jnp.int32))
+            ended &= searched["row"][places] > 0
+            judged, read = inside & ~ended, read & ~ended
         states = frozen["states"][places].astype(jnp.float32)
         noise = keys if training else None
         if isinstance(config, SharedTrunkConfig):
@@ -265,8 +272,8 @@ def trunk_classification_loss(
         else:
             log_class, own = judge_by_layers(config, params, states, inside, noise)
         label = batch["label"]
-        each = _mean_cross_entropy(log_class, label, inside)
-        end = jnp.maximum(jnp.sum(batch["mask"], axis=-1) - 1, 0)
+        each = _mean_cross_entropy(log_class, label, judged)
+        end = jnp.maximum(jnp.sum(read, axis=-1) - 1, 0)
         last = _at(log_class, end)[:, 0]
         sums = row_sums(batch, loss=each, accuracy=_hits(last, label))
         if isinstance(config, SharedTrunkConfig) or not config.look_ahead:
@@ -274,7 +281,7 @@ def trunk_classification_loss(
         queries = _asking(config, params, own, inside)
         following = frozen["embedding"][frozen["tokens"][places]].astype(jnp.float32)
         ahead = foreseen(queries, (following @ params["keys"])[..., None, :])[..., 0, :]
-        further = _mean_cross_entropy(ahead, label, inside)
+        further = _mean_cross_entropy(ahead, label, judged)
         sums = added(sums, row_sums(batch, ahead_loss=further))
         if searched is not None:
             sums = added(sums, searched_loss(searched, params["keys"], queries, places, inside))

@@ -229,7 +229,7 @@ def test_a_shared_trunks_loss_is_the_mean_over_every_beginning(name):
     assert ("ahead_loss" in sums) == (name == "layers")
 
 
-def test_searched_texts_add_the_loss_of_what_was_found():
+def with_a_searched_text():
     config = TRUNKS["layers"]
     params = trunk_params(config)
     # The third text was searched: its tokens have decisions.
@@ -242,6 +242,11 @@ def test_searched_texts_add_the_loss_of_what_was_found():
     row = np.zeros(40, np.int32)
     row[ROWS[2]] = 1 + np.arange(len(ROWS[2]))
     tables = {**TABLES, "searched": jax.tree.map(jnp.asarray, {**found, "row": row})}
+    return config, params, tables
+
+
+def test_searched_texts_add_the_loss_of_what_was_found():
+    config, params, tables = with_a_searched_text()
     plain = trunk_classification_loss(config, training=False)(params, TABLES, BATCH, KEY)
     both = trunk_classification_loss(config, training=False)(params, tables, BATCH, KEY)
     alone = look_ahead_loss(config)(params, tables, BATCH, KEY)["loss"]
@@ -256,6 +261,26 @@ def test_searched_texts_add_the_loss_of_what_was_found():
     for seed in range(4):
         sums = cut(params, tables, BATCH, jax.random.key(seed))
         np.testing.assert_allclose(sums["searched_loss"], alone, rtol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_token_that_ends_a_searched_text_is_not_classified(training):
+    config, params, tables = with_a_searched_text()
+    config = dataclasses.replace(config, head=dataclasses.replace(config.head, dropout=0.0))
+    ends = (ROWS[2][-1] % 7,)
+    loss = trunk_classification_loss(config, training=training, before=1, ends=ends)
+    sums = loss(params, tables, BATCH, KEY)
+    whole = trunk_classification_loss(config, training=training, before=1)
+    reads = whole(params, tables, BATCH, KEY)
+    cut = jax.tree.map(jnp.asarray, pad([*ROWS[:2], ROWS[2][:-1], []], [*LABELS, 0], np.arange(4)))
+    shorter = whole(params, tables, cut, KEY)
+    # The decision in front of it is learned from, and all else is as if it were not there.
+    np.testing.assert_allclose(sums["searched_loss"], reads["searched_loss"], rtol=1e-6)
+    np.testing.assert_array_equal(sums["accuracy"], shorter["accuracy"])
+    np.testing.assert_allclose(sums["ahead_loss"], shorter["ahead_loss"], rtol=1e-5)
+    own, wanted = (x["loss"][0] - x["searched_loss"][0] for x in (sums, shorter))
+    assert float(own) == pytest.approx(float(wanted), rel=1e-5)
+    assert float(reads["loss"][0]) != pytest.approx(float(sums["loss"][0]), rel=1e-3)
 
 
 def test_a_prompt_of_random_length_stands_in_front_of_a_training_text():

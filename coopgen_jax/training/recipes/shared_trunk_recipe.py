@@ -210,9 +210,12 @@ def _recipe(
         return {**trainable, **standard}
 
     losses = [
-        trunk_classification_loss(discriminator, join=join, training=training, before=trunk.before)
+        trunk_classification_loss(
+            discriminator, join=join, training=training, before=trunk.before,
+            ends=model.tokenizer.end_tokens,
+        )
         for training in (True, False)
-    ]
+    ]  # fmt: skip
     return Recipe(
         objective=(losses[0], losses[1]),
         trainable=trainable,
