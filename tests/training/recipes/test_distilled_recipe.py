@@ -184,9 +184,19 @@ def test_a_guide_of_another_kind_teaches_a_new_head(job, capsys, tmp_path):
     assert card["taps"] == [0, 3] and card["layers"] == 1
     assert card["searches"]["guide"] == str(tmp_path / "judge")
     assert {"ahead_loss", "searched_loss"} <= card["best"].keys()
-    # A guide of other classes cannot teach.
-    assert main([*job, "--guide", "sentiment", "--out", str(tmp_path / "other")]) == 2
-    assert "sentiment" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shape", [["--width", 64], ["--layers", 0]])
+def test_a_guide_of_other_classes_cannot_teach(job, capsys, tmp_path, shape):
+    renamed = ["--rename", "high=good", "low=bad"]
+    judged_by(job, capsys, tmp_path / "judge", *shape, *renamed, "--epochs", 1)
+    assert main([*job, "--guide", str(tmp_path / "judge")]) == 2
+    sentence = (
+        "the labelled texts have the classes high, low and the guide of the searches bad, good: "
+        "they must be the same, in the same order"
+    )
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out" / "searches").exists()
 
 
 @pytest.mark.parametrize(
