@@ -20,7 +20,8 @@ class OnPolicyOptions:
         keep their labels where they have a column of them. A shared trunk takes its own --model.
       on_policy_prompts: A file of prompts that the texts continue: .txt with one a line, or .jsonl
         with a "prompt" or "text".
-      on_policy_texts: Texts that are written in a round, towards all classes together.
+      on_policy_texts: Texts that are written in a round, towards all classes together. Fewer where
+        the prompts are few: a round continues none twice in the same way.
       rounds: Rounds of writing and training, at most. With --from-search the search writes in the
         first round, in later ones fudge with the head of the round in front, and the search goes
         along.

@@ -142,7 +142,7 @@ def plan_of(what: DiscriminatorOptions) -> Plan:
     if not search.guided:
         raise UserError(f"--search {what.search} asks no guide: give a guided method such as mcts")
     found = read_prompts((), what.on_policy_prompts, partial(tell, what))
-    prompts = tuple(prompt for prompt in found if prompt is not None)
+    prompts = tuple(dict.fromkeys(prompt for prompt in found if prompt is not None))
     writer = load(what.on_policy, dtype=what.dtype)
     make_prompt(writer.tokenizer, prompts, context=writer.config.context, reserve=search.ahead)
     return Plan(config, writer, prompts, search)
@@ -175,6 +175,9 @@ def run_on_policy(
     training, validation = data
     classes, end = training.classes, _end_of(what)
     _claim(what, plan, data, labeller, recipe)
+    texts = 2 * len(classes) * _each(what, plan, classes)
+    if texts < what.on_policy_texts:
+        tell(what, f"{len(plan.prompts)} different prompts give {texts} texts a round: add prompts")
     card: dict[str, Any] = {}
 
     def train(number: int, rows: list[Labelled]) -> dict[str, Any]:
@@ -204,7 +207,7 @@ def run_on_policy(
         judge=lambda number, texts: labeller.shares(what, f"round {number}", texts, classes),
         listener=partial(_tell_gap, what),
     )  # fmt: skip
-    report = _report(what, plan, labeller, found)
+    report = {**_report(what, plan, labeller, found), "texts_of_a_round": texts}
     if found.visited is None:
         return {**found.card, "on_policy": report}
     guide = load_discriminator(_folder(what, found.number), language_model=plan.writer)
@@ -258,10 +261,15 @@ def _claim(
     )
 
 
+def _each(what: DiscriminatorOptions, plan: Plan, classes: Sequence[str]) -> int:
+    """Returns how many prompts are continued in a round, each once: a search repeats itself."""
+    return min(len(plan.prompts), -(-what.on_policy_texts // (2 * len(classes))))
+
+
 def _write(what: DiscriminatorOptions, plan: Plan, classes: Sequence[str], number: int) -> Visited:
     """Has the model write the texts of a round, as many samples as searched ones."""
     guide = load_discriminator(_folder(what, number), language_model=plan.writer)
-    each = -(-what.on_policy_texts // (2 * len(classes)))
+    each = _each(what, plan, classes)
     prompts = [
         plan.prompts[at % len(plan.prompts)] for at in range(number * each, (number + 1) * each)
     ]
@@ -331,7 +339,6 @@ def _report(
         "prompts_sha256": plan.prompts_sha256,
         "search": what.search,
         "new_tokens": what.new_tokens,
-        "texts_of_a_round": what.on_policy_texts,
         "teacher": {"name": teacher.name, "sha256": teacher.weights},
         "tolerance": what.tolerance,
         "agreed": last is not None and abs(last) <= what.tolerance,

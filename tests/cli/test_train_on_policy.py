@@ -53,7 +53,7 @@ def world(tmp_path_factory):
     written(folder / "a.jsonl", 0, 48)
     written(folder / "b.jsonl", 1, 16)
     (folder / "teacher.py").write_text(TEACHER)
-    (folder / "prompts.txt").write_text("ab mn\nxy nn\nmm\n")
+    (folder / "prompts.txt").write_text("ab mn\nxy nn\nmm\nnm\nmm\n")
     (folder / "empty.txt").write_text("\n")
     return folder
 
@@ -97,7 +97,7 @@ def exact(text):
 def test_rounds_are_what_the_card_says(world, whole):
     card = json.loads((whole / "card.json").read_text())
     report = card["on_policy"]
-    assert report["model"] == str(world / "base") and report["prompts"] == 3
+    assert report["model"] == str(world / "base") and report["prompts"] == 4
     assert report["search"] == "mcts:simulations=8:wave=4:candidates=8"
     assert report["new_tokens"] == 5 and report["texts_of_a_round"] == 16
     assert not report["agreed"] and [entry["round"] for entry in report["rounds"]] == [0, 1, 2]
@@ -153,6 +153,19 @@ def test_labels_are_the_teachers_in_the_order_of_the_classes(world, tmp_path, mo
     assert first == []
     for text, shares in zip(part.texts, part.shares, strict=True):
         assert shares == pytest.approx([exact(text), 1 - exact(text)], abs=1e-6)
+
+
+def test_few_prompts_are_continued_once_a_round(world, tmp_path, capsys):
+    out = tmp_path / "x"
+    more = ["--on-policy-texts", "100", "--tolerance", "0.99"]
+    plain = [word for word in words(world, out, *more) if word != "--quiet"]
+    assert main(plain) == 0
+    said, err = capsys.readouterr()
+    assert "4 different prompts give 16 texts a round: add prompts" in err
+    assert json.loads(said)["on_policy"]["texts_of_a_round"] == 16
+    for name in ("search", "samples"):
+        written = lines(out / "rounds" / "0" / "texts" / f"{name}.jsonl")
+        assert len({(line["prompt"], line["target"]) for line in written}) == len(written) == 8
 
 
 class Killed(BaseException):
