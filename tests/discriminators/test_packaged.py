@@ -24,6 +24,7 @@ from tests.evaluation.texts_without_sentiment import texts_without_sentiment
 
 SAYS = {
     "sentiment": {"positive": "A wonderful film, moving and funny.", "negative": "Dull and awful."},
+    "sentiment-distilled": {"positive": "A wonderful film.", "negative": "Dull and awful."},
     "sentiment-minilm": {"positive": "I love this book.", "negative": "A terrible, boring waste."},
     "emotion": {
         "joy": "i feel so happy and cheerful today",

@@ -41,6 +41,9 @@ ROWS = {
     "watermark_paraphrase": "| gumbel 1.0, window 1 | .40 | -75.0 | 1.00 | -1.1 | .21 |",
     "watermark_users": "| gumbel | 1e-06 | .98 | .98 | .96 | .94 |",
     "watermark_tasks": "| greenlist 4.0, window 4 | .44 [.34, .54] | .42 [.35, .49] |",
+    "value_for_time": "| FUDGE with a distilled look-ahead head, greedy, tuned | 0.08 "
+    "| .54 [.48, .60] | .33 | .13 | .47 [.41, .54] | .40 | .12 | 4.7 | +.03 [-.05, +.11] "
+    "| -.03 [-.11, +.05] |",
     "therapy": "| Therapy | .07 [-.13, .26] | .47 [.29, .61] | .55, .55 | 132 |",
     "therapy_moves": "| chance | .00 | .00 | .00 | .00 | .00 | .00 | .00 | .00 |",
     "watermark_cost": "| greenlist | 151.2 | 1.018 |",

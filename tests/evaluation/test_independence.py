@@ -70,7 +70,9 @@ def test_a_folder_says_what_it_has_learnt_from(tmp_path):
     assert trained_on(copy).weights == found.weights and trained_on(copy).rows is None
 
 
-@pytest.mark.parametrize("name", ["sentiment", "sentiment-minilm", "emotion", "topic"])
+@pytest.mark.parametrize(
+    "name", ["sentiment", "sentiment-distilled", "sentiment-minilm", "emotion", "topic"]
+)
 def test_heads_of_the_package_name_their_half_and_their_rows(name):
     found = trained_on(name)
     assert found.half == "A" and found.weights and len(found.rows) > 4000
