@@ -37,6 +37,7 @@ FAMILIES = {
     "mcts": "search",
     "fudge": "FUDGE, RAD (tuned)",
     "smc": "SMC (tuned)",
+    "look-ahead": "FUDGE, head distilled from searches",
 }
 
 
@@ -211,13 +212,19 @@ def table(rows: Sequence[dict[str, Any]], judges: Sequence[str]) -> str:
     return render(lines, "text")
 
 
+def family_of(method: str) -> str:
+    """Returns to which line of the picture a method belongs."""
+    name, *options = method.split(":")
+    return "look-ahead" if "look_ahead=true" in options else name
+
+
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Draws the share on target and the perplexity against seconds, a line for every family."""
     figure = Figure(figsize=(11, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     best = frontier([row for row in rows if row["method"].startswith("mcts")])
     for number, (family, label) in enumerate(FAMILIES.items()):
-        own = [row for row in rows if row["method"].partition(":")[0] == family]
+        own = [row for row in rows if family_of(row["method"]) == family]
         own.sort(key=lambda row: row["seconds_per_text"]["value"])
         if not own:
             continue

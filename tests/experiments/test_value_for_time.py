@@ -11,7 +11,9 @@ from coopgen_jax.comparison.tuning_grid import GRIDS
 from experiments import value_for_time
 from experiments.value_for_time import Config, cost, main, prompts_of, tunables, tuned_methods
 from experiments.value_for_time_figures import (
+    FAMILIES,
     differences,
+    family_of,
     figures,
     frontier,
     measured,
@@ -175,3 +177,9 @@ def test_mistakes_are_named(world, tmp_path):
     with pytest.raises(SystemExit, match="3 prompts towards 2 targets do not fill a batch of 8"):
         main(config_of(world, tmp_path, batch_size=8))
     assert prompts_of(world / "prompts.jsonl") == PROMPTS
+
+
+def test_a_head_that_is_asked_ahead_has_a_line_of_its_own():
+    assert family_of("fudge:candidates=20:look_ahead=true:greedy=true") == "look-ahead"
+    assert family_of("fudge:candidates=20") == "fudge" and family_of("mcts:wave=8") == "mcts"
+    assert {"look-ahead", "fudge", "mcts"} <= FAMILIES.keys()
