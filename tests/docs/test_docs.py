@@ -104,7 +104,7 @@ def options_of(words: tuple[str, ...]) -> set[str]:
     """Returns the options that the help of a command, and of its method, lists."""
     deep = 3 if words[1:2] == ("annotate",) else 2
     named = {"train": 2, "watermark": 2, "evaluate": deep}
-    named["explain"] = 1 if words[1].startswith("-") else 2
+    named["explain"] = 2 if words[1:2] in (("show",), ("evaluate",)) else 1
     asked = [words[: named.get(words[0], 1)]]
     if words[0] == "generate":
         method = words[words.index("--method") + 1] if "--method" in words else "mcts"

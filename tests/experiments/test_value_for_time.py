@@ -109,9 +109,12 @@ def test_searches_differ_in_root_simulations_and_wave(world, tmp_path):
     for name, search in searches.items():
         assert f":simulations={search.simulations}:wave={search.wave}" in name
     ahead = config_of(world, tmp_path, methods=(), look_ahead_head=world / "knowing")
-    (method,) = (m for m in tunables(ahead) if "look_ahead=true" in m.name)
-    run = method.run_with({"strength": 2})
-    assert run.config.look_ahead and run.discriminator == str(world / "knowing")
+    drawn, best = (m for m in tunables(ahead) if "look_ahead=true" in m.name)
+    for method, greedy in ((drawn, False), (best, True)):
+        run = method.run_with({"strength": 2})
+        assert run.config.look_ahead and run.config.greedy == greedy
+        assert run.discriminator == str(world / "knowing")
+    assert best.run_with({"strength": 2}).config.rules.no_repeat_ngram == 3
 
 
 class Judge:
