@@ -34,7 +34,7 @@ class ExplainOptions:
       out: Where texts and explanation go; a run that stopped there goes on.
       texts: Texts of each class.
       new_tokens: Most tokens of a text.
-      method: How texts are written: a name of `coopgen generate --method`, with options of its own
+      method: How texts are written: a name of `coopgen generate --method`, with its own options
         as name:key=value:key=value. Where none is given it is fudge with 200 candidates of a
         classifier that reads texts anew, else with 20.
       temperature: Divides the classifier's log-odds while it guides, so that it does not stop
@@ -94,7 +94,7 @@ class ShowOptions:
       top: Words of each class.
       html: Write a page that needs nothing else: words, texts with words marked, settings and cost.
       png: Draw a bar chart (needs matplotlib).
-      contrast: Two classes, whose texts are told apart from each other.
+      contrast: Two classes to tell apart from each other alone.
       json: Print JSON instead of a table.
     """
 

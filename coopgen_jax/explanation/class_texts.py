@@ -198,7 +198,7 @@ def _batch(
     """Returns the rows of a batch, which depend on its number and the settings alone."""
     label, size = what
     classes = guide.discriminator.classes
-    # Every batch has noise of its own; the last one is filled up, so that nothing new is compiled.
+    # Every batch has its own noise; the last one is filled up, so that nothing new is compiled.
     seed = int(np.random.default_rng((settings.seed, number)).integers(1 << 31))
     assert settings.decoder is not None
     start = time.perf_counter()

@@ -27,7 +27,7 @@ def render_explanation(
     Args:
       found: the explanation.
       top: words of each class.
-      contrast: two classes whose texts are told apart from each other; None for none.
+      contrast: two classes to tell apart from each other alone; None for none.
       title: what the page is called.
 
     Raises:
