@@ -119,12 +119,15 @@ def _progress(progress: Progress, quiet: bool) -> None:
 
 
 def _show(what: ShowOptions) -> None:
+    check_numbers(what, "top")
     for path, option in ((what.html, "--html"), (what.png, "--png")):
         if path:
             check_writable(path, option)
     found = load_explanation(what.folder)
     if what.contrast and len(what.contrast) != 2:
         raise UserError(f"--contrast names {len(what.contrast)} classes: name two")
+    for name in what.contrast:
+        found.number_of(name)
     two = (what.contrast[0], what.contrast[1]) if what.contrast else None
     if what.html:
         title = f"What {found.about.get('discriminator') or 'the classifier'} looks for"
@@ -138,7 +141,6 @@ def _show(what: ShowOptions) -> None:
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png", dpi=150)
         write_whole(what.png, drawn.getvalue())
-    check_numbers(what, "top")
     if two and not what.json:
         console = _console()
         for name, words in zip(two, found.contrast(*two, what.top), strict=True):

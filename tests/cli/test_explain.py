@@ -123,6 +123,13 @@ def test_json_has_the_contrast_too(explained, capsys):
     assert status == 0 and found["good"][0]["term"] == "tree" and found["bad"][0]["term"] == "wall"
 
 
+@pytest.mark.parametrize("wrong", [["--top", "0"], ["--contrast", "bad", "grey"]])
+def test_nothing_is_written_where_something_cannot_be_shown(explained, capsys, tmp_path, wrong):
+    files = ["--html", tmp_path / "page.html", "--png", tmp_path / "chart.png"]
+    sentence(capsys, "explain", "show", explained, *files, *wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_settled_run_does_not_ask_to_be_gone_on_with(world, capsys, tmp_path):
     more = ["--texts", 60, "--batch-size", 20, "--settled", 0.01, "--quiet"]
     status, printed, _ = run(capsys, *job(world, tmp_path / "out", *more))

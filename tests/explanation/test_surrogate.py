@@ -13,7 +13,7 @@ SETTINGS = SurrogateSettings(bootstrap=20, unseen=0.2)
 
 
 def texts_of(classes, count, seed=0):
-    """Texts of four words, of which each class has one of its own in two texts of three."""
+    """Texts of four words, of which one is its class's word in two texts of three."""
     rng = np.random.default_rng(seed)
     texts, labels = [], []
     for number in range(count):
