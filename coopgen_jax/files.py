@@ -100,6 +100,27 @@ def read_text(path: Path, way_out: str = "convert it first", *, label: str = "")
         raise UserError(f"{label}{path} cannot be read: {error.strerror or error}") from error
 
 
+def append_bytes(path: Path, content: bytes) -> None:
+    """Adds bytes to a file of a long work, which are on the disk when it returns.
+
+    Its folder is made.
+
+    Raises:
+      UserError: they cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written: {error.strerror or error}; start the same command again to "
+            "go on"
+        ) from error
+
+
 def check_writable(path: Path, option: str) -> None:
     """Raises UserError, which names the flag `option`, where a file could not be written."""
     try:

@@ -12,7 +12,7 @@ from typing import Any
 
 from coopgen_jax.decoding.names_on_disc import same_texts
 from coopgen_jax.errors import UserError
-from coopgen_jax.files import strict, to_json
+from coopgen_jax.files import append_bytes, strict, to_json
 
 
 def make_folder(folder: Path) -> None:
@@ -110,13 +110,4 @@ def rows_in(path: Path) -> list[dict[str, Any]]:
 
 def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Adds the texts of a batch, which are on the disk when it returns, or raises UserError."""
-    try:
-        with path.open("ab") as file:
-            file.write(b"".join(map(_line, rows)))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise UserError(
-            f"{path} could not be written: {error.strerror or error}; start the same command again "
-            "to go on"
-        ) from error
+    append_bytes(path, b"".join(map(_line, rows)))

@@ -7,7 +7,6 @@ has said. Which judge it was is in the file's name, so that no other's words are
 import hashlib
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.text_judges import DiscriminatorJudge, TextJudge
+from coopgen_jax.files import append_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,18 +65,8 @@ class KeptJudge:
 
     def _append(self, rows: dict[str, list[float]]) -> None:
         lines = [json.dumps({"text": name, "shares": row}) for name, row in rows.items()]
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
-                # A line that a killed run left unfinished is closed, and read as none.
-                file.write("".join(f"\n{line}" for line in lines).encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise UserError(
-                f"{self.path} cannot be written: {error.strerror or error}; start the same command "
-                "again to go on"
-            ) from error
+        # A line that a killed run left unfinished is closed, and read as none.
+        append_bytes(self.path, "".join(f"\n{line}" for line in lines).encode() + b"\n")
 
 
 def kept(judge: TextJudge, folder: Path, weights: str | None) -> TextJudge:
