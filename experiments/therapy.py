@@ -28,14 +28,14 @@ from coopgen_jax.explanation.class_texts import Progress, WritingSettings, write
 from coopgen_jax.explanation.explain import explanation_of
 from coopgen_jax.explanation.explained import Explanation
 from coopgen_jax.explanation.local import over_texts
-from coopgen_jax.explanation.reaction import inserted
+from coopgen_jax.explanation.reaction import inserted, strongest
 from coopgen_jax.explanation.surrogate import SurrogateSettings
+from coopgen_jax.explanation.token_effects import effects_of_words, kept_effects, words_in
 from coopgen_jax.explanation.trial import (
     agreement,
     changed_by_deletion,
     changed_by_insertion,
     precision_recall,
-    strongest,
 )
 from coopgen_jax.files import strict, write_json
 
@@ -65,7 +65,8 @@ class Config:
       batch_size: Texts written at once.
       rows: Texts that LIME and KernelSHAP explain, and that words are moved in.
       samples: What they ask for each.
-      tried: Strongest words of each class that are put into texts.
+      tried: Words of each class that are put into texts: so many of the heaviest, and so many that
+        moved the classifier most where they were considered.
       cues: How many cues are planted, one after another.
       cue_texts: Texts of each class for each of them.
       dtype: Of the language model.
@@ -124,10 +125,25 @@ def glass_box(training: Labelled, validation: Labelled) -> GlassBox:
     return GlassBox(training.classes, judge, weights, accuracy)
 
 
+@dataclass(frozen=True)
+class Explained:
+    """What written texts say of a classifier.
+
+    Attributes:
+      found: The explanation; words of its texts and words that were considered are tried.
+      swept: The same with the words tried that the vocabulary of the language model has.
+      seconds: What both took.
+    """
+
+    found: Explanation
+    swept: Explanation
+    seconds: tuple[float, float]
+
+
 def explained(
     config: Config, model: cg.LoadedModel, box: GlassBox, name: str, texts: int
-) -> tuple[Explanation, float]:
-    """Returns the explanation that written texts give, and the seconds that it took."""
+) -> Explained:
+    """Returns the explanation that written texts give."""
     writing = WritingSettings(
         texts=texts,
         temperature=config.temperature,
@@ -141,10 +157,18 @@ def explained(
         print(f"{name}: {progress.done} of {progress.total}, {progress.seconds:.0f} s", flush=True)
 
     rows = write_texts(model, guide, config.work / name, writing, guide_name=name, listener=show)
-    found = explanation_of(rows, box.classes, SurrogateSettings(seed=config.seed))
     start = time.perf_counter()
-    found = found.with_reactions(box.judge, k=config.tried, seed=config.seed)
-    return found, found.about["seconds"] + time.perf_counter() - start
+    effects = kept_effects(config.work / name, 1 + rows[-1]["batch"])
+    found = replace(
+        explanation_of(rows, box.classes, SurrogateSettings(seed=config.seed)),
+        considered=effects_of_words(effects, model.tokenizer),
+    )
+    trying: dict[str, Any] = {"k": config.tried, "seed": config.seed}
+    tried = found.with_reactions(box.judge, **trying)
+    spent = found.about["seconds"] + time.perf_counter() - start
+    swept = found.with_reactions(box.judge, vocabulary=words_in(model.tokenizer), **trying)
+    whole = found.about["seconds"] + time.perf_counter() - start
+    return Explained(tried, swept, (spent, whole))
 
 
 def rated(config: Config, box: GlassBox, explanations: dict, texts: list[str]) -> dict[str, Any]:
@@ -211,7 +235,8 @@ def of_set(config: Config, model: cg.LoadedModel, name: str) -> dict[str, Any]:
     training, validation = (read(config, name, split) for split in ("train", "validation"))
     other = next(one for one in SETS if one != name)
     box = glass_box(training, validation)
-    found, seconds = explained(config, model, box, name, config.texts)
+    made = explained(config, model, box, name, config.texts)
+    found = made.found
     rng = np.random.default_rng(config.seed)
     data = {
         "": picked(rng, validation, config.rows),
@@ -219,9 +244,12 @@ def of_set(config: Config, model: cg.LoadedModel, name: str) -> dict[str, Any]:
     }
     explanations: dict[str, Any] = {
         "therapy": [found.weights[one] for one in box.classes],
+        "therapy, considered": considered(found),
         "therapy, by reaction": [found.reactions[one] for one in box.classes],
+        "therapy, vocabulary": [made.swept.reactions[one] for one in box.classes],
     }
-    spent = {"therapy": seconds, "therapy, by reaction": seconds}
+    spent = dict.fromkeys(explanations, made.seconds[0])
+    spent["therapy, vocabulary"] = made.seconds[1]
     for local in ("lime", "shap"):
         for kind, texts in data.items():
             start = time.perf_counter()
@@ -236,9 +264,29 @@ def of_set(config: Config, model: cg.LoadedModel, name: str) -> dict[str, Any]:
     return {
         "accuracy": box.accuracy,
         "fit": found.fit,
+        "seconds_writing": found.about["seconds"],
+        "examples": {
+            one: [found.texts[row] for row in surest(found, label)]
+            for label, one in enumerate(box.classes)
+        },
         "by_texts": by_texts(config, box, found),
         "explanations": ratings,
     }
+
+
+def surest(found: Explanation, label: int, count: int = 3) -> list[int]:
+    """Returns the texts of a class of which the classifier is surest."""
+    rows = np.flatnonzero(found.labels == label)
+    order = rows[np.argsort(-found.probabilities[rows, label], kind="stable")]
+    return [int(row) for row in order[:count]]
+
+
+def considered(found: Explanation) -> list[dict[str, float]]:
+    """Returns, for each class, by how much at least words moved it where they were considered."""
+    return [
+        {word: own[label].low for word, own in found.considered.items()}
+        for label in range(len(found.classes))
+    ]
 
 
 def planted(config: Config, model: cg.LoadedModel) -> list[dict[str, Any]]:
@@ -255,8 +303,8 @@ def planted(config: Config, model: cg.LoadedModel) -> list[dict[str, Any]]:
             for text, own in zip(training.texts, training.labels, strict=True)
         )
         box = glass_box(Labelled(texts, training.labels, training.classes), validation)
-        found, _ = explained(replace(config, seed=seed), model, box, f"cue {cue}", config.cue_texts)
-        name = box.classes[label]
+        made = explained(replace(config, seed=seed), model, box, f"cue {cue}", config.cue_texts)
+        name, found = box.classes[label], made.found
         clean = picked(rng, validation, config.rows)
         lime = over_texts("lime", box.judge, clean, samples=config.samples, seed=seed)[label]
         rows.append({
@@ -264,6 +312,7 @@ def planted(config: Config, model: cg.LoadedModel) -> list[dict[str, Any]]:
             "class": name,
             "therapy": place(cue, found.weights[name]),
             "by_reaction": place(cue, found.reactions[name]),
+            "vocabulary": place(cue, made.swept.reactions[name]),
             "lime_on_clean_texts": place(cue, lime),
             "glass_box": place(cue, box.weights[label]),
         })  # fmt: skip

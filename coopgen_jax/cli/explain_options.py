@@ -47,8 +47,11 @@ class ExplainOptions:
         not of how the method chooses. The method must draw, as fudge or mcts:preset=values.
       ngrams: Most words of a term; stop words between them are left out.
       min_count: Texts that a term must stand in.
-      tried: Strongest words of each class that are put into texts to see whether the classifier
-        reacts to them; 0 for none.
+      tried: Words of each class that are put into texts to see whether the classifier reacts: so
+        many of the heaviest, and so many that moved it most where the language model considered
+        them; 0 for none.
+      vocabulary: Find also the words that no text has: put every word of the language model's
+        vocabulary (some 20,000) into four texts, and try those that move the classifier most.
       settled: Stop writing when this share of the twenty strongest words stayed while the number of
         texts doubled.
       budget_minutes: Begin no batch after so many minutes; start the command again to go on.
@@ -74,6 +77,7 @@ class ExplainOptions:
     ngrams: Annotated[int, arg(metavar="N")] = 1
     min_count: Annotated[int, arg(metavar="N")] = 2
     tried: Annotated[int, arg(metavar="N")] = 50
+    vocabulary: bool = False
     settled: Annotated[float | None, _unset("SHARE", "none: all texts are written")] = None
     budget_minutes: Annotated[float | None, _unset("MIN", "none")] = None
     model: Annotated[str, arg(metavar="NAME|PATH")] = "smollm2-135m"
@@ -92,6 +96,8 @@ class ShowOptions:
     Attributes:
       folder: What `coopgen explain --out` wrote.
       top: Words of each class.
+      by: The order of words: their weight among those of the texts, or how far the classifier
+        reacts to those that were tried, which texts need not have.
       html: Write a page that needs nothing else: words, texts with words marked, settings and cost.
       png: Draw a bar chart (needs matplotlib).
       contrast: Two classes to tell apart from each other alone.
@@ -100,6 +106,7 @@ class ShowOptions:
 
     folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
     top: Annotated[int, arg(metavar="N")] = 20
+    by: Literal["weight", "reaction"] = "weight"
     html: Annotated[Path | None, _unset("FILE", "none")] = None
     png: Annotated[Path | None, _unset("FILE", "none")] = None
     contrast: Annotated[tuple[str, ...], arg(metavar="[CLASS CLASS]")] = ()

@@ -28,7 +28,7 @@ from coopgen_jax.evaluation.independence import card_of, trained_on
 from coopgen_jax.evaluation.text_judges import load_text_judge
 from coopgen_jax.explanation.class_texts import Progress, WritingSettings
 from coopgen_jax.explanation.explain import explain
-from coopgen_jax.explanation.explained import Explanation, as_json, load_explanation
+from coopgen_jax.explanation.explained import Explanation, Order, as_json, load_explanation
 from coopgen_jax.explanation.explanation_page import bar_chart, made, render_explanation, sentence
 from coopgen_jax.explanation.local import over_texts
 from coopgen_jax.explanation.reaction import BlackBox
@@ -64,6 +64,8 @@ def _explain(what: ExplainOptions) -> None:
     check_numbers(what, "top")
     if what.tried < 0:
         raise UserError(f"--tried is {what.tried}: give 0 or more")
+    if what.vocabulary and not what.tried:
+        raise UserError("--vocabulary tries words, and --tried is 0: leave out one of them")
     decoder: DecoderSettings | None = None
     if what.method is not None:
         decoder = method_config(
@@ -87,8 +89,8 @@ def _explain(what: ExplainOptions) -> None:
     guide = load_discriminator(what.discriminator, language_model=model)
     found = explain(
         model, guide, out=what.out, writing=writing, surrogate=surrogate, weighted=what.weighted,
-        tried=what.tried, settled=what.settled, budget_minutes=what.budget_minutes,
-        black_box=_black_box(what.discriminator),
+        tried=what.tried, vocabulary=what.vocabulary, settled=what.settled,
+        budget_minutes=what.budget_minutes, black_box=_black_box(what.discriminator),
         name=what.discriminator, weights_hash=trained_on(what.discriminator).weights,
         listener=lambda progress: _progress(progress, what.quiet),
     )  # fmt: skip
@@ -124,6 +126,8 @@ def _show(what: ShowOptions) -> None:
         if path:
             check_writable(path, option)
     found = load_explanation(what.folder)
+    if what.by == "reaction" and not found.tried:
+        raise UserError(f"no word of {what.folder} was tried: explain again with --tried 50")
     if what.contrast and len(what.contrast) != 2:
         raise UserError(f"--contrast names {len(what.contrast)} classes: name two")
     for name in what.contrast:
@@ -146,11 +150,16 @@ def _show(what: ShowOptions) -> None:
         for name, words in zip(two, found.contrast(*two, what.top), strict=True):
             console.print(_table(f"{name}, of {two[0]} and {two[1]}", words))
         return
-    _print(found, what.top, what.json, two)
+    _print(found, what.top, what.json, two, by=what.by)
 
 
 def _print(
-    found: Explanation, top: int, in_json: bool, contrast: tuple[str, str] | None = None
+    found: Explanation,
+    top: int,
+    in_json: bool,
+    contrast: tuple[str, str] | None = None,
+    *,
+    by: Order = "weight",
 ) -> None:
     if in_json:
         print(as_json(found, top, contrast))
@@ -158,7 +167,7 @@ def _print(
     console = _console()
     console.print(sentence(found))
     for name in found.classes:
-        console.print(_table(name, found.top_words(name, top)))
+        console.print(_table(name, found.top_words(name, top, by=by)))
     cost = made(found)
     console.print("; ".join(f"{name} {value}" for name, value in cost.items()))
 

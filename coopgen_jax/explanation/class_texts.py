@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from coopgen_jax.comparison.growing_file import append, make_folder, resume, rows_in
@@ -21,8 +22,10 @@ from coopgen_jax.decoding.methods.fudge import FudgeConfig
 from coopgen_jax.decoding.methods.sampling import SamplingConfig
 from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
+from coopgen_jax.discriminators.observed import observed
 from coopgen_jax.discriminators.softened import hardened, softened
 from coopgen_jax.errors import UserError
+from coopgen_jax.explanation.token_effects import TokenEffects, keep_effects
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.text_generation import generate
 from coopgen_jax.tokenizer import Tokenizer
@@ -119,7 +122,8 @@ def write_texts(
     Args:
       model: the language model.
       guide: the classifier.
-      folder: where `texts.jsonl` grows.
+      folder: where `texts.jsonl` grows, and beside it what the classifier said of the tokens that
+        were considered (`kept_effects`).
       settings: what is written.
       guide_name: what files call the guide.
       guide_weights: hash of its weights, by which another one of the same name is refused.
@@ -136,7 +140,8 @@ def write_texts(
     classes = guide.discriminator.classes
     if len(classes) < 2:
         raise UserError("a reward has one class: explaining wants a classifier of two or more")
-    soft = softened(guide, settings.temperature)
+    effects = TokenEffects(model.tokenizer.vocab_size, len(classes))
+    soft = softened(observed(guide, effects), settings.temperature)
     decoder = settings.decoder or suited(guide, settings.new_tokens)
     settings = replace(settings, decoder=decoder, new_tokens=decoder.new_tokens)
     plan = batches(len(classes), settings.texts, settings.batch)
@@ -155,6 +160,9 @@ def write_texts(
         made = _batch(model, soft, settings, plan[number], number)
         if weighted:
             check_density(made)
+        # Before the texts, so that no text is without them.
+        jax.effects_barrier()
+        keep_effects(folder, number, effects.taken())
         append(path, made)
         rows += made
         seconds = time.perf_counter() - start

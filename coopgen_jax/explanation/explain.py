@@ -24,9 +24,11 @@ from coopgen_jax.explanation.class_texts import (
     check_density,
     write_texts,
 )
-from coopgen_jax.explanation.explained import Explanation, explain_texts, settling
+from coopgen_jax.explanation.explained import Explanation, explain_texts
 from coopgen_jax.explanation.reaction import BlackBox
+from coopgen_jax.explanation.settling import settling
 from coopgen_jax.explanation.surrogate import SurrogateSettings
+from coopgen_jax.explanation.token_effects import effects_of_words, kept_effects, words_in
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.training.gcn.importance import self_normalised
 
@@ -46,6 +48,7 @@ def explain(
     surrogate: SurrogateSettings | None = None,
     weighted: bool = False,
     tried: int = 50,
+    vocabulary: bool = False,
     settled: float | None = None,
     budget_minutes: float | None = None,
     black_box: BlackBox | None = None,
@@ -69,8 +72,10 @@ def explain(
         decoder whose draws have a density, such as FUDGE or the preset "values". What q never
         draws, such as what is no candidate of FUDGE, has no weight. Weights are cut at ten times
         their mean (Ionides 2008).
-      tried: strongest words of each class that are put into texts to see whether the classifier
-        reacts; 0 for none.
+      tried: words of each class that are put into texts to see whether the classifier reacts: so
+        many of the heaviest, and so many that moved it most where they were considered; 0 for none.
+      vocabulary: try words that texts have not and that were not considered too: every content word
+        that is a token of the language model is put into four texts first.
       settled: stop writing as soon as, while the number of texts doubled, this share of the twenty
         strongest words of all classes stayed the same; None to write all.
       budget_minutes: begin no batch after so long; the explanation is of what is there.
@@ -96,13 +101,17 @@ def explain(
             guide_weights=weights_hash, weighted=weighted, listener=listener, enough=enough,
             budget_seconds=None if budget_minutes is None else 60 * budget_minutes,
         )  # fmt: skip
+        effects = kept_effects(Path(out or unnamed), 1 + rows[-1]["batch"] if rows else 0)
     found = explanation_of(rows, names, surrogate, weighted=weighted)
     texts, labels = list(found.texts), found.labels
     found = replace(
-        found, settling=tuple(settling(texts, labels, len(names), surrogate, k=SETTLED_WORDS))
+        found,
+        settling=tuple(settling(texts, labels, len(names), surrogate, k=SETTLED_WORDS)),
+        considered=effects_of_words(effects, model.tokenizer),
     )
     if tried:
-        found = found.with_reactions(judge, k=tried, seed=surrogate.seed)
+        words = words_in(model.tokenizer) if vocabulary else ()
+        found = found.with_reactions(judge, k=tried, seed=surrogate.seed, vocabulary=words)
     if out is not None:
         found.save(out)
     return found

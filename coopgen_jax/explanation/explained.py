@@ -4,17 +4,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import spearmanr
 
 from coopgen_jax.errors import UserError
-from coopgen_jax.explanation.reaction import BlackBox, Reaction, reactions
+from coopgen_jax.explanation.reaction import BlackBox, Reaction, reactions, strongest
 from coopgen_jax.explanation.surrogate import Surrogate, SurrogateSettings, fit_surrogate
 from coopgen_jax.files import read_json, strict, write_json
 
 FILE = "explanation.json"
+# Texts that each word of a vocabulary is put into before the strongest are tried.
+SCREENED = 4
+Order = Literal["weight", "reaction"]
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,9 @@ class Word:
 
     Attributes:
       term: The word, or a sequence of them.
-      weight: Its weight in the linear model, in nats per unit of tf-idf.
-      low, high: The 95 % interval of the weight; None without a bootstrap.
+      weight: Its weight in the linear model, in nats per unit of tf-idf; 0 where too few texts have
+        it.
+      low, high: The 95 % interval of the weight; None without one.
       texts: How many of the class's texts have it.
       reaction: How far it moves the classifier; None where that was not tried.
     """
@@ -49,7 +53,9 @@ class Explanation:
       surrogate: The linear model.
       settings: How it was fitted.
       sample_weights: `[n]` what each text counts; None for one each.
-      tried: Reactions by class and term.
+      tried: Of terms that were put into texts, the reactions of the `C` classes.
+      considered: Of words that the language model considered, written or not, the reactions of the
+        `C` classes where they stood behind a text; see `effects_of_words`.
       settling: Of growing numbers of texts a class, how many of the strongest words they share with
         the number before; see `settling`.
       about: What the texts were written with, and what that cost.
@@ -62,7 +68,8 @@ class Explanation:
     surrogate: Surrogate
     settings: SurrogateSettings
     sample_weights: np.ndarray | None = None
-    tried: dict[tuple[int, str], Reaction] = field(default_factory=dict)
+    tried: dict[str, tuple[Reaction, ...]] = field(default_factory=dict)
+    considered: dict[str, tuple[Reaction, ...]] = field(default_factory=dict)
     settling: tuple[dict[str, Any], ...] = ()
     about: dict[str, Any] = field(default_factory=dict)
 
@@ -75,10 +82,10 @@ class Explanation:
     @property
     def reactions(self) -> dict[str, dict[str, float]]:
         """The mean reactions to the terms that were tried, by class, in nats of log-odds."""
-        found: dict[str, dict[str, float]] = {name: {} for name in self.classes}
-        for (label, term), one in self.tried.items():
-            found[self.classes[label]][term] = one.mean
-        return found
+        return {
+            name: {term: own[label].mean for term, own in self.tried.items()}
+            for label, name in enumerate(self.classes)
+        }
 
     @property
     def intervals(self) -> dict[str, dict[str, tuple[float, float]]]:
@@ -112,13 +119,25 @@ class Explanation:
             raise UserError(f"there is no class {name}: known are {', '.join(self.classes)}")
         return self.classes.index(name)
 
-    def top_words(self, name: str, k: int = 20, *, moving: bool = False) -> list[Word]:
+    def top_words(
+        self, name: str, k: int = 20, *, by: Order = "weight", moving: bool = False
+    ) -> list[Word]:
         """Returns the `k` strongest terms of a class, strongest first.
 
-        With `moving` they are those alone that were tried and move the classifier.
+        They are the heaviest of the linear model, or `by` "reaction" those to which the classifier
+        reacts most, whether texts have them or not. With `moving` they are those alone that were
+        tried and move the classifier.
         """
         label = self.number_of(name)
         found = words_by_weight(self.surrogate, label, self.tried)
+        if by == "reaction":
+            weighty = {one.term: one for one in found}
+            order = sorted(self.tried, key=lambda term: (-self.tried[term][label].mean, term))
+            found = [
+                weighty.get(term) or Word(term, 0.0, None, None, 0, self.tried[term][label])
+                for term in order
+                if self.tried[term][label].mean > 0
+            ]
         if moving:
             found = [one for one in found if one.reaction is not None and one.reaction.moves]
         return found[:k]
@@ -168,16 +187,34 @@ class Explanation:
         return found
 
     def with_reactions(
-        self, black_box: BlackBox, *, k: int = 50, uses: int = 20, seed: int = 0
+        self,
+        black_box: BlackBox,
+        *,
+        k: int = 50,
+        uses: int = 20,
+        seed: int = 0,
+        vocabulary: Sequence[str] = (),
     ) -> "Explanation":
-        """Returns the explanation with the `k` strongest terms of every class tried."""
-        terms = [
-            (label, word.term)
-            for label, name in enumerate(self.classes)
-            for word in self.top_words(name, k)
-        ]
+        """Returns the explanation with terms tried: each is put into `uses` of the texts.
+
+        They are the `k` heaviest of every class and the `k` that moved the classifier most surely
+        where they were considered. Of a `vocabulary` all words are put into a few texts first, and
+        the `k` are tried that moved the classifier most.
+        """
+        terms = [word.term for name in self.classes for word in self.top_words(name, k)]
+        for label in range(len(self.classes)):
+            sure = {word: own[label].low for word, own in self.considered.items()}
+            terms += strongest(sure, k)
+        if vocabulary:
+            means = np.array([
+                [one.mean for one in own]
+                for own in reactions(black_box, self.texts, vocabulary, uses=SCREENED, seed=seed)
+            ])  # fmt: skip
+            for own in means.T.tolist():
+                terms += strongest(dict(zip(vocabulary, own, strict=True)), k)
+        terms = list(dict.fromkeys(terms))
         found = reactions(black_box, self.texts, terms, uses=uses, seed=seed)
-        return replace(self, tried=self.tried | dict(zip(terms, found, strict=True)))
+        return replace(self, tried=self.tried | dict(zip(terms, map(tuple, found), strict=True)))
 
     def save(self, folder: str | Path) -> None:
         """Writes the explanation into a folder, which is made; its texts are in the file too."""
@@ -185,7 +222,7 @@ class Explanation:
 
 
 def words_by_weight(
-    fitted: Surrogate, label: int, tried: dict[tuple[int, str], Reaction] | None = None
+    fitted: Surrogate, label: int, tried: dict[str, tuple[Reaction, ...]] | None = None
 ) -> list[Word]:
     """Returns all terms with a weight above 0 for a class, the heaviest first, then by spelling."""
     order = sorted(
@@ -199,7 +236,7 @@ def words_by_weight(
             _number(fitted.low[label, place]),
             _number(fitted.high[label, place]),
             int(fitted.counts[label, place]),
-            (tried or {}).get((label, fitted.terms[place])),
+            tried[fitted.terms[place]][label] if tried and fitted.terms[place] in tried else None,
         )
         for place in order
     ]
@@ -242,53 +279,6 @@ def explain_texts(
     )  # fmt: skip
 
 
-def settling(
-    texts: Sequence[str],
-    labels: np.ndarray,
-    classes: int,
-    settings: SurrogateSettings,
-    *,
-    k: int = 20,
-    sizes: Sequence[int] = (),
-) -> list[dict[str, Any]]:
-    """Tells how an explanation settles as texts are added.
-
-    Of every number of texts a class, the first ones, `shared` is the mean share over classes of the
-    `k` strongest terms that the number before it had too. It is None of the first number, and where
-    no term stands in enough texts. Where no
-    `sizes` are given they double up to all that there are.
-    """
-    labels = np.asarray(labels)
-    rows = [np.flatnonzero(labels == label) for label in range(classes)]
-    most = min(map(len, rows))
-    sizes = sizes or sorted(
-        {max(most >> shift, 2) for shift in range(6) if most >> shift >= 10} | {most}
-    )
-    quick = replace(settings, bootstrap=0, unseen=0.0)
-    largest = max(sizes)
-    found: list[dict[str, Any]] = []
-    before: list[set[str]] = []
-    for size in sizes:
-        chosen = np.sort(np.concatenate([own[:size] for own in rows]))
-        # Of fewer texts a term need not stand in as many.
-        own = replace(quick, min_count=max(1, settings.min_count * size // largest))
-        try:
-            fitted = fit_surrogate([texts[row] for row in chosen], labels[chosen], classes, own)
-        except UserError:  # no word stands in enough of them
-            found.append({"texts": int(size), "shared": None})
-            before = []
-            continue
-        tops = [{word.term for word in words_by_weight(fitted, c)[:k]} for c in range(classes)]
-        shared = None
-        if before:
-            pairs = zip(tops, before, strict=True)
-            shares = [len(one & old) / max(len(one), len(old), 1) for one, old in pairs]
-            shared = float(np.mean(shares))
-        found.append({"texts": int(size), "shared": shared})
-        before = tops
-    return found
-
-
 def load_explanation(folder: str | Path) -> Explanation:
     """Loads what `Explanation.save` wrote; raises UserError where a folder holds no explanation."""
     path = Path(folder) / FILE
@@ -296,7 +286,6 @@ def load_explanation(folder: str | Path) -> Explanation:
         raise UserError(f"{folder} holds no explanation: make one with coopgen explain")
     found = read_json(path, way_out="explain again with the same --out")
     try:
-        terms = [(c, t, Reaction(**r)) for c, t, r in found["reactions"]]
         arrays = {name: np.asarray(found["surrogate"][name], float) for name in _ARRAYS}
         arrays["counts"] = arrays["counts"].astype(int)
         fitted = Surrogate(
@@ -314,12 +303,21 @@ def load_explanation(folder: str | Path) -> Explanation:
             sample_weights=(
                 None if found["sample_weights"] is None else np.asarray(found["sample_weights"])
             ),
-            tried={(c, t): r for c, t, r in terms},
+            tried=_reactions(found["tried"]),
+            considered=_reactions(found["considered"]),
             settling=tuple(found["settling"]),
             about=found["about"],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is no explanation of this version: explain again") from error
+
+
+def _reactions(rows: dict[str, list[list[float]]]) -> dict[str, tuple[Reaction, ...]]:
+    return {term: tuple(Reaction(*ends) for ends in own) for term, own in rows.items()}
+
+
+def _plain(found: dict[str, tuple[Reaction, ...]]) -> dict[str, list[list[float]]]:
+    return {term: [[one.mean, one.low, one.high] for one in own] for term, own in found.items()}
 
 
 _ARRAYS = ("weights", "low", "high", "bias", "counts")
@@ -338,7 +336,8 @@ def _on_disc(one: Explanation) -> dict[str, Any]:
             "accuracy": fitted.accuracy,
             **{name: getattr(fitted, name).tolist() for name in _ARRAYS},
         },
-        "reactions": [[c, term, asdict(found)] for (c, term), found in one.tried.items()],
+        "tried": _plain(one.tried),
+        "considered": _plain(one.considered),
         "sample_weights": None if one.sample_weights is None else one.sample_weights.tolist(),
         "labels": one.labels.tolist(),
         "probabilities": one.probabilities.tolist(),
@@ -346,10 +345,15 @@ def _on_disc(one: Explanation) -> dict[str, Any]:
     }
 
 
+_ORDERS: tuple[tuple[str, Order], ...] = (("words", "weight"), ("reactions", "reaction"))
+
+
 def as_json(one: Explanation, k: int, contrast: tuple[str, str] | None = None) -> str:
-    """Returns the `k` strongest words of every class, the fit and the cost, as JSON."""
-    words = {name: [asdict(word) for word in one.top_words(name, k)] for name in one.classes}
-    found = {"classes": list(one.classes), "words": words, "fit": one.fit, "about": one.about}
+    """Returns the `k` strongest words of every class in both orders, fit and cost, as JSON."""
+    found: dict[str, Any] = {"classes": list(one.classes), "fit": one.fit, "about": one.about}
+    for key, by in _ORDERS:
+        tops = {name: one.top_words(name, k, by=by) for name in one.classes}
+        found[key] = {name: [asdict(word) for word in own] for name, own in tops.items()}
     if contrast is not None:
         pairs = zip(contrast, one.contrast(*contrast, k), strict=True)
         found["contrast"] = {name: [asdict(word) for word in own] for name, own in pairs}

@@ -38,6 +38,7 @@ def render_explanation(
         "TITLE": html.escape(title),
         "ABOUT": html.escape(sentence(found)),
         "WORDS": "\n".join(_words(name, own) for name, own in words.items()),
+        "REACTIONS": _reactions(found, top),
         "CONTRAST": "" if contrast is None else _contrast(found, contrast, top),
         "TEXTS": "\n".join(_texts(found, name, own) for name, own in words.items()),
         "SETTINGS": "\n".join(_row(name, value) for name, value in made(found).items()),
@@ -117,19 +118,53 @@ def _words(name: str, words: Sequence[Word]) -> str:
 
 
 def _word(word: Word, most: float) -> str:
-    spread = ""
-    if word.low is not None and word.high is not None:
-        low, high = (min(max(end / most, 0.0), 1.0) for end in (word.low, word.high))
-        spread = f'<span class="range" style="--l:{low:.3f};--h:{high:.3f}"></span>'
     moves = "" if word.reaction is None else f"{word.reaction.mean:+.2f}"
     still = ' class="still"' if word.reaction is not None and not word.reaction.moves else ""
-    share = min(max(word.weight / most, 0.0), 1.0)
+    low, high = (None if end is None else end / most for end in (word.low, word.high))
     return (
-        f'<tr{still}><td class="word">{html.escape(word.term)}</td><td><div class="track">'
-        f'<span class="bar" style="--w:{share:.3f}"></span>{spread}</div></td>'
+        f'<tr{still}><td class="word">{html.escape(word.term)}</td><td>'
+        f"{_track(word.weight / most, low, high)}</td>"
         f'<td class="number">{word.weight:.2f}</td><td class="number">{word.texts}</td>'
         f'<td class="number">{moves}</td></tr>'
     )
+
+
+def _reactions(found: Explanation, top: int) -> str:
+    """Returns what moves the classifier most, for every class; nothing where none was tried."""
+    if not found.tried:
+        return ""
+    sections = []
+    for name in found.classes:
+        words = found.top_words(name, top, by="reaction", moving=True)
+        most = max((word.reaction.high for word in words if word.reaction), default=1.0)
+        rows = "\n".join(_reaction(word, most) for word in words)
+        sections.append(
+            f"<section><h3>{html.escape(name)}</h3><table><tr><th>word</th><th></th>"
+            f"<th>moves</th><th>texts</th></tr>\n{rows}\n</table></section>"
+        )
+    joined = "\n".join(sections)
+    return f'<h2>Words that move the classifier</h2>\n<div class="columns">\n{joined}\n</div>'
+
+
+def _reaction(word: Word, most: float) -> str:
+    assert word.reaction is not None
+    one = word.reaction
+    return (
+        f'<tr><td class="word">{html.escape(word.term)}</td><td>'
+        f"{_track(one.mean / most, one.low / most, one.high / most)}</td>"
+        f'<td class="number">{one.mean:+.2f}</td><td class="number">{word.texts}</td></tr>'
+    )
+
+
+def _track(share: float, low: float | None, high: float | None) -> str:
+    """Returns a bar and its interval, as shares of the longest."""
+    spread = ""
+    if low is not None and high is not None:
+        low, high = (min(max(end, 0.0), 1.0) for end in (low, high))
+        spread = f'<span class="range" style="--l:{low:.3f};--h:{high:.3f}"></span>'
+    share = min(max(share, 0.0), 1.0)
+    bar = f'<span class="bar" style="--w:{share:.3f}"></span>'
+    return f'<div class="track">{bar}{spread}</div>'
 
 
 def _contrast(found: Explanation, pair: tuple[str, str], top: int) -> str:

@@ -5,16 +5,14 @@ words (a glass box) is used as a black box, and the weights of the explanation a
 own; and words of the explanation are put out of texts and into them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import spearmanr
 
 from coopgen_jax.explanation.content_words import without_words, words_of
-from coopgen_jax.explanation.reaction import BlackBox, asked, inserted
-
-Weights = Mapping[str, float]
+from coopgen_jax.explanation.reaction import BlackBox, Weights, asked, inserted, strongest
 
 
 @dataclass(frozen=True)
@@ -34,12 +32,6 @@ class Agreement:
     n: int
     low: float
     high: float
-
-
-def strongest(weights: Weights, k: int) -> list[str]:
-    """Returns the `k` words of the greatest weights above 0, by spelling where they are equal."""
-    above = [word for word, weight in weights.items() if weight > 0]
-    return sorted(above, key=lambda word: (-weights[word], word))[:k]
 
 
 def agreement(truth: Weights, found: Weights, k: int, *, union: bool = False) -> Agreement:

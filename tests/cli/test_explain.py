@@ -55,7 +55,14 @@ def explained(world, tmp_path_factory):
     settings = SurrogateSettings(bootstrap=4, unseen=0.0)
     about = {"discriminator": f"python:{world / 'boxes.py'}:judge", "seconds": 1.0}
     found = explain_texts(texts, labels, np.array(p), ("bad", "good"), settings)
-    found = replace(found, about=about, tried={(0, "wall"): Reaction(1.0, 0.5, 1.5)})
+    found = replace(
+        found,
+        about=about,
+        tried={
+            "wall": (Reaction(1.0, 0.5, 1.5), Reaction(-1.0, -1.5, -0.5)),
+            "fence": (Reaction(2.0, 1.5, 2.5), Reaction(-2.0, -2.5, -1.5)),
+        },
+    )
     found.save(folder)
     return folder
 
@@ -87,7 +94,11 @@ def test_it_shows_words_a_page_and_a_chart(explained, capsys, tmp_path):
     assert (status, errors) == (0, "")
     assert "wall" in printed and "tree" in printed and "good, of bad and good" in printed
     assert "bad against good" in page.read_text() and chart.read_bytes()[1:4] == b"PNG"
+    status, printed, _ = run(capsys, "explain", "show", explained, "--by", "reaction")
+    assert printed.index("fence") < printed.index("wall") and "tree" not in printed
+    assert page.read_text().count("fence") == 1, "among the words that move it"
     status, printed, _ = run(capsys, "explain", "show", explained, "--json")
+    assert json.loads(printed)["reactions"]["bad"][0]["term"] == "fence"
     words = json.loads(printed)["words"]
     assert words["good"][0]["term"] == "tree" and words["bad"][0]["term"] == "wall"
 
@@ -158,6 +169,7 @@ def test_a_settled_run_does_not_ask_to_be_gone_on_with(world, capsys, tmp_path):
         (["evaluate", "EXPLAINED", "--data", "x.txt", "--samples", "1"], "--samples is 1"),
         (["evaluate", "EXPLAINED", "--data", "nowhere.txt"], "nowhere.txt"),
         (["--out", "x", "--tried", "-1"], "--tried is -1"),
+        (["--out", "x", "--vocabulary", "--tried", "0"], "--tried is 0"),
         (["--out", "x", "--top", "0"], "--top is 0"),
         (["--out", "x", "--method", "smc:samples=4"], "this decoder weighs several texts"),
         (["show", "EXPLAINED", "--top", "-1"], "--top is -1"),

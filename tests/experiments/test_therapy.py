@@ -44,8 +44,9 @@ def test_explanations_are_rated_and_a_cue_is_planted(config, monkeypatch):
     therapy.main(config)
     found = json.loads((config.out / "therapy.json").read_text())
     ratings = found["amazon_reviews"]["explanations"]
-    names = ("therapy", "therapy, by reaction", "lime", "lime, other texts", "shap",
-             "shap, other texts", "glass box", "random words")  # fmt: skip
+    names = ("therapy", "therapy, considered", "therapy, by reaction", "therapy, vocabulary",
+             "lime", "lime, other texts", "shap", "shap, other texts", "glass box",
+             "random words")  # fmt: skip
     assert set(ratings) == set(names)
     for name in names:
         assert len(ratings[name]["moves"]["put out"]) == len(ratings[name]["moves"]["words"])
@@ -57,6 +58,10 @@ def test_explanations_are_rated_and_a_cue_is_planted(config, monkeypatch):
     (cue,) = found["planted"]
     assert cue["cue"] == CUES[0] and cue["lime_on_clean_texts"] is None
     assert cue["glass_box"] is not None
+    examples = found["amazon_reviews"]["examples"]
+    assert set(examples) == set(SETS["amazon_reviews"]) and all(map(len, examples.values()))
+    # Every word of the class is one of the vocabulary.
+    assert ratings["therapy, vocabulary"]["classes"]["positive"]["words"][1]["precision"] > 0.5
     texts = (config.work / "amazon_reviews" / "texts.jsonl").read_bytes()
     therapy.main(config)
     assert (config.work / "amazon_reviews" / "texts.jsonl").read_bytes() == texts

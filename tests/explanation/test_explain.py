@@ -10,9 +10,10 @@ import coopgen_jax as cg
 from coopgen_jax.errors import UserError
 from coopgen_jax.explanation.class_texts import WritingSettings
 from coopgen_jax.explanation.explain import explain, explanation_of
-from coopgen_jax.explanation.explained import load_explanation, settling
+from coopgen_jax.explanation.explained import load_explanation
+from coopgen_jax.explanation.settling import settling
 from coopgen_jax.explanation.surrogate import SurrogateSettings
-from tests.explanation.word_model import BAGS, CLASSES, bag, model
+from tests.explanation.word_model import BAGS, CLASSES, WORDS, bag, model
 
 DECODER = cg.FudgeConfig(new_tokens=12, candidates=60, strength=16.0, look_ahead=True)
 WRITING = WritingSettings(texts=24, opening_tokens=2, decoder=DECODER, batch=12)
@@ -52,8 +53,30 @@ def test_reactions_are_those_of_the_classifier(made):
             assert word.reaction is not None
             expected = 2.0 * ((word.term in BAGS[label]) - (word.term in BAGS[1 - label]))
             assert word.reaction.mean == pytest.approx(expected, abs=0.02)
+        ranked = found.top_words(name, 30, by="reaction")
+        assert {one.term for one in ranked} <= set(BAGS[label]) and len(ranked) >= 13
+        assert all(one.reaction.mean == pytest.approx(2.0, abs=0.02) for one in ranked)
         moving = [word.term for word in found.top_words(name, 30, moving=True)]
         assert moving and set(moving) <= set(BAGS[label])
+
+
+def test_what_was_considered_moves_it_as_its_weights_say(made):
+    found, _ = made
+    for word, (_, bright) in found.considered.items():
+        expected = 2.0 * ((word in BAGS[1]) - (word in BAGS[0]))
+        # Of texts of which it is very sure the log-odds are cut.
+        assert bright.mean == pytest.approx(expected, abs=0.3), word
+
+
+def test_words_that_no_text_has_are_found_in_the_vocabulary(made):
+    found, _ = made
+    bare = replace(found, tried={}, considered={})
+    assert not set(BAGS[1]) <= {one.term for one in bare.top_words("bright", 500)}
+    swept = bare.with_reactions(bag, k=15, vocabulary=WORDS)
+    tops = swept.top_words("bright", 15, by="reaction")
+    assert {one.term for one in tops} == set(BAGS[1])
+    absent = [one for one in tops if one.term not in found.surrogate.terms]
+    assert absent and all(one.weight == 0 and one.texts == 0 for one in absent)
 
 
 def test_it_is_kept_as_it_was(made):
@@ -61,6 +84,7 @@ def test_it_is_kept_as_it_was(made):
     again = load_explanation(folder)
     assert again.classes == found.classes and again.texts == found.texts
     assert again.tried == found.tried and again.settling == found.settling
+    assert again.considered == found.considered and len(found.considered) > 100
     assert again.settings == found.settings
     np.testing.assert_array_equal(again.surrogate.weights, found.surrogate.weights)
     assert again.top_words("bright") == found.top_words("bright")

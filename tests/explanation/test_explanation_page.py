@@ -26,7 +26,8 @@ def made(**changes):
         TEXTS, LABELS, p, CLASSES, SurrogateSettings(bootstrap=8, unseen=0.0),
         about={"seconds": 12.0, "model": "tiny", "simulations": 4000},
     )  # fmt: skip
-    tried = {(0, "sun"): Reaction(1.25, 1.0, 1.5), (0, "wind"): Reaction(0.0, -0.1, 0.1)}
+    up, none, down = Reaction(1.25, 1, 1.5), Reaction(0.0, -0.1, 0.1), Reaction(-1.25, -1.5, -1)
+    tried = {"sun": (up, down), "wind": (none, none), "comet": (down, up)}
     return replace(found, tried=tried, **changes)
 
 

@@ -16,10 +16,11 @@ def box(texts):
 
 
 def test_a_word_moves_a_linear_classifier_by_its_weight():
-    found = reactions(box, TEXTS, [(1, "sun"), (0, "sun"), (0, "rain"), (1, "paper")], uses=4)
-    assert [one.mean for one in found] == pytest.approx([2.0, -2.0, 1.5, 0.0], abs=1e-9)
-    assert [one.moves for one in found] == [True, False, True, False]
-    assert found[0].low == pytest.approx(2.0)
+    found = reactions(box, TEXTS, ["sun", "rain", "paper"], uses=4)
+    means = [[one.mean for one in own] for own in found]
+    np.testing.assert_allclose(means, [[-2, 2], [1.5, -1.5], [0, 0]], atol=1e-9)
+    assert [[one.moves for one in own] for own in found] == [[0, 1], [1, 0], [0, 0]]
+    assert found[0][1].low == pytest.approx(2.0)
 
 
 def test_where_words_act_together_the_interval_tells():
@@ -28,7 +29,7 @@ def test_where_words_act_together_the_interval_tells():
         return np.stack([1 - p, p], axis=-1)
 
     texts = ["water here", *["nothing here"] * 9]
-    (found,) = reactions(both, texts, [(1, "sun")], uses=10)
+    ((_, found),) = reactions(both, texts, ["sun"], uses=10)
     assert found.mean == pytest.approx(np.log(9) / 10)
     error = np.log(9) * np.sqrt((1 / 10) * (9 / 10) * (10 / 9)) / np.sqrt(10)
     assert found.high - found.mean == pytest.approx(1.96 * error)
@@ -43,9 +44,16 @@ def test_texts_are_drawn_and_asked_for_in_batches():
         assert all(text.strip() for text in texts)
         return box(texts)
 
-    reactions(counting, TEXTS, [(1, "sun"), (0, "rain")], uses=50, batch=3)
+    reactions(counting, TEXTS, ["sun", "rain"], uses=50, batch=3)
     assert sizes == [3, 1, 3, 3, 2], "four texts that have words, and each of two terms in each"
     assert asked(box, TEXTS).shape == (5, 2)
+
+
+def test_terms_are_put_in_a_block_at_a_time(monkeypatch):
+    terms = ["sun", "rain", "paper", "stone", "sun"]
+    monkeypatch.setattr("coopgen_jax.explanation.reaction.BLOCK", 2)
+    found = reactions(box, TEXTS, terms, uses=3)
+    assert [own[1].mean for own in found] == pytest.approx([2.0, -1.5, 0.0, 0.0, 2.0], abs=1e-9)
 
 
 @pytest.mark.parametrize(("place", "text"), [(0.0, "sun a b"), (0.5, "a sun b"), (0.99, "a b sun")])
@@ -59,7 +67,7 @@ def test_all_else_of_a_text_stays_as_it_is():
         return np.stack([1 - p, p], axis=-1)
 
     texts = ["one\n\ntwo  three", "\nfour"]
-    for found in reactions(breaks, texts, [(0, "sun"), (1, "sun")], uses=2):
+    for found in reactions(breaks, texts, ["sun"], uses=2)[0]:
         assert found.mean == pytest.approx(0.0) and not found.moves
     for place in (0.0, 0.4, 0.7, 0.99):
         assert inserted(texts[0], "sun", place).replace("sun", "").split() == texts[0].split()

@@ -168,7 +168,7 @@ class HostCall:
         """
         call = Bound(_on_host, (self, common.shape, own.shape))
         shape = jax.ShapeDtypeStruct((*own.shape[:3], self.width), jnp.dtype(self.dtype))
-        parts = [*_parts(common), *_parts(own)]
+        parts = [*in_parts(common), *in_parts(own)]
         return jax.pure_callback(call, shape, *parts, vmap_method="sequential")
 
 
@@ -182,6 +182,7 @@ def _on_host(bound: tuple[HostCall, tuple, tuple], *parts: jax.Array) -> np.ndar
     return result.reshape(*own[:3], -1)
 
 
-def _parts(ids: jax.Array) -> list[jax.Array]:
-    flat = ids.reshape(-1)
+def in_parts(array: jax.Array) -> list[jax.Array]:
+    """Returns an array, flat, in parts that a callback can take; see `SAFE_ELEMENTS`."""
+    flat = array.reshape(-1)
     return [flat[start : start + SAFE_ELEMENTS] for start in range(0, flat.size, SAFE_ELEMENTS)]
