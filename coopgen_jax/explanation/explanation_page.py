@@ -111,10 +111,18 @@ def bar_chart(found: Explanation, *, top: int = 15) -> Any:
 def _words(name: str, words: Sequence[Word]) -> str:
     most = max((word.high if word.high is not None else word.weight for word in words), default=1.0)
     rows = "\n".join(_word(word, max(most, 1e-9)) for word in words)
+    return _table(name, _heads("weight", "texts", "moves"), rows)
+
+
+def _table(name: str, heads: str, rows: str) -> str:
     return (
-        f"<section><h3>{html.escape(name)}</h3><table><tr><th>word</th><th></th><th>weight</th>"
-        f"<th>texts</th><th>moves</th></tr>\n{rows}\n</table></section>"
+        f"<section><h3>{html.escape(name)}</h3><table><tr><th>word</th><th></th>{heads}</tr>\n"
+        f"{rows}\n</table></section>"
     )
+
+
+def _heads(*names: str) -> str:
+    return "".join(f'<th class="number">{name}</th>' for name in names)
 
 
 def _word(word: Word, most: float) -> str:
@@ -138,10 +146,7 @@ def _reactions(found: Explanation, top: int) -> str:
         words = found.top_words(name, top, by="reaction", moving=True)
         most = max((word.reaction.high for word in words if word.reaction), default=1.0)
         rows = "\n".join(_reaction(word, most) for word in words)
-        sections.append(
-            f"<section><h3>{html.escape(name)}</h3><table><tr><th>word</th><th></th>"
-            f"<th>moves</th><th>texts</th></tr>\n{rows}\n</table></section>"
-        )
+        sections.append(_table(name, _heads("moves", "texts"), rows))
     joined = "\n".join(sections)
     return f'<h2>Words that move the classifier</h2>\n<div class="columns">\n{joined}\n</div>'
 
