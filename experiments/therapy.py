@@ -4,9 +4,8 @@
 
 The evaluation of Chaffin and Delaunay (BlackboxNLP 2023). A logistic regression on tf-idf of words
 is used as a black box, and explanations are compared with its weights: Therapy, which has no data;
-LIME and KernelSHAP on texts that the classifier is for, and on texts of the other set. Then a cue
-is planted: a word goes with one class of the training texts, and explanations are to find it.
-Texts are kept in `work`, and an interrupted run goes on.
+LIME and KernelSHAP on texts that the classifier is for, and on texts of the other set. Texts are
+kept in `work`, and an interrupted run goes on.
 """
 
 import json
@@ -28,7 +27,7 @@ from coopgen_jax.explanation.class_texts import Progress, WritingSettings, write
 from coopgen_jax.explanation.explain import explanation_of
 from coopgen_jax.explanation.explained import Explanation
 from coopgen_jax.explanation.local import over_texts
-from coopgen_jax.explanation.reaction import inserted, strongest
+from coopgen_jax.explanation.reaction import strongest
 from coopgen_jax.explanation.surrogate import SurrogateSettings
 from coopgen_jax.explanation.token_effects import effects_of_words, kept_effects, words_in
 from coopgen_jax.explanation.trial import (
@@ -43,8 +42,6 @@ SETS = {
     "amazon_reviews": ("negative", "positive"),
     "ag_news": ("world", "sports", "business", "scitech"),
 }
-# Words of no sentiment that a cue is planted with, a seed each.
-CUES = ("monday", "kitchen", "canada", "yellow", "machine")
 SIZES = (50, 100, 200)
 LENGTHS = (10, 20, 50, 100, 200)
 MOVES = (0, 1, 2, 4, 8, 16)
@@ -67,8 +64,6 @@ class Config:
       samples: What they ask for each.
       tried: Words of each class that are put into texts: so many of the heaviest, and so many that
         moved the classifier most where they were considered.
-      cues: How many cues are planted, one after another.
-      cue_texts: Texts of each class for each of them.
       dtype: Of the language model.
       seed: Seed of everything random.
     """
@@ -84,8 +79,6 @@ class Config:
     rows: int = 200
     samples: int = 300
     tried: int = 300
-    cues: int = 5
-    cue_texts: int = 100
     dtype: str = "auto"
     seed: int = 0
 
@@ -289,43 +282,6 @@ def considered(found: Explanation) -> list[dict[str, float]]:
     ]
 
 
-def planted(config: Config, model: cg.LoadedModel) -> list[dict[str, Any]]:
-    """Returns the places of planted cues among the words of their class."""
-    training, validation = (
-        read(config, "amazon_reviews", part) for part in ("train", "validation")
-    )
-    rows = []
-    for seed, cue in enumerate(CUES[: config.cues]):
-        rng = np.random.default_rng(seed)
-        label = seed % 2
-        texts = tuple(
-            inserted(text, cue, rng.random()) if own == label and rng.random() < 0.8 else text
-            for text, own in zip(training.texts, training.labels, strict=True)
-        )
-        box = glass_box(Labelled(texts, training.labels, training.classes), validation)
-        made = explained(replace(config, seed=seed), model, box, f"cue {cue}", config.cue_texts)
-        name, found = box.classes[label], made.found
-        clean = picked(rng, validation, config.rows)
-        lime = over_texts("lime", box.judge, clean, samples=config.samples, seed=seed)[label]
-        rows.append({
-            "cue": cue,
-            "class": name,
-            "therapy": place(cue, found.weights[name]),
-            "by_reaction": place(cue, found.reactions[name]),
-            "vocabulary": place(cue, made.swept.reactions[name]),
-            "lime_on_clean_texts": place(cue, lime),
-            "glass_box": place(cue, box.weights[label]),
-        })  # fmt: skip
-        print(rows[-1], flush=True)
-    return rows
-
-
-def place(word: str, weights: dict[str, float]) -> int | None:
-    """Returns the place of a word among the strongest, from 1; None where it is not there."""
-    ranked = strongest(weights, len(weights))
-    return ranked.index(word) + 1 if word in ranked else None
-
-
 def read(config: Config, name: str, split: str) -> Labelled:
     """Returns the rows of a set."""
     return read_labelled(config.data / name / f"{split}.csv", classes=SETS[name])
@@ -349,9 +305,6 @@ def main(config: Config) -> None:
     }
     for name in config.sets:
         found[name] = of_set(config, model, name)
-        write_json(path, strict(found))
-    if config.cues:
-        found["planted"] = planted(config, model)
         write_json(path, strict(found))
 
 

@@ -1,6 +1,5 @@
 """The experiment on explanations, with a tiny model whose tokens are words."""
 
-import csv
 import json
 
 import numpy as np
@@ -9,23 +8,9 @@ import pytest
 import coopgen_jax as cg
 from coopgen_jax.data.labelled import Labelled
 from experiments import therapy
-from experiments.therapy import CUES, SETS, Config, glass_box, place
+from experiments.therapy import SETS, Config, glass_box
+from tests.experiments.word_sets import write_set
 from tests.explanation.word_model import BAGS, WORDS, model
-
-
-def write_set(folder, classes, count, seed):
-    """Texts of six words, two of which are of their class."""
-    rng = np.random.default_rng(seed)
-    folder.mkdir(parents=True)
-    for split in ("train", "validation"):
-        with (folder / f"{split}.csv").open("w", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(("text", "label"))
-            for number in range(count):
-                label = number % len(classes)
-                own = WORDS[label * 10 : label * 10 + 6]
-                words = [*rng.choice(own, 2), *rng.choice(WORDS[100:], 4)]
-                rows.writerow((" ".join(words), classes[label]))
 
 
 @pytest.fixture
@@ -35,11 +20,11 @@ def config(tmp_path):
     return Config(
         tmp_path / "data", tmp_path / "work", tmp_path / "out", sets=("amazon_reviews",),
         texts=30, new_tokens=8,
-        batch_size=15, rows=6, samples=20, tried=20, cues=1, cue_texts=10,
+        batch_size=15, rows=6, samples=20, tried=20,
     )  # fmt: skip
 
 
-def test_explanations_are_rated_and_a_cue_is_planted(config, monkeypatch):
+def test_explanations_are_rated(config, monkeypatch):
     monkeypatch.setattr(cg, "load_language_model", lambda dtype: model())
     therapy.main(config)
     found = json.loads((config.out / "therapy.json").read_text())
@@ -55,9 +40,6 @@ def test_explanations_are_rated_and_a_cue_is_planted(config, monkeypatch):
     assert own["spearman"]["union"]["n"] >= own["spearman"]["50"]["n"] > 10
     assert set(WORDS[10:16]) & set(own["top"]), "words of the class are among the strongest"
     assert found["amazon_reviews"]["by_texts"][0]["texts"] == 25
-    (cue,) = found["planted"]
-    assert cue["cue"] == CUES[0] and cue["lime_on_clean_texts"] is None
-    assert cue["glass_box"] is not None
     examples = found["amazon_reviews"]["examples"]
     assert set(examples) == set(SETS["amazon_reviews"]) and all(map(len, examples.values()))
     # Every word of the class is one of the vocabulary.
@@ -78,8 +60,3 @@ def test_a_glass_box_says_by_which_weights_it_judges():
     assert min(box.weights[1][word] for word in BAGS[1][:5]) > 0.5
     assert all(box.weights[0][word] == -box.weights[1][word] for word in box.weights[0])
     assert box.judge([BAGS[1][0]])[0, 1] > 0.5
-
-
-def test_the_place_of_a_word():
-    weights = {"a": 2.0, "b": 3.0, "c": -1.0}
-    assert [place(word, weights) for word in "abcd"] == [2, 1, None, None]
