@@ -21,7 +21,7 @@ from typing import Any
 import tyro
 
 import coopgen_jax as cg
-from coopgen_jax.comparison.growing_file import append, resume, rows_in
+from coopgen_jax.bulk.growing_file import append, resume, rows_in
 from coopgen_jax.comparison.loaded_run import Reading, load_runs
 from coopgen_jax.comparison.method_run import MethodRun
 from coopgen_jax.comparison.tuning import Trial, Tunable, Tuned, check_apart, spread, tune

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from coopgen_jax.comparison.growing_file import rows_in
+from coopgen_jax.bulk.growing_file import rows_in
 from coopgen_jax.comparison.method_run import text_files
 from coopgen_jax.comparison.tuning import Tuned
 from coopgen_jax.evaluation.metrics import (

@@ -1,1 +1,1 @@
-"""Many texts on many machines."""
+"""Many texts: files of them that grow and are gone on with, and many machines."""

@@ -16,8 +16,8 @@ import numpy as np
 from jax.sharding import Mesh
 from scipy.stats import sem
 
+from coopgen_jax.bulk.growing_file import append, make_folder, resume, rows_in
 from coopgen_jax.comparison.choosing import Score, chosen
-from coopgen_jax.comparison.growing_file import append, make_folder, resume, rows_in
 from coopgen_jax.comparison.header import header_of
 from coopgen_jax.comparison.loaded_run import LoadedRun, Reading, load_runs
 from coopgen_jax.comparison.method_run import MethodRun, text_files

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from scipy.special import softmax
 
-from coopgen_jax.comparison.growing_file import append, make_folder, resume
+from coopgen_jax.bulk.growing_file import append, make_folder, resume
 from coopgen_jax.comparison.header import header_of
 from coopgen_jax.comparison.loaded_run import LoadedRun, Reading, load_runs
 from coopgen_jax.comparison.method_run import MethodRun, announced, text_files

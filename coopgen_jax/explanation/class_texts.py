@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from coopgen_jax.comparison.growing_file import append, make_folder, resume, rows_in
+from coopgen_jax.bulk.growing_file import append, make_folder, resume, rows_in
 from coopgen_jax.comparison.header import about_guide, about_model, settings_of
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.methods.fudge import FudgeConfig

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from coopgen_jax.comparison.growing_file import append, resume
+from coopgen_jax.bulk.growing_file import append, resume
 from coopgen_jax.comparison.header import about_model, settings_of
 from coopgen_jax.data.sources import split_lines
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
