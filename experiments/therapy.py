@@ -37,6 +37,7 @@ from coopgen_jax.explanation.trial import (
     precision_recall,
 )
 from coopgen_jax.files import strict, write_json
+from experiments.therapy_figures import draw
 
 SETS = {
     "amazon_reviews": ("negative", "positive"),
@@ -306,6 +307,7 @@ def main(config: Config) -> None:
     for name in config.sets:
         found[name] = of_set(config, model, name)
         write_json(path, strict(found))
+        draw(found, path.with_suffix(".png"))
 
 
 if __name__ == "__main__":

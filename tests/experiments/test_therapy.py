@@ -40,6 +40,7 @@ def test_explanations_are_rated(config, monkeypatch):
     assert own["spearman"]["union"]["n"] >= own["spearman"]["50"]["n"] > 10
     assert set(WORDS[10:16]) & set(own["top"]), "words of the class are among the strongest"
     assert found["amazon_reviews"]["by_texts"][0]["texts"] == 25
+    assert (config.out / "therapy.png").read_bytes()[1:4] == b"PNG"
     examples = found["amazon_reviews"]["examples"]
     assert set(examples) == set(SETS["amazon_reviews"]) and all(map(len, examples.values()))
     # Every word of the class is one of the vocabulary.
