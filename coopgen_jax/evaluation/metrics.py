@@ -38,6 +38,22 @@ def seq_rep(tokens: Sequence[Hashable], n: int = 4) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
+def run_rep(text: str, n: int = 4) -> float:
+    """Returns the share of n-grams of one character that stood in a text before, 0 without any.
+
+    It is the `seq_rep` of runs of one character, which tokens hide: of `# ## ###` and of `=  =   =`
+    no two tokens need be alike. Words of one repeated character are spelled out, white space of any
+    width separates, and of all n-grams those count that are one character n times and stood there
+    before.
+    """
+    signs: list[str] = []
+    for word in text.split():
+        signs += word if len(set(word)) == 1 else [word]
+    grams = ngrams(signs, n)
+    runs = [gram for gram in grams if len(str(gram[0])) == 1 and len(set(gram)) == 1]
+    return (len(runs) - len(set(runs))) / len(grams) if grams else 0.0
+
+
 def self_bleu(texts: Sequence[str], n: int = 5, *, most: int | None = None) -> float:
     """Returns the mean BLEU of every text against all others, NaN for fewer than two texts.
 

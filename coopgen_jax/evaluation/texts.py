@@ -22,6 +22,7 @@ from coopgen_jax.evaluation.metrics import (
     bootstrap_interval,
     distinct_n,
     perplexity,
+    run_rep,
     self_bleu,
     seq_rep,
     wilson_interval,
@@ -59,11 +60,12 @@ def evaluate_texts(
       `methods`: for each a dict with its `method` and number of `texts`, and, as `{"value",
       "interval"}`, what there is of `accuracy`, `neither` and `opposite` (of a judge with a class
       "neither"), `guide_gap` (where files tell what the guide gave each target), `perplexity`,
-      `self_bleu_5`, `distinct_1` to 3, `seq_rep_4`, `length`, `seconds_per_token` (with its range
-      over batches), `seconds_per_text`, `calls_per_token` (tokens that the language model read for
-      one that was written) and `mauve`; `paired` has the number of `pairs` and the p-values against
-      the other method, `accuracy_p` (McNemar's, exact) and `perplexity_p` (Wilcoxon's, of mean
-      log-probabilities), each also corrected for the number of methods by Holm's rule.
+      `self_bleu_5`, `distinct_1` to 3, `seq_rep_4` (of a text the larger of it and `run_rep`),
+      `length`, `seconds_per_token` (with its range over batches), `seconds_per_text`,
+      `calls_per_token` (tokens that the language model read for one that was written) and `mauve`;
+      `paired` has the number of `pairs` and the p-values against the other method, `accuracy_p`
+      (McNemar's, exact) and `perplexity_p` (Wilcoxon's, of mean log-probabilities), each also
+      corrected for the number of methods by Holm's rule.
 
     Raises:
       UserError: two methods share a name, `against` is not among them, or a target is missing or
@@ -157,7 +159,10 @@ def _figures(
     for name, measure in diversity.items():
         row[name] = _valued(float(np.mean([measure(group) for group in groups.values()])))
     for name, values in {
-        f"seq_rep_{REPEATED}": [seq_rep(piece, REPEATED) for piece in pieces],
+        f"seq_rep_{REPEATED}": [
+            max(seq_rep(piece, REPEATED), run_rep(text, REPEATED))
+            for piece, text in zip(pieces, written, strict=True)
+        ],
         "length": [float(len(piece)) for piece in pieces],
     }.items():
         row[name] = _valued(float(np.mean(values)), bootstrap_interval(values))

@@ -11,6 +11,7 @@ from coopgen_jax.evaluation.metrics import (
     distinct_n,
     ngrams,
     perplexity,
+    run_rep,
     self_bleu,
     seq_rep,
     wilson_interval,
@@ -36,6 +37,37 @@ def test_repetition_is_the_share_seen_before():
     assert seq_rep(["a", "b", "c", "d"], 3) == 0
     assert seq_rep(["a", "b"], 3) == 0
     assert seq_rep([], 3) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        # 1 + 2 + 3 + 4 signs: seven of four, of which six stood there before.
+        ("# ## ### ####", 6 / 7),
+        # Gaps grow, signs do not: five signs, two of four.
+        ("=  =   =\n\n=\t    =", 1 / 2),
+        ("- -- ---", 2 / 3),
+        # Six words and eight signs: eleven of four, five of # alone.
+        ("six words and then come these\n########", 4 / 11),
+        ("----====", 0),
+        ("# #- # #-", 0),
+        ("the the the the the the", 0),
+        ("- a list\n- of two", 0),
+        ("No!!! What...", 0),
+        ("!!!!", 0),
+        ("", 0),
+    ],
+)
+def test_runs_of_one_character_are_repetition_however_they_are_spaced(text, share):
+    assert run_rep(text) == pytest.approx(share)
+    assert run_rep(text.replace("#", "_")) == pytest.approx(share)
+
+
+def test_runs_of_other_lengths_by_hand():
+    # Pairs of "....": three, two of which stood there before.
+    assert run_rep("....", 2) == pytest.approx(2 / 3)
+    # a a b b b: pairs aa, ab, bb, bb.
+    assert run_rep("aa b bb", 2) == pytest.approx(1 / 4)
 
 
 def test_self_bleu_of_equal_texts_is_one_and_of_strangers_near_zero():

@@ -131,6 +131,10 @@ def test_repetition_counts_tokens_where_they_are_known():
     assert report["unit"] == "tokens"
     assert report["methods"][0]["seq_rep_4"]["value"] == pytest.approx(1 / 6)
     assert report["methods"][0]["length"]["value"] == 4
+    # Tokens of growing runs are all different: the text tells.
+    runs = Method("m", (texts[0], written(1, "# ## ### ####", tokens=(1, 2, 3, 4))))
+    row = evaluate_texts([runs])["methods"][0]
+    assert row["seq_rep_4"]["value"] == pytest.approx((1 / 3 + 6 / 7) / 2)
     mixed = Method("m", (texts[0], written(1, "y z")))
     assert evaluate_texts([mixed])["methods"][0]["length"]["value"] == 1.5
 
