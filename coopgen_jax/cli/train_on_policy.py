@@ -76,6 +76,10 @@ class Plan:
         return hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()
 
 
+class _BudgetSpentError(Exception):
+    """Ends the writing of a round between two batches."""
+
+
 @dataclass(frozen=True)
 class _Data:
     """What a folder is claimed for: texts and what is learned of them."""
@@ -203,7 +207,7 @@ def run_on_policy(
     found = train_on_policy(
         plan.config, classes, labeller.teacher,
         train=train,
-        write=lambda number: _write(what, plan, classes, number),
+        write=lambda number: _write(what, plan, classes, number, end),
         judge=lambda number, texts: labeller.shares(what, f"round {number}", texts, classes),
         listener=partial(_tell_gap, what),
     )  # fmt: skip
@@ -266,8 +270,17 @@ def _each(what: DiscriminatorOptions, plan: Plan, classes: Sequence[str]) -> int
     return min(len(plan.prompts), -(-what.on_policy_texts // (2 * len(classes))))
 
 
-def _write(what: DiscriminatorOptions, plan: Plan, classes: Sequence[str], number: int) -> Visited:
-    """Has the model write the texts of a round, as many samples as searched ones."""
+def _write(
+    what: DiscriminatorOptions,
+    plan: Plan,
+    classes: Sequence[str],
+    number: int,
+    end: float | None = None,
+) -> Visited | None:
+    """Has the model write the texts of a round, as many samples as searched ones.
+
+    Returns None where that is not done at the time `end`; what is written is kept for the next run.
+    """
     guide = load_discriminator(_folder(what, number), language_model=plan.writer)
     each = _each(what, plan, classes)
     prompts = [
@@ -284,12 +297,18 @@ def _write(what: DiscriminatorOptions, plan: Plan, classes: Sequence[str], numbe
     def progress(at: Progress) -> None:
         sentence = f"round {number}: {at.method}: batch {at.batch} of {at.batches}"
         told(at.batch, at.batches, lambda: sentence)
+        last = at.batch == at.batches and at.method == runs[-1].name
+        if end is not None and not last and time.monotonic() > end:
+            raise _BudgetSpentError
 
-    compare(
-        runs, prompts, classes, folder=folder, seed=what.seed + number, batch_size=BATCH,
-        dtype=what.dtype, mesh=make_mesh(what.devices) if what.devices > 1 else None,
-        on_progress=progress,
-    )  # fmt: skip
+    try:
+        compare(
+            runs, prompts, classes, folder=folder, seed=what.seed + number, batch_size=BATCH,
+            dtype=what.dtype, mesh=make_mesh(what.devices) if what.devices > 1 else None,
+            on_progress=progress,
+        )  # fmt: skip
+    except _BudgetSpentError:
+        return None
     lines = [
         {**json.loads(line), "searched": run.name == "search"}
         for run, path in zip(runs, text_files(runs, folder), strict=True)

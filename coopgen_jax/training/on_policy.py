@@ -52,7 +52,7 @@ class Rounds:
       history: an entry a round: its number, the `rows` that were added to its training, and what
         `gap_of` says of texts that were written with its guide, which it was not trained on.
       visited: the texts of the last entry, and the teacher's shares of them `[n, C]`; None where
-        the last training is not finished.
+        the last training or the texts of its round are not finished.
     """
 
     card: dict[str, Any]
@@ -71,7 +71,7 @@ def train_on_policy(
     teacher: Teacher,
     *,
     train: Callable[[int, list[Labelled]], dict[str, Any]],
-    write: Callable[[int], Visited],
+    write: Callable[[int], Visited | None],
     judge: Callable[[int, Sequence[str]], np.ndarray],
     listener: Callable[[dict[str, Any]], None] = lambda entry: None,
 ) -> Rounds:
@@ -87,7 +87,8 @@ def train_on_policy(
       teacher: who labels the texts.
       train: `(round, rows) -> card` trains a guide on the labelled rows and those of the rounds so
         far, an entry a round. It ends the rounds if the card says that it was `stopped` early.
-      write: `(round) -> texts`, written with the guide of the round.
+      write: `(round) -> texts`, written with the guide of the round; None where the budget is spent
+        before all are, which ends the rounds.
       judge: `(round, texts) -> [n, C]` the teacher's probabilities, in the order of the classes.
       listener: gets every entry of the history.
 
@@ -100,7 +101,10 @@ def train_on_policy(
         card = train(number, rows)
         if card["stopped"] in UNFINISHED:
             return Rounds(card, history, None)
-        visited = write(number)
+        found = write(number)
+        if found is None:
+            return Rounds({**card, "stopped": "budget"}, history, None)
+        visited = found
         if not visited.searched.any():
             raise UserError(
                 f"all texts that the search of round {number} wrote are empty: give other prompts"

@@ -241,6 +241,27 @@ def test_a_spent_budget_ends_a_run_and_the_next_goes_on(world, whole, tmp_path, 
     assert found["stopped"] == "steps" and digest(out) == digest(whole)
 
 
+def test_a_budget_that_is_spent_while_a_round_writes_ends_it_behind_a_batch(
+    world, whole, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    shutil.copytree(whole, out, ignore=shutil.ignore_patterns(".lock"))
+    for name in ("rounds/1", "rounds/2", "rounds/0/texts"):
+        shutil.rmtree(out / name)
+    for name in ("card.json", "card.md", "head.safetensors"):
+        (out / name).unlink()
+    spent = ("--budget-minutes", "1e-6")
+    # Two methods write eight texts each, four in a batch; the last batch has nothing behind it.
+    for written_texts in (4, 8, 12, 16):
+        card = trained(capsys, world, out, *spent)
+        assert card["stopped"] == "budget" and not (out / "card.json").exists()
+        paths = (out / "rounds" / "0" / "texts").glob("*.jsonl")
+        assert sum(len(lines(path)) for path in paths) == written_texts
+        assert len(card["on_policy"]["rounds"]) == (written_texts == 16)
+    assert trained(capsys, world, out)["stopped"] == "steps"
+    assert digest(out) == digest(whole)
+
+
 def test_a_finished_run_is_gone_on_with_and_others_are_refused(world, whole, tmp_path, capsys):
     out = tmp_path / "out"
     shutil.copytree(whole, out, ignore=shutil.ignore_patterns(".lock"))
