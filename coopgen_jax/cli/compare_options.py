@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from coopgen_jax.cli.options import _unset
+from coopgen_jax.cli.options import JUDGES, _unset
 
 EXAMPLES = """\
 examples:
@@ -97,7 +97,7 @@ class CompareOptions:
     tensor: Annotated[int, arg(metavar="N")] = 1
     chat: bool = False
     control_strings: bool = False
-    judge: Annotated[str | None, _unset("NAME|FOLDER", "none: no accuracy")] = None
+    judge: Annotated[str | None, _unset("NAME|FOLDER|none", JUDGES)] = None
     oracle: Annotated[str | None, _unset("NAME|PATH", "none: no perplexity")] = None
     force: bool = False
     shared_rows: Annotated[float, arg(metavar="SHARE")] = 0.001

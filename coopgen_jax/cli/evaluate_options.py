@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from coopgen_jax.cli.annotate_options import AnnotateOptions
-from coopgen_jax.cli.options import _unset
+from coopgen_jax.cli.options import JUDGES, _unset
 
 EXAMPLES = """\
 examples:
@@ -91,7 +91,8 @@ class TextsOptions:
         what the others are tested against.
       judge: What says whether a text is on target, from the continuation alone: a discriminator (a
         Hugging Face sequence classifier too) or a judge that was trained on other rows than the
-        guide, or python:FILE.py:FUNCTION, of whose rows nobody knows.
+        guide, or python:FILE.py:FUNCTION, of whose rows nobody knows. Texts that packaged heads of
+        sentiment guided have a packaged judge; none leaves accuracy out.
       oracle: A language model, trained on held-out texts, that says how likely the texts are; not
         the one that wrote them.
       guide: What guided the texts of files that do not say it.
@@ -112,7 +113,7 @@ class TextsOptions:
     """
 
     files: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME=]FILE ...")]
-    judge: Annotated[str | None, _unset("NAME|FOLDER", "none: no accuracy")] = None
+    judge: Annotated[str | None, _unset("NAME|FOLDER|none", JUDGES)] = None
     oracle: Annotated[str | None, _unset("NAME|PATH", "none: no perplexity")] = None
     guide: Annotated[str | None, _unset("NAME|FOLDER|none", "what the files say")] = None
     force: bool = False

@@ -28,6 +28,10 @@ examples:
 """
 
 
+# What --judge is where it is left out.
+JUDGES = "sentiment-judge for the packaged heads of sentiment, none for others"
+
+
 def _unset(metavar: str, default: str = "the preset's") -> Any:
     """Describes an option that takes its default from elsewhere."""
     return arg(metavar=metavar, help_behavior_hint=f"(default: {default})")

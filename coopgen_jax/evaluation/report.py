@@ -24,6 +24,7 @@ from coopgen_jax.evaluation.independence import (
     require,
     trained_on,
 )
+from coopgen_jax.evaluation.packaged_judge import NOBODY, packaged_judge, sentence_on
 from coopgen_jax.evaluation.sentence_features import sentence_features
 from coopgen_jax.evaluation.tables import Format, cells, draw, render
 from coopgen_jax.evaluation.text_judges import TextJudge, load_text_judge, read_judge
@@ -46,7 +47,8 @@ class ReportSettings:
     """What texts are measured by.
 
     Attributes:
-      judge: Name or folder of what says whether a text is on target; None leaves accuracy out.
+      judge: Name or folder of what says whether a text is on target; None for the packaged judge
+        where packaged heads of sentiment guided, "none" to leave accuracy out.
       oracle: Name or path of the language model that says how likely texts are; None leaves
         perplexity out.
       guide: What guided the texts of files that do not say it; "none" for nothing.
@@ -88,15 +90,25 @@ def report_on(
       UserError: see `check_methods`, or a model cannot be loaded.
     """
     methods, notes = check_methods(methods, how)
+    named = how.judge
+    how, _ = _with_judge(methods, how)
     oracle = load(how.oracle) if how.oracle else None
     if oracle is not None:
         notes += _check_oracle(methods, how, oracle)
     features, reference = None, how.reference if _has_mauve() else ()
     if reference:
         features = partial(sentence_features, load_encoder(how.encoder))
+    judge = None
+    try:
+        judge = _judge(methods, how)
+    except UserError as error:
+        if named is not None:
+            raise
+        notes[0] = f"accuracy is left out, for the packaged judge {how.judge} is not there: {error}"
+        how = replace(how, judge=None)
     report = evaluate_texts(
         methods,
-        judge=_judge(methods, how),
+        judge=judge,
         oracle=oracle,
         against=how.against,
         reference=reference,
@@ -124,8 +136,9 @@ def check_methods(methods: Sequence[Method], how: ReportSettings) -> tuple[list[
     if how.reference and not _has_mauve():
         notes.append("MAUVE is left out: its library is not installed (pip install mauve-text)")
     check_names([method.name for method in methods], how.against)
+    how, said = _with_judge(methods, how)
     classes = _classes(how.judge) if how.judge else ()
-    notes += _check_independence(methods, how)
+    notes = said + notes + _check_independence(methods, how)
     if how.judge:
         for method in methods:
             check_targets(method, classes)
@@ -209,6 +222,27 @@ def _completed(method: Method, how: ReportSettings) -> Method:
         guide = None if how.guide == "none" else how.guide
         method = replace(method, guide=guide, told=True)
     return replace(method, texts=texts)
+
+
+def _with_judge(methods: Sequence[Method], how: ReportSettings) -> tuple[ReportSettings, list[str]]:
+    """Returns the settings with the judge that judges, and what the report says of a packaged one.
+
+    A packaged judge that nobody named is left out where it may not judge: nothing is refused for
+    its sake.
+    """
+    if how.judge is not None:
+        return replace(how, judge=None if how.judge == NOBODY else how.judge), []
+    found = packaged_judge(method.guide for method in methods if method.guide)
+    targets = {text.target for method in methods for text in method.texts}
+    if found is None or not targets <= set(found[1]["classes"]):
+        return how, []
+    name, card = found
+    judged = replace(how, judge=name)
+    try:
+        _check_independence(methods, judged)
+    except UserError as error:
+        return how, [f"accuracy is left out, for the packaged judge {name} may not judge: {error}"]
+    return judged, [sentence_on(name, card)]
 
 
 def _check_independence(methods: Sequence[Method], how: ReportSettings) -> list[str]:

@@ -26,6 +26,11 @@ SAYS = {
     "sentiment": {"positive": "A wonderful film, moving and funny.", "negative": "Dull and awful."},
     "sentiment-distilled": {"positive": "A wonderful film.", "negative": "Dull and awful."},
     "sentiment-minilm": {"positive": "I love this book.", "negative": "A terrible, boring waste."},
+    "sentiment-judge": {
+        "positive": "A moving and funny film.",
+        "negative": "Dull and awful.",
+        "neither": "The library opens at nine and closes at six.",
+    },
     "emotion": {
         "joy": "i feel so happy and cheerful today",
         "anger": "i feel furious and so angry with him",

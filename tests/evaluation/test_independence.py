@@ -78,6 +78,13 @@ def test_heads_of_the_package_name_their_half_and_their_rows(name):
     assert found.half == "A" and found.weights and len(found.rows) > 4000
 
 
+def test_the_packaged_judge_may_judge_all_packaged_heads():
+    judge = trained_on("sentiment-judge")
+    assert judge.half == "B" and len(judge.rows) > 4000
+    for name in ("sentiment", "sentiment-distilled", "sentiment-minilm", "emotion", "topic"):
+        assert independence(judge, trained_on(name)).holds
+
+
 def test_heads_of_one_data_set_share_rows_and_others_do_not():
     one, other = trained_on("sentiment"), trained_on("sentiment-minilm")
     assert not independence(one, other).holds
