@@ -62,6 +62,28 @@ def value_for_time() -> str:
     return markdown(head, rows)
 
 
+def prefixes() -> str:
+    """Returns how well classifiers of full texts judge prefixes, beside guides."""
+    found = read("prefixes")["guides"]
+    names = {
+        "tf-idf": "full texts: logistic regression on tf-idf",
+        "MiniLM": "full texts: logistic regression on MiniLM's states",
+        "sentiment-minilm": "prefixes: `sentiment-minilm`",
+        "sentiment": "prefixes: `sentiment`",
+    }
+    lengths = list(found["sentiment"])
+    rows = [
+        [label]
+        + [
+            f"{share(row['accuracy'])} ({share(row['calibration_error'])})"
+            for row in (found[name][length] for length in lengths)
+        ]
+        for name, label in names.items()
+    ]
+    counts = [str(found["sentiment"][length]["texts"]) for length in lengths]
+    return markdown(["trained on", *lengths], [*rows, ["sentences", *counts]])
+
+
 def therapy(name: str) -> str:
     """Returns how far explanations agree with one set's classifier."""
     ratings = read("therapy")[name]["explanations"]
