@@ -172,7 +172,15 @@ class Killed(BaseException):
     """What ends a run at once."""
 
 
-@pytest.mark.parametrize("when", ["round 0 writes", "round 1 trains", "round 1 writes", "delivers"])
+@pytest.mark.parametrize(
+    "when",
+    [
+        pytest.param("round 0 writes", marks=pytest.mark.slow),
+        "round 1 trains",
+        pytest.param("round 1 writes", marks=pytest.mark.slow),
+        pytest.param("delivers", marks=pytest.mark.slow),
+    ],
+)
 def test_killed_and_resumed_equals_never_killed(world, whole, tmp_path, capsys, monkeypatch, when):
     out, append = tmp_path / "out", writing.append
     # A copy spares the rounds in front; what the killed run has not come to is taken away.

@@ -178,6 +178,7 @@ def test_a_named_guide_stays_what_it_is_and_gets_a_look_ahead_head(places, job, 
     assert loaded.discriminator.evaluate_children is not None
 
 
+@pytest.mark.slow
 def test_a_guide_of_another_kind_teaches_a_new_head(job, capsys, tmp_path):
     judged_by(job, capsys, tmp_path / "judge", "--layers", 0)
     card = card_of(capsys, *job, "--guide", tmp_path / "judge")
@@ -186,7 +187,9 @@ def test_a_guide_of_another_kind_teaches_a_new_head(job, capsys, tmp_path):
     assert {"ahead_loss", "searched_loss"} <= card["best"].keys()
 
 
-@pytest.mark.parametrize("shape", [["--width", 64], ["--layers", 0]])
+@pytest.mark.parametrize(
+    "shape", [["--width", 64], pytest.param(["--layers", 0], marks=pytest.mark.slow)]
+)
 def test_a_guide_of_other_classes_cannot_teach(job, capsys, tmp_path, shape):
     renamed = ["--rename", "high=good", "low=bad"]
     judged_by(job, capsys, tmp_path / "judge", *shape, *renamed, "--epochs", 1)
