@@ -238,7 +238,7 @@ def of_set(config: Config, model: cg.LoadedModel, name: str) -> dict[str, Any]:
     }
     explanations: dict[str, Any] = {
         "therapy": [found.weights[one] for one in box.classes],
-        "therapy, considered": considered(found),
+        "therapy, considered": [found.sure_effects[one] for one in box.classes],
         "therapy, by reaction": [found.reactions[one] for one in box.classes],
         "therapy, vocabulary": [made.swept.reactions[one] for one in box.classes],
     }
@@ -273,14 +273,6 @@ def surest(found: Explanation, label: int, count: int = 3) -> list[int]:
     rows = np.flatnonzero(found.labels == label)
     order = rows[np.argsort(-found.probabilities[rows, label], kind="stable")]
     return [int(row) for row in order[:count]]
-
-
-def considered(found: Explanation) -> list[dict[str, float]]:
-    """Returns, for each class, by how much at least words moved it where they were considered."""
-    return [
-        {word: own[label].low for word, own in found.considered.items()}
-        for label in range(len(found.classes))
-    ]
 
 
 def read(config: Config, name: str, split: str) -> Labelled:

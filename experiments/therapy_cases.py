@@ -26,7 +26,7 @@ from coopgen_jax.explanation.local import over_texts
 from coopgen_jax.explanation.reaction import inserted, strongest
 from coopgen_jax.files import strict, write_json
 from experiments.therapy import Config as Rating
-from experiments.therapy import GlassBox, explained, glass_box, picked, read
+from experiments.therapy import GlassBox, explained, glass_box, picked, read, surest
 
 # Words of no sentiment that a cue is planted with, a seed each.
 CUES = ("monday", "kitchen", "canada", "yellow", "machine")
@@ -104,6 +104,7 @@ def planted(config: Config, model: cg.LoadedModel, seed: int) -> dict[str, Any]:
         "cue": cue,
         "class": name,
         "therapy": place(cue, made.found.weights[name]),
+        "considered": place(cue, made.found.sure_effects[name]),
         "by_reaction": place(cue, made.found.reactions[name]),
         "vocabulary": place(cue, made.swept.reactions[name]),
         "lime_on_clean_texts": place(cue, lime),
@@ -140,6 +141,7 @@ def recovered(config: Config, model: cg.LoadedModel) -> dict[str, Any]:
     made = explained(own, model, box, "thirty words", config.bag_texts)
     rankings = {
         "therapy": made.found.weights,
+        "considered": made.found.sure_effects,
         "by_reaction": made.found.reactions,
         "vocabulary": made.swept.reactions,
     }
@@ -169,12 +171,18 @@ def of_head(config: Config, model: cg.LoadedModel, name: str) -> dict[str, Any]:
     )  # fmt: skip
     tops = {one: found.top_words(one, 20, moving=True) for one in found.classes}
     reactions = {one: found.top_words(one, 20, by="reaction", moving=True) for one in found.classes}
+    considered = {one: found.top_words(one, 20, by="considered") for one in found.classes}
     return {
         "fit": found.fit,
         "seconds": found.about["seconds"],
         "seconds_with_reactions": time.perf_counter() - start,
         "words": {one: [word.term for word in words] for one, words in tops.items()},
         "reactions": {one: [word.term for word in words] for one, words in reactions.items()},
+        "considered": {one: [word.term for word in words] for one, words in considered.items()},
+        "examples": {
+            one: [found.texts[row] for row in surest(found, label)]
+            for label, one in enumerate(found.classes)
+        },
     }
 
 

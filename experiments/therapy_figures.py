@@ -17,6 +17,7 @@ from coopgen_jax.files import read_json
 # Of each method its name in the results, and how its line looks.
 METHODS = {
     "therapy": ("Therapy, weights", "tab:blue", "-"),
+    "therapy, considered": ("Therapy, considered words", "tab:red", "-"),
     "therapy, by reaction": ("Therapy, reactions", "tab:blue", "--"),
     "therapy, vocabulary": ("Therapy, vocabulary", "tab:cyan", "--"),
     "lime": ("LIME", "tab:orange", "-"),

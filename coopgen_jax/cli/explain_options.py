@@ -51,7 +51,7 @@ class ExplainOptions:
         many of the heaviest, and so many that moved it most where the language model considered
         them; 0 for none.
       vocabulary: Find also the words that no text has: put every word of the language model's
-        vocabulary (some 20,000) into four texts, and try those that move the classifier most.
+        vocabulary (some 25,000) into four texts, and try those that move the classifier most.
       settled: Stop writing when this share of the twenty strongest words stayed while the number of
         texts doubled.
       budget_minutes: Begin no batch after so many minutes; start the command again to go on.
@@ -96,8 +96,9 @@ class ShowOptions:
     Attributes:
       folder: What `coopgen explain --out` wrote.
       top: Words of each class.
-      by: The order of words: their weight among those of the texts, or how far the classifier
-        reacts to those that were tried, which texts need not have.
+      by: The order of words: their weight in the texts; the reaction of the classifier when they
+        are put into texts; or how surely they moved it where the language model considered them.
+        Texts need not have the words of the two last ones.
       html: Write a page that needs nothing else: words, texts with words marked, settings and cost.
       png: Draw a bar chart (needs matplotlib).
       contrast: Two classes to tell apart from each other alone.
@@ -106,7 +107,7 @@ class ShowOptions:
 
     folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
     top: Annotated[int, arg(metavar="N")] = 20
-    by: Literal["weight", "reaction"] = "weight"
+    by: Literal["weight", "reaction", "considered"] = "weight"
     html: Annotated[Path | None, _unset("FILE", "none")] = None
     png: Annotated[Path | None, _unset("FILE", "none")] = None
     contrast: Annotated[tuple[str, ...], arg(metavar="[CLASS CLASS]")] = ()

@@ -128,6 +128,10 @@ def _show(what: ShowOptions) -> None:
     found = load_explanation(what.folder)
     if what.by == "reaction" and not found.tried:
         raise UserError(f"no word of {what.folder} was tried: explain again with --tried 50")
+    if what.by == "considered" and not found.considered:
+        raise UserError(
+            f"no word of {what.folder} was considered often enough: write more texts (--texts)"
+        )
     if what.contrast and len(what.contrast) != 2:
         raise UserError(f"--contrast names {len(what.contrast)} classes: name two")
     for name in what.contrast:
@@ -178,14 +182,16 @@ def _console() -> Console:
 
 def _table(title: str, words: Sequence[Any]) -> Table:
     table = Table(title=title, title_justify="left", box=None)
-    for column in ("word", "weight", "95 %", "texts", "moves"):
+    for column in ("word", "weight", "95 %", "texts", "moves", "considered"):
         table.add_column(column, justify="left" if column == "word" else "right")
     for word in words:
         ends = "" if word.low is None else f"{word.low:.2f} to {word.high:.2f}"
         moves = ""
         if word.reaction is not None:
             moves = f"{word.reaction.mean:+.2f}" + ("" if word.reaction.moves else " (no)")
-        table.add_row(word.term, f"{word.weight:.2f}", ends, str(word.texts), moves)
+        considered = "" if word.considered is None else f"{word.considered.mean:+.2f}"
+        weight = f"{word.weight:.2f}" if word.texts else ""
+        table.add_row(word.term, weight, ends, str(word.texts), moves, considered)
     return table
 
 
@@ -205,6 +211,8 @@ def _rate(what: TrialOptions) -> None:
     }
     if found.tried:
         explained["therapy, by reaction"] = [found.reactions[name] for name in found.classes]
+    if found.considered:
+        explained["therapy, considered"] = [found.sure_effects[name] for name in found.classes]
     texts: list[str] = []
     black_box: Callable[[list[str]], Any] | None = None
     if what.data is not None:

@@ -17,7 +17,7 @@ from coopgen_jax.files import read_json, strict, write_json
 FILE = "explanation.json"
 # Texts that each word of a vocabulary is put into before the strongest are tried.
 SCREENED = 4
-Order = Literal["weight", "reaction"]
+Order = Literal["weight", "reaction", "considered"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,10 @@ class Word:
         it.
       low, high: The 95 % interval of the weight; None without one.
       texts: How many of the class's texts have it.
-      reaction: How far it moves the classifier; None where that was not tried.
+      reaction: How far it moves the classifier when it is put into texts; None where that was not
+        tried.
+      considered: How far it moved the classifier where the language model considered it; None
+        where it was not, or too seldom.
     """
 
     term: str
@@ -39,6 +42,7 @@ class Word:
     high: float | None
     texts: int
     reaction: Reaction | None = None
+    considered: Reaction | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +92,17 @@ class Explanation:
         }
 
     @property
+    def sure_effects(self) -> dict[str, dict[str, float]]:
+        """By how much at least words moved the classifier where they were considered, by class.
+
+        It is the lower end of the 95 % interval, in nats of log-odds.
+        """
+        return {
+            name: {word: own[label].low for word, own in self.considered.items()}
+            for label, name in enumerate(self.classes)
+        }
+
+    @property
     def intervals(self) -> dict[str, dict[str, tuple[float, float]]]:
         """The 95 % intervals of the weights of all terms by class; NaN without a bootstrap."""
         ends = np.stack([self.surrogate.low, self.surrogate.high], axis=-1).tolist()
@@ -124,20 +139,27 @@ class Explanation:
     ) -> list[Word]:
         """Returns the `k` strongest terms of a class, strongest first.
 
-        They are the heaviest of the linear model, or `by` "reaction" those to which the classifier
-        reacts most, whether texts have them or not. With `moving` they are those alone that were
-        tried and move the classifier.
+        They are the heaviest of the linear model; `by` "reaction" those that move the classifier
+        most when they are put into texts; `by` "considered" those that moved it most surely (by the
+        lower end of the interval) where the language model considered them. Of the two last ones
+        texts need not have the word. With `moving` they are those alone that were tried and move
+        the classifier.
         """
         label = self.number_of(name)
-        found = words_by_weight(self.surrogate, label, self.tried)
+        weighty = {one.term: one for one in words_by_weight(self.surrogate, label)}
+        terms = list(weighty)
         if by == "reaction":
-            weighty = {one.term: one for one in found}
-            order = sorted(self.tried, key=lambda term: (-self.tried[term][label].mean, term))
-            found = [
-                weighty.get(term) or Word(term, 0.0, None, None, 0, self.tried[term][label])
-                for term in order
-                if self.tried[term][label].mean > 0
-            ]
+            terms = strongest(self.reactions[name], len(self.tried))
+        elif by == "considered":
+            terms = strongest(self.sure_effects[name], len(self.considered))
+        found = [
+            replace(
+                weighty.get(term) or Word(term, 0.0, None, None, 0),
+                reaction=self.tried[term][label] if term in self.tried else None,
+                considered=self.considered[term][label] if term in self.considered else None,
+            )
+            for term in terms
+        ]
         if moving:
             found = [one for one in found if one.reaction is not None and one.reaction.moves]
         return found[:k]
@@ -202,8 +224,7 @@ class Explanation:
         the `k` are tried that moved the classifier most.
         """
         terms = [word.term for name in self.classes for word in self.top_words(name, k)]
-        for label in range(len(self.classes)):
-            sure = {word: own[label].low for word, own in self.considered.items()}
+        for sure in self.sure_effects.values():
             terms += strongest(sure, k)
         if vocabulary:
             means = np.array([
@@ -221,9 +242,7 @@ class Explanation:
         write_json(Path(folder) / FILE, strict(_on_disc(self)))
 
 
-def words_by_weight(
-    fitted: Surrogate, label: int, tried: dict[str, tuple[Reaction, ...]] | None = None
-) -> list[Word]:
+def words_by_weight(fitted: Surrogate, label: int) -> list[Word]:
     """Returns all terms with a weight above 0 for a class, the heaviest first, then by spelling."""
     order = sorted(
         np.flatnonzero(fitted.weights[label] > 0),
@@ -236,7 +255,6 @@ def words_by_weight(
             _number(fitted.low[label, place]),
             _number(fitted.high[label, place]),
             int(fitted.counts[label, place]),
-            tried[fitted.terms[place]][label] if tried and fitted.terms[place] in tried else None,
         )
         for place in order
     ]
@@ -345,11 +363,15 @@ def _on_disc(one: Explanation) -> dict[str, Any]:
     }
 
 
-_ORDERS: tuple[tuple[str, Order], ...] = (("words", "weight"), ("reactions", "reaction"))
+_ORDERS: tuple[tuple[str, Order], ...] = (
+    ("words", "weight"),
+    ("reactions", "reaction"),
+    ("considered", "considered"),
+)
 
 
 def as_json(one: Explanation, k: int, contrast: tuple[str, str] | None = None) -> str:
-    """Returns the `k` strongest words of every class in both orders, fit and cost, as JSON."""
+    """Returns the `k` strongest words of every class in every order, fit and cost, as JSON."""
     found: dict[str, Any] = {"classes": list(one.classes), "fit": one.fit, "about": one.about}
     for key, by in _ORDERS:
         tops = {name: one.top_words(name, k, by=by) for name in one.classes}

@@ -173,6 +173,7 @@ def test_a_settled_run_does_not_ask_to_be_gone_on_with(world, capsys, tmp_path):
         (["--out", "x", "--top", "0"], "--top is 0"),
         (["--out", "x", "--method", "smc:samples=4"], "this decoder weighs several texts"),
         (["show", "EXPLAINED", "--top", "-1"], "--top is -1"),
+        (["show", "EXPLAINED", "--by", "considered"], "was considered often enough"),
         (["show", "EXPLAINED", "--json", "--contrast", "bad", "grey"], "there is no class grey"),
         (["show", "EXPLAINED", "--contrast", "bad"], "--contrast names 1 classes"),
         (["show", "EXPLAINED", "--contrast", "bad", "grey"], "there is no class grey"),

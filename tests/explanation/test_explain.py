@@ -68,6 +68,15 @@ def test_what_was_considered_moves_it_as_its_weights_say(made):
         assert bright.mean == pytest.approx(expected, abs=0.3), word
 
 
+def test_words_that_were_considered_are_ranked_by_how_surely_they_moved_it(made):
+    found, _ = made
+    tops = found.top_words("dull", 500, by="considered")
+    assert {one.term for one in tops} <= set(BAGS[0]) and len(tops) >= 13
+    lows = [one.considered.low for one in tops]
+    assert lows == sorted(lows, reverse=True) and min(lows) > 0
+    assert found.sure_effects["dull"][tops[0].term] == lows[0]
+
+
 def test_words_that_no_text_has_are_found_in_the_vocabulary(made):
     found, _ = made
     bare = replace(found, tried={}, considered={})
