@@ -34,6 +34,14 @@ def log_likelihoods(logits: jax.Array, tokens: jax.Array, mask: jax.Array) -> ja
     return jnp.concatenate([jnp.zeros(1), jnp.where(mask[1:], chosen, 0.0)])
 
 
+def weighted_likelihood(log_p: jax.Array, weight: jax.Array) -> jax.Array:
+    """Returns -w sum_t log p(x_t | x_<t) in nats, `[]`, of `[S]` log-likelihoods.
+
+    Without weight it is 0: 0 times the infinite likelihood of padding would be NaN.
+    """
+    return jnp.where(weight == 0, 0.0, -weight * jnp.sum(log_p))
+
+
 def sequence_kl(logits: jax.Array, reference: jax.Array, mask: jax.Array) -> jax.Array:
     """Returns the sum over a text's tokens of KL(p || p_reference) for the next one, in nats `[]`.
 

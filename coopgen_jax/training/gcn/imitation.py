@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from coopgen_jax.models.transformer import DecoderConfig, Params
 from coopgen_jax.training import losses
@@ -42,19 +41,15 @@ def weighted_likelihood_loss(
     def loss(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> Sums:
         params = join(trainable, frozen)
         tokens, mask, written = batch["tokens"], batch["mask"], batch["written"] & batch["mask"]
-
-        def weighted(log_p: jax.Array) -> jax.Array:
-            # Padding has no weight; 0 times an infinite likelihood would be NaN.
-            return jnp.where(batch["weight"] == 0, 0.0, -batch["weight"] * log_p.sum(axis=-1))
-
+        weighted = jax.vmap(losses.weighted_likelihood)
         if reference is None or not kl:
             log_p = text_log_likelihoods(config, params, tokens, mask, written)
-            return row_sums(batch, loss=weighted(log_p))
+            return row_sums(batch, loss=weighted(log_p, batch["weight"]))
         # A divergence wants the full distribution.
         logits = logits_of(config, params, tokens, mask)
         log_p = jax.vmap(losses.log_likelihoods)(logits, tokens, written)
         held = jax.lax.stop_gradient(logits_of(config, reference(frozen), tokens, mask))
         away = jax.vmap(losses.sequence_kl)(logits, held, written)
-        return row_sums(batch, loss=weighted(log_p) + kl * away, kl=away)
+        return row_sums(batch, loss=weighted(log_p, batch["weight"]) + kl * away, kl=away)
 
     return loss
