@@ -123,7 +123,7 @@ def wilson_interval(successes: int, trials: int, level: float = 0.95) -> tuple[f
     return max(0.0, float(centre) - half), min(1.0, float(centre) + half)
 
 
-def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
+def bootstrap_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     """Returns the 95 % interval of a mean; the mean twice where nothing varies."""
     array = np.asarray(values, float)
     if len(array) < 2 or np.ptp(array) == 0:
