@@ -9,6 +9,7 @@ from importlib import import_module
 # By module: the names that it offers.
 _NAMES = {
     "bulk.hosts": "Hosts connect generate_on_hosts",
+    "data.image_captions": "ImageCaptions read_image_captions",
     "decoding.decode": (
         "DECODERS beam_search blockwise das decode fudge "
         "gedi mcts pplm rerank sample smc stochastic_beam_search"
@@ -43,6 +44,8 @@ _NAMES = {
     "discriminators.loading": "load_discriminator",
     "discriminators.shared_trunk": "shared_trunk",
     "errors": "UserError",
+    "evaluation.captions": "evaluate_captions",
+    "evaluation.retrieval": "image_retrieval retrieval_figures text_retrieval",
     "explanation.explain": "explain",
     "explanation.explained": "Explanation load_explanation",
     "explanation.surrogate": "SurrogateSettings",
@@ -64,6 +67,16 @@ _NAMES = {
     "text_generation": "Text generate",
     "tokenizer": "Tokenizer",
     "tools.job_shapes": "job_of_shapes",
+    "training.captioning.baselines": "caption_advantage group_baseline",
+    "training.captioning.caption_objectives": "Captions objective_weights weighted_captions_loss",
+    "training.captioning.neighbours": "mine_neighbours",
+    "training.captioning.regularisers": (
+        "discriminator_shape grammar_shape init_regulariser regulariser regulariser_loss"
+    ),
+    "training.captioning.rewards": (
+        "RewardPool bidirectional_reward clip_s pool_of ref_clip_s total_reward "
+        "unidirectional_reward"
+    ),
     "watermark.detection": "Detection detect",
 }
 _HOME = {name: home for home, names in _NAMES.items() for name in names.split()}

@@ -34,7 +34,12 @@ from coopgen_jax.cli.ask import (
     value_of,
 )
 from coopgen_jax.cli.compare_options import CompareOptions
-from coopgen_jax.cli.evaluate_options import EvaluateOptions, JudgementOptions, TextsOptions
+from coopgen_jax.cli.evaluate_options import (
+    CaptionsOptions,
+    EvaluateOptions,
+    JudgementOptions,
+    TextsOptions,
+)
 from coopgen_jax.cli.explain_options import ExplainOptions, ShowOptions, TrialOptions
 from coopgen_jax.cli.interrupt import interruptible
 from coopgen_jax.cli.options import (
@@ -254,7 +259,12 @@ def _parse_train(arguments: list[str]) -> TrainOptions:
 
 
 def _parse_evaluate(arguments: list[str]) -> EvaluateOptions:
-    kinds = {"discriminator": JudgementOptions, "texts": TextsOptions, "annotate": AnnotateOptions}
+    kinds = {
+        "discriminator": JudgementOptions,
+        "texts": TextsOptions,
+        "captions": CaptionsOptions,
+        "annotate": AnnotateOptions,
+    }
     return _ask_kind("evaluate", EvaluateOptions, kinds, arguments, evaluate_options.EXAMPLES)
 
 

@@ -14,7 +14,13 @@ from rich.table import Table
 
 from coopgen_jax.cli.annotate import run_annotate
 from coopgen_jax.cli.annotate_options import AnnotateOptions
-from coopgen_jax.cli.evaluate_options import EvaluateOptions, JudgementOptions, TextsOptions
+from coopgen_jax.cli.evaluate_captions import run_captions
+from coopgen_jax.cli.evaluate_options import (
+    CaptionsOptions,
+    EvaluateOptions,
+    JudgementOptions,
+    TextsOptions,
+)
 from coopgen_jax.cli.evaluate_texts import run_texts
 from coopgen_jax.cli.train_data import pair
 from coopgen_jax.data.labelled import Labelled, read_labelled, read_texts
@@ -54,6 +60,9 @@ def run_evaluate(options: EvaluateOptions) -> None:
     what = options.what
     if isinstance(what, TextsOptions):
         run_texts(what)
+        return
+    if isinstance(what, CaptionsOptions):
+        run_captions(what)
         return
     if isinstance(what, AnnotateOptions):
         run_annotate(what)

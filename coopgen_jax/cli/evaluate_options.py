@@ -23,6 +23,8 @@ examples:
       --format latex
   # a function of your own judges; which rows it knows is not known
   coopgen evaluate texts greedy.json search.json --judge python:weather.py:judge --force
+  # captions of images, against what people wrote for the same images
+  coopgen evaluate captions captions.jsonl --references references.csv
   # people rate copies of the sheet, without the key; then they are read back
   coopgen evaluate annotate export greedy.json search.json --out sheet.csv --key key.json
   coopgen evaluate annotate read anna.csv bela.csv --key key.json
@@ -131,7 +133,38 @@ class TextsOptions:
 
 
 @dataclass(frozen=True)
-class EvaluateOptions:
-    """Measure discriminators or written texts, by figures or by people."""
+class CaptionsOptions:
+    """Tell how well captions of images are written: BLEU, ROUGE-L, CIDEr-D, self-BLEU.
 
-    what: JudgementOptions | TextsOptions | AnnotateOptions
+    A file of captions or references is a .csv, .tsv or .jsonl file with a caption a row, or a .json
+    file in COCO's form.
+
+    Attributes:
+      files: Captions, a method each.
+      references: What people wrote for the images, one caption or more for each.
+      image: The column of the images, which all files call by the same names.
+      caption: The column of the captions.
+      against: The method that the others are tested against.
+      self_bleu: Captions that self-BLEU compares with each other, the first ones; its time grows
+        with their square.
+      out: Write the figures as JSON.
+      format: How the table looks.
+      json: Print JSON instead of a table.
+    """
+
+    files: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME=]FILE ...")]
+    references: Annotated[Path, arg(metavar="FILE")]
+    image: Annotated[str, arg(metavar="COLUMN")] = "image"
+    caption: Annotated[str, arg(metavar="COLUMN")] = "caption"
+    against: Annotated[str | None, _unset("NAME", "the first one")] = None
+    self_bleu: Annotated[int, arg(metavar="N")] = 1000
+    out: Annotated[Path | None, _unset("FILE", "none")] = None
+    format: Literal["text", "markdown", "latex"] = "text"
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Measure discriminators, written texts or captions, by figures or by people."""
+
+    what: JudgementOptions | TextsOptions | CaptionsOptions | AnnotateOptions

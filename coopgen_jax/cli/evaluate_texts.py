@@ -35,12 +35,18 @@ def run_texts(what: TextsOptions) -> None:
 
 def read_entry(entry: str) -> list[Method]:
     """Returns the methods of FILE or of NAME=FILE; see `read_methods`."""
+    name, path = named_file(entry)
+    return read_methods(path, name)
+
+
+def named_file(entry: str) -> tuple[str | None, Path]:
+    """Returns the name, None without one, and the file of FILE or of NAME=FILE."""
     name, separator, file = entry.partition("=")
-    if separator and not Path(entry).exists():
-        if not name or not file:
-            raise UserError(f"{entry}: give the method's name and its file as NAME=FILE")
-        return read_methods(Path(file), name)
-    return read_methods(Path(entry))
+    if not separator or Path(entry).exists():
+        return None, Path(entry)
+    if not name or not file:
+        raise UserError(f"{entry}: give the method's name and its file as NAME=FILE")
+    return name, Path(file)
 
 
 def report_settings(what: TextsOptions | CompareOptions, **more: Any) -> ReportSettings:

@@ -136,9 +136,12 @@ def percentile_interval(
     columns: Sequence[np.ndarray], statistic: Callable[..., np.ndarray]
 ) -> tuple[float, float]:
     """Returns the 95 % percentile bootstrap interval of a statistic of columns, rows drawn."""
+    # All samples of few rows are drawn in one batch; of many rows they would fill the memory.
+    entries = len(columns) * len(columns[0])
     found = bootstrap(
         columns,
         statistic,
+        batch=None if entries <= 2**12 else max(1, 2**22 // entries),
         paired=len(columns) > 1,
         confidence_level=0.95,
         method="percentile",

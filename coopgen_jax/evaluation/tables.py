@@ -47,13 +47,14 @@ def cells(report: dict[str, Any]) -> list[list[str]]:
     table = [[*head, *(P_VALUES[name] for name in tests)]]
     for row in rows:
         line = [row["method"], str(row["texts"])]
-        line += [_figure(row.get(name), FIGURES[name][1]) for name in shown]
+        line += [figure_cell(row.get(name), FIGURES[name][1]) for name in shown]
         line += [p_value(row.get("paired", {}).get(f"{name}_holm")) for name in tests]
         table.append(line)
     return table
 
 
-def _figure(found: dict[str, Any] | None, form: str) -> str:
+def figure_cell(found: dict[str, Any] | None, form: str) -> str:
+    """Returns a figure as a word, its interval in brackets behind it."""
     if found is None or found["value"] is None or np.isnan(found["value"]):
         return "-"
     value = form.format(found["value"])

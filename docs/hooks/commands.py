@@ -15,6 +15,7 @@ COMMANDS = (
     "train gcn",
     "evaluate discriminator",
     "evaluate texts",
+    "evaluate captions",
     "evaluate annotate export",
     "evaluate annotate read",
     "watermark key",

@@ -12,11 +12,13 @@ ROOMS = {
     "discriminators": "Discriminators",
     "decoding": "Decoders",
     "search": "Search",
+    "data": "Data",
     "evaluation": "Evaluation",
     "parallel": "Devices",
     "bulk": "Machines",
     "watermark": "Watermarks",
     "explanation": "Explanations",
+    "training": "Rewards and objectives",
 }
 REST = "Everything else"
 

@@ -106,6 +106,11 @@ def write_data(folder: Path) -> None:
     toxic = [{"text": f"{word} text", "toxicity": level} for word, level in
              [("good", 0.1), ("bad", 0.9)] * 3]  # fmt: skip
     jsonl(folder / "toxicity", [*toxic, {"text": "an odd text", "toxicity": None}])
+    images = [(f"{noun}.jpg", f"A {noun} on a table") for noun in NOUNS]
+    jsonl(folder / "captions", [{"image": image, "caption": text} for image, text in images])
+    with (folder / "references.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = [(image, f"{text} in a room") for image, text in images]
+        csv.writer(file).writerows([("image", "caption"), *rows])
     (folder / "prompts.txt").write_text("This film was\nMy phone\n", encoding="utf-8")
     (folder / "tuning.txt").write_text("A lamp is\nThe boat was\n", encoding="utf-8")
     (folder / "report.txt").write_text("A report of a film\n" * 20, encoding="utf-8")

@@ -25,7 +25,7 @@ CLIP_S_WEIGHT = 2.5
 
 
 @struct.dataclass
-class Pool:
+class RewardPool:
     """The images, or the texts, that a contrastive reward compares with.
 
     Attributes:
@@ -38,7 +38,7 @@ class Pool:
     ids: jax.Array
 
 
-def pool_of(*parts: tuple[jax.Array, jax.Array]) -> Pool:
+def pool_of(*parts: tuple[jax.Array, jax.Array]) -> RewardPool:
     """Returns the pool of several parts, each embeddings `[N, F]` and their global ids `[N]`.
 
     For texts the parts are the captions of a batch, and as further baselines its ground truths and
@@ -46,7 +46,7 @@ def pool_of(*parts: tuple[jax.Array, jax.Array]) -> Pool:
     neighbours mined for them.
     """
     embeddings, ids = zip(*parts, strict=True)
-    return Pool(jnp.concatenate(embeddings), jnp.concatenate(ids).astype(jnp.int32))
+    return RewardPool(jnp.concatenate(embeddings), jnp.concatenate(ids).astype(jnp.int32))
 
 
 def log_sum_exp_of_others(
@@ -73,7 +73,7 @@ def log_sum_exp_of_others(
 def decoupled_reward(
     positive: jax.Array,
     anchors: jax.Array,
-    pool: Pool,
+    pool: RewardPool,
     own: jax.Array,
     *,
     temperature: float | jax.Array = TEMPERATURE,
@@ -104,7 +104,7 @@ def decoupled_reward(
 def unidirectional_reward(
     captions: jax.Array,
     images: jax.Array,
-    texts: Pool,
+    texts: RewardPool,
     text_ids: jax.Array,
     *,
     temperature: float | jax.Array = TEMPERATURE,
@@ -122,9 +122,9 @@ def unidirectional_reward(
 def bidirectional_reward(
     captions: jax.Array,
     images: jax.Array,
-    texts: Pool,
+    texts: RewardPool,
     text_ids: jax.Array,
-    others: Pool,
+    others: RewardPool,
     image_ids: jax.Array,
     *,
     temperature: float | jax.Array = TEMPERATURE,

@@ -89,7 +89,7 @@ def world() -> SimpleNamespace:
                 jnp.tile(image, (COUNT, 1)),
                 pool,
                 jnp.arange(COUNT),
-                rewards.Pool(images, number),
+                rewards.RewardPool(images, number),
                 jnp.full(COUNT, place),
                 temperature=0.1,
             )

@@ -95,7 +95,7 @@ def test_an_element_counts_once_and_padding_never(world):
 
 
 def test_without_another_element_a_direction_is_zero(world):
-    alone = rewards.Pool(jnp.asarray(world["captions"][:1]), jnp.zeros(1, jnp.int32))
+    alone = rewards.RewardPool(jnp.asarray(world["captions"][:1]), jnp.zeros(1, jnp.int32))
     reward = rewards.unidirectional_reward(
         world["captions"][:1], world["images"][:1], alone, jnp.zeros(1, jnp.int32)
     )
@@ -118,7 +118,7 @@ def test_nothing_cancels_where_the_positive_has_nearly_all_of_the_sum():
     subtracted = tau * (logits[0] - (total + jnp.log1p(-jnp.exp(logits[0] - total))))
     assert not np.isfinite(subtracted)
 
-    pool = rewards.Pool(jnp.asarray(texts), jnp.arange(4))
+    pool = rewards.RewardPool(jnp.asarray(texts), jnp.arange(4))
     found = rewards.unidirectional_reward(texts[:1], image, pool, jnp.asarray([0]))
     assert found[0] == pytest.approx(exact, rel=1e-6)
 
