@@ -53,6 +53,7 @@ _NAMES = {
     "models.combination": "Member combine_logits combined_params",
     "models.language_model": "LanguageModel Nodes Prompt",
     "models.networks": "language_model",
+    "models.pretrained.captioner": "LoadedCaptioner load_captioner",
     "models.pretrained.combined_model": "combined",
     "models.pretrained.loaded_model": "LoadedModel load_language_model",
     "models.prompt": "make_prompt",

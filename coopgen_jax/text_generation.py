@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from coopgen_jax.decoding.decode import DECODERS
@@ -33,7 +34,7 @@ from coopgen_jax.models.pretrained.combined_model import (
     reference_params_of,
 )
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
-from coopgen_jax.models.prompt import bucket, ids_of, make_prompt
+from coopgen_jax.models.prompt import behind_vectors, bucket, ids_of, make_prompt
 from coopgen_jax.parallel.mesh import BATCH, Mapper, place, shares
 from coopgen_jax.search.tree import Tree
 
@@ -86,6 +87,7 @@ def generate(
     watermark: WatermarkKey | None = None,
     message: int | Sequence[int] = 0,
     along: Sequence[Sequence[int]] | None = None,
+    vectors: np.ndarray | None = None,
     seed: int = 0,
     batch_size: int = 8,
     numbers: Sequence[int] | None = None,
@@ -93,7 +95,7 @@ def generate(
     mapper: Mapper = "shard_map",
     listener: Callable[[Step], None] | None = None,
 ) -> list[Text]:
-    """Writes continuations of prompts.
+    """Returns continuations of prompts, in their order, a prompt's samples one after another.
 
     Args:
       model: a loaded language model, or several as one (`combined`).
@@ -106,15 +108,13 @@ def generate(
       watermark: the key of the mark that texts are given, in place of the rules' own watermark.
       message: what marks say, one for all or one a prompt, below the key's `vocab_size`.
       along: texts in tokens, one a prompt, that a search writes instead; see `check_along`.
+      vectors: `[prompts, K, E]` that are read as tokens in front of every prompt (image prefixes).
       seed: the job's seed; with it a prompt's texts are the same in any batch.
       batch_size: prompts decoded at once.
       numbers: which of the prompts to work on, counted from 0; None for all.
       mesh: from `make_mesh`: "batch" splits batches, "tensor" weights; None for one device.
       mapper: how rows are split, "shard_map" or "pmap".
       listener: called after every token, for progress bars and traces.
-
-    Returns:
-      The texts, in the order of the prompts, a prompt's samples one after another.
 
     Raises:
       UserError: a prompt is empty or too long, a target is missing or unknown, there is nothing to
@@ -127,8 +127,8 @@ def generate(
     targets = _targets(discriminator, target, len(prompts), guided=config.guided)
     asked = {number: prompt for number, prompt in enumerate(prompts) if prompt is not None}
     parts = _parts(model, discriminator, reference, config, mesh)
+    batch_of = _batching(model, parts, config, vectors, len(prompts))
     # Every prompt is checked before the first one is worked on.
-    batch_of = _batching(model, parts, config)
     batch_of(list(asked.values()), numbers=list(asked))
     ids = dict(zip(asked, ids_of(model.tokenizer, list(asked.values())), strict=True))
     chosen = asked if numbers is None else [n for n in dict.fromkeys(numbers) if n in asked]
@@ -253,12 +253,31 @@ def _parts(
 
 
 def _batching(
-    model: LoadedModel, parts: dict[str, Any], config: DecoderSettings
+    model: LoadedModel,
+    parts: dict[str, Any],
+    config: DecoderSettings,
+    vectors: np.ndarray | None,
+    count: int,
 ) -> Callable[..., Prompt]:
     """Returns what makes a batch of prompts, which leaves room for what is to be written."""
     readers = [parts[name] for name in ("language_model", "reference") if parts[name] is not None]
     context = min(reader.context for reader in readers)
-    return partial(make_prompt, model.tokenizer, context=context, reserve=config.ahead)
+    make = partial(make_prompt, model.tokenizer, context=context, reserve=config.ahead)
+    if vectors is None:
+        return make
+    front, width = vectors, parts["language_model"].width
+    if front.ndim != 3 or len(front) != count or front.shape[2] != width:
+        raise UserError(
+            f"vectors have the shape {front.shape}: give {count} prompts' vectors, each of the "
+            f"model's width {width}"
+        )
+
+    def behind(texts: Sequence, *, numbers: list[int]) -> Prompt:
+        reserve = config.ahead + front.shape[1]
+        prompt = make(texts, numbers=numbers, reserve=reserve)
+        return behind_vectors(prompt, jnp.asarray(front[np.asarray(numbers)]))
+
+    return behind
 
 
 def _batches(

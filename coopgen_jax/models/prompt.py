@@ -5,8 +5,10 @@ token and mixed lengths compile once per bucket.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain, count
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -71,6 +73,27 @@ def make_prompt(
         length = min(length, context - reserve)
     tokens, mask = map(jnp.asarray, left_padded(rows, length))
     return Prompt(tokens, mask, jnp.asarray(np.asarray(numbers, np.int32)))
+
+
+def behind_vectors(prompt: Prompt, vectors: jax.Array) -> Prompt:
+    """Returns prompts that continue vectors, `[B, K + P]`: padding, the vectors, the tokens.
+
+    Args:
+      prompt: `[B, P]` as `make_prompt` returns it, without embeddings.
+      vectors: `[B, K, E]` what stands in front of every prompt, such as an image's prefix.
+    """
+    size, length = vectors.shape[1], prompt.tokens.shape[1]
+    padding = length - jnp.sum(prompt.mask, axis=-1, keepdims=True)
+    at = jnp.arange(size + length)[None] - padding
+    embedded = (at >= 0) & (at < size)
+    tokens = jnp.pad(prompt.tokens, ((0, 0), (size, 0)))
+    return replace(
+        prompt,
+        tokens=jnp.where(embedded, 0, tokens),
+        mask=at >= 0,
+        embeddings=jnp.take_along_axis(vectors, jnp.clip(at, 0, size - 1)[..., None], axis=1),
+        embedded=embedded,
+    )
 
 
 def left_padded(

@@ -165,7 +165,7 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     if name.endswith("_sha256"):
         named = {
             "rows_sha256": "set of texts", "judge_sha256": "model for the discriminator",
-            "searched_sha256": "set of searched texts",
+            "searched_sha256": "set of searched texts", "features_sha256": "set of features",
             "base_sha256": "model or encoder to begin with",
         }  # fmt: skip
         return named.get(name, "model to begin with")

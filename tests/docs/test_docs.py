@@ -33,6 +33,7 @@ SLOW = {
     "how-to/compare_and_rate.md",
     "how-to/guides_and_judges.md",
     "how-to/several_devices.md",
+    "how-to/write_captions.md",
     "tutorials/first_text.md",
     "tutorials/train_a_guide.md",
     "tutorials/writer_and_critic.md",

@@ -99,12 +99,13 @@ def _recipe(model: LoadedModel, config: RecipeConfig, mesh: Mesh) -> Recipe:
         trainable=trainable,
         frozen=frozen,
         card=network_card(model, config.lora),
-        measure=_perplexity,
+        measure=perplexity_entry,
         export=partial(full_network, join),
         deliver=deliver,
         dtype=model.config.dtype,
     )
 
 
-def _perplexity(run: Run, outcome: Outcome) -> dict[str, Any]:
+def perplexity_entry(run: Run, outcome: Outcome) -> dict[str, Any]:
+    """Returns the perplexity of the best validation for a card, None where there was none."""
     return {"perplexity": float(np.exp(outcome.best["loss"])) if outcome.best else None}
