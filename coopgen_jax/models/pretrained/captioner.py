@@ -46,12 +46,16 @@ class LoadedCaptioner:
         Raises:
           UserError: the features have another width.
         """
+        self.check(features)
+        return np.asarray(_prefixes(self.prefix)(self.params, features))
+
+    def check(self, features: np.ndarray) -> None:
+        """Raises UserError where features are not those that the captioner reads."""
         if features.ndim != 2 or features.shape[1] != self.prefix.inputs:
             raise UserError(
                 f"features have the shape {features.shape}: this captioner reads rows of "
                 f"{self.prefix.inputs}, of the vision network that it was trained with"
             )
-        return np.asarray(_prefixes(self.prefix)(self.params, features))
 
     def fronts(self, images: int) -> list[list[int]]:
         """Returns the ids that captions of so many images continue: what begins a text."""
@@ -70,8 +74,12 @@ def front_of(tokenizer: Tokenizer) -> int:
     return starts[0]
 
 
-def load_captioner(folder: str | Path, *, dtype: str = "float32") -> LoadedCaptioner:
-    """Loads a captioner's folder, as `train_captioner` writes it; `dtype` is that of `load`.
+def load_captioner(
+    folder: str | Path, *, dtype: str = "float32", stacked: bool | None = None
+) -> LoadedCaptioner:
+    """Loads a captioner's folder, as `train_captioner` writes it.
+
+    `dtype` and `stacked` are those of `load`; to be trained its layers are stacked.
 
     Raises:
       UserError: there is no such folder, or it is damaged.
@@ -95,4 +103,5 @@ def load_captioner(folder: str | Path, *, dtype: str = "float32") -> LoadedCapti
     params = unflatten_dict(
         {name: jnp.asarray(leaf, jnp.float32) for name, leaf in found.items()}, sep="."
     )
-    return LoadedCaptioner(load(path / "network", dtype=dtype), config, params, card)
+    model = load(path / "network", dtype=dtype, stacked=stacked)
+    return LoadedCaptioner(model, config, params, card)

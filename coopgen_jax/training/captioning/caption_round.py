@@ -31,6 +31,7 @@ from coopgen_jax.models.image_prefix import ImagePrefixConfig, image_prefix
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.models.pretrained.captioner import front_of
 from coopgen_jax.models.prompt import behind_vectors
+from coopgen_jax.models.rematerialisation import Remat
 from coopgen_jax.models.transformer import DecoderConfig
 from coopgen_jax.parallel.mesh import Mapper, share
 from coopgen_jax.tokenizer import Tokenizer
@@ -65,11 +66,13 @@ class Scorer:
       neighbours: `[n, K]` int numbers of similar images of each, as `mine_neighbours` returns them;
         `K` may be 0.
       embed: from captions to unit embeddings `[m, F]`, on the host.
+      identity: what tells this scorer from others, such as the hash of its weights.
     """
 
     images: np.ndarray
     neighbours: np.ndarray
     embed: Callable[[Sequence[str]], np.ndarray]
+    identity: str = ""
 
 
 @struct.dataclass
@@ -113,6 +116,9 @@ class CaptionRound:
       mesh: the devices, which divide images and rows.
       mapper: see `map_over_mesh`.
       micro_batches: parts that the captioner's rows are read in.
+      sharded: whether devices share the captioner's optimiser state; see `step.make_step`.
+      sharded_parameters: whether they share its trainable parameters too.
+      remat: what its steps compute again instead of keeping it; see `rematerialised`.
 
     Raises:
       UserError: the baseline compares with similar images, and the scorer has none.
@@ -131,6 +137,9 @@ class CaptionRound:
         mesh: Mesh,
         mapper: Mapper = "shard_map",
         micro_batches: int = 1,
+        sharded: bool = False,
+        sharded_parameters: bool = False,
+        remat: Remat | None = None,
     ) -> None:
         if config.baseline in ("group", "strongest") and not scorer.neighbours.shape[1]:
             raise UserError(f"the baseline {config.baseline} needs similar images: mine some")
@@ -151,7 +160,8 @@ class CaptionRound:
         over: dict[str, Any] = {"mesh": mesh, "mapper": mapper}
         self.captioner_step = make_step(
             weighted_captions_loss(likelihoods, join=with_features), optimisers[0],
-            micro_batches=micro_batches, dtype=network.dtype, **over,
+            micro_batches=micro_batches, sharded=sharded, sharded_parameters=sharded_parameters,
+            remat=remat, dtype=network.dtype, **over,
         )  # fmt: skip
         judge = discriminator_shape(scorer.images.shape[1])
         self.discriminator_step = make_step(regulariser_loss(judge), optimisers[1], **over)
@@ -184,6 +194,19 @@ class CaptionRound:
         )
         state = CaptionerState(captioner, discriminator, state.step + 1)
         return state, means | trained
+
+    def greedy_texts(
+        self, trainable: Any, frozen: Any, images: Sequence[int], size: int
+    ) -> list[str]:
+        """Returns the greedy caption of every image, `size` of them written at a time."""
+        texts: list[str] = []
+        for begin in range(0, len(images), size):
+            part = list(images[begin : begin + size])
+            # The last batch is filled up with copies, so that it compiles to nothing new.
+            batch = np.asarray([*part, *[part[-1]] * (size - len(part))])
+            found = self.write_greedily(jax.random.key(0), batch, trainable, frozen)
+            texts += self._texts(jax.device_get(found))[: len(part)]
+        return texts
 
     def _reward(
         self, state: CaptionerState, frozen: Any, image: np.ndarray, references: Any, key: Any

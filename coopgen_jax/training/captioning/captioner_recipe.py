@@ -193,27 +193,42 @@ def _recipe(
     drawn = init_image_prefix(jax.random.key(config.batch.seed), shape)
     prefix = {name: leaf for name, leaf in drawn.items() if name not in standard}
 
-    def joined(join: Join, trainable: Any, frozen: Any) -> Any:
-        return {
-            "network": join(trainable["network"], frozen["network"]),
-            "prefix": {**trainable["prefix"], **standard},
-        }
-
-    def deliver(folder: Path, weights: Any, card: dict[str, Any]) -> None:
-        save_model(
-            folder / "network", model.config, weights["network"], model.tokenizer,
-            dtype=config.saved_dtype,
-        )  # fmt: skip
-        save_head(folder, weights["prefix"], card)
-
-    loss = captioner_loss(model.config, shape, join=partial(joined, join))
+    loss = captioner_loss(model.config, shape, join=joined(join, standard))
     return Recipe(
         objective=(loss, loss),
         trainable={"network": network, "prefix": prefix},
         frozen={"network": held, "features": place(jnp.asarray(features), mesh)},
         card={**asdict(shape), **network_card(model, config.lora)},
         measure=perplexity_entry,
-        export=partial(joined, partial(full_network, join)),
-        deliver=deliver,
+        export=joined(partial(full_network, join), standard),
+        deliver=partial(save_captioner, model, config.saved_dtype),
         dtype=model.config.dtype,
     )
+
+
+def joined(join: Join, standard: dict[str, Any]) -> Join:
+    """Returns the join of a captioner, `(trainable, frozen) -> {"network", "prefix"}`.
+
+    `join` is the network's, whose frozen parameters are `frozen["network"]`; `standard` is the
+    standardisation of features, which is not trained.
+    """
+
+    def both(trainable: Any, frozen: Any) -> Any:
+        return {
+            "network": join(trainable["network"], frozen["network"]),
+            "prefix": {**trainable["prefix"], **standard},
+        }
+
+    return both
+
+
+def save_captioner(
+    model: LoadedModel, dtype: str, folder: Path, weights: dict[str, Any], card: dict[str, Any]
+) -> None:
+    """Writes a captioner, its network in the folder "network" below; the card comes last.
+
+    Its `weights`, `{"network", "prefix"}`, are on the host; see `full_network.save_discriminator`.
+    """
+    network = folder / "network"
+    save_model(network, model.config, weights["network"], model.tokenizer, dtype=dtype)
+    save_head(folder, weights["prefix"], card)
