@@ -29,6 +29,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": partial(jax.nn.gelu, approximate=False),
     "gelu_new": partial(jax.nn.gelu, approximate=True),
     "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "relu": jax.nn.relu,
 }
 
@@ -85,13 +86,7 @@ class Block(nn.Module):
         batch, length, width = x.shape
         dtype = activation_dtype(config.dtype)
         times = partial(product, dtype=dtype)
-        dense = partial(
-            nn.Dense,
-            # The product rounds what it is given, and so a gradient of the weights is not rounded.
-            dtype=jnp.float32,
-            kernel_init=nn.initializers.normal(stddev=0.02),
-            dot_general=partial(_dot_general, config.dtype),
-        )
+        dense = dense_of(config.dtype)
 
         def heads(name: str) -> jax.Array:
             projected = dense(width, name=name)(x).reshape(batch, length, config.heads, -1)
@@ -103,10 +98,24 @@ class Block(nn.Module):
         weights = jax.nn.softmax(scores, axis=-1)
         mixed = times("bhqk,bhkd->bhqd", weights, value).transpose(0, 2, 1, 3)
         attended = dense(width, name="output")(mixed.reshape(batch, length, width))
-        x = _norm(config, "attention_norm")(x + attended).astype(dtype)
+        x = norm_of(config.norm_epsilon, "attention_norm")(x + attended).astype(dtype)
         inner = ACTIVATIONS[config.activation](dense(config.ffn_width, name="up")(x))
-        x = _norm(config, "ffn_norm")(x + dense(width, name="down")(inner))
+        x = norm_of(config.norm_epsilon, "ffn_norm")(x + dense(width, name="down")(inner))
         return x.astype(dtype)
+
+
+def dense_of(dtype: str) -> Callable[..., nn.Dense]:
+    """Returns what makes the dense layers of a network whose products have a dtype.
+
+    They map states `[B, S, in]`, and begin with weights as BERT draws them.
+    """
+    return partial(
+        nn.Dense,
+        # The product rounds what it is given, and so a gradient of the weights is not rounded.
+        dtype=jnp.float32,
+        kernel_init=nn.initializers.normal(stddev=0.02),
+        dot_general=partial(_dot_general, dtype),
+    )
 
 
 def _dot_general(dtype: str, x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
@@ -114,11 +123,10 @@ def _dot_general(dtype: str, x: jax.Array, kernel: jax.Array, *_: Any, **__: Any
     return of_weights(product("bsi,io->bso", x, kernel, dtype))
 
 
-def _norm(config: EncoderConfig, name: str | None = None) -> nn.LayerNorm:
+def norm_of(epsilon: float, name: str | None = None) -> nn.LayerNorm:
+    """Returns a layer norm that computes in float32."""
     # The fast variance E[x^2] - E[x]^2 loses digits that an epsilon of 1e-12 does not cover for.
-    return nn.LayerNorm(
-        epsilon=config.norm_epsilon, dtype=jnp.float32, use_fast_variance=False, name=name
-    )
+    return nn.LayerNorm(epsilon=epsilon, dtype=jnp.float32, use_fast_variance=False, name=name)
 
 
 def init_encoder(key: jax.Array, config: EncoderConfig) -> Params:
@@ -164,7 +172,7 @@ def encode(config: EncoderConfig, params: Params, tokens: jax.Array, mask: jax.A
     fixed = table["position"][config.offset : config.offset + length]
     if config.token_types:
         fixed = fixed + table["type"][:1]
-    x: Any = _norm(config).apply(
+    x: Any = norm_of(config.norm_epsilon).apply(
         {"params": params["embedding_norm"]}, table["word"][tokens] + fixed[None]
     )
     block = Block(config)

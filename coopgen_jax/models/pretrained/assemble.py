@@ -1,5 +1,6 @@
 """From named tensors of a file to a tree of parameters, checked on the way."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -49,7 +50,7 @@ class Weights(Protocol):
 def assemble(
     shapes: Params, sources: Mapping[str, Source], weights: Weights, dtype: str = "float32"
 ) -> Params:
-    """Reads every parameter of a dtype; those of norms stay float32.
+    """Reads every parameter of a dtype; those of norms and single numbers stay float32.
 
     The leaves of the tree `shapes` have a `shape`, and a `dtype` that tells bits (`product.bits`)
     from numbers; what is under a "layers" is stacked on a leading layer axis, or a tuple of layers.
@@ -61,7 +62,8 @@ def assemble(
         keys = [entry.key for entry in path if isinstance(entry, DictKey)]
         numbers = [entry.idx for entry in path if isinstance(entry, SequenceKey)]
         source = sources["/".join(keys)]
-        kind = np.float32 if any(key.endswith("norm") for key in keys) else jax.numpy.dtype(dtype)
+        exact = math.prod(spec.shape) == 1 or any(key.endswith("norm") for key in keys)
+        kind = np.float32 if exact else jax.numpy.dtype(dtype)
         values = np.empty(spec.shape, kind)
         if "layers" in keys and not numbers:
             for layer in range(len(values)):

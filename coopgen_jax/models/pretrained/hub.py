@@ -17,6 +17,7 @@ FILES = [
     "model-*-of-*.safetensors",
     "model.safetensors",
     "model.safetensors.index.json",
+    "preprocessor_config.json",
     "special_tokens_map.json",
     "tokenizer.json",
     "tokenizer_config.json",

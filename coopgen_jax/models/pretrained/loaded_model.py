@@ -99,7 +99,7 @@ def load(
       UserError: there is no such model, or its files are damaged or of an unknown kind.
     """
     dtype = resolve_dtype(dtype)
-    path, packaged = _locate(name_or_path, "language model")
+    path, packaged = locate(name_or_path, "language model")
     files, tokenizer, config, sources = _headers(path, dtype)
     params = assemble(decoder_shapes(config, stacked), sources, files, dtype)
     if isinstance(files, Folder):
@@ -117,7 +117,7 @@ def load_tokenizer(name_or_path: str | Path = DEFAULT_MODEL) -> tuple[Tokenizer,
     Raises:
       UserError: see `load`.
     """
-    path, _ = _locate(name_or_path, "language model")
+    path, _ = locate(name_or_path, "language model")
     _, tokenizer, config, _ = _headers(path, "float32")
     return tokenizer, config.vocab_size
 
@@ -127,7 +127,7 @@ def load_encoder(
 ) -> LoadedEncoder:
     """Loads an encoder of the BERT family; see `load`."""
     dtype = resolve_dtype(dtype)
-    path, packaged = _locate(name_or_path, "encoder")
+    path, packaged = locate(name_or_path, "encoder")
     if path.is_file():
         raise UserError(f"{path} is a file: encoders are loaded from folders with a config.json")
     with headers_of(path):
@@ -255,7 +255,7 @@ def _headers(
     return files, tokenizer, fit_tokenizer(tokenizer, config, files.label), sources
 
 
-def _locate(name_or_path: str | Path, kind: str) -> tuple[Path, Packaged | None]:
+def locate(name_or_path: str | Path, kind: str) -> tuple[Path, Packaged | None]:
     """Returns the folder or file of a model, and what is known of it if it is a packaged one."""
     names = ", ".join(entry.name for entry in PACKAGED.values() if entry.kind == kind)
     packaged = PACKAGED.get(str(name_or_path))

@@ -16,7 +16,7 @@ class Packaged:
     """
 
     name: str
-    kind: Literal["language model", "encoder"]
+    kind: Literal["language model", "encoder", "image network"]
     title: str
     package: str
     version: str

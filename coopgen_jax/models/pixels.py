@@ -1,0 +1,61 @@
+"""From a picture to the numbers that a vision network reads: turned, fitted, cut and normalised."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "lanczos": Image.Resampling.LANCZOS,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+}
+
+
+@dataclass(frozen=True)
+class PixelConfig:
+    """How a picture is prepared.
+
+    Attributes:
+      size: height and width of what the network reads.
+      shortest: length that the shorter side is scaled to before a square is cut out of the middle;
+        None to stretch both sides to `size`.
+      resampling: a key of `FILTERS`.
+      mean: of each colour from 0 to 1, which is subtracted.
+      deviation: of each colour, which the rest is divided by.
+    """
+
+    size: int
+    shortest: int | None = None
+    resampling: str = "bicubic"
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    deviation: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+
+def pixels_of(config: PixelConfig, image: Image.Image) -> np.ndarray:
+    """Returns a picture's normalised colours `[size, size, 3]` float32, rows first.
+
+    It is turned upright as its EXIF entry says, and what is not coloured becomes so.
+    """
+    image = ImageOps.exif_transpose(image).convert("RGB")
+    size = (config.size, config.size)
+    if config.shortest is None:
+        image = image.resize(size, FILTERS[config.resampling])
+    else:
+        short = min(image.size)
+        # A long side is cut to a whole number, as the networks' own preparation does.
+        width, height = (max(1, config.shortest * side // short) for side in image.size)
+        image = _middle(image.resize((width, height), FILTERS[config.resampling]), config.size)
+    colours = np.asarray(image, np.float32) / 255.0
+    mean, deviation = (np.asarray(row, np.float32) for row in (config.mean, config.deviation))
+    normalised: np.ndarray = (colours - mean) / deviation
+    return normalised
+
+
+def _middle(image: Image.Image, size: int) -> Image.Image:
+    """Returns the square in the middle, black where it reaches beyond the picture."""
+    left, top = ((side - size) // 2 for side in image.size)
+    return image.crop((left, top, left + size, top + size))
