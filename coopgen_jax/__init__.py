@@ -57,7 +57,7 @@ _NAMES = {
     "models.pretrained.captioner": "LoadedCaptioner load_captioner",
     "models.pretrained.combined_model": "combined",
     "models.pixels": "PixelConfig pixels_of",
-    "models.pretrained.image_networks": "LoadedClip load_clip",
+    "models.pretrained.image_networks": "LoadedBackbone LoadedClip image_states load_backbone load_clip",
     "models.pretrained.loaded_model": "LoadedModel load_language_model",
     "models.prompt": "make_prompt",
     "models.sharding": "shard_decoder",

