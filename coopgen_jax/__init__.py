@@ -10,6 +10,7 @@ from importlib import import_module
 _NAMES = {
     "bulk.hosts": "Hosts connect generate_on_hosts",
     "data.image_captions": "ImageCaptions read_image_captions",
+    "data.image_states": "ImageStates open_image read_image_states",
     "decoding.decode": (
         "DECODERS beam_search blockwise das decode fudge "
         "gedi mcts pplm rerank sample smc stochastic_beam_search"
@@ -57,7 +58,9 @@ _NAMES = {
     "models.pretrained.captioner": "LoadedCaptioner load_captioner",
     "models.pretrained.combined_model": "combined",
     "models.pixels": "PixelConfig pixels_of",
-    "models.pretrained.image_networks": "LoadedBackbone LoadedClip image_states load_backbone load_clip",
+    "models.pretrained.image_networks": (
+        "LoadedBackbone LoadedClip image_states load_backbone load_clip"
+    ),
     "models.pretrained.loaded_model": "LoadedModel load_language_model",
     "models.prompt": "make_prompt",
     "models.sharding": "shard_decoder",

@@ -38,12 +38,15 @@ class Row:
 Source = tuple[tuple[str, ...], Iterator[Row]]
 
 
-def left_out(broken: Sequence[str], named: int = 3) -> list[str]:
-    """Returns a sentence that counts the `broken` rows and names the first, or nothing."""
+def left_out(broken: Sequence[str], named: int = 3, *, what: str = "row") -> list[str]:
+    """Returns a sentence that counts the `broken` rows and names the first, or nothing.
+
+    `what` is the word for one of them.
+    """
     if not broken:
         return []
     more = ", ..." if len(broken) > named else ""
-    rows = "row" if len(broken) == 1 else "rows"
+    rows = what if len(broken) == 1 else f"{what}s"
     return [f"{len(broken)} {rows} left out ({', '.join(broken[:named])}{more})"]
 
 

@@ -15,9 +15,17 @@ import coopgen_jax.cli.generate
 from coopgen_jax.cli import main
 from coopgen_jax.comparison.tuning_grid import GRIDS
 from coopgen_jax.discriminators import loading
-from coopgen_jax.models.pretrained import loaded_model
+from coopgen_jax.models.pretrained import image_networks, loaded_model
 from tests.docs.pages import ROOT, Block, Command, blocks, commands
-from tests.docs.tiny_world import CLASSES, CLASSIFIERS, FOLDERS, fill_sheet, write_head
+from tests.docs.tiny_world import (
+    CLASSES,
+    CLASSIFIERS,
+    CLIPS,
+    FOLDERS,
+    TINY_LITE,
+    fill_sheet,
+    write_head,
+)
 
 SEARCH = {"--simulations": "4", "--wave": "2", "--candidates": "4", "--depth": "3"}
 FEW = {
@@ -60,7 +68,9 @@ def stand_in(patch: pytest.MonkeyPatch, world: Path) -> None:
     name = loaded_model.DEFAULT_MODEL
     entry = replace(loaded_model.PACKAGED[name], weights="model.safetensors")
     patch.setitem(loaded_model.PACKAGED, name, entry)
-    patch.setattr(loaded_model, "fetch", lambda packaged: world / "model")
+    kinds = {"image network": "backbone"}
+    patch.setattr(loaded_model, "fetch", lambda packaged: world / kinds.get(packaged.kind, "model"))
+    patch.setattr(image_networks, "LITE0", TINY_LITE)
     patch.setattr(loading, "PACKAGED", world / "heads")
     for module in list(sys.modules.values()):
         if module.__name__.startswith("coopgen_jax.cli") and hasattr(module, "keep_compilations"):
@@ -92,6 +102,10 @@ def run_page(path: Path) -> None:
         # One that finds both classes in corpus.txt.
         how = {"seed": 23, "num_labels": 2, "id2label": dict(enumerate(CLASSES))}
         save_classifier("roberta", Path(CLASSIFIERS[found[0].page]), **how)
+    if found[0].page in CLIPS:
+        from tests.models.clip_files import save_clip
+
+        save_clip("clip", Path(CLIPS[found[0].page]))
     for block in found:
         if block.language == "python":
             run_python(block)

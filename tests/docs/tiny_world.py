@@ -7,10 +7,17 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import torch
+from jax.tree_util import tree_flatten_with_path
+from PIL import Image
 
 from coopgen_jax.data.fingerprint import fingerprint, write_fingerprint
 from coopgen_jax.discriminators.head import Head, HeadConfig
+from coopgen_jax.models.efficientnet import EfficientNetConfig, Stage, efficientnet_shapes
+from coopgen_jax.models.pretrained.image_networks import efficientnet_sources
 from coopgen_jax.models.pretrained.loaded_model import load
+from coopgen_jax.models.pretrained.packaged import PACKAGED
 from coopgen_jax.models.pretrained.saving import save_model
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.testing.toy import TINY_LLAMA
@@ -29,6 +36,11 @@ FOLDERS = {
 }
 # Pages that name a Hugging Face classifier, and what they call its folder.
 CLASSIFIERS = {"how-to/bring_your_classifier.md": "classifier"}
+# Pages that name a CLIP.
+CLIPS = {"how-to/images.md": "clip"}
+TINY_LITE = EfficientNetConfig(
+    stem=4, stages=(Stage(1, 3, 2, 2, 4),), width=8, classes=2, image_size=8
+)
 
 
 def build(folder: Path) -> Path:
@@ -42,6 +54,8 @@ def build(folder: Path) -> Path:
     write_head(folder / "heads" / "sentiment", folder / "model", 0, "a head's own row")
     write_head(folder / "judge", folder / "model", 1, "a judge's own row")
     write_data(folder)
+    write_backbone(folder / "backbone")
+    write_pictures(folder / "pictures")
     return folder
 
 
@@ -77,6 +91,36 @@ def write_head(folder: Path, base: Path, seed: int, *rows: str) -> None:
     }
     save_head(folder, params, card)
     write_fingerprint(folder, fingerprint(rows))
+
+
+def write_backbone(folder: Path) -> None:
+    """Writes a tiny network in place of the packaged one that sees images."""
+    sources = efficientnet_sources(TINY_LITE)
+    rng = np.random.default_rng(0)
+    tensors = {}
+    for path, leaf in tree_flatten_with_path(efficientnet_shapes(TINY_LITE))[0]:
+        source = sources["/".join(entry.key for entry in path)]
+        values = np.abs(rng.normal(size=leaf.shape)).astype(np.float32)
+        tensors[source.name] = torch.from_numpy(values.T if source.transposed else values)
+    folder.mkdir()
+    name = PACKAGED["efficientnet-lite0"].weights
+    torch.save(tensors, folder / name, _use_new_zipfile_serialization=False)
+
+
+def write_pictures(folder: Path) -> None:
+    """Writes pictures of one colour each, with two captions each, some for validation."""
+    (folder / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    rows: dict[str, list[tuple[str, str]]] = {"train": [], "validation": []}
+    for number, noun in enumerate(NOUNS):
+        name = f"{noun}.jpg"
+        colour = tuple(rng.integers(0, 256, 3).tolist())
+        Image.new("RGB", (20, 16), colour).save(folder / "images" / name)
+        own = rows["validation" if number > 5 else "train"]
+        own += [(name, f"A {noun} in a garden ."), (name, f"There is a {noun} .")]
+    for part, captions in rows.items():
+        with (folder / f"{part}.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("image", "caption"), *captions])
 
 
 def labelled(start: int, count: int) -> list[tuple[str, str]]:

@@ -25,7 +25,7 @@ image_jit = jax.jit(image_vectors, static_argnums=0)
 text_jit = jax.jit(text_vectors, static_argnums=0)
 
 
-def padded(rows, fill):
+def padded(rows, fill=0):
     mask = np.arange(max(map(len, rows)))[None] < np.array([len(row) for row in rows])[:, None]
     tokens = np.full(mask.shape, fill, np.int32)
     tokens[mask] = np.concatenate(rows)
@@ -101,6 +101,17 @@ def test_half_precision_is_near_and_keeps_norms_and_scale(saved):
     rough, exact = (image_jit(one.config, one.params, pixels) for one in (half, full))
     assert rough.dtype == jnp.float32
     assert 0 < np.abs(rough - exact).max() < 0.05
+
+
+def test_a_long_text_keeps_what_ends_it(saved):
+    loaded = load_clip(saved["clip"][0])
+    tokens, mask = loaded.tokens(["abcdefghijklmnop", "a"])
+    first, *rest, last = np.asarray(tokens[0]).tolist()
+    assert len(rest) == 10 and mask[0].all() and mask[1].sum() == 3
+    assert rest == loaded.tokenizer.encode("abcdefghij") and (first, last) == (258, END)
+    wanted, seen = padded(loaded.tokenizer.encode_batch(["abcdefghij", "a"], special=True))
+    np.testing.assert_array_equal(tokens, wanted)
+    np.testing.assert_array_equal(mask, seen)
 
 
 def test_a_vector_of_zeros_has_a_finite_gradient():

@@ -1,10 +1,13 @@
 """Loads networks that see images, with how pictures are prepared for them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.clip import ClipConfig, init_clip
@@ -68,6 +71,19 @@ class LoadedClip:
     name: str
     sha256: str
     licence: str | None
+
+    def tokens(self, texts: Sequence[str]) -> tuple[jax.Array, jax.Array]:
+        """Returns the tokens `[B, S]` of texts and the mask of real ones, for `text_vectors`.
+
+        A text that is too long loses its last tokens, but not the one that ends it.
+        """
+        begin, end = self.tokenizer.wrapping
+        room = self.config.text.context - len(begin) - len(end)
+        rows = [[*begin, *row[:room], *end] for row in self.tokenizer.encode_batch(texts)]
+        tokens = np.zeros((len(rows), max(map(len, rows), default=0)), np.int32)
+        mask = np.arange(tokens.shape[1])[None] < np.array([len(row) for row in rows])[:, None]
+        tokens[mask] = [number for row in rows for number in row]
+        return jnp.asarray(tokens), jnp.asarray(mask)
 
 
 @dataclass(frozen=True, eq=False)
