@@ -34,7 +34,14 @@ from coopgen_jax.models.pretrained.combined_model import (
     reference_params_of,
 )
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
-from coopgen_jax.models.prompt import behind_vectors, bucket, ids_of, make_prompt
+from coopgen_jax.models.prompt import (
+    behind_vectors,
+    bucket,
+    check_context,
+    ids_of,
+    make_prompt,
+    with_context,
+)
 from coopgen_jax.parallel.mesh import BATCH, Mapper, place, shares
 from coopgen_jax.search.tree import Tree
 
@@ -88,6 +95,7 @@ def generate(
     message: int | Sequence[int] = 0,
     along: Sequence[Sequence[int]] | None = None,
     vectors: np.ndarray | None = None,
+    context: Any = None,
     seed: int = 0,
     batch_size: int = 8,
     numbers: Sequence[int] | None = None,
@@ -109,6 +117,7 @@ def generate(
       message: what marks say, one for all or one a prompt, below the key's `vocab_size`.
       along: texts in tokens, one a prompt, that a search writes instead; see `check_along`.
       vectors: `[prompts, K, E]` that are read as tokens in front of every prompt (image prefixes).
+      context: arrays with a row a prompt that the discriminator reads, as images; see `Prompt`.
       seed: the job's seed; with it a prompt's texts are the same in any batch.
       batch_size: prompts decoded at once.
       numbers: which of the prompts to work on, counted from 0; None for all.
@@ -117,17 +126,16 @@ def generate(
       listener: called after every token, for progress bars and traces.
 
     Raises:
-      UserError: a prompt is empty or too long, a target is missing or unknown, there is nothing to
-        search by, or something does not go with the rest.
+      UserError: a prompt is empty or too long, or settings are missing, unknown or at odds.
     """
-    _check_numbers(prompts, numbers)
+    _check_rows(prompts, numbers, context)
     messages = messages_of(watermark, message, len(prompts))
     config = _with_stop(with_watermark(config, watermark, model), model)
     check_along(config, along, len(prompts), network_of(model))
     targets = _targets(discriminator, target, len(prompts), guided=config.guided)
     asked = {number: prompt for number, prompt in enumerate(prompts) if prompt is not None}
     parts = _parts(model, discriminator, reference, config, mesh)
-    batch_of = _batching(model, parts, config, vectors, len(prompts))
+    batch_of = _batching(model, parts, config, vectors, context, len(prompts))
     # Every prompt is checked before the first one is worked on.
     batch_of(list(asked.values()), numbers=list(asked))
     ids = dict(zip(asked, ids_of(model.tokenizer, list(asked.values())), strict=True))
@@ -136,6 +144,7 @@ def generate(
     targeted = _targeted(config, discriminator, target)
     texts: dict[int, list[Text]] = {}
     for batch, there in enumerate(batches):
+        place = batch, len(batches), batch * size, there
         # The last batch is filled up with copies, so that it compiles to nothing new.
         rows = [*there, *[there[-1]] * (size - len(there))]
         job = Job(
@@ -146,10 +155,8 @@ def generate(
             config=config,
             **parts,
         )
-        place = batch, len(batches), batch * size, there
         with discriminator.explained() if discriminator else nullcontext():
-            steps = _tokens(jax.random.key(seed), job, mesh, mapper)
-            generation = _last(job, steps, place, listener)
+            generation = _last(_tokens(seed, job, mesh, mapper), job, place, listener)
         for row, number in enumerate(there):
             texts[number] = read_texts(
                 model.tokenizer, job, generation, (row, number), asked[number], targets[number]
@@ -210,7 +217,7 @@ def _marking(key: WatermarkKey | None, messages: list[int]) -> Marking | None:
     return None if key is None else marking_of(key.secret, messages)
 
 
-def _check_numbers(prompts: Sequence, numbers: Sequence[int] | None) -> None:
+def _check_rows(prompts: Sequence, numbers: Sequence[int] | None, context: Any) -> None:
     if isinstance(prompts, str):
         raise UserError("prompts is one string: give a list of prompts")
     for number in numbers or ():
@@ -218,6 +225,7 @@ def _check_numbers(prompts: Sequence, numbers: Sequence[int] | None) -> None:
             raise UserError(
                 f"there is no prompt {number}: they are numbered 0 to {len(prompts) - 1}"
             )
+    check_context(context, len(prompts))
 
 
 def _parts(
@@ -257,27 +265,31 @@ def _batching(
     parts: dict[str, Any],
     config: DecoderSettings,
     vectors: np.ndarray | None,
+    context: Any,
     count: int,
 ) -> Callable[..., Prompt]:
-    """Returns what makes a batch of prompts, which leaves room for what is to be written."""
+    """Returns what makes a batch of prompts, which leaves room for what is to be written.
+
+    Every prompt has its row of the vectors and of the discriminator's context.
+    """
     readers = [parts[name] for name in ("language_model", "reference") if parts[name] is not None]
-    context = min(reader.context for reader in readers)
-    make = partial(make_prompt, model.tokenizer, context=context, reserve=config.ahead)
-    if vectors is None:
-        return make
+    longest = min(reader.context for reader in readers)
     front, width = vectors, parts["language_model"].width
-    if front.ndim != 3 or len(front) != count or front.shape[2] != width:
+    if front is not None and (front.ndim != 3 or len(front) != count or front.shape[2] != width):
         raise UserError(
             f"vectors have the shape {front.shape}: give {count} prompts' vectors, each of the "
             f"model's width {width}"
         )
+    reserve = config.ahead + (0 if front is None else front.shape[1])
 
-    def behind(texts: Sequence, *, numbers: list[int]) -> Prompt:
-        reserve = config.ahead + front.shape[1]
-        prompt = make(texts, numbers=numbers, reserve=reserve)
-        return behind_vectors(prompt, jnp.asarray(front[np.asarray(numbers)]))
+    def batch_of(ids: Sequence, *, numbers: list[int]) -> Prompt:
+        room = {"context": longest, "reserve": reserve}
+        prompt = make_prompt(model.tokenizer, ids, numbers=numbers, **room)
+        if front is not None:
+            prompt = behind_vectors(prompt, jnp.asarray(front[np.asarray(numbers)]))
+        return with_context(prompt, context, numbers)
 
-    return behind
+    return batch_of
 
 
 def _batches(
@@ -346,8 +358,8 @@ def _targets(
 
 
 def _last(
-    job: Job,
     steps: Iterator[tuple[int, Generation, Tree | None]],
+    job: Job,
     place: tuple[int, int, int, list[int]],
     listener: Callable[[Step], None] | None,
 ) -> Generation:
@@ -369,7 +381,7 @@ def _targeted(config: DecoderSettings, discriminator: Any, target: Any) -> bool:
 
 
 def _tokens(
-    key: jax.Array, job: Job, mesh: Mesh | None, mapper: Mapper
+    seed: int, job: Job, mesh: Mesh | None, mapper: Mapper
 ) -> Iterator[tuple[int, Generation, Tree | None]]:
     """Runs one batch, one compiled call per token, until every text has ended."""
     decoder = DECODERS[type(job.config)]
@@ -377,7 +389,7 @@ def _tokens(
     advance: Callable = partial(_advance, decoder=decoder)
     if mesh is not None:
         begin, advance = stepper(decoder, mesh, mapper)
-    state = begin(job)
+    state, key = begin(job), jax.random.key(seed)
     for step in range(1, job.config.new_tokens + 1):
         state, tree = advance(key, job, state)
         yield step, state.generation, tree

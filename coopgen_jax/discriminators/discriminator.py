@@ -20,7 +20,8 @@ class Discriminator:
     Attributes:
       init: `(params, prompt, hidden [B, P, J, E], *, capacity) -> (log p [B, C], state)`: reads the
         prompt; the log-probabilities are those of the bare prompt, uniform where the discriminator
-        reads the continuation alone.
+        reads the continuation alone. Here it takes what it needs of `prompt.context`, which each
+        row has for itself, into its state.
       evaluate: `(params, state, nodes) -> (log p [B, R, W, C], state)`: judges the text that ends
         at each node and writes what its children will need into the node's slot.
       classes: names of the `C` classes; a reward has one.

@@ -24,6 +24,8 @@ class Prompt:
         that splitting, reordering or resuming a job does not change a row's text.
       embeddings: `[B, P, E]` vectors that stand in place of tokens (an image prefix), or None.
       embedded: `[B, P]` bool, true where `embeddings` stands in place of the token, or None.
+      context: what discriminators know of each row beside its text, such as the states of an image:
+        any pytree of arrays with a leading axis `B`, or None. A language model does not read it.
     """
 
     tokens: jax.Array
@@ -31,6 +33,7 @@ class Prompt:
     index: jax.Array
     embeddings: jax.Array | None = None
     embedded: jax.Array | None = None
+    context: Any = None
 
     @property
     def spelt(self) -> jax.Array:

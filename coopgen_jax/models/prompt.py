@@ -7,6 +7,7 @@ token and mixed lengths compile once per bucket.
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain, count
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -94,6 +95,22 @@ def behind_vectors(prompt: Prompt, vectors: jax.Array) -> Prompt:
         embeddings=jnp.take_along_axis(vectors, jnp.clip(at, 0, size - 1)[..., None], axis=1),
         embedded=embedded,
     )
+
+
+def check_context(context: Any, count: int) -> None:
+    """Raises UserError where a context does not have a row for each of so many prompts."""
+    for leaf in jax.tree.leaves(context):
+        if jnp.ndim(leaf) == 0 or len(leaf) != count:
+            found = "a single number" if jnp.ndim(leaf) == 0 else f"an array of {len(leaf)} rows"
+            raise UserError(
+                f"the context has {found} for {count} prompts: give arrays with a row a prompt"
+            )
+
+
+def with_context(prompt: Prompt, context: Any, rows: Sequence[int]) -> Prompt:
+    """Returns a prompt with some rows of a context, one for each of its own; see `Prompt`."""
+    chosen = np.asarray(rows, np.int32)
+    return replace(prompt, context=jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen], context))
 
 
 def left_padded(

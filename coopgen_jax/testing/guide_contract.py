@@ -11,12 +11,14 @@ import numpy as np
 
 from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.models.language_model import LanguageModel, Nodes
+from coopgen_jax.models.prompt import check_context
 from coopgen_jax.models.slots import commit, move
 from coopgen_jax.testing.model_contract import check_slope
 from coopgen_jax.testing.read_in_slots import (
     CAPACITY,
     DEPTH,
     LANES,
+    LENGTHS,
     Reader,
     Texts,
     check_kinds,
@@ -35,6 +37,7 @@ def check_discriminator(
     *,
     language_model: LanguageModel,
     language_model_params: Any,
+    context: Any = None,
     exact_children: bool = False,
     tolerance: float = 1e-4,
     seed: int = 0,
@@ -50,6 +53,8 @@ def check_discriminator(
       params: its parameters; those under which it says different things of different texts.
       language_model: what it guides, with the taps that it reads.
       language_model_params: the language model's parameters.
+      context: what it knows of each of the 3 prompts that are read, a pytree with a leading axis of
+        3, in which no two rows are alike; None where it knows nothing. See `Prompt`.
       exact_children: whether `evaluate_children` must say of a child what `evaluate` says once it
         has been read, as generative kinds do; a head that looks ahead only estimates it.
       tolerance: the most that two log-probabilities that should be equal may differ by.
@@ -59,7 +64,8 @@ def check_discriminator(
       AssertionError: a clause is violated; the message names it.
     """
     _check_record(guide, language_model)
-    texts = draw_texts(language_model.vocab_size, language_model.end_tokens, seed)
+    check_context(context, len(LENGTHS))
+    texts = draw_texts(language_model.vocab_size, language_model.end_tokens, seed, context)
     model = (language_model, language_model_params)
     reader = _reader(guide, params, model, tolerance)
     _check_numbers(guide, texts, reader)
@@ -69,6 +75,7 @@ def check_discriminator(
         f"what the discriminator says of different texts differs by {spread:.3g} at most, too "
         "little to check anything: give parameters that are trained, or larger ones"
     )
+    _check_context(texts, reader, found)
     _check_prompt(guide, texts, reader, found)
     if guide.evaluate_prefixes is not None:
         _check_prefixes(guide, params, model, texts, reader, found)
@@ -138,15 +145,28 @@ def _reads_prompt(guide: Discriminator) -> set[bool]:
     return set[bool]().union(*map(_reads_prompt, guide.parts))
 
 
+def _check_context(texts: Texts, reader: Reader, found: np.ndarray) -> None:
+    if texts.context is None:
+        return
+    other, _ = read_texts(reader, texts.beside.prompt(), texts.tokens)
+    least = np.abs(other - found)[1:].max(axis=(1, 2, 3, 4)).min()
+    assert least > 20 * reader.tolerance, (
+        f"what the discriminator says differs by {least:.3g} at most under another context: init "
+        "does not take it into the state, or the rows of the context are too much alike"
+    )
+
+
 def _check_prompt(guide: Discriminator, texts: Texts, reader: Reader, found: np.ndarray) -> None:
     if len(_reads_prompt(guide)) > 1:  # some parts judge a text without what others judge
         return
     if not guide.reads_prompt:
+        others = texts.prompt([texts.draw(len(row)) for row in texts.rows])
         said = np.asarray(reader.begin(texts.prompt())[0])
         clause = "what is said of a bare prompt depends on it, though the prompt is not judged"
-        reader.same(said, np.broadcast_to(said[:1], said.shape), clause)
+        if texts.context is None:
+            reader.same(said, np.broadcast_to(said[:1], said.shape), clause)
+        reader.same(reader.begin(others)[0], said, clause)
         if not guide.taps:
-            others = texts.prompt([texts.draw(len(row)) for row in texts.rows])
             clause = "what is said depends on the prompt, though the prompt is not judged"
             reader.same(read_texts(reader, others, texts.tokens)[0], found, clause)
         return

@@ -6,7 +6,7 @@ tokens is compared.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -56,13 +56,15 @@ class Reader:
 class Texts:
     """Random prompts, and `tokens` `[B, R, W, D]` of a text per lane that is read behind them.
 
-    What else is needed is drawn from the ids that are allowed: those that end no text.
+    What else is needed is drawn from the ids that are allowed: those that end no text. Prompts have
+    the `context`, a pytree with leading `B`, if there is one.
     """
 
     rows: list[np.ndarray]
     tokens: np.ndarray
     allowed: np.ndarray
     rng: np.random.Generator
+    context: Any = None
 
     @property
     def first(self) -> Nodes:
@@ -73,21 +75,30 @@ class Texts:
         """Returns random tokens that end no text."""
         return self.rng.choice(self.allowed, shape)
 
+    @property
+    def beside(self) -> "Texts":
+        """The same texts, in which all rows but the first have the context of another."""
+        order = np.array([0, 2, 1])
+        return replace(self, context=jax.tree.map(lambda leaf: leaf[order], self.context))
+
     def prompt(self, rows: list[np.ndarray] | None = None, length: int = PADDED) -> Prompt:
         """Returns the prompts, or other rows, behind padding of random tokens."""
         rows = self.rows if rows is None else rows
         tokens, mask = left_padded(rows, length)
         ids = jnp.asarray(np.where(mask, tokens, self.draw(*mask.shape)), jnp.int32)
-        return Prompt(tokens=ids, mask=jnp.asarray(mask), index=jnp.arange(len(rows)))
+        index = jnp.arange(len(rows))
+        return Prompt(tokens=ids, mask=jnp.asarray(mask), index=index, context=self.context)
 
 
-def draw_texts(vocab_size: int, end_tokens: tuple[int, ...], seed: int) -> Texts:
+def draw_texts(
+    vocab_size: int, end_tokens: tuple[int, ...], seed: int, context: Any = None
+) -> Texts:
     """Returns random prompts and texts without a token that ends a text."""
     rng = np.random.default_rng(seed)
     allowed = np.setdiff1d(np.arange(vocab_size), end_tokens)
     rows = [rng.choice(allowed, length) for length in LENGTHS]
     tokens = rng.choice(allowed, (len(rows), SAMPLES, LANES, DEPTH))
-    return Texts(rows, tokens, allowed, rng)
+    return Texts(rows, tokens, allowed, rng, context)
 
 
 def nodes_of(
@@ -203,11 +214,12 @@ def _check_padding(reader: Reader, texts: Texts, expected: np.ndarray) -> None:
 def _check_neighbours(reader: Reader, texts: Texts, expected: np.ndarray) -> None:
     others = [texts.rows[0], texts.draw(2), texts.draw(4)]
     clause = "a row's result depends on the rows beside it"
-    found, _ = reader.begin(texts.prompt(others))
+    found, _ = reader.begin(texts.beside.prompt(others))
     reader.same(found[0], reader.begin(texts.prompt())[0][0], clause)
     tokens = texts.draw(*texts.tokens.shape)
     tokens[0] = texts.tokens[0]
-    reader.same(read_texts(reader, texts.prompt(others), tokens)[0][0], expected[0], clause)
+    beside = read_texts(reader, texts.beside.prompt(others), tokens)[0]
+    reader.same(beside[0], expected[0], clause)
     for kept, clause in (
         (np.s_[:, 0], "a sample's result depends on the samples beside it"),
         (np.s_[:, :, 0], "a node's result depends on nodes that are not its ancestors"),

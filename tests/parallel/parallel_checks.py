@@ -46,10 +46,12 @@ from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.discriminators.host.retokenise import Crossing
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.errors import UserError
+from coopgen_jax.models.prompt import with_context
 from coopgen_jax.parallel.mesh import BATCH, P, make_mesh, map_over_mesh
 from coopgen_jax.search import SearchConfig
 from coopgen_jax.testing import ToyLanguage, toy_discriminator, toy_language_model
 from coopgen_jax.text_generation import generate
+from tests.discriminators.conditional import conditional as toy_conditional
 from tests.parallel.parallel_models import CONFIG, PLAIN, PROMPTS, guide, model, rows_of, same
 from tests.parallel.sharded_checks import shared_parameters, shared_state
 from tests.parallel.tensor_checks import (
@@ -89,6 +91,27 @@ def marked() -> None:
     assert not same(alone, jax.jit(sample, static_argnames=STATIC)(key, prompt, **silent))
     for mapper, devices in (("shard_map", 8), ("pmap", 4)):
         decode = on_mesh(sample, make_mesh(devices), mapper=mapper)
+        assert same(alone, jax.jit(decode, static_argnames=STATIC)(key, prompt, **given)), mapper
+
+
+def conditional() -> None:
+    """What is known of each row beside its text is split by rows too."""
+    language = ToyLanguage(vocab_size=6)
+    context = 4 * jax.random.normal(jax.random.key(1), (8, 2))
+    prompt, key = with_context(rows_of(8, 6), context, range(8)), jax.random.key(5)
+    given = {
+        "language_model": toy_language_model(language),
+        "params": language.tables(1),
+        "discriminator": toy_conditional(language),
+        "discriminator_params": language.tables(1),
+        "config": FudgeConfig(new_tokens=4, samples=2),
+        "target": jnp.asarray([0, 1] * 4),
+    }
+    alone = jax.jit(fudge, static_argnames=STATIC)(key, prompt, **given)
+    other = with_context(prompt, context, range(7, -1, -1))
+    assert not same(alone, jax.jit(fudge, static_argnames=STATIC)(key, other, **given))
+    for mapper, devices in (("shard_map", 8), ("pmap", 4)):
+        decode = on_mesh(fudge, make_mesh(devices), mapper=mapper)
         assert same(alone, jax.jit(decode, static_argnames=STATIC)(key, prompt, **given)), mapper
 
 
@@ -234,6 +257,7 @@ CHECKS = {
     "reference": reference,
     "batch": batch,
     "marked": marked,
+    "conditional": conditional,
     "callback": callback,
     "largest": largest,
     "kept whole": kept_whole,

@@ -15,8 +15,8 @@ from tests.processes import ROOT, environment
 
 # What a plain run checks, and what `--slow` adds.
 CHECKS = (
-    "toy", "marked", "largest", "attended", "kept whole", "truncated", "callback", "training",
-    "3 key/value heads by 8", "shared parameters",
+    "toy", "marked", "conditional", "largest", "attended", "kept whole", "truncated", "callback",
+    "training", "3 key/value heads by 8", "shared parameters",
 )  # fmt: skip
 SLOW = (
     "reference", "sources", "batch", "combination", "foreseen", "shifted", "kernels",

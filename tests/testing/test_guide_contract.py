@@ -21,6 +21,7 @@ from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
 from coopgen_jax.discriminators.trunk_layers import trunk_layers
 from coopgen_jax.models.decoder import language_model
+from coopgen_jax.models.language_model import Bound
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.testing import (
     TINY_GPT2,
@@ -31,6 +32,7 @@ from coopgen_jax.testing import (
 )
 from coopgen_jax.tokenizer import Tokenizer
 from tests.discriminators import small_layers
+from tests.discriminators.conditional import conditional
 
 TOY = ToyLanguage(vocab_size=61)
 TABLES = jax.tree.map(jnp.asarray, TOY.tables(0))
@@ -61,6 +63,28 @@ def tokenizer():
 @pytest.mark.parametrize("seed", range(2))
 def test_the_toy_keeps_the_contract(seed):
     check(GUIDE, TABLES, exact_children=True, seed=seed)
+
+
+CONTEXT = jnp.array([[0.0, 2.0], [2.0, 0.0], [0.5, 0.0]])
+
+
+def test_what_knows_more_of_a_row_keeps_the_contract():
+    check(conditional(TOY), TABLES, context=CONTEXT)
+
+
+def test_a_context_that_is_not_taken_or_is_another_rows_is_named():
+    with pytest.raises(AssertionError, match="init does not take it into the state"):
+        check(GUIDE, TABLES, context=CONTEXT)
+    mixed = replace(conditional(TOY), init=Bound(_of_another_row, conditional(TOY)))
+    with pytest.raises(AssertionError, match="depends on the rows beside it"):
+        check(mixed, TABLES, context=CONTEXT)
+    with pytest.raises(cg.UserError, match="2 rows for 3 prompts"):
+        check(conditional(TOY), TABLES, context=CONTEXT[:2])
+
+
+def _of_another_row(guide, params, prompt, hidden, *, capacity):
+    prompt = replace(prompt, context=jnp.roll(prompt.context, 1, axis=0))
+    return guide.init(params, prompt, hidden, capacity=capacity)
 
 
 def trunk(taps, reads_prompt):
