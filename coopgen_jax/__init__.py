@@ -41,6 +41,10 @@ _NAMES = {
     "discriminators.discriminator": "Discriminator",
     "discriminators.generative": "GenerativeConfig generative generative_params",
     "discriminators.host.function": "host_function reward",
+    "discriminators.image_guide": (
+        "CausalTextConfig ImageContext clip_guide describing_anew describing_causally "
+        "image_context image_guide init_describer"
+    ),
     "discriminators.loaded_discriminator": "LoadedDiscriminator",
     "discriminators.loading": "load_discriminator",
     "discriminators.shared_trunk": "shared_trunk",

@@ -6,7 +6,7 @@ out of a slot cache of its own, so that no text is ever read twice.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -47,16 +47,53 @@ class CausalConfig:
                 f"{self.network.vocab_size - 1}"
             )
 
+    def say(self, params: Any, states: jax.Array) -> jax.Array:
+        """Returns what is said of states `[..., E]`: log p(class) `[..., C]`."""
+        return classify(self.head, params["head"], states)
+
+    def bare(self, batch: int) -> jax.Array:
+        """Returns what is said of texts of which nothing has been read, `[B, C]`."""
+        return uniform(batch, len(self.head.classes))
+
+
+class CausalReader(Protocol):
+    """What reads the tree by a network of its own, and says something of each text's last state.
+
+    `say` and `bare` are as in `CausalConfig`, of any width; it is equal to one that reads alike.
+    """
+
+    def __hash__(self) -> int:
+        """It is static under `jit`."""
+
+    @property
+    def network(self) -> DecoderConfig:
+        """The shape of the network, whose parameters are the entry "network"."""
+
+    @property
+    def start_token(self) -> int | None:
+        """As in `CausalConfig`."""
+
+    def say(self, params: Any, states: jax.Array) -> jax.Array:
+        """Returns what is said `[..., C]` of states `[..., E]`."""
+
+    def bare(self, batch: int) -> jax.Array:
+        """Returns what is said `[B, C]` of texts of which nothing has been read."""
+
 
 def causal(config: CausalConfig) -> Discriminator:
     """Returns the discriminator; its params are those of `init_causal`."""
+    return reading_causally(config, config.head.classes)
+
+
+def reading_causally(reader: CausalReader, classes: tuple[str, ...]) -> Discriminator:
+    """Returns the functions of a reader, whose numbers are called `classes`."""
     return Discriminator(
-        init=Bound(_init, config),
-        evaluate=Bound(_evaluate, config),
-        evaluate_prefixes=Bound(_evaluate_prefixes, config),
-        classes=config.head.classes,
-        reads_prompt=config.start_token is None,
-        context=config.network.context,
+        init=Bound(_init, reader),
+        evaluate=Bound(_evaluate, reader),
+        evaluate_prefixes=Bound(_evaluate_prefixes, reader),
+        classes=classes,
+        reads_prompt=reader.start_token is None,
+        context=reader.network.context,
     )
 
 
@@ -68,7 +105,7 @@ def init_causal(key: jax.Array, config: CausalConfig) -> dict[str, Any]:
 
 
 def _init(
-    config: CausalConfig,
+    config: CausalReader,
     params: Any,
     prompt: Prompt,
     hidden: jax.Array,
@@ -83,8 +120,8 @@ def _init(
         params["network"], prompt, capacity=capacity
     )
     if config.start_token is None:
-        return classify(config.head, params["head"], own[:, -1, 0]), cache
-    return uniform(batch, len(config.head.classes)), cache
+        return config.say(params, own[:, -1, 0]), cache
+    return config.bare(batch), cache
 
 
 def read_tokens(config: CausalConfig, params: Any, tokens: jax.Array, mask: jax.Array) -> jax.Array:
@@ -100,16 +137,16 @@ def read_tokens(config: CausalConfig, params: Any, tokens: jax.Array, mask: jax.
     last = jnp.maximum(jnp.sum(mask, axis=-1) - 1, 0)
     state = jnp.take_along_axis(stream, last[:, None, None], axis=1)[:, 0]
     state = final_norm(config.network, params["network"], state)
-    return classify(config.head, params["head"], state)
+    return config.say(params, state)
 
 
-def _evaluate(config: CausalConfig, params: Any, state: Any, nodes: Nodes) -> tuple[jax.Array, Any]:
+def _evaluate(config: CausalReader, params: Any, state: Any, nodes: Nodes) -> tuple[jax.Array, Any]:
     _, own, cache = with_last_states(config.network).extend(params["network"], state, nodes)
-    return classify(config.head, params["head"], own[..., 0, :]), cache
+    return config.say(params, own[..., 0, :]), cache
 
 
 def _evaluate_prefixes(
-    config: CausalConfig,
+    config: CausalReader,
     params: Any,
     prompt: Prompt,
     tokens: jax.Array,
@@ -124,4 +161,4 @@ def _evaluate_prefixes(
     mask = jnp.concatenate([mask, jnp.ones(tokens.shape, bool)], axis=1)
     _, stream, _, _ = read(config.network, params["network"], whole, mask)
     states = final_norm(config.network, params["network"], stream[:, front.shape[1] :])
-    return at_lengths(classify(config.head, params["head"], states), lengths)
+    return at_lengths(config.say(params, states), lengths)

@@ -5,13 +5,14 @@ and memoised callback per wave; its network stays on the device. Nothing that wa
 parent is used again, since a token more can change how a whole word is split.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from coopgen_jax.discriminators.discriminator import Discriminator, uniform
+from coopgen_jax.discriminators.discriminator import Discriminator
 from coopgen_jax.discriminators.host.retokenise import Crossing
 from coopgen_jax.discriminators.host.token_rows import judging_whole
 from coopgen_jax.models.language_model import Bound
@@ -34,7 +35,23 @@ def rereading(
       crossing: from the language model's tokens to those that are read.
       reads_prompt: whether prompt and continuation are judged, or the continuation alone.
     """
-    judge = Bound(_judge, (read, len(classes), crossing))
+    silent = -math.log(max(len(classes), 2))
+    return reading_anew(read, classes, crossing, reads_prompt=reads_prompt, silent=silent)
+
+
+def reading_anew(
+    read: Callable,
+    classes: tuple[str, ...],
+    crossing: Crossing,
+    *,
+    reads_prompt: bool,
+    silent: float,
+) -> Discriminator:
+    """Returns what says numbers, called `classes`, of every text; see `rereading`.
+
+    Of a text without tokens each of them is `silent`.
+    """
+    judge = Bound(_judge, (read, silent, crossing))
     tokenizer = crossing.target.identity
     return judging_whole(
         judge, classes, reads_prompt=reads_prompt, tokenizer=tokenizer, source=crossing.source
@@ -49,9 +66,9 @@ def widths_up_to(longest: int) -> list[int]:
 
 
 def _judge(
-    bound: tuple[Callable, int, Crossing], params: Any, common: jax.Array, own: jax.Array
+    bound: tuple[Callable, float, Crossing], params: Any, common: jax.Array, own: jax.Array
 ) -> jax.Array:
-    read, classes, crossing = bound
+    read, silent, crossing = bound
     # Tokens of the texts, -1 behind the last.
     rows = crossing(common, own).reshape(-1, crossing.width)
     count = jnp.sum(rows >= 0, axis=-1)
@@ -65,6 +82,6 @@ def _judge(
         return one
 
     shortest = jnp.searchsorted(jnp.asarray(widths), jnp.max(count, initial=0))
-    log_class = jax.lax.switch(shortest, [at(cut) for cut in widths])
-    log_class = jnp.where(count[:, None] > 0, log_class, uniform(len(rows), classes))
-    return log_class.reshape(*own.shape[:3], -1)
+    said = jax.lax.switch(shortest, [at(cut) for cut in widths])
+    said = jnp.where(count[:, None] > 0, said, silent)
+    return said.reshape(*own.shape[:3], -1)
