@@ -50,8 +50,9 @@ def run_compare(options: CompareOptions) -> None:
     prompts = read_prompts(options.texts, options.prompts, partial(note, options.quiet))
     rows = tuning_prompts(options, prompts) if is_tuned else []
     how = report_settings(options)
-    # What can be refused is refused before anything is loaded.
-    check_methods(announced(runs, options.target), how)
+    # What can be refused is refused before anything is loaded, and who judges is told.
+    for line in check_methods(announced(runs, options.target), how)[1]:
+        note(options.quiet, line)
     mesh = mesh_of(options)
     keep_compilations(cache_folder() / "compilation")
     dtype = _dtype_of(options)

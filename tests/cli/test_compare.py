@@ -45,6 +45,18 @@ def job(world, out, methods="greedy,sample:top_p=0.9", *more):
     ]  # fmt: skip
 
 
+def test_who_judges_is_told_before_anything_is_written(world, capsys, tmp_path, monkeypatch):
+    def stop(*runs, **settings):
+        raise UserError("this far")
+
+    monkeypatch.setattr(command, "compare", stop)
+    asked = job(world, tmp_path / "x", "greedy", "--judge", world / "judge")
+    status, _, err = run(capsys, *(word for word in asked if word != "--quiet"))
+    assert status == 2 and err.endswith("coopgen: error: this far\n")
+    assert err.startswith("coopgen: note: ") and "have no row in common" in err.splitlines()[0]
+    assert run(capsys, *asked)[2] == "coopgen: error: this far\n"
+
+
 def rows_of(path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
