@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cells import fixed, interval, markdown, read, rounded, share
-from value_tables import prefixes, therapy, therapy_moves, value_for_time
+from value_tables import packaged_guides, prefixes, therapy, therapy_moves, value_for_time
 from watermark_tables import (
     watermark_cost,
     watermark_paraphrase,
@@ -317,6 +317,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "captions": captions,
     "questions": questions,
     "value_for_time": value_for_time,
+    "packaged_guides": packaged_guides,
     "prefixes": prefixes,
     "therapy": lambda: therapy("amazon_reviews"),
     "therapy_moves": lambda: therapy_moves("amazon_reviews"),

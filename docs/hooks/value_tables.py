@@ -62,6 +62,27 @@ def value_for_time() -> str:
     return markdown(head, rows)
 
 
+def packaged_guides() -> str:
+    """Returns how often the default model follows the packaged heads of several classes."""
+    names = {
+        "sample": "sampling, nucleus .9",
+        "rerank": "best of 8, temperature .7, nucleus .9",
+        "fudge": "FUDGE, 20 candidates, strength 4",
+        "mcts:preset=values": "search, preset `values`",
+        "mcts:preset=default": "search, default preset, 32 simulations",
+    }
+    files = {"packaged_guides": "openings", "packaged_guides_web": "web text"}
+    rows = []
+    for file, prompts in files.items():
+        for guide, found in read(file)["guides"].items():
+            for row in found["methods"]:
+                judged = [interval(one["on_target"]) for one in row["judges"].values()]
+                perplexity = rounded(row["perplexity"]["value"])
+                rows.append([prompts, f"`{guide}`", names[row["method"]], *judged, perplexity])
+    head = ["prompts", "head", "method", "on target, words", "on target, MiniLM", "perplexity"]
+    return markdown(head, rows)
+
+
 def prefixes() -> str:
     """Returns how well classifiers of full texts judge prefixes, beside guides."""
     found = read("prefixes")["guides"]

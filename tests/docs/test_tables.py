@@ -44,6 +44,8 @@ ROWS = {
     "value_for_time": "| FUDGE with a distilled look-ahead head, greedy, tuned | 0.08 "
     "| .54 [.48, .60] | .33 | .13 | .47 [.41, .54] | .40 | .12 | 4.7 | +.03 [-.05, +.11] "
     "| -.03 [-.11, +.05] |",
+    "packaged_guides": "| openings | `topic` | search, default preset, 32 simulations "
+    "| .67 [.53, .78] | .67 [.53, .78] | 4.7 |",
     "prefixes": "| full texts: logistic regression on MiniLM's states | .64 (.25) | .69 (.19) "
     "| .72 (.14) | .72 (.12) | .69 (.10) | .78 (.07) |",
     "therapy": "| Therapy | .07 [-.13, .26] | .47 [.29, .61] | .55, .55 | 132 |",
