@@ -45,6 +45,7 @@ from coopgen_jax.training.captioning.caption_objectives import (
 from coopgen_jax.training.captioning.captioner_recipe import caption_log_likelihoods
 from coopgen_jax.training.captioning.regularisers import (
     discriminator_shape,
+    grammar_shape,
     paired,
     regulariser,
     regulariser_loss,
@@ -81,7 +82,7 @@ class CaptionerState:
 
     Attributes:
       captioner: its trainable parameters and its optimiser's state.
-      discriminator: the same of the discriminator.
+      discriminator: the same of the regulariser; a grammar head's parameters stay as they are.
       step: `[]` int32 rounds done.
     """
 
@@ -96,6 +97,12 @@ class CaptionerState:
             "captioner": self.captioner.trainable,
             "discriminator": self.discriminator.trainable,
         }
+
+
+def regulariser_shape(config: RewardConfig, scorer: Scorer) -> HeadConfig:
+    """Returns the shape of a round's regulariser."""
+    shape = grammar_shape if config.regulariser == "grammar" else discriminator_shape
+    return shape(scorer.images.shape[1])
 
 
 class CaptionRound:
@@ -163,7 +170,7 @@ class CaptionRound:
             micro_batches=micro_batches, sharded=sharded, sharded_parameters=sharded_parameters,
             remat=remat, dtype=network.dtype, **over,
         )  # fmt: skip
-        judge = discriminator_shape(scorer.images.shape[1])
+        judge = regulariser_shape(config, scorer)
         self.discriminator_step = make_step(regulariser_loss(judge), optimisers[1], **over)
         self.weigh = jax.jit(partial(weigh_captions, config, judge))
 
@@ -184,7 +191,7 @@ class CaptionRound:
             rows = _rows(image, references, weight)
         else:
             rows, seen, means = self._reward(state, frozen, image, references, key)
-            if self.config.alpha < 1:
+            if self.config.alpha < 1 and self.config.regulariser == "discriminator":
                 discriminator, judged = self.discriminator_step(
                     discriminator, {}, share(seen, self.mesh), key
                 )
@@ -317,7 +324,7 @@ def weigh_captions(
 
     Args:
       config: the round's.
-      judge: the discriminator's shape.
+      judge: the regulariser's shape.
       discriminator: its parameters.
       texts: `[M + 2 B, F]` embeddings of the written captions, the references, the greedy ones.
       image: `[B]` numbers of the images.
@@ -346,7 +353,7 @@ def weigh_captions(
             similarity = rewards.bidirectional_reward(
                 texts, of_text, pool, own, others, image[place], combine=config.combine, **how
             )
-    seen = paired(of_text, texts)
+    seen = texts if config.regulariser == "grammar" else paired(of_text, texts)
     human = regulariser(judge, discriminator, seen)
     reward = rewards.total_reward(similarity, human, alpha=config.alpha, offset=config.offset)
     condition = place[:wrote]

@@ -9,15 +9,22 @@ Both are a `discriminators.head.Head`, and their probability of a human, or soun
 regulariser of `captioning.rewards.total_reward`.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
 
 from coopgen_jax.discriminators.head import Head, HeadConfig, classify
+from coopgen_jax.errors import UserError
+from coopgen_jax.parallel.mesh import share
 from coopgen_jax.training import losses
+from coopgen_jax.training.captioning.corruptions import corrupt
 from coopgen_jax.training.objectives import Join, all_trainable, row_sums
-from coopgen_jax.training.step import Loss, Sums
+from coopgen_jax.training.step import Loss, Sums, begin_on, make_step
 
 # Adam's rate for the discriminator.
 DISCRIMINATOR_RATE = 7e-5
@@ -85,3 +92,46 @@ def regulariser_loss(config: HeadConfig, *, join: Join = all_trainable) -> Loss:
         return row_sums(batch, loss=each, accuracy=hits)
 
     return loss
+
+
+def train_grammar(
+    captions: Sequence[str],
+    embed: Callable[[Sequence[str]], np.ndarray],
+    *,
+    steps: int = 1000,
+    rows: int = 256,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+    mesh: Mesh,
+) -> Any:
+    """Returns the parameters of a grammar head trained on captions and on corrupted copies.
+
+    Every caption is corrupted once, in a kind at random.
+
+    Args:
+      captions: captions that people wrote.
+      embed: from captions to unit embeddings `[m, F]`, on the host.
+      steps: Adam's.
+      rows: captions of a step, sound ones and corrupted ones each.
+      learning_rate: Adam's.
+      seed: of everything random.
+      mesh: the devices, which divide twice the rows.
+
+    Raises:
+      UserError: there are no captions with words.
+    """
+    words = [own for own in map(str.split, captions) if own]
+    if not words:
+        raise UserError("there are no captions with words to train a grammar head on")
+    rng = np.random.default_rng(seed)
+    vocabulary = sorted({word for own in words for word in own})
+    sound = embed([" ".join(own) for own in words])
+    broken = embed([" ".join(corrupt(own, vocabulary, rng)) for own in words])
+    config, optimiser = grammar_shape(sound.shape[1]), optax.adam(learning_rate)
+    step = make_step(regulariser_loss(config), optimiser, mesh=mesh)
+    state = begin_on(mesh, init_regulariser(jax.random.key(seed), config), optimiser)
+    for _ in range(steps):
+        chosen = rng.integers(len(words), size=rows)
+        batch = two_kinds(jnp.asarray(broken[chosen]), jnp.asarray(sound[chosen]))
+        state, _means = step(state, {}, share(batch, mesh), jax.random.key(seed))
+    return jax.device_get(state.trainable)

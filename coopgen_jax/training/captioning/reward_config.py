@@ -12,6 +12,7 @@ from coopgen_jax.training.captioning.caption_objectives import CaptionObjective
 from coopgen_jax.training.captioning.rewards import ALPHA, TEMPERATURE, Combine
 
 Similarity = Literal["contrastive", "one-way", "clip-s"]
+Regulariser = Literal["discriminator", "grammar"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,10 @@ class RewardConfig:
       temperature: of the contrastive rewards.
       baseline: what is subtracted from the reward of what was written; see `caption_advantage`. The
         contrastive rewards have similar images inside: "group" and "strongest" are for "clip-s".
-      alpha: share of the similarity in the reward, the rest is the discriminator's probability of a
-        human caption; 1 for no discriminator.
+      regulariser: what keeps the language human: a "discriminator" that is trained beside the
+        captioner, or a "grammar" head, trained beforehand.
+      alpha: share of the similarity in the reward, the rest is the regulariser's probability of a
+        human, or sound, caption; 1 for no regulariser.
       offset: what is added to every reward; see `total_reward`.
       per_token: whether a caption's log-likelihood is averaged over its tokens.
       proposal: the method that writes, `samples` captions of every image.
@@ -38,6 +41,7 @@ class RewardConfig:
     combine: Combine = "sum"
     temperature: float = TEMPERATURE
     baseline: CaptionBaseline = "none"
+    regulariser: Regulariser = "discriminator"
     alpha: float = ALPHA
     offset: float = 0.0
     per_token: bool = True
@@ -51,6 +55,7 @@ class RewardConfig:
             ("similarity", Similarity),
             ("combine", Combine),
             ("baseline", CaptionBaseline),
+            ("regulariser", Regulariser),
         ):
             if getattr(self, name) not in get_args(known):
                 raise UserError(

@@ -19,14 +19,19 @@ from coopgen_jax.evaluation.retrieval import image_retrieval, text_retrieval
 from coopgen_jax.models.layer_layout import stacked_numbers
 from coopgen_jax.models.pretrained.captioner import LoadedCaptioner
 from coopgen_jax.parallel.mesh import place
-from coopgen_jax.training.captioning.caption_round import CaptionerState, CaptionRound, Scorer
+from coopgen_jax.training.captioning.caption_round import (
+    CaptionerState,
+    CaptionRound,
+    Scorer,
+    regulariser_shape,
+)
 from coopgen_jax.training.captioning.captioner_recipe import (
     Caption,
     caption_rows,
     joined,
     save_captioner,
 )
-from coopgen_jax.training.captioning.regularisers import discriminator_shape, init_regulariser
+from coopgen_jax.training.captioning.regularisers import init_regulariser
 from coopgen_jax.training.captioning.reward_config import RewardConfig
 from coopgen_jax.training.card import save_head
 from coopgen_jax.training.gcn.gcn_training import GcnTraining
@@ -52,6 +57,7 @@ def train_rewarded_captioner(
     *,
     images: int = 16,
     longest: int = 50,
+    regulariser: Any = None,
     folder: Path,
     mesh: Mesh,
     listener: Listener = lambda done, total, means: None,
@@ -71,6 +77,8 @@ def train_rewarded_captioner(
       how: how long and how fast; its examination is not used. The last parameters are kept.
       images: `B`, captions that people wrote in a round, with their images.
       longest: tokens read of such a caption, what begins and ends it included.
+      regulariser: parameters that the discriminator begins with, None for random ones; or those of
+        the grammar head, as `train_grammar` returns them.
       folder: where everything goes, checkpoints included; a run that stopped there goes on.
       mesh: the devices.
       listener: called after every round.
@@ -82,11 +90,13 @@ def train_rewarded_captioner(
     """
     features = np.asarray(features, np.float32)
     _check(captioner, features, validation, scorer)
-    _check_lengths(captioner, config, longest)
+    _check_settings(captioner, config, longest, regulariser)
     model, shape = captioner.model, captioner.prefix
     rows = caption_rows(model.tokenizer, training, len(features))
-    _claim(folder, captioner, (features, rows, validation), scorer, config, how, (images, longest))
-    state, frozen, (join, standard) = _begin(captioner, features, scorer, how, mesh)
+    data = features, rows, validation, regulariser
+    _claim(folder, captioner, data, scorer, config, how, (images, longest))
+    reward = scorer, config, regulariser
+    state, frozen, (join, standard) = _begin(captioner, features, reward, how, mesh)
     run_round = CaptionRound(
         model.config, shape, model.tokenizer, config, scorer, how.optimisers(),
         join=joined(join, standard), mesh=mesh, mapper=how.mapper, micro_batches=how.micro_batches,
@@ -146,21 +156,29 @@ def _deliver(
     card: dict[str, Any],
     dtype: str,
 ) -> None:
-    """Writes the discriminator into a folder below, and the captioner, whose card comes last."""
-    judge = {"kind": "caption discriminator", "scorer": card["scorer"]}
+    """Writes the regulariser into a folder below, and the captioner, whose card comes last."""
+    judge = {"kind": f"caption {card['reward']['regulariser']}", "scorer": card["scorer"]}
     save_head(folder / "discriminator", discriminator, judge)
     save_captioner(captioner.model, dtype, folder, weights, card)
 
 
 def _begin(
-    captioner: LoadedCaptioner, features: np.ndarray, scorer: Scorer, how: GcnTraining, mesh: Mesh
+    captioner: LoadedCaptioner,
+    features: np.ndarray,
+    reward: tuple[Scorer, RewardConfig, Any],
+    how: GcnTraining,
+    mesh: Mesh,
 ) -> tuple[CaptionerState, Any, tuple[Join, dict[str, Any]]]:
     """Returns the state in front of the first round, frozen parameters, and what joins them."""
     network, held, join = trainable_of(captioner.model, how.lora, mesh, seed=how.seed)
     standard = {name: np.asarray(captioner.params[name]) for name in STANDARD}
     prefix = {name: leaf for name, leaf in captioner.params.items() if name not in STANDARD}
     trainable = {"network": network, "prefix": jax.tree.map(jnp.array, prefix)}
-    judge = init_regulariser(jax.random.key(how.seed), discriminator_shape(scorer.images.shape[1]))
+    scorer, config, judge = reward
+    if judge is None:
+        shape = regulariser_shape(config, scorer)
+        judge = init_regulariser(jax.random.key(how.seed), shape)
+    judge = jax.tree.map(jnp.array, judge)
     optimisers = how.optimisers()
     sharded = {"sharded": how.sharded_optimiser, "sharded_parameters": how.sharded_parameters}
     state = CaptionerState(
@@ -188,8 +206,12 @@ def _check(
         raise UserError("the images to validate on must be rows of features, one or more")
 
 
-def _check_lengths(captioner: LoadedCaptioner, config: RewardConfig, longest: int) -> None:
-    """Raises UserError where captions do not fit, or layers are no stack."""
+def _check_settings(
+    captioner: LoadedCaptioner, config: RewardConfig, longest: int, regulariser: Any
+) -> None:
+    """Raises UserError where captions do not fit, layers are no stack, or grammar is unknown."""
+    if config.regulariser == "grammar" and config.alpha < 1 and regulariser is None:
+        raise UserError("a grammar head is trained beforehand: give its parameters as regulariser")
     room = captioner.model.config.context - captioner.prefix.tokens - 1
     most = max(longest, config.proposal.ahead)
     if most > room:
@@ -206,17 +228,18 @@ def _check_lengths(captioner: LoadedCaptioner, config: RewardConfig, longest: in
 def _claim(
     folder: Path,
     captioner: LoadedCaptioner,
-    data: tuple[np.ndarray, Any, Sequence[int]],
+    data: tuple[np.ndarray, Any, Sequence[int], Any],
     scorer: Scorer,
     config: RewardConfig,
     how: GcnTraining,
     sizes: tuple[int, int],
 ) -> None:
-    features, rows, validation = data
+    features, rows, validation, regulariser = data
     # A round does not depend on how many follow, nor on when it is validated.
     settings = replace(how, loop=LoopConfig(steps=1, patience=how.loop.patience))
     digest = hashlib.sha256(features.tobytes())
-    for array in (scorer.images, scorer.neighbours, np.asarray(validation)):
+    arrays = [scorer.images, scorer.neighbours, np.asarray(validation)]
+    for array in [*arrays, *map(np.asarray, jax.tree.leaves(regulariser))]:
         digest.update(np.ascontiguousarray(array).tobytes())
     claim(
         folder, "rewarded captioner", captioner.model.sha256, settings, (rows, rows),

@@ -20,7 +20,11 @@ from coopgen_jax.training.captioning.caption_round import (
     weigh_captions,
 )
 from coopgen_jax.training.captioning.captioner_recipe import caption_rows
-from coopgen_jax.training.captioning.regularisers import discriminator_shape, init_regulariser
+from coopgen_jax.training.captioning.regularisers import (
+    discriminator_shape,
+    grammar_shape,
+    init_regulariser,
+)
 from coopgen_jax.training.captioning.reward_config import RewardConfig
 from coopgen_jax.training.objectives import all_trainable
 from coopgen_jax.training.recipes.scratch import ScratchConfig, fresh_model, train_tokenizer
@@ -198,10 +202,24 @@ def test_weights_are_those_of_the_formulas(similarity):
     assert seen["label"].tolist() == [0, 0, 1, 1]
 
 
+def test_a_grammar_head_reads_captions_alone():
+    texts, images = unit(0, 6, 5), unit(1, 2, 5)
+    judge = grammar_shape(5)
+    params = init_regulariser(jax.random.key(3), judge)
+    config = RewardConfig("rl", regulariser="grammar", alpha=0.0, proposal=SAMPLES)
+    _, seen, means = weigh_captions(
+        config, judge, params, texts, jnp.arange(2), images, jnp.zeros((2, 0), jnp.int32),
+        jnp.zeros((2, 0, 5)), (jnp.ones(2, jnp.int32), jnp.ones(2, jnp.int32)),
+    )  # fmt: skip
+    wanted = np.exp(_log_human(params, texts[:2])).mean()
+    assert float(means["reward"]) == pytest.approx(wanted, rel=1e-5)
+    np.testing.assert_array_equal(seen["features"], texts[:4])
+
+
 def _log_human(params, features) -> np.ndarray:
     x = np.asarray(features, float)
     layers = jax.tree.map(lambda leaf: np.asarray(leaf, float), params)
-    for name in ("hidden_0", "hidden_1"):
+    for name in sorted(name for name in layers if name.startswith("hidden")):
         x = np.maximum(x @ layers[name]["kernel"] + layers[name]["bias"], 0)
     x = x @ layers["output"]["kernel"] + layers["output"]["bias"]
     return x[:, 1] - np.log(np.exp(x).sum(axis=-1))

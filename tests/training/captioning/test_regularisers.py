@@ -1,11 +1,14 @@
 """The regularisers, against sums by hand, finite differences and a world that they can tell."""
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from coopgen_jax.errors import UserError
 from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.training.captioning.regularisers import (
     discriminator_shape,
@@ -14,6 +17,7 @@ from coopgen_jax.training.captioning.regularisers import (
     paired,
     regulariser,
     regulariser_loss,
+    train_grammar,
     two_kinds,
 )
 from coopgen_jax.training.step import begin_on, make_step
@@ -117,3 +121,27 @@ def test_a_trained_discriminator_tells_human_captions_of_an_image(world):
     assert means["accuracy"] == 1
     reward = regulariser(CONFIG, state.trainable, batch["features"])
     assert reward[:ROWS].max() < 0.2 and reward[ROWS:].min() > 0.8
+
+
+def embed(captions) -> np.ndarray:
+    """Unit sums of a direction for every pair of words that follow each other."""
+    found = []
+    for caption in captions:
+        words = ["", *caption.split(), ""]
+        pairs = [sum(map(ord, one)) + 31 * sum(map(ord, two)) for one, two in pairwise(words)]
+        found.append(sum(np.random.default_rng(pair).standard_normal(32) for pair in pairs))
+    return np.asarray(found / np.linalg.norm(found, axis=-1, keepdims=True), np.float32)
+
+
+def test_a_trained_grammar_head_tells_sound_captions():
+    captions = [f"the {one} {two}" for one in ("red", "old") for two in ("dog", "boat")]
+    how = {"steps": 150, "rows": 32, "learning_rate": 1e-2, "mesh": make_mesh()}
+    params = train_grammar(captions * 100, embed, **how)
+    broken = ["the the red boat", "boat the red", "red dog", "the old old old dog", "the dog boat"]
+    sound, unsound = (
+        regulariser(grammar_shape(32), params, jnp.asarray(embed(texts)))
+        for texts in (captions, broken)
+    )
+    assert sound.min() > 0.8 and unsound.mean() < 0.3
+    with pytest.raises(UserError, match="no captions with words"):
+        train_grammar([" "], embed, mesh=make_mesh())
