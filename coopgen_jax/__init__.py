@@ -37,6 +37,7 @@ _NAMES = {
     "decoding.rules.watermark_key": "WatermarkKey load_key new_key save_key",
     "discriminators.bag_of_words": "bag_of_words single_tokens",
     "discriminators.causal": "CausalConfig causal init_causal",
+    "discriminators.clip_heads": "image_head_vectors",
     "discriminators.composition": "Term compose",
     "discriminators.discriminator": "Discriminator",
     "discriminators.generative": "GenerativeConfig generative generative_params",

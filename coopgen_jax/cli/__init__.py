@@ -33,6 +33,7 @@ from coopgen_jax.cli.ask import (
     ungrouped,
     value_of,
 )
+from coopgen_jax.cli.clip_options import ClipOptions
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.cli.evaluate_options import (
     CaptionsOptions,
@@ -249,7 +250,12 @@ def _ask_method(
 
 
 def _parse_train(arguments: list[str]) -> TrainOptions:
-    kinds = {"discriminator": DiscriminatorOptions, "lm": LanguageModelOptions, "gcn": GcnOptions}
+    kinds = {
+        "discriminator": DiscriminatorOptions,
+        "lm": LanguageModelOptions,
+        "gcn": GcnOptions,
+        "clip": ClipOptions,
+    }
     # Only the options of the kind that is trained are shown.
     kind = value_of("--kind", arguments) or DiscriminatorOptions.kind
     others = tuple(name for name, its in train_options.KINDS.items() if kind not in its)

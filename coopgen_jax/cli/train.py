@@ -9,8 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from coopgen_jax.cli.ask import flag, spelt
+from coopgen_jax.cli.clip_options import ClipOptions
 from coopgen_jax.cli.guide_shape import trunk_of
 from coopgen_jax.cli.machines import together, united
+from coopgen_jax.cli.train_clip import run_clip
 from coopgen_jax.cli.train_data import read_classes, report
 from coopgen_jax.cli.train_gcn import run_gcn
 from coopgen_jax.cli.train_on_policy import (
@@ -66,6 +68,9 @@ def run_train(options: TrainOptions) -> None:
     if what.out.exists() and not what.out.is_dir():
         raise UserError(f"{what.out} is a file: give a folder")
     try:
+        if isinstance(what, ClipOptions):
+            run_clip(what)
+            return
         with together(what):
             if isinstance(what, GcnOptions):
                 run_gcn(what)

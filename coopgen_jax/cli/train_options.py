@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
+from coopgen_jax.cli.clip_options import ClipOptions
 from coopgen_jax.cli.on_policy_options import OnPolicyOptions
 from coopgen_jax.cli.options import _unset
 
@@ -33,6 +34,8 @@ examples:
   coopgen train gcn --model small --rank 0 --data corpus.txt --validation dev.txt --out better
   coopgen train gcn --data pairs.jsonl --validation dev.jsonl --source context --text question \\
       --proposal mcts:preset=values --out asker
+  # how well images and texts belong together
+  coopgen train clip --data flickr8k --out clip
 """
 
 
@@ -340,6 +343,6 @@ class GcnOptions(_Base):
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Train a discriminator, a language model, or both together."""
+    """Train a discriminator, a language model, both together, or a small CLIP."""
 
-    what: DiscriminatorOptions | LanguageModelOptions | GcnOptions
+    what: DiscriminatorOptions | LanguageModelOptions | GcnOptions | ClipOptions

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, bidirectional
 from coopgen_jax.discriminators.causal import CausalConfig, causal, read_tokens
+from coopgen_jax.discriminators.clip_heads import ClipHeadsConfig, heads_guide, heads_shapes
 from coopgen_jax.discriminators.generative import GenerativeConfig, generative
 from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.discriminators.host.python_file import is_python, load_function
@@ -332,10 +333,25 @@ def _generative(
     return LoadedDiscriminator(generative(config), params, card)
 
 
+def _clip_heads(
+    _folder: Path, card: dict[str, Any], head: Any, language_model: LoadedModel
+) -> LoadedDiscriminator:
+    encoder = load_encoder(card["encoder"])
+    if encoder.sha256 != card["encoder_sha256"]:
+        _warn_of_copy(f"the encoder {card['encoder']}")
+    images = head["image"]["centre"].shape[0]
+    _compare(head, heads_shapes(ClipHeadsConfig(images, encoder.config.width, card["width"])))
+    longest = card["longest"]
+    return heads_guide(
+        head, encoder, tokenizer=language_model.tokenizer, longest=longest, card=card
+    )
+
+
 # A kind is one function: folder, card, weights and language model in, the discriminator out.
 KINDS = {
     "bidirectional": _bidirectional,
     "causal": _causal,
+    "clip-heads": _clip_heads,
     "generative": _generative,
     "shared-trunk": _shared_trunk,
 }

@@ -166,6 +166,7 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
         named = {
             "rows_sha256": "set of texts", "judge_sha256": "model for the discriminator",
             "searched_sha256": "set of searched texts", "features_sha256": "set of features",
+            "captioned_sha256": "set of images and captions",
             "base_sha256": "model or encoder to begin with",
         }  # fmt: skip
         return named.get(name, "model to begin with")

@@ -13,6 +13,7 @@ COMMANDS = (
     "train discriminator",
     "train lm",
     "train gcn",
+    "train clip",
     "evaluate discriminator",
     "evaluate texts",
     "evaluate captions",

@@ -39,6 +39,7 @@ FEW = {
         "--discriminator-rows": "4", "--replay-rows": "4", "--sample-texts": "2",
         "--validation-rows": "4", "--quiet": None,
     },
+    "train clip": {"--epochs": "1", "--rows": "4", "--width": "4", "--quiet": None},
     "evaluate discriminator": {"--quiet": None},
     "evaluate texts": {"--quiet": None},
     "watermark evaluate": {"--new-tokens": "8", "--quiet": None},
@@ -68,7 +69,7 @@ def stand_in(patch: pytest.MonkeyPatch, world: Path) -> None:
     name = loaded_model.DEFAULT_MODEL
     entry = replace(loaded_model.PACKAGED[name], weights="model.safetensors")
     patch.setitem(loaded_model.PACKAGED, name, entry)
-    kinds = {"image network": "backbone"}
+    kinds = {"image network": "backbone", "encoder": "encoder"}
     patch.setattr(loaded_model, "fetch", lambda packaged: world / kinds.get(packaged.kind, "model"))
     patch.setattr(image_networks, "LITE0", TINY_LITE)
     patch.setattr(loading, "PACKAGED", world / "heads")

@@ -15,16 +15,18 @@ from PIL import Image
 from coopgen_jax.data.fingerprint import fingerprint, write_fingerprint
 from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.models.efficientnet import EfficientNetConfig, Stage, efficientnet_shapes
+from coopgen_jax.models.encoder import EncoderConfig, init_encoder
 from coopgen_jax.models.pretrained.image_networks import efficientnet_sources
 from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.models.pretrained.packaged import PACKAGED
-from coopgen_jax.models.pretrained.saving import save_model
+from coopgen_jax.models.pretrained.saving import save_encoder, save_model
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.testing.toy import TINY_LLAMA
 from coopgen_jax.tokenizer import Tokenizer
 from coopgen_jax.training.card import save_head
 from coopgen_jax.training.recipes.scratch import train_tokenizer
 from tests.docs.pages import ROOT
+from tests.tiny_encoder import make_encoder
 
 CLASSES = ("negative", "positive")
 NOUNS = ("film", "phone", "book", "song", "lamp", "boat", "chair", "coat")
@@ -55,6 +57,7 @@ def build(folder: Path) -> Path:
     write_head(folder / "judge", folder / "model", 1, "a judge's own row")
     write_data(folder)
     write_backbone(folder / "backbone")
+    write_encoder(folder / "encoder")
     write_pictures(folder / "pictures")
     return folder
 
@@ -105,6 +108,13 @@ def write_backbone(folder: Path) -> None:
     folder.mkdir()
     name = PACKAGED["efficientnet-lite0"].weights
     torch.save(tensors, folder / name, _use_new_zipfile_serialization=False)
+
+
+def write_encoder(folder: Path) -> None:
+    """Writes a tiny network in place of the packaged one that reads captions."""
+    config = EncoderConfig(vocab_size=6, layers=1, width=8, heads=2, ffn_width=8, context=64)
+    params = init_encoder(jax.random.key(0), config)
+    save_encoder(folder, config, params, make_encoder().tokenizer, dtype="float32")
 
 
 def write_pictures(folder: Path) -> None:

@@ -1,0 +1,135 @@
+"""The command `coopgen train clip`."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from coopgen_jax.cli.clip_options import ClipOptions
+from coopgen_jax.cli.train_progress import (
+    check_numbers,
+    compiling,
+    finish,
+    now_and_then,
+    tell,
+    watched,
+)
+from coopgen_jax.data.batches import BatchConfig
+from coopgen_jax.data.image_captions import read_image_captions
+from coopgen_jax.data.image_states import read_image_states
+from coopgen_jax.data.sources import left_out
+from coopgen_jax.errors import UserError
+from coopgen_jax.models.pretrained.image_networks import LoadedBackbone, load_backbone
+from coopgen_jax.models.pretrained.loaded_model import load_encoder
+from coopgen_jax.models.pretrained.packaged import cache_folder
+from coopgen_jax.parallel.mesh import make_mesh
+from coopgen_jax.training.loop import LoopConfig
+from coopgen_jax.training.recipes.clip_recipe import Captioned, train_clip
+from coopgen_jax.training.run import RecipeConfig
+
+
+def run_clip(what: ClipOptions) -> None:
+    """Trains the heads of a small CLIP, and prints the card; see `train.run_train`."""
+    _check(what)
+    files = _files(what)
+    backbone = load_backbone(what.backbone)
+    training, validation = (_captioned(what, backbone, file) for file in files)
+    encoder = load_encoder(what.encoder)
+    if what.longest > encoder.config.context:
+        raise UserError(
+            f"--longest is {what.longest}: the encoder reads {encoder.config.context} word pieces "
+            "at most"
+        )
+    steps = max(1, math.ceil(what.epochs * len(training.captions) / what.rows))
+    every = min(what.validate_every, steps)
+    config = RecipeConfig(
+        loop=LoopConfig(
+            steps=steps,
+            validate_every=every,
+            save_every=every,
+            patience=what.patience,
+            budget_minutes=what.budget_minutes,
+        ),
+        batch=BatchConfig(rows=what.rows, longest=what.longest, shortest=None, seed=what.seed),
+        lora=None,
+        learning_rate=what.learning_rate,
+        weight_decay=0.1,
+        dropout=what.dropout,
+        # Of many captions of other images an image is told more surely than of few.
+        validation_rows=len(validation.captions),
+    )
+    count = len(training.captions) + len(validation.captions)
+    tell(what, f"reading {count} captions")
+    with watched(what) as listener:
+        card = train_clip(
+            backbone, encoder, training, validation, config, width=what.width, folder=what.out,
+            mesh=make_mesh(1), listener=listener, begin=compiling(what),
+        )  # fmt: skip
+    finish(what, card, _show)
+
+
+def _check(what: ClipOptions) -> None:
+    check_numbers(what, "rows", "width", "validate_every")
+    if what.rows < 2:
+        raise UserError("--rows is 1: a caption is told from others, give 2 or more")
+    if what.longest < 3:
+        raise UserError(f"--longest is {what.longest}: give 3 or more, with what stands around")
+    if not 0 < what.epochs < math.inf:
+        raise UserError(f"--epochs is {what.epochs}: give a number above 0")
+    if not 0 <= what.dropout < 1:
+        raise UserError(f"--dropout is {what.dropout}: give a share from 0 to below 1")
+
+
+def _files(what: ClipOptions) -> tuple[Path, Path]:
+    """Returns the files of training and validation captions."""
+    data = Path(what.data).expanduser()
+    training = data / "train.csv" if data.is_dir() else data
+    if what.validation is not None:
+        return training, Path(what.validation).expanduser()
+    if not data.is_dir():
+        raise UserError("--validation must be given where --data is a file")
+    return training, data / "validation.csv"
+
+
+def _captioned(what: ClipOptions, backbone: LoadedBackbone, file: Path) -> Captioned:
+    """Returns the images of a file of captions that can be read; tells of the others."""
+    beside = file.parent / "images"
+    folder = what.images or (beside if beside.is_dir() else file.parent)
+    found = read_image_captions(file, folder=folder)
+    for note in left_out(found.broken):
+        tell(what, f"{file}: {note}")
+    names = list(found.captions)
+    told = now_and_then(what)
+    seen = read_image_states(
+        backbone,
+        [folder / name for name in names],
+        folder=what.states or cache_folder() / "image-states",
+        listener=lambda done, total: told(done, total, lambda: f"{done} of {total} images read"),
+    )
+    for note in seen.notes:
+        tell(what, f"{file}: {note}")
+    if len(seen.places) < 2:
+        raise UserError(f"{file} has fewer than 2 images that can be read: give others beside them")
+    captions = [found.captions[names[place]] for place in seen.places]
+    numbers = [number for number, own in enumerate(captions) for _ in own]
+    texts = tuple(text for own in captions for text in own)
+    return Captioned(seen.states, texts, np.array(numbers, np.int32))
+
+
+def _show(console: Console, what: Any, card: dict[str, Any]) -> None:
+    best = card["best"]
+    loss = f"best validation loss {best['loss']:.3f} at step {best['step']}" if best else "no step"
+    console.print(f"{what.out}: {card['kind']}, {card['steps']} steps, {loss}")
+    found = card["retrieval"]
+    table = Table(title=f"how {found['images']} validation images and their captions find one "
+                  "another", box=None)  # fmt: skip
+    for column in ("", "R@1", "R@5", "R@10", "1 / rank"):
+        table.add_column(column, justify="right" if column else "left")
+    names = ("recall_1", "recall_5", "recall_10", "reciprocal_rank")
+    for way in ("image_to_text", "text_to_image"):
+        figures = [f"{found[way][name]['value']:.3f}" for name in names]
+        table.add_row(way.replace("_", " "), *figures)
+    console.print(table)

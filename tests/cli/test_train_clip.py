@@ -1,0 +1,82 @@
+"""`coopgen train clip`: what is wrong with options and data is told in one sentence."""
+
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+import coopgen_jax.cli.train_clip as command
+from coopgen_jax.models.pretrained import image_networks, loaded_model
+from tests.cli.running import run, sentence
+from tests.docs.tiny_world import TINY_LITE, write_backbone, write_encoder, write_pictures
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    write_backbone(folder / "backbone")
+    write_encoder(folder / "encoder")
+    write_pictures(folder / "pictures")
+    return folder
+
+
+@pytest.fixture
+def pictures(world, tmp_path, monkeypatch):
+    kinds = {"image network": "backbone", "encoder": "encoder"}
+    monkeypatch.setattr(loaded_model, "fetch", lambda packaged: world / kinds[packaged.kind])
+    monkeypatch.setattr(image_networks, "LITE0", TINY_LITE)
+    shutil.copytree(world / "pictures", tmp_path / "pictures")
+    return tmp_path / "pictures"
+
+
+SMALL = ("--epochs", "1", "--rows", "4", "--width", "4")
+
+
+def test_a_folder_of_pictures_becomes_heads(capsys, pictures, tmp_path):
+    (pictures / "images" / "lamp.jpg").write_bytes(b"<html>")
+    (pictures / "images" / "film.jpg").unlink()
+    with (pictures / "train.csv").open("a") as file:
+        file.write("film.jpg,\n")
+    out = tmp_path / "clip"
+    status, printed, err = run(capsys, "train", "clip", "--data", pictures, "--out", out, *SMALL)
+    assert status == 0
+    assert "clip-heads, 2 steps" in printed and "text to image" in printed
+    assert "train.csv: 2 rows left out (" in err
+    assert "train.csv: 1 image left out (lamp.jpg: it is not a picture that can be read)" in err
+    card = json.loads((out / "card.json").read_text())
+    assert card["images"] == 4 and card["retrieval"]["images"] == 2
+    # The states are there for the next training, which reads no picture.
+    again = run(capsys, "train", "clip", "--data", pictures / "train.csv", "--validation",
+                pictures / "validation.csv", "--out", tmp_path / "other", *SMALL, "--json",
+                "--quiet")  # fmt: skip
+    assert again[0] == 0 and json.loads(again[1])["best"] == card["best"]
+
+
+def test_mistakes_are_told_before_anything_is_read(capsys, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "load_backbone", lambda name: pytest.fail("it was loaded"))
+    ask = ("train", "clip", "--data", pictures, "--out", tmp_path / "out")
+    for wrong, said in (
+        (("--rows", "1"), "--rows is 1: a caption is told from others"),
+        (("--epochs", "0"), "--epochs is 0"),
+        (("--dropout", "1"), "--dropout is 1"),
+        (("--longest", "2"), "--longest is 2"),
+        (("--width", "0"), "--width is 0"),
+    ):
+        assert said in sentence(capsys, *ask, *wrong)
+    file = ("--data", pictures / "train.csv", "--out", tmp_path / "out")
+    assert "--validation must be given" in sentence(capsys, "train", "clip", *file)
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_of_no_use_is_named(capsys, pictures, tmp_path):
+    ask = ("train", "clip", "--data", pictures, "--out", tmp_path / "out", *SMALL)
+    assert "65" not in sentence(capsys, *ask, "--longest", "65", "--quiet").partition("is 65")[2]
+    for image in (pictures / "images").glob("*.jpg"):
+        image.write_bytes(b"")
+    Image.new("RGB", (9, 9)).save(pictures / "images" / "film.jpg")
+    said = sentence(capsys, *ask, "--quiet")
+    assert "train.csv has fewer than 2 images that can be read" in said
+    (pictures / "train.csv").write_text("picture,caption\nfilm.jpg,A film\n")
+    assert "has no column 'image'" in sentence(capsys, *ask, "--quiet")
+    assert not (tmp_path / "out" / "card.json").exists()
