@@ -27,7 +27,7 @@ class ClipOptions:
       encoder: What reads the captions: a name or a folder of a BERT encoder.
       width: Numbers of a vector.
       epochs: Times that every caption is trained on.
-      rows: Captions of a step, each of which is told from the others.
+      rows: Captions of a step, each of which competes with the others.
       longest: Word pieces read of a caption.
       learning_rate: The highest learning rate.
       dropout: Share of a head's inputs that a step leaves out.

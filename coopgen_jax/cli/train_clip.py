@@ -58,7 +58,6 @@ def run_clip(what: ClipOptions) -> None:
         learning_rate=what.learning_rate,
         weight_decay=0.1,
         dropout=what.dropout,
-        # Of many captions of other images an image is told more surely than of few.
         validation_rows=len(validation.captions),
     )
     count = len(training.captions) + len(validation.captions)
@@ -74,7 +73,7 @@ def run_clip(what: ClipOptions) -> None:
 def _check(what: ClipOptions) -> None:
     check_numbers(what, "rows", "width", "validate_every")
     if what.rows < 2:
-        raise UserError("--rows is 1: a caption is told from others, give 2 or more")
+        raise UserError("--rows is 1: a caption competes with others, give 2 or more")
     if what.longest < 3:
         raise UserError(f"--longest is {what.longest}: give 3 or more, with what stands around")
     if not 0 < what.epochs < math.inf:
@@ -86,6 +85,8 @@ def _check(what: ClipOptions) -> None:
 def _files(what: ClipOptions) -> tuple[Path, Path]:
     """Returns the files of training and validation captions."""
     data = Path(what.data).expanduser()
+    if not data.exists():
+        raise UserError(f"--data {data} is neither a file nor a folder here")
     training = data / "train.csv" if data.is_dir() else data
     if what.validation is not None:
         return training, Path(what.validation).expanduser()

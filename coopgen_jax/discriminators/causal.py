@@ -57,7 +57,7 @@ class CausalConfig:
 
 
 class CausalReader(Protocol):
-    """What reads the tree by a network of its own, and says something of each text's last state.
+    """What reads the tree by its own network, and says something of each text's last state.
 
     `say` and `bare` are as in `CausalConfig`, of any width; it is equal to one that reads alike.
     """

@@ -8,8 +8,8 @@ and nothing is trained. Chaffin, Kijak, Claveau, "Distinctive Image Captioning" 
 
 The images of a row come with its prompt, as its context. What reads the texts is a describer: a
 record of functions like those of a discriminator, that says a vector of unit length in place of
-log-probabilities. One reads the tree by a causal network of its own out of a slot cache, the other
-reads every text anew, with a tokenizer of its own.
+log-probabilities. One reads the tree by its own causal network out of a slot cache, the other reads
+every text anew, with its own tokenizer.
 """
 
 from collections.abc import Callable
@@ -57,7 +57,7 @@ def image_context(images: Any, others: Any = None, mask: Any = None) -> ImageCon
 
     Args:
       images: `[B, F]` the vector of each row's own image.
-      others: what it is told from: `[M, F]` for all rows, `[B, M, F]` for each, or None for the
+      others: what it competes with: `[M, F]` for all rows, `[B, M, F]` for each, or None for the
         images of the other rows.
       mask: `[B, M]` true at real ones of the others, None where all are.
 
@@ -76,7 +76,7 @@ def image_context(images: Any, others: Any = None, mask: Any = None) -> ImageCon
             beside = jnp.broadcast_to(beside[None], (count, *beside.shape))
     there = jnp.ones(beside.shape[:2], bool) if mask is None else jnp.asarray(mask, bool)
     if not beside.shape[1] or not there.any(axis=1).all():
-        raise UserError("an image stands alone: give others that it is to be told from")
+        raise UserError("an image stands alone: give others that it competes with")
     front = jnp.ones((count, 1), bool)
     whole = jnp.concatenate([own[:, None], beside], axis=1)
     return ImageContext(whole, jnp.concatenate([front, there], axis=1))
@@ -215,7 +215,7 @@ def init_describer(key: jax.Array, config: CausalTextConfig) -> dict[str, Any]:
 def describing_anew(
     read: Callable, width: int, crossing: Crossing, *, reads_prompt: bool = False
 ) -> Discriminator:
-    """Returns a describer that reads every text anew, with a tokenizer of its own.
+    """Returns a describer that reads every text anew, with its own tokenizer.
 
     Args:
       read: `(params, tokens [n, S], mask [n, S]) -> unit vectors [n, F]`; equal where it reads

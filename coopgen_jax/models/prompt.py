@@ -108,7 +108,7 @@ def check_context(context: Any, count: int) -> None:
 
 
 def with_context(prompt: Prompt, context: Any, rows: Sequence[int]) -> Prompt:
-    """Returns a prompt with some rows of a context, one for each of its own; see `Prompt`."""
+    """Returns a prompt with some rows of a context, one for each of its rows; see `Prompt`."""
     chosen = np.asarray(rows, np.int32)
     return replace(prompt, context=jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen], context))
 

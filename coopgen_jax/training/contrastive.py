@@ -38,7 +38,7 @@ def contrastive_loss(vectors: Vectors, *, training: bool) -> Callable:
     """Returns a loss: the mean of both of `contrastive_terms`, and how often each is right.
 
     A batch has `label` `[B]`, the number of each pair's image, and a `mask` that is false in rows
-    that fill it up. What a pair is told from is what one device has of the batch.
+    that fill it up. A pair competes with the others that one device has of the batch.
     """
 
     def loss(trainable: dict, frozen: dict, batch: dict, key: jax.Array) -> dict:

@@ -1,4 +1,4 @@
-"""`coopgen train clip`: what is wrong with options and data is told in one sentence."""
+"""`coopgen train clip`: every mistake in options and data gets its sentence."""
 
 import json
 import shutil
@@ -53,11 +53,11 @@ def test_a_folder_of_pictures_becomes_heads(capsys, pictures, tmp_path):
     assert again[0] == 0 and json.loads(again[1])["best"] == card["best"]
 
 
-def test_mistakes_are_told_before_anything_is_read(capsys, pictures, tmp_path, monkeypatch):
+def test_mistakes_are_named_before_anything_is_read(capsys, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "load_backbone", lambda name: pytest.fail("it was loaded"))
     ask = ("train", "clip", "--data", pictures, "--out", tmp_path / "out")
     for wrong, said in (
-        (("--rows", "1"), "--rows is 1: a caption is told from others"),
+        (("--rows", "1"), "--rows is 1: a caption competes with others"),
         (("--epochs", "0"), "--epochs is 0"),
         (("--dropout", "1"), "--dropout is 1"),
         (("--longest", "2"), "--longest is 2"),
@@ -66,12 +66,15 @@ def test_mistakes_are_told_before_anything_is_read(capsys, pictures, tmp_path, m
         assert said in sentence(capsys, *ask, *wrong)
     file = ("--data", pictures / "train.csv", "--out", tmp_path / "out")
     assert "--validation must be given" in sentence(capsys, "train", "clip", *file)
+    nowhere = ("--data", tmp_path / "nothing", "--out", tmp_path / "out")
+    assert "is neither a file nor a folder here" in sentence(capsys, "train", "clip", *nowhere)
     assert not (tmp_path / "out").exists()
 
 
 def test_data_of_no_use_is_named(capsys, pictures, tmp_path):
     ask = ("train", "clip", "--data", pictures, "--out", tmp_path / "out", *SMALL)
-    assert "65" not in sentence(capsys, *ask, "--longest", "65", "--quiet").partition("is 65")[2]
+    said = sentence(capsys, *ask, "--longest", "65", "--quiet")
+    assert "--longest is 65: the encoder reads 64 word pieces at most" in said
     for image in (pictures / "images").glob("*.jpg"):
         image.write_bytes(b"")
     Image.new("RGB", (9, 9)).save(pictures / "images" / "film.jpg")

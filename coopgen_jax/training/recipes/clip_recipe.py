@@ -57,7 +57,7 @@ def train_clip(
 ) -> dict[str, Any]:
     """Trains two heads by the contrastive loss; `load_discriminator` takes the folder.
 
-    A pair of a step is told from the others that its device has of the step's batch. The card says
+    A pair competes with the others that its device has of the step's batch. The card says
     how well images and captions of the validation rows find one another (`evaluation.retrieval`).
 
     Args:
