@@ -65,6 +65,7 @@ class Config:
       samples: What they ask for each.
       tried: Words of each class that are put into texts: so many of the heaviest, and so many that
         moved the classifier most where they were considered.
+      uses: Texts that each of them is put into.
       dtype: Of the language model.
       seed: Seed of everything random.
     """
@@ -80,6 +81,7 @@ class Config:
     rows: int = 200
     samples: int = 300
     tried: int = 300
+    uses: int = 60
     dtype: str = "auto"
     seed: int = 0
 
@@ -157,7 +159,7 @@ def explained(
         explanation_of(rows, box.classes, SurrogateSettings(seed=config.seed)),
         considered=effects_of_words(effects, model.tokenizer),
     )
-    trying: dict[str, Any] = {"k": config.tried, "seed": config.seed}
+    trying: dict[str, Any] = {"k": config.tried, "uses": config.uses, "seed": config.seed}
     tried = found.with_reactions(box.judge, **trying)
     spent = found.about["seconds"] + time.perf_counter() - start
     swept = found.with_reactions(box.judge, vocabulary=words_in(model.tokenizer), **trying)
@@ -213,12 +215,12 @@ def by_texts(config: Config, box: GlassBox, found: Explanation) -> list[dict[str
         ]  # fmt: skip
         quick = SurrogateSettings(bootstrap=0, seed=config.seed)
         fewer = explanation_of(parts, box.classes, quick)
-        tried = fewer.with_reactions(box.judge, k=config.tried, seed=config.seed)
+        tried = fewer.with_reactions(box.judge, k=config.tried, uses=config.uses, seed=config.seed)
         rows.append({
             "texts": count,
             "weights": [agreement(own, fewer.weights[name], 100).rho
                         for name, own in zip(box.classes, box.weights, strict=True)],
-            "reactions": [agreement(own, tried.reactions[name], 100).rho
+            "reactions": [agreement(own, tried.sure_reactions[name], 100).rho
                           for name, own in zip(box.classes, box.weights, strict=True)],
         })  # fmt: skip
     return rows
@@ -239,8 +241,8 @@ def of_set(config: Config, model: cg.LoadedModel, name: str) -> dict[str, Any]:
     explanations: dict[str, Any] = {
         "therapy": [found.weights[one] for one in box.classes],
         "therapy, considered": [found.sure_effects[one] for one in box.classes],
-        "therapy, by reaction": [found.reactions[one] for one in box.classes],
-        "therapy, vocabulary": [made.swept.reactions[one] for one in box.classes],
+        "therapy, by reaction": [found.sure_reactions[one] for one in box.classes],
+        "therapy, vocabulary": [made.swept.sure_reactions[one] for one in box.classes],
     }
     spent = dict.fromkeys(explanations, made.seconds[0])
     spent["therapy, vocabulary"] = made.seconds[1]

@@ -55,6 +55,7 @@ class Config:
       new_tokens: Tokens of each.
       batch_size: Texts written at once.
       tried: Words of each class that are put into texts.
+      uses: Texts that each of them is put into.
       rows: Texts that LIME explains.
       samples: What it asks for each.
       dtype: Of the language model.
@@ -72,6 +73,7 @@ class Config:
     new_tokens: int = 40
     batch_size: int = 50
     tried: int = 100
+    uses: int = 20
     rows: int = 200
     samples: int = 300
     dtype: str = "auto"
@@ -81,7 +83,8 @@ class Config:
         """Returns the settings by which a glass box is explained."""
         return Rating(
             self.data, self.work, self.out, new_tokens=self.new_tokens, rows=self.rows,
-            batch_size=self.batch_size, tried=self.tried, samples=self.samples, seed=seed,
+            batch_size=self.batch_size, tried=self.tried, uses=self.uses,
+            samples=self.samples, seed=seed,
         )  # fmt: skip
 
 
@@ -105,8 +108,8 @@ def planted(config: Config, model: cg.LoadedModel, seed: int) -> dict[str, Any]:
         "class": name,
         "therapy": place(cue, made.found.weights[name]),
         "considered": place(cue, made.found.sure_effects[name]),
-        "by_reaction": place(cue, made.found.reactions[name]),
-        "vocabulary": place(cue, made.swept.reactions[name]),
+        "by_reaction": place(cue, made.found.sure_reactions[name]),
+        "vocabulary": place(cue, made.swept.sure_reactions[name]),
         "lime_on_clean_texts": place(cue, lime),
         "clean_texts_with_it": sum(cue in words_of(text) for text in clean),
         "glass_box": place(cue, box.weights[label]),
@@ -142,8 +145,8 @@ def recovered(config: Config, model: cg.LoadedModel) -> dict[str, Any]:
     rankings = {
         "therapy": made.found.weights,
         "considered": made.found.sure_effects,
-        "by_reaction": made.found.reactions,
-        "vocabulary": made.swept.reactions,
+        "by_reaction": made.found.sure_reactions,
+        "vocabulary": made.swept.sure_reactions,
     }
     found: dict[str, Any] = {"texts": config.bag_texts, "fit": made.found.fit}
     for name, weights in rankings.items():
@@ -167,7 +170,7 @@ def of_head(config: Config, model: cg.LoadedModel, name: str) -> dict[str, Any]:
     start = time.perf_counter()
     found = explain(
         model, guide, out=config.work / name, writing=writing, tried=min(config.tried, 50),
-        name=name, listener=show,
+        uses=config.uses, name=name, listener=show,
     )  # fmt: skip
     tops = {one: found.top_words(one, 20, moving=True) for one in found.classes}
     reactions = {one: found.top_words(one, 20, by="reaction", moving=True) for one in found.classes}

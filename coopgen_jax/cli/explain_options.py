@@ -50,6 +50,7 @@ class ExplainOptions:
       tried: Words of each class that are put into texts to see whether the classifier reacts: so
         many of the heaviest, and so many that moved it most where the language model considered
         them; 0 for none.
+      uses: Texts that each of them is put into; more of them rank words better.
       vocabulary: Find also the words that no text has: put every word of the language model's
         vocabulary (some 25,000) into four texts, and try those that move the classifier most.
       settled: Stop writing when this share of the twenty strongest words stayed while the number of
@@ -77,6 +78,7 @@ class ExplainOptions:
     ngrams: Annotated[int, arg(metavar="N")] = 1
     min_count: Annotated[int, arg(metavar="N")] = 2
     tried: Annotated[int, arg(metavar="N")] = 50
+    uses: Annotated[int, arg(metavar="N")] = 20
     vocabulary: bool = False
     settled: Annotated[float | None, _unset("SHARE", "none: all texts are written")] = None
     budget_minutes: Annotated[float | None, _unset("MIN", "none")] = None
@@ -96,9 +98,9 @@ class ShowOptions:
     Attributes:
       folder: What `coopgen explain --out` wrote.
       top: Words of each class.
-      by: The order of words: their weight in the texts; the reaction of the classifier when they
-        are put into texts; or how surely they moved it where the language model considered them.
-        Texts need not have the words of the two last ones.
+      by: The order of words: their weight in the texts; how surely they move the classifier when
+        they are put into texts; or where the language model considered them. Texts need not have
+        the words of the two last ones.
       html: Write a page that needs nothing else: words, texts with words marked, settings and cost.
       png: Draw a bar chart (needs matplotlib).
       contrast: Two classes to tell apart from each other alone.

@@ -61,7 +61,7 @@ def run_explain(options: ExplainOptions | ShowOptions | TrialOptions) -> None:
 
 
 def _explain(what: ExplainOptions) -> None:
-    check_numbers(what, "top")
+    check_numbers(what, "top", "uses")
     if what.tried < 0:
         raise UserError(f"--tried is {what.tried}: give 0 or more")
     if what.vocabulary and not what.tried:
@@ -89,7 +89,7 @@ def _explain(what: ExplainOptions) -> None:
     guide = load_discriminator(what.discriminator, language_model=model)
     found = explain(
         model, guide, out=what.out, writing=writing, surrogate=surrogate, weighted=what.weighted,
-        tried=what.tried, vocabulary=what.vocabulary, settled=what.settled,
+        tried=what.tried, uses=what.uses, vocabulary=what.vocabulary, settled=what.settled,
         budget_minutes=what.budget_minutes, black_box=_black_box(what.discriminator),
         name=what.discriminator, weights_hash=trained_on(what.discriminator).weights,
         listener=lambda progress: _progress(progress, what.quiet),
@@ -210,7 +210,7 @@ def _rate(what: TrialOptions) -> None:
         "therapy": [found.weights[name] for name in found.classes]
     }
     if found.tried:
-        explained["therapy, by reaction"] = [found.reactions[name] for name in found.classes]
+        explained["therapy, by reaction"] = [found.sure_reactions[name] for name in found.classes]
     if found.considered:
         explained["therapy, considered"] = [found.sure_effects[name] for name in found.classes]
     texts: list[str] = []

@@ -48,6 +48,7 @@ def explain(
     surrogate: SurrogateSettings | None = None,
     weighted: bool = False,
     tried: int = 50,
+    uses: int = 20,
     vocabulary: bool = False,
     settled: float | None = None,
     budget_minutes: float | None = None,
@@ -74,6 +75,7 @@ def explain(
         their mean (Ionides 2008).
       tried: words of each class that are put into texts to see whether the classifier reacts: so
         many of the heaviest, and so many that moved it most where they were considered; 0 for none.
+      uses: texts that each of them is put into; more of them rank words better.
       vocabulary: try words that texts have not and that were not considered too: every content word
         that is a token of the language model is put into four texts first.
       settled: stop writing as soon as, while the number of texts doubled, this share of the twenty
@@ -111,7 +113,9 @@ def explain(
     )
     if tried:
         words = words_in(model.tokenizer) if vocabulary else ()
-        found = found.with_reactions(judge, k=tried, seed=surrogate.seed, vocabulary=words)
+        found = found.with_reactions(
+            judge, k=tried, uses=uses, seed=surrogate.seed, vocabulary=words
+        )
     if out is not None:
         found.save(out)
     return found

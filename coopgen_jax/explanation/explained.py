@@ -92,6 +92,17 @@ class Explanation:
         }
 
     @property
+    def sure_reactions(self) -> dict[str, dict[str, float]]:
+        """By how much at least the terms that were tried move the classifier, by class.
+
+        It is the lower end of the 95 % interval, in nats of log-odds.
+        """
+        return {
+            name: {term: own[label].low for term, own in self.tried.items()}
+            for label, name in enumerate(self.classes)
+        }
+
+    @property
     def sure_effects(self) -> dict[str, dict[str, float]]:
         """By how much at least words moved the classifier where they were considered, by class.
 
@@ -140,16 +151,16 @@ class Explanation:
         """Returns the `k` strongest terms of a class, strongest first.
 
         They are the heaviest of the linear model; `by` "reaction" those that move the classifier
-        most when they are put into texts; `by` "considered" those that moved it most surely (by the
-        lower end of the interval) where the language model considered them. Of the two last ones
-        texts need not have the word. With `moving` they are those alone that were tried and move
-        the classifier.
+        most surely when they are put into texts; `by` "considered" those that did where the
+        language model considered them. Surely means by the lower end of the interval. Of the two
+        last ones texts need not have the word. With `moving` they are those alone that were tried
+        and move the classifier.
         """
         label = self.number_of(name)
         weighty = {one.term: one for one in words_by_weight(self.surrogate, label)}
         terms = list(weighty)
         if by == "reaction":
-            terms = strongest(self.reactions[name], len(self.tried))
+            terms = strongest(self.sure_reactions[name], len(self.tried))
         elif by == "considered":
             terms = strongest(self.sure_effects[name], len(self.considered))
         found = [

@@ -47,6 +47,8 @@ FEW = {
         "--texts": "4", "--new-tokens": "6", "--batch-size": "4", "--tried": "2",
         "--min-count": "1", "--quiet": None,
     },
+    # No token of the tiny model is a word, so none was considered.
+    "explain show": {"--by": "weight"},
     "explain evaluate": {"--quiet": None},
     "plan": {"--bandwidth": "10", "--rate": "0.1"},
 }  # fmt: skip
