@@ -105,17 +105,12 @@ def explain(
         )  # fmt: skip
         effects = kept_effects(Path(out or unnamed), 1 + rows[-1]["batch"] if rows else 0)
     found = explanation_of(rows, names, surrogate, weighted=weighted)
-    texts, labels = list(found.texts), found.labels
-    found = replace(
-        found,
-        settling=tuple(settling(texts, labels, len(names), surrogate, k=SETTLED_WORDS)),
-        considered=effects_of_words(effects, model.tokenizer),
-    )
+    steps = settling(list(found.texts), found.labels, len(names), surrogate, k=SETTLED_WORDS)
+    considered = effects_of_words(effects, model.tokenizer)
+    found = replace(found, settling=tuple(steps), considered=considered)
     if tried:
-        words = words_in(model.tokenizer) if vocabulary else ()
-        found = found.with_reactions(
-            judge, k=tried, uses=uses, seed=surrogate.seed, vocabulary=words
-        )
+        words, seed = words_in(model.tokenizer) if vocabulary else (), surrogate.seed
+        found = found.with_reactions(judge, k=tried, uses=uses, seed=seed, vocabulary=words)
     if out is not None:
         found.save(out)
     return found

@@ -4,7 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cells import fixed, interval, markdown, read, rounded, share
-from value_tables import packaged_guides, prefixes, therapy, therapy_moves, value_for_time
+from explanation_tables import (
+    therapy,
+    therapy_heads,
+    therapy_moves,
+    therapy_planted,
+    therapy_sizes,
+)
+from value_tables import packaged_guides, prefixes, value_for_time
 from watermark_tables import (
     watermark_cost,
     watermark_paraphrase,
@@ -320,7 +327,12 @@ TABLES: dict[str, Callable[[], str]] = {
     "packaged_guides": packaged_guides,
     "prefixes": prefixes,
     "therapy": lambda: therapy("amazon_reviews"),
+    "therapy_news": lambda: therapy("ag_news"),
     "therapy_moves": lambda: therapy_moves("amazon_reviews"),
+    "therapy_news_moves": lambda: therapy_moves("ag_news"),
+    "therapy_sizes": therapy_sizes,
+    "therapy_planted": therapy_planted,
+    "therapy_heads": therapy_heads,
     "watermark_rates": watermark_rates,
     "watermark_strength": watermark_strength,
     "watermark_squad": watermark_squad,

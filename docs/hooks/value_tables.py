@@ -1,4 +1,4 @@
-"""The tables of what a second buys and of explanations, made of the experiments' JSON files."""
+"""The tables of what a second buys and of guides, made of the experiments' JSON files."""
 
 from typing import Any
 
@@ -12,14 +12,6 @@ FAMILIES = {
     "fudge:candidates=20:look_ahead=true:greedy=true:no_repeat_ngram=3": (
         "FUDGE with a distilled look-ahead head, greedy, tuned"
     ),
-}
-EXPLAINERS = {
-    "therapy": "Therapy",
-    "therapy, by reaction": "Therapy, by reaction",
-    "lime": "LIME",
-    "lime, other texts": "LIME, other texts",
-    "shap": "KernelSHAP",
-    "shap, other texts": "KernelSHAP, other texts",
 }
 
 
@@ -103,42 +95,3 @@ def prefixes() -> str:
     ]
     counts = [str(found["sentiment"][length]["texts"]) for length in lengths]
     return markdown(["trained on", *lengths], [*rows, ["sentences", *counts]])
-
-
-def therapy(name: str) -> str:
-    """Returns how far explanations agree with one set's classifier."""
-    ratings = read("therapy")[name]["explanations"]
-    classes = list(ratings["therapy"]["classes"])
-    head = ["explanation", *classes, "the first 20 right", "s"]
-    rows = []
-    for key, label in EXPLAINERS.items():
-        own = ratings[key]["classes"]
-        cells = [label]
-        for one in classes:
-            rank = own[one]["spearman"]["100"]
-            cells.append(f"{_plain(rank['rho'])} [{_plain(rank['low'])}, {_plain(rank['high'])}]")
-        first = [next(w["precision"] for w in own[one]["words"] if w["length"] == 20)
-                 for one in classes]  # fmt: skip
-        cells += [", ".join(share(value) for value in first), fixed(ratings[key]["seconds"], 0)]
-        rows.append(cells)
-    return markdown(head, rows)
-
-
-def _plain(value: float) -> str:
-    return ("-" if value < 0 else "") + share(abs(value))
-
-
-def therapy_moves(name: str) -> str:
-    """Returns the share of texts whose class changes as words are put out and in."""
-    ratings = read("therapy")[name]["explanations"]
-    counts = ratings["therapy"]["moves"]["words"]
-    shown = [count for count in counts if count in (1, 2, 4, 8)]
-    head = ["words of", *(f"{count} out" for count in shown), *(f"{count} in" for count in shown)]
-    labels = EXPLAINERS | {"glass box": "the classifier itself", "random words": "chance"}
-    rows = []
-    for key, label in labels.items():
-        moves = ratings[key]["moves"]
-        cells = [share(moves[how][counts.index(count)]) for how in ("put out", "put in")
-                 for count in shown]  # fmt: skip
-        rows.append([label, *cells])
-    return markdown(head, rows)

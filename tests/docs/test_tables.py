@@ -48,8 +48,16 @@ ROWS = {
     "| .67 [.53, .78] | .67 [.53, .78] | 4.7 |",
     "prefixes": "| full texts: logistic regression on MiniLM's states | .64 (.25) | .69 (.19) "
     "| .72 (.14) | .72 (.12) | .69 (.10) | .78 (.07) |",
-    "therapy": "| Therapy | .07 [-.13, .26] | .47 [.29, .61] | .55, .55 | 132 |",
+    "therapy": "| Therapy, reactions | .56 [.40, .69] | .60 [.45, .72] | 1.00, .95 | 689 |",
+    "therapy_news": "| LIME | .39 [.20, .55] | .46 [.28, .61] | .27 [.07, .44] | .45 [.27, .60] "
+    "| .90, .85, .65, .65 | 3 |",
+    "therapy_sizes": "| Therapy, weights | ag_news | world | .54 | .53 | .46 | -.13 |",
     "therapy_moves": "| chance | .00 | .00 | .00 | .00 | .00 | .00 | .00 | .00 |",
+    "therapy_news_moves": "| chance | .00 | .00 | .00 | .00 | .01 | .01 | .03 | .03 |",
+    "therapy_planted": "| canada | negative | 6 | no | 2 | 2 | no | 0 |",
+    "therapy_heads": "| topic | sports | .95 | football, soccer, league, nba, player, coach, team, "
+    "played, france, game | syscall, someone, god, representing, ac, whether, terms, situations, "
+    "correct, plays |",
     "watermark_cost": "| greenlist | 151.2 | 1.018 |",
     "questions": "| GCN | greedy | 14.7 | 36.9 | 34.7 | 10.4 | 27 [17, 38] | 33 [23, 45] |",
 }
@@ -60,7 +68,7 @@ def test_a_table_has_a_published_row_and_all_its_rows_are_as_wide(tables, name):
     lines = tables.TABLES[name]().splitlines()
     assert ROWS[name] in lines
     assert len({line.count("|") for line in lines}) == 1
-    assert len(lines) > 4 and "nan" not in "".join(lines)
+    assert len(lines) > 4 and not re.search(r"\bnan\b", "".join(lines))
 
 
 def test_every_table_stands_on_a_page_and_every_marker_has_a_table(tables):
