@@ -176,6 +176,7 @@ def of_head(config: Config, model: cg.LoadedModel, name: str) -> dict[str, Any]:
     reactions = {one: found.top_words(one, 20, by="reaction", moving=True) for one in found.classes}
     considered = {one: found.top_words(one, 20, by="considered") for one in found.classes}
     return {
+        "new_tokens": config.new_tokens,
         "fit": found.fit,
         "seconds": found.about["seconds"],
         "seconds_with_reactions": time.perf_counter() - start,
@@ -209,7 +210,7 @@ def main(config: Config) -> None:
         rows.append(planted(config, model, seed))
         print(rows[-1], flush=True)
         keep("planted", rows)
-    heads = {}
+    heads = found.get("heads", {})
     for name in config.heads:
         heads[name] = of_head(config, model, name)
         keep("heads", heads)
