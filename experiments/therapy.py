@@ -201,7 +201,7 @@ def rated(config: Config, box: GlassBox, explanations: dict, texts: list[str]) -
 
 
 def by_texts(config: Config, box: GlassBox, found: Explanation) -> list[dict[str, Any]]:
-    """Returns the rank correlation on 100 words of explanations of fewer texts."""
+    """Returns the rank correlation on 100 words of explanations of fewer texts, and their cost."""
     rows = []
     for count in sorted({size for size in (25, 50, 100, 200, 300) if size < config.texts}):
         kept = np.concatenate(
@@ -218,6 +218,7 @@ def by_texts(config: Config, box: GlassBox, found: Explanation) -> list[dict[str
         tried = fewer.with_reactions(box.judge, k=config.tried, uses=config.uses, seed=config.seed)
         rows.append({
             "texts": count,
+            "seconds": found.about["seconds"] * count / config.texts,
             "weights": [agreement(own, fewer.weights[name], 100).rho
                         for name, own in zip(box.classes, box.weights, strict=True)],
             "reactions": [agreement(own, tried.sure_reactions[name], 100).rho

@@ -64,13 +64,20 @@ def draw(found: dict[str, Any], path: Path) -> None:
 
 
 def _by_texts(axes: Axes, own: dict[str, Any]) -> None:
-    """Draws the rank correlation on 100 words against texts of each class, a line for a class."""
+    """Draws the rank correlation on 100 words against texts of each class, a line for a class.
+
+    The upper axis has the seconds in which so many texts were written.
+    """
     classes = list(own["explanations"]["therapy"]["classes"])
     for label, name in enumerate(classes):
         counts = [step["texts"] for step in own["by_texts"]]
         axes.plot(counts, [step["weights"][label] for step in own["by_texts"]], label=name)
     axes.set_xlabel("texts of each class")
-    axes.set_title("weights, 100 words", fontsize=10)
+    steps = own["by_texts"]
+    upper = axes.secondary_xaxis("top")
+    upper.set_xticks([step["texts"] for step in steps],
+                     [f"{step['seconds']:.0f} s" for step in steps])  # fmt: skip
+    axes.set_title("weights, 100 words", fontsize=10, pad=18)
     axes.axhline(0, color="0.8", lw=0.8)
     axes.legend(fontsize=8, frameon=False)
 

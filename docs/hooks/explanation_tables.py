@@ -81,6 +81,18 @@ def therapy_sizes() -> str:
     return markdown(head, rows)
 
 
+def therapy_examples() -> str:
+    """Returns the first words of every class, and a text that was written for it."""
+    rows = []
+    for name, found in read("therapy").items():
+        if name == "settings":
+            continue
+        for one, rated in found["explanations"]["therapy, by reaction"]["classes"].items():
+            text = " ".join(found["examples"][one][0].split()).replace("|", "/")
+            rows.append([name, one, ", ".join(rated["top"][:12]), f"{text[:160]} ..."])
+    return markdown(["data", "class", "reactions", "a text that was written"], rows)
+
+
 def therapy_planted() -> str:
     """Returns the place of every planted cue among the words of its class."""
     rows = []

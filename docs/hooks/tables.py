@@ -6,6 +6,7 @@ from typing import Any
 from cells import fixed, interval, markdown, read, rounded, share
 from explanation_tables import (
     therapy,
+    therapy_examples,
     therapy_heads,
     therapy_moves,
     therapy_planted,
@@ -331,6 +332,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "therapy_moves": lambda: therapy_moves("amazon_reviews"),
     "therapy_news_moves": lambda: therapy_moves("ag_news"),
     "therapy_sizes": therapy_sizes,
+    "therapy_examples": therapy_examples,
     "therapy_planted": therapy_planted,
     "therapy_heads": therapy_heads,
     "watermark_rates": watermark_rates,

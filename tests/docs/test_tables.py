@@ -52,6 +52,9 @@ ROWS = {
     "therapy_news": "| LIME | .39 [.20, .55] | .46 [.28, .61] | .27 [.07, .44] | .45 [.27, .60] "
     "| .90, .85, .65, .65 | 3 |",
     "therapy_sizes": "| Therapy, weights | ag_news | world | .54 | .53 | .46 | -.13 |",
+    "therapy_examples": "| amazon_reviews | negative | disappointing, worst, horrible, "
+    "disappointment, boring, poor, waste, terrible, poorly, garbage, wasted, avoid | not in the "
+    "mongo, Not in the mongo, to find a Not in the mongo, to save not on a worst ... |",
     "therapy_moves": "| chance | .00 | .00 | .00 | .00 | .00 | .00 | .00 | .00 |",
     "therapy_news_moves": "| chance | .00 | .00 | .00 | .00 | .01 | .01 | .03 | .03 |",
     "therapy_planted": "| canada | negative | 6 | no | 2 | 2 | no | 0 |",
