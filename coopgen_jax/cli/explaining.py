@@ -61,7 +61,9 @@ def run_explain(options: ExplainOptions | ShowOptions | TrialOptions) -> None:
 
 
 def _explain(what: ExplainOptions) -> None:
-    check_numbers(what, "top", "uses")
+    check_numbers(what, "top")
+    if what.uses < 2:
+        raise UserError(f"--uses is {what.uses}: give 2 or more, for an interval")
     if what.tried < 0:
         raise UserError(f"--tried is {what.tried}: give 0 or more")
     if what.vocabulary and not what.tried:

@@ -341,8 +341,13 @@ def load_explanation(folder: str | Path) -> Explanation:
         raise UserError(f"{path} is no explanation of this version: explain again") from error
 
 
-def _reactions(rows: dict[str, list[list[float]]]) -> dict[str, tuple[Reaction, ...]]:
-    return {term: tuple(Reaction(*ends) for ends in own) for term, own in rows.items()}
+def _reactions(rows: dict[str, list[list[Any]]]) -> dict[str, tuple[Reaction, ...]]:
+    return {term: tuple(_reaction(*ends) for ends in own) for term, own in rows.items()}
+
+
+def _reaction(mean: float, low: float | None, high: float | None) -> Reaction:
+    """Returns a reaction; in files an interval without ends, as of a single text, has None."""
+    return Reaction(mean, -np.inf if low is None else low, np.inf if high is None else high)
 
 
 def _plain(found: dict[str, tuple[Reaction, ...]]) -> dict[str, list[list[float]]]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import t as student
 
 from coopgen_jax.errors import UserError
 from coopgen_jax.explanation.content_words import content_words
@@ -79,7 +80,7 @@ def _path(folder: Path, number: int) -> Path:
 
 
 def effects_of_words(
-    batches: Sequence[Effects], tokenizer: Tokenizer, *, least: int = 20
+    batches: Sequence[Effects], tokenizer: Tokenizer, *, least: int = 20, clusters: int = 4
 ) -> dict[str, tuple[Reaction, ...]]:
     """Returns how far words move a classifier behind the texts in which they were considered.
 
@@ -90,13 +91,14 @@ def effects_of_words(
       batches: effects of every batch.
       tokenizer: the language model's.
       least: how often a word must have been judged.
+      clusters: in how many batches it must have been, two or more.
 
     Returns:
       For every word and each of the `C` classes its mean change and 95 % interval, in nats of
-      log-odds. Batches count as clusters, since one text is behind many changes; of a single batch
-      nothing can be said.
+      log-odds. Batches count as clusters, since one text is behind many changes: the interval is
+      Student's, of as many batches as have the word.
     """
-    if len(batches) < 2:
+    if len(batches) < clusters:
         return {}
     tokens = np.unique(np.concatenate([one[0] for one in batches]))
     spelt = tokenizer.continuations([[token] for token in tokens.tolist()])
@@ -113,12 +115,12 @@ def effects_of_words(
         rows = row[np.searchsorted(tokens, own)]
         np.add.at(counts[number], rows[rows >= 0], n[rows >= 0])
         np.add.at(sums[number], rows[rows >= 0], total[rows >= 0])
-    means, errors = _ratios(counts, sums)
-    enough = counts.sum(axis=0) >= least
+    means, halves = _ratios(counts, sums)
+    enough = (counts.sum(axis=0) >= least) & ((counts > 0).sum(axis=0) >= max(clusters, 2))
     return {
         word: tuple(
-            Reaction(float(mean), float(mean - 1.96 * error), float(mean + 1.96 * error))
-            for mean, error in zip(means[at], errors[at], strict=True)
+            Reaction(float(mean), float(mean - half), float(mean + half))
+            for mean, half in zip(means[at], halves[at], strict=True)
         )
         for at, word in enumerate(words)
         if enough[at]
@@ -138,14 +140,14 @@ def _word(text: str) -> str:
 
 
 def _ratios(counts: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns means `[F, C]` of clusters `[G, F]` and `[G, F, C]`, and their standard errors.
+    """Returns means `[F, C]` of clusters `[G, F]` and `[G, F, C]`, and half their 95 % intervals.
 
     The mean is the ratio of two sums over clusters; its variance is that of a ratio estimator
-    (Cochran 1977, section 2.11): of the residuals of the clusters.
+    (Cochran 1977, section 2.11): of the residuals of the clusters that have a count.
     """
     n = np.maximum(counts.sum(axis=0), 1)[:, None]
     means = sums.sum(axis=0) / n
-    clusters = len(counts)
+    clusters = np.maximum((counts > 0).sum(axis=0), 2)[:, None]
     residuals = sums - means[None] * counts[..., None]
     variance = (residuals**2).sum(axis=0) * clusters / (clusters - 1) / n**2
-    return means, np.sqrt(variance)
+    return means, student.ppf(0.975, clusters - 1) * np.sqrt(variance)

@@ -169,7 +169,7 @@ def test_a_settled_run_does_not_ask_to_be_gone_on_with(world, capsys, tmp_path):
         (["evaluate", "EXPLAINED", "--data", "x.txt", "--samples", "1"], "--samples is 1"),
         (["evaluate", "EXPLAINED", "--data", "nowhere.txt"], "nowhere.txt"),
         (["--out", "x", "--tried", "-1"], "--tried is -1"),
-        (["--out", "x", "--uses", "0"], "--uses is 0"),
+        (["--out", "x", "--uses", "1"], "--uses is 1"),
         (["--out", "x", "--vocabulary", "--tried", "0"], "--tried is 0"),
         (["--out", "x", "--top", "0"], "--top is 0"),
         (["--out", "x", "--method", "smc:samples=4"], "this decoder weighs several texts"),

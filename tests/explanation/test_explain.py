@@ -101,6 +101,17 @@ def test_it_is_kept_as_it_was(made):
     assert json.loads((folder / "explanation.json").read_text())["fit"]["texts"]["dull"] == 24
 
 
+def test_a_word_that_is_put_into_one_text_has_no_interval_and_is_kept(made, tmp_path):
+    found, _ = made
+    once = replace(found, tried={}).with_reactions(bag, k=5, uses=1)
+    once.save(tmp_path)
+    again = load_explanation(tmp_path)
+    assert again.tried == once.tried
+    assert all(not one.moves for own in again.tried.values() for one in own)
+    assert again.top_words("dull", 5)[0].reaction.low == -np.inf
+    assert again.top_words("dull", 5, by="reaction") == []
+
+
 def test_going_on_with_all_there_writes_nothing_and_finds_the_same(made):
     found, folder = made
     before = (folder / "texts.jsonl").read_bytes()

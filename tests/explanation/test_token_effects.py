@@ -45,7 +45,7 @@ def batch(rows):
 
 def test_words_are_whole_and_stand_behind_others(tokenizer):
     every = [(number, 50, 50.0) for number in range(len(TOKENS))]
-    assert set(effects_of_words([batch(every)] * 2, tokenizer)) == {"sun", "rain"}
+    assert set(effects_of_words([batch(every)] * 4, tokenizer)) == {"sun", "rain"}
     assert words_in(tokenizer) == ["rain", "sun"]
 
 
@@ -55,33 +55,47 @@ def test_means_and_intervals_are_those_of_a_ratio_of_sums(tokenizer):
         batch([(1, 40, 60.0)]),
         batch([(2, 20, 10.0), (3, 5, 3.0)]),
     ]
-    found = effects_of_words(batches, tokenizer, least=15)
+    found = effects_of_words(batches, tokenizer, least=15, clusters=3)
     assert set(found) == {"sun"}, "rain was judged ten times"
     counts, sums = np.array([20, 40, 20]), np.array([50.0, 60.0, 10.0])
     mean = 120 / 80
     error = np.sqrt(3 / 2 * ((sums - mean * counts) ** 2).sum()) / 80
+    times = 4.302653  # of Student's distribution with two degrees of freedom
     for one, sign in zip(found["sun"], (1, -1), strict=True):
         assert one.mean == pytest.approx(sign * mean)
-        assert one.high - one.mean == pytest.approx(1.96 * error)
-        assert one.mean - one.low == pytest.approx(1.96 * error)
+        assert one.high - one.mean == pytest.approx(times * error)
+        assert one.mean - one.low == pytest.approx(times * error)
 
 
-def test_an_interval_holds_the_mean_as_often_as_it_says(tokenizer):
+def test_of_a_word_that_few_batches_have_nothing_is_said(tokenizer):
+    rest = [batch([(3, 50, float(shift))]) for shift in range(8)]
+    found = effects_of_words([*rest, batch([(1, 500, 900.0)])], tokenizer)
+    assert set(found) == {"rain"}, "the sun was judged often, and in one batch alone"
+    three = effects_of_words([*rest, *[batch([(1, 500, 900.0)])] * 3], tokenizer)
+    assert set(three) == {"rain"}
+    # Batches without the word are no clusters of it.
+    alone = effects_of_words(rest, tokenizer)["rain"]
+    padded = effects_of_words([*rest, *[batch([(1, 500, 900.0)])] * 3], tokenizer)["rain"]
+    assert padded[0].low == pytest.approx(alone[0].low)
+
+
+@pytest.mark.parametrize("count", [4, 20])
+def test_an_interval_holds_the_mean_as_often_as_it_says(tokenizer, count):
     """Batches have means of their own, as texts have: counted one by one it would be too narrow."""
     rng = np.random.default_rng(0)
     held = 0
     for _ in range(300):
-        shifts = rng.normal(1.0, 0.5, 20)
+        shifts = rng.normal(1.0, 0.5, count)
         batches = [batch([(1, 10, float(rng.normal(one, 0.1, 10).sum()))]) for one in shifts]
         reaction = effects_of_words(batches, tokenizer)["sun"][0]
         held += reaction.low <= 1.0 <= reaction.high
-    assert 0.89 <= held / 300 <= 0.98
+    assert 0.92 <= held / 300 <= 0.98
 
 
-def test_of_nothing_and_of_one_batch_nothing_is_said(tokenizer):
+def test_of_too_few_batches_nothing_is_said(tokenizer):
     assert effects_of_words([], tokenizer) == {}
     assert effects_of_words([batch([(1, 50, 50.0)])], tokenizer) == {}
-    assert effects_of_words([batch([(7, 50, 50.0)])] * 2, tokenizer) == {}
+    assert effects_of_words([batch([(7, 50, 50.0)])] * 4, tokenizer) == {}
 
 
 def test_they_are_kept_by_batch(tmp_path, tokenizer):
