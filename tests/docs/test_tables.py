@@ -48,12 +48,12 @@ ROWS = {
     "| .67 [.53, .78] | .67 [.53, .78] | 4.7 |",
     "prefixes": "| full texts: logistic regression on MiniLM's states | .64 (.25) | .69 (.19) "
     "| .72 (.14) | .72 (.12) | .69 (.10) | .78 (.07) |",
-    "therapy": "| Therapy, reactions | .56 [.40, .69] | .60 [.45, .72] | 1.00, .95 | 689 |",
+    "therapy": "| Therapy, reactions | .57 [.41, .70] | .61 [.45, .73] | 1.00, .95 | 688 |",
     "therapy_news": "| LIME | .39 [.20, .55] | .46 [.28, .61] | .27 [.07, .44] | .45 [.27, .60] "
-    "| .90, .85, .65, .65 | 3 |",
+    "| .90, .85, .65, .65 | 2 |",
     "therapy_sizes": "| Therapy, weights | ag_news | world | .54 | .53 | .46 | -.13 |",
-    "therapy_examples": "| amazon_reviews | negative | disappointing, worst, horrible, "
-    "disappointment, boring, poor, waste, terrible, poorly, garbage, wasted, avoid | not in the "
+    "therapy_examples": "| amazon_reviews | negative | disappointing, worst, disappointment, "
+    "horrible, boring, poor, waste, garbage, terrible, poorly, avoid, uncomfortable | not in the "
     "mongo, Not in the mongo, to find a Not in the mongo, to save not on a worst ... |",
     "therapy_moves": "| chance | .00 | .00 | .00 | .00 | .00 | .00 | .00 | .00 |",
     "therapy_news_moves": "| chance | .00 | .00 | .00 | .00 | .01 | .01 | .03 | .03 |",
