@@ -346,6 +346,7 @@ def test_texts_without_labels_are_labelled_by_the_teacher_too(world, tmp_path, c
     assert len(card["on_policy"]["rounds"]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["causal"])
 def test_a_guide_with_a_network_of_its_own_is_delivered_with_it(world, tmp_path, capsys, kind):
     more = ["--kind", kind, "--epochs", "1", "--tolerance", "0.99", "--rank", "2"]

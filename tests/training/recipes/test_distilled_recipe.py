@@ -128,6 +128,7 @@ def judged_by(job: list[str], capsys, folder: Path, *options) -> dict:
     return card_of(capsys, *own[:at], "--taps", 1, 2, *options)
 
 
+@pytest.mark.slow
 def test_a_budget_is_that_of_searches_and_trainings_together(job, capsys, tmp_path, monkeypatch):
     judged_by(job, capsys, tmp_path / "judge", "--width", 64)
     now, search = [0.0], searched_texts._search
