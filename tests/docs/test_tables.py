@@ -58,9 +58,9 @@ ROWS = {
     "therapy_moves": "| chance | .00 | .00 | .00 | .00 | .00 | .00 | .00 | .00 |",
     "therapy_news_moves": "| chance | .00 | .00 | .00 | .00 | .01 | .01 | .03 | .03 |",
     "therapy_planted": "| canada | negative | 6 | no | 2 | 2 | no | 0 |",
-    "therapy_heads": "| topic | sports | .95 | football, soccer, league, nba, player, coach, team, "
-    "played, france, game | syscall, someone, god, representing, ac, whether, terms, situations, "
-    "correct, plays |",
+    "therapy_heads": "| topic | sports | .95 | football, league, nba, soccer, player, coach, team, "
+    "england, game, played | god, someone, representing, ac, whether, terms, correct, situations, "
+    "fabric, plays |",
     "watermark_cost": "| greenlist | 151.2 | 1.018 |",
     "questions": "| GCN | greedy | 14.7 | 36.9 | 34.7 | 10.4 | 27 [17, 38] | 33 [23, 45] |",
 }
