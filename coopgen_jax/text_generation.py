@@ -275,11 +275,13 @@ def _batching(
     readers = [parts[name] for name in ("language_model", "reference") if parts[name] is not None]
     longest = min(reader.context for reader in readers)
     front, width = vectors, parts["language_model"].width
-    if front is not None and (front.ndim != 3 or len(front) != count or front.shape[2] != width):
-        raise UserError(
-            f"vectors have the shape {front.shape}: give {count} prompts' vectors, each of the "
-            f"model's width {width}"
-        )
+    if front is not None:
+        front = np.asarray(front)
+        if front.ndim != 3 or len(front) != count or not front.size or front.shape[2] != width:
+            raise UserError(
+                f"vectors have the shape {front.shape}: give {count} prompts' vectors, one or more "
+                f"each, of the model's width {width}"
+            )
     reserve = config.ahead + (0 if front is None else front.shape[1])
 
     def batch_of(ids: Sequence, *, numbers: list[int]) -> Prompt:

@@ -72,13 +72,25 @@ def read_image_captions(
             continue
         captions.setdefault(str(row.values["image"]), []).append(row.values["caption"].strip())
     if folder is not None:
-        for name in [name for name in captions if not (folder / name).is_file()]:
+        for name in [name for name in captions if not _is_there(folder / name)]:
             broken.append(f"{name}: there is no such file in {folder}")
             del captions[name]
     if not captions:
         first = f" ({broken[0]})" if broken else ""
         raise UserError(f"{path} holds no sound caption of an image{first}")
     return ImageCaptions({name: tuple(own) for name, own in captions.items()}, tuple(broken))
+
+
+def _is_there(path: Path) -> bool:
+    """Returns whether there is a file, False also of what can be no name of one."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_number_or_name(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool)
 
 
 def _row_of(row: Row, image: str, caption: str) -> Row:
@@ -91,7 +103,7 @@ def _fault(row: Row, empty: bool) -> str | None:
     if row.fault is not None:
         return row.fault
     image, caption = row.values["image"], row.values["caption"]
-    if not isinstance(image, str | int) or isinstance(image, bool) or not str(image).strip():
+    if not _is_number_or_name(image) or not str(image).strip():
         return "a caption without image"
     if not isinstance(caption, str):
         return "no caption that is a string"
@@ -106,7 +118,7 @@ def _coco(path: Path) -> Iterator[Row]:
         raise UserError(f"{path} is not a file")
     try:
         found = json.loads(read_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error})") from error
     listed = found.get("annotations") if isinstance(found, dict) else found
     images = found.get("images") if isinstance(found, dict) else []
@@ -119,7 +131,7 @@ def _coco(path: Path) -> Iterator[Row]:
         one["id"]: one["file_name"]
         for one in images
         if isinstance(one, dict)
-        and isinstance(one.get("id"), str | int)
+        and _is_number_or_name(one.get("id"))
         and isinstance(one.get("file_name"), str)
     }
     named = isinstance(found, dict)
@@ -130,5 +142,5 @@ def _coco(path: Path) -> Iterator[Row]:
             continue
         image: Any = one.get("image_id", one.get("image"))
         if named:
-            image = names.get(image) if isinstance(image, str | int) else None
+            image = names.get(image) if _is_number_or_name(image) else None
         yield Row(place, {"image": image, "caption": one.get("caption")})

@@ -87,8 +87,8 @@ def read_image_states(
     Raises:
       UserError: the folder cannot be written.
     """
-    known = _Kept(folder, backbone)
     keys, broken = _keys(paths)
+    known = _Kept(folder, backbone, frozenset(keys.values()))
     missing = {key: number for number, key in reversed(keys.items()) if key not in known.states}
     new = sorted(missing.values())
     network = jax.jit(image_states, static_argnums=0)
@@ -104,6 +104,9 @@ def read_image_states(
             listener(start + min(len(part), part.index(numbers[-1]) + 1), len(new))
         known.add(found)
     places = [number for number, key in keys.items() if key in known.states]
+    # Copies of a broken file are broken as well.
+    faults = {keys[number]: fault for number, fault in broken.items() if number in keys}
+    broken |= {number: faults[key] for number, key in keys.items() if key in faults}
     table = np.zeros((len(places), backbone.width), np.float32)
     for row, number in enumerate(places):
         table[row] = known.states[keys[number]]
@@ -136,7 +139,8 @@ def _batches(
     for number in numbers:
         try:
             images[number] = pixels_of(config, open_image(paths[number]))
-        except UserError:
+        # Pillow decodes and converts lazily, and of damaged files raises almost anything.
+        except Exception:
             broken[number] = "it is not a picture that can be read"
         if len(images) == batch:
             yield images
@@ -146,9 +150,11 @@ def _batches(
 
 
 class _Kept:
-    """The states that are known of one backbone, by the sha256 of the images."""
+    """The states that are known of one backbone, by the sha256 of the images that are wanted."""
 
-    def __init__(self, folder: Path | None, backbone: LoadedBackbone) -> None:
+    def __init__(
+        self, folder: Path | None, backbone: LoadedBackbone, wanted: frozenset[str]
+    ) -> None:
         text = f"{backbone.sha256} {backbone.pixels} {backbone.config}"
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         self.folder = folder and folder / f"images-{digest}"
@@ -162,7 +168,8 @@ class _Kept:
         except OSError as error:
             raise UserError(f"the states cannot be kept in {self.folder}: {error}") from error
         for path in sorted(self.folder.glob("*.safetensors")):
-            self.states |= _part(path, backbone.width)
+            there = _part(path, backbone.width)
+            self.states |= {key: there[key] for key in there.keys() & wanted}
 
     def add(self, found: dict[str, np.ndarray]) -> None:
         """Notes states, in a file of their own where there is a folder."""

@@ -143,8 +143,8 @@ def _notes(
         "with references but without caption": [
             image for image in references if not captions.get(image)
         ],
-        "with an empty caption, which scores 0": [
-            image for image in images if not captions[image][0].strip()
+        "with a caption without words, which scores 0": [
+            image for image in images if not caption_words(captions[image][0])
         ],
         "with several captions, of which the first counts": [
             image for image in images if len(captions[image]) > 1

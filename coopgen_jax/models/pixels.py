@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
+from coopgen_jax.errors import UserError
+
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "lanczos": Image.Resampling.LANCZOS,
@@ -13,6 +15,9 @@ FILTERS = {
     "box": Image.Resampling.BOX,
     "hamming": Image.Resampling.HAMMING,
 }
+
+# Of a longer strip, scaled until its short side fits, nearly nothing would be left.
+LONGEST_STRIP = 50
 
 
 @dataclass(frozen=True)
@@ -38,10 +43,16 @@ class PixelConfig:
 def pixels_of(config: PixelConfig, image: Image.Image) -> np.ndarray:
     """Returns a picture's normalised colours `[size, size, 3]` float32, rows first.
 
-    It is turned upright as its EXIF entry says, and what is not coloured becomes so.
+    It is turned upright as its EXIF entry says, where that can be read, and what is not coloured
+    becomes so. A picture that is more than 50 times as long as wide is refused with a UserError.
     """
-    image = ImageOps.exif_transpose(image).convert("RGB")
+    image = _upright(image).convert("RGB")
     size = (config.size, config.size)
+    if max(image.size) > LONGEST_STRIP * min(image.size):
+        raise UserError(
+            f"a picture of {image.width} x {image.height} pixels is a strip: cut it to at most "
+            f"{LONGEST_STRIP} times its width"
+        )
     if config.shortest is None:
         image = image.resize(size, FILTERS[config.resampling])
     else:
@@ -53,6 +64,14 @@ def pixels_of(config: PixelConfig, image: Image.Image) -> np.ndarray:
     mean, deviation = (np.asarray(row, np.float32) for row in (config.mean, config.deviation))
     normalised: np.ndarray = (colours - mean) / deviation
     return normalised
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    # Of a damaged entry Pillow's reader raises almost anything; the picture itself is sound.
+    except Exception:
+        return image
 
 
 def _middle(image: Image.Image, size: int) -> Image.Image:

@@ -44,7 +44,7 @@ def test_captions_in_and_figures_out(world, capsys, tmp_path):
     assert err.splitlines() == [
         f"coopgen: note: {world / 'references.csv'}: 1 row left out (row 5: a caption without "
         "image)",
-        "coopgen: note: beam: 1 image with an empty caption, which scores 0 (c.jpg)",
+        "coopgen: note: beam: 1 image with a caption without words, which scores 0 (c.jpg)",
     ]
     found = json.loads(file.read_text(encoding="utf-8"))
     references = read_image_captions(world / "references.csv").captions

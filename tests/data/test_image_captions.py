@@ -81,6 +81,23 @@ def test_cocos_form_joins_images_and_annotations(tmp_path):
     )
 
 
+def test_true_is_no_number_of_an_image(tmp_path):
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg"}, {"id": True, "file_name": "b.jpg"}],
+        "annotations": [{"image_id": True, "caption": "x"}, {"image_id": 1, "caption": "y"}],
+    }
+    found = read_image_captions(write(tmp_path / "coco.json", content))
+    assert found.captions == {"a.jpg": ("y",)} and len(found.broken) == 1
+
+
+def test_what_can_be_no_name_of_a_file_is_named(tmp_path):
+    name = "a long caption in the column of images " * 10
+    path = write(tmp_path / "rows.csv", f"image,caption\n{name},x\na.jpg,y\n")
+    (tmp_path / "a.jpg").write_bytes(b"")
+    found = read_image_captions(path, folder=tmp_path)
+    assert found.captions == {"a.jpg": ("y",)} and "there is no such file" in found.broken[0]
+
+
 def test_a_list_of_results_calls_images_by_number(tmp_path):
     content = [{"image_id": 7, "caption": "A cat"}, {"image_id": 9, "caption": "A dog"}]
     found = read_image_captions(write(tmp_path / "results.json", content))
@@ -93,6 +110,7 @@ def test_a_list_of_results_calls_images_by_number(tmp_path):
         ("rows.csv", "image,text\na.jpg,A cat\n", "has no column 'caption', only image, text"),
         ("rows.csv", "image,caption\n,A cat\n", "holds no sound caption of an image \\(row 1"),
         ("coco.json", "{", "is not JSON"),
+        ("coco.json", "[" * 200_000, "is not JSON"),
         ("coco.json", {"images": []}, "is not in COCO's form"),
         ("coco.json", [], "holds no sound caption of an image$"),
         ("rows.xml", "<a/>", "is of an unknown kind"),

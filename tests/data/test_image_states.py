@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from coopgen_jax.data import image_states as module
-from coopgen_jax.data.image_states import open_image, read_image_states
+from coopgen_jax.data.image_states import _Kept, _keys, open_image, read_image_states
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.efficientnet import EfficientNetConfig, Stage, efficientnet_shapes
 from coopgen_jax.models.pixels import PixelConfig, pixels_of
@@ -126,6 +126,37 @@ def test_broken_files_are_left_out_counted_and_named(backbone, paths):
     assert found.broken[3] == "images: Is a directory"
     (note,) = found.notes
     assert note.startswith("4 images left out (1.png: ") and note.endswith(", ...)")
+
+
+def test_copies_of_a_broken_file_are_all_named(backbone, paths):
+    for path in paths[:3]:
+        path.write_bytes(b"")
+    found = read_image_states(backbone, paths)
+    assert found.places.tolist() == [3, 4, 5, 6]
+    assert [told.split(":")[0] for told in found.broken] == ["0.png", "1.png", "2.png"]
+
+
+def test_a_damaged_exif_entry_is_no_damage_to_the_picture(backbone, tmp_path):
+    path, plain = tmp_path / "odd.png", tmp_path / "plain.png"
+    image = Image.fromarray(np.arange(4800, dtype=np.uint8).reshape(40, 40, 3))
+    image.save(path, exif=b"garbage!!")
+    image.save(plain)
+    found = read_image_states(backbone, [path, plain])
+    assert found.broken == ()
+    np.testing.assert_array_equal(found.states[0], found.states[1])
+
+
+def test_a_strip_is_named_and_not_blown_up(backbone, paths, tmp_path):
+    strip = tmp_path / "strip.png"
+    Image.new("RGB", (1, 60_000)).save(strip)
+    found = read_image_states(backbone, [strip, paths[0]])
+    assert found.places.tolist() == [1] and found.broken[0].startswith("strip.png")
+
+
+def test_other_images_of_the_folder_are_not_kept_in_memory(backbone, paths, tmp_path):
+    read_image_states(backbone, paths, folder=tmp_path / "states")
+    wanted = frozenset(_keys(paths[:2])[0].values())
+    assert _Kept(tmp_path / "states", backbone, wanted).states.keys() == wanted
 
 
 def test_nothing_but_broken_files_gives_an_empty_table(backbone, tmp_path):

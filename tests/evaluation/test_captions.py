@@ -78,7 +78,7 @@ def test_the_table_has_a_figure_a_row(report):
 
 def test_what_is_missing_is_counted_and_named():
     captions, references = world(6)
-    captions["0.jpg"], captions["1.jpg"] = ("",), ("a dog", "a boat")
+    captions["0.jpg"], captions["1.jpg"] = ("...",), ("a dog", "a boat")
     for image in ("2.jpg", "3.jpg"):
         del references[image]
     del captions["5.jpg"]
@@ -87,7 +87,7 @@ def test_what_is_missing_is_counted_and_named():
     assert row["notes"] == [
         "2 images without references, left out (2.jpg, 3.jpg)",
         "1 image with references but without caption (5.jpg)",
-        "1 image with an empty caption, which scores 0 (0.jpg)",
+        "1 image with a caption without words, which scores 0 (0.jpg)",
         "1 image with several captions, of which the first counts (1.jpg)",
     ]
 

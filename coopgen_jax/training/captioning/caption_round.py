@@ -225,8 +225,10 @@ class CaptionRound:
         greedy = jax.device_get(self.write_greedily(key, *given))
         own, plain = self._texts(written), self._texts(greedy)
         ends = references["mask"].sum(axis=-1)
+        # A caption that was cut has no end token, and keeps its last word.
+        stop = self.tokenizer.end_tokens
         human = [
-            self.tokenizer.decode(row[1 : end - 1].tolist()).strip()
+            self.tokenizer.decode([one for one in row[1:end].tolist() if one not in stop]).strip()
             for row, end in zip(references["tokens"], ends, strict=True)
         ]
         embeddings = np.asarray(self.scorer.embed([*own, *human, *plain]), np.float32)
@@ -362,7 +364,10 @@ def weigh_captions(
         sides = jax.vmap(
             lambda text, rivals: rewards.clip_s(jnp.broadcast_to(text, rivals.shape), rivals)
         )
-        worth = config.alpha * sides(texts[:wrote], near_images[condition])
+        worth = rewards.total_reward(
+            sides(texts[:wrote], near_images[condition]), human[:wrote, None],
+            alpha=config.alpha, offset=config.offset,
+        )  # fmt: skip
         group = group_baseline(worth, jnp.ones(worth.shape, bool))
     greedy = reward[wrote + count :][condition]
     advantage = caption_advantage(

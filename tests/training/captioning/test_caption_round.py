@@ -145,6 +145,22 @@ def test_a_round_is_a_function_of_its_state_and_batch(world, forced):
     assert moved["discriminator"]["output"]["kernel"]
 
 
+def test_a_reference_that_was_cut_keeps_its_last_word(world, forced):
+    make, _, batch, frozen = world
+    heard = []
+
+    def listening(captions):
+        heard.extend(captions)
+        return embed(captions)
+
+    scorer = Scorer(SCORER.images, SCORER.neighbours, listening)
+    # The last token of every row, which ends it, lies behind the cut.
+    ends = batch["mask"].sum(axis=-1)
+    cut = batch | {"mask": np.arange(batch["mask"].shape[1])[None] < ends[:, None] - 1}
+    make(RewardConfig("wtf", temperature=0.1, proposal=SAMPLES), scorer)(forced(), frozen, cut, KEY)
+    assert {text for _, text in REFERENCES} <= set(heard)
+
+
 def unit(seed: int, *shape: int) -> np.ndarray:
     drawn = np.random.default_rng(seed).standard_normal(shape)
     return (drawn / np.linalg.norm(drawn, axis=-1, keepdims=True)).astype(np.float32)
@@ -192,7 +208,7 @@ def test_weights_are_those_of_the_formulas(similarity):
         against = total[6 + at]
         if similarity == "clip-s":
             group = np.mean([2.5 * max(float(texts[number] @ i), 0) for i in near[at]])
-            against = max(against, 0.8 * group)
+            against = max(against, 0.8 * group + 0.2 * human[number] + 0.1)
         wanted.append((total[number] - against) / (count * samples * lengths[0][number]))
     wanted += [total[4 + at] / (count * lengths[1][at]) for at in range(count)]
     np.testing.assert_allclose(weight, 6 * np.asarray(wanted), rtol=2e-4, atol=1e-5)

@@ -100,7 +100,7 @@ def test_what_does_not_fit_is_refused(captioner):
     with pytest.raises(UserError, match="rows of 9"):
         captioner.vectors(FEATURES[:, :5])
     vectors = captioner.vectors(FEATURES)
-    for wrong in (vectors[:3], vectors[..., :8]):
+    for wrong in (vectors[:3], vectors[..., :8], vectors[:, :0], vectors[0].tolist()):
         with pytest.raises(UserError, match="vectors have the shape"):
             cg.generate(captioner.model, captioner.fronts(IMAGES), vectors=wrong, config=config)
     with pytest.raises(UserError, match="prompt 1 has 1 tokens"):
