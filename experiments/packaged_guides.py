@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import tyro
-from coopgen_jax.comparison.growing_file import rows_in
 
 import coopgen_jax as cg
+from coopgen_jax.bulk.growing_file import rows_in
 from coopgen_jax.comparison.method_run import MethodRun, text_files
 from coopgen_jax.comparison.tuning import spread
 from coopgen_jax.comparison.writing import compare
