@@ -18,7 +18,7 @@ CONFIGS = {
     "read": cg.FudgeConfig(new_tokens=4, candidates=60),
     "search": cg.MCTSConfig(
         new_tokens=3,
-        search=cg.SearchConfig(simulations=30, candidates=60, depth=4, c_puct=300.0),
+        search=cg.SearchConfig(simulations=150, candidates=60, depth=4, c_puct=30.0),
     ),
 }
 
