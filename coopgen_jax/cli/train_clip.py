@@ -35,14 +35,14 @@ def run_clip(what: ClipOptions) -> None:
     """Trains the heads of a small CLIP, and prints the card; see `train.run_train`."""
     _check(what)
     files = _files(what)
-    backbone = load_backbone(what.backbone)
-    training, validation = (_captioned(what, backbone, file) for file in files)
     encoder = load_encoder(what.encoder)
     if what.longest > encoder.config.context:
         raise UserError(
             f"--longest is {what.longest}: the encoder reads {encoder.config.context} word pieces "
             "at most"
         )
+    backbone = load_backbone(what.backbone)
+    training, validation = (_captioned(what, backbone, file) for file in files)
     steps = max(1, math.ceil(what.epochs * len(training.captions) / what.rows))
     every = min(what.validate_every, steps)
     config = RecipeConfig(

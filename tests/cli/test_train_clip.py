@@ -73,7 +73,10 @@ def test_mistakes_are_named_before_anything_is_read(capsys, pictures, tmp_path, 
 
 def test_data_of_no_use_is_named(capsys, pictures, tmp_path):
     ask = ("train", "clip", "--data", pictures, "--out", tmp_path / "out", *SMALL)
-    said = sentence(capsys, *ask, "--longest", "65", "--quiet")
+    with pytest.MonkeyPatch.context() as patch:
+        # Before any image is read, which takes minutes of thousands.
+        patch.setattr("coopgen_jax.cli.train_clip.load_backbone", None)
+        said = sentence(capsys, *ask, "--longest", "65", "--quiet")
     assert "--longest is 65: the encoder reads 64 word pieces at most" in said
     for image in (pictures / "images").glob("*.jpg"):
         image.write_bytes(b"")
