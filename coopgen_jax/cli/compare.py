@@ -50,7 +50,7 @@ def run_compare(options: CompareOptions) -> None:
     prompts = read_prompts(options.texts, options.prompts, partial(note, options.quiet))
     rows = tuning_prompts(options, prompts) if is_tuned else []
     how = report_settings(options)
-    # What can be refused is refused before anything is loaded, and who judges is told.
+    # What can be refused is refused before anything is loaded, and it says who judges.
     for line in check_methods(announced(runs, options.target), how)[1]:
         note(options.quiet, line)
     mesh = mesh_of(options)

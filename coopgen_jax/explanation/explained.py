@@ -86,10 +86,7 @@ class Explanation:
     @property
     def reactions(self) -> dict[str, dict[str, float]]:
         """The mean reactions to the terms that were tried, by class, in nats of log-odds."""
-        return {
-            name: {term: own[label].mean for term, own in self.tried.items()}
-            for label, name in enumerate(self.classes)
-        }
+        return self._by_class(self.tried, "mean")
 
     @property
     def sure_reactions(self) -> dict[str, dict[str, float]]:
@@ -97,10 +94,7 @@ class Explanation:
 
         It is the lower end of the 95 % interval, in nats of log-odds.
         """
-        return {
-            name: {term: own[label].low for term, own in self.tried.items()}
-            for label, name in enumerate(self.classes)
-        }
+        return self._by_class(self.tried, "low")
 
     @property
     def sure_effects(self) -> dict[str, dict[str, float]]:
@@ -108,8 +102,13 @@ class Explanation:
 
         It is the lower end of the 95 % interval, in nats of log-odds.
         """
+        return self._by_class(self.considered, "low")
+
+    def _by_class(
+        self, found: dict[str, tuple[Reaction, ...]], part: str
+    ) -> dict[str, dict[str, float]]:
         return {
-            name: {word: own[label].low for word, own in self.considered.items()}
+            name: {term: getattr(own[label], part) for term, own in found.items()}
             for label, name in enumerate(self.classes)
         }
 

@@ -24,7 +24,7 @@ CONFIGS = {
 
 
 class Heard:
-    """Keeps what an observer is told."""
+    """Keeps what an observer hears."""
 
     def __init__(self):
         self.tokens, self.changes = [], []
