@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from coopgen_jax.errors import UserError
 from coopgen_jax.files import read_json
 from coopgen_jax.models.image_prefix import ImagePrefixConfig, image_prefix, init_image_prefix
+from coopgen_jax.models.pretrained.image_networks import LoadedBackbone
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load
 from coopgen_jax.tokenizer import Tokenizer
 
@@ -55,6 +56,21 @@ class LoadedCaptioner:
             raise UserError(
                 f"features have the shape {features.shape}: this captioner reads rows of "
                 f"{self.prefix.inputs}, of the vision network that it was trained with"
+            )
+
+    @property
+    def vision(self) -> dict[str, str]:
+        """The name and the sha256 of the backbone whose features it reads, where its card says."""
+        return {name: self.card[name] for name in ("backbone", "backbone_sha256")
+                if name in self.card}  # fmt: skip
+
+    def check_backbone(self, backbone: LoadedBackbone) -> None:
+        """Raises UserError where the captioner was trained with another backbone than this one."""
+        if self.vision.get("backbone_sha256") != backbone.sha256:
+            trained = self.vision.get("backbone", "features that no backbone of ours made")
+            raise UserError(
+                f"this captioner was trained with {trained}, and {backbone.name} has other "
+                "weights: give the backbone that it was trained with"
             )
 
     def fronts(self, images: int) -> list[list[int]]:

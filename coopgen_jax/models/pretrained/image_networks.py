@@ -112,6 +112,13 @@ class LoadedBackbone:
         config = self.config
         return config.width if isinstance(config, EfficientNetConfig) else config.tower.width
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a card says of the backbone: its name, or its folder in full, and its sha256."""
+        folder = Path(self.name).expanduser()
+        name = str(folder.resolve()) if folder.is_dir() else self.name
+        return {"backbone": name, "backbone_sha256": self.sha256}
+
 
 def image_states(
     config: EfficientNetConfig | VisionConfig, params: Params, pixels: jax.Array

@@ -20,6 +20,7 @@ from coopgen_jax.models.image_prefix import (
     read_behind,
 )
 from coopgen_jax.models.pretrained.captioner import front_of
+from coopgen_jax.models.pretrained.image_networks import LoadedBackbone
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel
 from coopgen_jax.models.pretrained.saving import save_model
 from coopgen_jax.models.transformer import DecoderConfig, output_factors
@@ -52,6 +53,7 @@ def train_captioner(
     validation: Sequence[Caption],
     config: RecipeConfig,
     *,
+    backbone: LoadedBackbone | None = None,
     tokens: int = 8,
     hidden: int | None = None,
     folder: Path,
@@ -70,6 +72,8 @@ def train_captioner(
       training: captions, each with its image's row in `features`.
       validation: others, of other images.
       config: how to train.
+      backbone: what made the features, which the card then names; None where they come from
+        elsewhere.
       tokens: vectors of a prefix.
       hidden: units between features and prefix; None for twice the model's width.
       folder: where everything goes, checkpoints included; a run that stopped there goes on.
@@ -78,8 +82,8 @@ def train_captioner(
       begin: called in front of the first one; see `loop.Begin`.
 
     Raises:
-      UserError: features or captions are of no use, the layers are no stack, or the folder holds
-        another training.
+      UserError: features or captions are of no use, the backbone makes others, the layers are no
+        stack, or the folder holds another training.
     """
     if tokens < 1:
         raise UserError(f"a prefix of {tokens} vectors says nothing of an image: give 1 or more")
@@ -87,6 +91,12 @@ def train_captioner(
     features = np.asarray(features, np.float32)
     if features.ndim != 2 or not np.isfinite(features).all():
         raise UserError("features must be a row of finite numbers for every image")
+    if backbone and features.shape[1] != backbone.width:
+        raise UserError(
+            f"features are rows of {features.shape[1]}, and {backbone.name} makes rows of "
+            f"{backbone.width}: give those of this backbone"
+        )
+    vision = backbone.identity if backbone else {}
     config = replace(config, batch=replace(config.batch, shortest=None, balanced=False))
     coded = partial(caption_rows, model.tokenizer, images=len(features))
     rows = coded(training), coded(validation)
@@ -105,9 +115,10 @@ def train_captioner(
             "dtype": model.config.dtype,
             "features_sha256": hashlib.sha256(features.tobytes()).hexdigest(),
             "image_prefix": asdict(shape),
+            "backbone_sha256": vision.get("backbone_sha256"),
         },
     )
-    make = partial(_recipe, model, shape, features, rows[0], config, mesh)
+    make = partial(_recipe, model, shape, features, rows[0], config, mesh, vision)
     return carry_out(
         subject, make, config, folder=folder, mesh=mesh, listener=listener, begin=begin
     )
@@ -186,6 +197,7 @@ def _recipe(
     rows: Rows,
     config: RecipeConfig,
     mesh: Mesh,
+    vision: dict[str, str],
 ) -> Recipe:
     network, held, join = trainable_of(model, config.lora, mesh, seed=config.batch.seed)
     # Features are standardised by those of the images that are trained on.
@@ -198,7 +210,7 @@ def _recipe(
         objective=(loss, loss),
         trainable={"network": network, "prefix": prefix},
         frozen={"network": held, "features": place(jnp.asarray(features), mesh)},
-        card={**asdict(shape), **network_card(model, config.lora)},
+        card={**asdict(shape), **vision, **network_card(model, config.lora)},
         measure=perplexity_entry,
         export=joined(partial(full_network, join), standard),
         deliver=partial(save_captioner, model, config.saved_dtype),

@@ -137,6 +137,7 @@ def _card(
     return {
         "kind": "captioner",
         **asdict(captioner.prefix),
+        **captioner.vision,
         **network_card(captioner.model, how.lora),
         "reward": _on_disc(config),
         "scorer": scorer.identity,

@@ -172,8 +172,7 @@ def _recipe(
         frozen=place(frozen, mesh),
         card={
             "classes": ["other", "image"],
-            "backbone": _named(backbone.name),
-            "backbone_sha256": backbone.sha256,
+            **backbone.identity,
             "encoder": _named(encoder.name),
             "encoder_sha256": encoder.sha256,
             "width": shape.width,

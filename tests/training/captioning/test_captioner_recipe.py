@@ -11,9 +11,11 @@ import coopgen_jax as cg
 from coopgen_jax.data.batches import BatchConfig, pad
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.decoder import language_model
+from coopgen_jax.models.efficientnet import LITE0
 from coopgen_jax.models.image_prefix import ImagePrefixConfig, image_prefix, init_image_prefix
 from coopgen_jax.models.language_model import Prompt
 from coopgen_jax.models.pretrained.captioner import load_captioner
+from coopgen_jax.models.pretrained.image_networks import LITE0_PIXELS, LoadedBackbone
 from coopgen_jax.models.prompt import behind_vectors
 from coopgen_jax.models.transformer import init_decoder
 from coopgen_jax.parallel.mesh import make_mesh
@@ -47,6 +49,9 @@ CONFIG = RecipeConfig(
     learning_rate=3e-3,
     saved_dtype="float32",
 )
+BACKBONE = LoadedBackbone(
+    dataclasses.replace(LITE0, width=9), {}, LITE0_PIXELS, "colours-and-things", "f00d", None
+)
 TINY = dataclasses.replace(TINY_LLAMA, layers=1)
 SHAPE = ImagePrefixConfig(inputs=9, tokens=2, width=TINY.width, hidden=6)
 KEY = jax.random.key(0)
@@ -67,7 +72,7 @@ def folder(tmp_path_factory):
 def captioner(model, folder):
     captions = list(enumerate(CAPTIONS))
     job = (model, FEATURES, captions, captions[::3], CONFIG)
-    card = train_captioner(*job, tokens=2, folder=folder, mesh=make_mesh())
+    card = train_captioner(*job, backbone=BACKBONE, tokens=2, folder=folder, mesh=make_mesh())
     loaded = load_captioner(folder)
     assert loaded.card == card and card["kind"] == "captioner" and card["perplexity"] < 1.1
     return loaded
@@ -123,6 +128,20 @@ def test_data_of_no_use_are_refused(model, tmp_path, captions, features, more, m
     with pytest.raises(UserError, match=message):
         train_captioner(*job, **more, folder=tmp_path / "x", mesh=make_mesh())
     assert not (tmp_path / "x").exists()
+
+
+def test_the_card_names_the_backbone_and_no_other_is_taken(captioner, model, tmp_path):
+    assert captioner.vision == {"backbone": "colours-and-things", "backbone_sha256": "f00d"}
+    captioner.check_backbone(BACKBONE)
+    other = dataclasses.replace(BACKBONE, sha256="beef")
+    with pytest.raises(UserError, match="trained with colours-and-things, and colours-and-things"):
+        captioner.check_backbone(other)
+    elsewhere = dataclasses.replace(captioner, card={"kind": "captioner"})
+    with pytest.raises(UserError, match="trained with features that no backbone of ours made"):
+        elsewhere.check_backbone(BACKBONE)
+    job = (model, FEATURES[:, :5], [(0, "A dog")], [(1, "A boat")], CONFIG)
+    with pytest.raises(UserError, match="rows of 5, and colours-and-things makes rows of 9"):
+        train_captioner(*job, backbone=BACKBONE, folder=tmp_path / "x", mesh=make_mesh())
 
 
 def test_folders_of_other_things_are_refused(tmp_path):

@@ -1,5 +1,6 @@
 """A rewarded captioner from folder to folder: trained, stopped, continued, loaded."""
 
+import json
 from dataclasses import replace
 
 import jax
@@ -41,6 +42,7 @@ HOW = GcnTraining(
     learning_rate=1e-3,
     saved_dtype="float32",
 )
+VISION = {"backbone": "some-eyes", "backbone_sha256": "f00d"}
 JOB = {"images": 4, "longest": 12, "mesh": make_mesh()}
 
 
@@ -60,6 +62,9 @@ def captioner(tmp_path_factory):
     )
     job = (model, FEATURES, CAPTIONS, CAPTIONS, config)
     train_captioner(*job, tokens=1, hidden=16, folder=folder, mesh=JOB["mesh"])
+    # As of a captioner whose features a backbone made.
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps(card | VISION))
     return load_captioner(folder, stacked=True)
 
 
@@ -74,6 +79,7 @@ def test_a_rewarded_captioner_is_loaded_and_writes(captioner, trained):
     folder, card = trained
     loaded = load_captioner(folder)
     assert loaded.card == card and card["steps"] == 2 and card["scorer"] == "bag of words"
+    assert loaded.vision == VISION
     assert card["reward"]["objective"] == "wtf-rl"
     assert (folder / "discriminator" / "head.safetensors").is_file()
     # Training has changed the network between features and prefix, not what standardises them.
