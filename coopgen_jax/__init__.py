@@ -51,6 +51,8 @@ _NAMES = {
     "discriminators.shared_trunk": "shared_trunk",
     "errors": "UserError",
     "evaluation.captions": "evaluate_captions",
+    "evaluation.clip_scores": "clip_s ref_clip_s",
+    "evaluation.clip_vectors": "ClipVectors load_clip_vectors",
     "evaluation.retrieval": "image_retrieval retrieval_figures text_retrieval",
     "explanation.explain": "explain",
     "explanation.explained": "Explanation load_explanation",
@@ -86,8 +88,7 @@ _NAMES = {
         "discriminator_shape grammar_shape init_regulariser regulariser regulariser_loss"
     ),
     "training.captioning.rewards": (
-        "RewardPool bidirectional_reward clip_s pool_of ref_clip_s total_reward "
-        "unidirectional_reward"
+        "RewardPool bidirectional_reward pool_of total_reward unidirectional_reward"
     ),
     "watermark.detection": "Detection detect",
 }

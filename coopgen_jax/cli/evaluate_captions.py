@@ -1,30 +1,38 @@
 """The command `coopgen evaluate captions`."""
 
 import sys
+from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
+
+import numpy as np
 
 from coopgen_jax.cli.evaluate_options import CaptionsOptions
 from coopgen_jax.cli.evaluate_texts import named_file
+from coopgen_jax.cli.train_progress import now_and_then
 from coopgen_jax.data.image_captions import read_image_captions
+from coopgen_jax.data.image_states import read_image_states
 from coopgen_jax.data.sources import left_out
 from coopgen_jax.errors import UserError
-from coopgen_jax.evaluation.captions import caption_cells, evaluate_captions
+from coopgen_jax.evaluation.captions import caption_cells, check_captions, evaluate_captions
+from coopgen_jax.evaluation.clip_vectors import ClipVectors, load_clip_vectors
 from coopgen_jax.evaluation.tables import render
 from coopgen_jax.files import check_writable, to_json, write_whole
+from coopgen_jax.models.pretrained.packaged import cache_folder
+
+Captions = Mapping[str, tuple[str, ...]]
 
 
 def run_captions(what: CaptionsOptions) -> None:
     """Reports on the captions of files; raises UserError where they or references are of no use."""
-    if not what.files:
-        raise UserError("there are no captions: give files with an image and a caption a row")
-    if what.self_bleu < 2:
-        raise UserError(f"--self-bleu is {what.self_bleu}: give 2 or more")
-    if what.out:
-        check_writable(what.out, "--out")
+    folder = _check(what)
     read = partial(read_image_captions, image=what.image, caption=what.caption)
-    references = read(what.references)
-    notes = [f"{what.references}: {line}" for line in left_out(references.broken)]
-    methods: dict[str, dict[str, tuple[str, ...]]] = {}
+    notes, references = [], None
+    if what.references is not None:
+        known = read(what.references)
+        references = known.captions
+        notes = [f"{what.references}: {line}" for line in left_out(known.broken)]
+    methods: dict[str, Captions] = {}
     for entry in what.files:
         given, path = named_file(entry)
         name = given or path.stem
@@ -33,10 +41,70 @@ def run_captions(what: CaptionsOptions) -> None:
         found = read(path, empty=True)
         notes += [f"{path}: {line}" for line in left_out(found.broken)]
         methods[name] = found.captions
+    # Images take minutes: what is wrong with the files is said before they are read.
+    check_captions(methods, references, what.against)
+    clip: ClipVectors | None = None
+    images: dict[str, np.ndarray] = {}
+    if what.clip is not None and folder is not None:
+        clip = load_clip_vectors(what.clip)
+        images, lines = _images(what, clip, folder, methods)
+        notes += [f"{folder}: {line}" for line in lines]
     report = evaluate_captions(
-        methods, references.captions, against=what.against, self_bleu_texts=what.self_bleu
+        methods,
+        references,
+        clip=clip,
+        images=images,
+        against=what.against,
+        self_bleu_texts=what.self_bleu,
     )
-    report["notes"] = notes
+    if clip is not None:
+        report["clip"] = {"name": clip.name, "sha256": clip.sha256}
+    report["notes"] = [*notes, *report["notes"]]
+    _deliver(what, report)
+
+
+def _check(what: CaptionsOptions) -> Path | None:
+    """Returns the folder of the images, None where none are needed; raises UserError of options."""
+    if not what.files:
+        raise UserError("there are no captions: give files with an image and a caption a row")
+    if what.self_bleu < 2:
+        raise UserError(f"--self-bleu is {what.self_bleu}: give 2 or more")
+    if what.out:
+        check_writable(what.out, "--out")
+    if what.clip is None:
+        for name in ("images", "states"):
+            if getattr(what, name) is not None:
+                raise UserError(f"--{name} is for retrieval: name what sees the images by --clip")
+        return None
+    beside = named_file(what.files[0])[1].parent
+    folder = what.images or (beside / "images" if (beside / "images").is_dir() else beside)
+    if not folder.is_dir():
+        raise UserError(f"--images {folder} is no folder here")
+    return folder
+
+
+def _images(
+    what: CaptionsOptions, clip: ClipVectors, folder: Path, methods: Mapping[str, Captions]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Returns the vectors of the images that can be read, and sentences about the others."""
+    names = list(dict.fromkeys(name for captions in methods.values() for name in captions))
+    told = now_and_then(what)
+    seen = read_image_states(
+        clip.backbone(),
+        [folder / name for name in names],
+        folder=what.states or cache_folder() / "image-states",
+        listener=lambda done, total: told(done, total, lambda: f"{done} of {total} images read"),
+    )
+    if len(seen.places) < 2:
+        raise UserError(
+            f"--images {folder} has fewer than 2 images of the captions ({'; '.join(seen.notes)})"
+        )
+    vectors = clip.images(seen.states)
+    places = map(int, seen.places)
+    return {names[at]: own for at, own in zip(places, vectors, strict=True)}, seen.notes
+
+
+def _deliver(what: CaptionsOptions, report: dict) -> None:
     text = to_json(report, indent=1)
     if what.out:
         write_whole(what.out, text + "\n")

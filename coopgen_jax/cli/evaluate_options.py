@@ -25,6 +25,8 @@ examples:
   coopgen evaluate texts greedy.json search.json --judge python:weather.py:judge --force
   # captions of images, against what people wrote for the same images
   coopgen evaluate captions captions.jsonl --references references.csv
+  # and whether they find their images among all, under a CLIP that nothing was trained for
+  coopgen evaluate captions captions.jsonl --clip clip --images photos
   # people rate copies of the sheet, without the key; then they are read back
   coopgen evaluate annotate export greedy.json search.json --out sheet.csv --key key.json
   coopgen evaluate annotate read anna.csv bela.csv --key key.json
@@ -134,14 +136,20 @@ class TextsOptions:
 
 @dataclass(frozen=True)
 class CaptionsOptions:
-    """Tell how well captions of images are written: BLEU, ROUGE-L, CIDEr-D, self-BLEU.
+    """Tell how well captions of images are written, and how well they tell images apart.
 
     A file of captions or references is a .csv, .tsv or .jsonl file with a caption a row, or a .json
     file in COCO's form.
 
     Attributes:
       files: Captions, a method each.
-      references: What people wrote for the images, one caption or more for each.
+      references: What people wrote for the images, one caption or more for each; without them
+        nothing is compared with human captions.
+      clip: A CLIP under which captions look for their images and images for their captions, trained
+        on other images than any that rewarded the captions: a folder of `coopgen train clip`, or a
+        folder or a hub name of a CLIP or a SigLIP.
+      images: The folder of the images that the CLIP sees.
+      states: Where its backbone's states of the images are kept, so that they are read once.
       image: The column of the images, which all files call by the same names.
       caption: The column of the captions.
       against: The method that the others are tested against.
@@ -150,10 +158,14 @@ class CaptionsOptions:
       out: Write the figures as JSON.
       format: How the table looks.
       json: Print JSON instead of a table.
+      quiet: Show no progress.
     """
 
     files: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME=]FILE ...")]
-    references: Annotated[Path, arg(metavar="FILE")]
+    references: Annotated[Path | None, _unset("FILE", "none: no BLEU, ROUGE-L, CIDEr-D")] = None
+    clip: Annotated[str | None, _unset("NAME|FOLDER", "none: no retrieval")] = None
+    images: Annotated[Path | None, _unset("FOLDER", "images beside the first file")] = None
+    states: Annotated[Path | None, _unset("FOLDER", "the cache of models")] = None
     image: Annotated[str, arg(metavar="COLUMN")] = "image"
     caption: Annotated[str, arg(metavar="COLUMN")] = "caption"
     against: Annotated[str | None, _unset("NAME", "the first one")] = None
@@ -161,6 +173,7 @@ class CaptionsOptions:
     out: Annotated[Path | None, _unset("FILE", "none")] = None
     format: Literal["text", "markdown", "latex"] = "text"
     json: bool = False
+    quiet: bool = False
 
 
 @dataclass(frozen=True)

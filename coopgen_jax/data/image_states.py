@@ -122,8 +122,9 @@ def _keys(paths: Sequence[Path]) -> tuple[dict[int, str], dict[int, str]]:
             keys[number] = hashlib.sha256(path.read_bytes()).hexdigest()
         except FileNotFoundError:
             broken[number] = "there is no such file"
-        except OSError as error:
-            broken[number] = error.strerror or str(error)
+        # The latter of what can be no name of a file.
+        except (OSError, ValueError) as error:
+            broken[number] = getattr(error, "strerror", None) or str(error)
     return keys, broken
 
 

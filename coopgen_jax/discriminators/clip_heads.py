@@ -22,6 +22,8 @@ from coopgen_jax.models.pretrained.loaded_model import LoadedEncoder
 from coopgen_jax.tokenizer import Tokenizer
 
 Params = dict[str, Any]
+# What their cards call them.
+KIND = "clip-heads"
 SIDES = ("image", "text")
 
 
@@ -40,6 +42,23 @@ class ClipHeadsConfig:
     texts: int
     width: int = 512
     dropout: float = 0.4
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedClipHeads:
+    """Heads with all that belongs to them.
+
+    Attributes:
+      params: of the shapes of `heads_shapes`.
+      encoder: the text encoder that they were trained on.
+      longest: word pieces that are read of a text, special ones included.
+      card: what is known of them.
+    """
+
+    params: Params
+    encoder: LoadedEncoder
+    longest: int
+    card: dict[str, Any]
 
 
 def heads_shapes(config: ClipHeadsConfig) -> Params:
@@ -77,29 +96,20 @@ def read_texts(
     return head_vectors(params["head"], mean_pool(hidden, mask))
 
 
-def heads_guide(
-    params: Params,
-    encoder: LoadedEncoder,
-    *,
-    tokenizer: Tokenizer,
-    longest: int,
-    card: dict[str, Any],
-) -> LoadedDiscriminator:
+def heads_guide(heads: LoadedClipHeads, *, tokenizer: Tokenizer) -> LoadedDiscriminator:
     """Returns the guide that heads are; see `image_guide.clip_guide`.
 
     Args:
-      params: of the shapes of `heads_shapes`.
-      encoder: the text encoder that they were trained on.
+      heads: the loaded heads.
       tokenizer: that of the language model which is guided.
-      longest: word pieces that are read of a text, special ones included.
-      card: what is known of the heads.
     """
-    crossing = Crossing(tokenizer, encoder.tokenizer, width=longest, alone=True)
+    params, encoder = heads.params, heads.encoder
+    crossing = Crossing(tokenizer, encoder.tokenizer, width=heads.longest, alone=True)
     width = params["text"]["output"]["kernel"].shape[-1]
     describer = describing_anew(Bound(read_texts, encoder.config), width, crossing)
     text = {"encoder": encoder.params, "head": params["text"]}
     guided = {"text": text, "log_scale": params["log_scale"], "image": params["image"]}
-    return LoadedDiscriminator(image_guide(describer), guided, card, (crossing,))
+    return LoadedDiscriminator(image_guide(describer), guided, heads.card, (crossing,))
 
 
 def image_head_vectors(guide: LoadedDiscriminator, states: Any) -> jax.Array:

@@ -2,7 +2,8 @@
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,13 @@ from safetensors.numpy import load_file
 
 from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, bidirectional
 from coopgen_jax.discriminators.causal import CausalConfig, causal, read_tokens
-from coopgen_jax.discriminators.clip_heads import ClipHeadsConfig, heads_guide, heads_shapes
+from coopgen_jax.discriminators.clip_heads import (
+    KIND,
+    ClipHeadsConfig,
+    LoadedClipHeads,
+    heads_guide,
+    heads_shapes,
+)
 from coopgen_jax.discriminators.generative import GenerativeConfig, generative
 from coopgen_jax.discriminators.head import Head, HeadConfig
 from coopgen_jax.discriminators.host.python_file import is_python, load_function
@@ -81,6 +88,30 @@ def load_discriminator(
             tokenizer=language_model.tokenizer,
             dtype=language_model.config.dtype,
         )
+    card, head = _read(folder)
+    with _damaged(folder):
+        return KINDS[card["kind"]](folder, card, head, language_model)
+
+
+def load_clip_heads(folder: str | Path) -> LoadedClipHeads:
+    """Loads the heads that `coopgen train clip` wrote, without a language model to guide.
+
+    Raises:
+      UserError: there is no such folder, its files are damaged, or it holds something else.
+    """
+    folder = Path(folder).expanduser()
+    card, head = _read(folder)
+    if card["kind"] != KIND:
+        raise UserError(
+            f"{folder} is a head of kind {card['kind']!r}, which sees no images: give a folder "
+            "that `coopgen train clip` wrote"
+        )
+    with _damaged(folder):
+        return _heads(card, head)
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], Any]:
+    """Returns the card and the weights in a folder; raises UserError where they are damaged."""
     try:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
         flat = load_file(folder / "head.safetensors")
@@ -96,9 +127,15 @@ def load_discriminator(
             raise UserError(
                 f"{folder}'s card is damaged ({name} is {card[name]!r}): train the head anew"
             )
+    with _damaged(folder):
+        return card, _tempered(head, card.get("temperature", 1.0))
+
+
+@contextmanager
+def _damaged(folder: Path) -> Iterator[None]:
+    """Names the folder in an error about what it holds, and what it lacks."""
     try:
-        head = _tempered(head, card.get("temperature", 1.0))
-        return KINDS[kind](folder, card, head, language_model)
+        yield
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error
     except KeyError as error:
@@ -119,6 +156,8 @@ def _text(value: Any) -> bool:
 
 # What an entry of a card looks like, where the card has it.
 ENTRIES: dict[str, Callable[[Any], bool]] = {
+    "backbone": _text,
+    "backbone_sha256": _text,
     "classes": _list_of(_text),
     "context": partial(_whole, least=1),
     "encoder": _text,
@@ -336,22 +375,23 @@ def _generative(
 def _clip_heads(
     _folder: Path, card: dict[str, Any], head: Any, language_model: LoadedModel
 ) -> LoadedDiscriminator:
+    return heads_guide(_heads(card, head), tokenizer=language_model.tokenizer)
+
+
+def _heads(card: dict[str, Any], head: Any) -> LoadedClipHeads:
     encoder = load_encoder(card["encoder"])
     if encoder.sha256 != card["encoder_sha256"]:
         _warn_of_copy(f"the encoder {card['encoder']}")
     images = head["image"]["centre"].shape[0]
     _compare(head, heads_shapes(ClipHeadsConfig(images, encoder.config.width, card["width"])))
-    longest = card["longest"]
-    return heads_guide(
-        head, encoder, tokenizer=language_model.tokenizer, longest=longest, card=card
-    )
+    return LoadedClipHeads(head, encoder, card["longest"], card)
 
 
 # A kind is one function: folder, card, weights and language model in, the discriminator out.
 KINDS = {
     "bidirectional": _bidirectional,
     "causal": _causal,
-    "clip-heads": _clip_heads,
+    KIND: _clip_heads,
     "generative": _generative,
     "shared-trunk": _shared_trunk,
 }

@@ -41,6 +41,7 @@ FEW = {
     },
     "train clip": {"--epochs": "1", "--rows": "4", "--width": "4", "--quiet": None},
     "evaluate discriminator": {"--quiet": None},
+    "evaluate captions": {"--quiet": None},
     "evaluate texts": {"--quiet": None},
     "watermark evaluate": {"--new-tokens": "8", "--quiet": None},
     "explain": {

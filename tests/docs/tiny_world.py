@@ -39,7 +39,7 @@ FOLDERS = {
 # Pages that name a Hugging Face classifier, and what they call its folder.
 CLASSIFIERS = {"how-to/bring_your_classifier.md": "classifier"}
 # Pages that name a CLIP.
-CLIPS = {"how-to/images.md": "clip"}
+CLIPS = {"how-to/evaluate_captions.md": "clip", "how-to/images.md": "clip"}
 TINY_LITE = EfficientNetConfig(
     stem=4, stages=(Stage(1, 3, 2, 2, 4),), width=8, classes=2, image_size=8
 )

@@ -54,6 +54,15 @@ def test_figures_are_those_of_the_metrics(report):
     assert row["images"] == 40 and row["notes"] == []
 
 
+def test_sameness_is_that_of_words():
+    captions = {"1": ("A dog.",), "2": ("a dog",), "3": ("A boat",), "4": ("A wet dog",)}
+    row = evaluate_captions({"one": captions})["methods"][0]
+    assert row["different"]["value"] == 3 / 4 and row["shared"]["value"] == 2 / 4
+    assert row["vocabulary"]["value"] == 4 and row["length"]["value"] == 9 / 4
+    # Nothing is compared with references where there are none.
+    assert not {"bleu_1", "rouge_l", "cider_d", "retrieval"} & set(row)
+
+
 def test_intervals_hold_their_figures_and_narrow_with_more_images(report):
     few = evaluate_captions({"few": world(8)[0]}, world(8)[1])["methods"][0]
     for name in ("bleu_1", "bleu_4", "rouge_l", "cider_d"):

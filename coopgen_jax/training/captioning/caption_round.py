@@ -26,6 +26,7 @@ from coopgen_jax.decoding.on_mesh import on_mesh
 from coopgen_jax.decoding.rules.shaping import Rules
 from coopgen_jax.discriminators.head import HeadConfig
 from coopgen_jax.errors import UserError
+from coopgen_jax.evaluation.clip_scores import clip_s
 from coopgen_jax.models.decoder import language_model
 from coopgen_jax.models.image_prefix import ImagePrefixConfig, image_prefix
 from coopgen_jax.models.language_model import Prompt
@@ -342,7 +343,7 @@ def weigh_captions(
     place = jnp.concatenate([jnp.repeat(row, wrote // count), row, row])
     of_text = images[place]
     if config.similarity == "clip-s":
-        similarity = rewards.clip_s(texts, of_text)
+        similarity = clip_s(texts, of_text)
     else:
         pool = rewards.pool_of((texts, jnp.arange(len(texts))))
         own = jnp.arange(len(texts))
@@ -361,9 +362,7 @@ def weigh_captions(
     condition = place[:wrote]
     group = None
     if config.baseline in ("group", "strongest"):
-        sides = jax.vmap(
-            lambda text, rivals: rewards.clip_s(jnp.broadcast_to(text, rivals.shape), rivals)
-        )
+        sides = jax.vmap(lambda text, rivals: clip_s(jnp.broadcast_to(text, rivals.shape), rivals))
         worth = rewards.total_reward(
             sides(texts[:wrote], near_images[condition]), human[:wrote, None],
             alpha=config.alpha, offset=config.offset,

@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from coopgen_jax.evaluation.clip_scores import all_cosines, cosines
+
 Combine = Literal["sum", "mean"]
 # exp(-logit scale) of the CLIP models that OpenAI has published.
 TEMPERATURE = 0.01
 # Share of the similarity in the total reward.
 ALPHA = 0.94
-# The weight of CLIP-S.
-CLIP_S_WEIGHT = 2.5
 
 
 @struct.dataclass
@@ -94,7 +94,7 @@ def decoupled_reward(
     Returns:
       `[M]`; 0 where the pool holds nothing else, for there is nothing to tell the positive from.
     """
-    scores = _cosines(anchors, pool.embeddings.T)
+    scores = all_cosines(anchors, pool.embeddings.T)
     counted = _once(pool.ids)[None, :] & (pool.ids[None, :] != own[:, None])
     others = log_sum_exp_of_others(scores, counted, temperature=temperature)
     reward = positive - jnp.where(counted.any(axis=-1), others, positive)
@@ -154,40 +154,6 @@ def bidirectional_reward(
     return (text + image) * (1.0 if combine == "sum" else 0.5)
 
 
-def clip_s(captions: jax.Array, images: jax.Array, *, weight: float = CLIP_S_WEIGHT) -> jax.Array:
-    """Returns CLIP-S = w max(cos(c, v), 0), `[M]` (Hessel et al. 2021, arXiv 2104.08718)."""
-    return jax.lax.stop_gradient(weight * jnp.maximum(cosines(captions, images), 0.0))
-
-
-def ref_clip_s(
-    captions: jax.Array,
-    images: jax.Array,
-    references: jax.Array,
-    counted: jax.Array,
-    *,
-    weight: float = CLIP_S_WEIGHT,
-) -> jax.Array:
-    """Returns RefCLIP-S, the harmonic mean of CLIP-S and max(max_r cos(c, r), 0), `[M]`.
-
-    Source: Hessel et al. 2021, arXiv 2104.08718. It is 0 where either of the two is, as where a
-    caption has no reference.
-
-    Args:
-      captions: `[M, F]`.
-      images: `[M, F]`.
-      references: `[M, K, F]` embeddings of each image's reference captions.
-      counted: `[M, K]` bool, which of them there are.
-      weight: that of CLIP-S.
-    """
-    image = clip_s(captions, images, weight=weight)
-    scores = jax.vmap(lambda caption, own: _cosines(own, caption))(captions, references)
-    best = jnp.max(jnp.where(counted, scores, 0.0), axis=-1, initial=0.0)
-    both = image + best
-    return jax.lax.stop_gradient(
-        jnp.where(both > 0, 2 * image * best / jnp.where(both > 0, both, 1.0), 0.0)
-    )
-
-
 def total_reward(
     similarity: jax.Array,
     regulariser: jax.Array,
@@ -201,18 +167,6 @@ def total_reward(
     their image: a negative reward lowers the likelihood of what it weighs.
     """
     return jax.lax.stop_gradient(alpha * similarity + (1 - alpha) * regulariser + offset)
-
-
-def cosines(captions: jax.Array, images: jax.Array) -> jax.Array:
-    """Returns the cosine of every caption with its image, `[M]` float32, of unit `[M, F]`."""
-    return jnp.sum(captions.astype(jnp.float32) * images.astype(jnp.float32), axis=-1)
-
-
-def _cosines(one: jax.Array, other: jax.Array) -> jax.Array:
-    # An accelerator's default product has three digits, and tau divides by a hundredth.
-    return jnp.matmul(
-        one.astype(jnp.float32), other.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST
-    )
 
 
 def _once(ids: jax.Array) -> jax.Array:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from coopgen_jax.evaluation.clip_scores import clip_s
 from coopgen_jax.training.captioning import rewards
 
 IMAGES, WIDTH, TAU = 4, 6, 0.05
@@ -133,26 +134,6 @@ def test_the_closest_element_is_the_baseline():
     assert nothing[0] == -np.inf
 
 
-def test_clip_scores_are_those_of_their_paper(world):
-    captions, images = world["captions"], world["images"]
-    references = np.stack([world["truths"], world["greedy"]], axis=1)
-    counted = jnp.asarray([[True, True], [True, False], [False, True], [False, False]])
-    plain = rewards.clip_s(captions, images)
-    found = rewards.ref_clip_s(captions, images, references, counted)
-    for number in range(IMAGES):
-        clip = 2.5 * max(float(captions[number] @ images[number]), 0)
-        near = [
-            captions[number] @ text
-            for text, there in zip(references[number], counted[number], strict=True)
-            if there
-        ]
-        best = max([0.0, *near])
-        wanted = 0.0 if clip * best == 0 else 2 * clip * best / (clip + best)
-        assert plain[number] == pytest.approx(clip, abs=1e-6)
-        assert found[number] == pytest.approx(wanted, abs=1e-6)
-    assert (np.asarray(found) > 0).any() and found[3] == 0
-
-
 def test_the_total_mixes_both_and_no_gradient_flows(world):
     total = rewards.total_reward(jnp.asarray([0.5]), jnp.asarray([0.2]), alpha=0.94, offset=0.0125)
     assert total[0] == pytest.approx(0.94 * 0.5 + 0.06 * 0.2 + 0.0125)
@@ -160,7 +141,7 @@ def test_the_total_mixes_both_and_no_gradient_flows(world):
     def reward(captions):
         given = {"text_ids": jnp.arange(IMAGES), **pools(world)}
         both = rewards.bidirectional_reward(captions, world["images"], **given)
-        score = rewards.clip_s(captions, world["images"])
+        score = clip_s(captions, world["images"])
         return jnp.sum(rewards.total_reward(both, score))
 
     assert not np.any(jax.grad(reward)(jnp.asarray(world["captions"])))
