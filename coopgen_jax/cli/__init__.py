@@ -15,6 +15,7 @@ from itertools import starmap
 from typing import Any, TypeVar
 
 from coopgen_jax.cli import (
+    caption_options,
     compare_options,
     evaluate_options,
     explain_options,
@@ -33,6 +34,8 @@ from coopgen_jax.cli.ask import (
     ungrouped,
     value_of,
 )
+from coopgen_jax.cli.caption_options import CaptionOptions, CaptionWorkOptions, PhotoOptions
+from coopgen_jax.cli.captioner_options import CaptionerOptions
 from coopgen_jax.cli.clip_options import ClipOptions
 from coopgen_jax.cli.compare_options import CompareOptions
 from coopgen_jax.cli.evaluate_options import (
@@ -143,11 +146,13 @@ def _parse(arguments: list[str]) -> Any:
         "evaluate": _parse_evaluate,
         "watermark": _parse_watermark,
         "explain": _parse_explain,
+        "caption": _parse_caption,
     }
     if command in parsers:
         return parsers[command](arguments[1:])
     kinds = {
         "generate": GenerateOptions,
+        "caption": CaptionOptions,
         "compare": CompareOptions,
         "models": ModelsOptions,
         "plan": PlanOptions,
@@ -207,11 +212,38 @@ def _parse_generate(arguments: list[str]) -> GenerateOptions:
 SHARED_HELP = "Options that all methods share: coopgen generate --help."
 
 
-def _methods() -> str:
+def _parse_caption(arguments: list[str]) -> CaptionOptions:
+    from coopgen_jax.cli import method_flags as flags
+
+    guided = any(argument.partition("=")[0] == "--clip" for argument in arguments)
+    name = value_of("--method", arguments)
+    default = caption_options.GUIDED_METHOD if guided else caption_options.METHOD
+    method = flags.method_of(name or default, value_of("--preset", arguments))
+    flags.check_foreign(method, arguments)
+    common = {"pictures": PhotoOptions, "work": CaptionWorkOptions}
+    asked = {"method": one_flag("method", str, method.name, "The decoder, by its name.")}
+    wants_help = {"--help", "-h"} & set(arguments)
+    own = flags.groups_of(method)
+    groups, text = common | asked | own, ""
+    if wants_help:
+        groups = own if name else common
+        text = method.line if name else _methods(CaptionOptions, "caption")
+    return _ask_method(
+        CaptionOptions,
+        method,
+        groups,
+        prog="coopgen caption",
+        arguments=["--help"] if wants_help else arguments,
+        description=text,
+        examples="" if name else caption_options.EXAMPLES,
+    )
+
+
+def _methods(kind: type = GenerateOptions, command: str = "generate") -> str:
     from coopgen_jax.cli.method_flags import methods
 
-    lines = [first_sentence(GenerateOptions), ""]
-    lines.append("methods, each with options of its own (coopgen generate --method NAME --help):")
+    lines = [first_sentence(kind), ""]
+    lines.append(f"methods, each with options of its own (coopgen {command} --method NAME --help):")
     lines += [f"  {method.name:<16} {method.line}" for method in methods().values()]
     return "\n".join(lines)
 
@@ -255,6 +287,7 @@ def _parse_train(arguments: list[str]) -> TrainOptions:
         "lm": LanguageModelOptions,
         "gcn": GcnOptions,
         "clip": ClipOptions,
+        "captioner": CaptionerOptions,
     }
     # Only the options of the kind that is trained are shown.
     kind = value_of("--kind", arguments) or DiscriminatorOptions.kind
@@ -325,6 +358,7 @@ RUNS = {
     CompareOptions: ("compare", "run_compare"),
     PlannedOptions: ("plan", "run_plan"),
     TrainOptions: ("train", "run_train"),
+    CaptionOptions: ("caption", "run_caption"),
     EvaluateOptions: ("evaluate", "run_evaluate"),
     WatermarkOptions: ("watermarking", "run_watermark"),
     ExplainOptions: ("explaining", "run_explain"),

@@ -22,7 +22,7 @@ class ClipOptions:
       validation: Other images and captions, to choose the best heads by.
       out: Where everything goes; a run that stopped there goes on.
       images: The folder of the images.
-      backbone: What sees the images: efficientnet-lite0, or a folder or a hub name of a CLIP or a
+      vision: What sees the images: efficientnet-lite0, or a folder or a hub name of a CLIP or a
         SigLIP.
       encoder: What reads the captions: a name or a folder of a BERT encoder.
       width: Numbers of a vector.
@@ -45,7 +45,7 @@ class ClipOptions:
     out: Annotated[Path, arg(metavar="FOLDER")]
     validation: Annotated[str | None, _unset("FILE", "validation.csv in the folder")] = None
     images: Annotated[Path | None, _unset("FOLDER", "images beside the file, or there")] = None
-    backbone: Annotated[str, arg(metavar="NAME|PATH")] = "efficientnet-lite0"
+    vision: Annotated[str, arg(metavar="NAME|PATH")] = "efficientnet-lite0"
     encoder: Annotated[str, arg(metavar="NAME|PATH")] = "minilm-l6"
     width: Annotated[int, arg(metavar="F")] = 512
     epochs: Annotated[float, arg(metavar="N")] = 12.0

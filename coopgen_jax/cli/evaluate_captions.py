@@ -7,18 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
+from coopgen_jax.cli.captioned_images import see
 from coopgen_jax.cli.evaluate_options import CaptionsOptions
 from coopgen_jax.cli.evaluate_texts import named_file
-from coopgen_jax.cli.train_progress import now_and_then
 from coopgen_jax.data.image_captions import read_image_captions
-from coopgen_jax.data.image_states import read_image_states
 from coopgen_jax.data.sources import left_out
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.captions import caption_cells, check_captions, evaluate_captions
 from coopgen_jax.evaluation.clip_vectors import ClipVectors, load_clip_vectors
 from coopgen_jax.evaluation.tables import render
 from coopgen_jax.files import check_writable, to_json, write_whole
-from coopgen_jax.models.pretrained.packaged import cache_folder
 
 Captions = Mapping[str, tuple[str, ...]]
 
@@ -88,13 +86,7 @@ def _images(
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Returns the vectors of the images that can be read, and sentences about the others."""
     names = list(dict.fromkeys(name for captions in methods.values() for name in captions))
-    told = now_and_then(what)
-    seen = read_image_states(
-        clip.backbone(),
-        [folder / name for name in names],
-        folder=what.states or cache_folder() / "image-states",
-        listener=lambda done, total: told(done, total, lambda: f"{done} of {total} images read"),
-    )
+    seen = see(what, clip.backbone(), [folder / name for name in names])
     if len(seen.places) < 2:
         raise UserError(
             f"--images {folder} has fewer than 2 images of the captions ({'; '.join(seen.notes)})"

@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from coopgen_jax.cli.ask import flag, spelt
+from coopgen_jax.cli.captioner_options import CaptionerOptions
 from coopgen_jax.cli.clip_options import ClipOptions
 from coopgen_jax.cli.guide_shape import trunk_of
 from coopgen_jax.cli.machines import together, united
+from coopgen_jax.cli.train_captioner import run_captioner
 from coopgen_jax.cli.train_clip import run_clip
 from coopgen_jax.cli.train_data import read_classes, report
 from coopgen_jax.cli.train_gcn import run_gcn
@@ -70,6 +72,9 @@ def run_train(options: TrainOptions) -> None:
     try:
         if isinstance(what, ClipOptions):
             run_clip(what)
+            return
+        if isinstance(what, CaptionerOptions):
+            run_captioner(what)
             return
         with together(what):
             if isinstance(what, GcnOptions):

@@ -1,48 +1,42 @@
 """The command `coopgen train clip`."""
 
 import math
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from coopgen_jax.cli.captioned_images import both_captioned, captioned_files
 from coopgen_jax.cli.clip_options import ClipOptions
 from coopgen_jax.cli.train_progress import (
     check_numbers,
     compiling,
     finish,
-    now_and_then,
     tell,
     watched,
 )
 from coopgen_jax.data.batches import BatchConfig
-from coopgen_jax.data.image_captions import read_image_captions
-from coopgen_jax.data.image_states import read_image_states
-from coopgen_jax.data.sources import left_out
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.pretrained.image_networks import LoadedBackbone, load_backbone
+from coopgen_jax.models.pretrained.image_networks import load_backbone
 from coopgen_jax.models.pretrained.loaded_model import load_encoder
-from coopgen_jax.models.pretrained.packaged import cache_folder
 from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.training.loop import LoopConfig
-from coopgen_jax.training.recipes.clip_recipe import Captioned, train_clip
+from coopgen_jax.training.recipes.clip_recipe import train_clip
 from coopgen_jax.training.run import RecipeConfig
 
 
 def run_clip(what: ClipOptions) -> None:
     """Trains the heads of a small CLIP, and prints the card; see `train.run_train`."""
     _check(what)
-    files = _files(what)
+    files = captioned_files(what)
     encoder = load_encoder(what.encoder)
     if what.longest > encoder.config.context:
         raise UserError(
             f"--longest is {what.longest}: the encoder reads {encoder.config.context} word pieces "
             "at most"
         )
-    backbone = load_backbone(what.backbone)
-    training, validation = (_captioned(what, backbone, file) for file in files)
+    backbone = load_backbone(what.vision)
+    training, validation = both_captioned(what, backbone, files)
     steps = max(1, math.ceil(what.epochs * len(training.captions) / what.rows))
     every = min(what.validate_every, steps)
     config = RecipeConfig(
@@ -80,44 +74,6 @@ def _check(what: ClipOptions) -> None:
         raise UserError(f"--epochs is {what.epochs}: give a number above 0")
     if not 0 <= what.dropout < 1:
         raise UserError(f"--dropout is {what.dropout}: give a share from 0 to below 1")
-
-
-def _files(what: ClipOptions) -> tuple[Path, Path]:
-    """Returns the files of training and validation captions."""
-    data = Path(what.data).expanduser()
-    if not data.exists():
-        raise UserError(f"--data {data} is neither a file nor a folder here")
-    training = data / "train.csv" if data.is_dir() else data
-    if what.validation is not None:
-        return training, Path(what.validation).expanduser()
-    if not data.is_dir():
-        raise UserError("--validation must be given where --data is a file")
-    return training, data / "validation.csv"
-
-
-def _captioned(what: ClipOptions, backbone: LoadedBackbone, file: Path) -> Captioned:
-    """Returns the images of a file of captions that can be read; tells of the others."""
-    beside = file.parent / "images"
-    folder = what.images or (beside if beside.is_dir() else file.parent)
-    found = read_image_captions(file, folder=folder)
-    for note in left_out(found.broken):
-        tell(what, f"{file}: {note}")
-    names = list(found.captions)
-    told = now_and_then(what)
-    seen = read_image_states(
-        backbone,
-        [folder / name for name in names],
-        folder=what.states or cache_folder() / "image-states",
-        listener=lambda done, total: told(done, total, lambda: f"{done} of {total} images read"),
-    )
-    for note in seen.notes:
-        tell(what, f"{file}: {note}")
-    if len(seen.places) < 2:
-        raise UserError(f"{file} has fewer than 2 images that can be read: give others beside them")
-    captions = [found.captions[names[place]] for place in seen.places]
-    numbers = [number for number, own in enumerate(captions) for _ in own]
-    texts = tuple(text for own in captions for text in own)
-    return Captioned(seen.states, texts, np.array(numbers, np.int32))
 
 
 def _show(console: Console, what: Any, card: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
+from coopgen_jax.cli.captioner_options import CaptionerOptions
 from coopgen_jax.cli.clip_options import ClipOptions
 from coopgen_jax.cli.on_policy_options import OnPolicyOptions
 from coopgen_jax.cli.options import _unset
@@ -36,6 +37,8 @@ examples:
       --proposal mcts:preset=values --out asker
   # how well images and texts belong together
   coopgen train clip --data flickr8k --out clip
+  # a captioner
+  coopgen train captioner --data flickr8k --out captioner
 """
 
 
@@ -343,6 +346,6 @@ class GcnOptions(_Base):
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Train a discriminator, a language model, both together, or a small CLIP."""
+    """Train a discriminator, a language model, both together, a small CLIP, or a captioner."""
 
-    what: DiscriminatorOptions | LanguageModelOptions | GcnOptions | ClipOptions
+    what: DiscriminatorOptions | LanguageModelOptions | GcnOptions | ClipOptions | CaptionerOptions

@@ -35,11 +35,13 @@ class ImageStates:
     Attributes:
       states: `[n, E]` float32.
       places: `[n]` which of the files each is of, in order.
+      keys: the sha256 of each one's file.
       broken: what is wrong with the others, a sentence each.
     """
 
     states: np.ndarray
     places: np.ndarray
+    keys: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
 
     @property
@@ -111,7 +113,8 @@ def read_image_states(
     for row, number in enumerate(places):
         table[row] = known.states[keys[number]]
     sentences = tuple(f"{paths[number].name}: {broken[number]}" for number in sorted(broken))
-    return ImageStates(table, np.array(places, np.int64), sentences)
+    known_keys = tuple(keys[number] for number in places)
+    return ImageStates(table, np.array(places, np.int64), known_keys, sentences)
 
 
 def _keys(paths: Sequence[Path]) -> tuple[dict[int, str], dict[int, str]]:

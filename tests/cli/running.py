@@ -8,6 +8,10 @@ from coopgen_jax.cli import main
 
 SHORT = ["--new-tokens", "3", "--simulations", "4", "--wave", "2", "--candidates", "4"]
 SHORT += ["--batch-size", "1"]
+SMALL_CAPTIONER = (
+    "--vocabulary", "280", "--layers", "1", "--width", "64", "--vectors", "2", "--epochs", "2",
+    "--rows", "4", "--longest", "24",
+)  # fmt: skip
 GUIDED = ["--target", "one", *SHORT]
 
 

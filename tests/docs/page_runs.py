@@ -39,6 +39,15 @@ FEW = {
         "--discriminator-rows": "4", "--replay-rows": "4", "--sample-texts": "2",
         "--validation-rows": "4", "--quiet": None,
     },
+    "train captioner": {
+        "--epochs": "1", "--rows": "4", "--longest": "24", "--vocabulary": "280", "--layers": "1",
+        "--width": "64", "--quiet": None,
+    },
+    "train captioner by rewards": {
+        "--rounds": "1", "--round-images": "2", "--new-tokens": "3", "--longest": "24",
+        "--quiet": None,
+    },
+    "caption": {"--new-tokens": "3", "--quiet": None},
     "train clip": {"--epochs": "1", "--rows": "4", "--width": "4", "--quiet": None},
     "evaluate discriminator": {"--quiet": None},
     "evaluate captions": {"--quiet": None},
@@ -147,8 +156,10 @@ def small(words: list[str]) -> list[str]:
     """Returns the arguments of `coopgen` with options that leave little to do."""
     deep = words[0] in ("train", "evaluate", "watermark", "explain") and words[1][0] != "-"
     kind = " ".join(words[:2] if deep else words[:1])
+    if kind == "train captioner" and "--objective" in words:
+        kind += " by rewards"
     few = dict(FEW.get(kind, {}))
-    if kind == "generate" and "--method" not in words:
+    if (kind == "generate" or "--among" in words) and "--method" not in words:
         few |= SEARCH
     if kind == "train lm" and "--from-scratch" in words:
         few |= {"--layers": "1", "--width": "64", "--context": "64"}
