@@ -90,7 +90,7 @@ def test_what_cannot_be_used_is_counted_and_named(world, capsys):
 
 
 def test_mistakes_are_named_before_an_image_is_read(world, capsys, monkeypatch):
-    monkeypatch.setattr(command, "read_image_states", lambda *_, **__: pytest.fail("it was read"))
+    monkeypatch.setattr(command, "see", lambda *_, **__: pytest.fail("it was read"))
     plain = ("evaluate", "captions", "captions.jsonl")
     for name in ("--images", "--states"):
         said = sentence(capsys, *plain, name, "photos")
