@@ -69,6 +69,9 @@ _NAMES = {
         "LoadedBackbone LoadedClip image_states load_backbone load_clip"
     ),
     "models.pretrained.loaded_model": "LoadedModel load_language_model",
+    "models.pretrained.vision_language": (
+        "VisionLanguageCaptioner load_vision_language open_captioner"
+    ),
     "models.prompt": "make_prompt",
     "models.sharding": "shard_decoder",
     "models.slots": "Capacity Slots",

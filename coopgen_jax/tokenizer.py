@@ -1,7 +1,7 @@
 """Text to token ids and back, and the chat template of a model."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, cached_property
 from itertools import accumulate, islice, pairwise
 from typing import Any
@@ -253,8 +253,10 @@ class Tokenizer:
             return bytes(alphabet[letter] for letter in piece)
         return str(piece).encode()
 
-    def chat(self, prompt: str) -> str:
+    def chat(self, prompt: str | Sequence[Mapping[str, str]]) -> str:
         """Returns the text that asks the model's assistant `prompt`, up to where it answers.
+
+        A prompt that is more than text is a list of its parts, as the template reads them.
 
         Raises:
           UserError: the model has no chat template, or it fails.
@@ -266,7 +268,7 @@ class Tokenizer:
             )
         try:
             rendered = self._renderer.apply_chat_template(
-                [{"role": "user", "content": prompt}],
+                [{"role": "user", "content": prompt if isinstance(prompt, str) else list(prompt)}],
                 chat_template=self.chat_template,
                 tokenize=False,
                 add_generation_prompt=True,

@@ -3,7 +3,8 @@
 import csv
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from coopgen_jax.cli.settings import with_given
 from coopgen_jax.cli.token_options import with_words
 from coopgen_jax.cli.train_progress import check_numbers
 from coopgen_jax.comparison.header import about_model, settings_of
+from coopgen_jax.data.image_states import open_image
+from coopgen_jax.data.sources import left_out
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.text import Text
@@ -31,12 +34,14 @@ from coopgen_jax.discriminators.loading import load_clip_heads
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.clip_vectors import load_clip_vectors
 from coopgen_jax.files import check_writable, to_json, write_whole
-from coopgen_jax.models.pretrained.captioner import LoadedCaptioner, load_captioner
+from coopgen_jax.models.pretrained.captioner import LoadedCaptioner
 from coopgen_jax.models.pretrained.image_networks import load_backbone, load_clip
 from coopgen_jax.models.pretrained.packaged import cache_folder
+from coopgen_jax.models.pretrained.vision_language import VisionLanguageCaptioner, open_captioner
 from coopgen_jax.text_generation import generate
 
 SEEDS = 1 << 32
+Captioner = LoadedCaptioner | VisionLanguageCaptioner
 
 
 def run_caption(options: CaptionOptions) -> None:
@@ -44,9 +49,9 @@ def run_caption(options: CaptionOptions) -> None:
     config = _checked(options)
     photos = pictures_of(options.photos)
     keep_compilations(cache_folder() / "compilation")
-    captioner = load_captioner(options.model or "", dtype=options.dtype)
+    captioner = open_captioner(options.model or "", question=options.question, dtype=options.dtype)
     config = with_words(config, options.words, captioner.model.tokenizer)
-    features, photos = _features(options, captioner, photos)
+    vectors, photos = _vectors(options, captioner, photos)
     guide, context = _guide(options, captioner, photos)
     progress = ProgressBar(
         prompts=len(photos),
@@ -59,7 +64,7 @@ def run_caption(options: CaptionOptions) -> None:
         texts = generate(
             captioner.model,
             captioner.fronts(len(photos)),
-            vectors=captioner.vectors(features),
+            vectors=vectors,
             context=context,
             config=config,
             discriminator=guide,
@@ -123,10 +128,12 @@ def pictures_of(named: Sequence[str]) -> list[Path]:
     return list(by_name.values())
 
 
-def _features(
-    options: CaptionOptions, captioner: LoadedCaptioner, photos: list[Path]
+def _vectors(
+    options: CaptionOptions, captioner: Captioner, photos: list[Path]
 ) -> tuple[np.ndarray, list[Path]]:
-    """Returns what the captioner reads of the pictures that can be read, and which these are."""
+    """Returns what stands in front of captions, and of which pictures: those that can be read."""
+    if isinstance(captioner, VisionLanguageCaptioner):
+        return _opened(options, captioner, photos)
     if "backbone" not in captioner.vision:
         raise UserError(
             f"{options.model} was trained on features of elsewhere, which pictures do not have: "
@@ -139,11 +146,38 @@ def _features(
         raise UserError(f"none of the pictures can be read ({seen.broken[0]}): give others")
     for sentence in seen.notes:
         note(options.quiet, sentence)
-    return seen.states, [photos[place] for place in seen.places]
+    return captioner.vectors(seen.states), [photos[place] for place in seen.places]
+
+
+def _opened(
+    options: CaptionOptions, captioner: VisionLanguageCaptioner, photos: list[Path]
+) -> tuple[np.ndarray, list[Path]]:
+    """Returns the same of a captioner that sees pixels."""
+    broken: list[str] = []
+    there: list[Path] = []
+
+    def opened() -> Iterator[Image.Image]:
+        for path in photos:
+            try:
+                picture = open_image(path)
+            except UserError as error:
+                broken.append(str(error))
+                continue
+            there.append(path)
+            yield picture
+
+    pictures = opened()
+    first = next(pictures, None)
+    if first is None:
+        raise UserError(f"none of the pictures can be read ({broken[0]}): give others")
+    vectors = captioner.see(chain([first], pictures))
+    for sentence in left_out(tuple(broken), what="image"):
+        note(options.quiet, sentence)
+    return vectors, there
 
 
 def _guide(
-    options: CaptionOptions, captioner: LoadedCaptioner, photos: list[Path]
+    options: CaptionOptions, captioner: Captioner, photos: list[Path]
 ) -> tuple[LoadedDiscriminator | None, ImageContext | None]:
     """Returns what guides and the images that captions choose among; None where nothing guides."""
     if options.clip is None:
@@ -172,7 +206,7 @@ def _guide(
 def _deliver(
     options: CaptionOptions,
     config: DecoderSettings,
-    captioner: LoadedCaptioner,
+    captioner: Captioner,
     guide: LoadedDiscriminator | None,
     photos: list[Path],
     texts: list[Text],
@@ -184,7 +218,8 @@ def _deliver(
             preset=options.preset, seed=options.seed, batch_size=options.batch_size,
             dtype=captioner.model.config.dtype,
         ),
-        "captioner": about_model(captioner.model) | captioner.vision,
+        "captioner": about_model(captioner.model)
+        | (captioner.vision if isinstance(captioner, LoadedCaptioner) else {}),
         "clip": {"name": options.clip, "card": guide.card} if guide else None,
         "captions": captions,
     }  # fmt: skip

@@ -28,7 +28,9 @@ class PhotoOptions:
 
     Attributes:
       photos: Files of pictures, or folders of them.
-      model: The captioner: a folder that `coopgen train captioner` wrote.
+      model: The captioner: a folder that `coopgen train captioner` wrote, or the folder or the hub
+        name of a vision-language model such as SmolVLM.
+      question: What a vision-language model is asked of every picture.
       clip: Write what tells an image from others: the folder of `coopgen train clip`, or that of a
         CLIP or a SigLIP, which says how likely a caption makes its image among others.
       among: The others: files of pictures, or folders of them.
@@ -40,7 +42,8 @@ class PhotoOptions:
     photos: Annotated[
         Positional[tuple[str, ...]], arg(metavar="[PHOTO ...]", help_behavior_hint="")
     ] = ()
-    model: Annotated[str | None, arg(metavar="FOLDER", help_behavior_hint="(required)")] = None
+    model: Annotated[str | None, arg(metavar="FOLDER|NAME", help_behavior_hint="(required)")] = None
+    question: Annotated[str | None, _unset("TEXT", "to describe it in one short sentence")] = None
     clip: Annotated[str | None, _unset("FOLDER|NAME", "none: nothing guides")] = None
     among: Annotated[tuple[str, ...], arg(metavar="[PHOTO ...]")] = ()
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

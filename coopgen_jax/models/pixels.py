@@ -40,11 +40,13 @@ class PixelConfig:
     deviation: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
 
-def pixels_of(config: PixelConfig, image: Image.Image) -> np.ndarray:
+def pixels_of(config: PixelConfig, image: Image.Image, *, longest: int | None = None) -> np.ndarray:
     """Returns a picture's normalised colours `[size, size, 3]` float32, rows first.
 
     It is turned upright as its EXIF entry says, where that can be read, and what is not coloured
-    becomes so. A picture that is more than 50 times as long as wide is refused with a UserError.
+    becomes so. Its longer side is scaled to `longest` pixels first, if that is given: Idefics3
+    scales a picture twice. A picture that is more than 50 times as long as wide is refused with a
+    UserError.
     """
     image = _upright(image).convert("RGB")
     size = (config.size, config.size)
@@ -53,6 +55,8 @@ def pixels_of(config: PixelConfig, image: Image.Image) -> np.ndarray:
             f"a picture of {image.width} x {image.height} pixels is a strip: cut it to at most "
             f"{LONGEST_STRIP} times its width"
         )
+    if longest is not None:
+        image = image.resize(_even_size(image.size, longest), FILTERS[config.resampling])
     if config.shortest is None:
         image = image.resize(size, FILTERS[config.resampling])
     else:
@@ -64,6 +68,15 @@ def pixels_of(config: PixelConfig, image: Image.Image) -> np.ndarray:
     mean, deviation = (np.asarray(row, np.float32) for row in (config.mean, config.deviation))
     normalised: np.ndarray = (colours - mean) / deviation
     return normalised
+
+
+def _even_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """Returns the size whose longer side is `longest`, and whose shorter one is even."""
+    width, height = size
+    ratio = width / height
+    short = int(longest / ratio) if width >= height else int(longest * ratio)
+    short = max(1, short + short % 2)
+    return (longest, short) if width >= height else (short, longest)
 
 
 def _upright(image: Image.Image) -> Image.Image:

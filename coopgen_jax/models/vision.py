@@ -189,6 +189,17 @@ def see(config: VisionConfig, params: Params, pixels: jax.Array) -> tuple[jax.Ar
     Raises:
       ValueError: the images have another size.
     """
+    x = tower_states(config, params, pixels)
+    if config.attentive:
+        return x, _pooled(config.tower, params["pool"], x)
+    return x[:, 1:], x[:, 0]
+
+
+def tower_states(config: VisionConfig, params: Params, pixels: jax.Array) -> jax.Array:
+    """Returns the normalised states `[B, S, E]` behind the last block, which need no `pool`.
+
+    The first state of a CLIP's is the one in front of the patches. See `see`.
+    """
     tower, size = config.tower, config.patch_size
     wanted = (config.image_size, config.image_size, 3)
     if pixels.shape[1:] != wanted:
@@ -207,10 +218,7 @@ def see(config: VisionConfig, params: Params, pixels: jax.Array) -> tuple[jax.Ar
     if not config.attentive:
         x = layer_norm(x, params["input_norm"], tower.norm_epsilon)
     x = run_tower(tower, params["layers"], x, jnp.ones((1, x.shape[1], x.shape[1]), bool))
-    x = layer_norm(x, params["output_norm"], tower.norm_epsilon)
-    if config.attentive:
-        return x, _pooled(tower, params["pool"], x)
-    return x[:, 1:], x[:, 0]
+    return layer_norm(x, params["output_norm"], tower.norm_epsilon)
 
 
 def _pooled(config: TowerConfig, pool: Params, x: jax.Array) -> jax.Array:

@@ -12,6 +12,7 @@ from coopgen_jax.cli.printing import CONTROL
 from coopgen_jax.models.pretrained import image_networks, loaded_model
 from tests.cli.running import SMALL_CAPTIONER, run, sentence
 from tests.docs.tiny_world import TINY_LITE, write_backbone, write_encoder, write_pictures
+from tests.models.vision_language_files import save_vlm
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,8 @@ def command_line(*words):
 
 @pytest.fixture
 def ask(world):
-    return ("caption", "--model", world / "captioner", "--new-tokens", "5")
+    name = ("--model", world / "captioner", "--dtype", "float32")
+    return ("caption", *name, "--new-tokens", "5")
 
 
 def test_a_folder_is_captioned_and_evaluated(capsys, world, ask, tmp_path):
@@ -105,6 +107,29 @@ def test_a_clip_guides_away_from_the_others(capsys, world, ask, tmp_path):
     assert caption["p_image"] == pytest.approx(texts[0].class_probabilities["image"], rel=1e-4)
 
 
+def test_a_vision_language_model_is_asked(capsys, world, tmp_path):
+    save_vlm("smolvlm", tmp_path / "vlm")
+    images = world / "pictures" / "images"
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    ask = ("caption", "--model", tmp_path / "vlm", "--new-tokens", "5", "--beams", "2")
+    photos = (images / "boat.jpg", tmp_path / "bad.jpg", images / "film.jpg")
+    question = ("--question", "What is it?", "--dtype", "float32")
+    status, printed, err = run(capsys, *ask, *photos, *question, "--json")
+    assert status == 0 and "1 image left out" in err and "bad.jpg" in err
+    captioner = cg.open_captioner(tmp_path / "vlm", question="What is it?")
+    texts = cg.generate(
+        captioner.model, captioner.fronts(2),
+        vectors=captioner.see([cg.open_image(photos[0]), cg.open_image(photos[2])]),
+        config=cg.BeamConfig(new_tokens=5, beams=2),
+    )  # fmt: skip
+    found = json.loads(printed)
+    assert [line["image"] for line in found["captions"]] == ["boat.jpg", "film.jpg"]
+    assert [line["caption"] for line in found["captions"]] == [text.text.strip() for text in texts]
+    assert "none of the pictures can be read" in sentence(capsys, *ask, tmp_path / "bad.jpg")
+    asked = ("--model", world / "captioner", "--question", "?")
+    assert "reads no questions" in sentence(capsys, "caption", photos[0], *asked)
+
+
 def test_captions_go_into_a_table(capsys, world, ask, tmp_path):
     out = tmp_path / "captions.csv"
     pictures = world / "pictures" / "images"
@@ -142,7 +167,7 @@ def test_mistakes_get_a_sentence(capsys, world, ask, tmp_path):
     ):
         assert said in sentence(capsys, *ask, *wrong), said
     assert "--model is missing" in sentence(capsys, "caption", boat)
-    assert "is no folder of a captioner" in sentence(capsys, "caption", boat, "--model", tmp_path)
+    assert "has no config.json" in sentence(capsys, "caption", boat, "--model", tmp_path)
 
 
 def test_a_captioner_of_another_backbone_is_refused(capsys, world, ask, tmp_path):

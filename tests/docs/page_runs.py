@@ -23,6 +23,7 @@ from tests.docs.tiny_world import (
     CLIPS,
     FOLDERS,
     TINY_LITE,
+    VISION_LANGUAGE,
     fill_sheet,
     write_head,
 )
@@ -119,6 +120,10 @@ def run_page(path: Path) -> None:
         from tests.models.clip_files import save_clip
 
         save_clip("clip", Path(CLIPS[found[0].page]))
+    if found[0].page in VISION_LANGUAGE:
+        from tests.models.vision_language_files import save_vlm
+
+        save_vlm("smolvlm", Path(VISION_LANGUAGE[found[0].page]))
     for block in found:
         if block.language == "python":
             run_python(block)

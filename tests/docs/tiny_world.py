@@ -40,6 +40,8 @@ FOLDERS = {
 CLASSIFIERS = {"how-to/bring_your_classifier.md": "classifier"}
 # Pages that name a CLIP.
 CLIPS = {"how-to/evaluate_captions.md": "clip", "how-to/images.md": "clip"}
+# Pages that name a vision-language model.
+VISION_LANGUAGE = {"how-to/write_captions.md": "smolvlm"}
 TINY_LITE = EfficientNetConfig(
     stem=4, stages=(Stage(1, 3, 2, 2, 4),), width=8, classes=2, image_size=8
 )

@@ -61,7 +61,7 @@ def clip_config(folder: Folder, dtype: str) -> ClipConfig:
     """Returns the shape of a CLIP or a SigLIP; see `families.decoder_config`."""
     family = family_of(folder)
     settings = Settings(folder.config, folder.label)
-    sides = [_side(settings, f"{side}_config", defaults[family]) for side, defaults in (
+    sides = [side_settings(settings, f"{side}_config", defaults[family]) for side, defaults in (
         ("text", TEXT), ("vision", VISION))]  # fmt: skip
     said, seen = sides
     attentive = family == "siglip"
@@ -71,7 +71,7 @@ def clip_config(folder: Folder, dtype: str) -> ClipConfig:
         raise seen.refuse("num_channels", seen.get("num_channels"), "only 3 is")
     end = said.get("eos_token_id", 49407)
     text = ClipTextConfig(
-        tower=_tower(said, dtype),
+        tower=tower_config(said, dtype),
         vocab_size=said.get("vocab_size"),
         context=said.get("max_position_embeddings"),
         causal=not attentive,
@@ -79,7 +79,7 @@ def clip_config(folder: Folder, dtype: str) -> ClipConfig:
         pad_token=said.get("pad_token_id", 1),
     )
     vision = VisionConfig(
-        tower=_tower(seen, dtype),
+        tower=tower_config(seen, dtype),
         image_size=seen.get("image_size", 224),
         patch_size=seen.get("patch_size", PATCH[family]),
         attentive=attentive,
@@ -92,7 +92,8 @@ def clip_config(folder: Folder, dtype: str) -> ClipConfig:
     return ClipConfig(vision, text, width)
 
 
-def _side(settings: Settings, key: str, defaults: Mapping[str, Any]) -> Settings:
+def side_settings(settings: Settings, key: str, defaults: Mapping[str, Any]) -> Settings:
+    """Returns what a config.json says of one side, on top of what is taken for granted."""
     found = settings.get(key, {})
     if not isinstance(found, Mapping):
         raise ValueError(f"{key} is no table of settings")
@@ -101,7 +102,8 @@ def _side(settings: Settings, key: str, defaults: Mapping[str, Any]) -> Settings
     return Settings({"num_hidden_layers": 12, **defaults, **own}, settings.label)
 
 
-def _tower(settings: Settings, dtype: str) -> TowerConfig:
+def tower_config(settings: Settings, dtype: str) -> TowerConfig:
+    """Returns the shape of one side's blocks."""
     return TowerConfig(
         layers=settings.get("num_hidden_layers"),
         width=settings.get("hidden_size"),
@@ -127,22 +129,28 @@ def pixel_config(folder: Folder, config: VisionConfig) -> PixelConfig:
     read = crop if cut else size.get("height", size.get("shortest_edge"))
     if read != config.image_size or (cut and type(shortest) is not int):
         raise ValueError(f"pictures are prepared for {read} pixels, not {config.image_size}")
-    number = settings.get("resample", 3)
-    if number not in NUMBERED:
-        known = ", ".join(map(str, sorted(NUMBERED)))
-        raise settings.refuse("resample", number, f"the known ones are {known}")
     plain = (0.5, 0.5, 0.5)
     mean, deviation = (MEAN, DEVIATION) if family == "clip" else (plain, plain)
     return PixelConfig(
         size=config.image_size,
         shortest=shortest,
-        resampling=NUMBERED[number],
-        mean=_colours(settings.get("image_mean", mean)),
-        deviation=_colours(settings.get("image_std", deviation)),
+        resampling=resampling_of(settings, 3),
+        mean=colours_of(settings.get("image_mean", mean)),
+        deviation=colours_of(settings.get("image_std", deviation)),
     )
 
 
-def _colours(values: Any) -> tuple[float, float, float]:
+def resampling_of(settings: Settings, number: int) -> str:
+    """Returns how pictures are scaled, by Pillow's number for it, `number` by default."""
+    number = settings.get("resample", number)
+    if number not in NUMBERED:
+        known = ", ".join(map(str, sorted(NUMBERED)))
+        raise settings.refuse("resample", number, f"the known ones are {known}")
+    return NUMBERED[number]
+
+
+def colours_of(values: Any) -> tuple[float, float, float]:
+    """Returns three numbers, one for each colour."""
     red, green, blue = (float(value) for value in values)
     return red, green, blue
 

@@ -159,7 +159,7 @@ class Folder:
         path = self.path / "chat_template.jinja"
         if path.is_file():
             return path.read_text("utf-8")
-        template = settings.get("chat_template")
+        template = (self.json("chat_template.json") or settings).get("chat_template")
         if isinstance(template, list):
             named = {entry["name"]: entry["template"] for entry in template}
             return named.get("default")
@@ -202,6 +202,8 @@ def _auto(folder: Folder) -> str:
     """Returns the class of transformers that reads a folder with its head."""
     named = str((folder.config.get("architectures") or [""])[0])
     kinds = {
+        "Idefics3ForConditionalGeneration": "AutoModelForImageTextToText",
+        "SmolVLMForConditionalGeneration": "AutoModelForImageTextToText",
         "ForSequenceClassification": "AutoModelForSequenceClassification",
         "ForCausalLM": "AutoModelForCausalLM",
         "LMHeadModel": "AutoModelForCausalLM",
