@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from coopgen_jax.discriminators.clip_heads import ClipHeadsConfig, head_vectors, heads_shapes
+from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.retrieval import image_retrieval, retrieval_figures, text_retrieval
 from coopgen_jax.evaluation.sentence_features import sentence_features
 from coopgen_jax.models.pretrained.image_networks import LoadedBackbone
@@ -35,11 +36,14 @@ class Captioned:
       states: `[I, E]` the backbone's states of the images.
       captions: `T` texts.
       image_of: `[T]` the number of each caption's image.
+      features: `[T, E']` the encoder's mean state of each caption, as `sentence_features` returns
+        them; None to compute them. Several trainings can share what was computed once.
     """
 
     states: np.ndarray
     captions: tuple[str, ...]
     image_of: np.ndarray
+    features: np.ndarray | None = None
 
 
 def train_clip(
@@ -73,8 +77,10 @@ def train_clip(
       begin: see `loop.Begin`.
 
     Raises:
-      UserError: the folder holds another training, or a loss is not finite.
+      UserError: the folder holds another training, features are of no use, or a loss is not finite.
     """
+    for data in (training, validation):
+        _check(data, encoder)
     shape = ClipHeadsConfig(backbone.width, encoder.config.width, width, config.dropout)
     subject = Subject(
         kind="clip-heads",
@@ -97,11 +103,29 @@ def _rows(data: Captioned) -> Rows:
     return Rows([[number] for number in range(len(data.captions))], data.image_of.tolist())
 
 
+def _check(data: Captioned, encoder: LoadedEncoder) -> None:
+    """Raises UserError where there are features that are not the encoder's, one a caption."""
+    wanted = len(data.captions), encoder.config.width
+    if data.features is not None and data.features.shape != wanted:
+        raise UserError(
+            f"features of captions have the shape {data.features.shape}: give {wanted[0]} rows of "
+            f"{wanted[1]}, what {encoder.name} makes of them, or none"
+        )
+
+
+def _features(data: Captioned, encoder: LoadedEncoder, longest: int) -> np.ndarray:
+    if data.features is not None:
+        return data.features.astype(np.float32)
+    return sentence_features(encoder, data.captions, longest=longest)
+
+
 def _digest(*parts: Captioned) -> str:
     found = hashlib.sha256()
     for data in parts:
         found.update(np.ascontiguousarray(data.states).tobytes())
         found.update("\n".join(data.captions).encode("utf-8", "replace"))
+        if data.features is not None:
+            found.update(np.ascontiguousarray(data.features).tobytes())
     return found.hexdigest()
 
 
@@ -115,10 +139,7 @@ def _recipe(
     mesh: Mesh,
 ) -> Recipe:
     longest, first = config.batch.longest, len(training.captions)
-    texts = [
-        sentence_features(encoder, data.captions, longest=longest)
-        for data in (training, validation)
-    ]
+    texts = [_features(data, encoder, longest) for data in (training, validation)]
     # One table of the texts and one of the images: the validation rows stand behind the others.
     tables = {
         "text": np.concatenate(texts),

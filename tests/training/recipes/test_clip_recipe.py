@@ -20,7 +20,7 @@ from coopgen_jax.models.pretrained.saving import save_encoder
 from coopgen_jax.models.prompt import with_context
 from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.training.loop import LoopConfig
-from coopgen_jax.training.recipes import Captioned, train_clip
+from coopgen_jax.training.recipes import Captioned, clip_recipe, train_clip
 from coopgen_jax.training.run import RecipeConfig
 from tests.parallel.parallel_models import model
 
@@ -122,6 +122,27 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_heads(train, trained, tmp_pa
     whole, again = ((folder / "head.safetensors").read_bytes()
                     for folder in (trained[0], tmp_path / "it"))  # fmt: skip
     assert whole == again
+
+
+def test_features_that_are_known_are_not_computed_again(
+    train, trained, encoder, tmp_path, monkeypatch
+):
+    known = sentence_features(encoder, TRAINING.captions, longest=12)
+    read = []
+
+    def features(encoder, captions, *, longest):
+        read.append(captions)
+        return sentence_features(encoder, captions, longest=longest)
+
+    monkeypatch.setattr(clip_recipe, "sentence_features", features)
+    train(tmp_path / "it", training=replace(TRAINING, features=known))
+    # Those of the validation captions alone were missing.
+    assert read == [VALIDATION.captions]
+    one, other = ((folder / "head.safetensors").read_bytes()
+                  for folder in (trained[0], tmp_path / "it"))  # fmt: skip
+    assert one == other
+    with pytest.raises(UserError, match=r"have the shape \(120, 5\): give 120 rows of 16"):
+        train(tmp_path / "other", training=replace(TRAINING, features=known[:, :5]))
 
 
 def test_a_folder_is_for_one_training(train, trained):
