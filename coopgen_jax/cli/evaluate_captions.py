@@ -7,18 +7,27 @@ from pathlib import Path
 
 import numpy as np
 
+from coopgen_jax.cli.ask import flag
 from coopgen_jax.cli.captioned_images import see
 from coopgen_jax.cli.evaluate_options import CaptionsOptions
 from coopgen_jax.cli.evaluate_texts import named_file
 from coopgen_jax.data.image_captions import read_image_captions
 from coopgen_jax.data.sources import left_out
 from coopgen_jax.errors import UserError
-from coopgen_jax.evaluation.captions import caption_cells, check_captions, evaluate_captions
+from coopgen_jax.evaluation.captions import (
+    Metric,
+    caption_cells,
+    check_captions,
+    evaluate_captions,
+)
 from coopgen_jax.evaluation.clip_vectors import ClipVectors, load_clip_vectors
+from coopgen_jax.evaluation.meteor import java_and_jar, java_meteor, nltk_meteor, open_wordnet
 from coopgen_jax.evaluation.tables import render
 from coopgen_jax.files import check_writable, to_json, write_whole
 
 Captions = Mapping[str, tuple[str, ...]]
+# Options of figures that compare with human captions.
+METRICS = ("meteor_jar", "meteor_nltk")
 
 
 def run_captions(what: CaptionsOptions) -> None:
@@ -41,6 +50,7 @@ def run_captions(what: CaptionsOptions) -> None:
         methods[name] = found.captions
     # Images take minutes: what is wrong with the files is said before they are read.
     check_captions(methods, references, what.against)
+    metrics = _metrics(what)
     clip: ClipVectors | None = None
     images: dict[str, np.ndarray] = {}
     if what.clip is not None and folder is not None:
@@ -50,6 +60,7 @@ def run_captions(what: CaptionsOptions) -> None:
     report = evaluate_captions(
         methods,
         references,
+        metrics=metrics,
         clip=clip,
         images=images,
         against=what.against,
@@ -69,6 +80,9 @@ def _check(what: CaptionsOptions) -> Path | None:
         raise UserError(f"--self-bleu is {what.self_bleu}: give 2 or more")
     if what.out:
         check_writable(what.out, "--out")
+    for option in METRICS:
+        if getattr(what, option) and what.references is None:
+            raise UserError(f"{flag(option)} compares with human captions: give --references")
     if what.clip is None:
         for name in ("images", "states"):
             if getattr(what, name) is not None:
@@ -79,6 +93,18 @@ def _check(what: CaptionsOptions) -> Path | None:
     if not folder.is_dir():
         raise UserError(f"--images {folder} is no folder here")
     return folder
+
+
+def _metrics(what: CaptionsOptions) -> dict[str, Metric]:
+    """Returns the further figures that are asked for, by name; raises UserError of what lacks."""
+    metrics: dict[str, Metric] = {}
+    if what.meteor_jar is not None:
+        java_and_jar(what.meteor_jar)
+        metrics["meteor_java"] = partial(java_meteor, jar=what.meteor_jar)
+    if what.meteor_nltk:
+        with open_wordnet():
+            metrics["meteor_nltk"] = nltk_meteor
+    return metrics
 
 
 def _images(

@@ -145,6 +145,8 @@ class CaptionsOptions:
       files: Captions, a method each.
       references: What people wrote for the images, one caption or more for each; without them
         nothing is compared with human captions.
+      meteor_jar: The Java program METEOR 1.5, meteor-1.5.jar with its data beside it; needs Java.
+      meteor_nltk: Compute NLTK's METEOR, which has other figures; needs NLTK's copy of WordNet.
       clip: A CLIP under which captions look for their images and images for their captions, trained
         on other images than any that rewarded the captions: a folder of `coopgen train clip`, or a
         folder or a hub name of a CLIP or a SigLIP.
@@ -163,6 +165,8 @@ class CaptionsOptions:
 
     files: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME=]FILE ...")]
     references: Annotated[Path | None, _unset("FILE", "none: no BLEU, ROUGE-L, CIDEr-D")] = None
+    meteor_jar: Annotated[Path | None, _unset("FILE", "none: no METEOR 1.5")] = None
+    meteor_nltk: bool = False
     clip: Annotated[str | None, _unset("NAME|FOLDER", "none: no retrieval")] = None
     images: Annotated[Path | None, _unset("FOLDER", "images beside the first file")] = None
     states: Annotated[Path | None, _unset("FOLDER", "the cache of models")] = None

@@ -1,7 +1,7 @@
 """How well captions are written: figures against references, and how alike the captions are."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -25,11 +25,14 @@ from coopgen_jax.evaluation.tables import figure_cell, p_value
 from coopgen_jax.evaluation.texts import BLEU_TEXTS, check_names
 
 Captions = Mapping[str, Sequence[str]]
+Metric = Callable[[Sequence[str], Sequence[Sequence[str]]], dict[str, Any]]
 # Of every figure: its heading, and how a number of it looks.
 CAPTION_FIGURES = {
     **{f"bleu_{n}": (f"BLEU-{n}", "{:.3f}") for n in range(1, LONGEST + 1)},
     "rouge_l": ("ROUGE-L", "{:.3f}"),
     "cider_d": ("CIDEr-D", "{:.3f}"),
+    "meteor_java": ("METEOR 1.5", "{:.3f}"),
+    "meteor_nltk": ("NLTK's METEOR", "{:.3f}"),
     "self_bleu_5": ("5-self-BLEU", "{:.3f}"),
     "different": ("different captions", "{:.3f}"),
     "shared": ("captions of several images", "{:.3f}"),
@@ -46,6 +49,7 @@ def evaluate_captions(
     methods: Mapping[str, Captions],
     references: Captions | None = None,
     *,
+    metrics: Mapping[str, Metric] | None = None,
     clip: ClipVectors | None = None,
     images: Mapping[str, np.ndarray] | None = None,
     against: str | None = None,
@@ -61,6 +65,9 @@ def evaluate_captions(
       methods: by name of a method the captions of each image, of which the first counts.
       references: the captions of each image that people wrote; None leaves out what compares with
         them.
+      metrics: further figures of captions against references, each by its name: functions from the
+        captions, one of each image, and their references to `{"value", "interval"}`, such as
+        `meteor.nltk_meteor`.
       clip: the scorer of `caption_retrieval`, None for no retrieval.
       images: what `caption_retrieval` takes, the unit vector `[F]` of each image.
       against: the method that the others are tested against; None for the first.
@@ -70,7 +77,8 @@ def evaluate_captions(
     Returns:
       `against`, `gallery` (of `caption_retrieval`), `notes`, and `methods`: for each a dict with
       its `method`, its number of `images`, `notes` of what was left out, and as `{"value",
-      "interval"}` `bleu_1` to 4, `rouge_l` and `cider_d`, which need references; `self_bleu_5`,
+      "interval"}` `bleu_1` to 4, `rouge_l`, `cider_d` and those of `metrics`, which need
+      references; `self_bleu_5`,
       `different` (the share of captions that are unlike all earlier ones), `shared` (the share
       that another image has too), `vocabulary` (different words) and `length` in words; and what
       `caption_retrieval` has. Intervals are 95 %, by bootstrap over images; `self_bleu_5` and
@@ -85,7 +93,7 @@ def evaluate_captions(
     against = check_captions(methods, references, against)
     rows, scores = [], {}
     for name, captions in methods.items():
-        row, scores[name] = _figures(name, captions, references, self_bleu_texts)
+        row, scores[name] = _figures(name, captions, references, self_bleu_texts, metrics or {})
         rows.append(row)
     others = [row for row in rows if row["method"] != against and references is not None]
     for row in others:
@@ -124,7 +132,11 @@ def _compared(captions: Captions, references: Captions | None) -> list[str]:
 
 
 def _figures(
-    name: str, captions: Captions, references: Captions | None, self_bleu_texts: int
+    name: str,
+    captions: Captions,
+    references: Captions | None,
+    self_bleu_texts: int,
+    metrics: Mapping[str, Metric],
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Returns a method's row, and CIDEr-D by image."""
     images = _compared(captions, references)
@@ -145,6 +157,8 @@ def _figures(
         each["rouge_l"] = np.asarray([rouge_l(*pair) for pair in zip(words, known, strict=True)])
         each["cider_d"] = cider_d(words, known)
         cider = dict(zip(images, each["cider_d"].tolist(), strict=True))
+        human = [references[image] for image in images]
+        row |= {figure: metric(texts, human) for figure, metric in metrics.items()}
     for figure, values in each.items():
         interval = list(bootstrap_interval(values))
         row[figure] = {"value": float(values.mean()), "interval": interval}

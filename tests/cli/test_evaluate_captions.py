@@ -2,11 +2,14 @@
 
 import json
 
+import nltk
 import pytest
 
 from coopgen_jax.data.image_captions import read_image_captions
 from coopgen_jax.evaluation.captions import evaluate_captions
-from tests.cli.running import run
+from coopgen_jax.evaluation.meteor import nltk_meteor
+from tests.cli.running import run, sentence
+from tests.evaluation.tiny_wordnet import write_wordnet
 
 REFERENCES = """image,caption
 a.jpg,A brown dog runs over the grass.
@@ -58,6 +61,23 @@ def test_several_files_are_compared_as_json(world, capsys):
     report = json.loads(out)
     assert status == 0 and [row["method"] for row in report["methods"]] == ["one", "results"]
     assert report["against"] == "results" and report["methods"][0]["paired"]["images"] == 3
+
+
+def test_meteor_is_reported_under_its_name(world, capsys, tmp_path, monkeypatch):
+    write_wordnet(tmp_path)
+    monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
+    status, out, _ = run(capsys, *job(world, world / "beam.jsonl"), "--meteor-nltk", "--json")
+    references = read_image_captions(world / "references.csv").captions
+    wanted = nltk_meteor(list(CAPTIONS.values()), [references[image] for image in CAPTIONS])
+    assert status == 0 and json.loads(out)["methods"][0]["meteor_nltk"] == wanted
+    monkeypatch.setattr(nltk.data, "path", [])
+    given = job(world, world / "beam.jsonl")
+    assert "NLTK's METEOR needs WordNet" in sentence(capsys, *given, "--meteor-nltk")
+    monkeypatch.setenv("PATH", "")
+    assert "needs Java" in sentence(capsys, *given, "--meteor-jar", "meteor.jar")
+    for option in (("--meteor-nltk",), ("--meteor-jar", "meteor.jar")):
+        said = sentence(capsys, *given[:-2], *option)
+        assert said == f"{option[0]} compares with human captions: give --references"
 
 
 @pytest.mark.parametrize(
