@@ -9,6 +9,9 @@ the first words count. Four stages follow one another, and each goes on where it
 --seconds-per-text` does; `cost` times a text of every method, in turn; `texts` writes; `figures`
 judges. `cost` is short, and wants a machine with nothing else to do: give `--stages` to run it
 alone. What was compiled is kept for later runs where JAX_COMPILATION_CACHE_DIR names a folder.
+
+`--stages texts parts --human FOLDER` asks no seconds: it sets what judges say of the texts beside
+what the guide says, and what the judges say of texts that people wrote, as short ones.
 """
 
 import json
@@ -28,8 +31,9 @@ from coopgen_jax.comparison.tuning import Trial, Tunable, Tuned, check_apart, sp
 from coopgen_jax.comparison.tuning_grid import Grid, grid_of
 from coopgen_jax.comparison.writing import Progress, compare, job_of, lines_of
 from experiments.value_for_time_figures import report
+from experiments.value_for_time_parts import write_parts
 
-STAGES = ("tune", "cost", "texts", "figures")
+STAGES = ("tune", "cost", "texts", "figures", "parts")
 # Candidates for presets: a root, and the waves that are tried with it.
 SEARCHES = {"default": (4, 8, 16), "puct": (4, 8)}
 
@@ -43,12 +47,14 @@ class Config:
       tuning_prompts: JSONL file with "text" or "prompt", other ones, to tune on.
       work: Folder for trials, seconds and texts; an interrupted run goes on with what it holds.
       judges: Folders of judges; one with a class "neither" tells three parts apart.
+      human: A folder with sst2/ and amazon_reviews/, each with validation.csv, for `parts`.
+      human_rows: How many rows of each set to use, evenly spread over it.
       oracle: The language model whose perplexity counts; None for the writing model's.
       look_ahead_head: Folder of a guide that has foresight, for `fudge` with `look_ahead`; None to
         leave that out.
       out: Folder for the figures.
       picture: File of the picture; None for one beside the figures.
-      stages: Which to run.
+      stages: Which to run; `parts` is run where it is named.
       methods: Which methods to take, by the words in front of what is tuned, such as `rerank:of=8`;
         none for all.
       targets: Classes that texts are to have.
@@ -72,11 +78,13 @@ class Config:
     tuning_prompts: Path
     work: Path
     judges: tuple[Path, ...] = ()
+    human: Path | None = None
+    human_rows: int = 1000
     oracle: str | None = None
     look_ahead_head: Path | None = None
     out: Path = Path("experiments/results")
     picture: Path | None = None
-    stages: tuple[str, ...] = STAGES
+    stages: tuple[str, ...] = STAGES[:-1]
     methods: tuple[str, ...] = ()
     targets: tuple[str, ...] = ("negative", "positive")
     model: str = "smollm2-135m"
@@ -245,6 +253,8 @@ def main(config: Config) -> None:
         )  # fmt: skip
     if "figures" in config.stages:
         report(config, tuned, seconds)
+    if "parts" in config.stages:
+        write_parts(config, tuned)
 
 
 if __name__ == "__main__":

@@ -46,11 +46,7 @@ def report(config: "Config", tuned: Sequence[Tuned], seconds: dict[str, list[flo
 
     `seconds` of a text are those of every repeat, by the name of what was chosen.
     """
-    if not config.judges:
-        raise SystemExit("there are no --judges: give the folders of one or two")
-    judges = {path.name: load_text_judge(path, model=config.model) for path in config.judges}
-    if len(judges) < len(config.judges):
-        raise SystemExit("two --judges have folders of one name: rename one of them")
+    judges = load_judges(config)
     oracle = None if config.oracle is None else load(config.oracle)
     runs = [one.run for one in tuned]
     found = {}
@@ -86,6 +82,16 @@ def report(config: "Config", tuned: Sequence[Tuned], seconds: dict[str, list[flo
     draw(rows, config.picture or config.out / "value_for_time.png")
 
 
+def load_judges(config: "Config") -> dict[str, TextJudge]:
+    """Returns the judges by the names of their folders."""
+    if not config.judges:
+        raise SystemExit("there are no --judges: give the folders of one or two")
+    judges = {path.name: load_text_judge(path, model=config.model) for path in config.judges}
+    if len(judges) < len(config.judges):
+        raise SystemExit("two --judges have folders of one name: rename one of them")
+    return judges
+
+
 def measured(
     lines: Sequence[dict[str, Any]], judges: dict[str, TextJudge], oracle: LoadedModel | None
 ) -> dict[str, Any]:
@@ -112,10 +118,7 @@ def measured(
 
 def figures(own: dict[str, Any]) -> dict[str, Any]:
     """Returns the shares of a method's texts under every judge, and their perplexity."""
-    judged = {}
-    for name, (hits, neither) in own["parts"].items():
-        parts = {"on_target": hits, "neither": neither, "against": ~hits & ~neither}
-        judged[name] = {part: _share(there) for part, there in parts.items()}
+    judged = {name: cells_of(*parts) for name, parts in own["parts"].items()}
     some = own["tokens"] > 0
     log_prob, tokens = own["log_prob"][some], own["tokens"][some]
     return {
@@ -127,6 +130,12 @@ def figures(own: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def cells_of(hits: np.ndarray, neither: np.ndarray) -> dict[str, Any]:
+    """Returns the shares of three parts, of which texts `[n]` are on target, and which neither."""
+    parts = {"on_target": hits, "neither": neither, "against": ~hits & ~neither}
+    return {part: shares(there) for part, there in parts.items()}
+
+
 def differences(own: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
     """Returns how a method differs from another on the same prompts and targets.
 
@@ -135,22 +144,29 @@ def differences(own: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
     """
     if own["asked"] != base["asked"]:
         raise SystemExit("two methods wrote other prompts: run the stage texts again")
-    prompts = list(dict.fromkeys(prompt for prompt, _ in own["asked"]))
-    place = np.array([prompts.index(prompt) for prompt, _ in own["asked"]])
-
-    def by_prompt(values: np.ndarray) -> np.ndarray:
-        return np.bincount(place, weights=values)
-
     found: dict[str, Any] = {}
-    count = by_prompt(np.ones(len(place)))
     for name, (hits, _) in own["parts"].items():
-        gaps = hits.astype(float) - base["parts"][name][0]
-        found[name] = _paired((by_prompt(gaps), count), _mean)
+        found[name] = mean_by_prompt(own["asked"], hits.astype(float) - base["parts"][name][0])
     columns = tuple(
-        by_prompt(side[part]) for side in (own, base) for part in ("log_prob", "tokens")
+        by_prompt(own["asked"], side[part])
+        for side in (own, base)
+        for part in ("log_prob", "tokens")
     )
     found["perplexity_ratio"] = _paired(columns, _ratio)
     return found
+
+
+def by_prompt(asked: Sequence[tuple[str, str]], values: np.ndarray) -> np.ndarray:
+    """Returns the sums of texts' values `[n]`, a prompt each; a text has a prompt and a target."""
+    prompts = list(dict.fromkeys(prompt for prompt, _ in asked))
+    place = np.array([prompts.index(prompt) for prompt, _ in asked])
+    return np.bincount(place, weights=values)
+
+
+def mean_by_prompt(asked: Sequence[tuple[str, str]], values: np.ndarray) -> dict[str, Any]:
+    """Returns the mean of texts' values `[n]`, with an interval for which prompts are drawn."""
+    count = by_prompt(asked, np.ones(len(asked)))
+    return _paired((by_prompt(asked, values), count), _mean)
 
 
 def _mean(total: np.ndarray, count: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -261,7 +277,8 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _share(there: np.ndarray) -> dict[str, Any]:
+def shares(there: np.ndarray) -> dict[str, Any]:
+    """Returns the share of texts `[n]` that are there, with Wilson's interval."""
     interval = wilson_interval(int(there.sum()), len(there))
     return {"value": float(there.mean()), "interval": list(interval)}
 

@@ -8,6 +8,7 @@ import pytest
 
 from coopgen_jax.comparison import writing
 from coopgen_jax.comparison.tuning_grid import GRIDS
+from coopgen_jax.evaluation.written_texts import Written
 from experiments import value_for_time
 from experiments.value_for_time import Config, cost, main, prompts_of, tunables, tuned_methods
 from experiments.value_for_time_figures import (
@@ -20,6 +21,7 @@ from experiments.value_for_time_figures import (
     on_target,
     table,
 )
+from experiments.value_for_time_parts import guide_of, mean_share, of_human
 from tests.cli.judging import write_all
 
 PROMPTS = ["so", "a", "it is a long prompt"]
@@ -81,6 +83,33 @@ def test_all_stages_run_and_an_interrupted_run_goes_on(world, tmp_path, capsys, 
     monkeypatch.setattr(writing, "generate", lambda *_, **__: pytest.fail("written again"))
     main(config)
     assert json.loads(path.read_text()) == found
+    parts_agree(replace(config, stages=("parts",), human=human_of(tmp_path)), rows)
+
+
+def human_of(folder):
+    for name in ("sst2", "amazon_reviews"):
+        (folder / name).mkdir()
+        (folder / name / "validation.csv").write_text("text,label\ngood film it is,good\nso,bad\n")
+    return folder
+
+
+def parts_agree(config, rows):
+    """What the stage `parts` says of texts is what the figures do, and their guide's gap."""
+    main(config)
+    found = json.loads((config.out / "value_for_time_parts.json").read_text())
+    assert [row["method"] for row in found["methods"]] == list(rows)
+    for row in found["methods"]:
+        figures = rows[row["method"]]
+        assert row["perplexity"] == figures["perplexity"] and 0 < row["guide"]["value"] < 1
+        for name, judged in row["judges"].items():
+            gap = judged.pop("gap")
+            assert judged == figures["judges"][name]
+            share = judged["on_target"]["value"]
+            assert gap["value"] == pytest.approx(row["guide"]["value"] - share)
+    for name, sets in found["human"].items():
+        assert found["asked"][name] == pytest.approx(0.95 * mean_share(sets))
+    with pytest.raises(SystemExit, match="give their folder with --human"):
+        main(replace(config, human=None))
 
 
 def test_methods_are_timed_in_turn_and_the_first_round_does_not_count(world, tmp_path, monkeypatch):
@@ -153,6 +182,27 @@ def test_figures_are_those_of_the_texts():
     assert found["perplexity_ratio"]["interval"] == pytest.approx([np.exp(1)] * 2)
     with pytest.raises(SystemExit, match="wrote other prompts"):
         differences(one, measured(lines("gnbg")[:3], {"j": Judge()}, None))
+
+
+def test_human_texts_are_told_in_three_parts_and_by_class():
+    written = [Written("", text, "good") for text in ("g", "n", "b", "g")]
+    found = of_human(Judge(), [*written, Written("", "b", "bad")])
+    assert [found[part]["value"] for part in ("on_target", "neither", "against")] == [0.6, 0.2, 0.2]
+    assert {name: cell["value"] for name, cell in found["recall"].items()} == {
+        "good": 0.5, "bad": 1.0
+    }  # fmt: skip
+    # Classes count alike, however many texts they have.
+    assert mean_share({"set": found}) == 0.75
+
+
+def test_what_the_guide_says_is_of_the_target_in_the_order_of_the_figures():
+    given = lines("gnbg")
+    for number, line in enumerate(given):
+        line["class_probabilities"] = {"good": number / 10, "bad": 1 - number / 10}
+    assert guide_of(given).tolist() == pytest.approx([0.8, 0.7, 0.0, 0.1])
+    assert [target for _, target in measured(given, {}, None)["asked"]] == ["bad"] * 2 + [
+        "good"
+    ] * 2
 
 
 def row(name, seconds, share, perplexity):
