@@ -28,7 +28,7 @@ from coopgen_jax.comparison.writing import Progress, compare
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.report import check_methods, report_files, report_on
 from coopgen_jax.files import check_writable
-from coopgen_jax.models.pretrained.loaded_model import DTYPES
+from coopgen_jax.models.pretrained.loaded_model import DTYPES, load_tokenizer
 from coopgen_jax.models.pretrained.packaged import cache_folder
 
 
@@ -53,6 +53,9 @@ def run_compare(options: CompareOptions) -> None:
     # What can be refused is refused before anything is loaded, and it says who judges.
     for line in check_methods(announced(runs, options.target), how)[1]:
         note(options.quiet, line)
+    if how.oracle:
+        # One that cannot be had is refused before the texts are written that it is to read.
+        load_tokenizer(how.oracle)
     mesh = mesh_of(options)
     keep_compilations(cache_folder() / "compilation")
     dtype = _dtype_of(options)

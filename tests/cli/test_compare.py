@@ -17,6 +17,7 @@ from coopgen_jax.cli.options import GenerateOptions
 from coopgen_jax.comparison import writing
 from coopgen_jax.comparison.writing import batches_of, drawn
 from coopgen_jax.errors import UserError
+from coopgen_jax.models.pretrained import hub
 from coopgen_jax.models.pretrained.loaded_model import load
 from tests.cli.judging import write_all
 from tests.cli.running import run, sentence
@@ -269,6 +270,7 @@ def test_a_prompt_that_is_too_long_is_told_before_a_file_is_made(world, capsys, 
         ("gedi:draw=no", [], "draw is 'no': give true or false"),
         ("greedy", ["--judge", "KNOWING"], "were both trained on 1 of"),
         ("greedy", ["--judge", "nowhere"], "nowhere is neither a folder with a card.json"),
+        ("greedy", ["--oracle", "nowhere"], "nowhere"),
         ("greedy", ["--oracle", "BASE"], "itself wrote the texts of greedy"),
         ("greedy:anti_expert=ORACLE", ["--oracle", "ORACLE"], "oracle itself wrote the texts of"),
         ("greedy:anti_expert=ORACLE", ["--judge", "SIX"], "were both trained on 1 of"),
@@ -283,6 +285,28 @@ def test_mistakes_are_told_before_anything_is_written(world, capsys, tmp_path, m
     methods = methods.replace("ORACLE", str(places["ORACLE"]))
     assert told in sentence(capsys, *job(world, tmp_path / "new", methods, *more))
     assert not list((tmp_path / "new").glob("*.json*"))
+
+
+def test_an_oracle_of_the_hub_is_fetched_before_a_text_is_written(
+    world, whole, capsys, tmp_path, monkeypatch
+):
+    asked = []
+
+    def offline(name, **_):
+        asked.append(name)
+        raise OSError("no route")
+
+    named = job(world, tmp_path / "out", "greedy", "--oracle", "someone/gpt2")
+    monkeypatch.setattr(hub, "snapshot_download", offline)
+    assert "someone/gpt2" in sentence(capsys, *named) and set(asked) == {"someone/gpt2"}
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(hub, "snapshot_download", lambda name, **_: str(world / "oracle"))
+    assert run(capsys, *named)[0] == 0
+    report, before = (
+        json.loads((at / "figures.json").read_text()) for at in (tmp_path / "out", whole)
+    )
+    assert report["oracle"] == "someone/gpt2"
+    assert report["methods"][0]["perplexity"] == before["methods"][0]["perplexity"]
 
 
 def test_help_teaches(capsys):

@@ -15,7 +15,7 @@ import coopgen_jax.cli.generate
 from coopgen_jax.cli import main
 from coopgen_jax.comparison.tuning_grid import GRIDS
 from coopgen_jax.discriminators import loading
-from coopgen_jax.models.pretrained import image_networks, loaded_model
+from coopgen_jax.models.pretrained import hub, image_networks, loaded_model
 from tests.docs.pages import ROOT, Block, Command, blocks, commands
 from tests.docs.tiny_world import (
     CLASSES,
@@ -78,12 +78,13 @@ DONE_BY_CI = {"pytest", "mkdocs"}
 
 
 def stand_in(patch: pytest.MonkeyPatch, world: Path) -> None:
-    """Has the names of the default model and of its head mean the tiny ones."""
+    """Has the names of the default model, its head and models of the hub mean the tiny ones."""
     name = loaded_model.DEFAULT_MODEL
     entry = replace(loaded_model.PACKAGED[name], weights="model.safetensors")
     patch.setitem(loaded_model.PACKAGED, name, entry)
     kinds = {"image network": "backbone", "encoder": "encoder"}
     patch.setattr(loaded_model, "fetch", lambda packaged: world / kinds.get(packaged.kind, "model"))
+    patch.setattr(hub, "snapshot_download", lambda name, **_: str(world / "oracle"))
     patch.setattr(image_networks, "LITE0", TINY_LITE)
     patch.setattr(loading, "PACKAGED", world / "heads")
     for module in list(sys.modules.values()):
