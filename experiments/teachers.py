@@ -160,7 +160,7 @@ def main(config: Config) -> None:
             ahead = cell.get("ahead", {"value": 0.0, "interval": [0.0, 0.0]})
             low, high = ahead["interval"]
             line = f"{data:16} {cell['value']:.4f} {ahead['value']:+.4f}"
-            print(f"{line} [{low:+.4f}, {high:+.4f}] {name}")
+            print(f"{line} [{low:+.4f}, {high:+.4f}] {name}", flush=True)
 
 
 if __name__ == "__main__":
