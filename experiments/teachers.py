@@ -1,11 +1,12 @@
 """Whether there is a teacher ahead of the guide: readers of half A, and the means of what they say.
 
-    python -m experiments.teachers --data FOLDER --work FOLDER
+    python -m experiments.teachers --data FOLDER [--work FOLDER]
 
 What labels the texts that a search visits must judge better than the guide that visits them. The
-packaged heads, an encoder with LoRA that is trained here as the packaged judge was, on whole texts
-of half A, and the means of their probabilities judge validation texts that none was trained on. A
-training that is in `work` is not repeated, and one that was interrupted goes on.
+packaged heads, where there is `work` an encoder with LoRA that is trained there as the packaged
+judge was, on whole texts of half A, and the means of their probabilities judge validation texts
+that none was trained on. A training that is in `work` is not repeated, and one that was interrupted
+goes on.
 """
 
 import itertools
@@ -43,7 +44,7 @@ class Config:
 
     Attributes:
       data: A folder with sst2/ and amazon_reviews/, each with train.csv and validation.csv.
-      work: The folder of the training.
+      work: The folder of the training; None for no training.
       out: Folder for the figures.
       guide: The discriminator that a teacher has to be ahead of.
       others: Packaged heads or folders, other readers of half A.
@@ -56,7 +57,7 @@ class Config:
     """
 
     data: Path
-    work: Path
+    work: Path | None = None
     out: Path = Path("experiments/results")
     guide: str = "sentiment"
     others: tuple[str, ...] = ("sentiment-minilm",)
@@ -75,8 +76,8 @@ def training_rows(config: Config) -> Labelled:
     return joined([sets["sst2"], cut_all(np.random.default_rng(0), reviews, SPANS)])
 
 
-def train(config: Config) -> None:
-    """Trains the encoder with LoRA into `work`; its last step counts, so that no row chooses it."""
+def train(config: Config, folder: Path) -> None:
+    """Trains the encoder with LoRA into a folder; its last step counts: no row chooses it."""
     rows = training_rows(config)
     every = max(1, len(rows.texts) // config.rows)
     validation = read_sets(config.data, "validation")["sst2"]
@@ -89,7 +90,7 @@ def train(config: Config) -> None:
             BatchConfig(rows=config.rows, longest=LONGEST // 2, shortest=None),
             validation_rows=len(validation.texts),
         ),
-        folder=config.work,
+        folder=folder,
         mesh=make_mesh(1),
         listener=told(TRAINED, "step"),
     )
@@ -98,7 +99,9 @@ def train(config: Config) -> None:
 def judged(config: Config, sets: Mapping[str, Labelled]) -> dict[str, dict[str, np.ndarray]]:
     """Returns what every reader says of every set's texts, log p(class) `[n, C]` by set."""
     model = load(config.model)
-    places = {name: name for name in (config.guide, *config.others)} | {TRAINED: config.work}
+    places: dict[str, str | Path] = {name: name for name in (config.guide, *config.others)}
+    if config.work is not None:
+        places[TRAINED] = config.work
     found: dict[str, dict[str, np.ndarray]] = {}
     for name, place in places.items():
         head = load_discriminator(place, language_model=model)
@@ -141,8 +144,8 @@ def compared(p: Mapping[str, np.ndarray], labels: np.ndarray, guide: str) -> dic
 
 def main(config: Config) -> None:
     """Trains what is missing, judges and writes the figures."""
-    if not (config.work / "card.json").is_file():
-        train(config)
+    if config.work is not None and not (config.work / "card.json").is_file():
+        train(config, config.work)
     sets = read_sets(config.data, "validation")
     sets = {name: evenly(data, config.validation_rows) for name, data in sets.items()}
     said = judged(config, sets)

@@ -12,7 +12,13 @@ from explanation_tables import (
     therapy_planted,
     therapy_sizes,
 )
-from value_tables import packaged_guides, prefixes, value_for_time
+from value_tables import (
+    packaged_guides,
+    prefixes,
+    teachers,
+    value_for_time,
+    value_for_time_parts,
+)
 from watermark_tables import (
     watermark_cost,
     watermark_paraphrase,
@@ -325,6 +331,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "captions": captions,
     "questions": questions,
     "value_for_time": value_for_time,
+    "value_for_time_parts": value_for_time_parts,
+    "teachers": teachers,
     "packaged_guides": packaged_guides,
     "prefixes": prefixes,
     "therapy": lambda: therapy("amazon_reviews"),

@@ -59,10 +59,10 @@ def test_a_training_that_is_there_is_not_repeated_and_all_are_told(data, monkeyp
     work, out = data / "work", data / "out"
     trained = []
 
-    def train(config):
-        trained.append(config.work)
-        config.work.mkdir()
-        (config.work / "card.json").write_text("{}")
+    def train(config, folder):
+        trained.append(folder)
+        folder.mkdir()
+        (folder / "card.json").write_text("{}")
 
     def judge(model, head, texts, *, longest, asked, listener):
         assert asked == "last" and longest == 64
@@ -88,4 +88,8 @@ def test_a_training_that_is_there_is_not_repeated_and_all_are_told(data, monkeyp
     # .9 and .2 make .55, .6 and .2 make .4.
     assert found["readers"][f"sentiment + {TRAINED}"]["sst2"]["value"] == 1
     assert found["readers"][f"sentiment-minilm + {TRAINED}"]["sst2"]["value"] == 0
+    main(Config(data, None, data / "fewer"))
+    fewer = json.loads((data / "fewer" / "teachers.json").read_text())["readers"]
+    assert list(fewer) == ["sentiment", "sentiment-minilm", "sentiment + sentiment-minilm"]
+    assert fewer.items() <= found["readers"].items() and trained == [work]
     assert f"-1.0000 [-1.0000, -1.0000] {TRAINED}" in capsys.readouterr().out
