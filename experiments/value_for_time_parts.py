@@ -65,8 +65,10 @@ def write_parts(config: "Config", tuned: Sequence[Tuned]) -> None:
         own = found[one.asked]
         row = {"method": one.asked, "chosen": one.run.name, "texts": len(own["guide"])}
         row |= {"guide": mean_by_prompt(own["asked"], own["guide"])} | figures(own)
-        for name, (hits, _) in own["parts"].items():
-            row["judges"][name]["gap"] = mean_by_prompt(own["asked"], own["guide"] - hits)
+        for name, (hits, neither) in own["parts"].items():
+            judged = row["judges"][name]
+            judged["gap"] = mean_by_prompt(own["asked"], own["guide"] - hits)
+            judged["told"] = told_of(own["guide"], hits, neither)
         if DEFAULT in found and one.asked != DEFAULT:
             row["against"] = {DEFAULT: differences(own, found[DEFAULT])}
         rows.append(row)
@@ -88,6 +90,21 @@ def guide_of(lines: Sequence[dict[str, Any]]) -> np.ndarray:
     """Returns what the guide says of the targets `[n]`, in the order of targets and prompts."""
     lines = sorted(lines, key=lambda line: (line["target"], line["number"]))
     return np.array([line["class_probabilities"][line["target"]] for line in lines])
+
+
+def told_of(guide: np.ndarray, hits: np.ndarray, neither: np.ndarray) -> dict[str, Any]:
+    """Returns what a judge's parts hide, of texts `[n]`.
+
+    Returns:
+      `on_target`, the share of the texts in which the judge finds a class that are on target, and
+      `guide_of_neither`, the guide's mean probability of the target in the others; each None where
+      there are none.
+    """
+    said = ~neither
+    return {
+        "on_target": shares(hits[said]) if said.any() else None,
+        "guide_of_neither": float(guide[neither].mean()) if neither.any() else None,
+    }
 
 
 def shortened(tokenizer: Tokenizer, data: Labelled, most: int) -> list[Written]:

@@ -21,7 +21,7 @@ from experiments.value_for_time_figures import (
     on_target,
     table,
 )
-from experiments.value_for_time_parts import guide_of, mean_share, of_human
+from experiments.value_for_time_parts import guide_of, mean_share, of_human, told_of
 from tests.cli.judging import write_all
 
 PROMPTS = ["so", "a", "it is a long prompt"]
@@ -102,7 +102,8 @@ def parts_agree(config, rows):
         figures = rows[row["method"]]
         assert row["perplexity"] == figures["perplexity"] and 0 < row["guide"]["value"] < 1
         for name, judged in row["judges"].items():
-            gap = judged.pop("gap")
+            gap, told = judged.pop("gap"), judged.pop("told")
+            assert told["on_target"]["value"] == pytest.approx(judged["on_target"]["value"])
             assert judged == figures["judges"][name]
             share = judged["on_target"]["value"]
             assert gap["value"] == pytest.approx(row["guide"]["value"] - share)
@@ -193,6 +194,15 @@ def test_human_texts_are_told_in_three_parts_and_by_class():
     }  # fmt: skip
     # Classes count alike, however many texts they have.
     assert mean_share({"set": found}) == 0.75
+
+
+def test_texts_that_say_nothing_are_told_apart():
+    hits, neither = np.array([True, False, False, False]), np.array([False, True, True, False])
+    found = told_of(np.array([0.9, 0.5, 0.7, 0.1]), hits, neither)
+    assert found["on_target"]["value"] == 0.5
+    assert found["guide_of_neither"] == pytest.approx(0.6)
+    assert told_of(np.array([0.9]), np.array([True]), np.array([False]))["guide_of_neither"] is None
+    assert told_of(np.array([0.9]), np.array([False]), np.array([True]))["on_target"] is None
 
 
 def test_what_the_guide_says_is_of_the_target_in_the_order_of_the_figures():
