@@ -25,7 +25,7 @@ import coopgen_jax as cg
 from coopgen_jax.bulk.growing_file import append, make_folder, resume
 from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.decoding.names_on_disc import settings_on_disc
-from coopgen_jax.discriminators.clip_heads import heads_guide
+from coopgen_jax.discriminators.clip_heads import LoadedClipHeads, heads_guide
 from coopgen_jax.files import read_json, write_json
 from coopgen_jax.models.pretrained.captioner import LoadedCaptioner
 from coopgen_jax.models.pretrained.image_networks import LoadedBackbone
@@ -317,9 +317,8 @@ def guide_of(world: World, captioner: LoadedCaptioner, images: list[int]) -> dic
     """Returns the scorer as a guide, and what each image competes with: similar training images."""
     heads, scene = world.heads("scorer"), world.scene
     card = read_json(world.config.work / "clip" / "scorer" / "card.json")
-    guide = heads_guide(
-        heads.params, world.encoder, tokenizer=captioner.model.tokenizer, longest=LONGEST, card=card
-    )
+    scorer = LoadedClipHeads(heads.params, world.encoder, LONGEST, card)
+    guide = heads_guide(scorer, tokenizer=captioner.model.tokenizer)
     own = heads.images(scene.states[images])
     training = heads.images(scene.states[scene.of("a", "b")])
     nearest = np.argsort(-own @ training.T, axis=-1, kind="stable")[:, : world.config.others]

@@ -47,9 +47,15 @@ def test_pictures_become_a_captioner_that_goes_on(capsys, pictures, tmp_path):
     captioner = cg.load_captioner(out)
     assert captioner.vision["backbone"] == "efficientnet-lite0" and captioner.prefix.tokens == 2
     captioner.check_backbone(cg.load_backbone())
-    # What is finished is found so, and what asks for more goes on.
+    # What is finished is found so.
     again = run(capsys, *ask, "--json", "--quiet")
     assert again[0] == 0 and json.loads(again[1]) == card
+    # A trained language model gets additions of low rank.
+    other = ("train", "captioner", "--data", pictures, "--out", tmp_path / "other", "--quiet")
+    trained = ("--model", out / "network", "--rank", "2", "--epochs", "1", "--longest", "24")
+    assert run(capsys, *other, *trained)[0] == 0
+    card = json.loads((tmp_path / "other" / "card.json").read_text())
+    assert card["trained"] == "LoRA of rank 2" and card["tokens"] == 8
 
 
 def test_mistakes_are_named_before_anything_is_read(capsys, pictures, tmp_path, monkeypatch):
