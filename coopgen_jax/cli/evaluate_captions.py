@@ -22,12 +22,13 @@ from coopgen_jax.evaluation.captions import (
 )
 from coopgen_jax.evaluation.clip_vectors import ClipVectors, load_clip_vectors
 from coopgen_jax.evaluation.meteor import java_and_jar, java_meteor, nltk_meteor, open_wordnet
+from coopgen_jax.evaluation.scene_graphs import load_scene_parser, scene_graph_f1
 from coopgen_jax.evaluation.tables import render
 from coopgen_jax.files import check_writable, to_json, write_whole
 
 Captions = Mapping[str, tuple[str, ...]]
 # Options of figures that compare with human captions.
-METRICS = ("meteor_jar", "meteor_nltk")
+METRICS = ("meteor_jar", "meteor_nltk", "scene_graphs")
 
 
 def run_captions(what: CaptionsOptions) -> None:
@@ -104,6 +105,8 @@ def _metrics(what: CaptionsOptions) -> dict[str, Metric]:
     if what.meteor_nltk:
         with open_wordnet():
             metrics["meteor_nltk"] = nltk_meteor
+    if what.scene_graphs:
+        metrics["scene_graph_f1"] = partial(scene_graph_f1, parse=load_scene_parser())
     return metrics
 
 

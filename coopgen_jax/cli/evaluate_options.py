@@ -147,6 +147,8 @@ class CaptionsOptions:
         nothing is compared with human captions.
       meteor_jar: The Java program METEOR 1.5, meteor-1.5.jar with its data beside it; needs Java.
       meteor_nltk: Compute NLTK's METEOR, which has other figures; needs NLTK's copy of WordNet.
+      scene_graphs: Compare the things, qualities and relations that captions name; needs the extra
+        "captions", and English captions.
       clip: A CLIP under which captions look for their images and images for their captions, trained
         on other images than any that rewarded the captions: a folder of `coopgen train clip`, or a
         folder or a hub name of a CLIP or a SigLIP.
@@ -167,6 +169,7 @@ class CaptionsOptions:
     references: Annotated[Path | None, _unset("FILE", "none: no BLEU, ROUGE-L, CIDEr-D")] = None
     meteor_jar: Annotated[Path | None, _unset("FILE", "none: no METEOR 1.5")] = None
     meteor_nltk: bool = False
+    scene_graphs: bool = False
     clip: Annotated[str | None, _unset("NAME|FOLDER", "none: no retrieval")] = None
     images: Annotated[Path | None, _unset("FOLDER", "images beside the first file")] = None
     states: Annotated[Path | None, _unset("FOLDER", "the cache of models")] = None

@@ -33,6 +33,7 @@ CAPTION_FIGURES = {
     "cider_d": ("CIDEr-D", "{:.3f}"),
     "meteor_java": ("METEOR 1.5", "{:.3f}"),
     "meteor_nltk": ("NLTK's METEOR", "{:.3f}"),
+    "scene_graph_f1": ("scene-graph F1", "{:.3f}"),
     "self_bleu_5": ("5-self-BLEU", "{:.3f}"),
     "different": ("different captions", "{:.3f}"),
     "shared": ("captions of several images", "{:.3f}"),

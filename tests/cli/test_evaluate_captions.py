@@ -1,6 +1,7 @@
 """`coopgen evaluate captions` on files of a few captions."""
 
 import json
+import sys
 
 import nltk
 import pytest
@@ -63,7 +64,7 @@ def test_several_files_are_compared_as_json(world, capsys):
     assert report["against"] == "results" and report["methods"][0]["paired"]["images"] == 3
 
 
-def test_meteor_is_reported_under_its_name(world, capsys, tmp_path, monkeypatch):
+def test_further_figures_are_reported_under_their_names(world, capsys, tmp_path, monkeypatch):
     write_wordnet(tmp_path)
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
     status, out, _ = run(capsys, *job(world, world / "beam.jsonl"), "--meteor-nltk", "--json")
@@ -75,7 +76,9 @@ def test_meteor_is_reported_under_its_name(world, capsys, tmp_path, monkeypatch)
     assert "NLTK's METEOR needs WordNet" in sentence(capsys, *given, "--meteor-nltk")
     monkeypatch.setenv("PATH", "")
     assert "needs Java" in sentence(capsys, *given, "--meteor-jar", "meteor.jar")
-    for option in (("--meteor-nltk",), ("--meteor-jar", "meteor.jar")):
+    monkeypatch.setitem(sys.modules, "sng_parser", None)
+    assert "scene graphs need SceneGraphParser" in sentence(capsys, *given, "--scene-graphs")
+    for option in (("--scene-graphs",), ("--meteor-nltk",), ("--meteor-jar", "meteor.jar")):
         said = sentence(capsys, *given[:-2], *option)
         assert said == f"{option[0]} compares with human captions: give --references"
 
