@@ -27,10 +27,9 @@ from coopgen_jax.data.sources import left_out
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
 from coopgen_jax.decoding.text import Text
-from coopgen_jax.discriminators.clip_heads import heads_guide
 from coopgen_jax.discriminators.image_guide import ImageContext, clip_guide, image_context
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
-from coopgen_jax.discriminators.loading import load_clip_heads
+from coopgen_jax.discriminators.loading import load_discriminator
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.clip_vectors import load_clip_vectors
 from coopgen_jax.files import check_writable, to_json, write_whole
@@ -197,10 +196,9 @@ def _guide(
         np.broadcast_to(vectors[first], (len(photos), *vectors[first].shape)),
         own[:, None] != different[None],
     )
-    tokenizer = captioner.model.tokenizer
     if (Path(options.clip).expanduser() / "card.json").is_file():
-        return heads_guide(load_clip_heads(options.clip), tokenizer=tokenizer), context
-    return clip_guide(load_clip(options.clip), tokenizer=tokenizer), context
+        return load_discriminator(options.clip, language_model=captioner.model), context
+    return clip_guide(load_clip(options.clip), tokenizer=captioner.model.tokenizer), context
 
 
 def _deliver(

@@ -2,8 +2,9 @@
 
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from coopgen_jax.discriminators.bidirectional import BidirectionalConfig, bidirectional
+from coopgen_jax.discriminators.card_entries import ENTRIES
 from coopgen_jax.discriminators.causal import CausalConfig, causal, read_tokens
 from coopgen_jax.discriminators.clip_heads import (
     KIND,
@@ -30,6 +32,7 @@ from coopgen_jax.discriminators.host.python_file import is_python, load_function
 from coopgen_jax.discriminators.host.rereading import rereading
 from coopgen_jax.discriminators.host.retokenise import Crossing
 from coopgen_jax.discriminators.host.sequence_classifier import sequence_classifier
+from coopgen_jax.discriminators.image_guide import clip_guide
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.discriminators.shared_trunk import SharedTrunkConfig, shared_trunk
 from coopgen_jax.discriminators.trunk_layers import (
@@ -43,6 +46,7 @@ from coopgen_jax.models.language_model import Bound
 from coopgen_jax.models.lora import LoraConfig, add_lora, init_lora, merge_lora
 from coopgen_jax.models.pretrained.classifiers import about_classifier
 from coopgen_jax.models.pretrained.hub import is_hub_name, snapshot
+from coopgen_jax.models.pretrained.image_networks import load_clip
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load, load_encoder
 from coopgen_jax.tokenizer import same_tokens
 
@@ -140,47 +144,6 @@ def _damaged(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder}: {error}") from error
     except KeyError as error:
         raise UserError(f"{folder}'s card or weights lack {error}: train the head anew") from error
-
-
-def _whole(value: Any, least: int = 0) -> bool:
-    return type(value) is int and value >= least
-
-
-def _list_of(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(kind, value))
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-# What an entry of a card looks like, where the card has it.
-ENTRIES: dict[str, Callable[[Any], bool]] = {
-    "backbone": _text,
-    "backbone_sha256": _text,
-    "classes": _list_of(_text),
-    "context": partial(_whole, least=1),
-    "encoder": _text,
-    "encoder_sha256": _text,
-    "hidden": _list_of(partial(_whole, least=1)),
-    "layers": _whole,
-    "longest": partial(_whole, least=1),
-    "look_ahead": _whole,
-    "lora": lambda value: (
-        isinstance(value, dict)
-        and set(value) == {"rank", "targets"}
-        and _whole(value["rank"], least=1)
-        and _list_of(_text)(value["targets"])
-    ),
-    "model": _text,
-    "model_sha256": _text,
-    "prefixes": _list_of(_list_of(_whole)),
-    "reads_prompt": lambda value: isinstance(value, bool),
-    "start_token": lambda value: value is None or _whole(value),
-    "taps": _list_of(_whole),
-    "temperature": lambda value: type(value) in (int, float) and 0 < value < float("inf"),
-    "width": partial(_whole, least=1),
-}
 
 
 def _tempered(weights: Any, temperature: float) -> Any:
@@ -387,10 +350,19 @@ def _heads(card: dict[str, Any], head: Any) -> LoadedClipHeads:
     return LoadedClipHeads(head, encoder, card["longest"], card)
 
 
+def _clip(
+    folder: Path, card: dict[str, Any], _additions: Any, language_model: LoadedModel
+) -> LoadedDiscriminator:
+    # The additions are inside the kernels of the folder's own CLIP.
+    guide = clip_guide(load_clip(folder), tokenizer=language_model.tokenizer)
+    return replace(guide, card=card)
+
+
 # A kind is one function: folder, card, weights and language model in, the discriminator out.
 KINDS = {
     "bidirectional": _bidirectional,
     "causal": _causal,
+    "clip": _clip,
     KIND: _clip_heads,
     "generative": _generative,
     "shared-trunk": _shared_trunk,

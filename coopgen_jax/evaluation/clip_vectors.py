@@ -7,7 +7,7 @@ Both kinds look alike from here. An image goes in as the state by which a backbo
 import hashlib
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -44,8 +44,8 @@ class ClipVectors:
       backbone: loads what describes images for it, as `read_image_states` takes it.
       images: from the backbone's states `[n, E]` to unit vectors `[n, F]` float32.
       texts: from strings to unit vectors `[m, F]` float32; equal strings have equal vectors.
-      prefix: what CLIP-S puts in front of a caption: `CLIP_S_PREFIX` of a CLIP, nothing of heads,
-        which have read bare captions.
+      prefix: what CLIP-S puts in front of a caption: `CLIP_S_PREFIX` of a CLIP, nothing of what
+        was trained here, on bare captions.
       rows: fingerprint of the captions that it was trained on, None where nobody knows them.
     """
 
@@ -59,19 +59,22 @@ class ClipVectors:
 
 
 def load_clip_vectors(name_or_path: str | Path, *, dtype: str = "float32") -> ClipVectors:
-    """Loads a CLIP, a SigLIP, or the heads that `coopgen train clip` wrote.
+    """Loads a CLIP, a SigLIP, or the heads or the CLIP that `coopgen train clip` wrote.
 
     Args:
-      name_or_path: the folder of heads, or what `load_clip` takes.
+      name_or_path: the folder of a training, or what `load_clip` takes.
       dtype: of a CLIP's products, see `load_clip`; heads compute in float32.
 
     Raises:
       UserError: there is no such scorer, or its files are damaged or of another kind.
     """
     folder = Path(name_or_path).expanduser()
-    if (folder / "card.json").is_file():
+    trained = (folder / "card.json").is_file()
+    if trained and not (folder / "config.json").is_file():
         return _of_heads(str(name_or_path), folder)
-    return clip_vectors(load_clip(name_or_path, dtype=dtype))
+    found = clip_vectors(load_clip(name_or_path, dtype=dtype))
+    # A CLIP that was trained on here has read bare captions, which are known.
+    return replace(found, prefix="", rows=read_fingerprint(folder)) if trained else found
 
 
 def clip_vectors(clip: LoadedClip) -> ClipVectors:

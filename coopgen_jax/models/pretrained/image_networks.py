@@ -77,13 +77,20 @@ class LoadedClip:
 
         A text that is too long loses its last tokens, but not the one that ends it.
         """
-        begin, end = self.tokenizer.wrapping
-        room = self.config.text.context - len(begin) - len(end)
-        rows = [[*begin, *row[:room], *end] for row in self.tokenizer.encode_batch(texts)]
+        rows = self.rows(texts)
         tokens = np.zeros((len(rows), max(map(len, rows), default=0)), np.int32)
         mask = np.arange(tokens.shape[1])[None] < np.array([len(row) for row in rows])[:, None]
         tokens[mask] = [number for row in rows for number in row]
         return jnp.asarray(tokens), jnp.asarray(mask)
+
+    def rows(self, texts: Sequence[str], *, longest: int | None = None) -> list[list[int]]:
+        """Returns the ids of every text with what stands around it, `longest` at most.
+
+        By default that is the context. See `tokens`.
+        """
+        begin, end = self.tokenizer.wrapping
+        room = (longest or self.config.text.context) - len(begin) - len(end)
+        return [[*begin, *row[:room], *end] for row in self.tokenizer.encode_batch(texts)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def save_model(
         )
     values, tensors = hugging_face(config, params)
     values |= {"dtype": dtype, "eos_token_id": list(tokenizer.end_tokens)}
-    _save(folder, values, tensors, tokenizer, _with_begin(tokenizer))
+    save_folder(folder, values, tensors, tokenizer, _with_begin(tokenizer))
 
 
 def hugging_face(
@@ -53,9 +54,9 @@ def hugging_face(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Returns what config.json says of a network's shape, and its tensors by name, in float32."""
     if isinstance(config, T5Config):
-        return t5_values(config), _tensors(params, t5_sources(config))
+        return t5_values(config), tensors_of(params, t5_sources(config))
     values = _config(config)
-    return values, _tensors(params, decoder_sources(values["model_type"]))
+    return values, tensors_of(params, decoder_sources(values["model_type"]))
 
 
 def save_encoder(
@@ -76,19 +77,33 @@ def save_encoder(
         "hidden_act": config.activation,
         "dtype": dtype,
     }
-    tensors = _tensors(params, encoder_sources())
+    tensors = tensors_of(params, encoder_sources())
     # What a bare encoder's file calls its tensors.
     named = {name.removeprefix("bert."): array for name, array in tensors.items()}
-    _save(folder, values, named, tokenizer, tokenizer.core)
+    save_folder(folder, values, named, tokenizer, tokenizer.core)
 
 
-def _save(
+def save_folder(
     folder: Path,
     values: dict[str, Any],
     tensors: dict[str, np.ndarray],
     tokenizer: Tokenizer,
     core: tokenizers.Tokenizer,
+    *,
+    more: Mapping[str, dict[str, Any]] | None = None,
+    exact: Collection[str] = (),
 ) -> None:
+    """Writes a network's files into a folder; see `save_model`.
+
+    Args:
+      folder: where they go.
+      values: what config.json says, the `dtype` of the tensors in the file among it.
+      tensors: by name.
+      tokenizer: what is said of it.
+      core: what its file holds.
+      more: other JSON files by name.
+      exact: names of tensors that stay float32.
+    """
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
     for name in ("bos_token", "eos_token", "chat_template"):
         if getattr(tokenizer, name) is not None:
@@ -97,16 +112,21 @@ def _save(
     if ends and tokenizer.core.id_to_token(ends[0]) != tokenizer.eos_token:
         # What ends a text comes first, however the template calls it.
         values = values | {"eos_token_id": list(ends)}
-    names = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
-    kind = np.dtype(values["dtype"])
+    written = {"config.json": values, "tokenizer_config.json": settings, **(more or {})}
     # The weights come last: with them the folder is a model.
-    with replacing(*(folder / name for name in names)) as (shape, words, special, weights):
-        _write(shape, values)
+    names = (*written, "tokenizer.json", "model.safetensors")
+    kinds = {name: np.dtype(np.float32 if name in exact else values["dtype"]) for name in tensors}
+    with replacing(*(folder / name for name in names)) as (*plain, words, weights):
+        for path, entries in zip(plain, written.values(), strict=True):
+            _write(path, entries)
         # Not `core.save`, which has one exception for everything.
         words.write_text(core.to_str(pretty=True), encoding="utf-8")
-        _write(special, settings)
         save_file(
-            {name: np.ascontiguousarray(array.astype(kind)) for name, array in tensors.items()},
+            {
+                # A number becomes an array of one entry on the way.
+                name: np.ascontiguousarray(array.astype(kinds[name])).reshape(array.shape)
+                for name, array in tensors.items()
+            },
             weights,
             metadata={"format": "pt"},
         )
@@ -173,9 +193,10 @@ def _config(config: DecoderConfig) -> dict[str, Any]:
     }
 
 
-def _tensors(params: Params, sources: dict[str, Source]) -> dict[str, np.ndarray]:
+def tensors_of(params: Params, sources: dict[str, Source]) -> dict[str, np.ndarray]:
     """Returns the tensors of a file: the inverse of `assemble.assemble`."""
     parts: dict[str, dict[int, np.ndarray]] = defaultdict(dict)
+    axes: dict[str, int] = {}
     for path, leaf in tree_flatten_with_path(params)[0]:
         keys = [entry.key for entry in path if isinstance(entry, DictKey)]
         source = sources["/".join(keys)]
@@ -183,9 +204,13 @@ def _tensors(params: Params, sources: dict[str, Source]) -> dict[str, np.ndarray
         layers = values if "layers" in keys else values[None]
         for number, array in enumerate(layers):
             own = array.T if source.transposed else array
-            parts[source.name.format(number)][source.third or 0] = own
-    # What is made of thirds is split along its outputs, which stand last once it is transposed.
+            name = source.name.format(number)
+            parts[name][source.third or 0] = own
+            # What is made of thirds is split along its outputs, which transposed stand last.
+            axes[name] = -1 if source.transposed else 0
     return {
-        name: np.concatenate([arrays[third] for third in sorted(arrays)], axis=-1)
+        name: np.concatenate([arrays[third] for third in sorted(arrays)], axis=axes[name])
+        if len(arrays) > 1
+        else arrays[0]
         for name, arrays in parts.items()
     }

@@ -2,6 +2,7 @@
 
 from coopgen_jax.training.recipes.bidirectional_recipe import train_bidirectional
 from coopgen_jax.training.recipes.causal_recipe import train_causal
+from coopgen_jax.training.recipes.clip_lora_recipe import CaptionedColours, train_clip_lora
 from coopgen_jax.training.recipes.clip_recipe import Captioned, train_clip
 from coopgen_jax.training.recipes.distilled_recipe import train_from_searches
 from coopgen_jax.training.recipes.generative_recipe import train_generative
@@ -10,10 +11,12 @@ from coopgen_jax.training.recipes.shared_trunk_recipe import TrunkConfig, train_
 
 __all__ = [
     "Captioned",
+    "CaptionedColours",
     "TrunkConfig",
     "train_bidirectional",
     "train_causal",
     "train_clip",
+    "train_clip_lora",
     "train_from_searches",
     "train_generative",
     "train_language_model",
