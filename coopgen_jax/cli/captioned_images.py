@@ -1,6 +1,7 @@
-"""Captioned images of a command: its files, and what a backbone makes of their images."""
+"""Captioned images of a command: its files, and what a network is to read of their images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,14 @@ import numpy as np
 
 from coopgen_jax.cli.train_progress import now_and_then, tell
 from coopgen_jax.data.image_captions import read_image_captions
+from coopgen_jax.data.image_colours import ImageColours, read_image_colours
 from coopgen_jax.data.image_states import ImageStates, read_image_states
 from coopgen_jax.data.sources import left_out
 from coopgen_jax.errors import UserError
+from coopgen_jax.models.pixels import PixelConfig
 from coopgen_jax.models.pretrained.image_networks import LoadedBackbone
 from coopgen_jax.models.pretrained.packaged import cache_folder
+from coopgen_jax.training.recipes.clip_lora_recipe import CaptionedColours
 from coopgen_jax.training.recipes.clip_recipe import Captioned
 
 
@@ -39,23 +43,43 @@ def both_captioned(
     """Returns the captioned images of two files, and tells how many images are in both.
 
     Raises:
-      UserError: see `_captioned`.
+      UserError: a file is of no use, or fewer than two of its images can be read.
     """
-    (training, trained), (validation, keys) = (_captioned(what, backbone, file) for file in files)
-    shared = len(set(trained) & set(keys))
-    if shared:
-        tell(what, f"{shared} of {len(set(keys))} validation images are trained on too: what is "
-             "measured on them says nothing of new images")  # fmt: skip
-    return training, validation
+    (seen, *rows), (others, *other_rows) = _both(what, partial(see, what, backbone), files)
+    return Captioned(seen.states, *rows), Captioned(others.states, *other_rows)
+
+
+def both_coloured(
+    what: Any, pixels: PixelConfig, files: tuple[Path, Path]
+) -> tuple[CaptionedColours, CaptionedColours]:
+    """Returns the colours of the captioned images of two files; see `both_captioned`."""
+    told = now_and_then(what)
+
+    def read(paths: Sequence[Path]) -> ImageColours:
+        def report(done: int, total: int) -> None:
+            told(done, total, lambda: f"{done} of {total} images read")
+
+        return read_image_colours(pixels, paths, listener=report)
+
+    (seen, *rows), (others, *other_rows) = _both(what, read, files)
+    return CaptionedColours(seen.colours, *rows), CaptionedColours(others.colours, *other_rows)
+
+
+def _both(what: Any, read: Callable[[Sequence[Path]], Any], files: tuple[Path, Path]) -> Any:
+    found = [_captioned(what, read, file) for file in files]
+    trained, keys = (set(seen.keys) for seen, *_ in found)
+    if trained & keys:
+        tell(what, f"{len(trained & keys)} of {len(keys)} validation images are trained on too: "
+             "what is measured on them says nothing of new images")  # fmt: skip
+    return found
 
 
 def _captioned(
-    what: Any, backbone: LoadedBackbone, file: Path
-) -> tuple[Captioned, tuple[str, ...]]:
-    """Returns the images of a file that can be read, with their keys, and tells of the others.
+    what: Any, read: Callable[[Sequence[Path]], Any], file: Path
+) -> tuple[Any, tuple[str, ...], np.ndarray]:
+    """Returns what is read of the images of a file, their captions and whose each caption is.
 
-    Raises:
-      UserError: the file is of no use, or fewer than two of its images can be read.
+    Tells of the images that cannot be read.
     """
     beside = file.parent / "images"
     folder = what.images or (beside if beside.is_dir() else file.parent)
@@ -63,7 +87,7 @@ def _captioned(
     for note in left_out(found.broken):
         tell(what, f"{file}: {note}")
     names = list(found.captions)
-    seen = see(what, backbone, [folder / name for name in names])
+    seen = read([folder / name for name in names])
     for note in seen.notes:
         tell(what, f"{file}: {note}")
     if len(seen.places) < 2:
@@ -71,7 +95,7 @@ def _captioned(
     captions = [found.captions[names[place]] for place in seen.places]
     numbers = [number for number, own in enumerate(captions) for _ in own]
     texts = tuple(text for own in captions for text in own)
-    return Captioned(seen.states, texts, np.array(numbers, np.int32)), seen.keys
+    return seen, texts, np.array(numbers, np.int32)
 
 
 def see(what: Any, backbone: LoadedBackbone, paths: Sequence[Path]) -> ImageStates:

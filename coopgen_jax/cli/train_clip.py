@@ -1,13 +1,17 @@
 """The command `coopgen train clip`."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from coopgen_jax.cli.captioned_images import both_captioned, captioned_files
-from coopgen_jax.cli.clip_options import ClipOptions
+from coopgen_jax.cli.ask import flag
+from coopgen_jax.cli.captioned_images import both_captioned, both_coloured, captioned_files
+from coopgen_jax.cli.clip_options import ADDITIONS, HEADS, OF_HEADS, ClipOptions
 from coopgen_jax.cli.train_progress import (
     check_numbers,
     compiling,
@@ -17,18 +21,64 @@ from coopgen_jax.cli.train_progress import (
 )
 from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.errors import UserError
-from coopgen_jax.models.pretrained.image_networks import load_backbone
+from coopgen_jax.models.lora import LoraConfig
+from coopgen_jax.models.pretrained.image_networks import load_backbone, load_clip
 from coopgen_jax.models.pretrained.loaded_model import load_encoder
 from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.training.loop import LoopConfig
+from coopgen_jax.training.recipes.clip_lora_recipe import train_clip_lora
 from coopgen_jax.training.recipes.clip_recipe import train_clip
 from coopgen_jax.training.run import RecipeConfig
 
 
 def run_clip(what: ClipOptions) -> None:
-    """Trains the heads of a small CLIP, and prints the card; see `train.run_train`."""
+    """Trains a small CLIP's heads or a CLIP's additions, and prints the card.
+
+    See `train.run_train`.
+    """
+    what = _filled(what)
     _check(what)
     files = captioned_files(what)
+    card = _additions(what, files) if what.clip else _heads(what, files)
+    finish(what, card, _show)
+
+
+def _filled(what: ClipOptions) -> ClipOptions:
+    """Returns the options with what is taken where nothing is said.
+
+    Raises:
+      UserError: an option says nothing to what is trained.
+    """
+    taken: dict[str, Any] = HEADS if what.clip is None else ADDITIONS
+    where = "without --clip" if what.clip is None else "with --clip"
+    foreign = ADDITIONS.keys() - HEADS.keys() if what.clip is None else OF_HEADS
+    for option in fields(what):
+        if option.name in foreign and getattr(what, option.name) != option.default:
+            raise UserError(f"{flag(option.name)} says nothing {where}: leave it out")
+    missing = {name: value for name, value in taken.items() if getattr(what, name) is None}
+    return replace(what, **missing)
+
+
+def _additions(what: Any, files: tuple[Path, Path]) -> dict[str, Any]:
+    clip = load_clip(what.clip)
+    context = clip.config.text.context
+    if what.longest > context:
+        raise UserError(
+            f"--longest is {what.longest}: this CLIP reads {context} tokens at most, with what "
+            "stands around"
+        )
+    training, validation = both_coloured(what, clip.pixels, files)
+    lora = LoraConfig(rank=what.rank, alpha=2.0 * what.rank)
+    config = _config(what, training.captions, validation.captions)
+    config = replace(config, lora=lora, weight_decay=0.01)
+    with watched(what) as listener:
+        return train_clip_lora(
+            clip, training, validation, config, towers=what.towers, folder=what.out,
+            mesh=make_mesh(1), listener=listener, begin=compiling(what),
+        )  # fmt: skip
+
+
+def _heads(what: ClipOptions, files: tuple[Path, Path]) -> dict[str, Any]:
     encoder = load_encoder(what.encoder)
     if what.longest > encoder.config.context:
         raise UserError(
@@ -37,9 +87,20 @@ def run_clip(what: ClipOptions) -> None:
         )
     backbone = load_backbone(what.vision)
     training, validation = both_captioned(what, backbone, files)
-    steps = max(1, math.ceil(what.epochs * len(training.captions) / what.rows))
+    config = _config(what, training.captions, validation.captions)
+    count = len(training.captions) + len(validation.captions)
+    tell(what, f"reading {count} captions")
+    with watched(what) as listener:
+        return train_clip(
+            backbone, encoder, training, validation, config, width=what.width, folder=what.out,
+            mesh=make_mesh(1), listener=listener, begin=compiling(what),
+        )  # fmt: skip
+
+
+def _config(what: Any, training: Sequence[str], validation: Sequence[str]) -> RecipeConfig:
+    steps = max(1, math.ceil(what.epochs * len(training) / what.rows))
     every = min(what.validate_every, steps)
-    config = RecipeConfig(
+    return RecipeConfig(
         loop=LoopConfig(
             steps=steps,
             validate_every=every,
@@ -52,20 +113,12 @@ def run_clip(what: ClipOptions) -> None:
         learning_rate=what.learning_rate,
         weight_decay=0.1,
         dropout=what.dropout,
-        validation_rows=len(validation.captions),
+        validation_rows=len(validation),
     )
-    count = len(training.captions) + len(validation.captions)
-    tell(what, f"reading {count} captions")
-    with watched(what) as listener:
-        card = train_clip(
-            backbone, encoder, training, validation, config, width=what.width, folder=what.out,
-            mesh=make_mesh(1), listener=listener, begin=compiling(what),
-        )  # fmt: skip
-    finish(what, card, _show)
 
 
-def _check(what: ClipOptions) -> None:
-    check_numbers(what, "rows", "width", "validate_every")
+def _check(what: Any) -> None:
+    check_numbers(what, "rows", "width", "validate_every", *(["rank"] if what.clip else []))
     if what.rows < 2:
         raise UserError("--rows is 1: a caption competes with others, give 2 or more")
     if what.longest < 3:

@@ -12,6 +12,7 @@ from coopgen_jax.cli.printing import CONTROL
 from coopgen_jax.models.pretrained import image_networks, loaded_model
 from tests.cli.running import SMALL_CAPTIONER, run, sentence
 from tests.docs.tiny_world import TINY_LITE, write_backbone, write_encoder, write_pictures
+from tests.models.clip_files import save_clip
 from tests.models.vision_language_files import save_vlm
 
 
@@ -105,6 +106,19 @@ def test_a_clip_guides_away_from_the_others(capsys, world, ask, tmp_path):
     )  # fmt: skip
     assert caption["caption"] == texts[0].text.strip()
     assert caption["p_image"] == pytest.approx(texts[0].class_probabilities["image"], rel=1e-4)
+
+
+def test_a_tuned_clip_guides_too(capsys, world, ask, tmp_path):
+    folder, tuned = save_clip("clip", tmp_path / "clip")[0], tmp_path / "tuned"
+    few = ("--epochs", "1", "--rows", "4", "--longest", "12", "--towers", "text", "--quiet")
+    data = ("--data", world / "pictures", "--clip", folder, "--out", tuned)
+    assert run(capsys, "train", "clip", *data, *few)[0] == 0
+    images = world / "pictures" / "images"
+    guided = (*ask, images / "boat.jpg", images / "film.jpg", "--clip", tuned, "--json", "--quiet")
+    status, printed, _ = run(capsys, *guided, "--method", "fudge", "--candidates", "2")
+    found = json.loads(printed)
+    assert status == 0 and found["clip"]["card"]["trained"] == "LoRA of rank 8"
+    assert all(0 < caption["p_image"] < 1 for caption in found["captions"])
 
 
 def test_a_vision_language_model_is_asked(capsys, world, tmp_path):

@@ -8,8 +8,10 @@ from PIL import Image
 
 import coopgen_jax.cli.train_clip as command
 from coopgen_jax.models.pretrained import image_networks, loaded_model
+from coopgen_jax.models.pretrained.image_networks import load_clip
 from tests.cli.running import run, sentence
 from tests.docs.tiny_world import TINY_LITE, write_backbone, write_encoder, write_pictures
+from tests.models.clip_files import save_clip
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,32 @@ def test_a_folder_of_pictures_becomes_heads(capsys, pictures, tmp_path):
                 pictures / "validation.csv", "--out", tmp_path / "other", *SMALL, "--json",
                 "--quiet")  # fmt: skip
     assert again[0] == 0 and json.loads(again[1])["best"] == card["best"]
+
+
+def test_a_clip_is_trained_by_additions(capsys, pictures, tmp_path):
+    folder, _ = save_clip("clip", tmp_path / "clip")
+    for image in (pictures / "images").glob("l*.jpg"):
+        image.write_bytes(b"<html>")
+    ask = ("train", "clip", "--data", pictures, "--out", tmp_path / "out", "--clip", folder)
+    few = ("--epochs", "1", "--rows", "4", "--longest", "12")
+    status, printed, err = run(capsys, *ask, *few, "--rank", "2", "--towers", "text")
+    assert status == 0 and "clip, 3 steps" in printed and "text to image" in printed
+    assert "train.csv: 1 image left out (lamp.jpg: it is not a picture" in err
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    assert (card["trained"], card["towers"], card["images"]) == ("LoRA of rank 2", ["text"], 5)
+    assert card["learning_rate"] == 1e-4 and card["lora"]["rank"] == 2
+    assert load_clip(tmp_path / "out").config == load_clip(folder).config
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("coopgen_jax.cli.train_clip.both_coloured", None)
+        said = sentence(capsys, *ask, "--longest", "13")
+        assert "--longest is 13: this CLIP reads 12 tokens at most" in said
+        patch.setattr("coopgen_jax.cli.train_clip.load_clip", None)
+        for wrong in ("--width", "--dropout", "--encoder", "--vision"):
+            said = sentence(capsys, *ask, wrong, "0" if wrong == "--dropout" else "3")
+            assert f"{wrong} says nothing with --clip: leave it out" in said
+        assert "--rank is 0: give 1 or more" in sentence(capsys, *ask, "--rank", "0")
+    said = sentence(capsys, *ask[:-2], "--rank", "2")
+    assert "--rank says nothing without --clip: leave it out" in said
 
 
 def test_mistakes_are_named_before_anything_is_read(capsys, pictures, tmp_path, monkeypatch):

@@ -165,6 +165,9 @@ def small(words: list[str]) -> list[str]:
     if kind == "train captioner" and "--objective" in words:
         kind += " by rewards"
     few = dict(FEW.get(kind, {}))
+    if kind == "train clip" and "--clip" in words:
+        # Tiny: it reads twelve tokens.
+        few = {"--epochs": "1", "--rows": "4", "--longest": "12", "--quiet": None}
     if (kind == "generate" or "--among" in words) and "--method" not in words:
         few |= SEARCH
     if kind == "train lm" and "--from-scratch" in words:
