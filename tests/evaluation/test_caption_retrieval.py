@@ -8,6 +8,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.caption_retrieval import caption_retrieval
 from coopgen_jax.evaluation.captions import caption_cells, evaluate_captions
 from coopgen_jax.evaluation.clip_vectors import ClipVectors
+from coopgen_jax.evaluation.significance import signed_rank
 
 WIDTH = 5
 
@@ -116,7 +117,13 @@ def test_all_methods_choose_among_the_same_images(world):
     images = {name: own for name, own in world["images"].items() if name != "0.jpg"}
     found = caption_retrieval({"all": world["captions"], "few": fewer}, scorer(), images)
     assert found["gallery"] == 7
-    assert found["methods"]["all"] == found["methods"]["few"]
+    few = found["methods"]["few"]
+    assert few["retrieval"].pop("paired") == {
+        f"{way}_p{corrected}": 1.0
+        for way in ("image_to_text", "text_to_image")
+        for corrected in ("", "_holm")
+    }
+    assert found["methods"]["all"] == few
     assert found["notes"][:3] == [
         "all: 1 image without a picture that can be read, left out of retrieval (0.jpg)",
         "all: 4 images that another method has no caption of, left out of retrieval (8.jpg, "
@@ -125,6 +132,34 @@ def test_all_methods_choose_among_the_same_images(world):
     ]
     with pytest.raises(UserError, match="fewer than 2 images have a picture"):
         caption_retrieval({"one": world["captions"]}, scorer(), {"0.jpg": images["1.jpg"]})
+
+
+def test_methods_are_tested_on_their_ranks(world):
+    """Captions whose vectors are those of their images find them all."""
+    right = {name: (f"right {name}",) for name in world["captions"]}
+    own = {f"right {name}": vector for name, vector in world["images"].items()}
+
+    def texts(strings):
+        return np.array([own[text] if text in own else vector(text) for text in strings])
+
+    methods = {"one": world["captions"], "right": right, "other": world["references"]}
+    clip = ClipVectors("it", "0", lambda: None, np.asarray, texts)
+    report = evaluate_captions(methods, clip=clip, images=world["images"], against="other")
+    rows = {row["method"]: row["retrieval"] for row in report["methods"]}
+    assert (
+        rows["right"]["text_to_image"]["recall_1"]["value"] == 1 and "paired" not in rows["other"]
+    )
+    seen, ranks = np.stack(list(world["images"].values())), {}
+    for name, captions in methods.items():
+        cosines = texts([first for first, *_ in captions.values()]) @ seen.T
+        ranks[name] = 1 / (1 + np.sum(cosines > np.diag(cosines)[:, None], axis=-1))
+    plain = {name: signed_rank(ranks[name], ranks["other"]) for name in ("one", "right")}
+    for name, value in plain.items():
+        assert rows[name]["paired"]["text_to_image_p"] == pytest.approx(value)
+    holm = sorted(plain.values())[0] * 2
+    assert rows["right"]["paired"]["text_to_image_p_holm"] == pytest.approx(holm)
+    table = {line[0]: line[1:] for line in caption_cells(report)}
+    assert table["p (MRR, text to image)"][1:] == [f"{holm:.3f}", "-"]
 
 
 def test_images_that_the_scorer_was_trained_on_are_named(world):
