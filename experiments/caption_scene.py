@@ -11,6 +11,7 @@ from flax.traverse_util import unflatten_dict
 from safetensors.numpy import load_file, save_file
 
 import coopgen_jax as cg
+from coopgen_jax.data.image_states import Captioned
 from coopgen_jax.data.labelled import half_of
 from coopgen_jax.data.sources import left_out
 from coopgen_jax.discriminators.clip_heads import head_vectors
@@ -18,7 +19,6 @@ from coopgen_jax.evaluation.sentence_features import sentence_features
 from coopgen_jax.files import replacing
 from coopgen_jax.models.pretrained.image_networks import LoadedBackbone
 from coopgen_jax.models.pretrained.loaded_model import LoadedEncoder
-from coopgen_jax.training.recipes.clip_recipe import Captioned
 
 # Captions whose states are kept in one file, and word pieces that are read of one.
 PART = 2048

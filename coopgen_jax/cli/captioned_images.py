@@ -9,15 +9,13 @@ import numpy as np
 
 from coopgen_jax.cli.train_progress import now_and_then, tell
 from coopgen_jax.data.image_captions import read_image_captions
-from coopgen_jax.data.image_colours import ImageColours, read_image_colours
-from coopgen_jax.data.image_states import ImageStates, read_image_states
+from coopgen_jax.data.image_colours import CaptionedColours, ImageColours, read_image_colours
+from coopgen_jax.data.image_states import Captioned, ImageStates, read_image_states
 from coopgen_jax.data.sources import left_out
 from coopgen_jax.errors import UserError
 from coopgen_jax.models.pixels import PixelConfig
 from coopgen_jax.models.pretrained.image_networks import LoadedBackbone
 from coopgen_jax.models.pretrained.packaged import cache_folder
-from coopgen_jax.training.recipes.clip_lora_recipe import CaptionedColours
-from coopgen_jax.training.recipes.clip_recipe import Captioned
 
 
 def captioned_files(what: Any) -> tuple[Path, Path]:

@@ -14,6 +14,7 @@ from coopgen_jax.cli.compare_methods import method_config
 from coopgen_jax.cli.train_gcn import own_words
 from coopgen_jax.cli.train_progress import check_numbers, compiling, finish, tell, watched
 from coopgen_jax.data.batches import BatchConfig
+from coopgen_jax.data.image_states import Captioned
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.clip_vectors import load_clip_vectors
 from coopgen_jax.models.lora import LoraConfig
@@ -29,7 +30,6 @@ from coopgen_jax.training.captioning.reward_config import RewardConfig
 from coopgen_jax.training.captioning.reward_recipe import train_rewarded_captioner
 from coopgen_jax.training.gcn.gcn_training import GcnTraining
 from coopgen_jax.training.loop import LoopConfig
-from coopgen_jax.training.recipes.clip_recipe import Captioned
 from coopgen_jax.training.recipes.scratch import ScratchConfig, fresh_model, train_tokenizer
 from coopgen_jax.training.run import RecipeConfig
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from rich.console import Console
@@ -17,7 +17,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from coopgen_jax.cli.ask import flag
 from coopgen_jax.cli.progress import INTERVAL
 from coopgen_jax.errors import UserError
-from coopgen_jax.training.loop import Begin, Listener
+
+if TYPE_CHECKING:
+    from coopgen_jax.training.loop import Begin, Listener
 
 # Why a run ended that can go on.
 GOES_ON = {"budget": "the budget is spent", "interrupt": "interrupted and saved"}
@@ -75,7 +77,7 @@ def now_and_then(what: Any) -> Callable[[int, int, Callable[[], str]], None]:
 
 
 @contextmanager
-def shown(what: Any, unit: str) -> Iterator[Listener]:
+def shown(what: Any, unit: str) -> Iterator["Listener"]:
     """Shows a bar of `unit`s on a terminal, and a line now and then elsewhere."""
     if what.quiet:
         yield lambda done, total, means: None
@@ -100,7 +102,7 @@ def shown(what: Any, unit: str) -> Iterator[Listener]:
 
 
 @contextmanager
-def watched(what: Any, unit: str = "step") -> Iterator[Listener]:
+def watched(what: Any, unit: str = "step") -> Iterator["Listener"]:
     """Shows a training, and has Ctrl-C save it where it is that of one process.
 
     Of several processes none could stop behind a step that the others go beyond.
@@ -111,13 +113,13 @@ def watched(what: Any, unit: str = "step") -> Iterator[Listener]:
             yield listener
 
 
-def compiling(what: Any, unit: str = "step") -> Begin:
+def compiling(what: Any, unit: str = "step") -> "Begin":
     """Returns what tells, once, that the first step is compiled."""
     return cache(lambda: tell(what, f"compiling the first {unit}"))
 
 
 @contextmanager
-def interruptible(listener: Listener) -> Iterator[Listener]:
+def interruptible(listener: "Listener") -> Iterator["Listener"]:
     """Has the first Ctrl-C while steps are taken end the run behind the next one, and save it."""
     before = signal.getsignal(signal.SIGINT)
     installed = asked = False

@@ -37,6 +37,21 @@ class ImageColours:
         return left_out(self.broken, what="image")
 
 
+@dataclass(frozen=True)
+class CaptionedColours:
+    """Images with their captions.
+
+    Attributes:
+      colours: `[I, size, size, 3]` uint8; as `ImageColours` has them.
+      captions: `T` texts.
+      image_of: `[T]` the number of each caption's image.
+    """
+
+    colours: np.ndarray
+    captions: tuple[str, ...]
+    image_of: np.ndarray
+
+
 def colours_in(config: PixelConfig, image: Image.Image) -> np.ndarray:
     """Returns a picture's colours `[size, size, 3]` uint8; `normalised` makes its pixels of them.
 

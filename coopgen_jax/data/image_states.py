@@ -50,6 +50,24 @@ class ImageStates:
         return left_out(self.broken, what="image")
 
 
+@dataclass(frozen=True)
+class Captioned:
+    """Images with their captions.
+
+    Attributes:
+      states: `[I, E]` the backbone's states of the images.
+      captions: `T` texts.
+      image_of: `[T]` the number of each caption's image.
+      features: `[T, E']` the encoder's mean state of each caption, as `sentence_features` returns
+        them; None to compute them. Several trainings can share what was computed once.
+    """
+
+    states: np.ndarray
+    captions: tuple[str, ...]
+    image_of: np.ndarray
+    features: np.ndarray | None = None
+
+
 def open_image(path: Path) -> Image.Image:
     """Returns the picture in a file.
 

@@ -1,7 +1,7 @@
 """The recipe of low-rank additions to a loaded CLIP or SigLIP, by the contrastive loss."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from coopgen_jax.data.image_colours import normalised
+from coopgen_jax.data.image_colours import CaptionedColours, normalised
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.retrieval import image_retrieval, retrieval_figures, text_retrieval
 from coopgen_jax.models.clip import image_vectors, text_vectors
@@ -31,21 +31,6 @@ Towers = Literal["both", "text"]
 SIDES: dict[Towers, tuple[str, ...]] = {"both": ("vision", "text"), "text": ("text",)}
 # Rows that are read at once where nothing is trained.
 READ = 32
-
-
-@dataclass(frozen=True)
-class CaptionedColours:
-    """Images with their captions.
-
-    Attributes:
-      colours: `[I, size, size, 3]` uint8; see `data.image_colours`.
-      captions: `T` texts.
-      image_of: `[T]` the number of each caption's image.
-    """
-
-    colours: np.ndarray
-    captions: tuple[str, ...]
-    image_of: np.ndarray
 
 
 def train_clip_lora(

@@ -1,7 +1,7 @@
 """The recipe of a small CLIP: two linear heads on frozen states of images and of their captions."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from coopgen_jax.data.image_states import Captioned
 from coopgen_jax.discriminators.clip_heads import ClipHeadsConfig, head_vectors, heads_shapes
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.retrieval import image_retrieval, retrieval_figures, text_retrieval
@@ -26,24 +27,6 @@ from coopgen_jax.training.run import RecipeConfig, Rows, Run
 
 # The scale of the cosines in front of the first step: a temperature of a twentieth.
 FIRST_LOG_SCALE = float(np.log(20.0))
-
-
-@dataclass(frozen=True)
-class Captioned:
-    """Images with their captions.
-
-    Attributes:
-      states: `[I, E]` the backbone's states of the images.
-      captions: `T` texts.
-      image_of: `[T]` the number of each caption's image.
-      features: `[T, E']` the encoder's mean state of each caption, as `sentence_features` returns
-        them; None to compute them. Several trainings can share what was computed once.
-    """
-
-    states: np.ndarray
-    captions: tuple[str, ...]
-    image_of: np.ndarray
-    features: np.ndarray | None = None
 
 
 def train_clip(

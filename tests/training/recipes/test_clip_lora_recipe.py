@@ -12,7 +12,7 @@ import safetensors.numpy
 
 import coopgen_jax as cg
 from coopgen_jax.data.batches import BatchConfig
-from coopgen_jax.data.image_colours import normalised
+from coopgen_jax.data.image_colours import CaptionedColours, normalised
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.clip_vectors import load_clip_vectors
 from coopgen_jax.models.clip import image_vectors, text_vectors
@@ -21,7 +21,7 @@ from coopgen_jax.models.prompt import with_context
 from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.training.contrastive import contrastive_terms
 from coopgen_jax.training.loop import LoopConfig
-from coopgen_jax.training.recipes import CaptionedColours, train_clip_lora
+from coopgen_jax.training.recipes import train_clip_lora
 from coopgen_jax.training.recipes.clip_lora_recipe import init_clip_lora, with_clip_lora
 from coopgen_jax.training.run import RecipeConfig
 from tests.compiled import compiled

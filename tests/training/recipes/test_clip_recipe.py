@@ -10,6 +10,7 @@ import pytest
 
 import coopgen_jax as cg
 from coopgen_jax.data.batches import BatchConfig
+from coopgen_jax.data.image_states import Captioned
 from coopgen_jax.discriminators.clip_heads import head_vectors, image_head_vectors
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.sentence_features import sentence_features
@@ -20,7 +21,7 @@ from coopgen_jax.models.pretrained.saving import save_encoder
 from coopgen_jax.models.prompt import with_context
 from coopgen_jax.parallel.mesh import make_mesh
 from coopgen_jax.training.loop import LoopConfig
-from coopgen_jax.training.recipes import Captioned, clip_recipe, train_clip
+from coopgen_jax.training.recipes import clip_recipe, train_clip
 from coopgen_jax.training.run import RecipeConfig
 from tests.parallel.parallel_models import model
 
