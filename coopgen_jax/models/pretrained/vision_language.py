@@ -43,8 +43,8 @@ from coopgen_jax.models.pretrained.loaded_model import (
 )
 
 QUESTION = "Describe this image in one short sentence."
-# Images are read so many at once: each has a thousand patches.
-BATCH = 4
+# Images are read so many at once, for each has a thousand patches; pictures are prepared so many.
+BATCH, PREPARED = 4, 64
 _connected = jax.jit(connected_vectors, static_argnums=0)
 
 
@@ -98,7 +98,7 @@ class VisionLanguageCaptioner:
         """
         pixels = map(partial(pixels_of, self.pixels, longest=self.longest), pictures)
         found = []
-        while part := list(islice(pixels, BATCH)):
+        while part := list(islice(pixels, PREPARED)):
             found.append(self.vectors(np.stack(part)))
         if not found:
             raise UserError("there is no picture: give at least one")
@@ -121,11 +121,11 @@ class VisionLanguageCaptioner:
             raise UserError(
                 f"pixels have the shape {pixels.shape}: this model reads [n, {size}, {size}, 3]"
             )
-        rows = []
-        for start in range(0, len(pixels), BATCH):
-            part = pixels[start : start + BATCH]
+        rows, batch = [], min(BATCH, len(pixels))
+        for start in range(0, len(pixels), batch):
+            part = pixels[start : start + batch]
             # A last, shorter batch is filled up, so that it compiles to nothing new.
-            filled = np.concatenate([part, np.repeat(part[-1:], BATCH - len(part), axis=0)])
+            filled = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
             seen = _connected(self.config, self.params, jnp.asarray(filled))
             rows.append(np.asarray(seen)[: len(part)])
         table = self.model.params["embedding"]
