@@ -51,7 +51,8 @@ def train_clip_lora(
     and the scale of the logits stay as they are. In the folder they are inside the kernels;
     "head.safetensors" has them at a scale of one. A pair competes with the others that its device
     has of the step's batch. The card says how well images and captions of the validation rows find
-    one another (`evaluation.retrieval`), and how well they did before.
+    one another (`evaluation.retrieval`), and how well they did before. A SigLIP is trained by the
+    same loss, not by the sigmoid loss that it was made with: the bias of its logits plays no part.
 
     All colours are in the device's memory: 150 kB an image at 224 pixels.
 
