@@ -30,10 +30,14 @@ _UNKNOWN = b"\0" * _BYTES
 Pair = tuple[str | None, str | None]
 
 
+def cased_words_of(text: str) -> list[str]:
+    """Returns the words of a text: letters and digits, with apostrophes inside."""
+    return WORD.findall(unicodedata.normalize("NFKC", text).replace("\u2019", "'"))
+
+
 def words_of(text: str) -> list[str]:
-    """Returns the words of a text: letters and digits, with apostrophes inside, without case."""
-    folded = unicodedata.normalize("NFKC", text).replace("\u2019", "'").casefold()
-    return WORD.findall(folded)
+    """Returns the words of a text without case, as many as `cased_words_of` returns."""
+    return [word.casefold() for word in cased_words_of(text)]
 
 
 def pairs_of(words: Sequence[str]) -> set[Pair]:
