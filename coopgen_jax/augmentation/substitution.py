@@ -3,6 +3,8 @@
 Names are looked for by their words, so that one is found where a network would not call it a name.
 """
 
+import hashlib
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -34,6 +36,12 @@ class Private:
     numbers: frozenset[str]
     names: dict[Words, frozenset[Words]]
     longest: int
+
+    @property
+    def identity(self) -> str:
+        """12 hexadecimal digits that tell this content from other."""
+        content = [sorted(self.numbers), sorted(sorted(forms) for forms in self.names.values())]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
     def number_in(self, text: str) -> str | None:
         """Returns the first of the numbers that stands in a text."""

@@ -83,6 +83,14 @@ def test_an_article_alone_is_no_name_and_nothing_is_private_in_no_text():
     assert private_content([], marked()).numbers == frozenset()
 
 
+def test_the_identity_of_private_content_is_that_of_its_names_and_numbers(private):
+    names = marked(Name("Lyon", "GPE"))
+    one, same = (private_content(texts, names) for texts in (["Lyon 100"], ["100 in Lyon"]))
+    others = [private_content(texts, names) for texts in (["Lyon 101"], ["Nice 100"])]
+    assert one.identity == same.identity
+    assert len({one.identity, *(other.identity for other in others), private.identity}) == 4
+
+
 def test_possessives_are_not_part_of_a_name():
     assert name_words("Apple's o'clock") == ("Apple", "o'clock")
 
