@@ -8,6 +8,10 @@ from importlib import import_module
 
 # By module: the names that it offers.
 _NAMES = {
+    "augmentation.augmentation_settings": "AugmentationSettings",
+    "augmentation.filters": "FilterSettings",
+    "augmentation.memorisation": "memorisation",
+    "augmentation.synthetic_texts": "write_synthetic",
     "bulk.hosts": "Hosts connect generate_on_hosts",
     "data.image_captions": "ImageCaptions read_image_captions",
     "data.image_states": "ImageStates open_image read_image_states",

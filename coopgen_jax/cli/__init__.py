@@ -1,4 +1,4 @@
-"""The command line: generate, compare, train, evaluate, watermark, explain, models and plan."""
+"""The command line: generate, compare, train, evaluate, explain, augment and others."""
 
 import contextlib
 import dataclasses
@@ -15,6 +15,7 @@ from itertools import starmap
 from typing import Any, TypeVar
 
 from coopgen_jax.cli import (
+    augment_options,
     caption_options,
     compare_options,
     evaluate_options,
@@ -34,6 +35,7 @@ from coopgen_jax.cli.ask import (
     ungrouped,
     value_of,
 )
+from coopgen_jax.cli.augment_options import AugmentOptions
 from coopgen_jax.cli.caption_options import CaptionOptions, CaptionWorkOptions, PhotoOptions
 from coopgen_jax.cli.captioner_options import CaptionerOptions
 from coopgen_jax.cli.clip_options import ClipOptions
@@ -146,6 +148,7 @@ def _parse(arguments: list[str]) -> Any:
         "evaluate": _parse_evaluate,
         "watermark": _parse_watermark,
         "explain": _parse_explain,
+        "augment": _parse_augment,
         "caption": _parse_caption,
     }
     if command in parsers:
@@ -160,6 +163,7 @@ def _parse(arguments: list[str]) -> Any:
         "evaluate": EvaluateOptions,
         "watermark": WatermarkOptions,
         "explain": ExplainOptions,
+        "augment": AugmentOptions,
     }
     if command not in (*kinds, "--help", "-h"):
         raise UserError(f"there is no command {command}: known are {', '.join(kinds)}")
@@ -327,6 +331,16 @@ def _parse_explain(arguments: list[str]) -> Any:
     )
 
 
+def _parse_augment(arguments: list[str]) -> AugmentOptions:
+    return ask(
+        described(AugmentOptions),
+        prog="coopgen augment",
+        arguments=arguments,
+        description=described(AugmentOptions).__doc__ or "",
+        examples=augment_options.EXAMPLES,
+    )
+
+
 def _ask_kind(
     command: str,
     kind: type[_Kind],
@@ -364,6 +378,7 @@ RUNS = {
     ExplainOptions: ("explaining", "run_explain"),
     ShowOptions: ("explaining", "run_explain"),
     TrialOptions: ("explaining", "run_explain"),
+    AugmentOptions: ("augment", "run_augment"),
     GenerateOptions: ("generate", "run_generate"),
 }
 

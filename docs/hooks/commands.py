@@ -25,6 +25,7 @@ COMMANDS = (
     "explain",
     "explain show",
     "explain evaluate",
+    "augment",
     "models",
     "plan",
 )

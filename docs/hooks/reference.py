@@ -18,6 +18,7 @@ ROOMS = {
     "bulk": "Machines",
     "watermark": "Watermarks",
     "explanation": "Explanations",
+    "augmentation": "Synthetic training data",
     "training": "Rewards and objectives",
 }
 REST = "Everything else"

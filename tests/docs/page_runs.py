@@ -54,6 +54,10 @@ FEW = {
     "evaluate captions": {"--quiet": None},
     "evaluate texts": {"--quiet": None},
     "watermark evaluate": {"--new-tokens": "8", "--quiet": None},
+    "augment": {
+        "--per-class": "2", "--tries": "1", "--new-tokens": "6", "--batch-size": "2",
+        "--filter": "none", "--least-words": "1", "--repetition": "1", "--quiet": None,
+    },
     "explain": {
         "--texts": "4", "--new-tokens": "6", "--batch-size": "4", "--tried": "2",
         "--min-count": "1", "--quiet": None,
