@@ -68,7 +68,9 @@ def similar_images(
     places = np.asarray(list(ranks), np.int32) - 1
     if not len(places) or places.min() < 0:
         raise ValueError(f"ranks are {tuple(ranks)}: give numbers from 1")
-    most = min(int(places.max()) + 1, images)
+    highest = int(places.max()) + 1
+    # Rounded up, so that few programs are compiled.
+    most = min(1 << (highest - 1).bit_length(), images)
     queries = len(by.queries)
     all_keys = sum(len(one.keys) for one in (by, *(other for other, _ in unlike)))
     block = min(block or max(1, BYTES // (4 * (all_keys + images))), max(queries, 1))
