@@ -18,6 +18,7 @@ from math import inf
 import numpy as np
 
 from coopgen_jax.augmentation.balanced_matching import UNUSED, balanced_matching
+from coopgen_jax.augmentation.named_entities import PEOPLE
 from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.similar_images import Comparison, similar_images
 
@@ -25,8 +26,6 @@ from coopgen_jax.evaluation.similar_images import Comparison, similar_images
 MEASURES = ("text-text", "image-text", "image-image", "person", "scene")
 # Those that need to know what captions name.
 NAMING = ("person", "scene")
-# How a person is called among the kinds of entities, in English and in French models.
-PERSONS = frozenset({"PERSON", "PER"})
 # By hardness, the share of the nearest images of a part that are passed over.
 HARDNESS = {"hard": 0.0, "medium": 0.05, "easy": 0.25}
 
@@ -157,7 +156,7 @@ def _eligible(known: CaptionedVectors, measure: str) -> np.ndarray:
         return np.ones(len(known.image_of), bool)
     if measure == "person":
         return np.array([bool(kinds) for kinds in known.kinds], bool)
-    naming = np.array([bool(kinds & PERSONS) for kinds in known.kinds], bool)
+    naming = np.array([not kinds.isdisjoint(PEOPLE) for kinds in known.kinds], bool)
     return ~np.isin(known.image_of, known.image_of[naming])
 
 

@@ -1,7 +1,7 @@
 """Names in texts, as spaCy's networks find them: the extra `ner`."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 
 from coopgen_jax.errors import UserError
@@ -20,15 +20,22 @@ _UNUSED = ["parser", "tagger", "morphologizer", "lemmatizer", "attribute_ruler",
 
 @dataclass(frozen=True)
 class Name:
-    """A named entity.
+    """A named entity. Two are equal that have one text and one kind, wherever they stand.
 
     Attributes:
       text: as it stands in its text.
       kind: what it names, in spaCy's terms, such as "PERSON".
+      begin: where in its text it begins.
     """
 
     text: str
     kind: str
+    begin: int = field(default=0, compare=False)
+
+    @property
+    def end(self) -> int:
+        """Where in its text it has ended, the first character behind it."""
+        return self.begin + len(self.text)
 
     @property
     def of_a_person(self) -> bool:
@@ -58,7 +65,11 @@ def load_namer(language: str = "english") -> Namer:
 
     def names_in(texts: Sequence[str]) -> list[list[Name]]:
         return [
-            [Name(one.text, one.label_) for one in document.ents if one.label_ in NAMES]
+            [
+                Name(one.text, one.label_, one.start_char)
+                for one in document.ents
+                if one.label_ in NAMES
+            ]
             for document in network.pipe(texts)
         ]
 

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from coopgen_jax.augmentation.image_pairs import ImagePairs, PairSettings
+from coopgen_jax.augmentation.image_pairs import HARDNESS, ImagePairs, PairSettings
 from coopgen_jax.files import to_json
 
 
@@ -74,7 +74,10 @@ def balance_of(records: Sequence[dict[str, Any]], by: Sequence[str]) -> list[dic
     for record in records:
         parts[record["source_dataset"], record["hardness"]].append(record)
     rows = []
-    for (measure, hardness), own in sorted(parts.items(), key=lambda part: part[0][0]):
+    order = list(HARDNESS)
+    for (measure, hardness), own in sorted(
+        parts.items(), key=lambda part: (part[0][0], order.index(part[0][1]))
+    ):
         row: dict[str, Any] = {"by": by[measure], "hardness": hardness}
         for name, key in (("captions", "id"), ("images", "image_id")):
             sides: Counter[str] = Counter()

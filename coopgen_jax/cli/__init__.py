@@ -1,4 +1,4 @@
-"""The command line: generate, compare, train, evaluate, explain, augment and others."""
+"""The command line: a command a file, its options in a file that imports nothing slow."""
 
 import contextlib
 import dataclasses
@@ -20,6 +20,7 @@ from coopgen_jax.cli import (
     compare_options,
     evaluate_options,
     explain_options,
+    mismatch_options,
     old_flags,
     train_options,
     watermark_options,
@@ -48,6 +49,7 @@ from coopgen_jax.cli.evaluate_options import (
 )
 from coopgen_jax.cli.explain_options import ExplainOptions, ShowOptions, TrialOptions
 from coopgen_jax.cli.interrupt import interruptible
+from coopgen_jax.cli.mismatch_options import MismatchOptions
 from coopgen_jax.cli.options import (
     EXAMPLES,
     GenerateOptions,
@@ -164,18 +166,20 @@ def _parse(arguments: list[str]) -> Any:
         "watermark": WatermarkOptions,
         "explain": ExplainOptions,
         "augment": AugmentOptions,
+        "mismatch": MismatchOptions,
     }
     if command not in (*kinds, "--help", "-h"):
         raise UserError(f"there is no command {command}: known are {', '.join(kinds)}")
     flags = [argument.partition("=")[0] for argument in arguments]
     if command == "compare" and flags.count("--discriminator") > 1:
         raise UserError("compare is guided by one --discriminator towards --target: name it once")
+    examples = {"compare": compare_options.EXAMPLES, "mismatch": mismatch_options.EXAMPLES}
     return ask(
         functools.reduce(operator.or_, starmap(subcommand, kinds.items())),
         prog="coopgen",
         arguments=arguments,
         description=DESCRIPTION,
-        examples=compare_options.EXAMPLES if command == "compare" else "",
+        examples=examples.get(command, ""),
     )
 
 
@@ -380,6 +384,7 @@ RUNS = {
     TrialOptions: ("explaining", "run_explain"),
     AugmentOptions: ("augment", "run_augment"),
     GenerateOptions: ("generate", "run_generate"),
+    MismatchOptions: ("mismatch", "run_mismatch"),
 }
 
 

@@ -28,6 +28,7 @@ COMMANDS = (
     "augment",
     "models",
     "plan",
+    "mismatch",
 )
 
 # A page is as wide as this many characters of code.

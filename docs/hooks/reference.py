@@ -18,7 +18,7 @@ ROOMS = {
     "bulk": "Machines",
     "watermark": "Watermarks",
     "explanation": "Explanations",
-    "augmentation": "Synthetic training data",
+    "augmentation": "Synthetic and out-of-context data",
     "training": "Rewards and objectives",
 }
 REST = "Everything else"

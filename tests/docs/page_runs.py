@@ -65,6 +65,10 @@ FEW = {
     # No token of the tiny model is a word, so none was considered.
     "explain show": {"--by": "weight"},
     "explain evaluate": {"--quiet": None},
+    "mismatch": {
+        "--folds": "2", "--hardness": "hard", "--image-ceiling": "1", "--text-ceiling": "1",
+        "--quiet": None,
+    },
     "plan": {"--bandwidth": "10", "--rate": "0.1"},
 }  # fmt: skip
 # Options that only some commands have, made small where they stand.

@@ -39,7 +39,11 @@ FOLDERS = {
 # Pages that name a Hugging Face classifier, and what they call its folder.
 CLASSIFIERS = {"how-to/bring_your_classifier.md": "classifier"}
 # Pages that name a CLIP.
-CLIPS = {"how-to/evaluate_captions.md": "clip", "how-to/images.md": "clip"}
+CLIPS = {
+    "how-to/evaluate_captions.md": "clip",
+    "how-to/images.md": "clip",
+    "how-to/out_of_context_pairs.md": "clip",
+}
 # Pages that name a vision-language model.
 VISION_LANGUAGE = {"how-to/write_captions.md": "smolvlm"}
 TINY_LITE = EfficientNetConfig(
@@ -61,6 +65,7 @@ def build(folder: Path) -> Path:
     write_backbone(folder / "backbone")
     write_encoder(folder / "encoder")
     write_pictures(folder / "pictures")
+    write_news(folder / "news")
     return folder
 
 
@@ -133,6 +138,22 @@ def write_pictures(folder: Path) -> None:
     for part, captions in rows.items():
         with (folder / f"{part}.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("image", "caption"), *captions])
+
+
+def write_news(folder: Path) -> None:
+    """Writes pictures with two captions each; those of every second one name somebody."""
+    (folder / "images").mkdir(parents=True)
+    rng = np.random.default_rng(1)
+    rows = [("image", "caption")]
+    for number in range(24):
+        colour = tuple(rng.integers(0, 256, 3).tolist())
+        Image.new("RGB", (20, 16), colour).save(folder / "images" / f"{number}.png")
+        what = f"{NOUNS[number % 8]} {number}"
+        named = (f"Barack Obama with a {what} in Paris .", f"Angela Merkel sees the {what} .")
+        plain = (f"A {what} in a garden .", f"There is a {what} .")
+        rows += [(f"{number}.png", text) for text in (named if number % 2 else plain)]
+    with (folder / "captions.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
 
 
 def labelled(start: int, count: int) -> list[tuple[str, str]]:
