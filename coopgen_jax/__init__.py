@@ -13,6 +13,7 @@ _NAMES = {
     "augmentation.memorisation": "memorisation",
     "augmentation.synthetic_texts": "write_synthetic",
     "augmentation.balanced_matching": "balanced_matching",
+    "augmentation.entity_swap": "SwappedText deal_texts entity_balance swap_entities",
     "augmentation.image_pairs": "CaptionedVectors ImagePairs PairSettings make_image_pairs",
     "augmentation.mismatch_detector": "detect_mismatches detector_report",
     "augmentation.named_entities": "Name load_namer",
