@@ -9,7 +9,7 @@ from tyro.conf import arg
 from coopgen_jax.cli.options import _unset
 
 # What only the training by references takes, and what only the training by rewards does.
-FORCED = ("model", "vocabulary", "layers", "width", "vectors", "epochs", "patience")
+FORCED = ("model", "vocabulary", "layers", "width", "vectors", "epochs", "rows", "patience")
 REWARDED = (
     "captioner", "reward", "similarity", "baseline", "regulariser", "alpha", "offset", "proposal",
     "new_tokens", "rounds", "round_images", "discriminator_learning_rate",
@@ -54,13 +54,13 @@ class CaptionerOptions:
         greedy and similar images.
       regulariser: What keeps the language human: a discriminator that is trained on the way, or a
         grammar head that is trained on corrupted captions beforehand.
-      alpha: Share of the similarity in the reward.
+      alpha: Share of the similarity in the reward; without a regulariser it is all of it.
       offset: What is added to every reward: more than 0 where references would be unlearned.
       proposal: What writes captions in training: a --method with options of its own as
         name:key=value.
       new_tokens: Tokens that it writes at most.
       rounds: Rounds: write, reward, step. A finished training goes on where more are asked for.
-      round_images: Images of a round.
+      round_images: Human captions of a round, with their images.
       rows: Captions of a step.
       longest: Tokens read of a caption, what begins and ends it included.
       learning_rate: The highest learning rate.

@@ -113,21 +113,21 @@ def united(what: _Training) -> _Training:
     """
     check_hosts(what)
     if what.coordinator is None:
-        return replace(what, dtype=_dtype_of(what))
+        return replace(what, dtype=training_dtype(what))
     if what.devices != 1:
         raise UserError("with --coordinator all devices of all machines work: leave --devices out")
     if what.mapper == "pmap":
         raise UserError("--mapper pmap maps over one machine: leave it or --coordinator out")
     _keep_output()
     unite(*_place(what))
-    first = agreed("dtype", _dtype_of(what))
+    first = agreed("dtype", training_dtype(what))
     # A machine that was given another one by name is refused when it claims the folder.
     dtype = first if what.dtype == "auto" else what.dtype
     quiet = what.quiet or jax.process_index() > 0
     return replace(what, devices=jax.device_count(), dtype=dtype, quiet=quiet)
 
 
-def _dtype_of(what: Any) -> str:
+def training_dtype(what: Any) -> str:
     """Returns the dtype of a training's products; auto goes on in that of one that was begun."""
     begun = begun_dtype(what.out) if what.dtype == "auto" else None
     return resolve_dtype(begun or what.dtype)

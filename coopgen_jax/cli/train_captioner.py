@@ -1,7 +1,7 @@
 """The command `coopgen train captioner`."""
 
 import math
-from dataclasses import fields
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from coopgen_jax.cli.ask import flag
 from coopgen_jax.cli.captioned_images import both_captioned, captioned_files
 from coopgen_jax.cli.captioner_options import FORCED, REWARDED, CaptionerOptions
 from coopgen_jax.cli.compare_methods import method_config
+from coopgen_jax.cli.machines import training_dtype
 from coopgen_jax.cli.train_gcn import own_words
 from coopgen_jax.cli.train_progress import check_numbers, compiling, finish, tell, watched
 from coopgen_jax.data.batches import BatchConfig
@@ -40,6 +41,8 @@ CONTEXT = 128
 def run_captioner(what: CaptionerOptions) -> None:
     """Trains a captioner, and prints the card; see `train.run_train`."""
     _check(what)
+    dtype: Any = training_dtype(what)
+    what = replace(what, dtype=dtype)
     if what.objective == "mle":
         finish(what, _by_references(what), _show)
     else:
@@ -60,10 +63,20 @@ def _check(what: CaptionerOptions) -> None:
         raise UserError(f"--rank is {what.rank}: give 1 or more, or 0 to train all of it")
     forced = what.objective == "mle"
     foreign = REWARDED if forced else FORCED
-    for option in fields(what):
-        if option.name in foreign and getattr(what, option.name) != option.default:
+    for name in foreign:
+        if _is_given(what, name):
             raise UserError(
-                f"{flag(option.name)} says nothing to --objective {what.objective}: leave it out"
+                f"{flag(name)} says nothing to --objective {what.objective}: leave it out"
+            )
+    idle = []
+    if what.regulariser == "none":
+        idle = ["alpha", "discriminator_learning_rate"]
+    if what.regulariser == "grammar":
+        idle = ["discriminator_learning_rate"]
+    for name in idle:
+        if _is_given(what, name):
+            raise UserError(
+                f"{flag(name)} says nothing to --regulariser {what.regulariser}: leave it out"
             )
     new = [name for name in ("vocabulary", "layers", "width") if _is_given(what, name)]
     if what.model is not None and new:
@@ -77,9 +90,7 @@ def _check(what: CaptionerOptions) -> None:
 
 
 def _is_given(what: CaptionerOptions, name: str) -> bool:
-    return any(
-        option.name == name and getattr(what, name) != option.default for option in fields(what)
-    )
+    return getattr(what, name) != getattr(CaptionerOptions, name)
 
 
 def _by_references(what: CaptionerOptions) -> dict[str, Any]:
@@ -130,10 +141,12 @@ def _by_rewards(what: CaptionerOptions, config: RewardConfig) -> dict[str, Any]:
     backbone = load_backbone(what.vision or captioner.vision["backbone"])
     captioner.check_backbone(backbone)
     clip = load_clip_vectors(what.reward or "")
+    config = replace(config, temperature=clip.temperature)
     eyes = clip.backbone()
     parts = both_captioned(what, backbone, files)
-    # Most often the backbone is the same, and so are the states.
-    seen = parts if eyes.sha256 == backbone.sha256 else both_captioned(what, eyes, files)
+    # Most often the backbone is the same, and so are the states. Otherwise all was told before.
+    again = replace(what, quiet=True)
+    seen = parts if eyes.sha256 == backbone.sha256 else both_captioned(again, eyes, files)
     features, (training, _) = stacked(*parts)
     validation = len(parts[0].states) + evenly(len(parts[1].states), what.validation_rows)
     references = seen[0].captions, seen[0].image_of
@@ -217,7 +230,9 @@ def _show(console: Console, what: CaptionerOptions, card: dict[str, Any]) -> Non
     best = card.get("best")
     loss = f"best validation loss {best['loss']:.3f} at step {best['step']}" if best else "no step"
     console.print(f"{what.out}: {card['kind']}, {card['steps']} steps, {loss}")
-    console.print(f"perplexity of validation captions {card['perplexity']:.2f}")
+    # A run that stopped in front of its first validation has none.
+    if card["perplexity"]:
+        console.print(f"perplexity of validation captions {card['perplexity']:.2f}")
 
 
 def _show_rewarded(console: Console, what: CaptionerOptions, card: dict[str, Any]) -> None:

@@ -43,6 +43,8 @@ class BatchConfig:
             raise UserError(
                 f"batches of {self.rows} rows of {self.longest} tokens: give 1 or more of each"
             )
+        if not 0 <= self.seed < 1 << 32:
+            raise UserError(f"seed is {self.seed}: give a number from 0 to {(1 << 32) - 1}")
         if self.shortest is not None and not 1 <= self.shortest <= self.longest:
             raise UserError(
                 f"the shortest cut is {self.shortest} tokens: it must be 1 to {self.longest}"

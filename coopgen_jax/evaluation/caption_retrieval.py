@@ -185,9 +185,16 @@ def _seen_before(clip: ClipVectors, references: Captions, known: Sequence[str]) 
             "by their captions"
         )
     seen = [image for image in known if np.isin(fingerprint(references[image]), clip.rows).all()]
+    # What was tuned here began as a CLIP that has seen other images.
+    how = "tuned" if clip.tuned else "trained"
+    if not seen and clip.tuned:
+        return (
+            f"{clip.name} was tuned on none of the {len(known)} images that have references; which "
+            "images the CLIP that it began as was trained on is unknown"
+        )
     if not seen:
         return f"{clip.name} was trained on none of the {len(known)} images that have references"
     return (
-        f"{clip.name} was trained on {counted(seen, f'of the {len(known)} that have references')}:"
+        f"{clip.name} was {how} on {counted(seen, f'of the {len(known)} that have references')}:"
         " its figures of them are too high, take a CLIP that was trained on others"
     )

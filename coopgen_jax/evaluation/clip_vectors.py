@@ -5,6 +5,7 @@ Both kinds look alike from here. An image goes in as the state by which a backbo
 """
 
 import hashlib
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -47,6 +48,8 @@ class ClipVectors:
       prefix: what CLIP-S puts in front of a caption: `CLIP_S_PREFIX` of a CLIP, nothing of what
         was trained here, on bare captions.
       rows: fingerprint of the captions that it was trained on, None where nobody knows them.
+      temperature: what it divides cosines by, in front of a softmax.
+      tuned: whether it began as a CLIP that was trained elsewhere, on images that nobody knows.
     """
 
     name: str
@@ -56,6 +59,8 @@ class ClipVectors:
     texts: Callable[[Sequence[str]], np.ndarray]
     prefix: str = ""
     rows: np.ndarray | None = None
+    temperature: float = 0.01
+    tuned: bool = False
 
 
 def load_clip_vectors(name_or_path: str | Path, *, dtype: str = "float32") -> ClipVectors:
@@ -74,7 +79,8 @@ def load_clip_vectors(name_or_path: str | Path, *, dtype: str = "float32") -> Cl
         return _of_heads(str(name_or_path), folder)
     found = clip_vectors(load_clip(name_or_path, dtype=dtype))
     # A CLIP that was trained on here has read bare captions, which are known.
-    return replace(found, prefix="", rows=read_fingerprint(folder)) if trained else found
+    rows = read_fingerprint(folder)
+    return replace(found, prefix="", rows=rows, tuned=True) if trained else found
 
 
 def clip_vectors(clip: LoadedClip) -> ClipVectors:
@@ -110,8 +116,9 @@ def clip_vectors(clip: LoadedClip) -> ClipVectors:
         return found
 
     return ClipVectors(
-        clip.name, clip.sha256, lambda: backbone, images, partial(_each_once, texts), CLIP_S_PREFIX
-    )
+        clip.name, clip.sha256, lambda: backbone, images, partial(_each_once, texts),
+        CLIP_S_PREFIX, temperature=_temperature(params["logit_scale"]),
+    )  # fmt: skip
 
 
 def _of_heads(name: str, folder: Path) -> ClipVectors:
@@ -146,8 +153,14 @@ def _of_heads(name: str, folder: Path) -> ClipVectors:
 
     sha256 = hashlib.sha256((folder / "head.safetensors").read_bytes()).hexdigest()
     return ClipVectors(
-        name, sha256, backbone, images, partial(_each_once, texts), "", read_fingerprint(folder)
-    )
+        name, sha256, backbone, images, partial(_each_once, texts), "", read_fingerprint(folder),
+        _temperature(heads.params["log_scale"]),
+    )  # fmt: skip
+
+
+def _temperature(log_scale: jax.Array) -> float:
+    """Returns what cosines are divided by, from the logarithm of what they are multiplied by."""
+    return math.exp(-float(np.asarray(log_scale).reshape(())))
 
 
 def _each_once(read: Callable[[Sequence[str]], np.ndarray], strings: Sequence[str]) -> np.ndarray:

@@ -14,6 +14,7 @@ COMMANDS = (
     "train lm",
     "train gcn",
     "train clip",
+    "train captioner",
     "evaluate discriminator",
     "evaluate texts",
     "evaluate captions",
@@ -28,6 +29,7 @@ COMMANDS = (
     "augment",
     "models",
     "plan",
+    "caption",
     "mismatch",
 )
 

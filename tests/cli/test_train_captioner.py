@@ -58,6 +58,21 @@ def test_pictures_become_a_captioner_that_goes_on(capsys, pictures, tmp_path):
     assert card["trained"] == "LoRA of rank 2" and card["tokens"] == 8
 
 
+def test_a_run_that_stops_early_says_how_to_go_on(capsys, pictures, tmp_path):
+    ask = ("train", "captioner", "--data", pictures, "--out", tmp_path / "out", *SMALL_CAPTIONER)
+    status, printed, _ = run(capsys, *ask, "--quiet", "--budget-minutes", "1e-9")
+    assert status == 0 and "the budget is spent: start the same command again" in printed
+    assert "perplexity" not in printed
+    assert run(capsys, *ask, "--quiet")[0] == 0
+
+
+@pytest.mark.parametrize("kind", ["captioner", "clip"])
+def test_a_seed_below_0_leaves_nothing(capsys, pictures, tmp_path, kind):
+    ask = ("train", kind, "--data", pictures, "--out", tmp_path / "out", "--quiet")
+    assert "seed is -1: give a number from 0" in sentence(capsys, *ask, "--seed", "-1")
+    assert not (tmp_path / "out").exists()
+
+
 def test_mistakes_are_named_before_anything_is_read(capsys, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "load_backbone", lambda name: pytest.fail("it was loaded"))
     ask = ("train", "captioner", "--data", pictures, "--out", tmp_path / "out")
@@ -100,6 +115,8 @@ def test_rewards_go_on_from_references(capsys, pictures, tmp_path):
         names = ("objective", "similarity", "baseline", "regulariser", "alpha")
         assert tuple(reward[name] for name in names) == wanted
         assert cg.load_captioner(out).vision == cg.load_captioner(forced).vision
+        # Cosines are divided by what this CLIP divides them by.
+        assert reward["temperature"] == cg.load_clip_vectors(clip).temperature != 0.01
     rl = (*ask, "--out", tmp_path / "out", "--objective", "rl")
     for wrong, said in (
         (("--epochs", "3"), "--epochs says nothing to --objective rl"),
@@ -108,6 +125,9 @@ def test_rewards_go_on_from_references(capsys, pictures, tmp_path):
         (("--captioner", clip), "holds a clip-heads, no captioner"),
         (("--reward", forced), "'captioner'"),
         (("--alpha", "2"), "alpha is 2"),
+        (("--offset", "nan"), "offset is nan"),
+        (("--rows", "9"), "--rows says nothing to --objective rl"),
+        (("--regulariser", "none", "--alpha", "0.5"), "--alpha says nothing to --regulariser none"),
     ):
         assert said in sentence(capsys, *rl, *wrong), said
     without = ("train", "captioner", *data, "--out", tmp_path / "out", "--objective", "rl")

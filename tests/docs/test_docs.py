@@ -185,6 +185,24 @@ def found(path: str) -> bool:
     return False
 
 
+def test_the_reference_of_the_command_line_has_every_command(capsys):
+    commands = import_hook("commands").COMMANDS
+    for group, words in (("", "known are"), ("train", "give"), ("evaluate", "give")):
+        assert main([*group.split(), "nothing"]) == 2
+        names = re.split(", | or ", capsys.readouterr().err.strip().rpartition(f"{words} ")[2])
+        assert len(names) > 3
+        for name in names:
+            full = f"{group} {name}".strip()
+            assert any(known == full or known.startswith(f"{full} ") for known in commands), full
+
+
+def import_hook(name):
+    """Imports what the site's pages are made by."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "docs" / "hooks"))
+        return importlib.import_module(name)
+
+
 def test_the_readme_is_short():
     assert len(PAGES["README.md"].read_text(encoding="utf-8").split()) <= 900
 

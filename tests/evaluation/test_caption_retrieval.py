@@ -1,5 +1,7 @@
 """Retrieval by captions and CLIP-S, against counting by hand under a scorer of known vectors."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -170,6 +172,9 @@ def test_images_that_the_scorer_was_trained_on_are_named(world):
 
     other = fingerprint(["something else", world["references"]["2.jpg"][0]])
     assert last(other) == "it was trained on none of the 12 images that have references"
+    tuned = dataclasses.replace(scorer(rows=other), tuned=True)
+    said = caption_retrieval(given[0], tuned, given[1], given[2])["notes"][-1]
+    assert said.startswith("it was tuned on none of the 12") and said.endswith("is unknown")
     both = [text for name in ("2.jpg", "5.jpg") for text in world["references"][name]]
     assert last(fingerprint(both)) == (
         "it was trained on 2 images of the 12 that have references (2.jpg, 5.jpg): its figures of "

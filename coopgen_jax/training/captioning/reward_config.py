@@ -1,5 +1,6 @@
 """The settings of a round of rewarded captioning."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -66,10 +67,12 @@ class RewardConfig:
             raise UserError(f"alpha is {self.alpha}: give a share from 0 to 1")
         if not 0 < self.temperature < float("inf"):
             raise UserError(f"temperature is {self.temperature}: it must be above 0")
+        if not math.isfinite(self.offset):
+            raise UserError(f"offset is {self.offset}: give a finite number")
         if self.baseline in ("group", "strongest") and self.similarity != "clip-s":
             raise UserError(
                 f"the baseline {self.baseline} compares with similar images, as the reward "
-                f"{self.similarity} does itself: give it with clip-s"
+                f"{self.similarity} does itself: give similarity clip-s with it"
             )
         if self.proposal.guided:
             raise UserError("a round's captions are written without a guide: give another method")

@@ -67,11 +67,10 @@ class GcnTraining:
     def __post_init__(self) -> None:
         if self.optimiser not in ("adamw", "sgd"):
             raise UserError(f"there is no optimiser {self.optimiser!r}: choose one of adamw, sgd")
-        if self.warmup < 0 or not 0 <= self.seed < 2**32:
-            raise UserError(
-                f"warmup is {self.warmup} and the seed {self.seed}: neither may be below 0, nor "
-                "the seed above 2^32 - 1"
-            )
+        if self.warmup < 0:
+            raise UserError(f"warmup is {self.warmup}: give 0 or more")
+        if not 0 <= self.seed < 1 << 32:
+            raise UserError(f"seed is {self.seed}: give a number from 0 to {(1 << 32) - 1}")
         for name in ("learning_rate", "discriminator_learning_rate"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise UserError(f"{name} is {getattr(self, name)}: it must be above 0")
