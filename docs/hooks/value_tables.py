@@ -9,7 +9,7 @@ FAMILIES = {
     "rerank:of=8": "best of 8, tuned",
     "rerank:of=16": "best of 16, tuned",
     "fudge:candidates=20": "FUDGE, 20 candidates, tuned",
-    "fudge:candidates=20:score=value": "RAD, 20 candidates, tuned",
+    "fudge:score=value:candidates=20": "RAD, 20 candidates, tuned",
     "fudge:candidates=20:look_ahead=true:greedy=true:no_repeat_ngram=3": (
         "FUDGE with a distilled look-ahead head, greedy, tuned"
     ),

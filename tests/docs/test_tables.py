@@ -44,6 +44,11 @@ ROWS = {
     "value_for_time": "| FUDGE with a distilled look-ahead head, greedy, tuned | 0.08 "
     "| .54 [.48, .60] | .33 | .13 | .47 [.41, .54] | .40 | .12 | 4.7 | +.03 [-.05, +.11] "
     "| -.03 [-.11, +.05] |",
+    "value_for_time_parts": "| **search, the default preset** (128 simulations, wave 16) | 4.2 "
+    "| .88 | .48 [.42, .55] | .50 | .02 | +.39 [+.32, +.47] | .54 [.47, .60] | .34 | .12 "
+    "| +.34 [+.27, +.41] |",
+    "teachers": "| mean of sentiment and sentiment-minilm | .891 | +.000 [-.015, +.016] | .893 "
+    "| +.013 [-.001, +.027] |",
     "packaged_guides": "| openings | `topic` | search, default preset, 32 simulations "
     "| .67 [.53, .78] | .67 [.53, .78] | 4.7 |",
     "prefixes": "| full texts: logistic regression on MiniLM's states | .64 (.25) | .69 (.19) "
