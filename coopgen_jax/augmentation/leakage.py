@@ -17,6 +17,7 @@ from coopgen_jax.data.labelled import Labelled
 from coopgen_jax.errors import UserError
 
 FOLDS = 5
+FEWEST = 2
 REPLICATES = 500
 
 
@@ -24,8 +25,8 @@ def leakage(real: Labelled, made: Labelled, *, seed: int = 0) -> dict[str, Any]:
     """Returns the AUC of detectors on words that tell written texts from real ones.
 
     A detector is logistic regression on tf-idf of words and pairs of words. Every text is judged by
-    one of five that was not trained on it. The real texts should be none that openings were taken
-    from.
+    one of five, or fewer where there are fewer texts, that was not trained on it. The real texts
+    should be none that openings were taken from.
 
     Returns:
       For "all" texts, and under `classes` for those of each class, the `auc` with its 95 %
@@ -33,7 +34,7 @@ def leakage(real: Labelled, made: Labelled, *, seed: int = 0) -> dict[str, Any]:
       the largest and the smallest AUC of a class.
 
     Raises:
-      UserError: a class has fewer than five real or written texts, or no word stands in two.
+      UserError: a class has fewer than two real or written texts, or they have no words.
     """
     rows = {
         name: _detected(
@@ -59,17 +60,18 @@ def auc_of(real: np.ndarray, made: np.ndarray) -> float:
 
 def _detected(real: list[str], made: list[str], name: str, seed: int) -> dict[str, Any]:
     for what, texts in (("real", real), ("written", made)):
-        if len(texts) < FOLDS:
+        if len(texts) < FEWEST:
             raise UserError(
-                f"the class {name} has {len(texts)} {what} texts: give {FOLDS} or more, to tell "
-                "them from others"
+                f"the class {name} has too few {what} texts ({len(texts)}): give {FEWEST} or more, "
+                "to tell them from others"
             )
     truth = np.repeat([0, 1], [len(real), len(made)])
     detector = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
         LogisticRegression(C=3.0, max_iter=1000, class_weight="balanced"),
     )
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    parts = min(FOLDS, len(real), len(made))
+    folds = StratifiedKFold(parts, shuffle=True, random_state=seed)
     try:
         scores = cross_val_predict(
             detector, [*real, *made], truth, cv=folds, method="decision_function"

@@ -36,7 +36,7 @@ from coopgen_jax.cli.ask import (
     ungrouped,
     value_of,
 )
-from coopgen_jax.cli.augment_options import AugmentOptions
+from coopgen_jax.cli.augment_options import AugmentOptions, SyntheticOptions
 from coopgen_jax.cli.caption_options import CaptionOptions, CaptionWorkOptions, PhotoOptions
 from coopgen_jax.cli.captioner_options import CaptionerOptions
 from coopgen_jax.cli.clip_options import ClipOptions
@@ -335,13 +335,15 @@ def _parse_explain(arguments: list[str]) -> Any:
     )
 
 
-def _parse_augment(arguments: list[str]) -> AugmentOptions:
+def _parse_augment(arguments: list[str]) -> AugmentOptions | SyntheticOptions:
+    rates = arguments[:1] == ["evaluate"]
+    kind = described(SyntheticOptions if rates else AugmentOptions)
     return ask(
-        described(AugmentOptions),
-        prog="coopgen augment",
-        arguments=arguments,
-        description=described(AugmentOptions).__doc__ or "",
-        examples=augment_options.EXAMPLES,
+        kind,
+        prog="coopgen augment evaluate" if rates else "coopgen augment",
+        arguments=arguments[rates:],
+        description=kind.__doc__ or "",
+        examples="" if rates else augment_options.EXAMPLES,
     )
 
 
@@ -383,6 +385,7 @@ RUNS = {
     ShowOptions: ("explaining", "run_explain"),
     TrialOptions: ("explaining", "run_explain"),
     AugmentOptions: ("augment", "run_augment"),
+    SyntheticOptions: ("augment_evaluation", "run_augment_evaluation"),
     GenerateOptions: ("generate", "run_generate"),
     MismatchOptions: ("mismatch", "run_mismatch"),
 }

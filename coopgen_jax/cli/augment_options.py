@@ -19,6 +19,7 @@ examples:
   # only the rarer class, by search, filtered by another classifier
   coopgen augment --data train.csv --out more.jsonl --classes negative \\
       --method mcts:preset=values --filter sentiment-minilm --threshold 0.9
+  coopgen augment evaluate --data train.csv --synthetic synthetic.csv --test test.csv
 """
 
 
@@ -104,6 +105,44 @@ class AugmentOptions:
     model: Annotated[str, arg(metavar="NAME|PATH")] = "smollm2-135m"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     batch_size: Annotated[int, arg(metavar="B")] = 32
+    seed: Annotated[int, arg(metavar="N")] = 0
+    json: bool = False
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class SyntheticOptions:
+    """Rate a synthetic training set: is it of use, does it give itself away, what does it repeat?
+
+    A classifier of words is trained on originals, on synthetic texts and on both, and tested on
+    real texts; intervals are over seeds and test texts. A detector tells synthetic texts from real
+    ones, class by class: where classes differ in that, classifiers learn it in place of the
+    classes.
+
+    Attributes:
+      data: The originals, as `coopgen augment` had them.
+      synthetic: What `coopgen augment --out` wrote.
+      test: Real texts that neither has seen.
+      text: The column of the texts in --data and --test.
+      label: The column of the classes in --data and --test.
+      rename: Call a class of these files otherwise, as --synthetic does.
+      shares: Shares of the originals that are trained on.
+      seeds: How often training texts are drawn.
+      out: Write the figures as JSON.
+      seed: Seed of everything random.
+      json: Print JSON instead of tables.
+      quiet: Show no progress.
+    """
+
+    data: Annotated[str, arg(metavar="FILE")]
+    synthetic: Annotated[str, arg(metavar="FILE")]
+    test: Annotated[str, arg(metavar="FILE")]
+    text: Annotated[str, arg(metavar="COLUMN")] = "text"
+    label: Annotated[str, arg(metavar="COLUMN")] = "label"
+    rename: Annotated[tuple[str, ...], arg(metavar="[OLD=NEW ...]")] = ()
+    shares: Annotated[tuple[float, ...], arg(metavar="SHARE ...")] = (0.1, 0.5, 1.0)
+    seeds: Annotated[int, arg(metavar="N")] = 5
+    out: Annotated[Path | None, _unset("FILE", "none")] = None
     seed: Annotated[int, arg(metavar="N")] = 0
     json: bool = False
     quiet: bool = False

@@ -27,6 +27,7 @@ COMMANDS = (
     "explain show",
     "explain evaluate",
     "augment",
+    "augment evaluate",
     "models",
     "plan",
     "caption",

@@ -150,6 +150,56 @@ def test_a_missing_extra_is_one_sentence(world, capsys, tmp_path, monkeypatch):
     assert "pip install 'coopgen_jax[ner]'" in told and list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture(scope="module")
+def rated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rated")
+    for name, start in (("train", 0), ("synthetic", 8), ("test", 16)):
+        rows = [(f"number {n} is {word} for a {NOUNS[n % 5]}", label)
+                for n in range(start, start + 8)
+                for word, label in (("fine", "good"), ("dull", "bad"))]  # fmt: skip
+        write(folder / f"{name}.csv", rows)
+    return folder
+
+
+def rating(folder, *more):
+    names = ("train", "synthetic", "test")
+    files = [folder / f"{name}.csv" for name in names]
+    return ["augment", "evaluate", "--data", files[0], "--synthetic", files[1], "--test", files[2],
+            "--seeds", 2, "--shares", 0.5, 1, *more]  # fmt: skip
+
+
+def test_a_synthetic_set_is_rated(rated, capsys, tmp_path):
+    out = tmp_path / "figures.json"
+    status, printed, errors = run(capsys, *rating(rated, "--out", out))
+    assert status == 0, errors
+    assert "trained on both, 50%" in errors and "gain in macro F1" in printed
+    assert "classes differ by" in printed and "with one of --test" in printed
+    report = json.loads(out.read_text())
+    assert [row["training"] for row in report["training"]] == [
+        "originals", "both", "originals", "both", "synthetic",
+    ]  # fmt: skip
+    assert report["training"][3]["macro_f1"]["value"] == 1.0
+    assert report["texts"] == {"data": 16, "synthetic": 16, "test": 16}
+    status, printed, errors = run(capsys, *rating(rated, "--json", "--quiet"))
+    assert (status, errors) == (0, "") and json.loads(printed) == report
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--seeds", "0"], "--seeds is 0"),
+        (["--shares", "2"], "--shares has 2.0"),
+        (["--test", "one.csv"], "the test texts have none of the class 'bad'"),
+        (["--synthetic", "grey.csv"], "has the class 'grey'"),
+        (["--data", "one.csv"], "has one class, good"),
+        (["--out", "nowhere/figures.json"], "there is no folder"),
+    ],
+)
+def test_mistakes_of_a_rating_are_one_sentence(world, rated, capsys, monkeypatch, more, told):
+    monkeypatch.chdir(world)
+    assert told in sentence(capsys, *rating(rated, "--quiet", *more))
+
+
 def test_help_explains_every_option_and_ends_with_examples(capsys):
     with pytest.raises(SystemExit):
         run(capsys, "augment", "--help")

@@ -55,9 +55,10 @@ FEW = {
     "evaluate texts": {"--quiet": None},
     "watermark evaluate": {"--new-tokens": "8", "--quiet": None},
     "augment": {
-        "--per-class": "2", "--tries": "1", "--new-tokens": "6", "--batch-size": "2",
+        "--per-class": "5", "--tries": "1", "--new-tokens": "6", "--batch-size": "5",
         "--filter": "none", "--least-words": "1", "--repetition": "1", "--quiet": None,
     },
+    "augment evaluate": {"--seeds": "1", "--quiet": None},
     "explain": {
         "--texts": "4", "--new-tokens": "6", "--batch-size": "4", "--tried": "2",
         "--min-count": "1", "--quiet": None,
@@ -168,7 +169,8 @@ def run_coopgen(command: Command, words: list[str]) -> None:
 
 def small(words: list[str]) -> list[str]:
     """Returns the arguments of `coopgen` with options that leave little to do."""
-    deep = words[0] in ("train", "evaluate", "watermark", "explain") and words[1][0] != "-"
+    deeper = ("train", "evaluate", "watermark", "explain", "augment")
+    deep = words[0] in deeper and words[1][0] != "-"
     kind = " ".join(words[:2] if deep else words[:1])
     if kind == "train captioner" and "--objective" in words:
         kind += " by rewards"

@@ -106,6 +106,7 @@ def options_of(words: tuple[str, ...]) -> set[str]:
     deep = 3 if words[1:2] == ("annotate",) else 2
     named = {"train": 2, "watermark": 2, "evaluate": deep}
     named["explain"] = 2 if words[1:2] in (("show",), ("evaluate",)) else 1
+    named["augment"] = 2 if words[1:2] == ("evaluate",) else 1
     asked = [words[: named.get(words[0], 1)]]
     if words[0] == "generate":
         method = words[words.index("--method") + 1] if "--method" in words else "mcts"
