@@ -55,7 +55,11 @@ def reward_of(config: "Config", name: str, temperature: float) -> RewardConfig:
         **{"baseline": "leave-one-out"} | method.settings,
         temperature=temperature,
         offset=config.offset if method.offset else 0.0,
-        proposal=cg.SamplingConfig(new_tokens=config.new_tokens, samples=config.samples),
+        proposal=cg.SamplingConfig(
+            new_tokens=config.new_tokens,
+            samples=config.samples,
+            rules=cg.Rules(temperature=config.temperature),
+        ),
     )
 
 
@@ -64,8 +68,9 @@ def decoder_of(config: "Config", name: str) -> DecoderSettings:
     if name == "rerank":
         return cg.RerankConfig(
             new_tokens=config.new_tokens,
+            proposal=cg.BeamConfig(beams=config.candidates),
             of=config.candidates,
-            rules=cg.Rules(temperature=0.7, top_p=0.9),
+            rules=RULES,
         )
     if name == "fudge":
         return cg.FudgeConfig(

@@ -180,7 +180,11 @@ class Heads:
 
 def load_heads(folder: Path, encoder: LoadedEncoder) -> Heads:
     """Returns the heads of a folder of `train_clip`."""
-    path = folder / "head.safetensors"
-    flat = {name: leaf.astype(np.float32) for name, leaf in load_file(path).items()}
-    params = unflatten_dict(flat, sep=".")
-    return Heads(params, encoder, hashlib.sha256(path.read_bytes()).hexdigest())
+    digest = hashlib.sha256((folder / "head.safetensors").read_bytes()).hexdigest()
+    return Heads(load_params(folder), encoder, digest)
+
+
+def load_params(folder: Path) -> dict[str, Any]:
+    """Returns the parameters that `save_head` has written."""
+    flat = load_file(folder / "head.safetensors")
+    return unflatten_dict({name: leaf.astype(np.float32) for name, leaf in flat.items()}, sep=".")

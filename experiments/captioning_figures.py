@@ -36,7 +36,7 @@ LABELS = {
     FORCED: "teacher forcing", "wtf": "WTF", "rl": "RL", "wtf-rl": "WTF-RL",
     "rl-one-way": "RL, one way", "rl-alone": "RL, no regulariser",
     "rl-strongest": "RL, strongest baseline", "scst": "SCST, discriminator",
-    "scst-grammar": "SCST, grammar", "rerank": "best of n", "fudge": "FUDGE", "mcts": "search",
+    "scst-grammar": "SCST, grammar", "rerank": "best beam", "fudge": "FUDGE", "mcts": "search",
     HUMAN: "a human caption",
 }  # fmt: skip
 SHOWN = 20
@@ -139,12 +139,13 @@ def settings_of(world: "World") -> dict[str, Any]:
     """Returns the settings that say how much was done, and the sizes of groups of images."""
     config = world.config
     names = ("clip_epochs", "vocabulary", "layers", "width", "prefix", "longest", "rows", "epochs",
-             "learning_rate", "rounds", "round_images", "samples", "reward_rate",
+             "learning_rate", "rounds", "round_images", "samples", "temperature",
+             "reward_rate",
              "discriminator_rate", "offset", "beams", "new_tokens", "guided", "others",
              "candidates", "strength", "simulations", "alpha", "dtype")  # fmt: skip
     found = {name: getattr(config, name) for name in names}
     found["images"] = {name: len(own) for name, own in world.scene.groups.items()}
-    found["temperature"] = world.heads("scorer").temperature
+    found["scorer_temperature"] = world.heads("scorer").temperature
     return found
 
 
