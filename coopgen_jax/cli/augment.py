@@ -9,7 +9,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from coopgen_jax.augmentation.augmentation_settings import AugmentationSettings, Filter
+from coopgen_jax.augmentation.augmentation_settings import (
+    AugmentationSettings,
+    Filter,
+    check_classes,
+)
 from coopgen_jax.augmentation.filters import FilterSettings
 from coopgen_jax.augmentation.named_entities import load_namer
 from coopgen_jax.augmentation.substitution import Private, private_content
@@ -71,12 +75,17 @@ def _augment(what: AugmentOptions) -> None:
         tell(what, f"{len(private.names)} names and {len(private.numbers)} numbers stay private")
     keep_compilations(cache_folder() / "compilation")
     model = load(what.model, dtype=what.dtype)
+    guide = load_discriminator(what.discriminator, language_model=model)
+    check_classes(what.classes or data.classes, data, guide, judged_by)
+    # A key is made last, so that a mistake leaves none behind.
     key = None if what.no_watermark else _key(what, model)
     with_watermark(settings.decoder, key, model)
     if not settings.decoder.draws:
-        tell(what, "this method takes its best token, so that an opening gives one text: "
-                   "fudge and mcts:preset=values draw")  # fmt: skip
-    guide = load_discriminator(what.discriminator, language_model=model)
+        tell(
+            what,
+            "this method takes its best token, so that an opening gives one text: fudge and "
+            "mcts:preset=values draw",
+        )
     rows = write_synthetic(
         model, guide, data, what.out.with_suffix(".tries.jsonl"), settings,
         classes=what.classes or None, judged_by=judged_by, private=private, key=key,
