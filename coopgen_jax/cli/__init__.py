@@ -184,12 +184,7 @@ def _parse(arguments: list[str]) -> Any:
 
 
 def _parse_generate(arguments: list[str]) -> GenerateOptions:
-    from coopgen_jax.cli import method_flags as flags
-
     arguments = old_flags.without_policy(old_flags.renamed(arguments, old_flags.METHODS))
-    name, preset = value_of("--method", arguments), value_of("--preset", arguments)
-    method = flags.method_of(name or "mcts", preset)
-    flags.check_foreign(method, arguments)
     common = {
         "prompt": PromptOptions,
         "model": ModelOptions,
@@ -198,56 +193,47 @@ def _parse_generate(arguments: list[str]) -> GenerateOptions:
         "work": WorkOptions,
         "output": OutputOptions,
     }
-    asked = {"method": one_flag("method", str, method.name, "The decoder, by its name.")}
-    wants_help = {"--help", "-h"} & set(arguments)
-    own = flags.groups_of(method)
-    if wants_help:
-        # One page for what all methods share, and one for each method.
-        groups, text = (own, f"{method.line} {SHARED_HELP}") if name else (common, _methods())
-    else:
-        groups, text = common | asked | own, ""
-    return _ask_method(
-        GenerateOptions,
-        method,
-        groups,
-        prog=f"coopgen generate --method {name}" if name and wants_help else "coopgen generate",
-        arguments=["--help"] if wants_help else arguments,
-        description=text,
-        examples="" if name else EXAMPLES,
-    )
-
-
-SHARED_HELP = "Options that all methods share: coopgen generate --help."
+    return _by_method(GenerateOptions, "generate", "mcts", common, arguments, EXAMPLES)
 
 
 def _parse_caption(arguments: list[str]) -> CaptionOptions:
-    from coopgen_jax.cli import method_flags as flags
-
     guided = any(argument.partition("=")[0] == "--clip" for argument in arguments)
-    name = value_of("--method", arguments)
-    default = caption_options.GUIDED_METHOD if guided else caption_options.METHOD
-    method = flags.method_of(name or default, value_of("--preset", arguments))
-    flags.check_foreign(method, arguments)
+    method = caption_options.GUIDED_METHOD if guided else caption_options.METHOD
     common = {"pictures": PhotoOptions, "work": CaptionWorkOptions}
-    asked = {"method": one_flag("method", str, method.name, "The decoder, by its name.")}
-    wants_help = {"--help", "-h"} & set(arguments)
-    own = flags.groups_of(method)
-    groups, text = common | asked | own, ""
-    if wants_help:
-        groups = own if name else common
-        text = method.line if name else _methods(CaptionOptions, "caption")
-    return _ask_method(
-        CaptionOptions,
-        method,
-        groups,
-        prog="coopgen caption",
-        arguments=["--help"] if wants_help else arguments,
-        description=text,
-        examples="" if name else caption_options.EXAMPLES,
+    return _by_method(
+        CaptionOptions, "caption", method, common, arguments, caption_options.EXAMPLES
     )
 
 
-def _methods(kind: type = GenerateOptions, command: str = "generate") -> str:
+def _by_method(
+    kind: type[_Kind],
+    command: str,
+    default: str,
+    common: dict[str, type],
+    arguments: list[str],
+    examples: str,
+) -> _Kind:
+    """Returns the options of a command that has a page of help for each method."""
+    from coopgen_jax.cli import method_flags as flags
+
+    name, preset = value_of("--method", arguments), value_of("--preset", arguments)
+    method = flags.method_of(name or default, preset)
+    flags.check_foreign(method, arguments)
+    asked = {"method": one_flag("method", str, method.name, "The decoder, by its name.")}
+    own, prog = flags.groups_of(method), f"coopgen {command}"
+    groups, text = common | asked | own, ""
+    if {"--help", "-h"} & set(arguments):
+        # One page for what all methods share, and one for each method.
+        arguments, groups = ["--help"], own if name else common
+        text = f"{method.line} Options that all methods share: {prog} --help."
+        prog, text = (f"{prog} --method {name}", text) if name else (prog, _methods(kind, command))
+    return _ask_method(
+        kind, method, groups, prog=prog, arguments=arguments, description=text,
+        examples="" if name else examples,
+    )  # fmt: skip
+
+
+def _methods(kind: type, command: str) -> str:
     from coopgen_jax.cli.method_flags import methods
 
     lines = [first_sentence(kind), ""]

@@ -75,7 +75,7 @@ class CaptionWorkOptions:
 
 @dataclass(frozen=True)
 class CaptionOptions(PhotoOptions, CaptionWorkOptions):
-    """Write captions of pictures with a captioner.
+    """Write captions of pictures: by beam search, or by a tree search where --clip guides it.
 
     Attributes:
       method: the decoder, by its name.
