@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from coopgen_jax.data.image_states import open_image
+from coopgen_jax.data.image_states import pixels_in
 from coopgen_jax.data.sources import left_out
+from coopgen_jax.errors import UserError
 from coopgen_jax.files import sha256_of
 from coopgen_jax.models.pixels import PixelConfig, pixels_of
 
@@ -56,11 +57,17 @@ def colours_in(config: PixelConfig, image: Image.Image) -> np.ndarray:
     """Returns a picture's colours `[size, size, 3]` uint8; `normalised` makes its pixels of them.
 
     Raises:
-      UserError: the picture is a strip; see `pixels_of`.
+      UserError: the picture is a strip, for one; see `pixels_of`.
     """
-    plain = replace(config, mean=(0.0,) * 3, deviation=(1 / 255,) * 3)
-    colours: np.ndarray = np.rint(pixels_of(plain, image)).astype(np.uint8)
-    return colours
+    return _in_bytes(pixels_of(_plain(config), image))
+
+
+def _plain(config: PixelConfig) -> PixelConfig:
+    return replace(config, mean=(0.0,) * 3, deviation=(1 / 255,) * 3)
+
+
+def _in_bytes(pixels: np.ndarray) -> np.ndarray:
+    return np.rint(pixels).astype(np.uint8)
 
 
 def normalised(config: PixelConfig, colours: jax.Array) -> jax.Array:
@@ -90,13 +97,11 @@ def read_image_colours(
     broken: list[str] = []
     for number, path in enumerate(paths):
         try:
-            table[len(places)] = colours_in(config, open_image(path))
+            table[len(places)] = _in_bytes(pixels_in(_plain(config), path))
             keys.append(sha256_of(path))
             places.append(number)
-        # Pillow decodes and converts lazily, and of damaged files raises almost anything.
-        except Exception:
-            reason = "it is not a picture that can be read" if path.is_file() else "no such file"
-            broken.append(f"{path.name}: {reason}")
+        except UserError as error:
+            broken.append(f"{path.name}: {error}")
         listener(number + 1, len(paths))
     found = np.array(places, np.int64)
     return ImageColours(table[: len(places)], found, tuple(keys), tuple(broken))

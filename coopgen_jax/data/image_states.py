@@ -6,6 +6,7 @@ another list. A file that is missing or is no picture is left out, counted and n
 
 import hashlib
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +22,15 @@ from safetensors.numpy import load_file, save_file
 from coopgen_jax.data.sources import left_out
 from coopgen_jax.errors import UserError
 from coopgen_jax.files import replacing
-from coopgen_jax.models.pixels import PixelConfig, pixels_of
+from coopgen_jax.models.pixels import VERSION, PixelConfig, pixels_of
 from coopgen_jax.models.pretrained.image_networks import LoadedBackbone, image_states
 
 # So many images are kept in one file. A reading that was broken off goes on behind the last.
 PART = 256
+
+MISSING, UNREADABLE = "there is no such file", "it is not a picture that can be read"
+# Pillow warns of what may be made to fill the memory, and refuses twice as much.
+TOO_LARGE = (Image.DecompressionBombWarning, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -72,19 +77,49 @@ def open_image(path: Path) -> Image.Image:
     """Returns the picture in a file.
 
     Raises:
-      UserError: there is no such file, or it holds no picture, or only a part of one.
+      UserError: there is no such file, or it holds no picture, or only a part of one, or one of
+        more pixels than Pillow's `Image.MAX_IMAGE_PIXELS`.
     """
     if not path.is_file():
         raise UserError(f"{path} is not a file")
     try:
-        with Image.open(path) as image:
-            # Until here only the head of the file was read.
-            image.load()
-            return image
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                # Until here only the head of the file was read.
+                image.load()
+                return image
+    except TOO_LARGE as error:
+        raise UserError(f"{path} {_too_large()}") from error
     # Of a damaged file Pillow's readers raise almost anything.
     except Exception as error:
         what = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path} is not a picture that can be read ({what})") from error
+
+
+def _too_large() -> str:
+    return f"has more than {Image.MAX_IMAGE_PIXELS} pixels: make it smaller"
+
+
+def pixels_in(config: PixelConfig, path: Path, *, longest: int | None = None) -> np.ndarray:
+    """Returns the pixels of the picture in a file; see `pixels_of`.
+
+    Raises:
+      UserError: there is none that can be read; the sentence says why and does not name the file.
+    """
+    try:
+        image = open_image(path)
+    except UserError as error:
+        if isinstance(error.__cause__, TOO_LARGE):
+            raise UserError(f"it {_too_large()}") from error
+        raise UserError(UNREADABLE if path.is_file() else MISSING) from error
+    try:
+        return pixels_of(config, image, longest=longest)
+    except UserError:
+        raise
+    # Pillow converts lazily, and of damaged files raises almost anything.
+    except Exception as error:
+        raise UserError(UNREADABLE) from error
 
 
 def read_image_states(
@@ -142,7 +177,7 @@ def _keys(paths: Sequence[Path]) -> tuple[dict[int, str], dict[int, str]]:
         try:
             keys[number] = hashlib.sha256(path.read_bytes()).hexdigest()
         except FileNotFoundError:
-            broken[number] = "there is no such file"
+            broken[number] = MISSING
         # The latter of what can be no name of a file.
         except (OSError, ValueError) as error:
             broken[number] = getattr(error, "strerror", None) or str(error)
@@ -160,10 +195,9 @@ def _batches(
     images: dict[int, np.ndarray] = {}
     for number in numbers:
         try:
-            images[number] = pixels_of(config, open_image(paths[number]))
-        # Pillow decodes and converts lazily, and of damaged files raises almost anything.
-        except Exception:
-            broken[number] = "it is not a picture that can be read"
+            images[number] = pixels_in(config, paths[number])
+        except UserError as error:
+            broken[number] = str(error)
         if len(images) == batch:
             yield images
             images = {}
@@ -177,7 +211,7 @@ class _Kept:
     def __init__(
         self, folder: Path | None, backbone: LoadedBackbone, wanted: frozenset[str]
     ) -> None:
-        text = f"{backbone.sha256} {backbone.pixels} {backbone.config}"
+        text = f"{backbone.sha256} {backbone.pixels} {backbone.config} {VERSION}"
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         self.folder = folder and folder / f"images-{digest}"
         self.states: dict[str, np.ndarray] = {}

@@ -16,6 +16,11 @@ FILTERS = {
     "hamming": Image.Resampling.HAMMING,
 }
 
+# Grey values of 16 bits, in whichever order of bytes, and those of 32 bits.
+SIXTEEN_BITS, THIRTY_TWO_BITS = ("I;16", "I;16L", "I;16B", "I;16N"), ("I", "F")
+# What is kept of pixels is made anew where this number has changed.
+VERSION = 2
+
 # Of a longer strip, scaled until its short side fits, nearly nothing would be left.
 LONGEST_STRIP = 50
 
@@ -44,11 +49,14 @@ def pixels_of(config: PixelConfig, image: Image.Image, *, longest: int | None = 
     """Returns a picture's normalised colours `[size, size, 3]` float32, rows first.
 
     It is turned upright as its EXIF entry says, where that can be read, and what is not coloured
-    becomes so. Its longer side is scaled to `longest` pixels first, if that is given: Idefics3
-    scales a picture twice. A picture that is more than 50 times as long as wide is refused with a
-    UserError.
+    becomes so. What is transparent lies on white, as transformers has it, and of 16 bits the upper
+    eight count. Its longer side is scaled to `longest` pixels first, if that is given: Idefics3
+    scales a picture twice.
+
+    Raises:
+      UserError: the picture is more than 50 times as long as wide, or its values have 32 bits.
     """
-    image = _upright(image).convert("RGB")
+    image = _coloured(_upright(image))
     size = (config.size, config.size)
     if max(image.size) > LONGEST_STRIP * min(image.size):
         raise UserError(
@@ -68,6 +76,21 @@ def pixels_of(config: PixelConfig, image: Image.Image, *, longest: int | None = 
     mean, deviation = (np.asarray(row, np.float32) for row in (config.mean, config.deviation))
     normalised: np.ndarray = (colours - mean) / deviation
     return normalised
+
+
+def _coloured(image: Image.Image) -> Image.Image:
+    """Returns a picture in red, green and blue of 8 bits, on white where it is transparent."""
+    if image.mode in THIRTY_TWO_BITS:
+        raise UserError(
+            "its grey values have 32 bits, of which none is known to be white: save it with 8 bits"
+        )
+    if image.mode in SIXTEEN_BITS:
+        # Pillow would make white of everything above 255.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("RGB")
 
 
 def _even_size(size: tuple[int, int], longest: int) -> tuple[int, int]:

@@ -32,5 +32,6 @@ def test_files_that_are_no_pictures_are_left_out_and_named(tmp_path):
     assert found.keys == (sha256_of(paths[0]), sha256_of(paths[3]))
     (note,) = found.notes
     assert note == (
-        "2 images left out (b.png: it is not a picture that can be read, c.png: no such file)"
+        "2 images left out (b.png: it is not a picture that can be read, c.png: there is no such "
+        "file)"
     )

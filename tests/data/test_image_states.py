@@ -49,9 +49,9 @@ def reads(monkeypatch):
     """How many images are looked at."""
     seen = []
 
-    def counted(config, image):
+    def counted(config, image, **further):
         seen.append(image.size)
-        return pixels_of(config, image)
+        return pixels_of(config, image, **further)
 
     monkeypatch.setattr(module, "pixels_of", counted)
     return seen
@@ -176,3 +176,27 @@ def test_one_picture_that_cannot_be_read_is_an_error(paths):
 def test_a_folder_that_cannot_be_written_is_refused(backbone, paths):
     with pytest.raises(UserError, match="cannot be kept in"):
         read_image_states(backbone, paths, folder=paths[0])
+
+
+def test_what_is_wrong_with_a_picture_is_said(backbone, paths, tmp_path, monkeypatch):
+    Image.new("F", (8, 8)).save(tmp_path / "grey.tiff")
+    Image.new("RGB", (1, 60)).save(tmp_path / "strip.png")
+    Image.new("RGB", (30, 30)).save(tmp_path / "large.png")
+    Image.new("RGB", (50, 50)).save(tmp_path / "larger.png")
+    # Beyond the limit Pillow warns, and beyond twice as much it refuses; warnings are errors here.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 800)
+    names = ("grey.tiff", "strip.png", "large.png", "larger.png")
+    found = read_image_states(backbone, [*(tmp_path / name for name in names), paths[0]])
+    assert found.places.tolist() == [4]
+    assert [told.partition(":")[0] for told in found.broken] == list(names)
+    reasons = ("grey values have 32 bits", "is a strip", *["it has more than 800 pixels"] * 2)
+    assert all(reason in told for reason, told in zip(reasons, found.broken, strict=True))
+    with pytest.raises(UserError, match=r"large\.png has more than 800 pixels: make it smaller"):
+        open_image(tmp_path / "large.png")
+
+
+def test_states_of_former_pixels_are_made_anew(backbone, paths, reads, tmp_path, monkeypatch):
+    read_image_states(backbone, paths[:2], folder=tmp_path)
+    monkeypatch.setattr(module, "VERSION", 0)
+    read_image_states(backbone, paths[:2], folder=tmp_path)
+    assert len(reads) == 4

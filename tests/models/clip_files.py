@@ -65,6 +65,16 @@ def save_preparation(folder: Path, family: str, size: int) -> Any:
     return processor
 
 
+def transparent_pictures() -> list[Image.Image]:
+    """Pictures of half transparent colours, of a palette with a transparent one, and of greys."""
+    colours = picture(0, 40, 23)
+    half = colours.convert("RGBA")
+    half.putalpha(picture(1, 40, 23).convert("L"))
+    palette = colours.quantize(8)
+    palette.info["transparency"] = 3
+    return [half, palette, half.convert("LA")]
+
+
 def picture(seed: int, width: int, height: int) -> Image.Image:
     """A picture of smooth colours, so that every way of scaling keeps most of it."""
     rng = np.random.default_rng(seed)

@@ -16,7 +16,13 @@ from coopgen_jax.models.pixels import PixelConfig, pixels_of
 from coopgen_jax.models.pretrained.image_networks import load_clip
 from coopgen_jax.models.vision import see
 from tests.models.classifier_files import END
-from tests.models.clip_files import CASES, picture, save_clip, save_preparation
+from tests.models.clip_files import (
+    CASES,
+    picture,
+    save_clip,
+    save_preparation,
+    transparent_pictures,
+)
 from tests.models.model_files import edit
 
 TEXTS = ("A dog", "Two men", "It")
@@ -125,10 +131,24 @@ def test_pictures_are_prepared_as_by_transformers(case, family, saved):
     folder, _ = saved[case]
     processor = save_preparation(folder, family, 15)
     config = load_clip(folder).pixels
-    for image in (picture(0, 40, 23), picture(1, 17, 60).convert("L")):
+    for image in (picture(0, 40, 23), picture(1, 17, 60).convert("L"), *transparent_pictures()):
         wanted = np.asarray(processor(image, return_tensors="np").pixel_values)[0]
         found = pixels_of(config, image)
         np.testing.assert_allclose(found, wanted.transpose(1, 2, 0), atol=1e-5)
+
+
+def test_sixteen_bits_are_read_as_their_upper_eight():
+    config = PixelConfig(size=8)
+    grey = picture(0, 30, 20).convert("L")
+    fine = np.asarray(grey).astype(np.uint16) * 256 + 200
+    for order in ("<u2", ">u2"):
+        image = Image.fromarray(fine.astype(order))
+        assert image.mode in ("I;16", "I;16B")
+        np.testing.assert_array_equal(pixels_of(config, image), pixels_of(config, grey))
+    assert np.ptp(pixels_of(config, grey)) > 0.5
+    for mode in ("I", "F"):
+        with pytest.raises(UserError, match="32 bits, of which none is known to be white"):
+            pixels_of(config, grey.convert(mode))
 
 
 def test_a_picture_is_turned_upright():

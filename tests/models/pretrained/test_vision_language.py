@@ -23,7 +23,7 @@ from coopgen_jax.models.pretrained.vision_language import (
     open_captioner,
 )
 from coopgen_jax.models.vision import TowerConfig, VisionConfig
-from tests.models.clip_files import picture, save_clip
+from tests.models.clip_files import picture, save_clip, transparent_pictures
 from tests.models.model_files import edit
 from tests.models.vision_language_files import (
     BEGIN,
@@ -47,7 +47,7 @@ def saved(tmp_path_factory):
     return found
 
 
-def prepared(folder, question=QUESTION):
+def prepared(folder, question=QUESTION, pictures=PICTURES):
     """What transformers' own processor makes of pictures and a question, unsplit."""
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_file=str(folder / "tokenizer.json"), eos_token="<|endoftext|>"
@@ -62,8 +62,8 @@ def prepared(folder, question=QUESTION):
     talk = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
     text = processor.apply_chat_template(talk, add_generation_prompt=True)
     return processor(
-        text=[text] * len(PICTURES),
-        images=[[one] for one in PICTURES],
+        text=[text] * len(pictures),
+        images=[[one] for one in pictures],
         do_image_splitting=False,
         return_tensors="pt",
     )
@@ -114,8 +114,10 @@ def test_tower_and_connector_are_those_of_transformers(case, saved):
 def test_pictures_are_prepared_as_by_transformers(saved):
     folder, _ = saved["smolvlm"]
     captioner = load_vision_language(folder)
-    wanted = prepared(folder)["pixel_values"][:, 0].permute(0, 2, 3, 1).numpy()
-    for image, pixels in zip(PICTURES, wanted, strict=True):
+    pictures = [*PICTURES, *transparent_pictures()]
+    wanted = prepared(folder, pictures=pictures)["pixel_values"][:, 0]
+    wanted = wanted.permute(0, 2, 3, 1).numpy()
+    for image, pixels in zip(pictures, wanted, strict=True):
         found = cg.pixels_of(captioner.pixels, image, longest=captioner.longest)
         np.testing.assert_allclose(found, pixels, atol=1e-5)
     # Scaled once, a small picture is another one.
