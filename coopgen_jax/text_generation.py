@@ -117,7 +117,8 @@ def generate(
       message: what marks say, one for all or one a prompt, below the key's `vocab_size`.
       along: texts in tokens, one a prompt, that a search writes instead; see `check_along`.
       vectors: `[prompts, K, E]` that are read as tokens in front of every prompt (image prefixes).
-      context: arrays with a row a prompt that the discriminator reads, as images; see `Prompt`.
+      context: arrays with a row a prompt that the discriminator reads, as images; see `Prompt`. Or
+        a function that returns the rows of the prompts whose numbers it is given, a batch's.
       seed: the job's seed; with it a prompt's texts are the same in any batch.
       batch_size: prompts decoded at once.
       numbers: which of the prompts to work on, counted from 0; None for all.
@@ -137,7 +138,7 @@ def generate(
     parts = _parts(model, discriminator, reference, config, mesh)
     batch_of = _batching(model, parts, config, vectors, context, len(prompts))
     # Every prompt is checked before the first one is worked on.
-    batch_of(list(asked.values()), numbers=list(asked))
+    batch_of(list(asked.values()), numbers=list(asked), bare=True)
     ids = dict(zip(asked, ids_of(model.tokenizer, list(asked.values())), strict=True))
     chosen = asked if numbers is None else [n for n in dict.fromkeys(numbers) if n in asked]
     batches, size = _batches({number: len(ids[number]) for number in chosen}, batch_size, mesh)
@@ -284,12 +285,12 @@ def _batching(
             )
     reserve = config.ahead + (0 if front is None else front.shape[1])
 
-    def batch_of(ids: Sequence, *, numbers: list[int]) -> Prompt:
+    def batch_of(ids: Sequence, *, numbers: list[int], bare: bool = False) -> Prompt:
         room = {"context": longest, "reserve": reserve}
         prompt = make_prompt(model.tokenizer, ids, numbers=numbers, **room)
-        if front is not None:
+        if front is not None and not bare:
             prompt = behind_vectors(prompt, jnp.asarray(front[np.asarray(numbers)]))
-        return with_context(prompt, context, numbers)
+        return prompt if bare else with_context(prompt, context, numbers)
 
     return batch_of
 

@@ -98,8 +98,11 @@ def behind_vectors(prompt: Prompt, vectors: jax.Array) -> Prompt:
 
 
 def check_context(context: Any, count: int) -> None:
-    """Raises UserError where a context does not have a row for each of so many prompts."""
-    for leaf in jax.tree.leaves(context):
+    """Raises UserError where a context does not have a row for each of so many prompts.
+
+    A function that gives the rows is not called.
+    """
+    for leaf in () if callable(context) else jax.tree.leaves(context):
         if jnp.ndim(leaf) == 0 or len(leaf) != count:
             found = "a single number" if jnp.ndim(leaf) == 0 else f"an array of {len(leaf)} rows"
             raise UserError(
@@ -108,8 +111,16 @@ def check_context(context: Any, count: int) -> None:
 
 
 def with_context(prompt: Prompt, context: Any, rows: Sequence[int]) -> Prompt:
-    """Returns a prompt with some rows of a context, one for each of its rows; see `Prompt`."""
+    """Returns a prompt with some rows of a context, one for each of its rows; see `Prompt`.
+
+    Raises:
+      UserError: the context is a function, and gives another number of rows.
+    """
     chosen = np.asarray(rows, np.int32)
+    if callable(context):
+        found = context(chosen)
+        check_context(found, len(chosen))
+        return replace(prompt, context=jax.tree.map(jnp.asarray, found))
     return replace(prompt, context=jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen], context))
 
 

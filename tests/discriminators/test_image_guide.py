@@ -255,6 +255,20 @@ def test_a_clip_guides_with_its_own_tokens(clip):
     how = {"discriminator": guide, "target": "image", "config": cg.FudgeConfig(new_tokens=3)}
     written = cg.generate(language, ["a", "b", "c"], context=context, **how)
     assert all(0 < text.class_probabilities["image"] < 1 for text in written)
+    # A function that gives a batch's rows does the same, and is asked for no others.
+    asked = []
+
+    def rows(numbers):
+        asked.append(numbers.tolist())
+        return jax.tree.map(lambda leaf: leaf[numbers], context)
+
+    parts = cg.generate(language, ["a", "b", "c"], context=rows, batch_size=2, **how)
+    assert asked == [[0, 1], [2, 2]]
+    for one, other in zip(parts, written, strict=True):
+        assert one.tokens == other.tokens
+        assert one.class_probabilities == pytest.approx(other.class_probabilities, rel=1e-4)
+    with pytest.raises(UserError, match="an array of 3 rows for 2 prompts"):
+        cg.generate(language, ["a", "b"], context=lambda numbers: context, **how)
     with pytest.raises(UserError, match=r"give context=image_context\(\.\.\.\)"):
         cg.generate(language, ["a"], **how)
 
