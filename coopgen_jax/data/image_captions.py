@@ -42,7 +42,9 @@ def read_image_captions(
     Args:
       where: a .csv, .tsv or .jsonl file with a caption a row; or a .json file in COCO's form, an
         object with "images" (each with "id" and "file_name") and "annotations" (each with
-        "image_id" and "caption"), or a list of the latter, whose images are then called by number.
+        "image_id" and "caption"), or a list of the latter, whose images are then called by number;
+        or a .json file of `coopgen caption`, an object with "captions" (each with "image" and
+        "caption").
       image: the column of the images.
       caption: the column of the captions.
       folder: where the images are; None not to look for them.
@@ -52,7 +54,7 @@ def read_image_captions(
       UserError: the file cannot be read, has no such columns, or holds no sound caption.
     """
     path = Path(where).expanduser()
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         rows = _coco(path)
     else:
         columns, found = read_rows(path)
@@ -113,13 +115,16 @@ def _fault(row: Row, empty: bool) -> str | None:
 
 
 def _coco(path: Path) -> Iterator[Row]:
-    """Yields the captions of a JSON file in COCO's form."""
+    """Yields the captions of a JSON file in COCO's form, or in that of `coopgen caption`."""
     if not path.is_file():
         raise UserError(f"{path} is not a file")
     try:
         found = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error})") from error
+    kind = "annotation"
+    if isinstance(found, dict) and "annotations" not in found and "captions" in found:
+        found, kind = found["captions"], "caption"
     listed = found.get("annotations") if isinstance(found, dict) else found
     images = found.get("images") if isinstance(found, dict) else []
     if not isinstance(listed, list) or not isinstance(images, list):
@@ -136,7 +141,7 @@ def _coco(path: Path) -> Iterator[Row]:
     }
     named = isinstance(found, dict)
     for number, one in enumerate(listed, start=1):
-        place = f"annotation {number}"
+        place = f"{kind} {number}"
         if not isinstance(one, dict):
             yield Row(place, {}, "no JSON object")
             continue

@@ -76,7 +76,7 @@ def read_rows(where: str | Path) -> Source:
     if str(where).startswith(TFDS):
         return _tfds(str(where).removeprefix(TFDS))
     path = Path(where).expanduser()
-    if path.suffix not in FORMATS:
+    if path.suffix.lower() not in FORMATS:
         raise UserError(
             f"{path} is of an unknown kind: give a file that ends in {', '.join(FORMATS)}, or "
             "tfds:NAME/SPLIT"
@@ -97,7 +97,7 @@ def read_rows(where: str | Path) -> Source:
         content = content.replace("\r", "\n")
     if not content.strip():
         raise UserError(f"{path} is empty: give a file with at least one row")
-    return FORMATS[path.suffix](path, content)
+    return FORMATS[path.suffix.lower()](path, content)
 
 
 def _separated(path: Path, content: str, *, delimiter: str) -> Source:

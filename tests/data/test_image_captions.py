@@ -50,6 +50,15 @@ def test_an_image_without_file_is_named(tmp_path):
     assert found.broken == (*BROKEN, f"b.jpg: there is no such file in {tmp_path}")
 
 
+def test_the_document_of_caption_is_read(tmp_path):
+    entries = [{"image": "a.jpg", "caption": "A cat", "sample": 0}, {"image": "b.jpg"}, 7]
+    path = write(tmp_path / "rows.JSON", {"settings": {}, "captions": entries})
+    found = read_image_captions(path)
+    assert found.captions == {"a.jpg": ("A cat",)}
+    assert found.broken == ("caption 2: no caption that is a string", "caption 3: no JSON object")
+    assert read_image_captions(write(tmp_path / "rows.CSV", TABLE)).broken == BROKEN
+
+
 def test_json_lines_have_columns_by_name(tmp_path):
     rows = [
         {"file": "a.jpg", "text": "A cat"},
