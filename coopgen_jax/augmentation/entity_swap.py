@@ -68,11 +68,15 @@ def swap_entities(
       seed: of everything random.
 
     Raises:
-      ValueError: the rate is not above 0 and below 1.
+      ValueError: the rate is not above 0 and below 1, the seed is below 0, or names are not those
+        of the texts, in order, where they stand.
       UserError: no text has a name that can be swapped.
     """
     if not 0 < rate < 1:
         raise ValueError(f"rate is {rate}: give a share above 0 and below 1")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}: give 0 or more")
+    _check_names(texts, names)
     rng = np.random.default_rng(seed)
     own = [frozenset(map(entity_of, found)) for found in names]
     kinds = Counter(kind for _, kind in set().union(*own))
@@ -107,6 +111,17 @@ def swap_entities(
         if new is not None:
             swapped.append(_rewritten(row, texts[row], names[row], old, spelled[new].pop()))
     return swapped
+
+
+def _check_names(texts: Sequence[str], names: Sequence[Sequence[Name]]) -> None:
+    if len(texts) != len(names):
+        raise ValueError(f"there are {len(texts)} texts and names of {len(names)}")
+    for text, found in zip(texts, names, strict=True):
+        end = 0
+        for name in found:
+            if name.begin < end or text[name.begin : name.end] != name.text:
+                raise ValueError(f"{name.text!r} does not stand at {name.begin} of {text!r}, apart")
+            end = name.end
 
 
 def entity_of(name: Name) -> Entity:

@@ -73,6 +73,23 @@ class PairSettings:
     text_ceiling: float = 0.95
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name, known in (("by", MEASURES), ("hardness", HARDNESS)):
+            given = getattr(self, name)
+            if not given or not set(given) <= set(known):
+                raise UserError(
+                    f"{name} is {' '.join(given) or 'empty'}: give one or more of "
+                    f"{', '.join(known)}"
+                )
+        for name in ("candidates", "folds"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}: give 1 or more")
+
+    def bands_alike(self, images: int) -> bool:
+        """Returns whether parts of so many images are too small for bands that differ."""
+        part = images / (self.folds * len(self.by) * len(self.hardness))
+        return len(self.hardness) > 1 and self.candidates > (1 - HARDNESS["easy"]) * part
+
 
 @dataclass(frozen=True, eq=False)
 class ImagePairs:
@@ -244,7 +261,7 @@ def _bits(kinds: Sequence[frozenset[str]]) -> np.ndarray:
 
 def _rounded(count: int) -> int:
     """Returns a number from `count` to a quarter more: parts of like sizes share a compilation."""
-    step = max(1, 1 << (count.bit_length() - 3))
+    step = 1 << max(0, count.bit_length() - 3)
     return -(-count // step) * step
 
 

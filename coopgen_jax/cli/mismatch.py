@@ -60,11 +60,18 @@ def run_mismatch(options: MismatchOptions) -> None:
         "records": len(records),
         "parts": balance_of(records, settings.by),
     }
+    if settings.bands_alike(len(names)):
+        notes.append(
+            f"{len(names)} images in so many parts leave few to choose from, and bands of hardness "
+            "are alike: give fewer --folds, measures or --candidates"
+        )
+        tell(options, notes[-1])
+    # Pairs are kept, whatever their detectors say.
+    write_whole(options.out, records_document(records, settings.by, options.out.suffix))
     if options.evaluate:
         logits = detect_mismatches(pairs, known.texts, known.images)
         report["detectors"] = detector_report(pairs, logits, settings.by, settings.hardness)
     report["notes"] = notes
-    write_whole(options.out, records_document(records, settings.by, options.out.suffix))
     _deliver(options, report)
 
 
@@ -110,27 +117,36 @@ def _captions(
 ) -> tuple[dict[str, dict[int, str]], list[str]]:
     """Returns the captions of each image by their number in it, and what is left out.
 
-    A caption that is used twice would be true where it is called false: the first use counts.
+    A caption of several images would be true where it is called false: it is left out. Of one that
+    an image has twice the first use counts.
     """
     found = read_image_captions(
         options.data, image=options.image, caption=options.caption, folder=folder
     )
     notes = [f"{options.data}: {line}" for line in left_out(found.broken)]
-    used: dict[str, str] = {}
-    captions: dict[str, dict[int, str]] = {}
-    twice = []
+    uses: dict[str, list[tuple[str, int, str]]] = {}
     for image, own in found.captions.items():
         for number, text in enumerate(own):
-            folded = " ".join(text.casefold().split())
-            if folded in used:
-                twice.append(f"{image}#{number}: used by {used[folded]}")
-                continue
-            used[folded] = f"{image}#{number}"
-            captions.setdefault(image, {})[number] = text
+            use = (image, number, text)
+            uses.setdefault(" ".join(text.casefold().split()), []).append(use)
+    captions: dict[str, dict[int, str]] = {}
+    twice = []
+    for own_uses in uses.values():
+        (image, number, text), *others = own_uses
+        if any(other != image for other, *_ in others):
+            twice += [f"{other}#{at}: of several images" for other, at, _ in own_uses]
+            continue
+        captions.setdefault(image, {})[number] = text
+        twice += [f"{other}#{at}: used by {image}#{number}" for other, at, _ in others]
+    captions = {
+        image: dict(sorted(captions[image].items()))
+        for image in found.captions
+        if image in captions
+    }
     notes += [f"{options.data}: {line}" for line in left_out(twice, what="repeated caption")]
     if twice and len(captions) < 2:
         raise UserError(
-            f"{options.data} has one caption for all images ({twice[0]}): give captions of each"
+            f"{options.data} has one caption for several images ({twice[0]}): give captions of each"
         )
     for note in notes:
         tell(options, note)

@@ -160,3 +160,14 @@ def test_names_come_in_as_they_were_spelled_where_they_went_out():
 def test_the_seed_decides():
     first, again, other = (swapped_corpus(seed=seed)[1] for seed in (0, 0, 1))
     assert first == again != other
+
+
+def test_names_that_do_not_stand_there_are_refused():
+    text = "New York City wins"
+    for names in ([Name("New York City", "GPE"), Name("York", "GPE", 4)], [Name("Oslo", "GPE")]):
+        with pytest.raises(ValueError, match="does not stand at"):
+            swap_entities([text], [names])
+    with pytest.raises(ValueError, match="1 texts and names of 0"):
+        swap_entities([text], [])
+    with pytest.raises(ValueError, match="seed is -1"):
+        swap_entities([text], [[]], seed=-1)

@@ -174,3 +174,22 @@ def test_what_cannot_be_is_refused(known):
         make_image_pairs(replace(known, kinds=None), PairSettings(("person",)))
     with pytest.raises(ValueError, match="scenes"):
         make_image_pairs(replace(known, scenes=None), PairSettings(("scene",)))
+
+
+@pytest.mark.parametrize("images", [2, 3, 5])
+def test_few_images_are_paired(images):
+    rng = np.random.default_rng(images)
+    vectors = unit(rng.normal(size=(images, 6)))
+    known = CaptionedVectors(unit(rng.normal(size=(images, 6))), vectors, np.arange(images))
+    settings = PairSettings(hardness=("hard",), folds=1, image_ceiling=1, text_ceiling=1)
+    pairs = make_image_pairs(known, settings)
+    assert sorted(pairs.image) == sorted(pairs.false_image) == list(range(images))
+    assert (pairs.image != pairs.false_image).all()
+
+
+def test_settings_of_no_use_are_refused():
+    for settings in ({"by": ()}, {"by": ("nothing",)}, {"hardness": ()}, {"folds": 0}):
+        with pytest.raises(UserError, match=f"{next(iter(settings))} is"):
+            PairSettings(**settings)
+    bands = PairSettings(by=("text-text",), folds=1)
+    assert bands.bands_alike(60) and not bands.bands_alike(120)
