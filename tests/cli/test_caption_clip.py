@@ -3,9 +3,11 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from PIL import Image
 
+import coopgen_jax as cg
 import coopgen_jax.cli.evaluate_captions as command
 from coopgen_jax.models.pretrained import image_networks, loaded_model
 from tests.cli.running import run, sentence
@@ -72,6 +74,18 @@ def test_captions_and_images_find_one_another(world, capsys):
     assert f"{found:.3f} [" in lines["R@1, text to image"]
     assert report["clip"]["name"] == "heads" and len(report["clip"]["sha256"]) == 64
     assert report["methods"][0]["retrieval"]["text_to_image"]["recall_5"]["value"] == 1
+    # Each caption belongs to the picture of its own name.
+    rows = [json.loads(line) for line in (world / "captions.jsonl").read_text().splitlines()]
+    scorer = cg.load_clip_vectors("heads")
+    paths = [world / "photos" / row["image"] for row in rows]
+    images = scorer.images(cg.read_image_states(scorer.backbone(), paths).states)
+    texts = scorer.texts([row["caption"] for row in rows])
+    own, other = (
+        np.mean(1 / (cosines > np.diag(cosines)[None]).sum(axis=0, initial=1))
+        for cosines in (texts @ images.T, texts @ images[::-1].T)
+    )
+    found = report["methods"][0]["retrieval"]["image_to_text"]["reciprocal_rank"]["value"]
+    assert found == pytest.approx(own) and own != pytest.approx(other)
 
 
 def test_what_cannot_be_used_is_counted_and_named(world, capsys):

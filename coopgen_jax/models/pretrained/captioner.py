@@ -20,6 +20,8 @@ from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load
 from coopgen_jax.tokenizer import Tokenizer
 
 WAY_OUT = "train the captioner anew"
+SHAPE = ("inputs", "tokens", "width", "hidden")
+VISION = ("backbone", "backbone_sha256")
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,7 @@ class LoadedCaptioner:
     @property
     def vision(self) -> dict[str, str]:
         """The name and the sha256 of the backbone whose features it reads, where its card says."""
-        return {name: self.card[name] for name in ("backbone", "backbone_sha256")
-                if name in self.card}  # fmt: skip
+        return {name: self.card[name] for name in VISION if name in self.card}
 
     def check_backbone(self, backbone: LoadedBackbone) -> None:
         """Raises UserError where the captioner was trained with another backbone than this one."""
@@ -108,16 +109,33 @@ def load_captioner(
         raise UserError(f"{path} holds a {card.get('kind', 'thing of no kind')}, no captioner")
     try:
         found = load_file(path / "head.safetensors")
-        shape = {name: int(card[name]) for name in ("inputs", "tokens", "width", "hidden")}
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(f"{path} is damaged ({error}): {WAY_OUT}") from error
-    config = ImagePrefixConfig(**shape)
+    if fault := _fault(path, card):
+        raise UserError(f"{path} is damaged ({fault}): {WAY_OUT}")
+    config = ImagePrefixConfig(**{name: card[name] for name in SHAPE})
     wanted = jax.eval_shape(partial(init_image_prefix, config=config), jax.random.key(0))
     shapes = {name: leaf.shape for name, leaf in flatten_dict(wanted, sep=".").items()}
     if {name: leaf.shape for name, leaf in found.items()} != shapes:
         raise UserError(f"{path} has weights of another shape than its card says: {WAY_OUT}")
+    for name, leaf in found.items():
+        if not np.isfinite(np.asarray(leaf, np.float32)).all():
+            raise UserError(f"{path} is damaged ({name} is not finite): {WAY_OUT}")
     params = unflatten_dict(
         {name: jnp.asarray(leaf, jnp.float32) for name, leaf in found.items()}, sep="."
     )
     model = load(path / "network", dtype=dtype, stacked=stacked)
     return LoadedCaptioner(model, config, params, card)
+
+
+def _fault(path: Path, card: dict[str, Any]) -> str | None:
+    """Returns what is wrong with a captioner's card or folder, None where nothing is."""
+    for name in SHAPE:
+        if name not in card:
+            return f"its card lacks {name!r}"
+        if type(card[name]) is not int or card[name] < 1:
+            return f"{name} is {card[name]!r}"
+    for name in VISION:
+        if name in card and not isinstance(card[name], str):
+            return f"{name} is {card[name]!r}"
+    return None if (path / "network").is_dir() else "it has no network"
