@@ -3,8 +3,9 @@
 import csv
 import io
 import sys
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from coopgen_jax.cli.caption_options import CaptionOptions
+from coopgen_jax.cli.caption_options import OTHERS, WRITTEN, CaptionOptions
 from coopgen_jax.cli.captioned_images import see
 from coopgen_jax.cli.machines import keep_compilations
 from coopgen_jax.cli.method_flags import method_of
@@ -22,36 +23,67 @@ from coopgen_jax.cli.settings import with_given
 from coopgen_jax.cli.token_options import with_words
 from coopgen_jax.cli.train_progress import check_numbers
 from coopgen_jax.comparison.header import about_model, settings_of
-from coopgen_jax.data.image_states import open_image
+from coopgen_jax.data.image_states import pixels_in
 from coopgen_jax.data.sources import left_out
 from coopgen_jax.decoding.decoder_settings import DecoderSettings
 from coopgen_jax.decoding.mcts.mcts_config import MCTSConfig
+from coopgen_jax.decoding.methods.gedi import GediConfig
+from coopgen_jax.decoding.methods.pplm_config import PPLMConfig
 from coopgen_jax.decoding.text import Text
 from coopgen_jax.discriminators.image_guide import ImageContext, clip_guide, image_context
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.discriminators.loading import load_discriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.evaluation.clip_vectors import load_clip_vectors
+from coopgen_jax.evaluation.clip_vectors import ClipVectors, clip_vectors, load_clip_vectors
 from coopgen_jax.files import check_writable, to_json, write_whole
 from coopgen_jax.models.pretrained.captioner import LoadedCaptioner
-from coopgen_jax.models.pretrained.image_networks import load_backbone, load_clip
+from coopgen_jax.models.pretrained.image_networks import (
+    LoadedBackbone,
+    LoadedClip,
+    load_backbone,
+    load_clip,
+)
 from coopgen_jax.models.pretrained.packaged import cache_folder
-from coopgen_jax.models.pretrained.vision_language import VisionLanguageCaptioner, open_captioner
+from coopgen_jax.models.pretrained.vision_language import (
+    PREPARED,
+    VisionLanguageCaptioner,
+    open_captioner,
+)
 from coopgen_jax.text_generation import generate
+from coopgen_jax.training.captioning.neighbours import mine_neighbours
 
 SEEDS = 1 << 32
+ALONE = "a picture stands alone: give others that it is told from by --among"
 Captioner = LoadedCaptioner | VisionLanguageCaptioner
+
+
+@dataclass(frozen=True, eq=False)
+class _Scorer:
+    """What tells images from one another.
+
+    vectors, backbone: what makes vectors of images, and what describes them for it.
+    guide: makes the guide of a captioner.
+    """
+
+    vectors: ClipVectors
+    backbone: LoadedBackbone
+    guide: Callable[[Captioner], LoadedDiscriminator]
 
 
 def run_caption(options: CaptionOptions) -> None:
     """Captions pictures and reports; raises UserError where options or pictures are of no use."""
     config = _checked(options)
-    photos = pictures_of(options.photos)
+    photos, among = pictures_of(options.photos), pictures_of(options.among, named=False)
+    if options.clip is not None and len({path.resolve() for path in (*photos, *among)}) < 2:
+        raise UserError(ALONE)
     keep_compilations(cache_folder() / "compilation")
+    # What is wrong with a network is said before a picture is read.
+    scorer = None if options.clip is None else _scorer(options.clip)
     captioner = open_captioner(options.model or "", question=options.question, dtype=options.dtype)
     config = with_words(config, options.words, captioner.model.tokenizer)
+    guide = None if scorer is None else scorer.guide(captioner)
     vectors, photos = _vectors(options, captioner, photos)
-    guide, context = _guide(options, captioner, photos)
+    context = None if scorer is None else _context(options, scorer, photos, among)
     progress = ProgressBar(
         prompts=len(photos),
         samples=config.samples,
@@ -79,34 +111,55 @@ def _checked(options: CaptionOptions) -> DecoderSettings:
     """Returns the method's settings; raises UserError where an option cannot be."""
     if not options.photos:
         raise UserError("there are no pictures: give files or folders of them")
-    if options.model is None:
+    if not options.model:
         raise UserError("--model is missing: give the folder of a captioner")
+    if options.clip == "":
+        raise UserError("--clip is empty: give the folder or the name of a CLIP, or leave it out")
     check_numbers(options, "new_tokens", "samples", "batch_size")
     if not 0 <= options.seed < SEEDS:
         raise UserError(f"--seed is {options.seed}: give a number from 0 to {SEEDS - 1}")
-    if options.among and options.clip is None:
-        raise UserError("--among means nothing without a guide: give --clip, or leave it out")
+    for name, value in (("--among", options.among or None), ("--others", options.others)):
+        if value is not None and options.clip is None:
+            raise UserError(f"{name} means nothing without a guide: give --clip, or leave it out")
+    if options.others is not None and options.others < 1:
+        raise UserError(f"--others is {options.others}: give 1 or more")
     if options.out:
+        if options.out.suffix.lower() not in WRITTEN:
+            raise UserError(f"--out {options.out} is of an unknown kind: give a file that ends in "
+                            f"{', '.join(WRITTEN)}")  # fmt: skip
         check_writable(options.out, "--out")
     method = method_of(options.method, options.preset)
     size = {"new_tokens": options.new_tokens, "samples": options.samples}
     config = with_given(method, size | dict(options.settings))
-    if config.guided and options.clip is None:
+    bags = isinstance(config, PPLMConfig) and options.words.get("bag")
+    if isinstance(config, GediConfig | PPLMConfig) and (options.clip is not None or not bags):
+        raise UserError(
+            f"a CLIP cannot guide --method {options.method}, for it reads texts and not the "
+            "captioner's states: take fudge, mcts or rerank"
+        )
+    if config.guided and options.clip is None and not bags:
         raise UserError(
             f"--method {options.method} is guided by images: give --clip, or another method"
         )
     return config
 
 
-def pictures_of(named: Sequence[str]) -> list[Path]:
-    """Returns the pictures that are named, and those in the folders that are, by name.
+def pictures_of(given: Sequence[str], *, named: bool = True) -> list[Path]:
+    """Returns the pictures that are given, and those in the folders that are, each once.
+
+    Args:
+      given: files and folders.
+      named: whether the pictures are known by the names of their files.
 
     Raises:
-      UserError: a file is missing, a folder has no pictures, or two pictures have one file name.
+      UserError: a file is missing, a folder has no pictures, or two pictures have one name by which
+        they are known.
     """
     suffixes = Image.registered_extensions()
     found: list[Path] = []
-    for name in named:
+    for name in given:
+        if not name:
+            raise UserError("a picture has an empty name: give files or folders of pictures")
         path = Path(name).expanduser()
         if not path.is_dir():
             if not path.is_file():
@@ -117,10 +170,12 @@ def pictures_of(named: Sequence[str]) -> list[Path]:
         if not inside:
             raise UserError(f"{path} has no pictures: give another folder")
         found += inside
+    if not named:
+        return list({path.resolve(): path for path in found}.values())
     by_name: dict[str, Path] = {}
     for path in found:
         other = by_name.setdefault(path.name, path)
-        if other != path:
+        if other.resolve() != path.resolve():
             raise UserError(
                 f"{other} and {path} have one name, by which captions are known: rename one"
             )
@@ -154,51 +209,67 @@ def _opened(
     """Returns the same of a captioner that sees pixels."""
     broken: list[str] = []
     there: list[Path] = []
-
-    def opened() -> Iterator[Image.Image]:
-        for path in photos:
-            try:
-                picture = open_image(path)
-            except UserError as error:
-                broken.append(str(error))
-                continue
+    vectors: list[np.ndarray] = []
+    part: list[np.ndarray] = []
+    for path in photos:
+        try:
+            part.append(pixels_in(captioner.pixels, path, longest=captioner.longest))
             there.append(path)
-            yield picture
-
-    pictures = opened()
-    first = next(pictures, None)
-    if first is None:
+        except UserError as error:
+            broken.append(f"{path.name}: {error}")
+        if len(part) == PREPARED or (part and path is photos[-1]):
+            vectors.append(captioner.vectors(np.stack(part)))
+            part = []
+    if not there:
         raise UserError(f"none of the pictures can be read ({broken[0]}): give others")
-    vectors = captioner.see(chain([first], pictures))
     for sentence in left_out(tuple(broken), what="image"):
         note(options.quiet, sentence)
-    return vectors, there
+    return np.concatenate(vectors), there
 
 
-def _guide(
-    options: CaptionOptions, captioner: Captioner, photos: list[Path]
-) -> tuple[LoadedDiscriminator | None, ImageContext | None]:
-    """Returns what guides and the images that captions choose among; None where nothing guides."""
-    if options.clip is None:
-        return None, None
-    scorer = load_clip_vectors(options.clip)
-    seen = see(options, scorer.backbone(), [*photos, *pictures_of(options.among)])
+def _scorer(name: str) -> _Scorer:
+    """Returns what a folder or a name of a CLIP, or of its heads, is."""
+
+    def trained(captioner: Captioner) -> LoadedDiscriminator:
+        return load_discriminator(name, language_model=captioner.model)
+
+    def as_it_is(captioner: Captioner, clip: LoadedClip) -> LoadedDiscriminator:
+        return clip_guide(clip, tokenizer=captioner.model.tokenizer)
+
+    if (Path(name).expanduser() / "card.json").is_file():
+        vectors, guide = load_clip_vectors(name), trained
+    else:
+        clip = load_clip(name)
+        vectors, guide = clip_vectors(clip), partial(as_it_is, clip=clip)
+    return _Scorer(vectors, vectors.backbone(), guide)
+
+
+def _context(
+    options: CaptionOptions, scorer: _Scorer, photos: list[Path], among: list[Path]
+) -> Callable[[np.ndarray], ImageContext]:
+    """Returns what gives the images that captions choose among, by the numbers of the pictures.
+
+    A picture competes with those that are most like it. Only a batch's are in one array: of all
+    pictures they would be as many as the square of the pictures.
+    """
+    seen = see(options, scorer.backbone, [*photos, *among])
     for sentence in seen.notes:
         note(options.quiet, sentence)
-    own = np.array(seen.keys[: len(photos)])
     # An image is known by what its file holds, and competes with others alone.
-    different, first = np.unique(seen.keys, return_index=True)
+    different, first, which = np.unique(seen.keys, return_index=True, return_inverse=True)
     if len(different) < 2:
-        raise UserError("a picture stands alone: give others that it is told from by --among")
-    vectors = scorer.images(seen.states)
-    context = image_context(
-        vectors[: len(photos)],
-        np.broadcast_to(vectors[first], (len(photos), *vectors[first].shape)),
-        own[:, None] != different[None],
-    )
-    if (Path(options.clip).expanduser() / "card.json").is_file():
-        return load_discriminator(options.clip, language_model=captioner.model), context
-    return clip_guide(load_clip(options.clip), tokenizer=captioner.model.tokenizer), context
+        raise UserError(ALONE)
+    images = scorer.vectors.images(seen.states)[first]
+    own = which[: len(photos)]
+    count = min(options.others or OTHERS, len(different) - 1)
+    ranks = range(1, count + 1)
+    numbers = np.arange(len(different))
+    near = mine_neighbours(images[own], own, images, numbers, ranks=ranks)
+
+    def rows(pictures: np.ndarray) -> ImageContext:
+        return image_context(images[own[pictures]], images[near[pictures]])
+
+    return rows
 
 
 def _deliver(
@@ -218,7 +289,8 @@ def _deliver(
         ),
         "captioner": about_model(captioner.model)
         | (captioner.vision if isinstance(captioner, LoadedCaptioner) else {}),
-        "clip": {"name": options.clip, "card": guide.card} if guide else None,
+        "clip": {"name": options.clip, "card": guide.card, "others": options.others or OTHERS}
+        if guide else None,
         "captions": captions,
     }  # fmt: skip
     if options.out:
@@ -249,11 +321,14 @@ def _entry(photo: Path, text: Text, *, guided: bool) -> dict[str, Any]:
 def _document(path: Path, found: dict[str, Any]) -> str:
     """Returns what a file of captions holds, by its suffix."""
     captions = found["captions"]
-    if path.suffix == ".jsonl":
+    if path.suffix.lower() == ".jsonl":
         return "".join(to_json(entry) + "\n" for entry in captions)
-    if path.suffix == ".csv":
+    if path.suffix.lower() == ".csv":
         file = io.StringIO(newline="")
-        writer = csv.DictWriter(file, list(captions[0]), lineterminator="\n")
+        # A caption may hold a "\r" alone, which would else be written without quotes.
+        writer = csv.DictWriter(
+            file, list(captions[0]), lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC
+        )
         writer.writeheader()
         writer.writerows(captions)
         return file.getvalue()

@@ -11,6 +11,10 @@ from coopgen_jax.cli.options import _unset
 
 # The method where none is named, without and with a CLIP.
 METHOD, GUIDED_METHOD = "beam", "mcts"
+# How many others a picture competes with where nothing is said.
+OTHERS = 100
+# How a file of captions ends.
+WRITTEN = (".jsonl", ".csv", ".json")
 
 EXAMPLES = """\
 examples:
@@ -34,6 +38,7 @@ class PhotoOptions:
       clip: Write what tells an image from others: the folder of `coopgen train clip`, or that of a
         CLIP or a SigLIP, which says how likely a caption makes its image among others.
       among: The others: files of pictures, or folders of them.
+      others: How many of the others a picture competes with: those most like it.
       dtype: Number format of the captioner; auto is bfloat16 where the machine multiplies it
         faster, and float32 elsewhere.
       states: Where what the backbones make of the images is kept.
@@ -45,7 +50,8 @@ class PhotoOptions:
     model: Annotated[str | None, arg(metavar="FOLDER|NAME", help_behavior_hint="(required)")] = None
     question: Annotated[str | None, _unset("TEXT", "to describe it in one short sentence")] = None
     clip: Annotated[str | None, _unset("FOLDER|NAME", "none: nothing guides")] = None
-    among: Annotated[tuple[str, ...], arg(metavar="[PHOTO ...]")] = ()
+    among: Annotated[tuple[str, ...], _unset("[PHOTO ...]", "the other pictures")] = ()
+    others: Annotated[int | None, _unset("K", f"{OTHERS} with --clip")] = None
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     states: Annotated[Path | None, _unset("FOLDER", "the cache of models")] = None
 
