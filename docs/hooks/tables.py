@@ -3,6 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from captioning_tables import (
+    captioning,
+    captioning_guided,
+    captioning_heads,
+    captioning_ratios,
+)
 from cells import fixed, interval, markdown, read, rounded, share
 from explanation_tables import (
     therapy,
@@ -329,6 +335,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "sentiment": sentiment,
     "detox": detox,
     "captions": captions,
+    "captioning": captioning,
+    "captioning_guided": captioning_guided,
+    "captioning_heads": captioning_heads,
+    "captioning_ratios": captioning_ratios,
     "questions": questions,
     "value_for_time": value_for_time,
     "value_for_time_parts": value_for_time_parts,

@@ -4,17 +4,19 @@ import csv
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from coopgen_jax.bulk.growing_file import rows_in
 from coopgen_jax.data.labelled import half_of
 from coopgen_jax.models.pretrained import image_networks, loaded_model
 from experiments import captioning
 from experiments.caption_methods import METHODS, REWARDED, decoder_of, reward_of
-from experiments.caption_scene import groups_of
-from experiments.captioning import Config, main
+from experiments.caption_scene import Scene, groups_of
+from experiments.captioning import Config, World, main, write_captions
 from experiments.captioning_measures import Draws, difference, of_seed, pooled, row_of
 from tests.docs.tiny_world import TINY_LITE, write_backbone, write_encoder
 
@@ -65,6 +67,7 @@ def config_of(world, work, **more):
     return Config(world / "data", work, **given)
 
 
+@pytest.mark.slow
 def test_all_stages_run_and_an_interrupted_run_goes_on(ready, tmp_path, capsys, monkeypatch):
     config = config_of(ready, tmp_path / "work")
     monkeypatch.setattr(captioning, "CHUNK", 2)
@@ -110,6 +113,47 @@ def test_all_stages_run_and_an_interrupted_run_goes_on(ready, tmp_path, capsys, 
     main(config)
     again = json.loads((config.out / "captioning.json").read_text())
     assert again["galleries"] == found["galleries"]
+
+
+def test_captions_go_on_behind_the_last_chunk(tmp_path, monkeypatch):
+    """The captions of an interrupted run are kept, and the others written."""
+    names = tuple(f"{number}.jpg" for number in range(5))
+    groups = groups_of([], names, 0)
+    scene = Scene(names, np.arange(10.0).reshape(5, 2), ((),) * 5, (), groups)
+    monkeypatch.setattr(captioning, "CHUNK", 2)
+    told = []
+
+    class Captioner:
+        model = None
+
+        def fronts(self, count):
+            return [[0]] * count
+
+        def vectors(self, states):
+            return states
+
+    class Known(World):
+        def captioner(self, name):
+            return Captioner()
+
+    def generate(model, fronts, *, vectors, **_):
+        told.append(vectors[:, 0].tolist())
+        if len(told) == 2:
+            raise KeyboardInterrupt
+        return [SimpleNamespace(text=f" {row[0]:.0f}") for row in vectors]
+
+    monkeypatch.setattr(captioning.cg, "generate", generate)
+    config = Config(tmp_path, tmp_path)
+    world = Known(config, None, None, scene)
+    with pytest.raises(KeyboardInterrupt):
+        write_captions(world, "mle")
+    write_captions(world, "mle")
+    rows = rows_in(config.folder / "captions" / "mle.jsonl")
+    assert [(row["image"], row["caption"]) for row in rows] == [
+        (name, str(2 * number)) for number, name in enumerate(names)
+    ]
+    # The chunk that was broken off was written again, the first one was not.
+    assert told == [[0, 2], [4, 6], [4, 6], [8]]
 
 
 def test_groups_share_no_image():
