@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 
 from coopgen_jax.evaluation.caption_metrics import bleu_counts, bleu_of_counts, cider_d, rouge_l
 from coopgen_jax.evaluation.caption_words import caption_words
+from coopgen_jax.evaluation.clip_vectors import all_similarities
 from coopgen_jax.evaluation.metrics import self_bleu
 from coopgen_jax.evaluation.retrieval import image_retrieval, text_retrieval
 
@@ -57,7 +58,7 @@ def of_seed(
     each: dict[str, np.ndarray] = {}
     for name, (texts, images) in vectors.items():
         for way, ranks in WAYS.items():
-            found = ranks(texts @ images.T, np.arange(len(images)))
+            found = ranks(all_similarities(texts, images), np.arange(len(images)))
             front = way if name == "judge" else f"{name}_{way}"
             each |= {f"{front}_{figure}": values for figure, values in found.items()}
     words = [caption_words(text) for text in captions]
@@ -90,7 +91,7 @@ def pooled(parts: Sequence[Measured]) -> Measured:
 
 
 def taken_for_human(captions: Sequence[str], human: Sequence[str]) -> np.ndarray:
-    """Returns which captions a classifier takes for human ones, `[n]` of 0 and 1.
+    """Returns which captions a classifier takes for human ones, `[n]` of 0 and 1, a half for both.
 
     It is a logistic regression on tf-idf of words and pairs of words, fitted on both kinds of
     captions of other images: images are dealt into folds, and each is judged by the others. Of
@@ -110,7 +111,9 @@ def taken_for_human(captions: Sequence[str], human: Sequence[str]) -> np.ndarray
             TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+"),
             LogisticRegression(C=3.0, max_iter=1000),
         ).fit(texts, label)
-        found[own] = fitted.predict_proba([captions[image] for image in own])[:, 1] > 0.5
+        # A caption that both kinds have as often is taken for either.
+        human_p = fitted.predict_proba([captions[image] for image in own])[:, 1].round(9)
+        found[own] = np.heaviside(human_p - 0.5, 0.5)
     return found
 
 

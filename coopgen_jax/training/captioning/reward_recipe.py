@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from coopgen_jax.data.batches import BatchConfig, training_batches
 from coopgen_jax.decoding.names_on_disc import settings_on_disc
 from coopgen_jax.errors import UserError
+from coopgen_jax.evaluation.clip_vectors import all_similarities
 from coopgen_jax.evaluation.retrieval import image_retrieval, text_retrieval
 from coopgen_jax.models.layer_layout import stacked_numbers
 from coopgen_jax.models.pretrained.captioner import LoadedCaptioner
@@ -261,7 +262,7 @@ def _measured(
     """Returns the scorer's measures of the greedy captions of images."""
     texts = run_round.greedy_texts(trainable["captioner"], frozen, validation, size)
     images = run_round.scorer.images[np.asarray(validation)]
-    scores = np.asarray(run_round.scorer.embed(texts)) @ images.T
+    scores = all_similarities(np.asarray(run_round.scorer.embed(texts)), images)
     own = np.arange(len(texts))
     cosine = float(np.diag(scores).mean())
     recalls: dict[str, Callable] = {"recall_1": image_retrieval, "text_recall_1": text_retrieval}

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from coopgen_jax.data.image_colours import CaptionedColours, normalised
 from coopgen_jax.errors import UserError
+from coopgen_jax.evaluation.clip_vectors import all_similarities
 from coopgen_jax.evaluation.retrieval import image_retrieval, retrieval_figures, text_retrieval
 from coopgen_jax.models.clip import image_vectors, text_vectors
 from coopgen_jax.models.lora import LoraConfig, add_lora, init_lora, merge_lora
@@ -246,7 +247,7 @@ def _texts(say: Any, params: Any, ids: list[list[int]]) -> np.ndarray:
 
 
 def _retrieval(images: np.ndarray, texts: np.ndarray, own: np.ndarray) -> dict[str, Any]:
-    cosines = texts @ images.T
+    cosines = all_similarities(texts, images)
     return {
         "images": len(images),
         "image_to_text": retrieval_figures(text_retrieval(cosines, own)),

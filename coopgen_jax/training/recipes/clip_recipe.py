@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from coopgen_jax.data.image_states import Captioned
 from coopgen_jax.discriminators.clip_heads import ClipHeadsConfig, head_vectors, heads_shapes
 from coopgen_jax.errors import UserError
+from coopgen_jax.evaluation.clip_vectors import all_similarities
 from coopgen_jax.evaluation.retrieval import image_retrieval, retrieval_figures, text_retrieval
 from coopgen_jax.evaluation.sentence_features import sentence_features
 from coopgen_jax.models.pretrained.image_networks import LoadedBackbone
@@ -161,7 +162,7 @@ def _recipe(
         heads = _heads(outcome.trainable, frozen)
         images = np.asarray(head_vectors(heads["image"], jnp.asarray(validation.states)))
         found = np.asarray(head_vectors(heads["text"], jnp.asarray(texts[1])))
-        cosines, own = found @ images.T, validation.image_of
+        cosines, own = all_similarities(found, images), validation.image_of
         return {
             "retrieval": {
                 "images": len(images),
