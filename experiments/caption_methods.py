@@ -22,22 +22,27 @@ class Rewarded:
       settings: of `RewardConfig`, beside what all have.
       offset: whether the config's offset is added to the reward: what weighs references has to be
         positive.
+      temperature: at which captions are drawn, None for the config's. Most captions that are drawn
+        colder than the model are below a baseline that is one caption, such as the greedy one:
+        lowering all of them flattens the distribution.
     """
 
     settings: dict[str, Any]
     offset: bool = False
+    temperature: float | None = None
 
 
+CLIP_S = {"objective": "rl", "similarity": "clip-s"}
 REWARDED = {
     "wtf": Rewarded({"objective": "wtf"}, offset=True),
     "rl": Rewarded({"objective": "rl"}),
     "wtf-rl": Rewarded({"objective": "wtf-rl"}, offset=True),
     "rl-one-way": Rewarded({"objective": "rl", "similarity": "one-way"}),
     "rl-alone": Rewarded({"objective": "rl", "alpha": 1.0}),
-    "rl-strongest": Rewarded({"objective": "rl", "similarity": "clip-s", "baseline": "strongest"}),
-    "scst": Rewarded({"objective": "rl", "similarity": "clip-s", "baseline": "greedy"}),
+    "rl-strongest": Rewarded(CLIP_S | {"baseline": "strongest"}, temperature=1.0),
+    "scst": Rewarded(CLIP_S | {"baseline": "greedy"}, temperature=1.0),
     "scst-grammar": Rewarded(
-        {"objective": "rl", "similarity": "clip-s", "baseline": "greedy", "regulariser": "grammar"}
+        CLIP_S | {"baseline": "greedy", "regulariser": "grammar"}, temperature=1.0
     ),
 }
 GUIDED = ("rerank", "fudge", "mcts")
@@ -58,7 +63,7 @@ def reward_of(config: "Config", name: str, temperature: float) -> RewardConfig:
         proposal=cg.SamplingConfig(
             new_tokens=config.new_tokens,
             samples=config.samples,
-            rules=cg.Rules(temperature=config.temperature),
+            rules=cg.Rules(temperature=method.temperature or config.temperature),
         ),
     )
 

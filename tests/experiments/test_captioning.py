@@ -180,6 +180,9 @@ def test_rewards_differ_in_what_the_table_says(tmp_path):
         # Only what weighs references is shifted, and all have the scorer's temperature.
         assert (reward.offset > 0) == ("wtf" in reward.objective), name
         assert reward.temperature == 0.05 and reward.proposal.samples == config.samples
+        # A baseline that is one caption is compared with what the model itself draws.
+        drawn = 1.0 if reward.similarity == "clip-s" else config.temperature
+        assert reward.proposal.rules.temperature == drawn
     assert found["rl-alone"].alpha == 1 and found["rl"].alpha == 0.94
     assert found["scst-grammar"].regulariser == "grammar"
     assert found["rl-one-way"].similarity == "one-way"
