@@ -10,7 +10,7 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,16 @@ def check_writable(path: Path, option: str) -> None:
         temporary.unlink()
     except OSError as error:
         raise UserError(f"{option} {path} cannot be written: {error.strerror or error}") from error
+
+
+def check_apart(out: Path, inputs: Mapping[str, str | Path | None]) -> None:
+    """Raises UserError where --out is a file that is read, which writing would destroy.
+
+    `inputs` has the path of each file that is read by its flag, None where there is none.
+    """
+    for flag, path in inputs.items():
+        if path is not None and out.resolve() == Path(path).resolve():
+            raise UserError(f"--out {out} is {flag}: name another file")
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -38,7 +38,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.independence import trained_on
 from coopgen_jax.evaluation.text_judges import load_text_judge
 from coopgen_jax.evaluation.tfidf_judge import fit_judge
-from coopgen_jax.files import check_writable, to_json, write_whole
+from coopgen_jax.files import check_apart, check_writable, to_json, write_whole
 from coopgen_jax.models.pretrained.combined_model import network_of
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load
 from coopgen_jax.models.pretrained.packaged import cache_folder
@@ -66,7 +66,7 @@ def _augment(what: AugmentOptions) -> None:
         raise UserError(
             "--watermark marks texts and --no-watermark does not: leave out one of them"
         )
-    check_writable(what.out, "--out")
+    _check_out(what)
     data = read_originals(what)
     judged_by = _filter(what, data)
     private: Private | None = None
@@ -87,7 +87,7 @@ def _augment(what: AugmentOptions) -> None:
             "mcts:preset=values draw",
         )
     rows = write_synthetic(
-        model, guide, data, what.out.with_suffix(".tries.jsonl"), settings,
+        model, guide, data, _tries(what.out), settings,
         classes=what.classes or None, judged_by=judged_by, private=private, key=key,
         guide_name=what.discriminator, guide_weights=trained_on(what.discriminator).weights,
         budget_seconds=None if what.budget_minutes is None else 60 * what.budget_minutes,
@@ -118,6 +118,20 @@ def _settings(what: AugmentOptions) -> AugmentationSettings:
         batch=what.batch_size,
         seed=what.seed,
     )
+
+
+def _check_out(what: AugmentOptions) -> None:
+    """Raises UserError where --out, or what stands beside it, cannot be written or is of others."""
+    check_writable(what.out, "--out")
+    inputs = {"--data": what.data, "--watermark": what.watermark}
+    tries = _tries(what.out)
+    for written in (what.out, tries, what.out.with_suffix(".report.json")):
+        check_apart(written, inputs)
+    if what.out.exists() and not tries.exists():
+        raise UserError(
+            f"--out {what.out} is there, and {tries.name} is not beside it, so that this command "
+            "did not write it: name another file"
+        )
 
 
 def read_originals(what: AugmentOptions) -> Labelled:
@@ -181,6 +195,10 @@ def _key(what: AugmentOptions, model: LoadedModel) -> WatermarkKey:
                    "can recognise the texts")  # fmt: skip
         return key
     return load_key(path)
+
+
+def _tries(out: Path) -> Path:
+    return out.with_suffix(".tries.jsonl")
 
 
 def _beside(out: Path) -> Path:

@@ -13,7 +13,7 @@ from coopgen_jax.cli.train_data import pair
 from coopgen_jax.cli.train_progress import check_numbers, tell, tell_broken
 from coopgen_jax.data.labelled import Labelled, read_labelled
 from coopgen_jax.errors import UserError
-from coopgen_jax.files import check_writable, to_json, write_whole
+from coopgen_jax.files import check_apart, check_writable, to_json, write_whole
 
 # A table that is not cut to a terminal's width.
 WIDTH = 160
@@ -28,6 +28,8 @@ def run_augment_evaluation(what: SyntheticOptions) -> None:
             raise UserError(f"--shares has {share}: give shares above 0, at most 1")
     if what.out:
         check_writable(what.out, "--out")
+        inputs = {"--data": what.data, "--synthetic": what.synthetic, "--test": what.test}
+        check_apart(what.out, inputs)
     originals = _read(what, what.data, None)
     if len(originals.classes) < 2:
         raise UserError(f"{what.data} has one class, {originals.classes[0]}: give two or more")

