@@ -140,14 +140,14 @@ def check_writable(path: Path, option: str) -> None:
         raise UserError(f"{option} {path} cannot be written: {error.strerror or error}") from error
 
 
-def check_apart(out: Path, inputs: Mapping[str, str | Path | None]) -> None:
-    """Raises UserError where --out is a file that is read, which writing would destroy.
+def check_apart(out: Path, inputs: Mapping[str, str | Path | None], option: str = "--out") -> None:
+    """Raises UserError where what `option` writes is a file that is read, and would be destroyed.
 
     `inputs` has the path of each file that is read by its flag, None where there is none.
     """
     for flag, path in inputs.items():
         if path is not None and out.resolve() == Path(path).resolve():
-            raise UserError(f"--out {out} is {flag}: name another file")
+            raise UserError(f"{option} {out} is {flag}: name another file")
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

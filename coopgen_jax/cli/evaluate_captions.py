@@ -24,7 +24,7 @@ from coopgen_jax.evaluation.clip_vectors import ClipVectors, load_clip_vectors
 from coopgen_jax.evaluation.meteor import java_and_jar, java_meteor, nltk_meteor, open_wordnet
 from coopgen_jax.evaluation.scene_graphs import load_scene_parser, scene_graph_f1
 from coopgen_jax.evaluation.tables import render
-from coopgen_jax.files import check_writable, to_json, write_whole
+from coopgen_jax.files import check_apart, check_writable, to_json, write_whole
 
 Captions = Mapping[str, tuple[str, ...]]
 # Options of figures that compare with human captions.
@@ -80,6 +80,8 @@ def _check(what: CaptionsOptions) -> Path | None:
     if what.self_bleu < 2:
         raise UserError(f"--self-bleu is {what.self_bleu}: give 2 or more")
     if what.out:
+        files = {f"the file {entry}": named_file(entry)[1] for entry in what.files}
+        check_apart(what.out, {"--references": what.references, **files})
         check_writable(what.out, "--out")
     for option in METRICS:
         if getattr(what, option) and what.references is None:

@@ -19,7 +19,7 @@ from coopgen_jax.evaluation.report import (
 )
 from coopgen_jax.evaluation.tables import cells, render
 from coopgen_jax.evaluation.written_texts import Method, read_methods
-from coopgen_jax.files import check_writable, to_json
+from coopgen_jax.files import check_apart, check_writable, to_json
 
 
 def run_texts(what: TextsOptions) -> None:
@@ -28,6 +28,7 @@ def run_texts(what: TextsOptions) -> None:
         raise UserError("there are no texts: give files of `coopgen generate --out`")
     methods = [method for entry in what.files for method in read_entry(entry)]
     for path in report_files(what.out, what.format).values() if what.out else ():
+        check_apart(path, {f"the file {entry}": named_file(entry)[1] for entry in what.files})
         check_writable(path, "--out")
     how = report_settings(what, guide=what.guide, target=what.target, model=what.model)
     deliver(report_on(methods, how, on_method=measuring(what.quiet)), what, what.out)

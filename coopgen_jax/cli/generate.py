@@ -37,7 +37,7 @@ from coopgen_jax.decoding.rules.watermark_key import WatermarkKey, load_key
 from coopgen_jax.discriminators.loaded_discriminator import LoadedDiscriminator
 from coopgen_jax.discriminators.loading import load_discriminator
 from coopgen_jax.errors import UserError
-from coopgen_jax.files import check_writable, strict, to_json, write_whole
+from coopgen_jax.files import check_apart, check_writable, strict, to_json, write_whole
 from coopgen_jax.models.pretrained.combined_model import CombinedModel
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load
 from coopgen_jax.models.pretrained.packaged import cache_folder
@@ -107,6 +107,7 @@ def _run(
     mesh = mesh_of(options)
     for path, option in ((options.out, "--out"), (options.trace, "--trace")):
         if path:
+            check_apart(path, {"--prompts": options.prompts}, option)
             check_writable(path, option)
     if config.deterministic:
         note(

@@ -30,7 +30,7 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.evaluation.caption_retrieval import counted
 from coopgen_jax.evaluation.clip_vectors import ClipVectors, load_clip_vectors
 from coopgen_jax.evaluation.tables import figure_cell, render
-from coopgen_jax.files import check_writable, to_json, write_whole
+from coopgen_jax.files import check_apart, check_writable, to_json, write_whole
 
 SUFFIXES = (".jsonl", ".json")
 
@@ -92,6 +92,7 @@ def _checked(options: MismatchOptions) -> PairSettings:
         raise UserError(f"--seed is {options.seed}: give 0 or more")
     if options.out.suffix not in SUFFIXES:
         raise UserError(f"--out {options.out}: give a file that ends in {' or '.join(SUFFIXES)}")
+    check_apart(options.out, {"--data": options.data})
     check_writable(options.out, "--out")
     return PairSettings(
         by=options.by,

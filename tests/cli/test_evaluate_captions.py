@@ -91,6 +91,8 @@ def test_further_figures_are_reported_under_their_names(world, capsys, tmp_path,
         (["beam.jsonl", "--self-bleu", "1"], "--self-bleu is 1: give 2 or more"),
         (["beam.jsonl", "--caption", "text"], "has no column 'text', only image, caption"),
         (["beam.jsonl", "--out", "."], "--out . is a folder"),
+        (["beam.jsonl", "--out", "references.csv"], "references.csv is --references: name another"),
+        (["beam.jsonl", "--out", "beam.jsonl"], "beam.jsonl is the file beam.jsonl: name another"),
         (["none.jsonl"], "none.jsonl is not a file"),
     ],
 )

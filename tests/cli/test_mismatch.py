@@ -184,6 +184,7 @@ def test_copies_of_an_image_are_one_image(world, capsys, tmp_path):
         (("--image-ceiling", "1.5"), "--image-ceiling is 1.5: give a cosine above -1"),
         (("--seed", "-1"), "--seed is -1: give 0 or more"),
         (("--out", "pairs.csv"), "--out pairs.csv: give a file that ends in .jsonl or .json"),
+        (("--data", "pairs.jsonl"), "pairs.jsonl is --data: name another file"),
         (("--images", "none"), "--images none is no folder here"),
         (("--data", "none.csv"), "none.csv is not a file"),
         (("--caption", "text"), "has no column 'text', only image, caption"),

@@ -62,6 +62,14 @@ def test_broken_prompts_are_left_out_and_the_others_keep_their_texts(capsys, tmp
     assert told in err and f"line 4 of {path} is not JSON" in err
 
 
+def test_a_file_of_prompts_is_never_written_over(capsys, tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "film"}\n')
+    said = sentence(capsys, "generate", "--prompts", path, "--out", path, *GUIDED)
+    assert said == f"--out {path} is --prompts: name another file"
+    assert path.read_text() == '{"prompt": "film"}\n'
+
+
 def test_prompts_end_at_line_breaks_alone(capsys, tmp_path):
     texts = ["This \u2028 film", "was \x0c w1 \x1e", "w2 \u0085"]
     path = tmp_path / "a.txt"
