@@ -15,6 +15,7 @@ from coopgen_jax.augmentation.memorisation import (
     CopyIndex,
     RunSet,
     index_runs,
+    near_for,
     words_of,
 )
 from coopgen_jax.augmentation.substitution import Private
@@ -38,7 +39,8 @@ class FilterSettings:
       least_words: Fewest words of a text.
       most_words: Most words of a text.
       repetition: Largest share of repeated runs of four words, or of one sign.
-      near: Jaccard similarity of pairs of words from which on texts are near-copies.
+      near: Jaccard similarity of pairs of words from which on texts are near-copies; see
+        `memorisation.near_for` for short ones.
     """
 
     threshold: float = 0.0
@@ -84,13 +86,17 @@ def class_fault(p: Sequence[float], label: int, settings: FilterSettings) -> str
 class CopyFilter:
     """Leaves out what repeats an original or a text that was kept before.
 
-    A text repeats another if they share a run of eight words or are near-copies.
+    A text repeats another if they share a run of eight words or are near-copies, and an original
+    also if it has all of its words in a row, `least_words` or more.
     """
 
     def __init__(self, originals: Sequence[str], settings: FilterSettings) -> None:
         self._near = settings.near
         self._originals = CopyIndex(originals)
         self._runs = index_runs(originals)
+        rows = (tuple(words_of(text)) for text in originals)
+        self._short = {row for row in rows if settings.least_words <= len(row) < RUN}
+        self._lengths = sorted(set(map(len, self._short)))
         self._kept, self._kept_runs = CopyIndex(), RunSet(n=RUN)
 
     def longest(self, text: str) -> int:
@@ -99,12 +105,21 @@ class CopyFilter:
 
     def copies_original(self, text: str) -> str | None:
         """Returns why the originals leave a text out, None if they do not."""
-        near = self._originals.nearest(text).similarity >= self._near
-        return ORIGINAL if near or self.longest(text) >= RUN else None
+        near = self._originals.nearest(text).similarity >= near_for(text, self._near)
+        return ORIGINAL if near or self.longest(text) >= RUN or self._has_whole(text) else None
+
+    def _has_whole(self, text: str) -> bool:
+        """Says whether a text has all words of a shorter original in a row."""
+        words = tuple(words_of(text))
+        return any(
+            words[first : first + length] in self._short
+            for length in self._lengths
+            for first in range(len(words) - length + 1)
+        )
 
     def copies_kept(self, text: str) -> str | None:
         """Returns why the texts that were kept leave a text out, None if they do not."""
-        near = self._kept.nearest(text).similarity >= self._near
+        near = self._kept.nearest(text).similarity >= near_for(text, self._near)
         return TWICE if near or len(self._kept_runs.shared(text)) else None
 
     def keep(self, text: str) -> None:

@@ -20,8 +20,10 @@ import numpy as np
 # A run of so many words is called a repetition: it is hardly ever written twice by chance.
 RUN = 8
 # Texts of this Jaccard similarity are near-copies. One of seven words with one of them changed has
-# .6, a longer one more.
+# .6, a longer one more; see `near_for` for shorter ones.
 NEAR = 0.6
+# A text of fewer words is a near-copy also with a smaller similarity.
+SHORT = 7
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 # A word is stored in so many bytes, most significant first, so that bytes sort as words do.
 _BYTES, _KIND = 4, ">u4"
@@ -192,6 +194,16 @@ class CopyIndex:
         return Copy(float(similarity[best]), best)
 
 
+def near_for(text: str, near: float) -> float:
+    """Returns from which similarity on a text is a near-copy, at most `near`.
+
+    A copy of `n` different words with one of them changed shares `n - 1` of `n + 3` pairs. Below
+    seven words that is less than .6.
+    """
+    count = len(words_of(text))
+    return min(near, (count - 1) / (count + 3)) if 1 < count < SHORT else near
+
+
 class RunSet:
     """Runs of `n` words of texts; it grows."""
 
@@ -230,7 +242,7 @@ def memorisation(
       texts: the `n` texts.
       originals: what they may repeat.
       run: shared words in a row that are called a repetition.
-      near: the least similarity of near-copies.
+      near: the least similarity of near-copies; see `near_for` for short texts.
       examples: how many of the texts that repeat most are shown.
 
     Returns:
@@ -252,7 +264,9 @@ def memorisation(
         "run": run,
         "near": near,
         "with_run": sum(len(one) >= run for one in shared),
-        "near_copies": sum(one.similarity >= near for one in nearest),
+        "near_copies": sum(
+            one.similarity >= near_for(text, near) for text, one in zip(texts, nearest, strict=True)
+        ),
         "equal": sum(
             one.text is not None and words_of(text) == words_of(originals[one.text])
             for text, one in zip(texts, nearest, strict=True)

@@ -74,6 +74,27 @@ def test_short_texts_that_are_equal_are_copies():
     assert copies.copies_original("good and cheap") is None
 
 
+def test_texts_of_five_and_six_words_with_one_changed_are_copies():
+    for original in ("it broke after two days", "it broke after only two days"):
+        copies = CopyFilter([original], FilterSettings())
+        copies.keep("we sent that back so soon")
+        assert copies.copies_original(original.replace("two", "three")) == ORIGINAL
+        assert copies.copies_original("it broke never and was sent") is None
+        assert copies.copies_kept("we sent that back too soon") == TWICE
+
+
+def test_a_text_that_has_a_whole_original_is_a_copy():
+    copies = CopyFilter(["it broke after two days", "never buy one again"], FilterSettings())
+    text = "My first one was cheap; it broke after two days, as others wrote before."
+    assert copies.copies_original(text) == ORIGINAL
+    assert copies.copies_original(text.replace("two", "three")) is None
+    # An original of fewer words than a text must have is no text.
+    text = "My first one was cheap and I shall never buy one again, as others wrote."
+    assert copies.copies_original(text) is None
+    short = CopyFilter(["never buy one again"], FilterSettings(least_words=4))
+    assert short.copies_original(text) == ORIGINAL
+
+
 def names(texts):
     return [[Name("Lyon", "GPE")] if "Lyon" in text else [] for text in texts]
 

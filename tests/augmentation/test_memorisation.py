@@ -14,6 +14,7 @@ from coopgen_jax.augmentation.memorisation import (
     SharedRun,
     index_runs,
     memorisation,
+    near_for,
     pairs_of,
     words_of,
 )
@@ -103,13 +104,25 @@ def test_a_copy_of_one_word_is_found_and_a_text_that_grows_in_is_found_later():
     assert copies.nearest("never") == Copy(1.0, 2)
 
 
-@pytest.mark.parametrize("length", [5, 7, 12, 40])
+@pytest.mark.parametrize("length", [2, 5, 6, 7, 12, 40])
 def test_the_similarity_of_a_copy_with_one_word_changed(length):
     words = [f"w{number}" for number in range(length)]
-    changed = [*words[:3], "other", *words[4:]]
-    found = CopyIndex([" ".join(words)]).nearest(" ".join(changed))
-    assert found.similarity == pytest.approx((length - 1) / (length + 3))
-    assert (found.similarity >= NEAR) == (length >= 7)
+    for place in {0, length // 2, length - 1}:
+        changed = " ".join([*words[:place], "other", *words[place + 1 :]])
+        found = CopyIndex([" ".join(words)]).nearest(changed)
+        assert found.similarity == pytest.approx((length - 1) / (length + 3))
+        assert (found.similarity >= NEAR) == (length >= 7)
+        assert found.similarity >= near_for(changed, NEAR)
+        report = memorisation([changed], [" ".join(words)])
+        assert report["near_copies"] == 1
+
+
+def test_short_texts_are_near_copies_by_one_changed_word_and_not_by_two():
+    original = "it broke after two days"
+    texts = ["it broke after three days", "it fell after three days", "it", "that"]
+    assert memorisation(texts, [original])["near_copies"] == 1
+    # What is asked for is never raised.
+    assert near_for(original, 0.3) == 0.3 and near_for("one", NEAR) == NEAR
 
 
 def test_runs_of_written_texts_are_known_as_they_grow():
@@ -134,7 +147,7 @@ def test_a_planted_copy_and_one_with_a_word_changed_are_reported():
     words = words_of(REVIEW)
     behind = len(words) - 1 - words.index("patience")
     assert (found["texts"], found["with_run"], found["equal"]) == (4, 2, 1)
-    assert found["near_copies"] == 2 and found["longest"] == len(words)
+    assert found["near_copies"] == 3 and found["longest"] == len(words)
     assert found["lengths"] == {"0": 1, "4": 1, str(behind): 1, str(len(words)): 1}
     assert [(one["text"], one["original"], one["length"]) for one in found["examples"]] == [
         (1, 1, len(words)), (2, 1, behind), (3, 2, 4),
