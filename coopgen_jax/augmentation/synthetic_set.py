@@ -36,7 +36,8 @@ def training_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def in_csv(rows: Sequence[dict[str, Any]]) -> str:
     """Returns rows as CSV with a header; what is not there is empty."""
     written = io.StringIO()
-    table = csv.DictWriter(written, COLUMNS, lineterminator="\n")
+    # Else a text that has a carriage return and nothing else to quote would end its line there.
+    table = csv.DictWriter(written, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     table.writeheader()
     table.writerows(rows)
     return written.getvalue()

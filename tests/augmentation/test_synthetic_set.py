@@ -53,7 +53,15 @@ def test_only_texts_that_are_kept_are_training_rows():
     assert read["text"] == ROWS[0]["text"] and read["label"] == "a"
     assert (read["p_filter"], read["p_guide"], read["seed_text"]) == ("", "0.9", "0")
     assert [json.loads(line) for line in in_json_lines([found]).splitlines()] == [found]
-    assert in_csv([]) == ",".join(COLUMNS) + "\n" and in_json_lines([]) == ""
+    assert (
+        in_csv([]) == ",".join(f'"{name}"' for name in COLUMNS) + "\n" and in_json_lines([]) == ""
+    )
+
+
+def test_a_text_with_a_carriage_return_is_read_back():
+    (found,) = training_rows([row("one\rtwo", "a")])
+    (read,) = csv.DictReader(io.StringIO(in_csv([found]), newline=""))
+    assert (read["text"], read["label"], read["tokens"]) == ("one\rtwo", "a", "4")
 
 
 def test_reasons_are_counted_by_class():
