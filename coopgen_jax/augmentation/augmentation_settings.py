@@ -59,6 +59,8 @@ class AugmentationSettings:
                 f"opening_words is {self.opening_words}: give 0 to {RUN - 1}, for a text that "
                 f"shares {RUN} words with an original is left out"
             )
+        if self.seed < 0:
+            raise UserError(f"seed is {self.seed}: give 0 or more")
         if not self.decoder.guided:
             raise UserError("this decoder is not guided: take fudge or mcts")
         if self.decoder.weighted:

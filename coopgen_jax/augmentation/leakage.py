@@ -36,6 +36,7 @@ def leakage(real: Labelled, made: Labelled, *, seed: int = 0) -> dict[str, Any]:
     Raises:
       UserError: a class has fewer than two real or written texts, or they have no words.
     """
+    check_enough(real, made)
     rows = {
         name: _detected(
             [text for text, own in zip(real.texts, real.labels, strict=True) if own == label],
@@ -52,6 +53,18 @@ def leakage(real: Labelled, made: Labelled, *, seed: int = 0) -> dict[str, Any]:
     }
 
 
+def check_enough(real: Labelled, made: Labelled) -> None:
+    """Raises UserError where a class has fewer than two real or written texts."""
+    for what, data in (("real", real), ("written", made)):
+        for label, name in enumerate(real.classes):
+            count = int((data.labels == label).sum())
+            if count < FEWEST:
+                raise UserError(
+                    f"the class {name} has too few {what} texts ({count}): give {FEWEST} or more, "
+                    "to tell them from others"
+                )
+
+
 def auc_of(real: np.ndarray, made: np.ndarray) -> float:
     """Returns how often a score of a written text is above one of a real text, ties half."""
     ranks = rankdata(np.concatenate([made, real]))[: len(made)].sum()
@@ -59,12 +72,6 @@ def auc_of(real: np.ndarray, made: np.ndarray) -> float:
 
 
 def _detected(real: list[str], made: list[str], name: str, seed: int) -> dict[str, Any]:
-    for what, texts in (("real", real), ("written", made)):
-        if len(texts) < FEWEST:
-            raise UserError(
-                f"the class {name} has too few {what} texts ({len(texts)}): give {FEWEST} or more, "
-                "to tell them from others"
-            )
     truth = np.repeat([0, 1], [len(real), len(made)])
     detector = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),

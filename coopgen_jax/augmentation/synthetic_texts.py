@@ -66,6 +66,7 @@ def write_synthetic(
     key: WatermarkKey | None = None,
     guide_name: str | None = None,
     guide_weights: str | None = None,
+    begin: Callable[[], None] = lambda: None,
     budget_seconds: float | None = None,
     listener: Callable[[WrittenSoFar], None] = lambda progress: None,
 ) -> list[dict[str, Any]]:
@@ -83,6 +84,7 @@ def write_synthetic(
       key: what texts are marked with; None for no mark.
       guide_name: what files call the guide.
       guide_weights: hash of its weights.
+      begin: called once, when everything was checked and before any text is written.
       budget_seconds: after so long no batch is begun; None for no end.
       listener: called after every batch.
 
@@ -111,6 +113,7 @@ def write_synthetic(
     )  # fmt: skip
     make_folder(path.parent)
     resume(path, header, [settings.batch] * settings.rounds * len(names))
+    begin()
     rows = rows_in(path)
     sieve = _Sieve(originals, settings, judged_by, private)
     sieve.count(rows)

@@ -104,7 +104,7 @@ def usefulness(
       UserError: a share or a number is out of its range, a class has no texts, or a classifier
         cannot be trained.
     """
-    _check(originals, synthetic, test, shares, seeds)
+    check_sets(originals, synthetic, test, shares, seeds)
     said: dict[Training, np.ndarray] = {}
     sizes: dict[Training, float] = {}
     for training, sets in _training_sets(originals, synthetic, shares, (seed, seeds)):
@@ -147,9 +147,10 @@ def _training_sets(
     )
 
 
-def _check(
+def check_sets(
     originals: Labelled, synthetic: Labelled, test: Labelled, shares: Sequence[float], seeds: int
 ) -> None:
+    """Raises UserError where `usefulness` would, before anything is trained."""
     if seeds < 1:
         raise UserError(f"seeds is {seeds}: give 1 or more")
     for share in shares:
@@ -158,7 +159,13 @@ def _check(
     for what, data in (("originals", originals), ("synthetic", synthetic), ("test", test)):
         for label, name in enumerate(data.classes):
             if not (data.labels == label).any():
-                raise UserError(f"the {what} texts have none of the class {name!r}: give some")
+                way_out = (
+                    "write texts of all classes, without --classes, or add originals of it to them"
+                )
+                raise UserError(
+                    f"the {what} texts have none of the class {name!r}: "
+                    f"{way_out if data is synthetic else 'give some'}"
+                )
 
 
 def _bootstrap(

@@ -1,7 +1,7 @@
 """The command `coopgen augment`."""
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ def run_augment(what: AugmentOptions) -> None:
 
 
 def _augment(what: AugmentOptions) -> None:
+    what = replace(what, classes=tuple(dict.fromkeys(what.classes)))
     settings = _settings(what)
     if what.out.suffix not in (".csv", ".jsonl"):
         raise UserError(f"--out {what.out} must end in .csv or .jsonl")
@@ -77,7 +78,6 @@ def _augment(what: AugmentOptions) -> None:
     model = load(what.model, dtype=what.dtype)
     guide = load_discriminator(what.discriminator, language_model=model)
     check_classes(what.classes or data.classes, data, guide, judged_by)
-    # A key is made last, so that a mistake leaves none behind.
     key = None if what.no_watermark else _key(what, model)
     with_watermark(settings.decoder, key, model)
     if not settings.decoder.draws:
@@ -89,13 +89,15 @@ def _augment(what: AugmentOptions) -> None:
     rows = write_synthetic(
         model, guide, data, _tries(what.out), settings,
         classes=what.classes or None, judged_by=judged_by, private=private, key=key,
-        guide_name=what.discriminator, guide_weights=trained_on(what.discriminator).weights,
+        begin=lambda: _keep_key(what, key), guide_name=what.discriminator,
+        guide_weights=trained_on(what.discriminator).weights,
         budget_seconds=None if what.budget_minutes is None else 60 * what.budget_minutes,
         listener=lambda progress: tell(what, _progress(progress, what.per_class)),
     )  # fmt: skip
     report = _asked(what) | set_report(
         rows, data, near=what.near, key=key, tokenizer=model.tokenizer
     )
+    report["key_file"] = None if key is None else str(what.watermark or _beside(what.out))
     kept = training_rows(rows)
     write_whole(what.out, in_csv(kept) if what.out.suffix == ".csv" else in_json_lines(kept))
     write_whole(what.out.with_suffix(".report.json"), to_json(report, indent=1) + "\n")
@@ -106,8 +108,15 @@ def _augment(what: AugmentOptions) -> None:
 
 
 def _settings(what: AugmentOptions) -> AugmentationSettings:
+    budget = what.budget_minutes
+    if budget is not None and not budget >= 0:
+        raise UserError(f"--budget-minutes is {budget}: give 0 or more")
     names = ("threshold", "least_words", "most_words", "repetition", "near")
     filters = FilterSettings(**{name: getattr(what, name) for name in names})
+    if what.filter == NONE and what.threshold:
+        raise UserError(
+            "--threshold is for a filter, and --filter none leaves it out: leave out one of them"
+        )
     decoder = method_config(what.method, new_tokens=what.new_tokens, samples=1, source="--method")
     return AugmentationSettings(
         per_class=what.per_class,
@@ -181,20 +190,25 @@ def _filter(what: AugmentOptions, data: Labelled) -> Filter | None:
 
 
 def _key(what: AugmentOptions, model: LoadedModel) -> WatermarkKey:
-    """Returns the key that is named, or the one beside --out, which is made where there is none."""
+    """Returns the key that is named, or the one beside --out, or a new one; see `_keep_key`."""
     path = what.watermark or _beside(what.out)
     if what.watermark is None and not path.exists():
-        key = new_key(
+        return new_key(
             Watermark("greenlist"),
             tokenizer=model.tokenizer,
             vocab_size=network_of(model).vocab_size,
             model=what.model,
         )
+    return load_key(path)
+
+
+def _keep_key(what: AugmentOptions, key: WatermarkKey | None) -> None:
+    """Writes a new key beside --out, behind all checks, so that a mistake leaves none behind."""
+    path = _beside(what.out)
+    if key is not None and what.watermark is None and not path.exists():
         save_key(key, path)
         tell(what, f"{path}: a new watermark key, {key.identity}; keep it, for without it nobody "
                    "can recognise the texts")  # fmt: skip
-        return key
-    return load_key(path)
 
 
 def _tries(out: Path) -> Path:
@@ -244,8 +258,8 @@ def _print(what: AugmentOptions, report: dict[str, Any], classes: tuple[str, ...
     )
     if (mark := report["watermark"]) is not None:
         console.print(
-            f"the mark of key {mark['key']} is found in all texts together with log10 p "
-            f"{mark['log10_p']:.1f}, and in {mark['recognised']} of {mark['texts']} alone, at a "
+            f"the mark of key {mark['key']} has log10 p {mark['log10_p']:.1f} in all texts "
+            f"together, and is found in {mark['recognised']} of {mark['texts']} alone, at a "
             f"false-positive rate of {mark['fpr']:g}"
         )
     lacking = [name for name in classes if found.get(name, {"kept": 0})["kept"] < what.per_class]

@@ -5,9 +5,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from coopgen_jax.augmentation.leakage import leakage
+from coopgen_jax.augmentation.leakage import check_enough, leakage
 from coopgen_jax.augmentation.memorisation import memorisation
-from coopgen_jax.augmentation.usefulness import FIGURES, usefulness
+from coopgen_jax.augmentation.usefulness import FIGURES, check_sets, usefulness
 from coopgen_jax.cli.augment_options import SyntheticOptions
 from coopgen_jax.cli.train_data import pair
 from coopgen_jax.cli.train_progress import check_numbers, tell, tell_broken
@@ -23,6 +23,8 @@ LABELS = {"micro_f1": "micro F1", "macro_f1": "macro F1", "mcc": "MCC"}
 def run_augment_evaluation(what: SyntheticOptions) -> None:
     """Rates a synthetic training set; raises UserError where something is of no use."""
     check_numbers(what, "seeds")
+    if what.seed < 0:
+        raise UserError(f"--seed is {what.seed}: give 0 or more")
     for share in what.shares:
         if not 0 < share <= 1:
             raise UserError(f"--shares has {share}: give shares above 0, at most 1")
@@ -36,6 +38,8 @@ def run_augment_evaluation(what: SyntheticOptions) -> None:
     synthetic, test = (
         _read(what, where, originals.classes) for where in (what.synthetic, what.test)
     )
+    check_sets(originals, synthetic, test, what.shares, what.seeds)
+    check_enough(test, synthetic)
     rows = usefulness(
         originals, synthetic, test, shares=what.shares, seeds=what.seeds, seed=what.seed,
         listener=lambda training: tell(what, f"trained on {training}"),

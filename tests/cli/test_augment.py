@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import coopgen_jax.cli.augment as command
+import coopgen_jax.cli.augment_evaluation as rating_command
 from coopgen_jax.cli.augment_options import AugmentOptions
 from coopgen_jax.decoding.rules.watermark_key import load_key
 from tests.cli.running import run, sentence
@@ -68,7 +69,8 @@ def test_it_writes_marked_texts_with_their_origins_and_goes_on(world, capsys, tm
     key = load_key(tmp_path / "made.key")
     assert f"{tmp_path / 'made.key'}: a new watermark key, {key.identity}" in errors
     assert key.watermark.scheme == "greenlist" and "3 of 3 good" in errors
-    assert "of 6 kept texts 0 share 8 words" in printed and "log10 p" in printed
+    assert "of 6 kept texts 0 share 8 words" in printed
+    assert f"the mark of key {key.identity} has log10 p " in printed
     rows, originals = rows_of(out), rows_of(world / "train.csv")
     assert sorted(row["label"] for row in rows) == ["bad"] * 3 + ["good"] * 3
     for row in rows:
@@ -125,6 +127,10 @@ def test_what_was_not_reached_is_told_and_nothing_private_is_passed_on(world, ca
         (["--out", "nowhere/made.csv"], "there is no folder"),
         (["--per-class", "0"], "--per-class is 0"),
         (["--opening-words", "8"], "--opening-words is 8: give 0 to 7"),
+        (["--seed", "-1"], "--seed is -1: give 0 or more"),
+        (["--budget-minutes", "-1"], "--budget-minutes is -1.0: give 0 or more"),
+        (["--budget-minutes", "nan"], "--budget-minutes is nan: give 0 or more"),
+        (["--threshold", "0.5"], "--filter none leaves it out"),
         (["--threshold", "2"], "--threshold is 2.0"),
         (["--method", "sample"], "is not guided"),
         (["--method", "nothing"], "--method has 'nothing'"),
@@ -141,8 +147,20 @@ def test_what_was_not_reached_is_told_and_nothing_private_is_passed_on(world, ca
 def test_mistakes_are_one_sentence(world, capsys, tmp_path, monkeypatch, more, told):
     monkeypatch.chdir(world)
     assert told in sentence(capsys, *job(world, tmp_path / "made.csv", "--quiet", *more))
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left <= ({"made.key"} if "--opening-words" in told and "short.csv" in more else set())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_is_made_behind_all_checks_and_a_class_is_named_once(world, capsys, tmp_path):
+    out, tries = tmp_path / "made.csv", tmp_path / "made.tries.jsonl"
+    tries.write_text('{"settings": {}}\n{}\n')
+    assert "made.tries.jsonl holds texts of another" in sentence(capsys, *job(world, out))
+    assert list(tmp_path.iterdir()) == [tries]
+    tries.unlink()
+    more = ["--budget-minutes", 0, "--json", "--quiet", "--classes", "good", "good"]
+    status, printed, errors = run(capsys, *job(world, out, *more))
+    report = json.loads(printed)
+    assert (status, errors, report["asked"]["classes"]) == (0, "", ["good"])
+    assert report["key_file"] == str(tmp_path / "made.key") and load_key(tmp_path / "made.key")
 
 
 def test_no_file_of_the_user_is_written_over(world, rated, capsys, tmp_path, monkeypatch):
@@ -210,6 +228,9 @@ def test_a_synthetic_set_is_rated(rated, capsys, tmp_path):
     ("more", "told"),
     [
         (["--seeds", "0"], "--seeds is 0"),
+        (["--seed", "-1"], "--seed is -1: give 0 or more"),
+        (["--synthetic", "one.csv"], "class 'bad': write texts of all classes, without --classes"),
+        (["--synthetic", "few.csv"], "the class bad has too few written texts (1)"),
         (["--shares", "2"], "--shares has 2.0"),
         (["--test", "one.csv"], "the test texts have none of the class 'bad'"),
         (["--synthetic", "grey.csv"], "has the class 'grey'"),
@@ -219,6 +240,8 @@ def test_a_synthetic_set_is_rated(rated, capsys, tmp_path):
 )
 def test_mistakes_of_a_rating_are_one_sentence(world, rated, capsys, monkeypatch, more, told):
     monkeypatch.chdir(world)
+    if "few.csv" in more:
+        monkeypatch.setattr(rating_command, "usefulness", None)  # before anything is trained
     assert told in sentence(capsys, *rating(rated, "--quiet", *more))
 
 
