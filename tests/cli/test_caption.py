@@ -273,7 +273,7 @@ def test_damaged_captioners_are_named(capsys, world, tmp_path):
 
 def test_help_says_what_the_method_is_and_where_shared_options_stand(capsys):
     for words, said in (
-        ((), ("--method is beam by default, and with --clip mcts.", "default: the other pictures")),
+        ((), ("by beam search, or by a tree search where --clip guides", "the other pictures)")),
         (("--method", "fudge"), ("Options that all methods share: coopgen caption --help.",)),
     ):
         with pytest.raises(SystemExit):

@@ -8,7 +8,7 @@ import pytest
 import coopgen_jax.cli.compare as compare_command
 import coopgen_jax.cli.generate as generate_command
 from coopgen_jax.cli import plan
-from coopgen_jax.cli.machines import _dtype_of
+from coopgen_jax.cli.machines import training_dtype
 from coopgen_jax.models.pretrained import loaded_model
 from coopgen_jax.models.pretrained.loaded_model import load
 from coopgen_jax.tools import probe
@@ -80,11 +80,11 @@ def test_texts_go_on_in_the_dtype_that_they_were_begun_in(world, capsys, tmp_pat
 
 def test_a_training_goes_on_in_the_dtype_that_it_was_begun_in(world, tmp_path, units):
     what = SimpleNamespace(coordinator=None, hosts=None, host=None, dtype="auto", out=tmp_path)
-    assert _dtype_of(what) == "bfloat16"
+    assert training_dtype(what) == "bfloat16"
     (tmp_path / "training.json").write_text('{"dtype": "float32"}')
-    assert _dtype_of(what) == "float32"
+    assert training_dtype(what) == "float32"
     what.dtype = "bfloat16"  # by name: the folder is refused when it is claimed
-    assert _dtype_of(what) == "bfloat16"
+    assert training_dtype(what) == "bfloat16"
 
 
 def test_a_plan_is_of_what_would_be_chosen(capsys, monkeypatch):

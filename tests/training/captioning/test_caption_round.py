@@ -247,7 +247,7 @@ def _log_human(params, features) -> np.ndarray:
         ({"objective": "scst"}, "there is no objective 'scst': choose one of mle, rl"),
         ({"alpha": 1.5}, "alpha is 1.5: give a share"),
         ({"temperature": 0.0}, "it must be above 0"),
-        ({"baseline": "group"}, "give it with clip-s"),
+        ({"baseline": "group"}, "give similarity clip-s with it"),
         ({"proposal": cg.FudgeConfig()}, "written without a guide"),
     ],
 )
