@@ -1,4 +1,4 @@
-"""How surely written texts are told from real ones, class by class.
+"""How surely a detector tells written texts from real ones, class by class.
 
 Where the texts of one class are easier to tell than those of another, a classifier that is trained
 on both kinds learns which texts were written, in place of the classes.

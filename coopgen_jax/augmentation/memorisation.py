@@ -72,7 +72,7 @@ class RunIndex:
 
     Attributes:
       known: every word's number, from 1.
-      content: the numbers of all words, behind every text one of its own that ends it.
+      content: the numbers of all words; behind every text stands a number that no other has.
       suffixes: where the suffixes of `content` begin, in their order.
       starts: where each text begins in `content`.
     """

@@ -237,7 +237,7 @@ def _methods(kind: type, command: str) -> str:
     from coopgen_jax.cli.method_flags import methods
 
     lines = [first_sentence(kind), ""]
-    lines.append(f"methods, each with options of its own (coopgen {command} --method NAME --help):")
+    lines.append(f"methods, each with its options (coopgen {command} --method NAME --help):")
     lines += [f"  {method.name:<16} {method.line}" for method in methods().values()]
     return "\n".join(lines)
 

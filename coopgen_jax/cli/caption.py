@@ -53,7 +53,7 @@ from coopgen_jax.text_generation import generate
 from coopgen_jax.training.captioning.neighbours import mine_neighbours
 
 SEEDS = 1 << 32
-ALONE = "a picture stands alone: give others that it is told from by --among"
+ALONE = "a picture stands alone: give others to tell it from by --among"
 Captioner = LoadedCaptioner | VisionLanguageCaptioner
 
 

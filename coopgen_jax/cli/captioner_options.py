@@ -56,7 +56,7 @@ class CaptionerOptions:
         grammar head that is trained on corrupted captions beforehand.
       alpha: Share of the similarity in the reward; without a regulariser it is all of it.
       offset: What is added to every reward: more than 0 where references would be unlearned.
-      proposal: What writes captions in training: a --method with options of its own as
+      proposal: What writes captions in training: a --method with its options as
         name:key=value.
       new_tokens: Tokens that it writes at most.
       rounds: Rounds: write, reward, step. A finished training goes on where more are asked for.

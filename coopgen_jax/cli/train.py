@@ -17,6 +17,7 @@ from coopgen_jax.cli.train_captioner import run_captioner
 from coopgen_jax.cli.train_clip import run_clip
 from coopgen_jax.cli.train_data import read_classes, report
 from coopgen_jax.cli.train_gcn import run_gcn
+from coopgen_jax.cli.train_loop import loop_of
 from coopgen_jax.cli.train_on_policy import (
     check_on_policy,
     plan_of,
@@ -45,7 +46,6 @@ from coopgen_jax.errors import UserError
 from coopgen_jax.models.lora import LoraConfig
 from coopgen_jax.models.pretrained.loaded_model import LoadedModel, load, load_encoder
 from coopgen_jax.parallel.mesh import make_mesh
-from coopgen_jax.training.loop import LoopConfig
 from coopgen_jax.training.recipes import (
     train_bidirectional,
     train_causal,
@@ -155,13 +155,7 @@ def _recipe(what: Any, rows: int, **batch: Any) -> RecipeConfig:
     rate = what.learning_rate
     dropout = what.dropout if judges else 0.0
     return RecipeConfig(
-        loop=LoopConfig(
-            steps=steps,
-            validate_every=min(what.validate_every, steps),
-            save_every=min(what.validate_every, steps),
-            patience=what.patience,
-            budget_minutes=what.budget_minutes,
-        ),
+        loop=loop_of(what, steps),
         batch=BatchConfig(rows=what.rows, longest=what.longest, seed=what.seed, **batch),
         lora=LoraConfig(rank=rank, alpha=2.0 * rank) if rank else None,
         learning_rate=(5e-5 if whole else 5e-4) if rate is None else rate,

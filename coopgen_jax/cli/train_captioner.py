@@ -13,6 +13,7 @@ from coopgen_jax.cli.captioner_options import FORCED, REWARDED, CaptionerOptions
 from coopgen_jax.cli.compare_methods import method_config
 from coopgen_jax.cli.machines import training_dtype
 from coopgen_jax.cli.train_gcn import own_words
+from coopgen_jax.cli.train_loop import loop_of
 from coopgen_jax.cli.train_progress import check_numbers, compiling, finish, tell, watched
 from coopgen_jax.data.batches import BatchConfig
 from coopgen_jax.data.image_states import Captioned
@@ -206,19 +207,12 @@ def _beginning(what: CaptionerOptions, training: Captioned) -> LoadedModel:
 
 def _recipe(what: CaptionerOptions, captions: int) -> RecipeConfig:
     steps = max(1, math.ceil(what.epochs * captions / what.rows))
-    every = min(what.validate_every, steps)
     rank = (0 if what.model is None else 8) if what.rank is None else what.rank
     rate = what.learning_rate
     if rate is None:
         rate = 1e-3 if what.model is None else 5e-4 if rank else 5e-5
     return RecipeConfig(
-        loop=LoopConfig(
-            steps=steps,
-            validate_every=every,
-            save_every=every,
-            patience=what.patience,
-            budget_minutes=what.budget_minutes,
-        ),
+        loop=loop_of(what, steps),
         batch=BatchConfig(rows=what.rows, longest=what.longest, shortest=None, seed=what.seed),
         lora=LoraConfig(rank=rank, alpha=2.0 * rank) if rank else None,
         learning_rate=rate,

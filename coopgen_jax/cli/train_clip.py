@@ -12,6 +12,7 @@ from rich.table import Table
 from coopgen_jax.cli.ask import flag
 from coopgen_jax.cli.captioned_images import both_captioned, both_coloured, captioned_files
 from coopgen_jax.cli.clip_options import ADDITIONS, HEADS, OF_HEADS, ClipOptions
+from coopgen_jax.cli.train_loop import loop_of
 from coopgen_jax.cli.train_progress import (
     check_numbers,
     compiling,
@@ -25,7 +26,6 @@ from coopgen_jax.models.lora import LoraConfig
 from coopgen_jax.models.pretrained.image_networks import load_backbone, load_clip
 from coopgen_jax.models.pretrained.loaded_model import load_encoder
 from coopgen_jax.parallel.mesh import make_mesh
-from coopgen_jax.training.loop import LoopConfig
 from coopgen_jax.training.recipes.clip_lora_recipe import train_clip_lora
 from coopgen_jax.training.recipes.clip_recipe import train_clip
 from coopgen_jax.training.run import RecipeConfig
@@ -99,15 +99,8 @@ def _heads(what: ClipOptions, files: tuple[Path, Path]) -> dict[str, Any]:
 
 def _config(what: Any, training: Sequence[str], validation: Sequence[str]) -> RecipeConfig:
     steps = max(1, math.ceil(what.epochs * len(training) / what.rows))
-    every = min(what.validate_every, steps)
     return RecipeConfig(
-        loop=LoopConfig(
-            steps=steps,
-            validate_every=every,
-            save_every=every,
-            patience=what.patience,
-            budget_minutes=what.budget_minutes,
-        ),
+        loop=loop_of(what, steps),
         batch=BatchConfig(rows=what.rows, longest=what.longest, shortest=None, seed=what.seed),
         lora=None,
         learning_rate=what.learning_rate,

@@ -1,4 +1,4 @@
-"""What the entries of a discriminator's card look like, so that a damaged one is told."""
+"""What the entries of a discriminator's card look like, so that a damaged card is named."""
 
 from collections.abc import Callable
 from functools import partial

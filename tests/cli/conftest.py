@@ -1,9 +1,13 @@
 """Every command runs on the stand-ins for the real models."""
 
+import shutil
+
 import pytest
 
 import coopgen_jax.cli.generate as command
+from coopgen_jax.models.pretrained import image_networks, loaded_model
 from tests.cli.tiny import load_tiny, load_toy_discriminator
+from tests.docs.tiny_world import TINY_LITE, write_backbone, write_encoder, write_pictures
 
 pytest.register_assert_rewrite("tests.cli.running")
 
@@ -26,3 +30,23 @@ def no_work(monkeypatch):
         pytest.fail("the model was loaded")
 
     monkeypatch.setattr(command, "load", load)
+
+
+@pytest.fixture(scope="module")
+def seen_world(tmp_path_factory):
+    """A folder with pictures, and with what sees them and what reads their captions."""
+    folder = tmp_path_factory.mktemp("world")
+    write_backbone(folder / "backbone")
+    write_encoder(folder / "encoder")
+    write_pictures(folder / "pictures")
+    return folder
+
+
+@pytest.fixture
+def pictures(seen_world, tmp_path, monkeypatch):
+    """A copy of the pictures, which the tiny networks see in place of the packaged ones."""
+    kinds = {"image network": "backbone", "encoder": "encoder"}
+    monkeypatch.setattr(loaded_model, "fetch", lambda packaged: seen_world / kinds[packaged.kind])
+    monkeypatch.setattr(image_networks, "LITE0", TINY_LITE)
+    shutil.copytree(seen_world / "pictures", tmp_path / "pictures")
+    return tmp_path / "pictures"

@@ -74,7 +74,7 @@ def test_captions_and_images_find_one_another(world, capsys):
     assert f"{found:.3f} [" in lines["R@1, text to image"]
     assert report["clip"]["name"] == "heads" and len(report["clip"]["sha256"]) == 64
     assert report["methods"][0]["retrieval"]["text_to_image"]["recall_5"]["value"] == 1
-    # Each caption belongs to the picture of its own name.
+    # Each caption is that of the picture whose name it has.
     rows = [json.loads(line) for line in (world / "captions.jsonl").read_text().splitlines()]
     scorer = cg.load_clip_vectors("heads")
     paths = [world / "photos" / row["image"] for row in rows]

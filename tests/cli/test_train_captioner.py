@@ -7,27 +7,7 @@ import pytest
 
 import coopgen_jax as cg
 import coopgen_jax.cli.train_captioner as command
-from coopgen_jax.models.pretrained import image_networks, loaded_model
 from tests.cli.running import SMALL_CAPTIONER, run, sentence
-from tests.docs.tiny_world import TINY_LITE, write_backbone, write_encoder, write_pictures
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world")
-    write_backbone(folder / "backbone")
-    write_encoder(folder / "encoder")
-    write_pictures(folder / "pictures")
-    return folder
-
-
-@pytest.fixture
-def pictures(world, tmp_path, monkeypatch):
-    kinds = {"image network": "backbone", "encoder": "encoder"}
-    monkeypatch.setattr(loaded_model, "fetch", lambda packaged: world / kinds[packaged.kind])
-    monkeypatch.setattr(image_networks, "LITE0", TINY_LITE)
-    shutil.copytree(world / "pictures", tmp_path / "pictures")
-    return tmp_path / "pictures"
 
 
 def test_pictures_become_a_captioner_that_goes_on(capsys, pictures, tmp_path):

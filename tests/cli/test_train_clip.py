@@ -1,36 +1,14 @@
 """`coopgen train clip`: every mistake in options and data gets its sentence."""
 
 import json
-import shutil
 
 import pytest
 from PIL import Image
 
 import coopgen_jax.cli.train_clip as command
-from coopgen_jax.models.pretrained import image_networks, loaded_model
 from coopgen_jax.models.pretrained.image_networks import load_clip
 from tests.cli.running import run, sentence
-from tests.docs.tiny_world import TINY_LITE, write_backbone, write_encoder, write_pictures
 from tests.models.clip_files import save_clip
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world")
-    write_backbone(folder / "backbone")
-    write_encoder(folder / "encoder")
-    write_pictures(folder / "pictures")
-    return folder
-
-
-@pytest.fixture
-def pictures(world, tmp_path, monkeypatch):
-    kinds = {"image network": "backbone", "encoder": "encoder"}
-    monkeypatch.setattr(loaded_model, "fetch", lambda packaged: world / kinds[packaged.kind])
-    monkeypatch.setattr(image_networks, "LITE0", TINY_LITE)
-    shutil.copytree(world / "pictures", tmp_path / "pictures")
-    return tmp_path / "pictures"
-
 
 SMALL = ("--epochs", "1", "--rows", "4", "--width", "4")
 

@@ -23,7 +23,7 @@ REFERENCES = [image["references"] for image in IMAGES.values()]
 
 
 def write_java(folder: Path, body: str) -> Path:
-    """Puts a program called java on a path of its own."""
+    """Puts a program called java where no other one is found."""
     folder.mkdir()
     (folder / "java").write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
     (folder / "java").chmod(0o755)

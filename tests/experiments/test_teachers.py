@@ -1,4 +1,4 @@
-"""Whether a teacher is ahead: what is read, whose mean is taken, and what is told of it."""
+"""Whether a teacher is ahead: what is read, whose mean is taken, and what is reported."""
 
 import json
 

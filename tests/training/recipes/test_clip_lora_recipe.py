@@ -164,7 +164,7 @@ def test_nothing_but_low_rank_additions_to_kernels_has_changed(trained, clips):
         assert (layers, leaf) == ("layers", "kernel") and target in card["lora"]["targets"]
         change = np.asarray(new, float) - np.asarray(old, float)
         assert np.linalg.matrix_rank(change, tol=1e-5 * np.abs(change).max()).max() <= RANK
-        # What stands in a file of its own, in half precision, is that change.
+        # The file of the additions holds that change, in half precision.
         up, down = (additions[f"{side}.{target}.lora_{way}"] for way in ("up", "down"))
         wanted = np.einsum("lir,lro->lio", up.astype(float), down.astype(float))
         np.testing.assert_allclose(change, wanted, atol=3e-3 * np.abs(wanted).max())
